@@ -1,0 +1,237 @@
+"""One checkpoint: a folder or hub id with a config and safetensors shards, opened without trusting any of it.
+
+Opening reads the config and the shards' headers only; tensors are memory-mapped when they are read. No pickle is
+loaded and no code of the checkpoint's author is run. A tied lm_head that a file stores again is left out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from autolambda.errors import CheckpointError
+from autolambda.shards import TensorInfo, read_shard
+
+BOOKKEEPING = ("_name_or_path", "transformers_version", "torch_dtype", "dtype", "auto_map", "use_cache")
+"""Config keys that say nothing about what the model computes."""
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?", re.ASCII)
+_HUB_FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer*", "vocab*", "merges.txt")
+_SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
+_CHUNK = 1 << 22  # bytes a thread holds while it hashes
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """An opened checkpoint; ``tensors`` is sorted by name, ``embedding`` is the name of the input embedding."""
+
+    source: str
+    folder: Path
+    config: Mapping[str, Any]
+    tensors: Mapping[str, TensorInfo]
+    num_layers: int
+    tied: bool
+    embedding: str | None
+    _files: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def read(self, name: str) -> Tensor:
+        """A tensor by name, memory-mapped: do not write into it. Raises ``CheckpointError`` where the file fails."""
+        file = self.tensors[name].file
+        try:
+            if file not in self._files:
+                self._files[file] = safe_open(self.folder / file, framework="pt")
+            tensor: Tensor = self._files[file].get_tensor(name)
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(
+                f"cannot read tensor '{name}' from '{self.folder / file}': {error}; download it again"
+            ) from error
+        return tensor
+
+    def digest(self, *, num_threads: int | None = None) -> str:
+        """SHA-256 (hex) of what the model is: each tensor's name, dtype, shape and bytes, and the config.
+
+        The same for any sharding and for any bookkeeping in the config. Reads every byte once; raises
+        ``CheckpointError`` with the names of tensors that hold a NaN or an infinity.
+        """
+        by_size = sorted(self.tensors, key=lambda name: -self.tensors[name].num_bytes)
+        with ThreadPoolExecutor(num_threads or min(8, os.cpu_count() or 1)) as pool:
+            try:
+                digests = dict(zip(by_size, pool.map(self._tensor_digest, by_size), strict=True))
+            except OSError as error:
+                raise CheckpointError(f"cannot read '{self.source}': {error}; check the folder") from error
+        if broken := sorted(name for name, digest in digests.items() if digest is None):
+            shown = ", ".join(broken[:5]) + (f" and {len(broken) - 5} more" if len(broken) > 5 else "")
+            raise CheckpointError(f"'{self.source}' holds NaN or infinite values in {shown}; use an intact checkpoint")
+        behaviour = {key: value for key, value in self.config.items() if key not in BOOKKEEPING}
+        total = hashlib.sha256(json.dumps(behaviour, sort_keys=True).encode())
+        for name in self.tensors:
+            total.update(digests[name] or b"")
+        return total.hexdigest()
+
+    def _tensor_digest(self, name: str) -> bytes | None:
+        """SHA-256 of one tensor, ``None`` where a value is not finite."""
+        info = self.tensors[name]
+        sha = hashlib.sha256(json.dumps([name, str(info.dtype), info.shape]).encode())
+        finite = True
+        buffer = torch.empty(min(_CHUNK, info.num_bytes), dtype=torch.uint8)
+        with (self.folder / info.file).open("rb") as file:
+            file.seek(info.offset)
+            left = info.num_bytes
+            while left:
+                chunk = buffer[: min(left, len(buffer))]
+                if file.readinto(chunk.numpy().data) != len(chunk):
+                    raise CheckpointError(f"'{self.folder / info.file}' ended inside '{name}'; download it again")
+                sha.update(chunk.numpy().data)
+                finite = finite and _is_finite(chunk.view(info.dtype))
+                left -= len(chunk)
+        return sha.digest() if finite else None
+
+
+def open_checkpoint(source: str, *, revision: str | None = None) -> Checkpoint:
+    """Opens a local folder or a hub id (downloaded without pickles or code). Raises ``CheckpointError``."""
+    folder = _folder(source, revision)
+    config = read_json(folder, "config.json")
+    num_layers = config.get("num_hidden_layers")
+    if type(num_layers) is not int or num_layers < 1:
+        raise CheckpointError(
+            f"num_hidden_layers in '{folder / 'config.json'}' is {num_layers!r}; it must be a positive whole number"
+        )
+    tensors = _tensors(folder)
+    embedding = next((name for name in tensors if name.endswith("embed_tokens.weight")), None)
+    untied = Checkpoint(source, folder, config, tensors, num_layers, False, embedding)
+    return _tie(untied)
+
+
+def find_file(folder: Path, name: str) -> Path | None:
+    """The path of a file of a checkpoint, ``None`` where it is missing.
+
+    Raises ``CheckpointError`` for a link out of the folder, other than the hub cache's own into ``blobs``.
+    """
+    path = folder / name
+    if not os.path.lexists(path):
+        return None
+    root, target = folder.resolve(), path.resolve()
+    from_cache = root.parent.name == "snapshots" and target.is_relative_to(root.parent.parent / "blobs")
+    if not (target.is_relative_to(root) or from_cache):
+        raise CheckpointError(f"'{path}' is a link out of its folder, to '{target}'; replace it by the file itself")
+    return path if target.is_file() else None
+
+
+def read_json(folder: Path, name: str) -> dict[str, Any]:
+    """A JSON object from a checkpoint's folder. Raises ``CheckpointError`` where it is missing or is none."""
+    path = find_file(folder, name)
+    if path is None:
+        raise CheckpointError(f"'{folder}' has no {name}; give the folder of a complete checkpoint")
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise CheckpointError(f"cannot read '{path}': {error.strerror}; check its permissions") from error
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"'{path}' is not valid JSON ({error}); download it again") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"'{path}' holds a {type(content).__name__}, not a JSON object; download it again")
+    return content
+
+
+def _folder(source: str, revision: str | None) -> Path:
+    path = Path(os.path.expanduser(source))
+    if source and path.exists():
+        if not path.is_dir():
+            raise CheckpointError(f"'{source}' is a file; give the folder that holds config.json and the weights")
+        if revision is not None:
+            raise CheckpointError(f"'{source}' is a local folder, which has no revision '{revision}'; leave it out")
+        return path
+    if not _HUB_ID.fullmatch(source) or ".." in source:
+        raise CheckpointError(f"no folder '{source}'; give an existing folder or a hub id such as Qwen/Qwen3-4B")
+    from huggingface_hub import snapshot_download  # slow to import, and not needed for folders
+
+    try:
+        # No subfolders: they hold other formats of the same weights.
+        return Path(snapshot_download(source, revision=revision, allow_patterns=[*_HUB_FILES], ignore_patterns=["*/*"]))
+    except Exception as error:  # the client raises the errors of several libraries, with no common base
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise CheckpointError(
+            f"no folder '{source}', and it could not be fetched from the hub ({reason}); check the name, the network "
+            "and, for a gated model, your login"
+        ) from error
+
+
+def _tensors(folder: Path) -> dict[str, TensorInfo]:
+    """Every tensor of the checkpoint, sorted by name, checked against its index."""
+    if find_file(folder, _SINGLE):
+        tensors = read_shard(folder / _SINGLE)
+    elif find_file(folder, _INDEX):
+        tensors = _indexed(folder)
+    elif any(folder.glob("*.bin")) or any(folder.glob("*.pth")):
+        raise CheckpointError(
+            f"'{folder}' holds pickled weights only, which can run code when loaded; convert it to safetensors"
+        )
+    else:
+        raise CheckpointError(f"'{folder}' has no {_SINGLE} and no {_INDEX}; give the folder of a complete checkpoint")
+    return dict(sorted(tensors.items()))
+
+
+def _indexed(folder: Path) -> dict[str, TensorInfo]:
+    weight_map = read_json(folder, _INDEX).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
+        raise CheckpointError(f"'{folder / _INDEX}' has no weight_map of tensor names to files; download it again")
+    tensors: dict[str, TensorInfo] = {}
+    for file in sorted(set(weight_map.values())):
+        if not re.fullmatch(r"[\w.-]+\.safetensors", file):
+            raise CheckpointError(f"'{folder / _INDEX}' names the shard {file!r}, which is no plain file name; refused")
+        path = find_file(folder, file)
+        if path is None:
+            raise CheckpointError(f"shard '{file}' is listed in '{folder / _INDEX}' but missing; download it again")
+        shard = read_shard(path)
+        if twice := sorted(tensors.keys() & shard.keys()):
+            raise CheckpointError(f"tensor '{twice[0]}' is in '{tensors[twice[0]].file}' and in '{file}'; keep one")
+        tensors |= shard
+    for name in sorted(weight_map.keys() | tensors.keys()):
+        listed, found = weight_map.get(name, "no shard"), tensors[name].file if name in tensors else "no shard"
+        if listed != found:
+            raise CheckpointError(
+                f"tensor '{name}' is in {found}, but '{folder / _INDEX}' lists it in {listed}; download it again"
+            )
+    return tensors
+
+
+def _tie(checkpoint: Checkpoint) -> Checkpoint:
+    """The checkpoint with its tied flag set, without a second copy of a tied lm_head."""
+    flag, tensors = checkpoint.config.get("tie_word_embeddings"), dict(checkpoint.tensors)
+    head = next((name for name in tensors if re.fullmatch(r"(.*\.)?lm_head\.weight", name)), None)
+    if flag is False and head is None:
+        raise CheckpointError(
+            f"'{checkpoint.source}' has no lm_head.weight, but its config says tie_word_embeddings false; correct one"
+        )
+    if flag and head:
+        if checkpoint.embedding is None or not _same_bits(checkpoint.read(head), checkpoint.read(checkpoint.embedding)):
+            raise CheckpointError(
+                f"'{checkpoint.source}' stores '{head}' unlike its embedding, but its config says "
+                "tie_word_embeddings true; correct one"
+            )
+        del tensors[head]
+    return replace(checkpoint, tensors=tensors, tied=head is None if flag is None else bool(flag))
+
+
+def _same_bits(one: Tensor, other: Tensor) -> bool:
+    return one.dtype == other.dtype and one.shape == other.shape and torch.equal(
+        one.contiguous().view(torch.uint8), other.contiguous().view(torch.uint8)
+    )
+
+
+def _is_finite(values: Tensor) -> bool:
+    if not values.is_floating_point() or values.dtype.itemsize == 1:
+        return True
+    low, high = torch.aminmax(values)  # both propagate NaN; ten times faster than isfinite on a CPU
+    return bool(torch.isfinite(low) & torch.isfinite(high))

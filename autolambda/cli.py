@@ -1,0 +1,378 @@
+"""The command line: parse, call one function, print. Heavy modules are imported by the command that needs them."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from autolambda import __version__
+from autolambda.errors import AutolambdaError, ConfigError, InputError
+
+if TYPE_CHECKING:  # the types of what the commands import on their own, so that --help stays quick
+    from rich.console import Console
+
+    from autolambda.config import Config
+    from autolambda.report import Report
+    from autolambda.schedule import Schedule
+    from autolambda.store import Store
+
+INTERRUPTED = 130
+INFEASIBLE = 3
+
+Command = Callable[..., Any]
+
+storage_option = click.option(
+    "--storage",
+    envvar="AUTOLAMBDA_STORAGE",
+    metavar="URL",
+    help="Database of the study (sqlite:///PATH).  [default: studies/NAME/study.db]",
+)
+budget_option = click.option(
+    "--budget", type=float, metavar="TOKENS", help="Mean generated tokens a response may cost."
+)
+
+
+def model_options(command: Command) -> Command:
+    """What the commands that can start from a config file share."""
+    for decorate in (
+        click.option(
+            "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any config key, dotted; repeatable."
+        ),
+        click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="A YAML config."),
+        click.option(
+            "--task",
+            "tasks",
+            multiple=True,
+            metavar="NAME|FILE",
+            help="A task: JSONL, CSV or Parquet with 'question' and 'answer'; repeatable.",
+        ),
+        click.argument("thinking", required=False),
+        click.argument("instruct", required=False),
+    ):
+        command = decorate(command)
+    return command
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="autolambda")
+def cli() -> None:
+    """Finds the best merge of an Instruct and a Thinking model for your token budget.
+
+    \b
+    autolambda search --budget 40                          on the bundled pair, a few minutes on a laptop
+    autolambda search INSTRUCT THINKING --task my.jsonl --budget 4000
+    autolambda export NAME OUT --budget 4000               the pick as a checkpoint folder
+    """
+
+
+@cli.command()
+@model_options
+@budget_option
+@click.option("--study", metavar="NAME", help="The study's name.  [default: the Thinking model's name]")
+@click.option("--trials", type=int, metavar="N", help="Trials in all; a finished study goes on with more.")
+@click.option("--seed", type=int, metavar="N", help="Seed of proposals and responses.")
+@storage_option
+def search(study: str | None, storage: str | None, **options: Any) -> None:
+    """Creates or resumes a study and prints its verdict.
+
+    Run the same command again after a crash or Ctrl-C: it goes on where it was.
+    """
+    from autolambda.search import search as run
+
+    config = _config(options)
+    _watch(run, config, name=study or _default_name(config), storage=storage)
+
+
+@cli.command()
+@click.argument("name")
+@storage_option
+def resume(name: str, storage: str | None) -> None:
+    """Goes on with a study's own stored config."""
+    from autolambda.search import search as run
+
+    _watch(run, _stored_config(name, storage), name=name, storage=storage)
+
+
+@cli.command()
+@click.argument("name")
+@click.option("--budget", type=float, metavar="TOKENS", required=True, help="The budget to confirm the picks for.")
+@storage_option
+def confirm(name: str, budget: float, storage: str | None) -> None:
+    """Re-measures the picks for another budget on unseen prompts."""
+    from autolambda.search import confirm as run
+
+    config = _stored_config(name, storage)
+    _watch(functools.partial(run, budget=_positive(budget)), config, name=name, storage=storage)
+
+
+@cli.command("list")
+@storage_option
+def list_studies(storage: str | None) -> None:
+    """Lists the studies of this folder, or of one database."""
+    from autolambda.store import Store
+    from autolambda.study import studies_under
+
+    found = (
+        studies_under(Path("studies"))
+        if storage is None
+        else [(name, storage) for name in Store(storage, must_exist=True).names()]
+    )
+    if not found:
+        click.echo("no studies here; start one with: autolambda search --budget 40")
+    for name, url in found:
+        stored = Store(url, must_exist=True).study(name)
+        click.echo(f"{name:<32} {stored.created_at if stored else 'never started':<28} {url}")
+
+
+@cli.command()
+@click.argument("name")
+@click.option("--watch", is_flag=True, help="Refreshes until the study is done.")
+@storage_option
+def status(name: str, watch: bool, storage: str | None) -> None:
+    """Shows a study's progress."""
+    from autolambda.status import show_status
+
+    show_status(name, _storage(name, storage), console=_console(), watch=watch)
+
+
+@cli.command()
+@click.argument("name")
+@budget_option
+@click.option("--format", "form", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True)
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Writes a file instead.")
+@storage_option
+def report(name: str, budget: float | None, form: str, out: Path | None, storage: str | None) -> None:
+    """Prints front, stages and verdict of a study, running or done, for any budget."""
+    from autolambda.formats import write_report
+
+    write_report(_report(name, storage, budget), form=form, out=out, console=_console())
+
+
+@cli.command()
+@click.argument("name")
+@click.argument("out", type=click.Path(path_type=Path))
+@budget_option
+@click.option("--trial", type=int, metavar="N", help="Exports this trial instead of the pick.")
+@click.option("--max-shard-size", default="5GB", show_default=True, metavar="SIZE")
+@storage_option
+def export(
+    name: str, out: Path, budget: float | None, trial: int | None, max_shard_size: str, storage: str | None
+) -> None:
+    """Writes the pick of a study as a checkpoint folder."""
+    from autolambda.export import Measurement
+    from autolambda.export import export as write
+    from autolambda.models import open_models
+    from autolambda.shards import parse_size
+
+    shard_size = parse_size(max_shard_size)
+    found = _report(name, storage, budget)
+    entry = found.entry(trial)
+    measurement = Measurement(name, entry, found.verdict or "not confirmed")
+    write(open_models(found.config), entry.schedule, out, max_shard_size=shard_size, measurement=measurement)
+    click.echo(f"{out}: {entry.schedule}" + ("" if entry.confirmed else " (not confirmed)"))
+
+
+@cli.command()
+@click.argument("instruct")
+@click.argument("thinking")
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--lambda", "lam", type=float, metavar="X", help="One lambda for all parameters, 0 to 1.")
+@click.option("--schedule", type=click.Path(path_type=Path), metavar="FILE", help="A schedule as YAML.")
+@click.option("--max-shard-size", default="5GB", show_default=True, metavar="SIZE")
+def merge(
+    instruct: str, thinking: str, out: Path, lam: float | None, schedule: Path | None, max_shard_size: str
+) -> None:
+    """Writes one merge as a checkpoint folder, without a study."""
+    from autolambda.export import export as write
+    from autolambda.models import open_models
+    from autolambda.shards import parse_size
+
+    chosen = _schedule(lam, schedule)
+    config = _config({"instruct": instruct, "thinking": thinking})
+    write(open_models(config), chosen, out, max_shard_size=parse_size(max_shard_size))
+    click.echo(f"{out}: {chosen}")
+
+
+@cli.command()
+@model_options
+@click.option("--lambda", "lam", type=float, metavar="X", help="One lambda for all parameters, 0 to 1.")
+@click.option("--schedule", type=click.Path(path_type=Path), metavar="FILE", help="A schedule as YAML.")
+def evaluate(lam: float | None, schedule: Path | None, **options: Any) -> None:
+    """Measures one schedule on the search slice."""
+    from autolambda.progress import watching
+    from autolambda.search import evaluate as run
+    from autolambda.tables import measured_view
+
+    chosen = _schedule(lam, schedule)
+    config = _config(options)
+    console = _console()
+    with watching(console) as on_event:
+        measured = run(config, chosen, on_event=on_event)
+    console.print(measured_view(chosen, measured))
+
+
+@cli.command()
+@click.argument("curve", type=click.Path(path_type=Path))
+@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
+def stages(curve: Path, form: str) -> None:
+    """Finds the three stages in a sweep: a CSV with the columns lambda,think_ratio[,num_responses]."""
+    from autolambda.formats import stages_json
+    from autolambda.stages import detect_stages, read_curve, sentence
+
+    found = detect_stages(read_curve(curve))
+    click.echo(stages_json(found) if form == "json" else "\n".join([sentence(found), *found.notes]))
+
+
+@cli.command()
+@click.argument("path", type=click.Path(path_type=Path), metavar="CONFIG|FOLDER")
+def validate(path: Path) -> None:
+    """Checks a config before a GPU is touched, or an exported folder against its hashes."""
+    if path.is_dir():
+        from autolambda.export import check_export
+
+        click.echo(f"{path}: intact, {check_export(path)}")
+        return
+    from autolambda.config import load_config
+    from autolambda.job import open_job
+
+    job = open_job(load_config(path, overrides={}))
+    for warning in job.models.pair.warnings:
+        click.echo(f"note: {warning}")
+    for phase, slices in (("search", job.search), ("confirm", job.confirm)):
+        for part in slices:
+            click.echo(f"{phase}: {part.task}, {len(part.samples)} prompts x {part.repeats}")
+    click.echo(
+        f"{path}: valid; {job.models.pair.num_parameters:,} parameters, "
+        f"at most {job.models.sampling.max_tokens} tokens a response"
+    )
+
+
+def _config(options: dict[str, Any]) -> Config:
+    """The config of the command's options: file, --set, and the options that stand for a key."""
+    from autolambda.config import load_config
+
+    overrides: dict[str, object] = {
+        f"models.{parent}": options[parent] for parent in ("instruct", "thinking") if options.get(parent)
+    }
+    if tasks := options.get("tasks"):
+        overrides["tasks"] = [{"path": task} if "." in task or os.sep in task else {"name": task} for task in tasks]
+    for option, key in (("budget", "budget"), ("trials", "search.trials"), ("seed", "search.seed")):
+        if options.get(option) is not None:
+            overrides[key] = options[option]
+    return load_config(options.get("config"), overrides=overrides, settings=options.get("settings", ()))
+
+
+def _default_name(config: Config) -> str:
+    """``bundled``, or the Thinking model's own name."""
+    if config.models.thinking is None:
+        return "bundled"
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", Path(config.models.thinking).name).strip(".-_")[:64] or "study"
+
+
+def _storage(name: str, storage: str | None) -> str:
+    from autolambda.study import check_name, default_storage
+
+    check_name(name)
+    return storage or default_storage(name)
+
+
+@contextmanager
+def _opened(name: str, storage: str | None) -> Iterator[Store]:
+    """The store of a study that exists. Raises ``StudyError``."""
+    from autolambda.errors import StudyError
+    from autolambda.store import Store
+
+    with closing(Store(_storage(name, storage), must_exist=True)) as store:
+        if store.study(name) is None:
+            raise StudyError(f"no study '{name}' in this database; it has: {', '.join(store.names()) or 'none'}")
+        yield store
+
+
+def _stored_config(name: str, storage: str | None) -> Config:
+    from autolambda.config import parse_config
+
+    with _opened(name, storage) as store:
+        stored = store.study(name)
+        assert stored is not None
+        return parse_config(stored.config)
+
+
+def _report(name: str, storage: str | None, budget: float | None) -> Report:
+    """The report for ``budget``, or for the study's own."""
+    from autolambda.report import build_report
+    from autolambda.study import Study
+
+    config = _stored_config(name, storage)
+    with _opened(name, storage) as store:
+        study = Study(store, name=name, storage=_storage(name, storage))
+        return build_report(store, study, budget=_positive(budget) if budget is not None else config.budget)
+
+
+def _positive(budget: float) -> float:
+    if not 0 < budget < float("inf"):
+        raise ConfigError(f"--budget: a positive number of tokens, seen {budget:g}")
+    return budget
+
+
+def _schedule(lam: float | None, path: Path | None) -> Schedule:
+    from autolambda.schedule import Schedule, read_schedule
+
+    if lam is not None and path is None:
+        return Schedule.uniform(lam)
+    if path is not None and lam is None:
+        return read_schedule(path)
+    raise ConfigError("give either --lambda X or --schedule FILE")
+
+
+def _watch(run: Callable[..., Report], config: Config, *, name: str, storage: str | None) -> None:
+    """Runs a search with its progress on the screen, prints the answer and exits with its code."""
+    from autolambda.pareto import Verdict
+    from autolambda.progress import watching
+    from autolambda.tables import report_view
+
+    console = _console()
+    try:
+        with watching(console) as on_event:
+            if config.models.bundled:
+                from autolambda.events import Noted
+
+                on_event(Noted("no models given: this is the bundled pair of 0.7 M parameters and its arithmetic"))
+            found = run(config, name=name, storage=_storage(name, storage), on_event=on_event)
+    except KeyboardInterrupt:
+        click.echo(f"interrupted; nothing is lost. Go on with: autolambda resume {name}", err=True)
+        raise
+    console.print(report_view(found))
+    if found.verdict is Verdict.INFEASIBLE:
+        raise SystemExit(INFEASIBLE)
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console()
+
+
+def main() -> None:
+    """The entry point: every error of ours is one line and an exit code."""
+    try:
+        code = cli.main(standalone_mode=False)
+    except AutolambdaError as error:
+        click.echo(f"error: {error}", err=True)
+        code = error.exit_code
+    except click.ClickException as error:
+        click.echo(f"error: {error.format_message()}", err=True)
+        code = InputError.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        code = INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,267 @@
+"""The configuration: pydantic models of the YAML. Unknown keys are errors, and the message names the nearest key.
+
+``Config`` holds what the user said; ``None`` means "the parents' own default", which search.py resolves and stores.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+
+from autolambda.errors import ConfigError
+from autolambda.graders import GRADERS
+
+Space = Literal["uniform", "module", "depth", "both"]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
+
+
+class ModelsConfig(_Strict):
+    """The parents: folders or hub ids. Without them the bundled pair is used."""
+
+    instruct: str | None = None
+    thinking: str | None = None
+    base: str | None = None
+    chat_template: str = "thinking"
+    chat_template_kwargs: dict[str, JsonValue] = {}
+    tokenizer: Literal["thinking", "instruct"] = "thinking"
+    think_end: Annotated[str, Field(min_length=1)] = "</think>"
+
+    @model_validator(mode="after")
+    def _both_or_none(self) -> ModelsConfig:
+        if (self.instruct is None) != (self.thinking is None):
+            raise ValueError("give both models.instruct and models.thinking, or neither")
+        return self
+
+    @property
+    def bundled(self) -> bool:
+        return self.instruct is None
+
+
+class EngineConfig(_Strict):
+    """What generates. ``batch_size`` is the number of responses generated, stored and resumed together."""
+
+    name: Literal["auto", "transformers"] = "auto"
+    device: str = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    batch_size: Positive = 256
+    threads: Positive | None = None
+
+
+class TaskConfig(_Strict):
+    """One task: a bundled one by ``name``, or a file by ``path``. ``limit`` caps the search slice's prompts."""
+
+    name: Literal["arithmetic"] | None = None
+    path: str | None = None
+    question: str = "question"
+    answer: str = "answer"
+    grader: str = "number"
+    limit: Positive | None = None
+    repeats: Positive = 1
+    weight: Annotated[float, Field(gt=0)] = 1.0
+
+    @property
+    def label(self) -> str:
+        """The task's name in the store and the reports."""
+        return self.name or Path(self.path or "").stem
+
+    @model_validator(mode="after")
+    def _one_source(self) -> TaskConfig:
+        if (self.name is None) == (self.path is None):
+            raise ValueError("give either name or path")
+        if self.grader not in GRADERS:
+            raise ValueError(f"unknown grader '{self.grader}'; known: {', '.join(GRADERS)}")
+        return self
+
+
+class SamplingConfig(_Strict):
+    """How tokens are drawn; ``None`` is the Thinking parent's generation config."""
+
+    temperature: Annotated[float, Field(ge=0)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Field(ge=0)] | None = None
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    presence_penalty: float = 0.0
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    max_tokens: Positive | None = None
+
+
+class SearchConfig(_Strict):
+    """``trials`` counts the ladder's; after the ladder the trials are shared out evenly among ``spaces``."""
+
+    spaces: tuple[Space, ...] = ("module", "depth", "both")
+    trials: Annotated[int, Field(ge=2)] = 32
+    ladder: Annotated[int, Field(ge=2)] = 9
+    knots: Annotated[int, Field(ge=2, le=6)] = 3
+    sampler: Literal["gp", "tpe", "random"] = "tpe"
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class ConfirmConfig(_Strict):
+    """``limit`` prompts of each task's confirm slice for up to ``finalists`` schedules; ``share`` of a file's rows."""
+
+    limit: Positive | None = None
+    repeats: Positive = 1
+    finalists: Positive = 4
+    margin: Annotated[float, Field(ge=0, lt=1)] = 0.01
+    share: Annotated[float, Field(gt=0, lt=1)] = 0.5
+
+
+class Config(_Strict):
+    """The whole configuration. Paths of local parents and task files are absolute once loaded."""
+
+    models: ModelsConfig = ModelsConfig()
+    engine: EngineConfig = EngineConfig()
+    tasks: tuple[TaskConfig, ...] = ()
+    sampling: SamplingConfig = SamplingConfig()
+    search: SearchConfig = SearchConfig()
+    confirm: ConfirmConfig = ConfirmConfig()
+    budget: Annotated[float, Field(gt=0)] | None = None
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Each task's share in the macro average."""
+        total = sum(task.weight for task in self.tasks)
+        return {task.label: task.weight / total for task in self.tasks}
+
+    @model_validator(mode="after")
+    def _distinct_tasks(self) -> Config:
+        names = [task.label for task in self.tasks]
+        if len(set(names)) < len(names):
+            raise ValueError(f"two tasks have the same name: {', '.join(names)}")
+        return self
+
+
+def load_config(path: Path | None, *, overrides: Mapping[str, object], settings: Sequence[str] = ()) -> Config:
+    """The config of a YAML file (or nothing), with dotted ``overrides`` and ``KEY=VALUE`` settings on top.
+
+    Without models the bundled pair's config lies underneath. Raises ``ConfigError`` in one line.
+    """
+    plain = _read_yaml(path) if path else {}
+    for key, value in [*overrides.items(), *map(_setting, settings)]:
+        _set(plain, key, value)
+    models = plain.get("models") or {}
+    if isinstance(models, dict) and not models.get("instruct") and not models.get("thinking"):
+        plain = _merged(bundled_defaults(with_task="tasks" not in plain), plain)
+    return _absolute(parse_config(plain))
+
+
+def parse_config(plain: Mapping[str, object]) -> Config:
+    """Validates a plain mapping. Raises ``ConfigError`` that lists what is wrong, with the nearest valid key."""
+    try:
+        return Config.model_validate(plain)
+    except ValidationError as error:
+        raise ConfigError("; ".join(_explain(Config, dict(detail)) for detail in error.errors())) from error
+
+
+def bundled_defaults(*, with_task: bool) -> dict[str, Any]:
+    """The config that comes with the bundled pair."""
+    text = resources.files("autolambda").joinpath("bundled/config.yaml").read_text(encoding="utf-8")
+    plain: dict[str, Any] = yaml.safe_load(text)
+    if not with_task:
+        del plain["tasks"]
+    return plain
+
+
+def _absolute(config: Config) -> Config:
+    """With absolute local paths, so that a study can be resumed from another folder."""
+
+    def absolute(source: str | None) -> str | None:
+        return str(Path(source).resolve()) if source and Path(source).exists() else source
+
+    models = config.models.model_copy(
+        update={name: absolute(getattr(config.models, name)) for name in ("instruct", "thinking", "base")}
+    )
+    tasks = tuple(task.model_copy(update={"path": absolute(task.path)}) for task in config.tasks)
+    return config.model_copy(update={"models": models, "tasks": tasks})
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        plain = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"config file '{path}' cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise ConfigError(f"{path}{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from error
+    if not isinstance(plain, dict):
+        raise ConfigError(f"{path}: expected keys and values, seen {str(plain)[:60]!r}")
+    return plain
+
+
+def _setting(text: str) -> tuple[str, object]:
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"--set takes KEY=VALUE, seen '{text}'")
+    try:
+        return key.strip(), yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {key}: '{value}' is not a valid YAML value") from error
+
+
+def _set(plain: dict[str, Any], key: str, value: object) -> None:
+    """Sets ``a.b.0.c`` in nested dicts and lists; a missing dict is made."""
+    *parents, last = key.split(".")
+    node: Any = plain
+    for part in parents:
+        if isinstance(node, list):
+            node = _item(node, part, key)
+        else:
+            if not isinstance(node.get(part), dict | list):
+                node[part] = {}
+            node = node[part]
+    if isinstance(node, list):
+        _item(node, last, key)
+        node[int(last)] = value
+    else:
+        node[last] = value
+
+
+def _item(items: list[Any], part: str, key: str) -> Any:
+    if not part.isdigit() or int(part) >= len(items):
+        raise ConfigError(f"'{key}': '{part}' is not the number of an entry (0 to {len(items) - 1})")
+    return items[int(part)]
+
+
+def _merged(under: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    result = dict(under)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(result.get(key), dict)
+        result[key] = _merged(result[key], value) if both else value
+    return result
+
+
+def _explain(model: type[BaseModel], detail: dict[str, Any]) -> str:
+    """One problem in words: the dotted key, what is wrong, and the nearest key where it is unknown."""
+    key = ".".join(map(str, detail["loc"]))
+    if detail["type"] == "extra_forbidden":
+        known = _known_keys(model, detail["loc"][:-1])
+        nearest = difflib.get_close_matches(str(detail["loc"][-1]), known, n=1)
+        hint = f"did you mean '{nearest[0]}'?" if nearest else f"known: {', '.join(known)}"
+        return f"unknown key '{key}'; {hint}"
+    message = str(detail["msg"]).removeprefix("Value error, ")
+    if detail["type"] == "value_error":
+        return f"{key}: {message}" if key else message
+    seen = detail["input"]
+    return f"{key}: {message[0].lower()}{message[1:]}, seen {seen!r}"
+
+
+def _known_keys(model: type[BaseModel], location: Sequence[str | int]) -> list[str]:
+    for part in location:
+        if isinstance(part, int):
+            continue
+        annotation = model.model_fields[part].annotation
+        arguments = getattr(annotation, "__args__", ())
+        candidates = [annotation, *arguments]
+        model = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
+    return list(model.model_fields)

@@ -1,0 +1,72 @@
+"""A Think-ratio curve: what share of responses closed its thinking, by lambda; and how it is read from a CSV file.
+
+The columns are ``lambda,think_ratio[,num_responses]`` with ratios from 0 to 1. Nothing is guessed: a value out of
+range, percentages among them, is an error with its line.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from autolambda.errors import InputError
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """A Think ratio (0 to 1) measured at ``lam``; of clustered responses ``num_responses`` is the effective number."""
+
+    lam: float
+    think_ratio: float
+    num_responses: float | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.lam <= 1:
+            raise InputError(f"lambda must lie between 0 (Instruct) and 1 (Thinking), seen {self.lam!r}")
+        if not 0 <= self.think_ratio <= 1:
+            hint = "; it looks like percentages: divide by 100" if 1 < self.think_ratio <= 100 else ""
+            raise InputError(f"a Think ratio lies between 0 and 1, seen {self.think_ratio!r}{hint}")
+        if self.num_responses is not None and not 0 < self.num_responses < math.inf:
+            raise InputError(f"a number of responses must be above 0, seen {self.num_responses!r}")
+
+
+def read_curve(path: str | Path) -> list[CurvePoint]:
+    """The points of a CSV file with the columns lambda, think_ratio (0 to 1) and, optionally, num_responses.
+
+    Raises ``InputError`` with the file and the line for whatever cannot be read.
+    """
+    points: list[CurvePoint] = []
+    try:
+        with Path(path).open(encoding="utf-8-sig", newline="") as file:
+            rows = csv.DictReader(file, skipinitialspace=True)
+            missing = {"lambda", "think_ratio"} - set(rows.fieldnames or ())
+            if missing:
+                seen = ", ".join(rows.fieldnames or ()) or "an empty file"
+                raise InputError(f"{path}: a curve needs the columns lambda and think_ratio, seen {seen}")
+            for row in rows:
+                points.append(_read_point(row, f"{path}, line {rows.line_num}"))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: cannot be read as a CSV file in UTF-8 ({error})") from error
+    if not points:
+        raise InputError(f"{path}: a curve needs at least 2 rows under its header, seen none")
+    return points
+
+
+def _read_point(row: Mapping[str | None, str | list[str] | None], place: str) -> CurvePoint:
+    if None in row:
+        raise InputError(f"{place}: more cells than columns (is there a decimal comma?)")
+    numbers: dict[str, float] = {}
+    for column in ("lambda", "think_ratio", "num_responses"):
+        text = str(row.get(column) or "").strip()
+        if text or column != "num_responses":
+            try:
+                numbers[column] = float(text)
+            except ValueError:
+                raise InputError(f"{place}: {column} must be a number, seen {text!r}") from None
+    try:
+        return CurvePoint(numbers["lambda"], numbers["think_ratio"], numbers.get("num_responses"))
+    except InputError as error:
+        raise InputError(f"{place}: {error}") from None

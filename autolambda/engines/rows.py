@@ -1,0 +1,87 @@
+"""A key/value cache whose rows live on their own: row b keeps its token t in slot t, whatever its neighbours do.
+
+Rows are right-padded, each with its own length, so that a finished row can be dropped and no row's sums change with
+the batch around it: slots past a row's length are masked, widths are multiples of 32, and at least 16 rows are kept,
+below which BLAS switches to other kernels.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import Cache
+
+MIN_ROWS = 16
+WIDTH_STEP = 32
+
+
+def round_up(value: int, step: int) -> int:
+    """The smallest multiple of ``step`` that is at least ``value``."""
+    return -(-value // step) * step
+
+
+class RowCache(Cache):
+    """Keys and values of one batch, one tensor [B, kv_heads, capacity, head_dim] a layer, in the compute dtype."""
+
+    def __init__(self) -> None:
+        super().__init__(layers=[])
+        self.keys: list[torch.Tensor] = []
+        self.values: list[torch.Tensor] = []
+        self.slots = torch.empty(0, dtype=torch.long)
+        self.width = 0
+
+    def place(self, slots: torch.Tensor, *, width: int) -> None:
+        """Says where the next tokens go: ``slots`` int64 [B, T]; the first ``width`` slots are then attended to."""
+        self.slots, self.width = slots, width
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Writes keys and values [B, kv_heads, T, head_dim] into their slots; returns views of the first ``width``."""
+        if layer_idx == len(self.keys):
+            self.keys.append(_grown(key_states, self.width))
+            self.values.append(_grown(value_states, self.width))
+        elif self.keys[layer_idx].shape[2] < self.width:
+            capacity = round_up(self.width + self.width // 2, WIDTH_STEP)
+            self.keys[layer_idx] = _grown(key_states, capacity, self.keys[layer_idx])
+            self.values[layer_idx] = _grown(value_states, capacity, self.values[layer_idx])
+        keys, values = self.keys[layer_idx], self.values[layer_idx]
+        rows = torch.arange(keys.shape[0], device=keys.device)[:, None]
+        keys[rows, :, self.slots] = key_states.transpose(1, 2)
+        values[rows, :, self.slots] = value_states.transpose(1, 2)
+        return keys[:, :, : self.width], values[:, :, : self.width]
+
+    def keep(self, rows: torch.Tensor) -> None:
+        """Keeps the given rows (int64 [B']), in that order."""
+        self.keys = [tensor.index_select(0, rows) for tensor in self.keys]
+        self.values = [tensor.index_select(0, rows) for tensor in self.values]
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """The number of slots attended to; positions are always passed in, so nothing is derived from it."""
+        return self.width
+
+
+def _grown(states: torch.Tensor, capacity: int, former: torch.Tensor | None = None) -> torch.Tensor:
+    """Zeros [B, kv_heads, capacity, head_dim] like ``states``, starting with what ``former`` held."""
+    batch, heads, _, dim = states.shape
+    grown = states.new_zeros(batch, heads, capacity, dim)
+    if former is not None:
+        grown[:, :, : former.shape[2]] = former
+    return grown
+
+
+def attention_masks(config: Any, positions: torch.Tensor, *, width: int) -> torch.Tensor | dict[str, torch.Tensor]:
+    """Boolean masks [B, 1, T, width] for queries at ``positions`` (int64 [B, T]), in the form the model takes.
+
+    A query sees the slots up to its own; in sliding-window layers only the last ``config.sliding_window`` of them.
+    Models that mix both kinds of layer take a dict by layer type.
+    """
+    slots = torch.arange(width, device=positions.device)
+    full = slots <= positions[:, None, :, None]
+    window = getattr(config, "sliding_window", None)
+    types = set(getattr(config, "layer_types", None) or ())
+    if types:
+        near = full & (slots > positions[:, None, :, None] - window) if window else full
+        return {kind: near if kind == "sliding_attention" else full for kind in types | {"full_attention"}}
+    return full & (slots > positions[:, None, :, None] - window) if window else full

@@ -1,0 +1,57 @@
+"""The error tree. Each error has the exit code with which the command line ends.
+
+AutolambdaError            1   the run failed
+|-- InputError             2   something the user gave is wrong; the message says what, the value seen, what to do
+|   |-- ConfigError            a config file, a key, a value
+|   |-- ScheduleError          a schedule, a parameter name no schedule covers
+|   |-- CheckpointError        one checkpoint folder or file
+|   |-- PairError              two checkpoints that cannot be merged: every mismatch, one a line
+|   |-- TaskError              a task file, a column, a grader
+|   |-- StudyError             a study's name, its stored config, a second driver
+|   `-- OutputError            a path that cannot be written
+`-- EngineError            1   the engine failed while it held the weights or generated
+"""
+
+
+class AutolambdaError(Exception):
+    """Base of all errors that autolambda raises on purpose."""
+
+    exit_code = 1
+
+
+class InputError(AutolambdaError):
+    """The user can put it right; nothing was lost."""
+
+    exit_code = 2
+
+
+class ConfigError(InputError):
+    """A config file, one of its keys, or a command-line value."""
+
+
+class ScheduleError(InputError):
+    """A schedule's form or values, or a parameter name outside the known families."""
+
+
+class CheckpointError(InputError):
+    """One checkpoint: missing, not safetensors, cut short, or holding a NaN."""
+
+
+class PairError(InputError):
+    """Two checkpoints that do not fit together; the message lists every mismatch."""
+
+
+class TaskError(InputError):
+    """A task's file, columns, rows or grader."""
+
+
+class StudyError(InputError):
+    """A study's name, a config that differs from the stored one, or a second driver."""
+
+
+class OutputError(InputError):
+    """A path that exists already or cannot be written."""
+
+
+class EngineError(AutolambdaError):
+    """The engine failed in the middle of a run; the study can be resumed."""

@@ -1,0 +1,52 @@
+"""What a running search tells whoever watches it: plain values, in the order in which they happen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from autolambda.metrics import Measured
+from autolambda.schedule import Schedule
+
+
+@dataclass(frozen=True)
+class Noted:
+    """Something to say in a line: what is used, what was found wrong but can be lived with."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Began:
+    """An evaluation begins; ``step`` of ``num_steps`` of the whole search (an upper estimate)."""
+
+    title: str
+    schedule: Schedule
+    num_responses: int
+    step: int
+    num_steps: int
+
+
+@dataclass(frozen=True)
+class Generated:
+    """A batch is stored."""
+
+    num_responses: int
+    num_tokens: int
+
+
+@dataclass(frozen=True)
+class Ended:
+    """An evaluation is complete."""
+
+    title: str
+    schedule: Schedule
+    measured: Measured
+
+
+Event = Noted | Began | Generated | Ended
+OnEvent = Callable[[Event], None]
+
+
+def ignore(event: Event) -> None:
+    """Watches nothing."""

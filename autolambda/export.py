@@ -1,0 +1,159 @@
+"""A merge on disk: weights, tokenizer, template, generation config, model card, schedule and provenance.
+
+Written into a temporary folder and renamed, so that ``out`` is there whole or not at all. The weights come from the
+same ``interpolate`` as the engine's, so they are the ones that were evaluated, bit for bit.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from autolambda import __version__
+from autolambda.checkpoint import open_checkpoint, read_json
+from autolambda.errors import OutputError
+from autolambda.models import Models
+from autolambda.pair import merge_tensors
+from autolambda.report import Entry
+from autolambda.schedule import Schedule
+from autolambda.shards import atomic_folder, write_checkpoint
+
+DEFAULT_SHARD_SIZE = 5 * 10**9
+PROVENANCE = "autolambda.json"
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What a study knows of the schedule that is exported, for the model card."""
+
+    study: str
+    entry: Entry
+    verdict: str
+
+
+def export(
+    models: Models,
+    schedule: Schedule,
+    out: Path,
+    *,
+    max_shard_size: int = DEFAULT_SHARD_SIZE,
+    measurement: Measurement | None = None,
+) -> None:
+    """Writes the merge of the parents by ``schedule`` into the new folder ``out``. Raises ``OutputError``."""
+    with atomic_folder(out) as folder:
+        write_checkpoint(
+            folder,
+            merge_tensors(models.pair, schedule=schedule),
+            config=models.pair.config,
+            max_shard_size=max_shard_size,
+        )
+        models.chat.tokenizer.chat_template = models.chat.template
+        models.chat.tokenizer.save_pretrained(folder)
+        _write_json(folder / "generation_config.json", _generation_config(models))
+        (folder / "schedule.yaml").write_text(yaml.safe_dump(schedule.to_dict(), sort_keys=False), encoding="utf-8")
+        provenance = _provenance(models, schedule, measurement) | {"weights": open_checkpoint(str(folder)).digest()}
+        _write_json(folder / PROVENANCE, provenance)
+        (folder / "README.md").write_text(_card(models, schedule, measurement), encoding="utf-8")
+
+
+def check_export(folder: Path) -> Schedule:
+    """Compares an exported folder's weights with the hash in its provenance; returns its schedule.
+
+    Raises ``OutputError`` where they differ, ``CheckpointError`` where the folder is not a checkpoint.
+    """
+    if not (folder / PROVENANCE).exists():
+        raise OutputError(f"'{folder}' holds no {PROVENANCE}; only folders that autolambda exported can be validated")
+    provenance = read_json(folder, PROVENANCE)
+    digest = open_checkpoint(str(folder)).digest()
+    if digest != provenance.get("weights"):
+        raise OutputError(f"'{folder}': its weights or config were changed after the export; export it again")
+    return Schedule.from_dict(provenance["schedule"])
+
+
+def _generation_config(models: Models) -> dict[str, Any]:
+    """The Thinking parent's, with the sampling and the cap that the search measured with."""
+    folder = models.pair.thinking.folder
+    config = read_json(folder, "generation_config.json") if (folder / "generation_config.json").exists() else {}
+    sampling = models.sampling
+    config |= {"do_sample": sampling.temperature > 0, "max_new_tokens": sampling.max_tokens}
+    for key in ("temperature", "top_p", "top_k", "min_p"):
+        config.pop(key, None)
+        if sampling.temperature > 0 and getattr(sampling, key):
+            config[key] = getattr(sampling, key)
+    return config
+
+
+def _provenance(models: Models, schedule: Schedule, measurement: Measurement | None) -> dict[str, Any]:
+    """Machine-readable: what was merged, how, and what was measured."""
+    return {
+        "autolambda": __version__,
+        "schedule": schedule.to_dict(),
+        "instruct": {"source": models.pair.instruct.source, "digest": models.pair.instruct.digest()},
+        "thinking": {"source": models.pair.thinking.source, "digest": models.pair.thinking.digest()},
+        "study": measurement and measurement.study,
+        "verdict": measurement and measurement.verdict,
+        "measured": measurement and measurement.entry.to_dict(),
+    }
+
+
+def _card(models: Models, schedule: Schedule, measurement: Measurement | None) -> str:
+    """The model card (Markdown with the hub's front matter)."""
+    front_matter = {
+        "library_name": "transformers",
+        "tags": ["merge", "autolambda"],
+        "base_model": [models.pair.instruct.source, models.pair.thinking.source],
+    }
+    return "\n".join(
+        [
+            "---",
+            yaml.safe_dump(front_matter, sort_keys=False).strip(),
+            "---",
+            "",
+            f"# {Path(models.pair.thinking.source).name} merged by lambda",
+            "",
+            "A weight interpolation `(1 - lambda) * Instruct + lambda * Thinking`, made with autolambda.",
+            "",
+            "| | |",
+            "|---|---|",
+            f"| Instruct | `{models.pair.instruct.source}` |",
+            f"| Thinking | `{models.pair.thinking.source}` |",
+            f"| Schedule | {schedule} |",
+            "",
+            *_measured_lines(models, measurement),
+            "Load it with `AutoModelForCausalLM.from_pretrained`; the chat template is the one that was measured with. "
+            f"A response without `{models.chat.think_end}` is an answer without thinking: a server's reasoning parser may take "
+            "all of it for reasoning and return an empty answer.",
+            "",
+        ]
+    )
+
+
+def _measured_lines(models: Models, measurement: Measurement | None) -> Iterator[str]:
+    if measurement is None:
+        return
+    numbers: Mapping[str, Any] = measurement.entry.to_dict()
+    slice_name = (
+        "confirmation slice, unseen by the search" if measurement.entry.confirmed else "search slice, not confirmed"
+    )
+    yield f"Measured on {', '.join(measurement.entry.measured.tasks)} ({slice_name}), 95 % intervals; verdict: {measurement.verdict}."
+    yield ""
+    yield "| | value | low | high |"
+    yield "|---|---|---|---|"
+    for name in ("accuracy", "mean_tokens", "think_ratio"):
+        yield f"| {name} | {numbers[name]:.4g} | {numbers[f'{name}_low']:.4g} | {numbers[f'{name}_high']:.4g} |"
+    sampling = models.sampling
+    yield ""
+    yield (
+        f"Sampling: temperature {sampling.temperature:g}, top-p {sampling.top_p:g}, top-k {sampling.top_k}, "
+        f"at most {sampling.max_tokens} tokens."
+    )
+    yield ""
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,59 @@
+"""The values that travel from a task through an engine and a grader into the store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal
+
+FinishReason = Literal["stop", "length"]
+
+
+class Grade(StrEnum):
+    """The four outcomes of a response; they are recorded apart and never merged silently."""
+
+    CORRECT = "correct"
+    WRONG = "wrong"
+    UNPARSED = "unparsed"
+    TRUNCATED = "truncated"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One prompt of a task: chat messages ``{"role", "content"}`` and the target its grader compares with."""
+
+    id: str
+    messages: tuple[Mapping[str, str], ...]
+    target: str
+    metadata: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Response:
+    """One generation.
+
+    ``num_tokens`` counts generated tokens, thinking and the end-of-sequence token included: both are paid for.
+    ``finish_reason`` is ``stop`` (an end token or stop string) or ``length`` (cut at max_tokens).
+    """
+
+    text: str
+    num_tokens: int
+    finish_reason: FinishReason
+
+
+@dataclass(frozen=True)
+class Graded:
+    """A response with its place in the evaluation and its grade.
+
+    ``answer`` is what the grader read, ``None`` where it read nothing; ``thought`` says whether the generated text
+    holds the closing think tag.
+    """
+
+    task: str
+    sample_id: str
+    repeat: int
+    response: Response
+    grade: Grade
+    answer: str | None
+    thought: bool

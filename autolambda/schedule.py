@@ -1,0 +1,220 @@
+"""Schedules: how much of the Thinking model each parameter gets.
+
+A schedule maps a parameter name to ``lam`` in [0, 1]: 0 is Instruct, 1 is Thinking. It holds one profile over the
+depth of the network for the *attention* modules, one for the *ffn* modules, and one number for the *other* parameters
+(embeddings, head, final norm). A uniform lambda, a pair by module and a curve by depth are the special cases.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import yaml
+
+from autolambda.errors import ScheduleError
+
+Module = Literal["attention", "ffn", "other"]
+Kind = Literal["knots", "bands"]
+
+_LAYER = re.compile(r"^(?:model\.)?(?:language_model\.)?(?:model\.)?layers\.(\d+)\.(.+)$")
+_OUTSIDE = re.compile(r"^(?:model\.)?(?:language_model\.)?(?:model\.)?(?:embed_tokens|norm|lm_head)\.(?:weight|bias)$")
+_ATTENTION = ("self_attn.", "input_layernorm.")
+_FFN = (
+    "mlp.",
+    "block_sparse_moe.",
+    "post_attention_layernorm.",
+    "pre_feedforward_layernorm.",
+    "post_feedforward_layernorm.",
+)
+
+
+@dataclass(frozen=True)
+class Location:
+    """Where a parameter sits: its layer (``None`` outside the stack) and its module."""
+
+    layer: int | None
+    module: Module
+
+
+def locate(parameter: str) -> Location:
+    """The location of a checkpoint's parameter name.
+
+    Knows the names of Qwen2, Qwen3, Llama, Mistral and Gemma (dense) and of Qwen3-MoE and Mixtral, on disk and as
+    transformers 5 fuses experts in memory. Raises ``ScheduleError`` with the name for any other.
+    """
+    if match := _LAYER.match(parameter):
+        layer, rest = int(match[1]), match[2]
+        if rest.startswith(_ATTENTION):
+            return Location(layer, "attention")
+        if rest.startswith(_FFN):
+            return Location(layer, "ffn")
+    elif _OUTSIDE.match(parameter):
+        return Location(None, "other")
+    raise ScheduleError(
+        f"parameter '{parameter}' belongs to no known module; known are the names of Qwen2, Qwen3, Llama, Mistral, "
+        "Gemma, Qwen3-MoE and Mixtral"
+    )
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Values of lam over depth: ``knots`` at equal distances joined by straight lines, or ``bands`` of layers.
+
+    One value is a constant. With as many bands as layers, each layer has its own.
+    """
+
+    values: tuple[float, ...]
+    kind: Kind = "knots"
+
+    def __post_init__(self) -> None:
+        if not self.values:
+            raise ScheduleError(f"a profile of {self.kind} needs at least one value")
+        for value in self.values:
+            _check_lam(value)
+
+    def at(self, layer: int, num_layers: int) -> float:
+        """lam of layer ``layer`` (from 0) of ``num_layers``."""
+        if len(self.values) == 1:
+            return self.values[0]
+        if self.kind == "bands":
+            return self.values[layer * len(self.values) // num_layers]
+        position = layer / max(num_layers - 1, 1) * (len(self.values) - 1)
+        left = min(int(position), len(self.values) - 2)
+        share = position - left
+        return (1 - share) * self.values[left] + share * self.values[left + 1]
+
+    def mean(self) -> float:
+        """The mean over depth: of the bands, or of the line through the knots (trapezoids)."""
+        if self.kind == "bands" or len(self.values) == 1:
+            return math.fsum(self.values) / len(self.values)
+        inner = math.fsum(self.values) - (self.values[0] + self.values[-1]) / 2
+        return inner / (len(self.values) - 1)
+
+    def to_plain(self) -> float | dict[str, list[float]]:
+        """A number, or ``{"knots": [...]}`` or ``{"bands": [...]}``."""
+        return self.values[0] if len(self.values) == 1 else {self.kind: list(self.values)}
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A schedule as a value; equal schedules merge to equal bits."""
+
+    attention: Profile
+    ffn: Profile
+    other: float
+
+    def __post_init__(self) -> None:
+        _check_lam(self.other)
+
+    @classmethod
+    def uniform(cls, lam: float) -> Schedule:
+        """One lam for every parameter."""
+        return cls(Profile((lam,)), Profile((lam,)), lam)
+
+    @classmethod
+    def by_module(cls, *, attention: float, ffn: float, other: float | None = None) -> Schedule:
+        """One lam for attention, one for ffn; ``other`` is their mean unless given."""
+        return cls.by_depth_and_module(Profile((attention,)), Profile((ffn,)), other=other)
+
+    @classmethod
+    def by_depth(cls, profile: Profile, *, other: float | None = None) -> Schedule:
+        """The same profile over depth for both modules; ``other`` is its mean unless given."""
+        return cls.by_depth_and_module(profile, profile, other=other)
+
+    @classmethod
+    def by_depth_and_module(cls, attention: Profile, ffn: Profile, *, other: float | None = None) -> Schedule:
+        """A profile for each module; ``other`` is the mean of their means unless given."""
+        mean = min(1.0, max(0.0, (attention.mean() + ffn.mean()) / 2))
+        return cls(attention, ffn, mean if other is None else other)
+
+    @property
+    def lam(self) -> float | None:
+        """The one lam of a uniform schedule, ``None`` for any other."""
+        values = {*self.attention.values, *self.ffn.values, self.other}
+        return values.pop() if len(values) == 1 else None
+
+    def lam_of(self, parameter: str, *, num_layers: int) -> float:
+        """lam of a parameter by its checkpoint name. Raises ``ScheduleError`` for an unknown one."""
+        where = locate(parameter)
+        if where.layer is None:
+            return self.other
+        if where.layer >= num_layers:
+            raise ScheduleError(f"parameter '{parameter}' is in layer {where.layer} of a model with {num_layers}")
+        profile = self.attention if where.module == "attention" else self.ffn
+        return profile.at(where.layer, num_layers)
+
+    def to_dict(self) -> dict[str, object]:
+        """The plain form for YAML and JSON; ``other`` is left out where it has its default value."""
+        if self.lam is not None:
+            return {"lambda": self.lam}
+        if self.attention == self.ffn:
+            plain: dict[str, object] = {"lambda": self.attention.to_plain()}
+        else:
+            plain = {"attention": self.attention.to_plain(), "ffn": self.ffn.to_plain()}
+        if self != Schedule.by_depth_and_module(self.attention, self.ffn):
+            plain["other"] = self.other
+        return plain
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, object]) -> Schedule:
+        """Reads ``{lambda: 0.6}``, ``{attention: 0.7, ffn: 0.5}``, ``{lambda: {knots: [...]}}`` and their mixtures.
+
+        Each value is a number, ``{knots: [...]}`` or ``{bands: [...]}``; ``other`` is optional. Raises
+        ``ScheduleError`` for anything else.
+        """
+        keys = set(plain)
+        if keys not in ({"lambda"}, {"lambda", "other"}, {"attention", "ffn"}, {"attention", "ffn", "other"}):
+            raise ScheduleError(
+                f"a schedule has the keys 'lambda', or 'attention' and 'ffn', and optionally 'other'; "
+                f"seen: {', '.join(map(repr, sorted(map(str, keys)))) or 'none'}"
+            )
+        other = _number(plain["other"], "other") if "other" in keys else None
+        if "lambda" in keys:
+            return cls.by_depth(_profile(plain["lambda"], "lambda"), other=other)
+        attention, ffn = _profile(plain["attention"], "attention"), _profile(plain["ffn"], "ffn")
+        return cls.by_depth_and_module(attention, ffn, other=other)
+
+    def __str__(self) -> str:
+        return ", ".join(f"{key} {_shown(value)}" for key, value in self.to_dict().items())
+
+
+def read_schedule(path: Path) -> Schedule:
+    """The schedule of a YAML file. Raises ``ScheduleError`` for one that cannot be read or is none."""
+    try:
+        plain = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ScheduleError(f"schedule file '{path}' cannot be read: {str(error).splitlines()[0]}") from error
+    if not isinstance(plain, Mapping):
+        raise ScheduleError(f"{path}: expected keys such as 'lambda: 0.6', seen {str(plain)[:60]!r}")
+    return Schedule.from_dict(plain)
+
+
+def _profile(plain: object, key: str) -> Profile:
+    if isinstance(plain, Mapping):
+        if len(plain) == 1 and (kind := next(iter(plain))) in ("knots", "bands") and isinstance(plain[kind], list):
+            return Profile(tuple(_number(value, key) for value in plain[kind]), kind)
+        raise ScheduleError(f"{key}: expected a number, {{knots: [...]}} or {{bands: [...]}}, seen {dict(plain)!r}")
+    return Profile((_number(plain, key),))
+
+
+def _number(value: object, key: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ScheduleError(f"{key}: expected a number between 0 and 1, seen {value!r}")
+    return float(value)
+
+
+def _check_lam(value: float) -> None:
+    if not 0.0 <= value <= 1.0:
+        raise ScheduleError(f"lambda must lie between 0 (Instruct) and 1 (Thinking), seen {value!r}")
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, dict):
+        kind, values = next(iter(value.items()))
+        return f"{kind} " + "/".join(f"{v:.3g}" for v in values)
+    return f"{value:.4g}"

@@ -1,0 +1,146 @@
+"""The main job: ask a schedule, merge in place, measure, tell; then confirm the finalists and decide.
+
+Everything that is measured is in the database before the next thing begins, so the same call goes on after any crash.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from tempfile import TemporaryDirectory
+
+from autolambda.chat import ChatFormat
+from autolambda.config import Config
+from autolambda.confirm import choose_finalists
+from autolambda.engines.base import Engine
+from autolambda.evaluation import Evaluator
+from autolambda.events import Began, Ended, Generated, Noted, OnEvent, ignore
+from autolambda.job import Job, open_engine, open_job
+from autolambda.metrics import Measured, measure
+from autolambda.report import Report, build_report, confirm_key, load_candidates
+from autolambda.responses import Graded
+from autolambda.schedule import Schedule
+from autolambda.store import Kind, Store
+from autolambda.study import Study, check_identity, driver_lock
+from autolambda.tasks.base import Phase
+
+PARENTS = {"instruct": Schedule.uniform(0.0), "thinking": Schedule.uniform(1.0)}
+
+
+def search(
+    config: Config, *, name: str, storage: str, engine: Engine | None = None, on_event: OnEvent = ignore
+) -> Report:
+    """Runs or resumes the study ``name`` to its verdict.
+
+    ``engine`` stands in for the one that the config names. Raises ``InputError`` for what the user can put right and
+    ``EngineError`` where the engine failed; either way the study can be resumed.
+    """
+    with _running(config, name=name, storage=storage, engine=engine, on_event=on_event) as run:
+        while (trial := run.study.ask(config.search, budget=config.budget)) is not None:
+            title, key = f"trial {trial.number}", str(trial.number)
+            run.study.tell(trial, run.measure(title, trial.schedule, kind="trial", key=key, phase="search"))
+        return run.confirm(budget=config.budget)
+
+
+def confirm(
+    config: Config,
+    *,
+    name: str,
+    storage: str,
+    budget: float | None,
+    engine: Engine | None = None,
+    on_event: OnEvent = ignore,
+) -> Report:
+    """Confirms the finalists of any budget in a study as far as it got. Raises as ``search`` does."""
+    with _running(config, name=name, storage=storage, engine=engine, on_event=on_event) as run:
+        return run.confirm(budget=budget)
+
+
+def evaluate(
+    config: Config, schedule: Schedule, *, engine: Engine | None = None, on_event: OnEvent = ignore
+) -> Measured:
+    """Measures one schedule on the search slice, in a study that is thrown away."""
+    with TemporaryDirectory() as folder:
+        storage = f"sqlite:///{folder}/study.db"
+        with _running(config, name="evaluate", storage=storage, engine=engine, on_event=on_event) as run:
+            return run.measure("evaluate", schedule, kind="trial", key="0", phase="search")
+
+
+@contextmanager
+def _running(config: Config, *, name: str, storage: str, engine: Engine | None, on_event: OnEvent) -> Iterator[Run]:
+    """A run on an opened job and a locked study; both are let go at the end."""
+    job = open_job(config)
+    with driver_lock(storage, name), closing(Store(storage)) as store:
+        enter(store, job, name=name)
+        run = Run(job, store, Study(store, name=name, storage=storage), engine, on_event)
+        with closing(run):
+            yield run
+
+
+class Run:
+    """One process's work on a study: measures schedules, tells the watcher."""
+
+    def __init__(self, job: Job, store: Store, study: Study, engine: Engine | None, on_event: OnEvent) -> None:
+        self.study = study
+        self._job, self._store, self._on_event = job, store, on_event
+        self._engine = functools.cache(lambda: engine or open_engine(job))
+        self._owns_engine = engine is None
+        config = job.config
+        self._evaluator = Evaluator(
+            self._engine, job.models.chat, job.models.sampling, config.search.seed, config.engine.batch_size, store
+        )
+        self._num_steps = config.search.trials + config.confirm.finalists + len(PARENTS)
+        self._step = 0
+        for warning in job.models.pair.warnings:
+            on_event(Noted(warning))
+
+    def measure(
+        self, title: str, schedule: Schedule, *, kind: Kind, key: str, phase: Phase, chat: ChatFormat | None = None
+    ) -> Measured:
+        """A schedule's numbers on a slice, from stored responses as far as there are any."""
+        slices = self._job.search if phase == "search" else self._job.confirm
+        num_responses = sum(part.num_responses for part in slices)
+        evaluation = self._store.evaluation(
+            self.study.name, kind=kind, key=key, schedule=schedule, num_responses=num_responses
+        )
+        self._step += 1
+        step = self.study.counts().complete + 1 if kind == "trial" else self._job.config.search.trials + self._step
+        self._on_event(Began(title, schedule, num_responses, min(step, self._num_steps), self._num_steps))
+        graded = self._evaluator.run(evaluation, slices, phase=phase, chat=chat, on_batch=self._generated)
+        measured = measure(graded, weights=self._job.config.weights)
+        self._on_event(Ended(title, schedule, measured))
+        return measured
+
+    def confirm(self, *, budget: float | None) -> Report:
+        """Measures both parents and the finalists of the budget on prompts that the search never saw; the report."""
+        config = self._job.config
+        for parent, schedule in PARENTS.items():
+            chat = self._job.models.own_chats[parent]
+            self.measure(f"{parent} as is", schedule, kind="parent", key=parent, phase="confirm", chat=chat)
+        candidates = load_candidates(self._store, self.study, weights=self._job.config.weights)
+        finalists = choose_finalists(candidates, budget=budget, limit=config.confirm.finalists)
+        for finalist in finalists:
+            key = confirm_key(finalist.schedule)
+            self.measure(f"confirm trial {finalist.trial}", finalist.schedule, kind="confirm", key=key, phase="confirm")
+        return build_report(self._store, self.study, budget=budget)
+
+    def close(self) -> None:
+        """Frees the engine, if this run opened one."""
+        if self._owns_engine and self._engine.cache_info().currsize:
+            self._engine().close()
+
+    def _generated(self, graded: Sequence[Graded]) -> None:
+        self._on_event(Generated(len(graded), sum(g.response.num_tokens for g in graded)))
+
+
+def enter(store: Store, job: Job, *, name: str) -> None:
+    """Adds the study, or checks that its results compare with the job's and lets it grow. Raises ``StudyError``."""
+    config = job.config.model_dump(mode="json")
+    stored = store.study(name)
+    if stored is None:
+        store.create_study(name, config=config, identity=dict(job.identity))
+        return
+    check_identity(stored, job.identity)
+    if stored.config != config:
+        store.update_config(name, config)

@@ -1,0 +1,34 @@
+"""The bundled task: left-to-right arithmetic modulo 10, which the bundled pair was trained on.
+
+Its search, confirm and test rows are disjoint and none was trained on; studies/bundled_pair/ makes them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from autolambda.responses import Sample
+from autolambda.tasks.base import Phase
+
+FOLDER = Path(__file__).parent.parent / "bundled"
+
+
+class Arithmetic:
+    """Difficulties 2 to 6 (operators a prompt) in equal shares."""
+
+    name = "arithmetic"
+    grader = "number"
+
+    def samples(self, phase: Phase) -> Sequence[Sample]:
+        rows = map(json.loads, (FOLDER / f"{phase}.jsonl").read_text(encoding="utf-8").splitlines())
+        return [
+            Sample(
+                row["id"],
+                ({"role": "user", "content": row["question"]},),
+                row["answer"],
+                {"difficulty": row["difficulty"]},
+            )
+            for row in rows
+        ]

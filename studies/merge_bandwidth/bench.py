@@ -1,0 +1,173 @@
+"""How fast a merge in place is, against this machine's own memory copy measured in the same run.
+
+Merge and copy alternate; medians are compared. Bytes of a bfloat16 parameter: 6 for a merge (read 2 + 2, write 2),
+4 for a copy. With the parents in host memory the link counts instead: 4 bytes for a merge, 2 for each parent's copy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from autolambda.merge import interpolate
+from autolambda.pair import open_pair
+
+LAM = 0.55
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A model's dimensions; ``num_experts`` 0 is a dense one. Experts are stacked, as engines hold them."""
+
+    hidden: int
+    ffn: int
+    layers: int
+    heads: int
+    kv_heads: int
+    tied: bool
+    num_experts: int = 0
+    head_dim: int = 128
+    vocab: int = 151_936
+
+    def tensors(self) -> list[tuple[int, ...]]:
+        """The shapes of all tensors."""
+        attention = [
+            (self.heads * self.head_dim, self.hidden), (self.kv_heads * self.head_dim, self.hidden),
+            (self.kv_heads * self.head_dim, self.hidden), (self.hidden, self.heads * self.head_dim),
+            (self.head_dim,), (self.head_dim,), (self.hidden,), (self.hidden,),
+        ]  # fmt: skip
+        if self.num_experts:
+            ffn = [(self.num_experts, self.hidden), (self.num_experts, 2 * self.ffn, self.hidden),
+                   (self.num_experts, self.hidden, self.ffn)]  # fmt: skip
+        else:
+            ffn = [(self.ffn, self.hidden), (self.ffn, self.hidden), (self.hidden, self.ffn)]
+        outside = [(self.vocab, self.hidden)] * (1 if self.tied else 2) + [(self.hidden,)]
+        return (attention + ffn) * self.layers + outside
+
+
+SIZES = {
+    "0.6b": Shape(hidden=1024, ffn=3072, layers=28, heads=16, kv_heads=8, tied=True),
+    "4b": Shape(hidden=2560, ffn=9728, layers=36, heads=32, kv_heads=8, tied=True),
+    "30b-a3b": Shape(hidden=2048, ffn=768, layers=48, heads=32, kv_heads=4, tied=False, num_experts=128),
+}
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Both parents and the live weights, tensor by tensor."""
+
+    instruct: list[Tensor]
+    thinking: list[Tensor]
+    live: list[Tensor]
+
+    @property
+    def num_parameters(self) -> int:
+        return sum(tensor.numel() for tensor in self.live)
+
+    def merge(self) -> None:
+        for instruct, thinking, live in zip(self.instruct, self.thinking, self.live, strict=True):
+            interpolate(instruct, thinking, LAM, out=live)
+
+    def copy(self) -> None:
+        for instruct, live in zip(self.instruct, self.live, strict=True):
+            live.copy_(instruct, non_blocking=live.is_cuda)
+
+
+def random_tensor(shape: tuple[int, ...], *, device: str, pinned: bool, seed: int) -> Tensor:
+    """Bfloat16 values of a weight's size: a random block, repeated, so that filling is quick."""
+    generator = torch.Generator(device).manual_seed(seed)
+    tensor = torch.empty(shape, dtype=torch.bfloat16, device=device, pin_memory=pinned)
+    block = (torch.randn(1 << 20, generator=generator, device=device) * 0.02).bfloat16()
+    for part in torch.split(tensor.view(-1), len(block)):  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        part.copy_(block[: len(part)])
+    return tensor
+
+
+def synthetic(shape: Shape, *, device: str, parents: str) -> Weights:
+    place, pinned = ("cpu", True) if parents == "host" else (device, False)
+    instruct, thinking = (
+        [random_tensor(s, device=place, pinned=pinned, seed=seed) for s in shape.tensors()] for seed in (0, 1)
+    )
+    live = [torch.zeros(s, dtype=torch.bfloat16, device=device) for s in shape.tensors()]
+    return Weights(instruct, thinking, live)
+
+
+def seconds(function: Callable[[], None], *, device: str) -> float:
+    if device == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    function()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def bench_bandwidth(size: str, *, device: str, parents: str, repeats: int) -> dict[str, object]:
+    weights = synthetic(SIZES[size], device=device, parents=parents)
+    merges, copies = [], []
+    for repeat in range(repeats + 1):
+        merge, copy = seconds(weights.merge, device=device), seconds(weights.copy, device=device)
+        if repeat:  # the first touches the memory and warms up
+            merges.append(merge)
+            copies.append(copy)
+    merge_bytes, copy_bytes = (4, 2) if parents == "host" else (6, 4)
+    merge_rate = merge_bytes * weights.num_parameters / statistics.median(merges) / 1e9
+    copy_rate = copy_bytes * weights.num_parameters / statistics.median(copies) / 1e9
+    return {
+        "size": size, "parents": parents, "num_parameters": weights.num_parameters,
+        "merge_seconds": round(statistics.median(merges), 5), "merge_gb_per_s": round(merge_rate, 2),
+        "copy_gb_per_s": round(copy_rate, 2), "ratio": round(merge_rate / copy_rate, 3),
+        "merge_seconds_all": [round(value, 5) for value in merges],
+    }  # fmt: skip
+
+
+def bench_pair(instruct: str, thinking: str, *, device: str, repeats: int) -> dict[str, object]:
+    """Merges into float32 live weights; the parents lie in memory in their own dtype."""
+    pair = open_pair(instruct, thinking)
+    parents = [pair.read(name) for name in pair.names]
+    one = [parent.instruct.clone().to(device) for parent in parents]
+    other = [parent.thinking.clone().to(device) for parent in parents]
+    weights = Weights(one, other, [torch.zeros(tensor.shape, device=device) for tensor in one])
+    times = [seconds(weights.merge, device=device) for _ in range(repeats + 3)][3:]
+    median = round(statistics.median(times), 6)
+    return {"num_parameters": weights.num_parameters, "num_tensors": len(one), "merge_seconds": median}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--size", choices=SIZES, default="0.6b")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--parents", choices=("gpu", "host"), default="gpu", help="with cuda: where the parents lie")
+    parser.add_argument("--threads", type=int, default=None, help="torch threads; default all")
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--pair", nargs=2, metavar=("INSTRUCT", "THINKING"), help="time this pair's merge instead")
+    arguments = parser.parse_args()
+    device, repeats = arguments.device, arguments.repeats
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    if arguments.parents == "host" and device != "cuda":
+        parser.error("--parents host needs --device cuda")
+    name = torch.cuda.get_device_name() if device == "cuda" else f"cpu, {torch.get_num_threads()} threads"
+    if arguments.pair:
+        result = bench_pair(*arguments.pair, device=device, repeats=repeats)
+        line = f"{name}: {result['num_parameters']:,} parameters in {1e3 * float(str(result['merge_seconds'])):.2f} ms"
+    else:
+        parents = arguments.parents if device == "cuda" else "cpu"
+        result = bench_bandwidth(arguments.size, device=device, parents=parents, repeats=repeats)
+        line = (
+            f"{name}: merge {result['merge_gb_per_s']} GB/s in {result['merge_seconds']} s, "
+            f"copy {result['copy_gb_per_s']} GB/s, ratio {result['ratio']}"
+        )
+    print(json.dumps({"device": name, "torch": torch.__version__, **result}))
+    print(line)
+
+
+if __name__ == "__main__":
+    main()
