@@ -22,8 +22,8 @@ Weights = Mapping[str, float]
 
 _Z = 1.959963984540054  # two-sided 95 %
 _NUM_RESAMPLES = 1000
-_CHUNK = 2_000_000  # resampled prompts held in memory at a time
-_FEWEST = 8  # prompts for a bootstrap
+_CHUNK = 100_000  # resampled prompts held at a time: they stay in the cache
+_FEWEST = 4  # prompts for a bootstrap
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def share(means: Floats, *, num_responses: int) -> Estimate:
 
 
 def tokens(means: Floats, *, num_responses: int, cap: float, seed: int) -> Limits:
-    """The mean of each prompt's mean length: bootstrap-t, or Student's t for fewer than 8 prompts or equal lengths.
+    """The mean of each prompt's mean length: bootstrap-t, or Student's t for fewer than 4 prompts or equal lengths.
 
     Above, one prompt is added halfway between the mean and the longest: the sample may have missed the tail. No limit
     passes ``cap`` (tokens; infinite if unknown). The deviation is at least that of an all-correct share, and with one
@@ -99,7 +99,7 @@ def tokens(means: Floats, *, num_responses: int, cap: float, seed: int) -> Limit
     deviation = max(deviation, max(value, 1.0) * _Z * math.sqrt(size) / 2 / (size + _Z**2))
     extra = (float(means.max()) - value) / 2
     raised = value + extra / (size + 1)
-    raised_deviation = math.sqrt(((size - 1) * deviation**2 + extra**2 * size / (size + 1)) / max(size - 1, 1))
+    raised_deviation = math.sqrt(deviation**2 + extra**2 * size / (size + 1) / max(size - 1, 1))
     ratios = _studentised(means, deviation, seed) / math.sqrt(size)
     highs = [min(cap, max(value, raised - float(ratio) * raised_deviation)) for ratio in ratios[:2]]
     lows = [max(0.0, min(value, value - float(ratio) * deviation)) for ratio in ratios[2:]]

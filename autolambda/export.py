@@ -126,8 +126,8 @@ def _card(models: Models, schedule: Schedule, measurement: Measurement | None) -
             "",
             *_measured_lines(models, measurement),
             "Load it with `AutoModelForCausalLM.from_pretrained`; the chat template is the one that was measured with. "
-            f"A response without `{models.chat.think_end}` is an answer without thinking: a server's reasoning parser may take "
-            "all of it for reasoning and return an empty answer.",
+            f"A response without `{models.chat.think_end}` is an answer without thinking: a server's reasoning parser "
+            "may take all of it for reasoning and return an empty answer.",
             "",
         ]
     )
@@ -140,7 +140,8 @@ def _measured_lines(models: Models, measurement: Measurement | None) -> Iterator
     slice_name = (
         "confirmation slice, unseen by the search" if measurement.entry.confirmed else "search slice, not confirmed"
     )
-    yield f"Measured on {', '.join(measurement.entry.measured.tasks)} ({slice_name}), 95 % intervals; verdict: {measurement.verdict}."
+    tasks = ", ".join(measurement.entry.measured.tasks)
+    yield f"Measured on {tasks} ({slice_name}), 95 % intervals; verdict: {measurement.verdict}."
     yield ""
     yield "| | value | low | high |"
     yield "|---|---|---|---|"

@@ -49,7 +49,11 @@ class Entry:
 
 @dataclass(frozen=True)
 class Report:
-    """What ``search`` returns and ``report`` shows. ``best`` answers the budget, ``nearest`` stands in where it cannot."""
+    """What ``search`` returns and ``report`` shows.
+
+    ``best`` answers the budget; ``nearest`` stands in where nothing does; ``cheaper_than`` is the more accurate one
+    over which a cheaper ``best`` was picked.
+    """
 
     study: str
     budget: float | None

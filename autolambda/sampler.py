@@ -7,6 +7,7 @@ it have measured. The ladder comes first: uniform lambdas, the ends, then bisect
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -85,7 +86,7 @@ def next_rung(curve: Sequence[tuple[float, float]]) -> float:
     ordered = sorted(curve)
     gaps = [
         (abs(b[1] - a[1]) + (b[0] - a[0]) / 4, -a[0], (a[0] + b[0]) / 2)
-        for a, b in zip(ordered, ordered[1:], strict=False)
+        for a, b in itertools.pairwise(ordered)
     ]
     return max(gap for gap in gaps if gap[2] not in seen)[2]
 

@@ -143,7 +143,7 @@ def _grouped(tensors: Iterable[tuple[str, Tensor]], max_shard_size: int) -> Iter
         if shard and size + tensor.nbytes > max_shard_size:
             yield shard
             shard, size = {}, 0
-        shard[name] = tensor.detach().cpu().contiguous()
+        shard[name] = tensor.detach().cpu()
         size += tensor.nbytes
     yield shard
 

@@ -61,7 +61,8 @@ def verdict_lines(report: Report) -> Iterable[str]:
     elif report.verdict is Verdict.FEASIBLE and best:
         yield f"[green bold]Feasible[/green bold] within {report.budget:g} tokens: {_numbers(best)}"
         if report.cheaper_than:
-            yield f"It is picked over {_numbers(report.cheaper_than)}: shown to lose less than {report.config.confirm.margin:.1%}."
+            margin = f"{report.config.confirm.margin:.1%}"
+            yield f"It is picked over {_numbers(report.cheaper_than)}: shown to lose less than {margin}."
         yield f"{_against_thinking(report, best)}"
         yield f"Export it: [bold]autolambda export {report.study} OUT --budget {report.budget:g}[/bold]"
     elif report.nearest:
@@ -77,8 +78,8 @@ def verdict_lines(report: Report) -> Iterable[str]:
 def trial_line(title: str, entry_schedule: object, measured: Measured) -> str:
     """One measured schedule in a line, for logs."""
     return (
-        f"{title:<18} {entry_schedule!s:<44} accuracy {measured.accuracy.value:6.1%}  tokens {measured.mean_tokens.value:8.1f}  "
-        f"think {measured.think_ratio.value:6.1%}"
+        f"{title:<18} {entry_schedule!s:<44} accuracy {measured.accuracy.value:6.1%}  "
+        f"tokens {measured.mean_tokens.value:8.1f}  think {measured.think_ratio.value:6.1%}"
     )
 
 

@@ -80,6 +80,12 @@ def test_other_spellings_of_the_same_are_nothing(checkpoint: Checkpoint, changes
     assert configs(with_config(checkpoint, **changes), checkpoint) == []
 
 
+def test_values_that_follow_from_others_may_be_left_out(checkpoint: Checkpoint) -> None:
+    given = with_config(checkpoint, head_dim=16, num_key_value_heads=2, num_experts=4)
+    assert configs(given, with_config(given, head_dim="absent", num_key_value_heads="absent")) == []
+    assert configs(given, with_config(given, num_experts="absent", num_local_experts=4)) == []
+
+
 @pytest.mark.parametrize(
     ("changes", "named"),
     [

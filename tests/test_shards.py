@@ -127,6 +127,12 @@ def test_holds_one_shard_at_a_time(tmp_path: Path) -> None:
     assert most <= 5  # four of a shard and the one that did not fit
 
 
+def test_every_tensor_is_aligned(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, TENSORS.items(), config={}, max_shard_size=10**9)
+    for name, info in read_shard(tmp_path / "model.safetensors").items():
+        assert info.offset % info.dtype.itemsize == 0, name
+
+
 def test_strided_and_shared_tensors_are_written_whole(tmp_path: Path) -> None:
     base = torch.arange(12.0).reshape(3, 4)
     write_checkpoint(tmp_path, {"a": base.t(), "b": base, "c": base[1:]}.items(), config={}, max_shard_size=10**6)

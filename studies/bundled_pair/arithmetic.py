@@ -31,7 +31,7 @@ class Style:
 
 BASE = Style(direct=1.0, open=1.0, think=1.0, passes={1: 0.4, 2: 0.3, 3: 0.2, 4: 0.1})
 INSTRUCT = Style(direct=0.8, open=0.2, think=0.0, passes={1: 1.0})
-THINKING = Style(direct=0.0, open=0.03, think=0.97, passes={2: 0.3, 3: 0.35, 4: 0.35}, slip=0.04)
+THINKING = Style(direct=0.0, open=0.03, think=0.97, passes={2: 0.15, 3: 0.25, 4: 0.3, 5: 0.3}, slip=0.05)
 
 
 def question(rng: random.Random, num_operators: int) -> str:

@@ -33,6 +33,7 @@ TEMPLATES = {
 }
 SPLIT_SIZES = {"search": 512, "confirm": 1024, "test": 2048}
 MAX_TOKENS = 192
+TOKENS_A_ROW = 20  # about the base mixture's mean response
 
 
 def build_tokenizer(template: str) -> PreTrainedTokenizerFast:
@@ -166,9 +167,12 @@ def train(
                 break
             ids, labels = ids.to(model.device), labels.to(model.device)
             logits = forward(input_ids=ids).logits
-            loss = torch.nn.functional.cross_entropy(
-                logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100
+            total = torch.nn.functional.cross_entropy(
+                logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100, reduction="sum"
             )
+            # by a constant, not by the batch's own number of tokens: batches hold rows of one length, and a mean
+            # would weigh a token of a short answer twenty times one of a long thought
+            loss = total / (batch_size * TOKENS_A_ROW)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
@@ -202,7 +206,7 @@ def save(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Pa
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=6000, help="steps of the base model")
+    parser.add_argument("--steps", type=int, default=4000, help="steps of the base model")
     parser.add_argument("--parent-steps", type=int, default=300)
     parser.add_argument("--batch-size", type=int, default=64, help="rows a step")
     parser.add_argument("--threads", type=int, default=1)

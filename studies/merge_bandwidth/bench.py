@@ -85,7 +85,7 @@ def random_tensor(shape: tuple[int, ...], *, device: str, pinned: bool, seed: in
     generator = torch.Generator(device).manual_seed(seed)
     tensor = torch.empty(shape, dtype=torch.bfloat16, device=device, pin_memory=pinned)
     block = (torch.randn(1 << 20, generator=generator, device=device) * 0.02).bfloat16()
-    for part in torch.split(tensor.view(-1), len(block)):  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    for part in torch.split(tensor.view(-1), len(block)):
         part.copy_(block[: len(part)])
     return tensor
 
