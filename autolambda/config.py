@@ -102,7 +102,7 @@ class SearchConfig(_Strict):
     trials: Annotated[int, Field(ge=2)] = 32
     ladder: Annotated[int, Field(ge=2)] = 9
     knots: Annotated[int, Field(ge=2, le=6)] = 3
-    sampler: Literal["gp", "tpe", "random"] = "tpe"
+    sampler: Literal["gp", "tpe", "random"] = "gp"
     seed: Annotated[int, Field(ge=0)] = 0
 
 

@@ -1,8 +1,9 @@
 """Proposals: which schedule to measure next.
 
-All schedules of a study live in one box: a lam for attention, a lam for ffn, and ``tilt_i``, what the i-th depth knot
-adds to both. A space frees some of these and holds the rest, so that each space starts from all that the ones before
-it have measured. The ladder comes first: uniform lambdas, the ends, then bisections of the steepest rise.
+All schedules of a study live in one box: ``lam``; ``split``, by which attention lies above ffn, half of it each way;
+and ``tilt_i``, what the i-th depth knot adds to both. A space frees some of these and holds the others at 0, so that
+each space starts from all that the ones before it have measured. The ladder comes first: uniform lambdas, the ends,
+then bisections of the steepest rise.
 """
 
 from __future__ import annotations
@@ -38,40 +39,33 @@ class Point:
 
 def box(num_knots: int) -> dict[str, FloatDistribution]:
     """The parameters of every schedule, with their ranges."""
-    lams = {name: FloatDistribution(0.0, 1.0) for name in ("attention", "ffn")}
-    return {**lams, **{name: FloatDistribution(-MAX_TILT, MAX_TILT) for name in _tilts(num_knots)}}
+    tilts = {name: FloatDistribution(-MAX_TILT, MAX_TILT) for name in _tilts(num_knots)}
+    return {"lam": FloatDistribution(0.0, 1.0), "split": FloatDistribution(-1.0, 1.0), **tilts}
 
 
 def uniform_params(lam: float, *, num_knots: int) -> dict[str, float]:
     """The point of the box that is the uniform ``lam``."""
-    return {"attention": lam, "ffn": lam, **dict.fromkeys(_tilts(num_knots), 0.0)}
+    return {"lam": lam, "split": 0.0, **dict.fromkeys(_tilts(num_knots), 0.0)}
 
 
 def to_schedule(params: Mapping[str, float]) -> Schedule:
     """The schedule at a point of the box; values leaving [0, 1] are cut off."""
     tilts = [params[name] for name in sorted(params) if name.startswith("tilt_")]
-    if not any(tilts):
-        attention, ffn = Profile((params["attention"],)), Profile((params["ffn"],))
-    else:
-        attention, ffn = (
-            Profile(tuple(round(min(1.0, max(0.0, params[name] + tilt)), _DECIMALS) for tilt in tilts))
-            for name in ("attention", "ffn")
-        )
+    knots = tilts if any(tilts) else [0.0]
+    attention, ffn = (
+        Profile(tuple(round(min(1.0, max(0.0, params["lam"] + half + tilt)), _DECIMALS) for tilt in knots))
+        for half in (params["split"] / 2, -params["split"] / 2)
+    )
     return Schedule.by_depth_and_module(attention, ffn)
 
 
 def propose(points: Sequence[Point], config: SearchConfig, *, budget: float | None) -> dict[str, float]:
     """The next point, given all points measured so far, in their order. The same arguments give the same point."""
     if len(points) < config.ladder:
-        return uniform_params(
-            next_rung([(p.params["attention"], p.think_ratio) for p in points]), num_knots=config.knots
-        )
-    space = _space(len(points), config)
-    params = _ask(points, config, held=() if space in ("depth", "both") else tuple(_tilts(config.knots)), budget=budget)
-    params = {name: round(value, _DECIMALS) for name, value in params.items()}
-    if space in ("uniform", "depth"):
-        params["ffn"] = params["attention"]
-    return params
+        curve = [(point.params["lam"], point.think_ratio) for point in points]
+        return uniform_params(next_rung(curve), num_knots=config.knots)
+    params = _ask(points, config, held=_held(_space(len(points), config), config.knots), budget=budget)
+    return {name: round(value, _DECIMALS) for name, value in params.items()}
 
 
 def next_rung(curve: Sequence[tuple[float, float]]) -> float:
@@ -84,10 +78,7 @@ def next_rung(curve: Sequence[tuple[float, float]]) -> float:
         if end not in seen:
             return end
     ordered = sorted(curve)
-    gaps = [
-        (abs(b[1] - a[1]) + (b[0] - a[0]) / 4, -a[0], (a[0] + b[0]) / 2)
-        for a, b in itertools.pairwise(ordered)
-    ]
+    gaps = [(abs(b[1] - a[1]) + (b[0] - a[0]) / 4, -a[0], (a[0] + b[0]) / 2) for a, b in itertools.pairwise(ordered)]
     return max(gap for gap in gaps if gap[2] not in seen)[2]
 
 
@@ -101,21 +92,31 @@ def _space(num_measured: int, config: SearchConfig) -> Space:
     return config.spaces[min(after * len(config.spaces) // total, len(config.spaces) - 1)]
 
 
+def _held(space: Space, num_knots: int) -> list[str]:
+    """The parameters that a space holds at 0."""
+    return [
+        *(["split"] if space in ("uniform", "depth") else []),
+        *(_tilts(num_knots) if space in ("uniform", "module") else []),
+    ]
+
+
 def _ask(
     points: Sequence[Point], config: SearchConfig, *, held: Sequence[str], budget: float | None
 ) -> dict[str, float]:
-    """Asks a fresh, freshly seeded Optuna sampler, which is told all points with the constraint of today's budget.
+    """Asks a fresh, freshly seeded Optuna sampler, which is told all points as they look for today's budget.
 
-    Optuna keeps a trial's constraint as it was told, and a study's budget may change: hence a study in memory.
+    With a budget the aim is the accuracy, constrained by the tokens; without one both are aims. A study keeps its
+    directions and its constraints as they were told, and the budget may change: hence a study in memory.
     """
-    replay = optuna.create_study(directions=list(DIRECTIONS), sampler=RandomSampler(seed=0))
+    directions = list(DIRECTIONS[:1] if budget is not None else DIRECTIONS)
+    replay = optuna.create_study(directions=directions, sampler=RandomSampler(seed=0))
     space = box(config.knots)
     for point in points:
         replay.enqueue_trial(dict(point.params))
         trial = replay.ask(dict(space))
         if budget is not None:
             trial.set_constraint("budget", point.mean_tokens / budget - 1)
-        replay.tell(trial, (point.accuracy, point.mean_tokens))
+        replay.tell(trial, (point.accuracy, point.mean_tokens)[: len(directions)])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         sampler = _sampler(config, num_measured=len(points))
