@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jinja2 import TemplateError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from autolambda.errors import CheckpointError, ConfigError
@@ -37,25 +36,34 @@ class ChatFormat:
                 tokenize=False,
                 **self.kwargs,
             )
-        except TemplateError as error:
-            raise ConfigError(f"models.chat_template cannot render sample '{sample.id}': {error}") from error
+        except Exception as error:  # whatever the template's author made of it: types, keys, divisions
+            raise ConfigError(
+                f"models.chat_template cannot render sample {sample.id!r}: {_first_line(error)}; "
+                "correct it or models.chat_template_kwargs"
+            ) from error
         return str(text)
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a checkpoint folder, without its remote code. Raises ``CheckpointError``."""
+    if not any(folder.glob("tokenizer*")) and not any(folder.glob("vocab*")):  # transformers would make an empty one
+        raise CheckpointError(f"'{folder}' has no tokenizer; give the folder of a complete checkpoint")
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{folder}: no tokenizer can be loaded from it: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # damaged files raise KeyError, AttributeError, and bare Exceptions of the Rust library
+        raise CheckpointError(
+            f"'{folder}': no tokenizer can be loaded from it ({_first_line(error)}); download it again"
+        ) from error
     return tokenizer
 
 
-def template_of(tokenizer: PreTrainedTokenizerBase, folder: Path) -> str:
+def template_of(tokenizer: PreTrainedTokenizerBase) -> str | None:
     """The chat template that came with a tokenizer; several named ones count as their ``default``."""
     template = tokenizer.chat_template
     if isinstance(template, dict):
         template = template.get("default")
-    if not template:
-        raise CheckpointError(f"{folder}: its tokenizer has no chat template; set models.chat_template to a file")
-    return str(template)
+    return str(template) if template else None
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__).strip()

@@ -5,36 +5,47 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
+import os
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator, model_validator
 
 from autolambda.errors import ConfigError
 from autolambda.graders import GRADERS
 
 Space = Literal["uniform", "module", "depth", "both"]
 Positive = Annotated[int, Field(ge=1)]
+Name = Annotated[str, Field(min_length=1)]
 
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_value(cls, value: object) -> object:
+        """No key is yes or no, and pydantic would read ``true`` as the number 1."""
+        if isinstance(value, bool):
+            raise ValueError(f"true and false have no meaning here, seen {str(value).lower()}")
+        return value
+
 
 class ModelsConfig(_Strict):
     """The parents: folders or hub ids. Without them the bundled pair is used."""
 
-    instruct: str | None = None
-    thinking: str | None = None
-    base: str | None = None
-    chat_template: str = "thinking"
+    instruct: Name | None = None
+    thinking: Name | None = None
+    base: Name | None = None
+    chat_template: Name = "thinking"
     chat_template_kwargs: dict[str, JsonValue] = {}
     tokenizer: Literal["thinking", "instruct"] = "thinking"
-    think_end: Annotated[str, Field(min_length=1)] = "</think>"
+    think_end: Name = "</think>"
 
     @model_validator(mode="after")
     def _both_or_none(self) -> ModelsConfig:
@@ -61,7 +72,7 @@ class TaskConfig(_Strict):
     """One task: a bundled one by ``name``, or a file by ``path``. ``limit`` caps the search slice's prompts."""
 
     name: Literal["arithmetic"] | None = None
-    path: str | None = None
+    path: Name | None = None
     question: str = "question"
     answer: str = "answer"
     grader: str = "number"
@@ -79,7 +90,7 @@ class TaskConfig(_Strict):
         if (self.name is None) == (self.path is None):
             raise ValueError("give either name or path")
         if self.grader not in GRADERS:
-            raise ValueError(f"unknown grader '{self.grader}'; known: {', '.join(GRADERS)}")
+            raise ValueError(f"unknown grader {self.grader!r}; known: {', '.join(GRADERS)}")
         return self
 
 
@@ -91,14 +102,14 @@ class SamplingConfig(_Strict):
     top_k: Annotated[int, Field(ge=0)] | None = None
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     presence_penalty: float = 0.0
-    stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    stop: tuple[Name, ...] = ()
     max_tokens: Positive | None = None
 
 
 class SearchConfig(_Strict):
     """``trials`` counts the ladder's; after the ladder the trials are shared out evenly among ``spaces``."""
 
-    spaces: tuple[Space, ...] = ("module", "depth", "both")
+    spaces: Annotated[tuple[Space, ...], Field(min_length=1)] = ("module", "depth", "both")
     trials: Annotated[int, Field(ge=2)] = 32
     ladder: Annotated[int, Field(ge=2)] = 9
     knots: Annotated[int, Field(ge=2, le=6)] = 3
@@ -137,7 +148,7 @@ class Config(_Strict):
     def _distinct_tasks(self) -> Config:
         names = [task.label for task in self.tasks]
         if len(set(names)) < len(names):
-            raise ValueError(f"two tasks have the same name: {', '.join(names)}")
+            raise ValueError(f"two tasks have the same name: {', '.join(map(repr, names))}; rename a file")
         return self
 
 
@@ -147,11 +158,12 @@ def load_config(path: Path | None, *, overrides: Mapping[str, object], settings:
     Without models the bundled pair's config lies underneath. Raises ``ConfigError`` in one line.
     """
     plain = _read_yaml(path) if path else {}
-    for key, value in [*overrides.items(), *map(_setting, settings)]:
+    changes = [*overrides.items(), *map(_setting, settings)]
+    if not _names_models(plain, changes):
+        has_tasks = "tasks" in plain or any(key == "tasks" for key, _ in changes)
+        plain = _merged(bundled_defaults(with_task=not has_tasks), plain)
+    for key, value in changes:
         _set(plain, key, value)
-    models = plain.get("models") or {}
-    if isinstance(models, dict) and not models.get("instruct") and not models.get("thinking"):
-        plain = _merged(bundled_defaults(with_task="tasks" not in plain), plain)
     return _absolute(parse_config(plain))
 
 
@@ -176,61 +188,74 @@ def _absolute(config: Config) -> Config:
     """With absolute local paths, so that a study can be resumed from another folder."""
 
     def absolute(source: str | None) -> str | None:
-        return str(Path(source).resolve()) if source and Path(source).exists() else source
+        return str(Path(source).resolve()) if source and os.path.exists(source) else source
 
-    models = config.models.model_copy(
-        update={name: absolute(getattr(config.models, name)) for name in ("instruct", "thinking", "base")}
-    )
+    names = ["instruct", "thinking", "base"]
+    if config.models.chat_template not in ("instruct", "thinking"):
+        names.append("chat_template")
+    models = config.models.model_copy(update={name: absolute(getattr(config.models, name)) for name in names})
     tasks = tuple(task.model_copy(update={"path": absolute(task.path)}) for task in config.tasks)
     return config.model_copy(update={"models": models, "tasks": tasks})
+
+
+def _names_models(plain: Mapping[str, Any], changes: Sequence[tuple[str, object]]) -> bool:
+    """Whether the config will name a parent once the changes are made."""
+    probe = {"models": copy.deepcopy(plain.get("models"))}
+    for key, value in changes:
+        if key.partition(".")[0] == "models":
+            _set(probe, key, value)
+    models = probe["models"]
+    return isinstance(models, dict) and any(models.get(parent) is not None for parent in ("instruct", "thinking"))
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         plain = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"config file '{path}' cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        raise ConfigError(f"{path}{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from error
+    except OSError as error:
+        raise ConfigError(f"config file '{path}' cannot be read: {error.strerror or error}") from error
+    except (ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: not UTF-8, a 13th month
+        raise ConfigError(f"{path}{_yaml_problem(error)}") from error
     if not isinstance(plain, dict):
         raise ConfigError(f"{path}: expected keys and values, seen {str(plain)[:60]!r}")
     return plain
 
 
+def _yaml_problem(error: Exception) -> str:
+    """Where and what, in one line; PyYAML's own text has several."""
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or next(iter(str(error).splitlines()), type(error).__name__)
+    return f"{f', line {mark.line + 1}' if mark else ''}: not valid YAML: {problem}"
+
+
 def _setting(text: str) -> tuple[str, object]:
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        raise ConfigError(f"--set takes KEY=VALUE, seen '{text}'")
+        raise ConfigError(f"--set takes KEY=VALUE, seen {text!r}")
     try:
         return key.strip(), yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {key}: '{value}' is not a valid YAML value") from error
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        raise ConfigError(f"--set {key.strip()!r}: {value[:60]!r} is not a valid YAML value") from error
 
 
 def _set(plain: dict[str, Any], key: str, value: object) -> None:
-    """Sets ``a.b.0.c`` in nested dicts and lists; a missing dict is made."""
+    """Sets ``a.b.0.c`` in nested dicts and lists; a missing dict is made. Raises ``ConfigError`` below a plain value."""
     *parents, last = key.split(".")
     node: Any = plain
-    for part in parents:
-        if isinstance(node, list):
-            node = _item(node, part, key)
-        else:
-            if not isinstance(node.get(part), dict | list):
-                node[part] = {}
-            node = node[part]
-    if isinstance(node, list):
-        _item(node, last, key)
-        node[int(last)] = value
-    else:
-        node[last] = value
+    for i, part in enumerate(parents):
+        place = _index(node, part, key) if isinstance(node, list) else part
+        if isinstance(node, dict) and node.get(part) is None:
+            node[part] = {}
+        node = node[place]
+        if not isinstance(node, dict | list):
+            raise ConfigError(f"{key!r}: {'.'.join(parents[: i + 1])!r} is {str(node)[:60]!r}, which has no keys")
+    node[_index(node, last, key) if isinstance(node, list) else last] = value
 
 
-def _item(items: list[Any], part: str, key: str) -> Any:
-    if not part.isdigit() or int(part) >= len(items):
-        raise ConfigError(f"'{key}': '{part}' is not the number of an entry (0 to {len(items) - 1})")
-    return items[int(part)]
+def _index(items: list[Any], part: str, key: str) -> int:
+    if not (part.isascii() and part.isdigit() and len(part) < 10 and int(part) < len(items)):
+        seen = f"0 to {len(items) - 1}" if items else "there is none"
+        raise ConfigError(f"{key!r}: {part!r} is not the number of an entry ({seen})")
+    return int(part)
 
 
 def _merged(under: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -248,12 +273,15 @@ def _explain(model: type[BaseModel], detail: dict[str, Any]) -> str:
         known = _known_keys(model, detail["loc"][:-1])
         nearest = difflib.get_close_matches(str(detail["loc"][-1]), known, n=1)
         hint = f"did you mean '{nearest[0]}'?" if nearest else f"known: {', '.join(known)}"
-        return f"unknown key '{key}'; {hint}"
+        return f"unknown key {key!r}; {hint}"
+    key = key if key.isprintable() else repr(key)
     message = str(detail["msg"]).removeprefix("Value error, ")
     if detail["type"] == "value_error":
         return f"{key}: {message}" if key else message
-    seen = detail["input"]
-    return f"{key}: {message[0].lower()}{message[1:]}, seen {seen!r}"
+    if detail["type"] == "model_type":
+        message = "expected keys and values"
+    seen = repr(detail["input"])
+    return f"{key}: {message[0].lower()}{message[1:]}, seen {seen if len(seen) <= 80 else seen[:77] + '...'}"
 
 
 def _known_keys(model: type[BaseModel], location: Sequence[str | int]) -> list[str]:

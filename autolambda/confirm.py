@@ -34,8 +34,9 @@ def choose_finalists(candidates: Sequence[Candidate], *, budget: float | None, l
 
     With a budget: half of the places go to the most accurate whose tokens are below it with their upper bound (they
     can be proven), the others to the most accurate whose mean is below it (they may be better). Where none is, the
-    cheapest. Without a budget: an even choice along the front.
+    cheapest. Without a budget: an even choice along the front. Of equal schedules the first counts.
     """
+    candidates = list({c.schedule: c for c in reversed(candidates)}.values())[::-1]
     if budget is None:
         members = front(candidates, key=lambda c: c.score)
         chosen = [members[i] for i in _even(len(members), limit)]

@@ -6,17 +6,19 @@ same ``interpolate`` as the engine's, so they are the ones that were evaluated, 
 
 from __future__ import annotations
 
+import copy
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from autolambda import __version__
-from autolambda.checkpoint import open_checkpoint, read_json
-from autolambda.errors import OutputError
+from autolambda.checkpoint import read_json
+from autolambda.errors import OutputError, StudyError
 from autolambda.models import Models
 from autolambda.pair import merge_tensors
 from autolambda.report import Entry
@@ -29,11 +31,12 @@ PROVENANCE = "autolambda.json"
 
 @dataclass(frozen=True)
 class Measurement:
-    """What a study knows of the schedule that is exported, for the model card."""
+    """What a study knows of the schedule that is exported; ``identity`` is what its results depend on."""
 
     study: str
     entry: Entry
     verdict: str
+    identity: Mapping[str, Any]
 
 
 def export(
@@ -44,35 +47,75 @@ def export(
     max_shard_size: int = DEFAULT_SHARD_SIZE,
     measurement: Measurement | None = None,
 ) -> None:
-    """Writes the merge of the parents by ``schedule`` into the new folder ``out``. Raises ``OutputError``."""
+    """Writes the merge of the parents by ``schedule`` into the new folder ``out``.
+
+    Raises ``OutputError``, and ``StudyError`` where parents or sampling are no longer those that were measured.
+    """
     with atomic_folder(out) as folder:
-        write_checkpoint(
-            folder,
-            merge_tensors(models.pair, schedule=schedule),
-            config=models.pair.config,
-            max_shard_size=max_shard_size,
-        )
-        models.chat.tokenizer.chat_template = models.chat.template
-        models.chat.tokenizer.save_pretrained(folder)
-        _write_json(folder / "generation_config.json", _generation_config(models))
-        (folder / "schedule.yaml").write_text(yaml.safe_dump(schedule.to_dict(), sort_keys=False), encoding="utf-8")
-        provenance = _provenance(models, schedule, measurement) | {"weights": open_checkpoint(str(folder)).digest()}
-        _write_json(folder / PROVENANCE, provenance)
-        (folder / "README.md").write_text(_card(models, schedule, measurement), encoding="utf-8")
+        provenance = _provenance(models, schedule, measurement)  # hashes the parents, so that a broken one ends here
+        if measurement:
+            _check_unchanged(models, provenance, measurement)
+        try:
+            _write(folder, models, schedule, max_shard_size=max_shard_size)
+            (folder / "README.md").write_text(_card(models, schedule, measurement), encoding="utf-8")
+            _write_json(folder / PROVENANCE, provenance | {"files": _hashes(folder)})
+        except OSError as error:
+            raise OutputError(f"cannot write '{out}': {error.strerror}; free some space or choose another") from error
 
 
 def check_export(folder: Path) -> Schedule:
-    """Compares an exported folder's weights with the hash in its provenance; returns its schedule.
+    """Compares an exported folder's files, its model card apart, with their hashes; returns its schedule.
 
-    Raises ``OutputError`` where they differ, ``CheckpointError`` where the folder is not a checkpoint.
+    Raises ``OutputError`` with the files that differ, ``CheckpointError`` where the provenance cannot be read.
     """
     if not (folder / PROVENANCE).exists():
         raise OutputError(f"'{folder}' holds no {PROVENANCE}; only folders that autolambda exported can be validated")
     provenance = read_json(folder, PROVENANCE)
-    digest = open_checkpoint(str(folder)).digest()
-    if digest != provenance.get("weights"):
-        raise OutputError(f"'{folder}': its weights or config were changed after the export; export it again")
-    return Schedule.from_dict(provenance["schedule"])
+    match provenance:
+        case {"files": dict(before), "schedule": dict(schedule)} if before:
+            now = _hashes(folder)
+        case _:
+            raise OutputError(f"'{folder / PROVENANCE}' was changed after the export; export it again")
+    if changed := sorted(name for name in before if now.get(name) != before[name]):
+        raise OutputError(f"'{folder}': changed after the export: {', '.join(changed)}; export it again")
+    return Schedule.from_dict(schedule)
+
+
+def _write(folder: Path, models: Models, schedule: Schedule, *, max_shard_size: int) -> None:
+    """What a model needs: weights, config, tokenizer with the searched template, generation config; the schedule."""
+    weights = merge_tensors(models.pair, schedule=schedule)
+    write_checkpoint(folder, weights, config=models.pair.config, max_shard_size=max_shard_size)
+    tokenizer = copy.deepcopy(models.chat.tokenizer)
+    tokenizer.chat_template = models.chat.template
+    tokenizer.save_pretrained(folder)
+    _write_json(folder / "generation_config.json", _generation_config(models))
+    (folder / "schedule.yaml").write_text(yaml.safe_dump(schedule.to_dict(), sort_keys=False), encoding="utf-8")
+
+
+def _check_unchanged(models: Models, provenance: Mapping[str, Any], measurement: Measurement) -> None:
+    """Raises ``StudyError`` naming the keys in which the models are not those that the study measured."""
+    now = {f"models.{parent}": provenance[parent]["digest"] for parent in ("instruct", "thinking")}
+    now |= {f"sampling.{key}": value for key, value in asdict(models.sampling).items() if key != "stop"}
+    changed = sorted(key for key, value in now.items() if measurement.identity.get(key) != value)
+    if changed:
+        raise StudyError(
+            f"study '{measurement.study}' measured other models than are there now ({', '.join(changed)} changed); "
+            "put the measured ones back, or use 'autolambda merge'"
+        )
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 (hex) of each file but the provenance and the model card, which people edit."""
+    return {
+        path.name: _sha256(path)
+        for path in sorted(folder.iterdir())
+        if path.is_file() and path.name not in (PROVENANCE, "README.md")
+    }
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _generation_config(models: Models) -> dict[str, Any]:
@@ -81,6 +124,9 @@ def _generation_config(models: Models) -> dict[str, Any]:
     config = read_json(folder, "generation_config.json") if (folder / "generation_config.json").exists() else {}
     sampling = models.sampling
     config |= {"do_sample": sampling.temperature > 0, "max_new_tokens": sampling.max_tokens}
+    config.pop("max_length", None)  # it would compete with max_new_tokens
+    end = config.get("eos_token_id") or models.pair.config.get("eos_token_id") or models.chat.tokenizer.eos_token_id
+    config["eos_token_id"] = end  # a generation config without one never stops
     for key in ("temperature", "top_p", "top_k", "min_p"):
         config.pop(key, None)
         if sampling.temperature > 0 and getattr(sampling, key):
@@ -103,11 +149,10 @@ def _provenance(models: Models, schedule: Schedule, measurement: Measurement | N
 
 def _card(models: Models, schedule: Schedule, measurement: Measurement | None) -> str:
     """The model card (Markdown with the hub's front matter)."""
-    front_matter = {
-        "library_name": "transformers",
-        "tags": ["merge", "autolambda"],
-        "base_model": [models.pair.instruct.source, models.pair.thinking.source],
-    }
+    sources = (models.pair.instruct.source, models.pair.thinking.source)
+    front_matter: dict[str, Any] = {"library_name": "transformers", "tags": ["merge", "autolambda"]}
+    if not any(Path(source).exists() for source in sources):  # the hub takes its own ids only
+        front_matter["base_model"] = list(sources)
     return "\n".join(
         [
             "---",
@@ -141,7 +186,7 @@ def _measured_lines(models: Models, measurement: Measurement | None) -> Iterator
         "confirmation slice, unseen by the search" if measurement.entry.confirmed else "search slice, not confirmed"
     )
     tasks = ", ".join(measurement.entry.measured.tasks)
-    yield f"Measured on {tasks} ({slice_name}), 95 % intervals; verdict: {measurement.verdict}."
+    yield f"Measured on {tasks} ({slice_name}), with 95 % intervals; {measurement.verdict}."
     yield ""
     yield "| | value | low | high |"
     yield "|---|---|---|---|"

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pandas
 from rich.console import Console
 
 from autolambda.errors import OutputError
-from autolambda.report import Report, boundary_dict
-from autolambda.stages import Stages
+from autolambda.report import Entry, Report
+from autolambda.stages import Boundary, Stages
 from autolambda.tables import report_view
+
+FILE_WIDTH = 120  # columns of a table that is written into a file
 
 
 def write_report(report: Report, *, form: str, out: Path | None, console: Console) -> None:
@@ -19,19 +23,19 @@ def write_report(report: Report, *, form: str, out: Path | None, console: Consol
     if form == "table" and out is None:
         console.print(report_view(report))
         return
-    text = {"json": report_json, "csv": report_csv, "table": _plain_table}[form](report)
+    text = {"json": report_json, "csv": report_csv, "table": report_text}[form](report)
     if out is None:
         console.out(text, end="", highlight=False)
         return
     try:
         out.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise OutputError(f"cannot write '{out}': {error.strerror}") from error
+        raise OutputError(f"cannot write '{out}': {error.strerror}; choose another file") from error
 
 
 def report_json(report: Report) -> str:
     """One JSON object."""
-    return json.dumps(report.to_dict(), indent=2) + "\n"
+    return json.dumps(_plain_report(report), indent=2) + "\n"
 
 
 def report_csv(report: Report) -> str:
@@ -43,12 +47,47 @@ def report_csv(report: Report) -> str:
     return str(pandas.DataFrame(rows).to_csv(index=False))
 
 
+def report_text(report: Report) -> str:
+    """The table of the terminal without its colours."""
+    file = io.StringIO()
+    Console(file=file, width=FILE_WIDTH, color_system=None).print(report_view(report))
+    return file.getvalue()
+
+
 def stages_json(stages: Stages) -> str:
     """The two boundaries, each ``{"lambda", "low", "high"}`` or null."""
-    return json.dumps({name: boundary_dict(getattr(stages, name)) for name in ("emergence", "saturation")}, indent=2)
+    return json.dumps(_plain_stages(stages), indent=2)
 
 
-def _plain_table(report: Report) -> str:
-    console = Console(record=True, width=120, file=None, quiet=True, color_system=None)
-    console.print(report_view(report))
-    return console.export_text()
+def _plain_report(report: Report) -> dict[str, Any]:
+    return {
+        "study": report.study,
+        "budget": report.budget,
+        "verdict": report.verdict,
+        "best": _plain(report.best),
+        "nearest": _plain(report.nearest),
+        "front": [entry.to_dict() for entry in report.front],
+        "fronts": {
+            "raw": [entry.to_dict() for entry in report.raw_front],
+            "smoothed": [],
+            "confirmed": [entry.to_dict() for entry in report.confirmed_front],
+        },
+        "parents": {name: _plain(entry) for name, entry in report.parents.items()},
+        "baselines": [],
+        "stop_reason": report.stop_reason,
+        "stages": _plain_stages(report.stages),
+        "tokens_generated": report.tokens_generated,
+        "trials": {name: getattr(report.counts, name) for name in ("complete", "pruned", "failed")},
+    }
+
+
+def _plain(entry: Entry | None) -> dict[str, Any] | None:
+    return entry.to_dict() if entry else None
+
+
+def _plain_stages(stages: Stages) -> dict[str, dict[str, float] | None]:
+    return {"emergence": _plain_boundary(stages.emergence), "saturation": _plain_boundary(stages.saturation)}
+
+
+def _plain_boundary(boundary: Boundary | None) -> dict[str, float] | None:
+    return None if boundary is None else {"lambda": boundary.lam, "low": boundary.low, "high": boundary.high}

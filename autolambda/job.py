@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from autolambda.chat import ChatFormat
 from autolambda.config import Config, TaskConfig
 from autolambda.engines.base import Engine
 from autolambda.errors import ConfigError, TaskError
@@ -40,7 +41,9 @@ def open_job(config: Config) -> Job:
     search = tuple(_slice(task, settings, config, "search") for task, settings in tasks)
     confirm = tuple(_slice(task, settings, config, "confirm") for task, settings in tasks)
     models = open_models(config)
-    _check_context(models, [*search, *confirm])
+    _check_context(models, models.chat, slices=[*search, *confirm])
+    for chat in models.own_chats.values():
+        _check_context(models, chat, slices=confirm)
     return Job(config, models, search, confirm, _identity(config, models, slices=(search, confirm)))
 
 
@@ -78,11 +81,11 @@ def _slice(task: Task, settings: TaskConfig, config: Config, phase: Phase) -> Sl
     return Slice(task.name, task.grader, tuple(task.samples(phase)[:limit]), repeats, settings.weight)
 
 
-def _check_context(models: Models, slices: Sequence[Slice]) -> None:
+def _check_context(models: Models, chat: ChatFormat, *, slices: Sequence[Slice]) -> None:
     """Every prompt with its response must fit the context, or its response would be cut short unseen."""
     samples = [(part.task, sample) for part in slices for sample in part.samples]
-    texts = [models.chat.render(sample) for _, sample in samples]
-    prompts = models.chat.tokenizer(texts, add_special_tokens=False).input_ids
+    texts = [chat.render(sample) for _, sample in samples]
+    prompts = chat.tokenizer(texts, add_special_tokens=False).input_ids
     max_tokens = models.sampling.max_tokens
     for (task, sample), ids in zip(samples, prompts, strict=True):
         if not ids:
@@ -103,8 +106,13 @@ def _identity(config: Config, models: Models, *, slices: Sequence[Sequence[Slice
     return {
         "models.instruct": models.pair.instruct.digest(),
         "models.thinking": models.pair.thinking.digest(),
-        "models.chat_template": _hash(chat.template, json.dumps(chat.kwargs, sort_keys=True)),
+        "models.chat_template": _hash(
+            chat.template,
+            *(own.template for own in models.own_chats.values()),
+            json.dumps(chat.kwargs, sort_keys=True),
+        ),
         "models.tokenizer": config.models.tokenizer,
+        "models.vocabulary": _hash(json.dumps(sorted(chat.tokenizer.get_vocab().items()))),
         "models.think_end": chat.think_end,
         "engine.dtype": config.engine.dtype,
         "engine.batch_size": config.engine.batch_size,

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autolambda.chat import ChatFormat, load_tokenizer, template_of
-from autolambda.checkpoint import read_json
-from autolambda.config import Config, ModelsConfig, SamplingConfig
+from autolambda.checkpoint import find_file, read_json
+from autolambda.config import Config, ModelsConfig, SamplingConfig, parse_config
 from autolambda.engines.base import Sampling
-from autolambda.errors import ConfigError
+from autolambda.errors import CheckpointError, ConfigError
 from autolambda.pair import Pair, open_pair
 from autolambda.tasks.arithmetic import FOLDER
 
@@ -47,49 +47,73 @@ def parent_folders(models: ModelsConfig) -> tuple[str, str]:
 
 
 def _chats(models: ModelsConfig, pair: Pair) -> tuple[ChatFormat, dict[str, ChatFormat]]:
-    """The study's chat format, and each parent's own."""
+    """The study's chat format, and each parent's own: the study's for a parent that came without one."""
     folders = {"instruct": pair.instruct.folder, "thinking": pair.thinking.folder}
-    tokenizer = load_tokenizer(folders[models.tokenizer])
-    templates = {name: template_of(load_tokenizer(folder), folder) for name, folder in folders.items()}
-    own = {
-        name: ChatFormat(tokenizer, template, models.chat_template_kwargs, models.think_end)
-        for name, template in templates.items()
+    tokenizers = {name: load_tokenizer(folder) for name, folder in folders.items()}
+    templates = {name: template_of(tokenizer) for name, tokenizer in tokenizers.items()}
+    chosen = models.chat_template
+    if chosen not in folders:
+        study = _read_template(chosen)
+    elif (template := templates[chosen]) is not None:
+        study = template
+    else:
+        raise CheckpointError(f"'{folders[chosen]}' has no chat template; set models.chat_template to a file")
+    chats = {
+        name: ChatFormat(tokenizers[models.tokenizer], template or study, models.chat_template_kwargs, models.think_end)
+        for name, template in {**templates, "study": study}.items()
     }
-    if models.chat_template in own:
-        return own[models.chat_template], own
+    return chats.pop("study"), chats
+
+
+def _read_template(path: str) -> str:
     try:
-        template = Path(models.chat_template).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"models.chat_template: 'thinking', 'instruct' or a file, seen '{models.chat_template}' ({error})"
-        ) from error
-    return ChatFormat(tokenizer, template, models.chat_template_kwargs, models.think_end), own
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"models.chat_template: 'thinking', 'instruct' or a file, seen {path!r} ({error})") from error
 
 
 def _sampling(said: SamplingConfig, pair: Pair) -> Sampling:
-    """The config's sampling, with the Thinking parent's generation config where it says nothing."""
-    has_defaults = (pair.thinking.folder / "generation_config.json").exists()
-    defaults = read_json(pair.thinking.folder, "generation_config.json") if has_defaults else {}
-    greedy = not defaults.get("do_sample", False)
+    """The config's sampling, with the Thinking parent's generation config where it says nothing.
+
+    As in transformers, ``do_sample: false`` is greedy whatever the temperature beside it.
+    """
+    defaults = _generation_defaults(said, pair.thinking.folder)
     context = _context(pair)
-    max_tokens = said.max_tokens or defaults.get("max_new_tokens") or min(DEFAULT_MAX_TOKENS, context // 2)
+    max_tokens = said.max_tokens or defaults.max_tokens or min(DEFAULT_MAX_TOKENS, context // 2)
     if max_tokens >= context:
         raise ConfigError(
             f"sampling.max_tokens: {max_tokens} does not fit the model's context of {context} tokens; lower it"
         )
 
-    def pick(value: float | None, key: str, neutral: float) -> float:
-        return value if value is not None else float(defaults.get(key) or neutral)
+    def pick(key: str, neutral: float) -> float:
+        found = [value for source in (said, defaults) if (value := getattr(source, key)) is not None]
+        return float(found[0]) if found else neutral
 
     return Sampling(
-        temperature=pick(said.temperature, "temperature", 0.0 if greedy else 1.0),
-        top_p=pick(said.top_p, "top_p", 1.0),
-        top_k=int(pick(said.top_k, "top_k", 0)),
-        min_p=pick(said.min_p, "min_p", 0.0),
+        temperature=pick("temperature", 0.0),
+        top_p=pick("top_p", 1.0),
+        top_k=int(pick("top_k", 0)),
+        min_p=pick("min_p", 0.0),
         presence_penalty=said.presence_penalty,
         stop=said.stop,
         max_tokens=max_tokens,
     )
+
+
+def _generation_defaults(said: SamplingConfig, folder: Path) -> SamplingConfig:
+    """What ``generation_config.json`` says of the keys that the config leaves open. Raises ``CheckpointError``."""
+    plain = read_json(folder, "generation_config.json") if find_file(folder, "generation_config.json") else {}
+    if plain.get("do_sample", plain.get("temperature") is not None):
+        plain = {"temperature": 1.0} | {key: value for key, value in plain.items() if value is not None}
+    else:
+        plain = plain | {"temperature": 0.0}
+    names = {"temperature": "temperature", "top_p": "top_p", "top_k": "top_k", "min_p": "min_p"}
+    names["max_tokens"] = "max_new_tokens"
+    known = {key: plain.get(name) for key, name in names.items() if getattr(said, key) is None}
+    try:
+        return parse_config({"sampling": known}).sampling
+    except ConfigError as error:
+        raise CheckpointError(f"'{folder}': generation_config.json: {error}; set that key yourself") from error
 
 
 def _context(pair: Pair) -> int:

@@ -9,110 +9,118 @@ from contextlib import contextmanager
 from rich.console import Console, Group
 from rich.live import Live
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress_bar import ProgressBar
 from rich.table import Table
+from rich.text import Text
 
 from autolambda.events import Began, Ended, Event, Generated, Noted, OnEvent
-from autolambda.metrics import Measured
 from autolambda.pareto import Score, front
-from autolambda.schedule import Schedule
-from autolambda.tables import trial_line
+from autolambda.tables import in_lines, printable, trial_line
 
-NUM_ROWS = 8
+MAX_ROWS = 8
+BAR_WIDTH = 24  # columns
 
 
 @contextmanager
 def watching(console: Console) -> Iterator[OnEvent]:
     """The watcher that suits the console."""
-    if console.is_terminal:
-        with _LiveView(console) as view:
-            yield view.show
-    else:
+    if not console.is_terminal:
         yield _lines(console)
+        return
+    view = _LiveView(console)
+    with Live(get_renderable=view.render, console=console, refresh_per_second=4, transient=True):
+        yield view.show
 
 
 def _lines(console: Console) -> Callable[[Event], None]:
     def show(event: Event) -> None:
         if isinstance(event, Noted):
-            console.print(f"note: {event.text}", markup=False, soft_wrap=True)
+            console.out(f"note: {printable(event.text)}", highlight=False)
         elif isinstance(event, Ended):
-            console.print(
-                trial_line(event.title, event.schedule, event.measured), markup=False, highlight=False, soft_wrap=True
-            )
+            console.out(printable(trial_line(event.title, event.schedule, event.measured)), highlight=False)
 
     return show
 
 
 class _LiveView:
-    """The front so far, the evaluation under way, tokens a second, time left."""
+    """The front of the trials so far, the evaluation under way, tokens a second, time left."""
 
     def __init__(self, console: Console) -> None:
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(24),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
-        )
-        self._progress = Progress(
-            *columns, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=console
-        )
-        self._search = self._progress.add_task("search", total=None, note="")
-        self._evaluation = self._progress.add_task("loading", total=None, note="")
-        self._measured: list[tuple[str, Schedule, Measured]] = []
-        self._num_tokens, self._seconds, self._since = 0, 0.0, time.monotonic()
-        self._live = Live(self._view(), console=console, refresh_per_second=8, transient=True)
         self._console = console
-
-    def __enter__(self) -> _LiveView:
-        self._live.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._live.stop()
+        self._trials: list[Ended] = []
+        self._current: Began | None = None
+        self._first_step = 1
+        self._num_done = 0  # responses of the current evaluation
+        self._num_tokens = 0
+        self._seconds = 0.0  # spent generating
+        self._started = self._since = time.monotonic()
 
     def show(self, event: Event) -> None:
+        """Takes an event in; the display asks for ``render`` on its own."""
+        now = time.monotonic()
         match event:
             case Noted():
-                self._console.print(f"[dim]note:[/dim] {escape(event.text)}")
+                self._since = now
+                self._console.print(f"[dim]note:[/dim] {escape(printable(event.text))}", highlight=False)
             case Began():
-                self._progress.update(self._search, total=event.num_steps, completed=event.step - 1)
-                description = f"{event.title}: {event.schedule}"
-                self._progress.reset(self._evaluation, total=event.num_responses, description=escape(description))
-                self._since = time.monotonic()
+                if self._current is None:
+                    self._first_step, self._started = event.step, now
+                self._current, self._num_done, self._since = event, 0, now
             case Generated():
+                self._num_done += event.num_responses
                 self._num_tokens += event.num_tokens
-                now = time.monotonic()
                 self._seconds, self._since = self._seconds + now - self._since, now
-                self._progress.advance(self._evaluation, event.num_responses)
-                rate = f"{self._num_tokens / max(self._seconds, 1e-9):,.0f} tokens/s"
-                self._progress.update(self._search, note=rate)
             case Ended():
-                self._measured.append((event.title, event.schedule, event.measured))
-                self._progress.advance(self._search)
-        self._live.update(self._view())
+                if event.title.startswith("trial "):  # the others saw other prompts and do not compare
+                    self._trials.append(event)
 
-    def _view(self) -> Group:
-        return Group(*([self._table()] if self._measured else []), self._progress)
+    def render(self) -> Group:
+        """What is on the screen now."""
+        return Group(*([self._front()] if self._trials else []), *self._status())
 
-    def _table(self) -> Table:
-        """The front of what was measured so far, at most NUM_ROWS of it."""
-        members = front(self._measured, key=lambda m: Score(m[2].accuracy.value, m[2].mean_tokens.value))
-        step = max(1, -(-len(members) // NUM_ROWS))
+    def _front(self) -> Table:
+        """The trials' front, at most MAX_ROWS of it, evenly chosen from the end with most tokens."""
+        members = front(
+            self._trials, key=lambda e: Score(e.measured.accuracy.value, e.measured.mean_tokens.value)
+        )
+        step = max(1, -(-len(members) // MAX_ROWS))
         table = Table(
-            title=f"front so far, {len(members)} of {len(self._measured)}",
+            title=f"Front so far: {len(members)} of {len(self._trials)} schedules, unconfirmed",
             box=None,
             title_style="bold",
             title_justify="left",
+            header_style="dim",
             pad_edge=False,
         )
         for name in ("", "schedule", "accuracy %", "tokens", "think %"):
-            table.add_column(name, justify="left" if name in ("", "schedule") else "right")
-        for title, schedule, measured in members[::-1][::step][::-1]:
-            table.add_row(
-                title,
-                str(schedule),
-                f"{100 * measured.accuracy.value:.1f}",
-                f"{measured.mean_tokens.value:.1f}",
-                f"{100 * measured.think_ratio.value:.0f}",
-            )
+            table.add_column(name, justify="left" if name in ("", "schedule") else "right", no_wrap=name != "schedule")
+        for event in members[::-1][::step][::-1]:
+            measured = event.measured
+            numbers = (100 * measured.accuracy.value, measured.mean_tokens.value, 100 * measured.think_ratio.value)
+            cells = [f"{value:,.{places}f}" for value, places in zip(numbers, (1, 1, 0), strict=True)]
+            table.add_row(event.title, in_lines(event.schedule), *cells)
         return table
+
+    def _status(self) -> list[Text | Table]:
+        event, now = self._current, time.monotonic()
+        if event is None:
+            return [Text(f"opening models and tasks, {_clock(now - self._started)}")]
+        within = self._num_done / max(event.num_responses, 1)
+        done, total = event.step - 1 + within, event.num_steps
+        title = Text(f"{printable(event.title)}: {event.schedule}", no_wrap=True, overflow="ellipsis")
+        bar = Table.grid(padding=(0, 2))
+        spent = now - self._started
+        cells = [f"{done / total:4.0%}", f"{_clock(spent)} elapsed"]
+        if self._seconds:
+            cells.append(f"{self._num_tokens / self._seconds:,.0f} tokens/s")
+        if (fresh := done - (self._first_step - 1)) >= 1:
+            cells.append(f"about {_clock(spent / fresh * (total - done))} left")
+        bar.add_row(ProgressBar(total=total, completed=done, width=BAR_WIDTH), *cells)
+        return [title, bar]
+
+
+def _clock(seconds: float) -> str:
+    """Minutes and seconds, hours in front where there are any."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

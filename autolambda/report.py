@@ -6,7 +6,7 @@ Numbers of a confirmed schedule are those of the confirmation; every entry says 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +17,11 @@ from autolambda.metrics import Measured, measure
 from autolambda.pareto import Decision, Score, Verdict, front
 from autolambda.responses import Graded
 from autolambda.schedule import Schedule
-from autolambda.stages import Boundary, CurvePoint, Stages, detect_stages, stage_of
+from autolambda.stages import CurvePoint, Stages, detect_stages, stage_of
 from autolambda.store import Store, StoredEvaluation
 from autolambda.study import Counts, Study
+
+UNFINISHED = "unfinished"
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,8 @@ class Report:
     """What ``search`` returns and ``report`` shows.
 
     ``best`` answers the budget; ``nearest`` stands in where nothing does; ``cheaper_than`` is the more accurate one
-    over which a cheaper ``best`` was picked.
+    over which a cheaper ``best`` was picked. ``confirmed`` holds every trial that was ever confirmed, for any budget;
+    ``identity`` is what the results depend on.
     """
 
     study: str
@@ -61,15 +64,39 @@ class Report:
     best: Entry | None
     nearest: Entry | None
     cheaper_than: Entry | None
-    raw_front: tuple[Entry, ...]
-    confirmed_front: tuple[Entry, ...]
-    parents: Mapping[str, Entry | None]
     trials: tuple[Entry, ...]
+    confirmed: tuple[Entry, ...]
+    parents: Mapping[str, Entry | None]
     stages: Stages
     counts: Counts
     tokens_generated: int
     stop_reason: str
     config: Config
+    identity: Mapping[str, Any]
+
+    @property
+    def raw_front(self) -> tuple[Entry, ...]:
+        return tuple(front(self.trials, key=lambda e: e.score))
+
+    @property
+    def confirmed_front(self) -> tuple[Entry, ...]:
+        return tuple(front(self.confirmed, key=lambda e: e.score))
+
+    @property
+    def slack(self) -> str | None:
+        """Says that the budget cannot bind, where no parent and no trial needs more; ``None`` where it may."""
+        parents = {name: entry.score.mean_tokens for name, entry in self.parents.items() if entry}
+        highest = max(entry.score.mean_tokens for entry in (*self.trials, *self.confirmed))
+        if self.budget is None or self.budget < highest:
+            return None
+        return slack_sentence(self.budget, parents, bundled=self.config.models.bundled)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all trials are told, both parents measured as they are, and the budget (if any) decided."""
+        measured = all(entry is not None and entry.confirmed for entry in self.parents.values())
+        decided = self.verdict is not None if self.budget else bool(self.confirmed)
+        return self.stop_reason != UNFINISHED and measured and decided
 
     @property
     def front(self) -> tuple[Entry, ...]:
@@ -79,12 +106,11 @@ class Report:
     def entry(self, trial: int | None) -> Entry:
         """A trial's entry, confirmed where it was, or the budget's pick. Raises ``StudyError`` where there is none."""
         if trial is not None:
-            found = [e for e in (*self.confirmed_front, *self.trials) if e.trial == trial]
-            if not found:
-                raise StudyError(
-                    f"study '{self.study}' has no complete trial {trial}; its last is {self.trials[-1].trial}"
-                )
-            return found[0]
+            found = next((e for e in (*self.confirmed, *self.trials) if e.trial == trial), None)
+            if found is None:
+                last = self.trials[-1].trial
+                raise StudyError(f"study '{self.study}' has no complete trial {trial}; its last is {last}")
+            return found
         if self.best is None:
             raise StudyError(
                 f"study '{self.study}' has no pick"
@@ -92,28 +118,6 @@ class Report:
                 + ", or name one with --trial N"
             )
         return self.best
-
-    def to_dict(self) -> dict[str, Any]:
-        """The object of ``report --format json``."""
-        return {
-            "study": self.study,
-            "budget": self.budget,
-            "verdict": self.verdict,
-            "best": _plain(self.best),
-            "nearest": _plain(self.nearest),
-            "front": [entry.to_dict() for entry in self.front],
-            "fronts": {
-                "raw": [entry.to_dict() for entry in self.raw_front],
-                "smoothed": [],
-                "confirmed": [entry.to_dict() for entry in self.confirmed_front],
-            },
-            "parents": {name: _plain(entry) for name, entry in self.parents.items()},
-            "baselines": [],
-            "stop_reason": self.stop_reason,
-            "stages": {name: boundary_dict(getattr(self.stages, name)) for name in ("emergence", "saturation")},
-            "tokens_generated": self.tokens_generated,
-            "trials": {"complete": self.counts.complete, "pruned": self.counts.pruned, "failed": self.counts.failed},
-        }
 
 
 def build_report(store: Store, study: Study, *, budget: float | None) -> Report:
@@ -125,20 +129,18 @@ def build_report(store: Store, study: Study, *, budget: float | None) -> Report:
     candidates = load_candidates(store, study, weights=weights)
     if not candidates:
         raise StudyError(f"study '{study.name}' has no complete trial yet; go on with 'autolambda resume {study.name}'")
-    confirmed = {e.key: e for e in store.evaluations(study.name, kind="confirm")}
     finalists = choose_finalists(candidates, budget=budget, limit=config.confirm.finalists)
-    responses = {f.trial: _complete(store, confirmed.get(confirm_key(f.schedule))) for f in finalists}
+    responses = _confirmations(store, study, candidates)
     entries = {
-        f.trial: Entry(f.trial, f.schedule, measure(graded, weights=weights), confirmed=True)
-        for f in finalists
-        if (graded := responses[f.trial])
+        c.trial: Entry(c.trial, c.schedule, measure(responses[c.trial], weights=weights), confirmed=True)
+        for c in candidates
+        if c.trial in responses
     }
     trials = tuple(Entry(c.trial, c.schedule, c.measured, confirmed=False) for c in candidates)
     decision = None
-    if budget is not None and len(entries) == len(finalists):
-        decision = verdict(
-            [responses[f.trial] for f in finalists], budget=budget, margin=config.confirm.margin, weights=weights
-        )
+    if budget is not None and all(f.trial in responses for f in finalists):
+        graded = [responses[f.trial] for f in finalists]
+        decision = verdict(graded, budget=budget, margin=config.confirm.margin, weights=weights)
     chosen = [entries.get(f.trial) for f in finalists]
     counts = study.counts()
     return Report(
@@ -148,15 +150,15 @@ def build_report(store: Store, study: Study, *, budget: float | None) -> Report:
         best=_at(chosen, decision.pick) if decision else _unconfirmed(trials, budget),
         nearest=_at(chosen, decision.nearest) if decision and decision.pick is None else None,
         cheaper_than=_given_up(chosen, decision),
-        raw_front=tuple(front(trials, key=lambda e: e.score)),
-        confirmed_front=tuple(front(entries.values(), key=lambda e: e.score)),
-        parents=_parents(store, study, trials, weights),
         trials=trials,
+        confirmed=tuple(entries.values()),
+        parents=_parents(store, study, trials, weights),
         stages=_stages(candidates),
         counts=counts,
         tokens_generated=store.num_tokens(study.name),
-        stop_reason="trials" if counts.complete >= config.search.trials else "unfinished",
+        stop_reason="trials" if counts.complete >= config.search.trials else UNFINISHED,
         config=config,
+        identity=stored.identity,
     )
 
 
@@ -168,9 +170,32 @@ def load_candidates(store: Store, study: Study, *, weights: Mapping[str, float])
     ]
 
 
+def slack_sentence(budget: float, parents: Mapping[str, float], *, bundled: bool) -> str | None:
+    """That a budget is above the mean tokens of both ``parents``, and what to do; ``None`` where it is not."""
+    if len(parents) < 2 or budget < max(parents.values()):
+        return None
+    longest = max(parents, key=lambda name: parents[name])
+    advice = (
+        f"For your own models: autolambda search INSTRUCT THINKING --task my.jsonl --budget {budget:g}"
+        if bundled
+        else "Leave it out, or give a lower one, to see what tokens buy."
+    )
+    return (
+        f"A budget of {budget:g} tokens cannot bind here: the longest parent, {longest.capitalize()}, needs "
+        f"{parents[longest]:.1f} tokens a response on average. {advice}"
+    )
+
+
 def confirm_key(schedule: Schedule) -> str:
     """The key of a schedule's confirmation: equal schedules are confirmed once."""
     return json.dumps(schedule.to_dict(), sort_keys=True)
+
+
+def _confirmations(store: Store, study: Study, candidates: Sequence[Candidate]) -> dict[int, list[Graded]]:
+    """The responses of every trial whose confirmation is complete; trials with equal schedules share them."""
+    evaluations = {evaluation.key: evaluation for evaluation in store.evaluations(study.name, kind="confirm")}
+    found = {c.trial: _complete(store, evaluations.get(confirm_key(c.schedule))) for c in candidates}
+    return {trial: graded for trial, graded in found.items() if graded}
 
 
 def _complete(store: Store, evaluation: StoredEvaluation | None) -> list[Graded]:
@@ -218,14 +243,6 @@ def _given_up(chosen: list[Entry | None], decision: Decision | None) -> Entry | 
 
 def _at(entries: list[Entry | None], index: int | None) -> Entry | None:
     return None if index is None else entries[index]
-
-
-def _plain(entry: Entry | None) -> dict[str, Any] | None:
-    return entry.to_dict() if entry else None
-
-
-def boundary_dict(boundary: Boundary | None) -> dict[str, float] | None:
-    return None if boundary is None else {"lambda": boundary.lam, "low": boundary.low, "high": boundary.high}
 
 
 def _numbers(measured: Measured) -> dict[str, float]:

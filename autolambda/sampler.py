@@ -62,7 +62,7 @@ def to_schedule(params: Mapping[str, float]) -> Schedule:
 def propose(points: Sequence[Point], config: SearchConfig, *, budget: float | None) -> dict[str, float]:
     """The next point, given all points measured so far, in their order. The same arguments give the same point."""
     if len(points) < config.ladder:
-        curve = [(point.params["lam"], point.think_ratio) for point in points]
+        curve = [(lam, point.think_ratio) for point in points if (lam := _uniform_lam(point)) is not None]
         return uniform_params(next_rung(curve), num_knots=config.knots)
     params = _ask(points, config, held=_held(_space(len(points), config), config.knots), budget=budget)
     return {name: round(value, _DECIMALS) for name, value in params.items()}
@@ -80,6 +80,11 @@ def next_rung(curve: Sequence[tuple[float, float]]) -> float:
     ordered = sorted(curve)
     gaps = [(abs(b[1] - a[1]) + (b[0] - a[0]) / 4, -a[0], (a[0] + b[0]) / 2) for a, b in itertools.pairwise(ordered)]
     return max(gap for gap in gaps if gap[2] not in seen)[2]
+
+
+def _uniform_lam(point: Point) -> float | None:
+    """The lam of a uniform point; a ladder that is lengthened later finds others among the points."""
+    return None if any(value for name, value in point.params.items() if name != "lam") else point.params["lam"]
 
 
 def _tilts(num_knots: int) -> list[str]:

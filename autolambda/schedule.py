@@ -21,8 +21,8 @@ from autolambda.errors import ScheduleError
 Module = Literal["attention", "ffn", "other"]
 Kind = Literal["knots", "bands"]
 
-_LAYER = re.compile(r"^(?:model\.)?(?:language_model\.)?(?:model\.)?layers\.(\d+)\.(.+)$")
-_OUTSIDE = re.compile(r"^(?:model\.)?(?:language_model\.)?(?:model\.)?(?:embed_tokens|norm|lm_head)\.(?:weight|bias)$")
+_LAYER = re.compile(r"(?:model\.)?(?:language_model\.)?(?:model\.)?layers\.([0-9]{1,6})\.(.+)")
+_OUTSIDE = re.compile(r"(?:model\.)?(?:language_model\.)?(?:model\.)?(?:embed_tokens|norm|lm_head)\.(?:weight|bias)")
 _ATTENTION = ("self_attn.", "input_layernorm.")
 _FFN = (
     "mlp.",
@@ -47,16 +47,16 @@ def locate(parameter: str) -> Location:
     Knows the names of Qwen2, Qwen3, Llama, Mistral and Gemma (dense) and of Qwen3-MoE and Mixtral, on disk and as
     transformers 5 fuses experts in memory. Raises ``ScheduleError`` with the name for any other.
     """
-    if match := _LAYER.match(parameter):
+    if match := _LAYER.fullmatch(parameter):
         layer, rest = int(match[1]), match[2]
         if rest.startswith(_ATTENTION):
             return Location(layer, "attention")
         if rest.startswith(_FFN):
             return Location(layer, "ffn")
-    elif _OUTSIDE.match(parameter):
+    elif _OUTSIDE.fullmatch(parameter):
         return Location(None, "other")
     raise ScheduleError(
-        f"parameter '{parameter}' belongs to no known module; known are the names of Qwen2, Qwen3, Llama, Mistral, "
+        f"parameter {parameter!r} belongs to no known module; known are the names of Qwen2, Qwen3, Llama, Mistral, "
         "Gemma, Qwen3-MoE and Mixtral"
     )
 
@@ -65,7 +65,7 @@ def locate(parameter: str) -> Location:
 class Profile:
     """Values of lam over depth: ``knots`` at equal distances joined by straight lines, or ``bands`` of layers.
 
-    One value is a constant. With as many bands as layers, each layer has its own.
+    Values that are all equal are kept as one: a constant. With as many bands as layers, each layer has its own.
     """
 
     values: tuple[float, ...]
@@ -76,6 +76,9 @@ class Profile:
             raise ScheduleError(f"a profile of {self.kind} needs at least one value")
         for value in self.values:
             _check_lam(value)
+        if len(set(self.values)) == 1:
+            object.__setattr__(self, "values", self.values[:1])
+            object.__setattr__(self, "kind", "knots")
 
     def at(self, layer: int, num_layers: int) -> float:
         """lam of layer ``layer`` (from 0) of ``num_layers``."""
@@ -85,14 +88,14 @@ class Profile:
             return self.values[layer * len(self.values) // num_layers]
         position = layer / max(num_layers - 1, 1) * (len(self.values) - 1)
         left = min(int(position), len(self.values) - 2)
-        share = position - left
-        return (1 - share) * self.values[left] + share * self.values[left + 1]
+        share, low, high = position - left, self.values[left], self.values[left + 1]
+        return low + share * (high - low) if share < 0.5 else high - (1 - share) * (high - low)  # never past an end
 
     def mean(self) -> float:
         """The mean over depth: of the bands, or of the line through the knots (trapezoids)."""
         if self.kind == "bands" or len(self.values) == 1:
             return math.fsum(self.values) / len(self.values)
-        inner = math.fsum(self.values) - (self.values[0] + self.values[-1]) / 2
+        inner = math.fsum((*self.values, -self.values[0] / 2, -self.values[-1] / 2))
         return inner / (len(self.values) - 1)
 
     def to_plain(self) -> float | dict[str, list[float]]:
@@ -129,8 +132,7 @@ class Schedule:
     @classmethod
     def by_depth_and_module(cls, attention: Profile, ffn: Profile, *, other: float | None = None) -> Schedule:
         """A profile for each module; ``other`` is the mean of their means unless given."""
-        mean = min(1.0, max(0.0, (attention.mean() + ffn.mean()) / 2))
-        return cls(attention, ffn, mean if other is None else other)
+        return cls(attention, ffn, (attention.mean() + ffn.mean()) / 2 if other is None else other)
 
     @property
     def lam(self) -> float | None:
@@ -187,7 +189,7 @@ def read_schedule(path: Path) -> Schedule:
     """The schedule of a YAML file. Raises ``ScheduleError`` for one that cannot be read or is none."""
     try:
         plain = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: not UTF-8, a 13th month
         raise ScheduleError(f"schedule file '{path}' cannot be read: {str(error).splitlines()[0]}") from error
     if not isinstance(plain, Mapping):
         raise ScheduleError(f"{path}: expected keys such as 'lambda: 0.6', seen {str(plain)[:60]!r}")
@@ -198,19 +200,22 @@ def _profile(plain: object, key: str) -> Profile:
     if isinstance(plain, Mapping):
         if len(plain) == 1 and (kind := next(iter(plain))) in ("knots", "bands") and isinstance(plain[kind], list):
             return Profile(tuple(_number(value, key) for value in plain[kind]), kind)
-        raise ScheduleError(f"{key}: expected a number, {{knots: [...]}} or {{bands: [...]}}, seen {dict(plain)!r}")
+        raise ScheduleError(
+            f"{key}: expected a number, {{knots: [...]}} or {{bands: [...]}}, seen {str(dict(plain))[:80]}"
+        )
     return Profile((_number(plain, key),))
 
 
 def _number(value: object, key: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ScheduleError(f"{key}: expected a number between 0 and 1, seen {value!r}")
+        raise ScheduleError(f"{key}: expected a number between 0 and 1, seen {str(value)[:60]!r}")
+    _check_lam(value)  # before the conversion: an integer can be too long for it
     return float(value)
 
 
 def _check_lam(value: float) -> None:
     if not 0.0 <= value <= 1.0:
-        raise ScheduleError(f"lambda must lie between 0 (Instruct) and 1 (Thinking), seen {value!r}")
+        raise ScheduleError(f"lambda must lie between 0 (Instruct) and 1 (Thinking), seen {value!r:.40}")
 
 
 def _shown(value: object) -> str:

@@ -5,7 +5,6 @@ Everything that is measured is in the database before the next thing begins, so 
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from tempfile import TemporaryDirectory
@@ -18,7 +17,7 @@ from autolambda.evaluation import Evaluator
 from autolambda.events import Began, Ended, Generated, Noted, OnEvent, ignore
 from autolambda.job import Job, open_engine, open_job
 from autolambda.metrics import Measured, measure
-from autolambda.report import Report, build_report, confirm_key, load_candidates
+from autolambda.report import Report, build_report, confirm_key, load_candidates, slack_sentence
 from autolambda.responses import Graded
 from autolambda.schedule import Schedule
 from autolambda.store import Kind, Store
@@ -37,9 +36,12 @@ def search(
     ``EngineError`` where the engine failed; either way the study can be resumed.
     """
     with _running(config, name=name, storage=storage, engine=engine, on_event=on_event) as run:
+        run.introduce(storage)
         while (trial := run.study.ask(config.search, budget=config.budget)) is not None:
             title, key = f"trial {trial.number}", str(trial.number)
-            run.study.tell(trial, run.measure(title, trial.schedule, kind="trial", key=key, phase="search"))
+            measured = run.measure(title, trial.schedule, kind="trial", key=key, phase="search")
+            run.study.tell(trial, measured)
+            run.compare_budget(trial.schedule, measured)
         return run.confirm(budget=config.budget)
 
 
@@ -84,14 +86,17 @@ class Run:
     def __init__(self, job: Job, store: Store, study: Study, engine: Engine | None, on_event: OnEvent) -> None:
         self.study = study
         self._job, self._store, self._on_event = job, store, on_event
-        self._engine = functools.cache(lambda: engine or open_engine(job))
-        self._owns_engine = engine is None
+        self._given = engine
+        self._opened: Engine | None = None
         config = job.config
         self._evaluator = Evaluator(
             self._engine, job.models.chat, job.models.sampling, config.search.seed, config.engine.batch_size, store
         )
-        self._num_steps = config.search.trials + config.confirm.finalists + len(PARENTS)
-        self._step = 0
+        sizes = [sum(part.num_responses for part in slices) for slices in (job.search, job.confirm)]
+        self._confirm_steps = max(1, round(sizes[1] / sizes[0]))  # a step is the work of a trial
+        self._num_steps = config.search.trials + self._confirm_steps * (config.confirm.finalists + len(PARENTS))
+        self._num_confirmed = 0
+        self._parent_tokens: dict[str, float] = {}
         for warning in job.models.pair.warnings:
             on_event(Noted(warning))
 
@@ -104,9 +109,8 @@ class Run:
         evaluation = self._store.evaluation(
             self.study.name, kind=kind, key=key, schedule=schedule, num_responses=num_responses
         )
-        self._step += 1
-        step = self.study.counts().complete + 1 if kind == "trial" else self._job.config.search.trials + self._step
-        self._on_event(Began(title, schedule, num_responses, min(step, self._num_steps), self._num_steps))
+        step = min(self._next_step(phase), self._num_steps)
+        self._on_event(Began(title, schedule, num_responses, step, self._num_steps))
         graded = self._evaluator.run(evaluation, slices, phase=phase, chat=chat, on_batch=self._generated)
         measured = measure(graded, weights=self._job.config.weights)
         self._on_event(Ended(title, schedule, measured))
@@ -125,13 +129,55 @@ class Run:
             self.measure(f"confirm trial {finalist.trial}", finalist.schedule, kind="confirm", key=key, phase="confirm")
         return build_report(self._store, self.study, budget=budget)
 
+    def introduce(self, storage: str) -> None:
+        """Tells what lies ahead, and where it is kept."""
+        config, done = self._job.config, self.study.counts().complete
+        num_search, num_confirm = (
+            sum(len(part.samples) for part in slices) for slices in (self._job.search, self._job.confirm)
+        )
+        plan = f"{config.search.trials} trials on {num_search} prompts, then up to {config.confirm.finalists} finalists"
+        progress = f"; {min(done, config.search.trials)} trials are done" if done else ""
+        self._on_event(Noted(f"study {self.study.name}: {plan} on {num_confirm} others{progress} ({storage})"))
+
+    def compare_budget(self, schedule: Schedule, measured: Measured) -> None:
+        """Tells, once both parents are measured, that the budget cannot bind, if so."""
+        config = self._job.config
+        parent = next((name for name, end in PARENTS.items() if end == schedule), None)
+        if parent is None or config.budget is None:
+            return
+        self._parent_tokens[parent] = measured.mean_tokens.value
+        if sentence := slack_sentence(config.budget, self._parent_tokens, bundled=config.models.bundled):
+            self._on_event(Noted(sentence))
+
     def close(self) -> None:
         """Frees the engine, if this run opened one."""
-        if self._owns_engine and self._engine.cache_info().currsize:
-            self._engine().close()
+        if self._opened:
+            self._opened.close()
+
+    def _engine(self) -> Engine:
+        """The engine that was given, or the config's, opened by its first use."""
+        if self._given:
+            return self._given
+        if self._opened is None:
+            self._opened = open_engine(self._job)
+            self._on_event(Noted(_engine_in_words(self._job)))
+        return self._opened
+
+    def _next_step(self, phase: Phase) -> int:
+        """The first step of the evaluation that begins, from 1."""
+        if phase == "search":
+            return self.study.counts().complete + 1
+        self._num_confirmed += 1
+        return self._job.config.search.trials + (self._num_confirmed - 1) * self._confirm_steps + 1
 
     def _generated(self, graded: Sequence[Graded]) -> None:
         self._on_event(Generated(len(graded), sum(g.response.num_tokens for g in graded)))
+
+
+def _engine_in_words(job: Job) -> str:
+    from autolambda.engines.transformers import _device
+
+    return f"engine: transformers on {_device(job.config.engine.device)}"
 
 
 def enter(store: Store, job: Job, *, name: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import closing
+from dataclasses import dataclass
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -14,40 +15,48 @@ from autolambda.errors import StudyError
 from autolambda.report import build_report
 from autolambda.store import Store
 from autolambda.study import Study
-from autolambda.tables import report_view
+from autolambda.tables import progress_view, report_view
 
 SECONDS = 2.0
 
 
+@dataclass(frozen=True)
+class _Seen:
+    view: RenderableType
+    is_done: bool
+
+
 def show_status(name: str, storage: str, *, console: Console, watch: bool) -> None:
-    """Prints trials, tokens and the front so far; with ``watch`` again every two seconds until the trials are done."""
+    """Prints trials, tokens and the front so far; with ``watch`` again every two seconds until the study is done.
+
+    Raises ``StudyError`` where there is no such study.
+    """
     with closing(Store(storage, must_exist=True)) as store:
         if store.study(name) is None:
             raise StudyError(f"no study '{name}' in this database; it has: {', '.join(store.names()) or 'none'}")
         study = Study(store, name=name, storage=storage)
+        seen = _look(store, study)
         if not watch:
-            console.print(_view(store, study))
+            console.print(seen.view)
             return
-        with Live(_view(store, study), console=console, auto_refresh=False) as live:
-            while not _is_done(store, study):
+        with Live(seen.view, console=console, auto_refresh=False) as live:
+            while not seen.is_done:
                 time.sleep(SECONDS)
-                live.update(_view(store, study), refresh=True)
+                seen = _look(store, study)
+                live.update(seen.view, refresh=True)
 
 
-def _is_done(store: Store, study: Study) -> bool:
-    stored = store.study(study.name)
-    assert stored is not None
-    return study.counts().complete >= parse_config(stored.config).search.trials
-
-
-def _view(store: Store, study: Study) -> RenderableType:
+def _look(store: Store, study: Study) -> _Seen:
     stored = store.study(study.name)
     assert stored is not None
     config, counts = parse_config(stored.config), study.counts()
+    running = ", one under way or interrupted" if counts.running else ""
     line = Text(
-        f"{study.name}: {counts.complete} of {config.search.trials} trials, {counts.failed} failed, "
-        f"{counts.running} running, {store.num_tokens(study.name):,} tokens"
+        f"{study.name}: {counts.complete} of {config.search.trials} trials are done{running}; "
+        f"{store.num_tokens(study.name):,} tokens generated"
     )
     if not counts.complete:
-        return line
-    return Group(line, Text(), report_view(build_report(store, study, budget=config.budget)))
+        return _Seen(line, is_done=False)
+    report = build_report(store, study, budget=config.budget)
+    answer = report_view(report) if report.is_done else progress_view(report)
+    return _Seen(Group(line, Text(), answer), report.is_done)

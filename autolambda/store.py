@@ -55,7 +55,7 @@ _RESPONSES = sa.Table(
     sa.Column("num_tokens", sa.Integer, nullable=False),
     sa.Column("finish_reason", sa.String(16), nullable=False),
     sa.Column("grade", sa.String(16), nullable=False),
-    sa.Column("answer", sa.Text),
+    sa.Column("answer", sa.LargeBinary),
     sa.Column("thought", sa.Boolean, nullable=False),
 )
 
@@ -92,12 +92,13 @@ class Store:
         path = sqlite_path(url)
         if must_exist and not path.is_file():
             raise StudyError(f"no study database at '{path}'; 'autolambda list' shows the studies")
+        self._engine = sa.create_engine(url)
+        sa.event.listen(self._engine, "connect", _on_connect)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._engine = sa.create_engine(url)
-            sa.event.listen(self._engine, "connect", _on_connect)
             _METADATA.create_all(self._engine)
         except (OSError, sa.exc.DatabaseError) as error:
+            self.close()
             raise StudyError(f"study database '{path}' cannot be opened: {_reason(error)}") from error
 
     def close(self) -> None:
@@ -172,11 +173,11 @@ class Store:
                 "task": g.task,
                 "sample_id": g.sample_id,
                 "repeat": g.repeat,
-                "text": zlib.compress(g.response.text.encode("utf-8", "surrogatepass")),
+                "text": _packed(g.response.text),
                 "num_tokens": g.response.num_tokens,
                 "finish_reason": g.response.finish_reason,
                 "grade": g.grade.value,
-                "answer": g.answer,
+                "answer": None if g.answer is None else _packed(g.answer),
                 "thought": g.thought,
             }
             for g in graded
@@ -201,23 +202,33 @@ def sqlite_path(url: str) -> Path:
     """The file of a ``sqlite:///`` URL. Raises ``StudyError`` for any other URL, its password hidden."""
     try:
         parsed = sa.make_url(url)
-    except sa.exc.ArgumentError as error:
-        raise StudyError("--storage is not a database URL; give sqlite:///PATH") from error
-    if parsed.get_backend_name() != "sqlite" or not parsed.database or parsed.database == ":memory:":
+    except (sa.exc.ArgumentError, ValueError):  # a port that is no number; its text could hold a password
+        raise StudyError("--storage is not a database URL; give sqlite:///PATH") from None
+    plain = parsed.drivername in ("sqlite", "sqlite+pysqlite") and not parsed.query
+    if not plain or not parsed.database or parsed.database == ":memory:":
         shown = parsed.render_as_string(hide_password=True)
         raise StudyError(f"storage '{shown}' is not supported; give sqlite:///PATH")
     return Path(parsed.database)
 
 
 def _graded(row: Any) -> Graded:
-    text = zlib.decompress(row.text).decode("utf-8", "surrogatepass")
-    response = Response(text, row.num_tokens, row.finish_reason)
-    return Graded(row.task, row.sample_id, row.repeat, response, Grade(row.grade), row.answer, row.thought)
+    response = Response(_unpacked(row.text), row.num_tokens, row.finish_reason)
+    answer = None if row.answer is None else _unpacked(row.answer)
+    return Graded(row.task, row.sample_id, row.repeat, response, Grade(row.grade), answer, row.thought)
+
+
+def _packed(text: str) -> bytes:
+    """Text from a model may hold lone surrogates, which no database takes as text."""
+    return zlib.compress(text.encode("utf-8", "surrogatepass"))
+
+
+def _unpacked(data: bytes) -> str:
+    return zlib.decompress(data).decode("utf-8", "surrogatepass")
 
 
 def _on_connect(connection: Any, _: Any) -> None:
     """Readers never block the writer, and a commit is on the disk before it returns."""
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=10000"):
+    for pragma in ("busy_timeout=10000", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
 
 

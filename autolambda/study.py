@@ -51,7 +51,7 @@ def check_name(name: str) -> str:
     """A study's name as it was given. Raises ``StudyError`` for one that could not be a folder's name."""
     if not _NAME.fullmatch(name) or ".." in name:
         raise StudyError(
-            f"study name '{name}': use up to 64 letters, digits, '.', '_' and '-', starting with a letter or digit"
+            f"study name {name!r}: use up to 64 letters, digits, '.', '_' and '-', starting with a letter or digit"
         )
     return name
 
@@ -72,7 +72,7 @@ def driver_lock(storage: str, name: str) -> Iterator[None]:
     except filelock.Timeout as error:
         raise StudyError(f"study '{name}' is being run by another process; wait for it or stop it") from error
     except OSError as error:
-        raise StudyError(f"study database '{path}' cannot be locked: {error.strerror}") from error
+        raise StudyError(f"study database '{path}' cannot be locked: {error.strerror or error}") from error
     try:
         yield
     finally:
@@ -156,5 +156,5 @@ def studies_under(folder: Path) -> list[tuple[str, str]]:
 
 
 def _short(value: object) -> str:
-    text = "none" if value is None else str(value)
+    text = "none" if value is None else str(value) if str(value).isprintable() else repr(value)
     return text if len(text) <= 40 else text[:37] + "..."

@@ -1,8 +1,12 @@
-"""A report in words and tables for the terminal (rich). Text that came from files or models is escaped."""
+"""A report in words and tables for the terminal (rich), readable at 80 columns.
+
+Text that came from files or models is escaped: neither markup nor a terminal's control sequences get through.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import shlex
+from collections.abc import Iterator
 
 from rich.console import Group, RenderableType
 from rich.markup import escape
@@ -12,83 +16,125 @@ from rich.text import Text
 from autolambda.metrics import Estimate, Measured
 from autolambda.pareto import Verdict
 from autolambda.report import Entry, Report
+from autolambda.schedule import Profile, Schedule
 from autolambda.stages import sentence, stage_of
 
 
-def report_view(report: Report) -> RenderableType:
-    """The whole answer: the front, the stages, the verdict and what to do next."""
+def report_view(report: Report, *, storage: str | None = None) -> RenderableType:
+    """The whole answer: the front, the stages, the verdict and what to do next (``storage``: the option's value)."""
+    lines = Text.from_markup("\n".join(verdict_lines(report, storage=storage)))
+    return Group(progress_view(report), Text(), lines)
+
+
+def progress_view(report: Report) -> RenderableType:
+    """The front and the stages, without a verdict."""
     where = (
         "confirmed on prompts the search never saw" if report.confirmed_front else "as the search saw it, unconfirmed"
     )
-    parts: list[RenderableType] = [
-        front_table(report, title=f"Front of study {escape(report.study)}, {where}"),
-        Text(),
-        Text(sentence(report.stages)),
-        Text(),
-        Text.from_markup("\n".join(verdict_lines(report))),
-    ]
-    return Group(*parts)
+    table = front_table(report, title=f"Front of {escape(report.study)}, {where} (95 % intervals)")
+    notes = [Text(printable(note), style="dim") for note in report.stages.notes]
+    return Group(table, Text(), Text(sentence(report.stages)), *notes)
 
 
 def front_table(report: Report, *, title: str) -> Table:
-    """The parents and the front, fewest tokens first; intervals are 95 %, the budget's pick is marked."""
+    """The parents and the front, fewest tokens first; the budget's pick is marked by an arrow.
+
+    The share of responses that were cut has a column where there were any.
+    """
+    shown = [*filter(None, report.parents.values()), *report.front]
+    with_cut = any(entry.measured.truncated_ratio.value > 0 for entry in shown)
     table = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False)
-    table.add_column("")
-    table.add_column("schedule", overflow="fold")
-    for name in ("accuracy %", "tokens", "think %", "cut %", "stage"):
+    table.add_column("trial", justify="right", no_wrap=True)
+    table.add_column("schedule")
+    for name in ("accuracy %", "tokens", "think\n%", *(["cut\n%"] if with_cut else []), "stage"):
         table.add_column(name, justify="right", no_wrap=True)
     for name, parent in report.parents.items():
         if parent is not None:
-            table.add_row("", f"{name.capitalize()} as is", *_cells(parent.measured), style="dim")
+            table.add_row("", f"{name.capitalize()} as is", *_cells(parent.measured, with_cut=with_cut), style="dim")
     for entry in report.front:
         picked = report.best is not None and entry.schedule == report.best.schedule
-        trial = "" if entry.trial is None else f"  [dim]trial {entry.trial}[/dim]"
-        table.add_row(
-            "→" if picked else "", f"{entry.schedule}{trial}", *_cells(entry.measured), style="bold" if picked else ""
-        )
+        trial = f"→ {entry.trial}" if picked else str(entry.trial)
+        cells = _cells(entry.measured, with_cut=with_cut)
+        table.add_row(trial, in_lines(entry.schedule), *cells, style="bold" if picked else "")
     return table
 
 
-def verdict_lines(report: Report) -> Iterable[str]:
-    """The verdict for the budget in two or three lines (rich markup)."""
+def verdict_lines(report: Report, *, storage: str | None = None) -> Iterator[str]:
+    """The verdict for the budget in a few lines (rich markup), the last of them the command to go on with."""
+    where = f"--storage {shlex.quote(storage)}" if storage else ""
     if report.budget is None:
-        yield "No budget was given: the front is the answer. With one: [bold]--budget TOKENS[/bold]"
+        yield "No budget was given: the front is the answer."
+        yield _command("For a pick:", "confirm", report.study, "--budget TOKENS", where)
         return
+    budget = f"--budget {report.budget:g}"
     best = report.best
     if report.verdict is None:
         yield "[yellow]Not confirmed yet.[/yellow]" + (f" By the search alone: {_numbers(best)}" if best else "")
-        yield f"Go on with [bold]autolambda confirm {report.study} --budget {report.budget:g}[/bold]"
+        yield _command("Go on with:", "confirm", report.study, budget, where)
     elif report.verdict is Verdict.FEASIBLE and best:
-        yield f"[green bold]Feasible[/green bold] within {report.budget:g} tokens: {_numbers(best)}"
+        yield f"[green bold]Feasible[/green bold] within {report.budget:g} tokens: {_numbers(best)}."
         if report.cheaper_than:
-            margin = f"{report.config.confirm.margin:.1%}"
+            margin = f"{100 * report.config.confirm.margin:g} points"
             yield f"It is picked over {_numbers(report.cheaper_than)}: shown to lose less than {margin}."
-        yield f"{_against_thinking(report, best)}"
-        yield f"Export it: [bold]autolambda export {report.study} OUT --budget {report.budget:g}[/bold]"
+        yield from _against_thinking(report, best)
+        yield from _slack(report)
+        yield _command("Export it:", "export", report.study, "OUT", budget, where)
     elif report.nearest:
-        word = (
-            "[yellow bold]Uncertain[/yellow bold]"
-            if report.verdict is Verdict.UNCERTAIN
-            else "[red bold]Infeasible[/red bold]"
-        )
-        yield f"{word} within {report.budget:g} tokens; the nearest: {_numbers(report.nearest)}"
-        yield "Give it more prompts (confirm.limit), more trials, or a higher budget."
+        uncertain = report.verdict is Verdict.UNCERTAIN
+        word = "[yellow bold]Uncertain[/yellow bold]" if uncertain else "[red bold]Infeasible[/red bold]"
+        yield f"{word} within {report.budget:g} tokens; the nearest: {_numbers(report.nearest)}."
+        yield from _slack(report)
+        remedy = "more prompts (confirm.limit in another study) or a higher budget" if uncertain else "a higher budget"
+        yield f"What may help: {remedy}, or more trials (search --trials)."
+        yield _command("Export it all the same:", "export", report.study, f"OUT --trial {report.nearest.trial}", where)
 
 
-def trial_line(title: str, entry_schedule: object, measured: Measured) -> str:
+def trial_line(title: str, schedule: Schedule, measured: Measured) -> str:
     """One measured schedule in a line, for logs."""
     return (
-        f"{title:<18} {entry_schedule!s:<44} accuracy {measured.accuracy.value:6.1%}  "
-        f"tokens {measured.mean_tokens.value:8.1f}  think {measured.think_ratio.value:6.1%}"
+        f"{title:<16} accuracy {measured.accuracy.value:6.1%}  tokens {_number(measured.mean_tokens.value):>7}  "
+        f"think {measured.think_ratio.value:6.1%}  {schedule}"
     )
 
 
-def _cells(measured: Measured) -> tuple[str, ...]:
+def measured_view(schedule: Schedule, measured: Measured) -> RenderableType:
+    """One schedule's numbers with their intervals, one a line."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_row("schedule", in_lines(schedule))
+    names = ("accuracy %", "tokens", "think %", "cut %", "stage")
+    for name, cell in zip(names, _cells(measured, with_cut=True), strict=True):
+        table.add_row(name, cell)
+    return table
+
+
+def in_lines(schedule: Schedule) -> str:
+    """A schedule for a narrow column: a line for each module, values over depth with two decimals."""
+    if schedule.attention == schedule.ffn:
+        lines = [f"lambda {_profile(schedule.attention)}"]
+    else:
+        lines = [f"attention {_profile(schedule.attention)}", f"ffn {_profile(schedule.ffn)}"]
+    if "other" in schedule.to_dict():
+        lines.append(f"other {schedule.other:.4g}")
+    return "\n".join(lines)
+
+
+def printable(text: str) -> str:
+    """``text`` with control characters (escape sequences, line ends) as their Python escapes."""
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
+
+
+def _profile(profile: Profile) -> str:
+    if len(profile.values) == 1:
+        return f"{profile.values[0]:.4g}"
+    return ("bands " if profile.kind == "bands" else "") + "/".join(f"{value:.2f}" for value in profile.values)
+
+
+def _cells(measured: Measured, *, with_cut: bool) -> tuple[str, ...]:
     return (
         _share(measured.accuracy),
         _tokens(measured.mean_tokens),
         f"{100 * measured.think_ratio.value:.0f}",
-        f"{100 * measured.truncated_ratio.value:.0f}",
+        *([f"{100 * measured.truncated_ratio.value:.0f}"] if with_cut else []),
         str(stage_of(measured.think_ratio.value)),
     )
 
@@ -115,20 +161,19 @@ def _numbers(entry: Entry) -> str:
     )
 
 
-def _against_thinking(report: Report, best: Entry) -> str:
-    """What the pick costs and gives beside the Thinking parent as is."""
+def _against_thinking(report: Report, best: Entry) -> Iterator[str]:
+    """What the pick costs and gives beside the Thinking parent, where both were measured on the same prompts."""
     thinking = report.parents["thinking"]
-    if thinking is None:
-        return ""
-    points = 100 * (best.score.accuracy - thinking.score.accuracy)
-    share = best.score.mean_tokens / thinking.score.mean_tokens
-    return f"Beside the Thinking model as is: {points:+.1f} points of accuracy, {share:.0%} of its tokens."
+    if thinking is not None and thinking.confirmed == best.confirmed:
+        points = 100 * (best.score.accuracy - thinking.score.accuracy)
+        share = best.score.mean_tokens / thinking.score.mean_tokens
+        yield f"Beside the Thinking model as is: {points:+.1f} points of accuracy, {share:.0%} of its tokens."
 
 
-def measured_view(schedule: object, measured: Measured) -> RenderableType:
-    """One schedule's numbers with their intervals, one a line."""
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_row("schedule", str(schedule))
-    for name, cell in zip(("accuracy %", "tokens", "think %", "cut %", "stage"), _cells(measured), strict=True):
-        table.add_row(name, cell)
-    return table
+def _slack(report: Report) -> Iterator[str]:
+    if report.slack:
+        yield f"[yellow]{escape(report.slack)}[/yellow]"
+
+
+def _command(words: str, *parts: str) -> str:
+    return f"{words} [bold]autolambda {escape(' '.join(filter(None, parts)))}[/bold]"

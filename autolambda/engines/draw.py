@@ -7,6 +7,8 @@ comes from the row's seed and the step alone: neither device nor batch has a par
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 
@@ -41,14 +43,14 @@ def draw(logits: torch.Tensor, uniform: torch.Tensor, sampling: Sampling, seen: 
         logits = logits - sampling.presence_penalty * seen
     if sampling.temperature == 0:
         return logits.argmax(-1)
-    logits = logits / sampling.temperature
     num_kept = min(sampling.top_k or logits.shape[-1], logits.shape[-1])
     if num_kept == logits.shape[-1]:
         kept, ids = logits.sort(dim=-1, descending=True, stable=True)
     else:
         kept, ids = logits.topk(num_kept, dim=-1)
+    kept = (kept - kept[:, :1]) / sampling.temperature  # the best is 0, so that a low temperature cannot overflow
     if sampling.min_p:
-        kept = kept.masked_fill(kept < kept[:, :1] + float(np.log(sampling.min_p)), -torch.inf)
+        kept = kept.masked_fill(kept < math.log(sampling.min_p), -torch.inf)
     probabilities = kept.softmax(-1)
     if sampling.top_p < 1:
         before = probabilities.cumsum(-1) - probabilities

@@ -12,6 +12,7 @@ import argparse
 import json
 import random
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import arithmetic
@@ -114,7 +115,9 @@ def template_parts(tokenizer: PreTrainedTokenizerFast) -> tuple[list[int], list[
     return ids[:cut], ids[cut + 1 :]
 
 
-def batches(rows: list[tuple[list[int], int]], batch_size: int, pad: int):
+def batches(
+    rows: list[tuple[list[int], int]], batch_size: int, pad: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Batches of similar lengths: (ids int64 [B, T], labels int64 [B, T] with -100 outside the response)."""
     ordered = sorted(rows, key=lambda row: len(row[0]))
     groups = [ordered[i : i + batch_size] for i in range(0, len(ordered), batch_size)]
@@ -132,7 +135,7 @@ def batches(rows: list[tuple[list[int], int]], batch_size: int, pad: int):
 def train(
     model: Qwen3ForCausalLM,
     style: arithmetic.Style,
-    tokenizers,
+    tokenizers: dict[str, PreTrainedTokenizerFast],
     *,
     steps: int,
     lr: float,
@@ -226,7 +229,7 @@ def main() -> None:
         train(
             base,
             arithmetic.BASE,
-            tokenizers,
+            tokenizers: dict[str, PreTrainedTokenizerFast],
             steps=args.steps,
             lr=2e-3,
             batch_size=args.batch_size,
@@ -241,7 +244,7 @@ def main() -> None:
         train(
             parent,
             style,
-            tokenizers,
+            tokenizers: dict[str, PreTrainedTokenizerFast],
             steps=args.parent_steps,
             lr=3e-4,
             batch_size=args.batch_size,

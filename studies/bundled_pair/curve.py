@@ -1,0 +1,65 @@
+"""What the bundled pair does between Instruct and Thinking, measured on its test split, which nothing else uses.
+
+python studies/bundled_pair/curve.py [--limit 1024] [--threads 1]
+
+Prints a Markdown table: uniform lambdas, then the paper's ablations of modules and layers at lambda 0.8.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+
+from autolambda.config import bundled_defaults, parse_config
+from autolambda.job import open_engine, open_job
+from autolambda.schedule import Profile, Schedule
+from autolambda.search import evaluate
+from autolambda.tasks.arithmetic import FOLDER
+
+GRID = (0.0, 0.2, 0.4, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)
+
+
+def schedules() -> Iterator[tuple[str, Schedule]]:
+    """The rows of the table."""
+    for lam in GRID:
+        yield f"{lam:g}", Schedule.uniform(lam)
+    yield "0.8, Instruct's ffn", Schedule.by_module(attention=0.8, ffn=0.0)
+    yield "0.8, Instruct's attention", Schedule.by_module(attention=0.0, ffn=0.8)
+    for name, bands in (
+        ("layers 0-1", (0.8, 0.0, 0.0)),
+        ("layers 2-3", (0.0, 0.8, 0.0)),
+        ("layers 4-5", (0.0, 0.0, 0.8)),
+        ("layers 0-3", (0.8, 0.8, 0.0)),
+        ("layers 2-5", (0.0, 0.8, 0.8)),
+    ):
+        yield f"0.8 in {name} only", Schedule.by_depth(Profile(bands, "bands"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--limit", type=int, default=1024)
+    parser.add_argument("--threads", type=int, default=None)
+    args = parser.parse_args()
+    plain = bundled_defaults(with_task=True)
+    rows = [json.loads(line) for line in (FOLDER / "test.jsonl").read_text(encoding="utf-8").splitlines()]
+    plain |= {
+        "tasks": [{"path": str(FOLDER / "test.jsonl"), "limit": args.limit}],
+        # nearly all of the test split goes to the evaluation
+        "confirm": {"share": 1.5 / len(rows)},
+        "engine": {"threads": args.threads},
+    }
+    config = parse_config(plain)
+    engine = open_engine(open_job(config))
+    print("| lambda | accuracy | mean tokens | Think ratio | cut |\n|---|---|---|---|---|")
+    for name, schedule in schedules():
+        measured = evaluate(config, schedule, engine=engine)
+        print(
+            f"| {name} | {measured.accuracy.value:.3f} | {measured.mean_tokens.value:.1f} "
+            f"| {measured.think_ratio.value:.3f} | {measured.truncated_ratio.value:.3f} |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,34 @@
+"""Fixtures that several test files share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from checkpoints import edit_tensors, tiny_checkpoint
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """PyTorch with one thread, as engines of small models set it, and as before afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def parents(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Folders of a tiny Instruct and Thinking model with -0.0 among their weights and 22 ids that end a response."""
+    folders = []
+    for name, seed in (("instruct", 1), ("thinking", 2)):
+        folder = tiny_checkpoint(tmp_path_factory.mktemp("parents") / name, seed=seed)
+        edit_tensors(
+            folder / "model.safetensors", lambda tensors: [t.view(-1)[::7].fill_(-0.0) for t in tensors.values()]
+        )
+        (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": list(range(0, 264, 12))}))
+        folders.append(folder)
+    return folders[0], folders[1]

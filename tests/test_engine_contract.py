@@ -1,0 +1,213 @@
+"""What every engine promises (engines/base.py), run on each that is installed."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from autolambda.chat import load_tokenizer
+from autolambda.engines.base import Engine, Prompt, Sampling
+from autolambda.engines.transformers import TransformersEngine
+from autolambda.pair import merge_tensors, open_pair
+from autolambda.schedule import Profile, Schedule
+from autolambda.shards import write_checkpoint
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+GREEDY = Sampling(temperature=0.0, top_p=1.0, top_k=0, min_p=0.0, presence_penalty=0.0, stop=(), max_tokens=40)
+WARM = replace(GREEDY, temperature=1.5, top_k=50, top_p=0.95)
+MIXED = Schedule.by_depth_and_module(Profile((0.2, 0.9)), Profile((0.7, 0.4)))
+END_IDS = frozenset(range(0, 264, 12)) | {258}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How the suite opens an engine in float32, and how it looks at its live weights by their names on disk."""
+
+    open: Callable[[Path, Path], Engine]
+    weights: Callable[[Engine], dict[str, Tensor]]
+
+
+def open_transformers(instruct: Path, thinking: Path) -> Engine:
+    return TransformersEngine(open_pair(str(instruct), str(thinking)), tokenizer=load_tokenizer(thinking), device="cpu")
+
+
+def transformers_weights(engine: Engine) -> dict[str, Tensor]:
+    assert isinstance(engine, TransformersEngine)
+    return {name: live.detach().bfloat16() for name, live in engine._model.named_parameters()}
+
+
+KINDS = {"transformers": Kind(open_transformers, transformers_weights)}
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def kind(request: pytest.FixtureRequest) -> Kind:
+    return KINDS[request.param]
+
+
+@pytest.fixture(scope="module")
+def engine(kind: Kind, parents: tuple[Path, Path]) -> Iterator[Engine]:
+    engine = kind.open(*parents)
+    yield engine
+    engine.close()
+
+
+def prompts(num: int, *, seed: int = 0, longest: int = 60) -> list[Prompt]:
+    """Prompts of 1 to ``longest`` letters, a token each."""
+    chance = random.Random(seed)
+    texts = ["".join(chance.choices("abcdefghij +=", k=chance.randint(1, longest))) for _ in range(num)]
+    return [Prompt(text, chance.getrandbits(63)) for text in texts]
+
+
+def bits(tensors: dict[str, Tensor]) -> dict[str, str]:
+    """A hash of each tensor's bytes: -0.0 and 0.0 differ."""
+    raw = {name: tensor.contiguous().view(torch.int16) for name, tensor in tensors.items()}
+    return {name: hashlib.sha256(tensor.numpy().tobytes()).hexdigest() for name, tensor in raw.items()}
+
+
+@pytest.mark.parametrize(("lam", "parent"), [(0.0, 0), (1.0, 1)])
+def test_the_endpoints_are_the_parents_bit_for_bit(kind, engine, parents, lam, parent):
+    stored = load_file(parents[parent] / "model.safetensors")
+    assert any((tensor.view(torch.int16) == -32768).any() for tensor in stored.values())  # -0.0
+    engine.set_schedule(MIXED)
+    engine.set_schedule(Schedule.uniform(lam))
+    assert bits(kind.weights(engine)) == bits(stored)
+
+
+def merged_folder(folder: Path, parents: tuple[Path, Path], schedule: Schedule) -> Path:
+    pair = open_pair(*map(str, parents))
+    shutil.copytree(parents[1], folder, ignore=shutil.ignore_patterns("*.safetensors", "config.json"))
+    write_checkpoint(folder, merge_tensors(pair, schedule=schedule), config=pair.config, max_shard_size=1 << 30)
+    return folder
+
+
+@pytest.mark.parametrize("schedule", [Schedule.uniform(0.55), MIXED], ids=str)
+def test_a_schedule_set_in_place_equals_the_merge_loaded_from_disk(kind, engine, parents, tmp_path, schedule):
+    merged = merged_folder(tmp_path / "merged", parents, schedule)
+    engine.set_schedule(schedule)
+    fresh = kind.open(merged, merged)
+    assert bits(kind.weights(engine)) == bits(load_file(merged / "model.safetensors"))
+    assert engine.fingerprint() == fresh.fingerprint()
+    assert engine.generate(prompts(20), GREEDY) == fresh.generate(prompts(20), GREEDY)
+    fresh.close()
+
+
+def test_switching_there_and_back_restores_weights_and_responses(engine):
+    engine.set_schedule(Schedule.uniform(0.3))
+    fingerprint, greedy, warm = (engine.fingerprint(), *(engine.generate(prompts(20), s) for s in (GREEDY, WARM)))
+    engine.set_schedule(MIXED)
+    assert engine.fingerprint() != fingerprint
+    assert engine.generate(prompts(20), GREEDY) != greedy
+    engine.set_schedule(Schedule.uniform(0.3))
+    assert engine.fingerprint() == fingerprint
+    assert [engine.generate(prompts(20), s) for s in (GREEDY, WARM)] == [greedy, warm]
+
+
+def test_nothing_cached_survives_a_switch(kind, engine, parents):
+    """Prompts longer than any cache block, generated under one merge just before the other."""
+    long = [Prompt("abc " * 60 + prompt.text, prompt.seed) for prompt in prompts(6)]
+    engine.set_schedule(Schedule.uniform(0.1))
+    engine.generate(long, GREEDY)
+    engine.set_schedule(Schedule.uniform(0.9))
+    after = engine.generate(long, GREEDY)
+    fresh = kind.open(*parents)
+    fresh.set_schedule(Schedule.uniform(0.9))
+    assert after == fresh.generate(long, GREEDY)
+    fresh.close()
+
+
+def test_the_same_seeds_and_batch_give_the_same_responses(engine):
+    engine.set_schedule(MIXED)
+    first = engine.generate(prompts(20), WARM)
+    assert engine.generate(prompts(20), WARM) == first
+    others = [replace(prompt, seed=prompt.seed + 1) for prompt in prompts(20)]
+    assert sum(a == b for a, b in zip(engine.generate(others, WARM), first, strict=True)) < 5
+
+
+def test_greedy_responses_do_not_depend_on_the_batch(engine):
+    engine.set_schedule(MIXED)
+    everything = prompts(40)
+    together = engine.generate(everything, GREEDY)
+    assert len({response.num_tokens for response in together}) > 10  # rows leave the batch one by one
+    alone = [engine.generate([prompt], GREEDY)[0] for prompt in everything]
+    assert together == alone
+    for size in (2, 3, 7, 16, 17, 31, 39):
+        order = random.Random(size).sample(range(40), 40)
+        parts = [order[start : start + size] for start in range(0, 40, size)]
+        regrouped = {
+            i: r for part in parts for i, r in zip(part, engine.generate([everything[i] for i in part], GREEDY))
+        }  # noqa: B905
+        assert [regrouped[i] for i in range(40)] == together
+
+
+@pytest.mark.parametrize("max_tokens", [1, 2, 33])
+def test_max_tokens_cuts_and_is_marked(engine, max_tokens):
+    engine.set_schedule(MIXED)
+    full = engine.generate(prompts(20), GREEDY)
+    cut = engine.generate(prompts(20), replace(GREEDY, max_tokens=max_tokens))
+    for short, long in zip(cut, full, strict=True):
+        if long.num_tokens > max_tokens:
+            assert (short.num_tokens, short.finish_reason) == (max_tokens, "length")
+            assert long.text.startswith(short.text.rstrip("\N{REPLACEMENT CHARACTER}"))
+        else:
+            assert short == replace(long, finish_reason=short.finish_reason)
+    assert {response.finish_reason for response in cut} >= {"length"}
+
+
+def test_end_tokens_are_counted_but_not_part_of_the_text(engine, parents):
+    engine.set_schedule(MIXED)
+    tokenizer = load_tokenizer(parents[1])
+    letters = {i for i in range(256) if tokenizer.decode([i]).isascii() and i not in END_IDS}
+    responses = engine.generate(prompts(40), GREEDY)
+    stopped = [response for response in responses if response.finish_reason == "stop"]
+    assert stopped
+    exact = 0
+    for response in stopped:
+        ids = tokenizer(response.text, add_special_tokens=False).input_ids
+        assert len(response.text) <= response.num_tokens - 1 or "<" in response.text
+        if set(ids) <= letters:
+            exact += 1
+            assert len(ids) == response.num_tokens - 1
+    assert exact
+
+
+def test_a_stop_string_ends_a_response_and_is_not_part_of_it(engine):
+    engine.set_schedule(MIXED)
+    full = engine.generate(prompts(40), GREEDY)
+    at, stop = next((i, r.text[5:8]) for i, r in enumerate(full) if r.text[:12].isascii() and len(r.text) >= 12)
+    stopped = engine.generate(prompts(40), replace(GREEDY, stop=("no such text", stop)))
+    for before, after in zip(full, stopped, strict=True):
+        assert after.text == before.text.split(stop)[0]
+        assert after.num_tokens <= before.num_tokens
+        assert after.finish_reason == ("stop" if stop in before.text else before.finish_reason)
+    assert stopped[at].num_tokens < full[at].num_tokens
+
+
+def test_a_presence_penalty_spreads_the_tokens(engine):
+    engine.set_schedule(MIXED)
+    plain, spread = (engine.generate(prompts(20), replace(GREEDY, presence_penalty=p)) for p in (0.0, 100.0))
+    assert all(len(set(r.text)) == len(r.text) for r in spread if r.text.isascii() and "<" not in r.text)
+    assert any(len(set(r.text)) < len(r.text) for r in plain if r.text.isascii() and "<" not in r.text)
+
+
+def test_prompts_of_one_token_and_no_prompts(engine):
+    engine.set_schedule(MIXED)
+    assert engine.generate([], GREEDY) == []
+    single = [Prompt("a", 0), Prompt("b", 1)]
+    mixed = engine.generate([*single, *prompts(3)], GREEDY)
+    assert engine.generate(single, GREEDY) == mixed[:2]
+
+
+def test_closing_twice_is_harmless(kind, parents):
+    engine = kind.open(*parents)
+    engine.close()
+    engine.close()
