@@ -229,7 +229,7 @@ def main() -> None:
         train(
             base,
             arithmetic.BASE,
-            tokenizers: dict[str, PreTrainedTokenizerFast],
+            tokenizers,
             steps=args.steps,
             lr=2e-3,
             batch_size=args.batch_size,
@@ -244,7 +244,7 @@ def main() -> None:
         train(
             parent,
             style,
-            tokenizers: dict[str, PreTrainedTokenizerFast],
+            tokenizers,
             steps=args.parent_steps,
             lr=3e-4,
             batch_size=args.batch_size,
