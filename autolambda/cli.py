@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import functools
+import logging
 import os
 import re
+import shlex
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -14,15 +16,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from autolambda import __version__
-from autolambda.errors import AutolambdaError, ConfigError, InputError
+from autolambda.errors import AutolambdaError, ConfigError, InputError, PairError
 
 if TYPE_CHECKING:  # the types of what the commands import on their own, so that --help stays quick
     from rich.console import Console
 
     from autolambda.config import Config
+    from autolambda.events import OnEvent
     from autolambda.report import Report
     from autolambda.schedule import Schedule
     from autolambda.store import Store
+
+logger = logging.getLogger(__name__)
 
 INTERRUPTED = 130
 INFEASIBLE = 3
@@ -85,10 +90,8 @@ def search(study: str | None, storage: str | None, **options: Any) -> None:
 
     Run the same command again after a crash or Ctrl-C: it goes on where it was.
     """
-    from autolambda.search import search as run
-
     config = _config(options)
-    _watch(run, config, name=study or _default_name(config), storage=storage)
+    _watch(config, name=_default_name(config) if study is None else study, storage=storage)
 
 
 @cli.command()
@@ -96,9 +99,7 @@ def search(study: str | None, storage: str | None, **options: Any) -> None:
 @storage_option
 def resume(name: str, storage: str | None) -> None:
     """Goes on with a study's own stored config."""
-    from autolambda.search import search as run
-
-    _watch(run, _stored_config(name, storage), name=name, storage=storage)
+    _watch(_stored_config(name, storage), name=name, storage=storage)
 
 
 @cli.command()
@@ -107,10 +108,8 @@ def resume(name: str, storage: str | None) -> None:
 @storage_option
 def confirm(name: str, budget: float, storage: str | None) -> None:
     """Re-measures the picks for another budget on unseen prompts."""
-    from autolambda.search import confirm as run
-
     config = _stored_config(name, storage)
-    _watch(functools.partial(run, budget=_positive(budget)), config, name=name, storage=storage)
+    _watch(config, name=name, storage=storage, confirm_for=_positive(budget))
 
 
 @cli.command("list")
@@ -120,16 +119,16 @@ def list_studies(storage: str | None) -> None:
     from autolambda.store import Store
     from autolambda.study import studies_under
 
-    found = (
-        studies_under(Path("studies"))
-        if storage is None
-        else [(name, storage) for name in Store(storage, must_exist=True).names()]
-    )
+    urls = [url for _, url in studies_under(Path("studies"))] if storage is None else [storage]
+    found = 0
+    for url in urls:
+        with closing(Store(url, must_exist=True)) as store:
+            for name in store.names():
+                stored = store.study(name)
+                found += 1
+                click.echo(f"{name:<32} {stored.created_at if stored else '':<28} {url}")
     if not found:
         click.echo("no studies here; start one with: autolambda search --budget 40")
-    for name, url in found:
-        stored = Store(url, must_exist=True).study(name)
-        click.echo(f"{name:<32} {stored.created_at if stored else 'never started':<28} {url}")
 
 
 @cli.command()
@@ -153,7 +152,7 @@ def report(name: str, budget: float | None, form: str, out: Path | None, storage
     """Prints front, stages and verdict of a study, running or done, for any budget."""
     from autolambda.formats import write_report
 
-    write_report(_report(name, storage, budget), form=form, out=out, console=_console())
+    write_report(_report(name, storage, budget), form=form, out=out, console=_console(), storage=storage)
 
 
 @cli.command()
@@ -175,7 +174,9 @@ def export(
     shard_size = parse_size(max_shard_size)
     found = _report(name, storage, budget)
     entry = found.entry(trial)
-    measurement = Measurement(name, entry, found.verdict or "not confirmed")
+    decided = trial is None and found.verdict is not None  # a verdict is about the pick
+    verdict = f"{found.verdict} within {found.budget:g} tokens" if decided else "not tested against a budget"
+    measurement = Measurement(name, entry, verdict, found.identity)
     write(open_models(found.config), entry.schedule, out, max_shard_size=shard_size, measurement=measurement)
     click.echo(f"{out}: {entry.schedule}" + ("" if entry.confirmed else " (not confirmed)"))
 
@@ -263,18 +264,22 @@ def _config(options: dict[str, Any]) -> Config:
         f"models.{parent}": options[parent] for parent in ("instruct", "thinking") if options.get(parent)
     }
     if tasks := options.get("tasks"):
-        overrides["tasks"] = [{"path": task} if "." in task or os.sep in task else {"name": task} for task in tasks]
+        overrides["tasks"] = [{"path": task} if _is_path(task) else {"name": task} for task in tasks]
     for option, key in (("budget", "budget"), ("trials", "search.trials"), ("seed", "search.seed")):
         if options.get(option) is not None:
             overrides[key] = options[option]
     return load_config(options.get("config"), overrides=overrides, settings=options.get("settings", ()))
 
 
+def _is_path(task: str) -> bool:
+    return "." in task or os.sep in task or os.path.exists(task)
+
+
 def _default_name(config: Config) -> str:
     """``bundled``, or the Thinking model's own name."""
     if config.models.thinking is None:
         return "bundled"
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", Path(config.models.thinking).name).strip(".-_")[:64] or "study"
+    return re.sub(r"[^A-Za-z0-9._-]+|\.\.+", "-", Path(config.models.thinking).name).strip(".-_")[:64] or "study"
 
 
 def _storage(name: str, storage: str | None) -> str:
@@ -332,26 +337,50 @@ def _schedule(lam: float | None, path: Path | None) -> Schedule:
     raise ConfigError("give either --lambda X or --schedule FILE")
 
 
-def _watch(run: Callable[..., Report], config: Config, *, name: str, storage: str | None) -> None:
-    """Runs a search with its progress on the screen, prints the answer and exits with its code."""
-    from autolambda.pareto import Verdict
+def _watch(config: Config, *, name: str, storage: str | None, confirm_for: float | None = None) -> None:
+    """Runs a search or a confirmation with its progress on the screen, prints the answer and exits with its code."""
     from autolambda.progress import watching
-    from autolambda.tables import report_view
 
-    console = _console()
+    console, url = _console(), _storage(name, storage)
     try:
         with watching(console) as on_event:
-            if config.models.bundled:
-                from autolambda.events import Noted
-
-                on_event(Noted("no models given: this is the bundled pair of 0.7 M parameters and its arithmetic"))
-            found = run(config, name=name, storage=_storage(name, storage), on_event=on_event)
+            found = _run(config, name=name, url=url, confirm_for=confirm_for, on_event=on_event)
     except KeyboardInterrupt:
-        click.echo(f"interrupted; nothing is lost. Go on with: autolambda resume {name}", err=True)
-        raise
-    console.print(report_view(found))
+        _say_interrupted(name, storage)
+        raise SystemExit(INTERRUPTED) from None
+    from autolambda.pareto import Verdict
+    from autolambda.tables import report_view
+
+    console.print(report_view(found, storage=storage))
     if found.verdict is Verdict.INFEASIBLE:
         raise SystemExit(INFEASIBLE)
+
+
+def _run(config: Config, *, name: str, url: str, confirm_for: float | None, on_event: OnEvent) -> Report:
+    from autolambda.events import Noted
+
+    if config.models.bundled:
+        task = " and its arithmetic task" if [t.name for t in config.tasks] == ["arithmetic"] else ""
+        on_event(Noted(f"no models given: this is the bundled pair of tiny models{task}"))
+    from autolambda import search as jobs  # slow to import: the display is on the screen meanwhile
+
+    if confirm_for is None:
+        return jobs.search(config, name=name, storage=url, on_event=on_event)
+    return jobs.confirm(config, name=name, storage=url, budget=confirm_for, on_event=on_event)
+
+
+def _say_interrupted(name: str, storage: str | None) -> None:
+    """The front so far, if there is one, and the command to go on with."""
+    command = "the same command"
+    try:
+        _stored_config(name, storage)
+        command = shlex.join(["autolambda", "resume", name, *(["--storage", storage] if storage else [])])
+        from autolambda.tables import progress_view
+
+        _console().print(progress_view(_report(name, storage, None)))
+    except InputError as error:
+        logger.debug("no front to show: %s", error)  # interrupted before the study began, or before its first trial
+    click.echo(f"interrupted; nothing is lost. Go on with: {command}", err=True)
 
 
 def _console() -> Console:
@@ -361,18 +390,33 @@ def _console() -> Console:
 
 
 def main() -> None:
-    """The entry point: every error of ours is one line and an exit code."""
+    """The entry point: every error of ours is one line (a pair's mismatches one each) and an exit code."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill ends as Ctrl-C does
     try:
-        code = cli.main(standalone_mode=False)
+        code = cli.main(prog_name="autolambda", standalone_mode=False)
     except AutolambdaError as error:
-        click.echo(f"error: {error}", err=True)
+        click.echo(_line(error), err=True)
         code = error.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        code = InputError.exit_code
     except click.ClickException as error:
         click.echo(f"error: {error.format_message()}", err=True)
         code = InputError.exit_code
     except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted", err=True)
         code = INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _line(error: AutolambdaError) -> str:
+    """An error's message without control characters, which names from files and models may hold."""
+    lines = str(error).splitlines() if isinstance(error, PairError) else [str(error)]
+    if not all(line.isprintable() for line in lines):
+        from autolambda.tables import printable
+
+        lines = [printable(line) for line in lines]
+    return "\n".join([f"error: {lines[0]}", *lines[1:]])

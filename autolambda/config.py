@@ -238,7 +238,7 @@ def _setting(text: str) -> tuple[str, object]:
 
 
 def _set(plain: dict[str, Any], key: str, value: object) -> None:
-    """Sets ``a.b.0.c`` in nested dicts and lists; a missing dict is made. Raises ``ConfigError`` below a plain value."""
+    """Sets ``a.b.0.c`` in nested dicts and lists; a missing dict is made. A plain value has no keys."""
     *parents, last = key.split(".")
     node: Any = plain
     for i, part in enumerate(parents):

@@ -36,7 +36,10 @@ def choose_finalists(candidates: Sequence[Candidate], *, budget: float | None, l
     can be proven), the others to the most accurate whose mean is below it (they may be better). Where none is, the
     cheapest. Without a budget: an even choice along the front. Of equal schedules the first counts.
     """
-    candidates = list({c.schedule: c for c in reversed(candidates)}.values())[::-1]
+    first: dict[Schedule, Candidate] = {}
+    for candidate in candidates:
+        first.setdefault(candidate.schedule, candidate)
+    candidates = list(first.values())
     if budget is None:
         members = front(candidates, key=lambda c: c.score)
         chosen = [members[i] for i in _even(len(members), limit)]

@@ -95,7 +95,8 @@ def _write(folder: Path, models: Models, schedule: Schedule, *, max_shard_size: 
 def _check_unchanged(models: Models, provenance: Mapping[str, Any], measurement: Measurement) -> None:
     """Raises ``StudyError`` naming the keys in which the models are not those that the study measured."""
     now = {f"models.{parent}": provenance[parent]["digest"] for parent in ("instruct", "thinking")}
-    now |= {f"sampling.{key}": value for key, value in asdict(models.sampling).items() if key != "stop"}
+    sampling = json.loads(json.dumps(asdict(models.sampling)))  # as the database holds it
+    now |= {f"sampling.{key}": value for key, value in sampling.items()}
     changed = sorted(key for key, value in now.items() if measurement.identity.get(key) != value)
     if changed:
         raise StudyError(

@@ -18,10 +18,10 @@ from autolambda.tables import report_view
 FILE_WIDTH = 120  # columns of a table that is written into a file
 
 
-def write_report(report: Report, *, form: str, out: Path | None, console: Console) -> None:
+def write_report(report: Report, *, form: str, out: Path | None, console: Console, storage: str | None = None) -> None:
     """Prints the report as ``table``, ``json`` or ``csv``, or writes it to ``out``. Raises ``OutputError``."""
     if form == "table" and out is None:
-        console.print(report_view(report))
+        console.print(report_view(report, storage=storage))
         return
     text = {"json": report_json, "csv": report_csv, "table": report_text}[form](report)
     if out is None:

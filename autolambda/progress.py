@@ -53,18 +53,20 @@ class _LiveView:
         self._num_done = 0  # responses of the current evaluation
         self._num_tokens = 0
         self._seconds = 0.0  # spent generating
-        self._started = self._since = time.monotonic()
+        self._started = self._since = self._working_since = time.monotonic()
 
     def show(self, event: Event) -> None:
         """Takes an event in; the display asks for ``render`` on its own."""
         now = time.monotonic()
+        if not (self._num_tokens or isinstance(event, Generated)):
+            self._working_since = now  # the time left does not count what came before the first token
         match event:
             case Noted():
-                self._since = now
+                self._since = now  # loading the engine ends with a note
                 self._console.print(f"[dim]note:[/dim] {escape(printable(event.text))}", highlight=False)
             case Began():
                 if self._current is None:
-                    self._first_step, self._started = event.step, now
+                    self._first_step = event.step
                 self._current, self._num_done, self._since = event, 0, now
             case Generated():
                 self._num_done += event.num_responses
@@ -80,9 +82,7 @@ class _LiveView:
 
     def _front(self) -> Table:
         """The trials' front, at most MAX_ROWS of it, evenly chosen from the end with most tokens."""
-        members = front(
-            self._trials, key=lambda e: Score(e.measured.accuracy.value, e.measured.mean_tokens.value)
-        )
+        members = front(self._trials, key=lambda e: Score(e.measured.accuracy.value, e.measured.mean_tokens.value))
         step = max(1, -(-len(members) // MAX_ROWS))
         table = Table(
             title=f"Front so far: {len(members)} of {len(self._trials)} schedules, unconfirmed",
@@ -107,14 +107,14 @@ class _LiveView:
             return [Text(f"opening models and tasks, {_clock(now - self._started)}")]
         within = self._num_done / max(event.num_responses, 1)
         done, total = event.step - 1 + within, event.num_steps
-        title = Text(f"{printable(event.title)}: {event.schedule}", no_wrap=True, overflow="ellipsis")
+        waiting = "" if self._num_tokens else " (waiting for its first responses)"  # the engine loads
+        title = Text(f"{printable(event.title)}: {event.schedule}{waiting}", no_wrap=True, overflow="ellipsis")
         bar = Table.grid(padding=(0, 2))
-        spent = now - self._started
-        cells = [f"{done / total:4.0%}", f"{_clock(spent)} elapsed"]
+        cells = [f"{done / total:4.0%}", f"{_clock(now - self._started)} elapsed"]
         if self._seconds:
             cells.append(f"{self._num_tokens / self._seconds:,.0f} tokens/s")
         if (fresh := done - (self._first_step - 1)) >= 1:
-            cells.append(f"about {_clock(spent / fresh * (total - done))} left")
+            cells.append(f"about {_clock((now - self._working_since) / fresh * (total - done))} left")
         bar.add_row(ProgressBar(total=total, completed=done, width=BAR_WIDTH), *cells)
         return [title, bar]
 

@@ -124,6 +124,8 @@ def _ask(
         replay.tell(trial, (point.accuracy, point.mean_tokens)[: len(directions)])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        # GPSampler divides 0 by 0 where no place looks better than another, and then goes on with the first
+        warnings.filterwarnings("ignore", "invalid value encountered in divide", RuntimeWarning)
         sampler = _sampler(config, num_measured=len(points))
         replay.sampler = PartialFixedSampler(dict.fromkeys(held, 0.0), sampler) if held else sampler
         return dict(replay.ask(dict(space)).params)

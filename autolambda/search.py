@@ -41,7 +41,7 @@ def search(
             title, key = f"trial {trial.number}", str(trial.number)
             measured = run.measure(title, trial.schedule, kind="trial", key=key, phase="search")
             run.study.tell(trial, measured)
-            run.compare_budget(trial.schedule, measured)
+            run.compare_budget(trial.schedule, measured.mean_tokens.value)
         return run.confirm(budget=config.budget)
 
 
@@ -136,16 +136,18 @@ class Run:
             sum(len(part.samples) for part in slices) for slices in (self._job.search, self._job.confirm)
         )
         plan = f"{config.search.trials} trials on {num_search} prompts, then up to {config.confirm.finalists} finalists"
-        progress = f"; {min(done, config.search.trials)} trials are done" if done else ""
+        progress = f"; {done} done so far" if done else ""
         self._on_event(Noted(f"study {self.study.name}: {plan} on {num_confirm} others{progress} ({storage})"))
+        for evaluation, point in zip(self.study.complete(), self.study.points(), strict=True):
+            self.compare_budget(evaluation.schedule, point.mean_tokens)
 
-    def compare_budget(self, schedule: Schedule, measured: Measured) -> None:
-        """Tells, once both parents are measured, that the budget cannot bind, if so."""
+    def compare_budget(self, schedule: Schedule, mean_tokens: float) -> None:
+        """Takes in what a trial cost; tells, once both parents are measured, that the budget cannot bind, if so."""
         config = self._job.config
         parent = next((name for name, end in PARENTS.items() if end == schedule), None)
         if parent is None or config.budget is None:
             return
-        self._parent_tokens[parent] = measured.mean_tokens.value
+        self._parent_tokens[parent] = mean_tokens
         if sentence := slack_sentence(config.budget, self._parent_tokens, bundled=config.models.bundled):
             self._on_event(Noted(sentence))
 

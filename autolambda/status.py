@@ -14,7 +14,7 @@ from autolambda.config import parse_config
 from autolambda.errors import StudyError
 from autolambda.report import build_report
 from autolambda.store import Store
-from autolambda.study import Study
+from autolambda.study import Study, default_storage
 from autolambda.tables import progress_view, report_view
 
 SECONDS = 2.0
@@ -35,28 +35,30 @@ def show_status(name: str, storage: str, *, console: Console, watch: bool) -> No
         if store.study(name) is None:
             raise StudyError(f"no study '{name}' in this database; it has: {', '.join(store.names()) or 'none'}")
         study = Study(store, name=name, storage=storage)
-        seen = _look(store, study)
+        seen = _look(store, study, storage)
         if not watch:
             console.print(seen.view)
             return
         with Live(seen.view, console=console, auto_refresh=False) as live:
             while not seen.is_done:
                 time.sleep(SECONDS)
-                seen = _look(store, study)
+                seen = _look(store, study, storage)
                 live.update(seen.view, refresh=True)
 
 
-def _look(store: Store, study: Study) -> _Seen:
+def _look(store: Store, study: Study, storage: str) -> _Seen:
     stored = store.study(study.name)
     assert stored is not None
     config, counts = parse_config(stored.config), study.counts()
+    report = build_report(store, study, budget=config.budget) if counts.complete else None
+    counts = report.counts if report else counts  # a trial may have ended in between
     running = ", one under way or interrupted" if counts.running else ""
     line = Text(
         f"{study.name}: {counts.complete} of {config.search.trials} trials are done{running}; "
         f"{store.num_tokens(study.name):,} tokens generated"
     )
-    if not counts.complete:
+    if report is None:
         return _Seen(line, is_done=False)
-    report = build_report(store, study, budget=config.budget)
-    answer = report_view(report) if report.is_done else progress_view(report)
+    where = None if storage == default_storage(study.name) else storage
+    answer = report_view(report, storage=where) if report.is_done else progress_view(report)
     return _Seen(Group(line, Text(), answer), report.is_done)

@@ -32,8 +32,9 @@ def progress_view(report: Report) -> RenderableType:
         "confirmed on prompts the search never saw" if report.confirmed_front else "as the search saw it, unconfirmed"
     )
     table = front_table(report, title=f"Front of {escape(report.study)}, {where} (95 % intervals)")
-    notes = [Text(printable(note), style="dim") for note in report.stages.notes]
-    return Group(table, Text(), Text(sentence(report.stages)), *notes)
+    notes = [Text(f"Note: {printable(note)}.", style="dim") for note in report.stages.notes]
+    has_curve = len({entry.schedule.lam for entry in report.trials} - {None}) > 1
+    return Group(table, Text(), *([Text(sentence(report.stages))] if has_curve else []), *notes)
 
 
 def front_table(report: Report, *, title: str) -> Table:
@@ -49,8 +50,9 @@ def front_table(report: Report, *, title: str) -> Table:
     for name in ("accuracy %", "tokens", "think\n%", *(["cut\n%"] if with_cut else []), "stage"):
         table.add_column(name, justify="right", no_wrap=True)
     for name, parent in report.parents.items():
-        if parent is not None:
-            table.add_row("", f"{name.capitalize()} as is", *_cells(parent.measured, with_cut=with_cut), style="dim")
+        if parent is not None and parent not in report.front:
+            how = "as is" if parent.confirmed else f"at lambda {parent.schedule.lam:g}"
+            table.add_row("", f"{name.capitalize()} {how}", *_cells(parent.measured, with_cut=with_cut), style="dim")
     for entry in report.front:
         picked = report.best is not None and entry.schedule == report.best.schedule
         trial = f"→ {entry.trial}" if picked else str(entry.trial)

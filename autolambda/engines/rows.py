@@ -1,8 +1,9 @@
 """A batch whose rows live on their own: row b keeps its token t in slot t of the cache, whatever its neighbours do.
 
 Rows are right-padded, each with its own length, so that a finished row can be dropped and no row's sums change with
-the batch around it: slots past a row's length are masked, widths are multiples of 32, and at least 16 rows are kept,
-below which BLAS switches to other kernels.
+the batch around it: slots past a row's length are masked, widths are multiples of 32, and the number of rows one of
+16, because BLAS sums the rows left over from its blocks in another order. With a mixture of experts the rows of each
+expert follow from the batch, and logits can differ in their last bit.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from autolambda.engines.draw import RandomRows, draw
 from autolambda.errors import EngineError
 from autolambda.responses import FinishReason, Response
 
-MIN_ROWS = 16
+ROW_STEP = 16
 WIDTH_STEP = 32
 # Rows are dropped once no more than this share of the batch is still running: each drop copies the cache.
 KEEP_SHARE = 0.8
@@ -137,8 +138,8 @@ class Batch:
         self._tokens: list[list[int]] = [[] for _ in ids]
         self._finish: list[FinishReason | None] = [None] * len(ids)
         self._random = RandomRows([prompt.seed for prompt in prompts])
-        # filled up to MIN_ROWS with copies of the first row, which nobody reads
-        filled = list(ids) + [ids[0]] * max(0, MIN_ROWS - len(ids))
+        # filled up with copies of the first row, which nobody reads
+        filled = list(ids) + [ids[0]] * (round_up(len(ids), ROW_STEP) - len(ids))
         self._rows = [i if i < len(ids) else 0 for i in range(len(filled))]
         self._running = [i < len(ids) for i in range(len(filled))]
         self._cache = RowCache()
@@ -223,7 +224,7 @@ class Batch:
 
     def _drop_finished(self) -> None:
         places = [place for place, running in enumerate(self._running) if running]
-        num_kept = max(len(places), MIN_ROWS)
+        num_kept = round_up(len(places), ROW_STEP)
         if not places or num_kept > KEEP_SHARE * len(self._rows):
             return
         places += [place for place, running in enumerate(self._running) if not running][: num_kept - len(places)]

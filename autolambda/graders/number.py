@@ -6,25 +6,27 @@ What looks like a number and has no one meaning (``3,5``, ``1,00``, ``3.14.15``,
 from __future__ import annotations
 
 import re
+from collections import deque
 from decimal import Decimal
 
 from autolambda.graders.reading import Reading
 
-# A minus sign directly after a digit, a letter or a closing bracket is an operator. Every part of a run is found in one
-# pass: no text takes long.
-_SIGN = r"(?:(?<![\w)\]])[-\u2212])?"
-_RUN = re.compile(rf"{_SIGN}(?:(?<![\w.])\.)?\d+(?:[.,]\d+)*(?:[eE][+-]?\d+)?")
-_NUMBER = re.compile(r"[-\u2212]?(?:\d{1,3}(?:,\d{3})+|\d*)(?:\.\d+)?(?:[eE][+-]?\d{1,2})?")
+_RUN = re.compile(r"\d+(?:[.,]\d+)*(?:[eE][+-]?\d+)?")
+# A minus sign directly after a digit, a letter or a closing bracket is an operator.
+_LEAD = re.compile(r"(?:(?<![\w)\]])[-\u2212])?(?:(?<![\w.])\.)?\Z")
+_NUMBER = re.compile(r"[-+\u2212]?(?:(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d{1,2})?")
 _LONGEST = 80  # characters
 
 
 def read(text: str, target: str) -> Reading:
     """The last number as the answer; none where it is malformed or longer than 80 characters."""
-    last = None
-    for last in _RUN.finditer(text):
-        pass
-    value = _value(last[0]) if last else None
-    return Reading(None) if last is None or value is None else Reading(last[0], value == _value(target.strip()))
+    last = deque(_RUN.finditer(text), maxlen=1)
+    if not last:
+        return Reading(None)
+    lead = _LEAD.search(text[max(0, last[0].start() - 3) : last[0].start()])
+    answer = (lead[0] if lead else "") + last[0][0]
+    value = _value(answer)
+    return Reading(None) if value is None else Reading(answer, value == _value(target.strip()))
 
 
 def _value(text: str) -> Decimal | None:

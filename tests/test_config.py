@@ -1,0 +1,221 @@
+"""The configuration: what is refused, in one line with the nearest key, and how file, options and --set add up."""
+
+import re
+
+import pytest
+
+from autolambda.config import Config, bundled_defaults, load_config, parse_config
+from autolambda.errors import ConfigError
+
+PARENTS = {"instruct": "a/instruct", "thinking": "a/thinking"}
+
+
+def load(text, tmp_path, *settings, **overrides):
+    path = tmp_path / "config.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return load_config(path, overrides=overrides, settings=settings)
+
+
+def refused(call, *arguments, match=None, **options):
+    """The message, which is one line and not endless."""
+    with pytest.raises(ConfigError, match=match) as caught:
+        call(*arguments, **options)
+    message = str(caught.value)
+    assert len(message.splitlines()) == 1
+    assert len(message) < 400
+    return message
+
+
+@pytest.mark.parametrize(
+    ("plain", "key", "hint"),
+    [
+        ({"buget": 4}, "buget", "did you mean 'budget'"),
+        ({"zzz": 4}, "zzz", "known: models, engine, tasks, sampling, search, confirm, budget"),
+        ({"models": {"instuct": "x"}}, "models.instuct", "did you mean 'instruct'"),
+        ({"engine": {"batch": 1}}, "engine.batch", "did you mean 'batch_size'"),
+        ({"sampling": {"temprature": 1}}, "sampling.temprature", "did you mean 'temperature'"),
+        ({"search": {"trails": 1}}, "search.trails", "did you mean 'trials'"),
+        ({"confirm": {"finalist": 1}}, "confirm.finalist", "did you mean 'finalists'"),
+        ({"tasks": [{"path": "x", "limt": 1}]}, "tasks.0.limt", "did you mean 'limit'"),
+        ({"tasks": [{"path": "x"}, {"path": "y", "weigth": 1}]}, "tasks.1.weigth", "did you mean 'weight'"),
+        ({"line\nbreak": 4}, "line\\nbreak", "known"),
+    ],
+)
+def test_an_unknown_key_is_named_with_the_nearest(plain, key, hint):
+    assert f"unknown key '{key}'; {hint}" in refused(parse_config, plain)
+
+
+def test_all_that_is_wrong_is_said_at_once():
+    message = refused(parse_config, {"buget": 1, "search": {"trials": 1}, "tasks": [{"path": "x", "limt": 1}]})
+    assert all(part in message for part in ("'buget'", "search.trials", "'tasks.0.limt'"))
+
+
+@pytest.mark.parametrize("budget", [-1, 0, "x", "", True, False, float("nan"), float("inf"), 10**400, [1], {"x": 1}],
+                         ids=lambda budget: repr(budget)[:9])  # fmt: skip
+def test_a_budget_is_a_positive_number(budget):
+    assert refused(parse_config, {"budget": budget}).startswith("budget: ")
+
+
+@pytest.mark.parametrize("budget", [40, 40.5, "4e3"])  # YAML reads 4e3 as a text
+def test_a_budget_that_is_a_number_is_taken(budget):
+    assert parse_config({"budget": budget}).budget == float(budget)
+
+
+@pytest.mark.parametrize(
+    ("plain", "message"),
+    [
+        ({"search": {"trials": True}}, "search.trials: true and false have no meaning here"),
+        ({"search": {"trials": 1}}, "search.trials: .* seen 1"),
+        ({"search": {"spaces": []}}, "search.spaces"),
+        ({"search": {"spaces": ["modules"]}}, "search.spaces.0: .* seen 'modules'"),
+        ({"search": {"knots": 7}}, "search.knots"),
+        ({"search": {"knots": 1}}, "search.knots"),
+        ({"search": {"seed": -1}}, "search.seed"),
+        ({"search": {"sampler": "cmaes"}}, "search.sampler"),
+        ({"sampling": {"top_p": 0}}, "sampling.top_p"),
+        ({"sampling": {"temperature": float("nan")}}, "sampling.temperature"),
+        ({"sampling": {"stop": [""]}}, "sampling.stop.0"),
+        ({"sampling": {"max_tokens": 1.5}}, "sampling.max_tokens"),
+        ({"confirm": {"share": 1}}, "confirm.share"),
+        ({"engine": {"name": "x" * 500}}, "engine.name"),
+        ({"models": 5}, "models: expected keys and values, seen 5"),
+        ({"models": None}, "models: expected keys and values, seen None"),
+        ({"models": {"instruct": "x"}}, "models: give both models.instruct and models.thinking, or neither"),
+        ({"models": {"thinking": "x"}}, "models: give both"),
+        ({"models": {"instruct": "", "thinking": "x"}}, "models.instruct"),
+        ({"models": {"think_end": ""}}, "models.think_end"),
+        ({"tasks": {"path": "x"}}, "tasks: "),
+        ({"tasks": ["x"]}, "tasks.0: expected keys and values, seen 'x'"),
+        ({"tasks": [{}]}, "tasks.0: give either name or path"),
+        ({"tasks": [{"name": "arithmetic", "path": "x"}]}, "tasks.0: give either name or path"),
+        ({"tasks": [{"name": "gsm8k"}]}, "tasks.0.name: .* seen 'gsm8k'"),
+        ({"tasks": [{"path": "x", "grader": "nu\nmber"}]}, "unknown grader 'nu.*known: exact, number, contains"),
+        ({"tasks": [{"path": "x", "weight": 0}]}, "tasks.0.weight"),
+        ({"tasks": [{"path": "a/x.csv"}, {"path": "b/x.jsonl"}]}, "two tasks have the same name: 'x', 'x'"),
+        ({1: 2}, "1: keys should be strings"),
+    ],
+)
+def test_bad_values(plain, message):
+    assert re.search(message, refused(parse_config, plain))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "expected keys and values, seen 'None'"),
+        ("- a\n- b\n", "expected keys and values"),
+        ("just words", "expected keys and values, seen 'just words'"),
+        ("budget: 4\nsearch: [1\n", "line 3: not valid YAML"),
+        ("a: b: c", "line 1: not valid YAML: mapping values"),
+        ("a:\n\t- b", "line 2: not valid YAML"),
+        ("budget: \x00", "not valid YAML: .*character"),
+        ("budget: 2026-13-45", "not valid YAML: month"),
+        ("a: !!python/object:os.system {}", "line 1: not valid YAML"),
+        ("[" * 1000, "not valid YAML"),
+        (b"\xff\xfe", "not valid YAML"),
+    ],
+)
+def test_a_file_that_is_no_config(tmp_path, text, message):
+    assert "config.yaml" in refused(load, text, tmp_path, match=message)
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    assert "No such file" in refused(load_config, tmp_path / "gone.yaml", overrides={})
+    assert "directory" in refused(load_config, tmp_path, overrides={})
+
+
+def test_the_layers_of_a_config(tmp_path):
+    text = "budget: 10\nsearch: {trials: 20, seed: 3}\ntasks: [{path: x.csv, limit: 5}, {path: y.csv}]\n"
+    overrides = {"search.trials": 30, "models.instruct": "i", "models.thinking": "t"}
+    settings = ["search.trials=40", "tasks.1.limit=7", "sampling.stop=[a, b]", "models.chat_template_kwargs.a.b=true"]
+    config = load(text, tmp_path, *settings, **overrides)
+    assert (config.budget, config.search.trials, config.search.seed) == (10, 40, 3)
+    assert [task.limit for task in config.tasks] == [5, 7]
+    assert config.sampling.stop == ("a", "b")
+    assert config.models.chat_template_kwargs == {"a": {"b": True}}
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("a.b", "KEY=VALUE, seen 'a.b'"),
+        ("", "KEY=VALUE"),
+        ("=3", "KEY=VALUE"),
+        ("x\ny", "KEY=VALUE"),
+        ("tasks.7.limit=3", "'tasks.7.limit': '7' is not the number of an entry .0 to 1."),
+        ("tasks.-1.limit=3", "'-1' is not the number"),
+        ("tasks.first.limit=3", "'first' is not the number"),
+        ("tasks.2=3", "'2' is not the number"),
+        ("tasks.\u0661.limit=3", "is not the number"),
+        ("tasks.0.limit.x=3", "'tasks.0.limit' is '5', which has no keys"),
+        ("budget.x=1", "'budget.x': 'budget' is '10', which has no keys"),
+        ("models=5", "models: expected keys and values, seen 5"),
+        ("search.trials=[", "--set 'search.trials': '\\[' is not a valid YAML value"),
+        ("budget=2026-13-45", "--set 'budget': '2026-13-45' is not a valid"),
+        ("budget=", "^$"),
+        ("buget=1", "unknown key 'buget'; did you mean 'budget'"),
+        (".=1", "unknown key ''"),
+    ],
+)
+def test_bad_settings(tmp_path, setting, message):
+    text = "budget: 10\ntasks: [{path: x.csv, limit: 5}, {path: y.csv}]\n"
+    if message == "^$":
+        assert load(text, tmp_path, setting).budget is None
+    else:
+        refused(load, text, tmp_path, setting, match=message)
+
+
+def test_an_empty_section_takes_settings(tmp_path):
+    assert load("search:\n", tmp_path, "search.trials=9", "search.seed=1").search.trials == 9
+
+
+def test_the_bundled_config_lies_under_one_without_models():
+    defaults = bundled_defaults(with_task=True)
+    config = load_config(None, overrides={})
+    assert config == parse_config(defaults)
+    assert config.models.bundled
+    changed = load_config(None, overrides={}, settings=["tasks.0.limit=3", "sampling.max_tokens=8"])
+    assert (changed.tasks[0].name, changed.tasks[0].limit, changed.sampling.max_tokens) == ("arithmetic", 3, 8)
+    own = load_config(None, overrides={"tasks": [{"path": "x.csv"}]})
+    assert ([task.label for task in own.tasks], own.sampling.max_tokens) == (["x"], defaults["sampling"]["max_tokens"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "settings"),
+    [
+        ({f"models.{name}": source for name, source in PARENTS.items()}, []),
+        ({}, ["models={instruct: a/instruct, thinking: a/thinking}"]),
+    ],
+)
+def test_ones_own_models_start_from_the_plain_defaults(overrides, settings):
+    config = load_config(None, overrides=overrides, settings=settings)
+    assert config == Config.model_validate({"models": PARENTS})
+    assert not config.models.bundled
+
+
+def test_local_paths_become_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("inst", "think", "thinking"):
+        (tmp_path / folder).mkdir()
+    for name in ("x.csv", "my.jinja"):
+        (tmp_path / name).touch()
+    overrides = {
+        "models": {"instruct": "inst", "thinking": "think", "base": "Qwen/Qwen3-4B", "chat_template": "my.jinja"},
+        "tasks": [{"path": "x.csv"}, {"path": "gone.csv"}, {"path": "y" * 300}],
+    }
+    config = load_config(None, overrides=overrides)
+    assert (config.models.instruct, config.models.thinking) == (str(tmp_path / "inst"), str(tmp_path / "think"))
+    assert config.models.base == "Qwen/Qwen3-4B"
+    assert config.models.chat_template == str(tmp_path / "my.jinja")
+    assert [task.path for task in config.tasks[:2]] == [str(tmp_path / "x.csv"), "gone.csv"]
+    assert load_config(None, overrides={}).models.chat_template == "thinking"  # the word, whatever lies here
+
+
+def test_a_stored_config_leads_back():
+    config = parse_config({"models": PARENTS, "tasks": [{"path": "x.csv"}], "budget": 4, "sampling": {"stop": ["a"]}})
+    assert parse_config(config.model_dump(mode="json")) == config
+
+
+def test_weights_sum_to_one():
+    config = parse_config({"tasks": [{"path": "a.csv", "weight": 3}, {"path": "b.csv"}]})
+    assert config.weights == {"a": 0.75, "b": 0.25}

@@ -1,0 +1,47 @@
+"""The error tree: the docstring draws what is there, and each error has its exit code."""
+
+import inspect
+import re
+
+import pytest
+
+from autolambda import errors
+
+TREE = {
+    "AutolambdaError": ("Exception", 1),
+    "InputError": ("AutolambdaError", 2),
+    "ConfigError": ("InputError", 2),
+    "ScheduleError": ("InputError", 2),
+    "CheckpointError": ("InputError", 2),
+    "PairError": ("InputError", 2),
+    "TaskError": ("InputError", 2),
+    "StudyError": ("InputError", 2),
+    "OutputError": ("InputError", 2),
+    "EngineError": ("AutolambdaError", 1),
+}
+
+
+def drawn():
+    """The docstring's tree as {name: (parent, exit code)}: a code that is not written is the parent's."""
+    found, branch = {}, []
+    for line in inspect.getdoc(errors).splitlines():
+        if match := re.match(r"([|` -]*)(\w+Error)\b\s+(\d)?", line):
+            depth = len(match[1]) // 4
+            parent = branch[depth - 1] if depth else "Exception"
+            found[match[2]] = (parent, int(match[3]) if match[3] else found[parent][1])
+            branch = [*branch[:depth], match[2]]
+    return found
+
+
+def test_the_docstring_draws_the_tree():
+    assert drawn() == TREE
+
+
+def test_every_error_of_the_module_is_in_the_tree():
+    classes = {name: kind for name, kind in vars(errors).items() if inspect.isclass(kind)}
+    assert {name: (kind.__base__.__name__, kind.exit_code) for name, kind in classes.items()} == TREE
+
+
+@pytest.mark.parametrize("name", TREE)
+def test_every_error_says_what_it_is(name):
+    assert len(inspect.getdoc(getattr(errors, name))) > 20

@@ -1,0 +1,185 @@
+"""Evaluations: batches fixed by the slices, only what is owed is generated, and seeds that pair schedules."""
+
+import hashlib
+from collections.abc import Sequence
+from contextlib import closing
+
+import pytest
+
+from autolambda.chat import ChatFormat
+from autolambda.engines.base import Prompt, Sampling
+from autolambda.evaluation import Evaluator, batches, derive_seed
+from autolambda.responses import Grade, Response, Sample
+from autolambda.schedule import Schedule
+from autolambda.store import Store
+from autolambda.tasks.base import Slice
+
+SAMPLING = Sampling(1.0, 1.0, 0, 0.0, 0.0, (), 20)
+HALF = Schedule.uniform(0.5)
+
+
+class FakeTokenizer:
+    """Renders a template's text followed by the last message."""
+
+    def apply_chat_template(self, messages, *, chat_template, add_generation_prompt, tokenize, **kwargs):
+        assert add_generation_prompt and not tokenize
+        return chat_template + messages[-1]["content"]
+
+
+class FakeEngine:
+    """Answers from schedule, prompt and seed alone, and keeps a record of what it was asked."""
+
+    def __init__(self, *, dies_at: int | None = None) -> None:
+        self.schedules: list[Schedule] = []
+        self.batches: list[list[Prompt]] = []
+        self.closed = False
+        self._dies_at = dies_at
+
+    def set_schedule(self, schedule: Schedule) -> None:
+        self.schedules.append(schedule)
+
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Response]:
+        if len(self.batches) == self._dies_at:
+            raise KeyboardInterrupt
+        self.batches.append(list(prompts))
+        return [self._response(prompt, sampling) for prompt in prompts]
+
+    def fingerprint(self) -> str:
+        return hashlib.sha256(str(self.schedules[-1]).encode()).hexdigest()
+
+    def close(self) -> None:
+        self.closed = True
+
+    def _response(self, prompt: Prompt, sampling: Sampling) -> Response:
+        digest = hashlib.sha256(f"{self.schedules[-1]}|{prompt.text}|{prompt.seed}".encode()).digest()
+        text = f"{digest[0]}</think>{digest[1] % 10}" if digest[2] % 2 else str(digest[1] % 10)
+        num_tokens = 1 + digest[3] % (sampling.max_tokens + 2)
+        cut = num_tokens > sampling.max_tokens
+        return Response(text, min(num_tokens, sampling.max_tokens), "length" if cut else "stop")
+
+
+def samples(count, prefix):
+    return tuple(Sample(f"{prefix}{i}", ({"role": "user", "content": f"{prefix}{i}?"},), "3") for i in range(count))
+
+
+SLICES = (Slice("one", "number", samples(5, "a"), 2), Slice("two", "exact", samples(3, "b"), 1))
+NUM_RESPONSES = 13
+
+
+@pytest.fixture
+def store(tmp_path):
+    with closing(Store(f"sqlite:///{tmp_path}/study.db")) as opened:
+        opened.create_study("s", config={}, identity={})
+        yield opened
+
+
+def begin(store, key="0", schedule=HALF):
+    return store.evaluation("s", kind="trial", key=key, schedule=schedule, num_responses=NUM_RESPONSES)
+
+
+def evaluator(store, engine, *, seed=0, batch_size=4, opened=None):
+    def open_engine():
+        if opened is not None:
+            opened.append(True)
+        return engine
+
+    return Evaluator(open_engine, ChatFormat(FakeTokenizer(), "T:"), SAMPLING, seed, batch_size, store)
+
+
+def keys(graded):
+    return [(g.task, g.sample_id, g.repeat) for g in graded]
+
+
+def test_the_order_of_work_follows_from_the_slices():
+    order = [(o.task, o.sample.id, o.repeat) for batch in batches(SLICES, size=4) for o in batch]
+    assert order[:6] == [("one", f"a{i}", 0) for i in range(5)] + [("one", "a0", 1)]
+    assert order[10:] == [("two", f"b{i}", 0) for i in range(3)]
+    assert len(set(order)) == len(order) == sum(part.num_responses for part in SLICES) == NUM_RESPONSES
+
+
+@pytest.mark.parametrize(("size", "sizes"), [(1, [1] * 13), (4, [4, 4, 4, 1]), (13, [13]), (99, [13])])
+def test_the_batches_have_the_given_size(size, sizes):
+    assert [len(batch) for batch in batches(SLICES, size=size)] == sizes
+    assert batches([], size=size) == []
+
+
+def test_everything_owed_is_generated_graded_and_stored(store):
+    engine = FakeEngine()
+    evaluation = begin(store)
+    graded = evaluator(store, engine).run(evaluation, SLICES, phase="search")
+    assert keys(graded) == [(o.task, o.sample.id, o.repeat) for batch in batches(SLICES, size=4) for o in batch]
+    assert store.graded(evaluation) == graded
+    assert engine.schedules == [HALF]
+    assert [len(batch) for batch in engine.batches] == [4, 4, 4, 1]
+    assert [prompt.text for prompt in engine.batches[0]] == ["T:a0?", "T:a1?", "T:a2?", "T:a3?"]
+
+
+def test_grades_follow_the_text_and_the_slices_grader(store):
+    graded = evaluator(store, FakeEngine()).run(begin(store), SLICES, phase="search")
+    for g in graded:
+        right = g.response.text.rpartition("</think>")[2] == "3"
+        cut = g.response.finish_reason == "length"
+        assert g.grade == (Grade.TRUNCATED if cut else Grade.CORRECT if right else Grade.WRONG)
+        assert g.thought == ("</think>" in g.response.text)
+    assert {g.thought for g in graded} == {True, False}
+
+
+def test_an_engine_is_never_opened_where_nothing_is_owed(store):
+    evaluation = begin(store)
+    first = evaluator(store, FakeEngine()).run(evaluation, SLICES, phase="search")
+    opened = []
+    assert evaluator(store, None, opened=opened).run(evaluation, SLICES, phase="search") == first
+    assert opened == []
+
+
+@pytest.mark.parametrize("dies_at", range(4))
+def test_a_resumed_evaluation_generates_just_the_missing_batches(store, dies_at):
+    whole = evaluator(store, FakeEngine()).run(begin(store, "whole"), SLICES, phase="search")
+    evaluation = begin(store)
+    with pytest.raises(KeyboardInterrupt):
+        evaluator(store, FakeEngine(dies_at=dies_at)).run(evaluation, SLICES, phase="search")
+    assert store.graded(evaluation) == whole[: 4 * dies_at]
+    engine, told = FakeEngine(), []
+    assert evaluator(store, engine).run(evaluation, SLICES, phase="search", on_batch=told.append) == whole
+    assert [len(batch) for batch in engine.batches] == [4, 4, 4, 1][dies_at:]
+    assert [g for batch in told for g in batch] == whole[4 * dies_at :]
+    assert store.graded(evaluation) == whole
+
+
+def test_a_batch_is_told_once_it_is_stored(store):
+    evaluation, counts = begin(store), []
+
+    def count(batch):
+        counts.append((len(batch), len(store.graded(evaluation))))
+
+    evaluator(store, FakeEngine()).run(evaluation, SLICES, phase="search", on_batch=count)
+    assert counts == [(4, 4), (4, 8), (4, 12), (1, 13)]
+
+
+def seeds(store, key, *, schedule=HALF, phase="search", seed=0, batch_size=4):
+    engine = FakeEngine()
+    evaluator(store, engine, seed=seed, batch_size=batch_size).run(begin(store, key, schedule), SLICES, phase=phase)
+    return [prompt.seed for batch in engine.batches for prompt in batch]
+
+
+def test_each_response_has_one_seed_for_all_schedules(store):
+    first = seeds(store, "0")
+    assert seeds(store, "1", schedule=Schedule.uniform(0.9)) == first
+    assert seeds(store, "2", batch_size=5) == first
+    every = [*first, *seeds(store, "3", phase="confirm"), *seeds(store, "4", seed=1)]
+    assert len(set(every)) == 3 * NUM_RESPONSES
+
+
+def test_a_parents_own_template_replaces_the_studys(store):
+    engine = FakeEngine()
+    own = ChatFormat(FakeTokenizer(), "own:")
+    evaluator(store, engine).run(begin(store), SLICES, phase="confirm", chat=own)
+    assert all(prompt.text.startswith("own:") for batch in engine.batches for prompt in batch)
+
+
+def test_derived_seeds_are_fixed_and_spread():
+    assert derive_seed(0, "search", "arithmetic", "search-0000", 0) == 2899212652424817444
+    made = [derive_seed(seed, "search", "t", str(i), repeat) for seed in range(3) for i in range(50) for repeat in "01"]
+    assert len(set(made)) == len(made)
+    assert all(0 <= seed < 2**63 for seed in made)
+    assert sum(seed > 2**62 for seed in made) in range(110, 190)

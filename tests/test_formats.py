@@ -1,0 +1,79 @@
+"""JSON with exactly the documented keys, CSV that pandas reads, tables in files."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pandas
+import pytest
+from rich.console import Console
+from small_search import finished
+
+from autolambda.errors import OutputError
+from autolambda.formats import report_csv, report_json, report_text, stages_json, write_report
+from autolambda.stages import Boundary, Stages
+
+KEYS = {"study", "budget", "verdict", "best", "nearest", "front", "fronts", "parents", "baselines", "stop_reason"}
+KEYS |= {"stages", "tokens_generated", "trials"}
+SHARES = {"accuracy", "accuracy_low", "accuracy_high", "think_ratio", "think_ratio_low", "think_ratio_high"}
+NUMBERS = SHARES | {"truncated_ratio", "unparsed_ratio", "mean_tokens", "mean_tokens_low", "mean_tokens_high"}
+ENTRY_KEYS = NUMBERS | {"trial", "schedule", "stage", "confirmed", "tasks"}
+
+
+def test_the_json_has_the_documented_keys_and_types() -> None:
+    plain = json.loads(report_json(finished()))
+    assert plain.keys() == KEYS
+    assert plain["study"] == "small" and plain["budget"] == 30.0 and plain["verdict"] == "feasible"
+    assert plain["fronts"].keys() == {"raw", "smoothed", "confirmed"} and plain["front"] == plain["fronts"]["confirmed"]
+    assert plain["parents"].keys() == {"instruct", "thinking"} and plain["baselines"] == []
+    assert plain["trials"] == {"complete": 6, "pruned": 0, "failed": 0} and plain["stop_reason"] == "trials"
+    assert plain["stages"].keys() == {"emergence", "saturation"}
+    assert type(plain["tokens_generated"]) is int and plain["nearest"] is None
+
+
+def test_every_entry_has_the_documented_keys_and_types() -> None:
+    plain = json.loads(report_json(finished()))
+    searched, confirmed = plain["fronts"]["raw"], plain["fronts"]["confirmed"]
+    parents = list(plain["parents"].values())
+    assert all(entry["confirmed"] is False for entry in searched)
+    assert all(entry["confirmed"] is True for entry in [plain["best"], *confirmed, *parents])
+    for entry in [plain["best"], *searched, *confirmed, *parents]:
+        assert entry.keys() == ENTRY_KEYS and entry["tasks"].keys() == {"arithmetic"}
+        assert entry["tasks"]["arithmetic"].keys() == NUMBERS
+        assert all(type(entry[key]) is float for key in NUMBERS) and all(0 <= entry[key] <= 1 for key in SHARES)
+        for name in ("accuracy", "mean_tokens", "think_ratio"):
+            assert entry[f"{name}_low"] <= entry[name] <= entry[f"{name}_high"]
+        assert entry["stage"] in (1, 2, 3) and isinstance(entry["schedule"], dict)
+        assert entry["trial"] is None if entry in parents else type(entry["trial"]) is int
+
+
+def test_pandas_reads_the_csv_with_a_row_a_trial() -> None:
+    frame = pandas.read_csv(io.StringIO(report_csv(finished())))
+    assert list(frame["trial"]) == list(range(6)) and set(frame.columns) == ENTRY_KEYS - {"tasks", "confirmed"}
+    assert json.loads(frame["schedule"][1]) == {"lambda": 1.0}
+    assert frame["mean_tokens"][0] == finished().trials[0].measured.mean_tokens.value
+
+
+@pytest.mark.parametrize("form", ["table", "json", "csv"])
+def test_a_file_holds_what_the_screen_shows(tmp_path: Path, form: str) -> None:
+    shown = io.StringIO()
+    write_report(finished(), form=form, out=None, console=Console(file=shown, width=120))
+    write_report(finished(), form=form, out=tmp_path / "report", console=Console(file=io.StringIO()))
+    written = (tmp_path / "report").read_text(encoding="utf-8")
+    assert written == shown.getvalue() and len(written.splitlines()) > 5
+
+
+def test_text_for_a_pipe_has_no_escape_codes() -> None:
+    assert "\x1b" not in report_text(finished()) and "Feasible within 30 tokens" in report_text(finished())
+
+
+def test_a_file_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="No such file or directory; choose another"):
+        write_report(finished(), form="json", out=tmp_path / "no" / "where", console=Console(file=io.StringIO()))
+
+
+def test_stages_as_json() -> None:
+    plain = json.loads(stages_json(Stages(Boundary(0.4, 0.3, 0.5), None, ("a note",))))
+    assert plain == {"emergence": {"lambda": 0.4, "low": 0.3, "high": 0.5}, "saturation": None}

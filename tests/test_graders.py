@@ -1,0 +1,150 @@
+"""Graders: tables of texts, what is read and how it is graded, and hostile texts that must not take long."""
+
+import time
+
+import pytest
+
+from autolambda.graders import GRADERS, grade
+from autolambda.responses import Grade, Response
+
+NUMBERS = {
+    "7": "7",
+    "the answer is 7.": "7",
+    "first 3, then 7": "7",
+    "9-2=7": "7",
+    "2-9=-7": "-7",
+    "9 - 2": "2",
+    "f(3)-2": "2",
+    "x-2": "2",
+    "-5": "-5",
+    "(-5)": "-5",
+    "$-3": "-3",
+    "\u22125": "\u22125",
+    "+5": "5",
+    "\\boxed{-7}": "-7",
+    "**7**": "7",
+    "50%": "50",
+    "$1,234.50": "1,234.50",
+    "1,234,567": "1,234,567",
+    "7.0": "7.0",
+    "1.5.": "1.5",
+    ".5": ".5",
+    "-.5": "-.5",
+    "it is...42": "42",
+    "see.42": "42",
+    "1e5": "1e5",
+    "2.5E-3": "2.5E-3",
+    "1, 2": "2",
+    "a7b": "7",
+    # no one meaning
+    "3,5": None,
+    "1,00": None,
+    "12345,678": None,
+    "3.14.15": None,
+    "1e400": None,
+    "7 or " + "1" * 200: None,
+    # no number
+    "": None,
+    " \n": None,
+    "none": None,
+    "-": None,
+    "...": None,
+}
+EQUAL = [
+    ("1,000", "1000"),
+    ("7.0", "7"),
+    ("7", "7.00"),
+    ("-0", "0"),
+    ("\u22125", "-5"),
+    ("+5", "+5"),
+    (".5", "0.5"),
+    ("1e3", "1,000"),
+    ("0.1", "0.10"),
+    ("12345678901234567890.1", "12345678901234567890.10"),
+    (" 7 ", " 7\n"),
+]
+UNEQUAL = [
+    ("7", "8"),
+    ("5", "-5"),
+    ("7", "seven"),
+    ("7", ""),
+    ("7", "-"),
+    ("7", "sNaN"),
+    ("7", "Infinity"),
+    ("10", "1_0"),
+    ("12345678901234567890.1", "12345678901234567890.2"),
+]
+
+
+@pytest.mark.parametrize("text", NUMBERS)
+def test_the_number_that_is_read(text):
+    assert GRADERS["number"](text, "1").answer == NUMBERS[text]
+
+
+@pytest.mark.parametrize(("text", "target"), EQUAL)
+def test_equal_as_numbers(text, target):
+    assert GRADERS["number"](text, target).correct
+
+
+@pytest.mark.parametrize(("text", "target"), UNEQUAL)
+def test_unequal_numbers_and_targets_that_are_none(text, target):
+    assert not GRADERS["number"](text, target).correct
+
+
+@pytest.mark.parametrize(
+    ("grader", "text", "target", "answer", "correct"),
+    [
+        ("exact", " Paris\n", "Paris", "Paris", True),
+        ("exact", "paris", "Paris", "paris", False),
+        ("exact", "Paris.", "Paris", "Paris.", False),
+        ("exact", " ", "Paris", None, False),
+        ("exact", "", "", None, False),
+        ("contains", "It is PARIS.", "paris", "It is PARIS.", True),
+        ("contains", "straße", "STRASSE", "straße", True),
+        ("contains", "It is Rome.", "Paris", "It is Rome.", False),
+        ("contains", "\n", "Paris", None, False),
+        ("contains", "", "", None, False),
+    ],
+)
+def test_texts(grader, text, target, answer, correct):
+    reading = GRADERS[grader](text, target)
+    assert (reading.answer, reading.correct) == (answer, correct)
+
+
+@pytest.mark.parametrize(
+    ("text", "finish", "expected", "answer"),
+    [
+        ("so 3</think>7", "stop", Grade.CORRECT, "7"),
+        ("so 7</think>3", "stop", Grade.WRONG, "3"),
+        ("7</think>", "stop", Grade.UNPARSED, None),
+        ("7</think>none", "stop", Grade.UNPARSED, None),
+        ("1</think>2</think>7", "stop", Grade.CORRECT, "7"),
+        ("7</think>1</think>2", "stop", Grade.WRONG, "2"),
+        ("it is 7", "stop", Grade.CORRECT, "7"),
+        ("", "stop", Grade.UNPARSED, None),
+        ("so 3</think>7", "length", Grade.TRUNCATED, "7"),
+        ("so", "length", Grade.TRUNCATED, None),
+    ],
+)
+def test_the_four_grades(text, finish, expected, answer):
+    mark = grade(Response(text, 5, finish), "7", grader=GRADERS["number"], think_end="</think>")
+    assert (mark.grade, mark.answer) == (expected, answer)
+
+
+def test_the_closing_tag_is_the_configs():
+    response = Response("1[/T]7</think>3", 5, "stop")
+    assert grade(response, "3", grader=GRADERS["number"], think_end="[/T]").grade is Grade.CORRECT
+    assert grade(Response("3[/T]7</think>x", 5, "stop"), "7", grader=GRADERS["number"], think_end="[/T]").answer == "7"
+
+
+HOSTILE = ["1", "1,", "1,111", "-", "1.", "111,", ",111", "a", "(-", " ", "\u0660", "1e", "1e1", "-.", ".1", "</think>"]
+
+
+@pytest.mark.parametrize("part", HOSTILE)
+@pytest.mark.parametrize("name", GRADERS)
+def test_a_hostile_megabyte_is_read_quickly(name, part):
+    text = part * (1_000_000 // len(part))
+    start = time.perf_counter()
+    grade(Response(text, 1, "stop"), "7", grader=GRADERS[name], think_end="</think>")
+    GRADERS[name](text, text)
+    assert time.perf_counter() - start < 1

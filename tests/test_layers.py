@@ -1,0 +1,135 @@
+"""Imports go down only, heavy packages stay where they belong, and the start-up loads none of them."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import autolambda
+
+ROOT = Path(autolambda.__file__).parent
+LAYERS = (
+    {"__init__", "errors", "engines.__init__", "tasks.__init__"},
+    {"schedule", "responses", "estimates", "curve", "pareto", "shards", "merge", "graders.reading"},
+    {"metrics", "stages", "checkpoint", "engines.base", "tasks.base", "store"}
+    | {"graders.contains", "graders.exact", "graders.number"},
+    {"graders.__init__", "events", "mismatch", "confirm", "engines.draw", "tasks.arithmetic"},
+    {"pair", "config", "chat", "engines.rows", "tasks.file"},
+    {"engines.transformers", "models", "evaluation", "sampler"},
+    {"job", "study"},
+    {"report"},
+    {"search", "export", "tables"},
+    {"formats", "status", "progress"},
+    {"cli"},
+)
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+HEAVY = {
+    "torch": {"merge", "shards", "checkpoint", "pair", "engines.draw", "engines.rows", "engines.transformers"},
+    "transformers": {"chat", "engines.rows", "engines.transformers"},
+    "optuna": {"sampler", "study"},
+    "sqlalchemy": {"store"},
+    "pandas": {"tasks.file", "formats"},
+    "rich": {"cli", "formats", "progress", "status", "tables"},
+    "click": {"cli"},
+    "datasets": set(),
+    "vllm": set(),
+    "ray": set(),
+}
+
+
+def modules():
+    """Every file by its dotted name below the package."""
+    return {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in ROOT.rglob("*.py")}
+
+
+def imports(source):
+    """The dotted names that a source imports anywhere, in functions and for type checkers too."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative imports hide their layer"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+    return found
+
+
+def own(names):
+    """The files of the package among imported names; a folder stands for its ``__init__``."""
+    known = modules()
+    below = {name.removeprefix("autolambda.") for name in names if name.startswith("autolambda.")}
+    return {each for name in below for each in (name, f"{name}.__init__") if each in known}
+
+
+def too_high(name, source):
+    """What a file imports from its own layer or a higher one; a folder's ``__init__`` has a layer of its own."""
+    return {each for each in own(imports(source)) if LEVEL[each] >= LEVEL[name]}
+
+
+def test_every_file_has_its_layer():
+    assert modules().keys() == LEVEL.keys()
+    assert sum(map(len, LAYERS)) == len(LEVEL)
+
+
+@pytest.mark.parametrize("name", sorted(LEVEL))
+def test_a_file_imports_only_from_lower_layers(name):
+    source = modules()[name].read_text()
+    package, _, _ = name.rpartition(".")
+    ups = too_high(name, source)
+    if package:  # a peer's import runs its folder's __init__ and names it in passing
+        ups -= {f"{package}.__init__"} - {each for each in own(_plain(source)) if each.endswith("__init__")}
+    assert not ups
+
+
+def _plain(source):
+    """Names imported from a folder itself, such as GRADERS, not from a file in it."""
+    known = modules()
+    return {
+        name.rpartition(".")[0]
+        for name in imports(source)
+        if f"{name.rpartition('.')[0].removeprefix('autolambda.')}.__init__" in known
+        and name.removeprefix("autolambda.") not in known
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "expected"),
+    [
+        ("metrics", "from autolambda.report import Report", {"report"}),
+        ("metrics", "def f():\n    from autolambda import search", {"search"}),
+        ("metrics", "import autolambda.stages", {"stages"}),  # a peer
+        ("metrics", "from autolambda.errors import InputError", set()),
+        ("responses", "from autolambda.graders import GRADERS", {"graders.__init__"}),
+        ("search", "if TYPE_CHECKING:\n    from autolambda.cli import cli", {"cli"}),
+    ],
+)
+def test_an_import_upwards_is_found(name, source, expected):
+    assert too_high(name, source) == expected
+
+
+@pytest.mark.parametrize("package", HEAVY)
+def test_heavy_packages_are_imported_where_they_belong(package):
+    users = {
+        name
+        for name, path in modules().items()
+        if any(each.partition(".")[0] == package for each in imports(path.read_text()))
+    }
+    assert users == HEAVY[package]
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        "import autolambda",
+        "from autolambda.cli import cli; cli.main(['--help'], standalone_mode=False)",
+        "from autolambda.cli import cli; cli.main(['search', '--help'], standalone_mode=False)",
+    ],
+)
+def test_starting_loads_nothing_heavy(start):
+    code = f"import sys\n{start}\nprint('loaded', *sorted({{name.partition('.')[0] for name in sys.modules}}))"
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.rpartition("loaded ")[2].split())
+    assert "autolambda" in loaded
+    assert not loaded & {"torch", "transformers", "optuna", "pandas", "datasets", "vllm", "ray", "numpy", "sqlalchemy"}

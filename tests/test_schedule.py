@@ -1,0 +1,243 @@
+"""Schedules: which module a parameter belongs to, lam over depth, and the plain form there and back."""
+
+import json
+import math
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autolambda.errors import ScheduleError
+from autolambda.schedule import Location, Profile, Schedule, locate, read_schedule
+
+lams = st.floats(0, 1)
+profiles = st.builds(Profile, st.lists(lams, min_size=1, max_size=6).map(tuple), st.sampled_from(["knots", "bands"]))
+schedules = st.builds(Schedule, profiles, profiles, lams)
+
+LAYER_NAMES = {
+    # Llama, Mistral, Qwen2 (with biases), Qwen3 (with norms of q and k)
+    "self_attn.q_proj.weight": "attention",
+    "self_attn.k_proj.bias": "attention",
+    "self_attn.v_proj.weight": "attention",
+    "self_attn.o_proj.weight": "attention",
+    "self_attn.q_norm.weight": "attention",
+    "self_attn.k_norm.weight": "attention",
+    "input_layernorm.weight": "attention",
+    "post_attention_layernorm.weight": "ffn",
+    "mlp.gate_proj.weight": "ffn",
+    "mlp.up_proj.weight": "ffn",
+    "mlp.down_proj.weight": "ffn",
+    # Gemma 2 and 3
+    "pre_feedforward_layernorm.weight": "ffn",
+    "post_feedforward_layernorm.weight": "ffn",
+    # Qwen3-MoE: router, experts on disk, experts fused in memory
+    "mlp.gate.weight": "ffn",
+    "mlp.experts.127.gate_proj.weight": "ffn",
+    "mlp.experts.gate_up_proj": "ffn",
+    "mlp.experts.down_proj": "ffn",
+    # Mixtral on disk
+    "block_sparse_moe.gate.weight": "ffn",
+    "block_sparse_moe.experts.7.w3.weight": "ffn",
+}
+OUTSIDE_NAMES = [
+    "model.embed_tokens.weight",
+    "model.norm.weight",
+    "lm_head.weight",
+    "lm_head.bias",
+    "model.language_model.embed_tokens.weight",
+    "language_model.lm_head.weight",
+]
+UNKNOWN_NAMES = [
+    "",
+    "lm_head",
+    "lm_head.weight\n",
+    "model.layers.0",
+    "model.layers.x.mlp.up_proj.weight",
+    "model.layers.-1.mlp.up_proj.weight",
+    "model.layers.0.mamba.in_proj.weight",
+    "model.layers.0.linear_attn.in_proj.weight",
+    "model.layers.0.my_mlp.up_proj.weight",
+    f"model.layers.{'9' * 5000}.mlp.up_proj.weight",
+    "vision_tower.layers.0.mlp.fc1.weight",
+    "transformer.h.0.attn.c_attn.weight",
+]
+
+
+@pytest.mark.parametrize("prefix", ["", "model.", "model.language_model.", "language_model.model."])
+@pytest.mark.parametrize("name", LAYER_NAMES)
+def test_the_parameters_of_every_family_have_their_place(name, prefix):
+    assert locate(f"{prefix}layers.31.{name}") == Location(31, LAYER_NAMES[name])
+
+
+@pytest.mark.parametrize("name", OUTSIDE_NAMES)
+def test_embeddings_head_and_final_norm_are_other(name):
+    assert locate(name) == Location(None, "other")
+
+
+@pytest.mark.parametrize("name", UNKNOWN_NAMES)
+def test_an_unknown_parameter_is_refused_by_name(name):
+    with pytest.raises(ScheduleError, match="belongs to no known module") as caught:
+        locate(name)
+    assert repr(name) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "num_layers", "expected"),
+    [
+        ("knots", (0.3,), 3, [0.3, 0.3, 0.3]),
+        ("knots", (0.0, 1.0), 1, [0.0]),
+        ("knots", (0.0, 1.0), 2, [0.0, 1.0]),
+        ("knots", (0.0, 1.0), 5, [0.0, 0.25, 0.5, 0.75, 1.0]),
+        ("knots", (0.0, 1.0, 0.0), 5, [0.0, 0.5, 1.0, 0.5, 0.0]),
+        ("knots", (0.0, 0.5, 1.0), 2, [0.0, 1.0]),
+        ("bands", (0.0, 1.0), 4, [0.0, 0.0, 1.0, 1.0]),
+        ("bands", (0.0, 1.0), 5, [0.0, 0.0, 0.0, 1.0, 1.0]),
+        ("bands", (0.1, 0.2, 0.3), 3, [0.1, 0.2, 0.3]),
+        ("bands", (0.1, 0.2, 0.3), 2, [0.1, 0.2]),
+        ("bands", (0.0, 1.0), 1, [0.0]),
+    ],
+)
+def test_lam_over_depth(kind, values, num_layers, expected):
+    profile = Profile(values, kind)
+    assert [profile.at(layer, num_layers) for layer in range(num_layers)] == pytest.approx(expected)
+
+
+@given(profiles, st.integers(1, 100))
+def test_lam_never_leaves_the_range_of_the_values(profile, num_layers):
+    for layer in range(num_layers):
+        assert min(profile.values) <= profile.at(layer, num_layers) <= max(profile.values)
+    assert min(profile.values) <= profile.mean() <= max(profile.values)
+
+
+@given(st.lists(lams, min_size=2, max_size=6), st.integers(2, 100))
+def test_the_ends_of_a_line_are_its_knots_to_the_bit(values, num_layers):
+    profile = Profile(tuple(values))
+    assert (profile.at(0, num_layers), profile.at(num_layers - 1, num_layers)) == (values[0], values[-1])
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "mean"),
+    [
+        ("knots", (0.2,), 0.2),
+        ("knots", (0.0, 1.0), 0.5),
+        ("knots", (0.0, 1.0, 0.0), 0.5),
+        ("bands", (0.0, 1.0, 0.0), 1 / 3),
+    ],
+)
+def test_the_mean_over_depth(kind, values, mean):
+    assert Profile(values, kind).mean() == pytest.approx(mean)
+
+
+@given(lams, st.integers(1, 6), st.sampled_from(["knots", "bands"]))
+def test_a_flat_profile_is_a_constant(lam, num_values, kind):
+    assert Profile((lam,) * num_values, kind) == Profile((lam,))
+    assert Schedule.by_depth(Profile((lam,) * num_values, kind)) == Schedule.uniform(lam)
+
+
+def test_other_is_the_mean_of_the_two_unless_given():
+    assert Schedule.by_module(attention=0.8, ffn=0.4).other == pytest.approx(0.6)
+    assert Schedule.by_module(attention=0.8, ffn=0.4, other=0.0).other == 0.0
+    assert Schedule.by_depth(Profile((0.0, 1.0))).other == 0.5
+
+
+def test_each_parameter_gets_the_lam_of_its_module_and_layer():
+    schedule = Schedule.by_depth_and_module(Profile((0.0, 1.0)), Profile((0.2, 0.4), "bands"), other=0.9)
+    names = {
+        "model.layers.0.self_attn.q_proj.weight": 0.0,
+        "model.layers.2.input_layernorm.weight": 1.0,
+        "model.layers.0.mlp.experts.gate_up_proj": 0.2,
+        "model.layers.2.post_attention_layernorm.weight": 0.4,
+        "model.embed_tokens.weight": 0.9,
+    }
+    assert {name: schedule.lam_of(name, num_layers=3) for name in names} == names
+
+
+def test_a_layer_beyond_the_model_is_refused():
+    with pytest.raises(ScheduleError, match="layer 3 of a model with 3"):
+        Schedule.uniform(0.5).lam_of("model.layers.3.mlp.up_proj.weight", num_layers=3)
+
+
+@given(schedules)
+def test_the_plain_form_leads_back(schedule):
+    assert Schedule.from_dict(schedule.to_dict()) == schedule
+    assert Schedule.from_dict(json.loads(json.dumps(schedule.to_dict()))) == schedule
+
+
+@pytest.mark.parametrize(
+    ("schedule", "plain", "shown"),
+    [
+        (Schedule.uniform(0.6), {"lambda": 0.6}, "lambda 0.6"),
+        (
+            Schedule.by_module(attention=0.7, ffn=0.5),
+            {"attention": 0.7, "ffn": 0.5},
+            "attention 0.7, ffn 0.5",
+        ),
+        (
+            Schedule.by_depth(Profile((0.0, 1.0)), other=0.1),
+            {"lambda": {"knots": [0.0, 1.0]}, "other": 0.1},
+            "lambda knots 0/1, other 0.1",
+        ),
+        (
+            Schedule.by_depth_and_module(Profile((0.25,)), Profile((0.5, 0.75), "bands")),
+            {"attention": 0.25, "ffn": {"bands": [0.5, 0.75]}},
+            "attention 0.25, ffn bands 0.5/0.75",
+        ),
+    ],
+)
+def test_the_plain_form_and_the_words(schedule, plain, shown):
+    assert schedule.to_dict() == plain
+    assert Schedule.from_dict(plain) == schedule
+    assert str(schedule) == shown
+
+
+BAD_LAMS = [1.1, -0.1, math.nan, math.inf, 10**400]
+
+
+@pytest.mark.parametrize("value", [*BAD_LAMS, True, "0.5", None, [0.5], {}, {"knots": []}, {"knots": 0.5},
+                                   {"knots": [0.5], "bands": [0.5]}, {"steps": [0.5]}, {"knots": [True]},
+                                   {"bands": ["x"]}, {"knots": [0.1, 1.1]}])  # fmt: skip
+def test_a_bad_value_is_refused_in_one_line(value):
+    for plain in ({"lambda": value}, {"attention": 0.5, "ffn": value}):
+        with pytest.raises(ScheduleError) as caught:
+            Schedule.from_dict(plain)
+        assert "\n" not in str(caught.value)
+        assert len(str(caught.value)) < 250
+
+
+@pytest.mark.parametrize("value", BAD_LAMS[:-1])
+def test_a_bad_other_is_refused(value):
+    with pytest.raises(ScheduleError, match="must lie between 0"):
+        Schedule.uniform(0.5).by_module(attention=0.5, ffn=0.5, other=value)
+
+
+@pytest.mark.parametrize(
+    "plain", [{}, {"lam": 0.5}, {"attention": 0.5}, {"lambda": 0.5, "ffn": 0.5}, {"other": 0.5}, {1: 2}]
+)
+def test_unknown_or_missing_keys_are_refused_with_those_seen(plain):
+    with pytest.raises(ScheduleError, match="keys 'lambda', or 'attention' and 'ffn'") as caught:
+        Schedule.from_dict(plain)
+    assert all(str(key) in str(caught.value) for key in plain)
+
+
+def test_a_schedule_file_is_read(tmp_path):
+    path = tmp_path / "schedule.yaml"
+    path.write_text(yaml.safe_dump(Schedule.by_module(attention=0.7, ffn=0.5).to_dict()))
+    assert read_schedule(path) == Schedule.by_module(attention=0.7, ffn=0.5)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"0.5", b"[1, 2]", b"lambda: [", b"lambda: 2026-13-45", b"\xff\xfe", b"a: \x00", b"[" * 1000, b"lambda: x"],
+)
+def test_a_bad_schedule_file_is_refused_in_one_line(tmp_path, content):
+    path = tmp_path / "schedule.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ScheduleError) as caught:
+        read_schedule(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_schedule_file_is_named(tmp_path):
+    with pytest.raises(ScheduleError, match=r"gone\.yaml"):
+        read_schedule(tmp_path / "gone.yaml")

@@ -1,0 +1,286 @@
+"""The main job from end to end on the bundled pair: verdicts, determinism, resuming, kills and interrupts."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import yaml
+from small_search import (
+    BUDGET,
+    NAME,
+    SETTINGS,
+    copy_finished,
+    database,
+    finished,
+    finished_storage,
+    small_config,
+    storage_in,
+)
+
+from autolambda import search as jobs
+from autolambda.config import Config
+from autolambda.engines.base import Engine, Prompt, Sampling
+from autolambda.errors import ConfigError, StudyError
+from autolambda.events import Began, Ended, Event, Generated, Noted
+from autolambda.formats import report_json
+from autolambda.job import open_engine, open_job
+from autolambda.pareto import Verdict
+from autolambda.report import Report
+from autolambda.responses import Response
+from autolambda.schedule import Schedule
+from autolambda.search import PARENTS, confirm, evaluate, search
+
+CLI = [str(Path(sys.executable).with_name("autolambda"))]
+
+
+@pytest.fixture
+def copied(tmp_path: Path) -> str:
+    """The finished study's database, copied: what is done to it stays here."""
+    return copy_finished(storage_in(tmp_path))
+
+
+class NoEngine:
+    """Fails the test where anything is generated."""
+
+    def set_schedule(self, schedule: Schedule) -> None:
+        raise AssertionError("an engine was used")
+
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Response]:
+        raise AssertionError("an engine was used")
+
+    def fingerprint(self) -> str:
+        raise AssertionError("an engine was used")
+
+    def close(self) -> None:
+        raise AssertionError("an engine that was given is not ours to close")
+
+
+def texts(events: list[Event]) -> list[str]:
+    return [event.text for event in events if isinstance(event, Noted)]
+
+
+def test_a_search_ends_with_a_feasible_pick_and_its_confirmation() -> None:
+    report = finished()
+    assert report.verdict is Verdict.FEASIBLE and report.counts.complete == 6 and report.is_done
+    assert report.best is not None and report.best.confirmed and report.best.measured.mean_tokens.value < BUDGET
+    assert report.best.measured.num_responses == 32 and report.trials[0].measured.num_responses == 16
+    assert [entry.schedule for entry in report.trials[:2]] == list(PARENTS.values())
+    parents = report.parents["instruct"], report.parents["thinking"]
+    assert all(parent is not None and parent.confirmed for parent in parents)
+    assert report.stop_reason == "trials" and report.tokens_generated == sum(
+        row[5] for row in database(finished_storage())["responses"]
+    )
+
+
+def test_the_confirmation_uses_other_prompts_than_the_search() -> None:
+    rows = database(finished_storage())
+    kinds = {row[0]: row[1] for row in rows["evaluations"]}
+    asked: dict[str, set[str]] = {"trial": set(), "confirm": set(), "parent": set()}
+    for row in rows["responses"]:
+        asked[kinds[row[0]]].add(row[2])
+    assert asked["confirm"] == asked["parent"] and len(asked["confirm"]) == 32 and len(asked["trial"]) == 16
+    assert not asked["trial"] & asked["confirm"]
+
+
+def test_two_runs_with_one_seed_are_identical(tmp_path: Path) -> None:
+    again = search(small_config(), name=NAME, storage=storage_in(tmp_path))
+    assert report_json(again) == report_json(finished())
+    assert database(storage_in(tmp_path)) == database(finished_storage())
+
+
+def test_another_seed_is_another_study(tmp_path: Path) -> None:
+    config = small_config(search__seed=1, search__trials=2, search__ladder=2, confirm__finalists=1)
+    search(config, name=NAME, storage=storage_in(tmp_path))
+    ours, theirs = (database(storage)["responses"][16:32] for storage in (storage_in(tmp_path), finished_storage()))
+    assert [row[2] for row in ours] == [row[2] for row in theirs] and ours != theirs
+
+
+def test_a_finished_study_answers_again_without_an_engine(copied: str) -> None:
+    events: list[Event] = []
+    report = search(small_config(), name=NAME, storage=copied, engine=NoEngine(), on_event=events.append)
+    assert report_json(report) == report_json(finished())
+    assert not any(isinstance(event, Generated) for event in events)
+    assert any("6 done so far" in text and copied in text for text in texts(events))
+
+
+def test_more_trials_go_on_with_the_same_study(copied: str) -> None:
+    before = database(copied)
+    events: list[Event] = []
+    report = search(small_config(search__trials=7), name=NAME, storage=copied, on_event=events.append)
+    after = database(copied)
+    assert report.counts.complete == 7 and after["trials"][:6] == before["trials"]
+    assert after["responses"][: len(before["responses"])] == before["responses"]
+    first = next(event for event in events if isinstance(event, Began))
+    assert first.title == "trial 6" and first.step == 7
+
+
+def test_another_budget_reuses_every_trial(copied: str) -> None:
+    num_trials = 16 * 6
+    before = database(copied)["responses"]
+    report = search(small_config(budget=1.5), name=NAME, storage=copied)
+    after = database(copied)["responses"]
+    assert report.verdict is Verdict.INFEASIBLE and report.best is None and report.nearest is not None
+    assert report.nearest.measured.mean_tokens.value > 1.5 and report.nearest.confirmed
+    kinds = {row[0]: row[1] for row in database(copied)["evaluations"]}
+    assert after[: len(before)] == before and sum(kinds[row[0]] == "trial" for row in after) == num_trials
+    free = search(small_config(budget=None), name=NAME, storage=copied)
+    assert free.verdict is None and free.best is None and len(free.confirmed_front) >= 2 and free.is_done
+
+
+def test_a_budget_that_cannot_bind_is_said_to_be_so(copied: str, tmp_path: Path) -> None:
+    report = search(small_config(budget=4000), name=NAME, storage=copied)
+    thinking = report.parents["thinking"]
+    assert thinking is not None and report.slack is not None and report.verdict is Verdict.FEASIBLE
+    assert f"{thinking.score.mean_tokens:.1f} tokens" in report.slack and "Thinking" in report.slack
+    assert report.slack.endswith("autolambda search INSTRUCT THINKING --task my.jsonl --budget 4000")
+    assert finished().slack is None
+    events: list[Event] = []
+    quick = small_config(budget=4000, search__trials=3, search__ladder=3, confirm__finalists=1, confirm__limit=4)
+    search(quick, name="early", storage=storage_in(tmp_path, "early"), on_event=events.append)
+    again: list[Event] = []
+    search(quick, name="early", storage=storage_in(tmp_path, "early"), engine=NoEngine(), on_event=again.append)
+    assert (
+        sum("cannot bind" in text for text in texts(again)) == sum("cannot bind" in text for text in texts(events)) == 1
+    )
+    at = next(i for i, event in enumerate(events) if isinstance(event, Noted) and "cannot bind" in event.text)
+    assert [event.title for event in events[:at] if isinstance(event, Ended)] == ["trial 0", "trial 1"]
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"search__seed": 1}, "search.seed"),
+        ({"sampling__temperature": 0.5}, "sampling.temperature"),
+        ({"confirm__limit": 33}, "tasks"),
+        ({"models__chat_template": "instruct"}, "models.chat_template"),
+    ],
+)
+def test_a_changed_config_is_refused_by_name(copied: str, change: dict[str, object], key: str) -> None:
+    before = database(copied)
+    with pytest.raises(StudyError, match=rf"another config \({key}: ") as raised:
+        search(small_config(**change), name=NAME, storage=copied)
+    assert "--study" in str(raised.value) and database(copied) == before
+
+
+def test_confirm_decides_another_budget(copied: str) -> None:
+    report = confirm(small_config(), name=NAME, storage=copied, budget=60)
+    assert report.budget == 60 and report.verdict is not None and report.counts.complete == 6
+
+
+def test_evaluate_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    measured = evaluate(small_config(), Schedule.uniform(0.0))
+    assert measured.num_responses == 16 and not list(tmp_path.iterdir())
+    assert measured == finished().trials[0].measured
+
+
+def test_bad_input_makes_no_database(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="max_tokens"):
+        search(small_config(sampling__max_tokens=4096), name=NAME, storage=storage_in(tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_engine_that_breaks_loses_nothing(tmp_path: Path) -> None:
+    class Breaking:
+        """The real engine, which fails in the middle of its second trial."""
+
+        def __init__(self, config: Config) -> None:
+            self._real: Engine = open_engine(open_job(config))
+            self.set_schedule, self.fingerprint, self.close = (
+                self._real.set_schedule,
+                self._real.fingerprint,
+                self._real.close,
+            )
+            self._num_batches = 0
+
+        def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Response]:
+            self._num_batches += 1
+            if self._num_batches == 4:
+                raise RuntimeError("the power went")
+            return self._real.generate(prompts, sampling)
+
+    changes = {"search__trials": 2, "search__ladder": 2, "confirm__finalists": 1, "confirm__limit": 8}
+    config = small_config(engine__batch_size=8, **changes)
+    with pytest.raises(RuntimeError, match="the power went"):
+        search(config, name=NAME, storage=storage_in(tmp_path), engine=Breaking(config))
+    assert len(database(storage_in(tmp_path))["responses"]) == 3 * 8
+    report = search(config, name=NAME, storage=storage_in(tmp_path))
+    whole = search(config, name=NAME, storage=storage_in(tmp_path / "whole"))
+    assert answer(report) == answer(whole)
+    assert database(storage_in(tmp_path)) == database(storage_in(tmp_path / "whole"))
+
+
+def started(folder: Path, *options: str) -> subprocess.Popen[str]:
+    """The real command in ``folder``, with the config of ``finished()``."""
+    config = {key: value for key, value in SETTINGS.items() if "." not in key}
+    settings = [f"--set={key}={value}" for key, value in SETTINGS.items() if "." in key]
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    return subprocess.Popen(
+        [*CLI, "search", "--config=config.yaml", f"--study={NAME}", f"--budget={BUDGET:g}", *settings, *options],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background ignores it
+    )
+
+
+def wait_for_line(process: subprocess.Popen[str], start: str) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith(start):
+            return
+    raise AssertionError(f"no line that starts with {start!r}: {process.communicate()[1]}")
+
+
+def answer(report: Report) -> dict[str, object]:
+    plain: dict[str, object] = json.loads(report_json(report))
+    return plain
+
+
+def test_kills_at_any_moment_change_nothing(tmp_path: Path) -> None:
+    rng = random.Random(0)
+    storage = storage_in(tmp_path)
+    starts = ["note: study", "note: engine", "trial 1 ", "trial 3 ", "trial 5 ", "thinking as is"]
+    for start in starts:
+        process = started(tmp_path)
+        wait_for_line(process, start)
+        time.sleep(rng.uniform(0.0, 0.8))
+        assert process.poll() is None, "it ended before the kill"
+        process.kill()
+        process.communicate()
+    process = started(tmp_path)
+    output, errors = process.communicate(timeout=100)
+    assert process.returncode == 0, errors
+    assert "Feasible within 30 tokens" in output
+    assert database(storage) == database(finished_storage())
+    config = small_config()
+    assert answer(search(config, name=NAME, storage=storage, engine=NoEngine())) == answer(finished())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_ends_in_one_line_with_the_command_to_go_on(tmp_path: Path, number: signal.Signals) -> None:
+    process = started(tmp_path)
+    wait_for_line(process, "trial 1 ")
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert errors.splitlines() == [f"interrupted; nothing is lost. Go on with: autolambda resume {NAME}"]
+    assert f"Front of {NAME}, as the search saw it, unconfirmed" in output
+    assert len(database(storage_in(tmp_path))["responses"]) >= 32
+    if number == signal.SIGINT:
+        report = search(small_config(), name=NAME, storage=storage_in(tmp_path))
+        assert answer(report) == answer(finished())
+
+
+def test_two_drivers_do_not_share_a_study(copied: str) -> None:
+    with jobs.driver_lock(copied, NAME), pytest.raises(StudyError, match="another process"):
+        search(small_config(), name=NAME, storage=copied, engine=NoEngine())

@@ -1,0 +1,72 @@
+"""Status from the database alone: a running study, a finished one, and the end of watching."""
+
+from __future__ import annotations
+
+import io
+import threading
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from small_search import NAME, copy_finished, finished, finished_storage, small_config, storage_in
+
+from autolambda import status
+from autolambda.errors import StudyError
+from autolambda.job import open_job
+from autolambda.search import enter, search
+from autolambda.status import show_status
+from autolambda.store import Store
+
+
+def shown(name: str, storage: str, *, watch: bool = False) -> str:
+    file = io.StringIO()
+    show_status(name, storage, console=Console(file=file, width=200), watch=watch)
+    return file.getvalue()
+
+
+def test_a_finished_study_shows_its_verdict() -> None:
+    report = finished()
+    text = shown(NAME, finished_storage())
+    assert text.startswith(f"small: 6 of 6 trials are done; {report.tokens_generated:,} tokens generated\n")
+    assert "Feasible within 30 tokens" in text
+    assert f"autolambda export small OUT --budget 30 --storage {finished_storage()}" in text
+
+
+def test_a_study_that_can_grow_shows_the_front_without_a_verdict(tmp_path: Path) -> None:
+    storage = copy_finished(storage_in(tmp_path))
+    with closing(Store(storage)) as store:
+        store.update_config(NAME, small_config(search__trials=9).model_dump(mode="json"))
+    text = shown(NAME, storage)
+    assert text.startswith("small: 6 of 9 trials") and "Front of small" in text and "Feasible" not in text
+
+
+def test_a_study_before_its_first_trial(tmp_path: Path) -> None:
+    storage = storage_in(tmp_path)
+    with closing(Store(storage)) as store:
+        enter(store, open_job(small_config()), name=NAME)
+    assert shown(NAME, storage) == "small: 0 of 6 trials are done; 0 tokens generated\n"
+
+
+def test_watching_ends_with_the_verdict_and_not_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = copy_finished(storage_in(tmp_path))
+    seven = small_config(search__trials=7)
+    with closing(Store(storage)) as store:
+        store.update_config(NAME, seven.model_dump(mode="json"))
+    looks = threading.Semaphore(0)
+    monkeypatch.setattr(status.time, "sleep", lambda seconds: looks.release())
+    output: list[str] = []
+    watcher = threading.Thread(target=lambda: output.append(shown(NAME, storage, watch=True)))
+    watcher.start()
+    assert looks.acquire(timeout=20) and looks.acquire(timeout=20) and watcher.is_alive()
+    search(seven, name=NAME, storage=storage)
+    watcher.join(timeout=30)
+    assert not watcher.is_alive() and "7 of 7 trials" in output[0] and " within 30 tokens" in output[0]
+
+
+def test_an_unknown_study_names_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match="no study 'other' in this database; it has: small"):
+        shown("other", finished_storage())
+    with pytest.raises(StudyError, match="no study database at"):
+        shown("other", storage_in(tmp_path))
+    assert not list(tmp_path.iterdir())

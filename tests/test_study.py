@@ -1,0 +1,270 @@
+"""Studies: a crash at any step changes nothing, one driver at a time, and a changed config is refused by name."""
+
+import subprocess
+import sys
+from contextlib import closing
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from autolambda.config import SearchConfig
+from autolambda.errors import StudyError
+from autolambda.estimates import Estimate
+from autolambda.metrics import Measured
+from autolambda.sampler import propose
+from autolambda.schedule import Schedule
+from autolambda.store import Store, StoredStudy
+from autolambda.study import (
+    Counts,
+    Study,
+    check_identity,
+    check_name,
+    default_storage,
+    driver_lock,
+    studies_under,
+)
+
+CONFIG = SearchConfig(trials=5, ladder=3, seed=5)
+
+
+@pytest.fixture
+def url(tmp_path):
+    return f"sqlite:///{tmp_path}/study.db"
+
+
+@pytest.fixture
+def store(url):
+    with closing(Store(url)) as opened:
+        for name in ("one", "two"):
+            opened.create_study(name, config={}, identity={})
+        yield opened
+
+
+def open_study(store, url, name="one"):
+    return Study(store, name=name, storage=url)
+
+
+def measured(schedule: Schedule) -> Measured:
+    """A made-up truth, from the schedule alone; values that no short decimal holds."""
+    lam = (schedule.attention.mean() + schedule.ffn.mean()) / 2
+
+    def exactly(value):
+        return Estimate(value, 0.01, value, value, 10, 10)
+
+    return Measured(exactly(lam / 3), exactly(10 + 70 * lam / 3), exactly(lam), exactly(0.0), exactly(0.0), 10, {})
+
+
+def drive(store, url, *, name="one", config=CONFIG, num_trials=None):
+    """Runs a study for ``num_trials`` trials or to its end; each trial's schedule."""
+    study, schedules = open_study(store, url, name), []
+    while len(schedules) != num_trials and (trial := study.ask(config, budget=None)) is not None:
+        schedules.append(trial.schedule)
+        study.tell(trial, measured(trial.schedule))
+    return schedules
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    url = f"sqlite:///{tmp_path_factory.mktemp('whole')}/study.db"
+    with closing(Store(url)) as store:
+        store.create_study("one", config={}, identity={})
+        schedules = drive(store, url)
+        return schedules, open_study(store, url).points()
+
+
+def die_after_enqueue(study):
+    """Between the proposal and the ask: the trial is WAITING."""
+    study._study.enqueue_trial(propose(study.points(), CONFIG, budget=None))
+
+
+def die_after_optunas_ask(study):
+    """The trial is RUNNING and has no parameters yet."""
+    die_after_enqueue(study)
+    study._study.ask()
+
+
+def die_after_one_parameter(study):
+    die_after_enqueue(study)
+    study._study.ask().suggest_float("lam", 0.0, 1.0)
+
+
+def die_after_ask(study):
+    study.ask(CONFIG, budget=None)
+
+
+def die_after_the_think_ratio(study):
+    trial = study.ask(CONFIG, budget=None)
+    trial.handle.set_user_attr("think_ratio", measured(trial.schedule).think_ratio.value)
+
+
+def die_after_tell(study):
+    trial = study.ask(CONFIG, budget=None)
+    study.tell(trial, measured(trial.schedule))
+
+
+DEATHS = [
+    die_after_enqueue,
+    die_after_optunas_ask,
+    die_after_one_parameter,
+    die_after_ask,
+    die_after_the_think_ratio,
+    die_after_tell,
+]
+
+
+@pytest.mark.parametrize("num_done", [0, 4])
+@pytest.mark.parametrize("die", DEATHS)
+def test_a_crash_at_any_step_changes_nothing(store, url, uninterrupted, die, num_done):
+    drive(store, url, num_trials=num_done)
+    die(open_study(store, url))
+    drive(store, url)
+    study = open_study(store, url)
+    assert study.points() == uninterrupted[1]
+    assert [trial.number for trial in study._study.get_trials()] == list(range(CONFIG.trials))
+
+
+def test_a_trial_left_running_is_gone_on_with_under_its_number(store, url):
+    drive(store, url, num_trials=2)
+    first = open_study(store, url).ask(CONFIG, budget=None)
+    again = open_study(store, url)
+    assert again.counts() == Counts(complete=2, pruned=0, failed=0, running=1)
+    second = again.ask(CONFIG, budget=None)
+    assert (second.number, second.schedule) == (first.number, first.schedule) == (2, Schedule.uniform(0.5))
+
+
+def test_one_that_crashes_again_and_again_stays_one_trial(store, url):
+    for _ in range(3):
+        trial = open_study(store, url).ask(CONFIG, budget=None)
+    assert trial.number == 0
+    assert open_study(store, url).counts().running == 1
+
+
+def test_a_finished_study_asks_for_nothing_and_grows_with_its_trials(store, url, uninterrupted):
+    first = drive(store, url)
+    assert open_study(store, url).ask(CONFIG, budget=None) is None
+    assert drive(store, url) == []
+    more = drive(store, url, config=CONFIG.model_copy(update={"trials": 7}))
+    assert len(more) == 2
+    assert first == uninterrupted[0]
+    assert open_study(store, url).counts() == Counts(complete=7, pruned=0, failed=0, running=0)
+
+
+def test_failed_trials_are_not_among_the_points(store, url):
+    study = open_study(store, url)
+    study._study.tell(study.ask(CONFIG, budget=None).handle, state=TrialState.FAIL)
+    assert study.counts() == Counts(complete=0, pruned=0, failed=1, running=0)
+    assert study.points() == []
+    assert study.ask(CONFIG, budget=None).schedule == Schedule.uniform(0.0)
+
+
+def test_a_point_holds_what_was_told_to_the_bit(store, url):
+    (schedule,) = drive(store, url, num_trials=1)
+    (point,) = open_study(store, url).points()
+    told = measured(schedule)
+    assert (point.accuracy, point.mean_tokens) == (told.accuracy.value, told.mean_tokens.value)
+    assert point.think_ratio == told.think_ratio.value
+
+
+def test_two_studies_in_one_database_are_apart(store, url):
+    drive(store, url, num_trials=3)
+    drive(store, url, name="two", num_trials=1)
+    assert [open_study(store, url, name).counts().complete for name in ("one", "two")] == [3, 1]
+
+
+def test_the_evaluations_of_complete_trials_in_their_order(store, url):
+    drive(store, url, num_trials=3)
+    for key in ("2", "0", "1", "3"):  # 3 is still running
+        store.evaluation("one", kind="trial", key=key, schedule=Schedule.uniform(0.5), num_responses=1)
+    open_study(store, url).ask(CONFIG, budget=None)
+    assert [evaluation.key for evaluation in open_study(store, url).complete()] == ["0", "1", "2"]
+
+
+def test_optuna_holds_the_study_under_its_name(store, url):
+    drive(store, url, num_trials=2)
+    loaded = optuna.load_study(study_name="one", storage=url)
+    assert [direction.name for direction in loaded.directions] == ["MAXIMIZE", "MINIMIZE"]
+    assert len(loaded.trials) == 2
+
+
+HOLD = """
+import sys
+from autolambda.study import driver_lock
+with driver_lock(sys.argv[1], "one"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_second_driver_is_refused_until_the_first_has_died(store, url):
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, url], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as first:
+        assert first.stdout.readline() == "held\n"
+        with pytest.raises(StudyError, match="'one' is being run by another process"), driver_lock(url, "one"):
+            pass
+        with driver_lock(url, "two"):  # another study of the same database
+            assert store.names()
+        first.kill()
+    with driver_lock(url, "one"):
+        pass
+
+
+def test_a_lock_is_let_go_after_an_error(url):
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt), driver_lock(url, "one"):
+            raise KeyboardInterrupt
+
+
+def test_a_lock_that_cannot_be_made_is_an_error_of_ours(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(StudyError, match="cannot be locked"), driver_lock(f"sqlite:///{tmp_path}/file/study.db", "one"):
+        pass
+
+
+IDENTITY = {"models.thinking": "abc", "sampling.top_k": 20, "sampling.stop": ["x"], "tasks": "123", "seed": None}
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"sampling.top_k": 5}, ["sampling.top_k: 20 then, 5 now"]),
+        ({"tasks": "9" * 200}, ["tasks: 123 then, 999", "... now"]),
+        ({"seed": 0, "models.thinking": "x"}, ["models.thinking: abc then, x now; seed: none then, 0 now"]),
+        ({"new.key": 1}, ["new.key: none then, 1 now"]),
+        ({"models.thinking": "a\nb"}, ["models.thinking: abc then, 'a\\nb' now"]),
+    ],
+)
+def test_a_changed_identity_is_refused_by_name(change, named):
+    stored = StoredStudy("one", {}, IDENTITY, "2026-01-01")
+    with pytest.raises(StudyError, match="study 'one' was made with another config") as caught:
+        check_identity(stored, IDENTITY | change)
+    assert all(part in str(caught.value) for part in named)
+    assert "\n" not in str(caught.value)
+    assert "sampling.stop" not in str(caught.value)
+
+
+def test_the_same_identity_passes():
+    check_identity(StoredStudy("one", {}, IDENTITY, ""), dict(reversed(IDENTITY.items())))
+
+
+@pytest.mark.parametrize("name", ["a", "Qwen3-4B_thinking.v2", "0", "x" * 64])
+def test_good_names(name):
+    assert check_name(name) == name
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "a..b", "a/b", "/a", "../a", "a\\b", "-a", ".a", "a b", "a\n", "ä", "x" * 65, "a\x00"]
+)
+def test_bad_names_are_refused_in_one_line(name):
+    with pytest.raises(StudyError, match="use up to 64 letters") as caught:
+        check_name(name)
+    assert "\n" not in str(caught.value)
+
+
+def test_studies_of_a_folder(tmp_path):
+    for name in ("b", "a"):
+        Store(default_storage(name).replace("studies", str(tmp_path))).close()
+    (tmp_path / "empty").mkdir()
+    assert studies_under(tmp_path) == [(name, f"sqlite:///{tmp_path}/{name}/study.db") for name in ("a", "b")]
+    assert studies_under(tmp_path / "gone") == []
