@@ -160,8 +160,7 @@ def load_config(path: Path | None, *, overrides: Mapping[str, object], settings:
     plain = _read_yaml(path) if path else {}
     changes = [*overrides.items(), *map(_setting, settings)]
     if not _names_models(plain, changes):
-        has_tasks = "tasks" in plain or any(key == "tasks" for key, _ in changes)
-        plain = _merged(bundled_defaults(with_task=not has_tasks), plain)
+        plain = _merged(bundled_defaults(with_task="tasks" not in plain), plain)
     for key, value in changes:
         _set(plain, key, value)
     return _absolute(parse_config(plain))

@@ -14,7 +14,7 @@ from autolambda.config import Config, parse_config
 from autolambda.confirm import Candidate, choose_finalists, verdict
 from autolambda.errors import StudyError
 from autolambda.metrics import Measured, measure
-from autolambda.pareto import Decision, Score, Verdict, front
+from autolambda.pareto import Score, Verdict, front
 from autolambda.responses import Graded
 from autolambda.schedule import Schedule
 from autolambda.stages import CurvePoint, Stages, detect_stages, stage_of
@@ -149,7 +149,7 @@ def build_report(store: Store, study: Study, *, budget: float | None) -> Report:
         verdict=decision.verdict if decision else None,
         best=_at(chosen, decision.pick) if decision else _unconfirmed(trials, budget),
         nearest=_at(chosen, decision.nearest) if decision and decision.pick is None else None,
-        cheaper_than=_given_up(chosen, decision),
+        cheaper_than=_at(chosen, decision.best) if decision and decision.best != decision.pick else None,
         trials=trials,
         confirmed=tuple(entries.values()),
         parents=_parents(store, study, trials, weights),
@@ -234,11 +234,6 @@ def _unconfirmed(trials: tuple[Entry, ...], budget: float | None) -> Entry | Non
     """The most accurate trial whose upper bound is within the budget, by the search's own numbers."""
     within = [e for e in trials if budget is not None and e.measured.mean_tokens.high <= budget]
     return max(within, key=lambda e: (e.score.accuracy, -e.score.mean_tokens), default=None)
-
-
-def _given_up(chosen: list[Entry | None], decision: Decision | None) -> Entry | None:
-    """The more accurate finalist over which a cheaper one was picked."""
-    return _at(chosen, decision.best) if decision and decision.best != decision.pick else None
 
 
 def _at(entries: list[Entry | None], index: int | None) -> Entry | None:
