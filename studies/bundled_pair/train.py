@@ -195,9 +195,9 @@ def save(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Pa
     stored.to("cpu", torch.bfloat16)
     stored.generation_config = GenerationConfig(
         do_sample=True,
-        temperature=0.7,
-        top_p=0.95,
-        top_k=20,
+        temperature=1.0,  # drawn as the model has learned it: a lower temperature hides what overthinking spoils
+        top_p=1.0,
+        top_k=0,
         max_new_tokens=MAX_TOKENS,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
