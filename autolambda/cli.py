@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from autolambda import __version__
-from autolambda.errors import AutolambdaError, ConfigError, InputError, PairError
+from autolambda.arguments import (
+    config_of,
+    default_name,
+    positive_budget,
+    report_of,
+    schedule_of,
+    storage_url,
+    stored_config,
+)
+from autolambda.errors import AutolambdaError, InputError, PairError
 
 if TYPE_CHECKING:  # the types of what the commands import on their own, so that --help stays quick
     from rich.console import Console
@@ -24,8 +32,6 @@ if TYPE_CHECKING:  # the types of what the commands import on their own, so that
     from autolambda.config import Config
     from autolambda.events import OnEvent
     from autolambda.report import Report
-    from autolambda.schedule import Schedule
-    from autolambda.store import Store
 
 logger = logging.getLogger(__name__)
 
@@ -90,8 +96,8 @@ def search(study: str | None, storage: str | None, **options: Any) -> None:
 
     Run the same command again after a crash or Ctrl-C: it goes on where it was.
     """
-    config = _config(options)
-    _watch(config, name=_default_name(config) if study is None else study, storage=storage)
+    config = config_of(options)
+    _watch(config, name=default_name(config) if study is None else study, storage=storage)
 
 
 @cli.command()
@@ -99,7 +105,7 @@ def search(study: str | None, storage: str | None, **options: Any) -> None:
 @storage_option
 def resume(name: str, storage: str | None) -> None:
     """Goes on with a study's own stored config."""
-    _watch(_stored_config(name, storage), name=name, storage=storage)
+    _watch(stored_config(name, storage), name=name, storage=storage)
 
 
 @cli.command()
@@ -108,8 +114,8 @@ def resume(name: str, storage: str | None) -> None:
 @storage_option
 def confirm(name: str, budget: float, storage: str | None) -> None:
     """Re-measures the picks for another budget on unseen prompts."""
-    config = _stored_config(name, storage)
-    _watch(config, name=name, storage=storage, confirm_for=_positive(budget))
+    config = stored_config(name, storage)
+    _watch(config, name=name, storage=storage, confirm_for=positive_budget(budget))
 
 
 @cli.command("list")
@@ -139,7 +145,7 @@ def status(name: str, watch: bool, storage: str | None) -> None:
     """Shows a study's progress."""
     from autolambda.status import show_status
 
-    show_status(name, _storage(name, storage), console=_console(), watch=watch)
+    show_status(name, storage_url(name, storage), console=_console(), watch=watch)
 
 
 @cli.command()
@@ -152,7 +158,7 @@ def report(name: str, budget: float | None, form: str, out: Path | None, storage
     """Prints front, stages and verdict of a study, running or done, for any budget."""
     from autolambda.formats import write_report
 
-    write_report(_report(name, storage, budget), form=form, out=out, console=_console(), storage=storage)
+    write_report(report_of(name, storage, budget), form=form, out=out, console=_console(), storage=storage)
 
 
 @cli.command()
@@ -172,7 +178,7 @@ def export(
     from autolambda.shards import parse_size
 
     shard_size = parse_size(max_shard_size)
-    found = _report(name, storage, budget)
+    found = report_of(name, storage, budget)
     entry = found.entry(trial)
     decided = trial is None and found.verdict is not None  # a verdict is about the pick
     verdict = f"{found.verdict} within {found.budget:g} tokens" if decided else "not tested against a budget"
@@ -196,8 +202,8 @@ def merge(
     from autolambda.models import open_models
     from autolambda.shards import parse_size
 
-    chosen = _schedule(lam, schedule)
-    config = _config({"instruct": instruct, "thinking": thinking})
+    chosen = schedule_of(lam, schedule)
+    config = config_of({"instruct": instruct, "thinking": thinking})
     write(open_models(config), chosen, out, max_shard_size=parse_size(max_shard_size))
     click.echo(f"{out}: {chosen}")
 
@@ -212,8 +218,8 @@ def evaluate(lam: float | None, schedule: Path | None, **options: Any) -> None:
     from autolambda.search import evaluate as run
     from autolambda.tables import measured_view
 
-    chosen = _schedule(lam, schedule)
-    config = _config(options)
+    chosen = schedule_of(lam, schedule)
+    config = config_of(options)
     console = _console()
     with watching(console) as on_event:
         measured = run(config, chosen, on_event=on_event)
@@ -256,92 +262,11 @@ def validate(path: Path) -> None:
     )
 
 
-def _config(options: dict[str, Any]) -> Config:
-    """The config of the command's options: file, --set, and the options that stand for a key."""
-    from autolambda.config import load_config
-
-    overrides: dict[str, object] = {
-        f"models.{parent}": options[parent] for parent in ("instruct", "thinking") if options.get(parent)
-    }
-    if tasks := options.get("tasks"):
-        overrides["tasks"] = [{"path": task} if _is_path(task) else {"name": task} for task in tasks]
-    for option, key in (("budget", "budget"), ("trials", "search.trials"), ("seed", "search.seed")):
-        if options.get(option) is not None:
-            overrides[key] = options[option]
-    return load_config(options.get("config"), overrides=overrides, settings=options.get("settings", ()))
-
-
-def _is_path(task: str) -> bool:
-    return "." in task or os.sep in task or os.path.exists(task)
-
-
-def _default_name(config: Config) -> str:
-    """``bundled``, or the Thinking model's own name."""
-    if config.models.thinking is None:
-        return "bundled"
-    return re.sub(r"[^A-Za-z0-9._-]+|\.\.+", "-", Path(config.models.thinking).name).strip(".-_")[:64] or "study"
-
-
-def _storage(name: str, storage: str | None) -> str:
-    from autolambda.study import check_name, default_storage
-
-    check_name(name)
-    return storage or default_storage(name)
-
-
-@contextmanager
-def _opened(name: str, storage: str | None) -> Iterator[Store]:
-    """The store of a study that exists. Raises ``StudyError``."""
-    from autolambda.errors import StudyError
-    from autolambda.store import Store
-
-    with closing(Store(_storage(name, storage), must_exist=True)) as store:
-        if store.study(name) is None:
-            raise StudyError(f"no study '{name}' in this database; it has: {', '.join(store.names()) or 'none'}")
-        yield store
-
-
-def _stored_config(name: str, storage: str | None) -> Config:
-    from autolambda.config import parse_config
-
-    with _opened(name, storage) as store:
-        stored = store.study(name)
-        assert stored is not None
-        return parse_config(stored.config)
-
-
-def _report(name: str, storage: str | None, budget: float | None) -> Report:
-    """The report for ``budget``, or for the study's own."""
-    from autolambda.report import build_report
-    from autolambda.study import Study
-
-    config = _stored_config(name, storage)
-    with _opened(name, storage) as store:
-        study = Study(store, name=name, storage=_storage(name, storage))
-        return build_report(store, study, budget=_positive(budget) if budget is not None else config.budget)
-
-
-def _positive(budget: float) -> float:
-    if not 0 < budget < float("inf"):
-        raise ConfigError(f"--budget: a positive number of tokens, seen {budget:g}")
-    return budget
-
-
-def _schedule(lam: float | None, path: Path | None) -> Schedule:
-    from autolambda.schedule import Schedule, read_schedule
-
-    if lam is not None and path is None:
-        return Schedule.uniform(lam)
-    if path is not None and lam is None:
-        return read_schedule(path)
-    raise ConfigError("give either --lambda X or --schedule FILE")
-
-
 def _watch(config: Config, *, name: str, storage: str | None, confirm_for: float | None = None) -> None:
     """Runs a search or a confirmation with its progress on the screen, prints the answer and exits with its code."""
     from autolambda.progress import watching
 
-    console, url = _console(), _storage(name, storage)
+    console, url = _console(), storage_url(name, storage)
     try:
         with watching(console) as on_event:
             found = _run(config, name=name, url=url, confirm_for=confirm_for, on_event=on_event)
@@ -373,11 +298,11 @@ def _say_interrupted(name: str, storage: str | None) -> None:
     """The front so far, if there is one, and the command to go on with."""
     command = "the same command"
     try:
-        _stored_config(name, storage)
+        stored_config(name, storage)
         command = shlex.join(["autolambda", "resume", name, *(["--storage", storage] if storage else [])])
         from autolambda.tables import progress_view
 
-        _console().print(progress_view(_report(name, storage, None)))
+        _console().print(progress_view(report_of(name, storage, None)))
     except InputError as error:
         logger.debug("no front to show: %s", error)  # interrupted before the study began, or before its first trial
     click.echo(f"interrupted; nothing is lost. Go on with: {command}", err=True)

@@ -76,7 +76,7 @@ class TaskConfig(_Strict):
     question: str = "question"
     answer: str = "answer"
     grader: str = "number"
-    limit: Positive | None = None
+    limit: Positive | None = 256
     repeats: Positive = 1
     weight: Annotated[float, Field(gt=0)] = 1.0
 
@@ -120,7 +120,7 @@ class SearchConfig(_Strict):
 class ConfirmConfig(_Strict):
     """``limit`` prompts of each task's confirm slice for up to ``finalists`` schedules; ``share`` of a file's rows."""
 
-    limit: Positive | None = None
+    limit: Positive | None = 1024
     repeats: Positive = 1
     finalists: Positive = 4
     margin: Annotated[float, Field(ge=0, lt=1)] = 0.01

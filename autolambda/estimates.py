@@ -141,8 +141,9 @@ def macro(tasks: Mapping[str, Estimate], *, weights: Weights | None) -> Estimate
     below = math.hypot(*(shares[name] * (task.value - task.low) for name, task in tasks.items()))
     above = math.hypot(*(shares[name] * (task.high - task.value) for name, task in tasks.items()))
     num_responses = sum(task.num_responses for task in tasks.values())
-    return Estimate(value, error, value - below, value + above, sum(task.num_prompts for task in tasks.values()),
-                    num_responses)
+    return Estimate(
+        value, error, value - below, value + above, sum(task.num_prompts for task in tasks.values()), num_responses
+    )
 
 
 def task_weights(tasks: Iterable[str], *, weights: Weights | None) -> Weights:

@@ -15,6 +15,7 @@ from typing import Any
 from autolambda.chat import ChatFormat
 from autolambda.config import Config, TaskConfig
 from autolambda.engines.base import Engine
+from autolambda.engines.transformers import TransformersEngine, resolve_device, resolve_dtype
 from autolambda.errors import ConfigError, TaskError
 from autolambda.models import Models, open_models
 from autolambda.tasks.arithmetic import Arithmetic
@@ -31,6 +32,11 @@ class Job:
     search: tuple[Slice, ...]
     confirm: tuple[Slice, ...]
     identity: Mapping[str, Any]
+
+    @property
+    def engine_in_words(self) -> str:
+        """The engine that will run, for people: ``transformers on cpu, float32``."""
+        return f"transformers on {resolve_device(self.config.engine.device)}, {self.identity['engine.dtype']}"
 
 
 def open_job(config: Config) -> Job:
@@ -49,8 +55,6 @@ def open_job(config: Config) -> Job:
 
 def open_engine(job: Job) -> Engine:
     """The engine that the config names, holding the job's parents."""
-    from autolambda.engines.transformers import TransformersEngine
-
     engine = job.config.engine
     return TransformersEngine(
         job.models.pair,
@@ -100,6 +104,7 @@ def _check_context(models: Models, chat: ChatFormat, *, slices: Sequence[Slice])
 def _identity(config: Config, models: Models, *, slices: Sequence[Sequence[Slice]]) -> dict[str, Any]:
     """Flat keys, as in the config where there is one; contents (weights, template, prompts) by their hash."""
     chat = models.chat
+    dtype = resolve_dtype(config.engine.dtype, models.pair, resolve_device(config.engine.device))
     sampling = {
         key: list(value) if isinstance(value, tuple) else value for key, value in asdict(models.sampling).items()
     }
@@ -114,7 +119,7 @@ def _identity(config: Config, models: Models, *, slices: Sequence[Sequence[Slice
         "models.tokenizer": config.models.tokenizer,
         "models.vocabulary": _hash(json.dumps(sorted(chat.tokenizer.get_vocab().items()))),
         "models.think_end": chat.think_end,
-        "engine.dtype": config.engine.dtype,
+        "engine.dtype": str(dtype).removeprefix("torch."),
         "engine.batch_size": config.engine.batch_size,
         "tasks": _hash(*(repr((part, phase)) for phase in slices for part in phase)),
         "search.seed": config.search.seed,

@@ -19,9 +19,23 @@ from autolambda.errors import InputError
 from autolambda.estimates import Bounds, Difference, Estimate, Limits, Weights
 from autolambda.responses import Grade, Graded
 
-__all__ = ["Bounds", "Difference", "Estimate", "Measured", "Weights", "accuracy", "mean_tokens", "measure",
-           "paired_difference", "pass_at_k", "think_ratio", "token_bounds", "truncated_ratio", "unparsed_ratio",
-           "vote_at_k"]
+__all__ = [
+    "Bounds",
+    "Difference",
+    "Estimate",
+    "Measured",
+    "Weights",
+    "accuracy",
+    "mean_tokens",
+    "measure",
+    "paired_difference",
+    "pass_at_k",
+    "think_ratio",
+    "token_bounds",
+    "truncated_ratio",
+    "unparsed_ratio",
+    "vote_at_k",
+]
 
 Repeats = Sequence[Graded]
 Prompts = Mapping[str, Repeats]
@@ -69,8 +83,9 @@ def mean_tokens(graded: Sequence[Graded], *, weights: Weights | None = None, see
 def token_bounds(graded: Sequence[Graded], *, weights: Weights | None = None, seed: int = 0) -> Bounds:
     """The two one-sided 95 % bounds of mean tokens, for the verdict; each holds on its own."""
     limits = {name: _tokens(prompts, seed) for name, prompts in _by_task(graded).items()}
-    one_sided = {name: replace(each.estimate, low=each.bounds.lower, high=each.bounds.upper)
-                 for name, each in limits.items()}
+    one_sided = {
+        name: replace(each.estimate, low=each.bounds.lower, high=each.bounds.upper) for name, each in limits.items()
+    }
     combined = estimates.macro(one_sided, weights=weights)
     return Bounds(combined.low, combined.high)
 
@@ -113,8 +128,10 @@ def paired_difference(left: Sequence[Graded], right: Sequence[Graded], *, weight
     tasks, others = _by_task(left), _by_task(right)
     if {task: prompts.keys() for task, prompts in tasks.items()} != {task: others[task].keys() for task in others}:
         raise InputError("a paired difference needs the same prompts on both sides: measure both on one slice")
-    changes = {name: np.array([_correct(repeats) - _correct(others[name][key]) for key, repeats in prompts.items()])
-               for name, prompts in tasks.items()}
+    changes = {
+        name: np.array([_correct(repeats) - _correct(others[name][key]) for key, repeats in prompts.items()])
+        for name, prompts in tasks.items()
+    }
     return estimates.paired(changes, weights=weights)
 
 
@@ -130,9 +147,15 @@ def measure(graded: Sequence[Graded], *, weights: Weights | None = None, seed: i
     def over_tasks(of: Callable[[Measured], Estimate]) -> Estimate:
         return estimates.macro({name: of(task) for name, task in tasks.items()}, weights=weights)
 
-    return Measured(over_tasks(lambda task: task.accuracy), over_tasks(lambda task: task.mean_tokens),
-                    over_tasks(lambda task: task.think_ratio), over_tasks(lambda task: task.truncated_ratio),
-                    over_tasks(lambda task: task.unparsed_ratio), len(graded), tasks)
+    return Measured(
+        over_tasks(lambda task: task.accuracy),
+        over_tasks(lambda task: task.mean_tokens),
+        over_tasks(lambda task: task.think_ratio),
+        over_tasks(lambda task: task.truncated_ratio),
+        over_tasks(lambda task: task.unparsed_ratio),
+        len(graded),
+        tasks,
+    )
 
 
 def _correct(repeats: Repeats) -> float:
@@ -169,8 +192,15 @@ def _check_repeats(repeats: Repeats, k: int) -> None:
 
 def _measure_task(prompts: Prompts, seed: int) -> Measured:
     num_responses = sum(map(len, prompts.values()))
-    return Measured(_task_share(prompts, _correct), _tokens(prompts, seed).estimate, _task_share(prompts, _thought),
-                    _task_share(prompts, _truncated), _task_share(prompts, _unparsed), num_responses, {})
+    return Measured(
+        _task_share(prompts, _correct),
+        _tokens(prompts, seed).estimate,
+        _task_share(prompts, _thought),
+        _task_share(prompts, _truncated),
+        _task_share(prompts, _unparsed),
+        num_responses,
+        {},
+    )
 
 
 def _share(graded: Sequence[Graded], weights: Weights | None, of: Callable[[Repeats], float]) -> Estimate:

@@ -58,8 +58,11 @@ def hypervolume(scores: Iterable[Score], *, reference_tokens: float, reference_a
 
 def best_within(points: Iterable[T], *, budget: float, key: Callable[[T], Score]) -> T | None:
     """The most accurate point with mean tokens <= ``budget``; ties go to fewer tokens, then to the first."""
-    return max((point for point in front(points, key=key) if key(point).mean_tokens <= budget),
-               key=lambda point: key(point).accuracy, default=None)
+    return max(
+        (point for point in front(points, key=key) if key(point).mean_tokens <= budget),
+        key=lambda point: key(point).accuracy,
+        default=None,
+    )
 
 
 class Verdict(StrEnum):
@@ -105,8 +108,9 @@ def confirmation_order(predicted_tokens: Sequence[float]) -> tuple[int, ...]:
     return tuple(sorted(range(len(predicted_tokens)), key=lambda index: predicted_tokens[index]))
 
 
-def decide(finalists: Sequence[Finalist], *, budget: float, difference_lower: Callable[[int, int], float],
-           margin: float = 0.01) -> Decision:
+def decide(
+    finalists: Sequence[Finalist], *, budget: float, difference_lower: Callable[[int, int], float], margin: float = 0.01
+) -> Decision:
     """The verdict over ``finalists``, given in their testing order, and the pick.
 
     ``difference_lower(i, j)`` is the one-sided 95 % lower bound of the paired difference accuracy i minus accuracy j.
@@ -118,8 +122,9 @@ def decide(finalists: Sequence[Finalist], *, budget: float, difference_lower: Ca
         raise InputError("no finalist to decide on: confirm at least one schedule")
     tokens = [finalist.mean_tokens for finalist in finalists]
     nearest = min(range(len(finalists)), key=tokens.__getitem__)
-    num_passed = next((i for i, finalist in enumerate(finalists) if not finalist.tokens_upper <= budget),
-                      len(finalists))
+    num_passed = next(
+        (i for i, finalist in enumerate(finalists) if not finalist.tokens_upper <= budget), len(finalists)
+    )
     passed = tuple(range(num_passed))
     if not passed:
         above = all(finalist.tokens_lower > budget for finalist in finalists)

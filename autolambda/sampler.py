@@ -23,6 +23,7 @@ from autolambda.config import SearchConfig, Space
 from autolambda.schedule import Profile, Schedule
 
 MAX_TILT = 0.4
+MIN_DISTANCE = 0.01  # in every parameter: less than that is the same schedule for all that can be measured
 DIRECTIONS: tuple[Literal["maximize", "minimize"], ...] = ("maximize", "minimize")  # accuracy, mean_tokens
 _DECIMALS = 4
 
@@ -64,7 +65,11 @@ def propose(points: Sequence[Point], config: SearchConfig, *, budget: float | No
     if len(points) < config.ladder:
         curve = [(lam, point.think_ratio) for point in points if (lam := _uniform_lam(point)) is not None]
         return uniform_params(next_rung(curve), num_knots=config.knots)
-    params = _ask(points, config, held=_held(_space(len(points), config), config.knots), budget=budget)
+    held = _held(_space(len(points), config), config.knots)
+    seed = int(np.random.SeedSequence([config.seed, len(points)]).generate_state(1)[0])
+    params = _ask(points, config, sampler=_sampler(config.sampler, seed), held=held, budget=budget)
+    if any(_is_near(params, point.params) for point in points):  # it would get the same responses again
+        params = _ask(points, config, sampler=RandomSampler(seed), held=held, budget=budget)
     return {name: round(value, _DECIMALS) for name, value in params.items()}
 
 
@@ -106,9 +111,14 @@ def _held(space: Space, num_knots: int) -> list[str]:
 
 
 def _ask(
-    points: Sequence[Point], config: SearchConfig, *, held: Sequence[str], budget: float | None
+    points: Sequence[Point],
+    config: SearchConfig,
+    *,
+    sampler: BaseSampler,
+    held: Sequence[str],
+    budget: float | None,
 ) -> dict[str, float]:
-    """Asks a fresh, freshly seeded Optuna sampler, which is told all points as they look for today's budget.
+    """Asks a fresh Optuna sampler, which is told all points as they look for today's budget.
 
     With a budget the aim is the accuracy, constrained by the tokens; without one both are aims. A study keeps its
     directions and its constraints as they were told, and the budget may change: hence a study in memory.
@@ -126,15 +136,19 @@ def _ask(
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         # GPSampler divides 0 by 0 where no place looks better than another, and then goes on with the first
         warnings.filterwarnings("ignore", "invalid value encountered in divide", RuntimeWarning)
-        sampler = _sampler(config, num_measured=len(points))
         replay.sampler = PartialFixedSampler(dict.fromkeys(held, 0.0), sampler) if held else sampler
         return dict(replay.ask(dict(space)).params)
 
 
-def _sampler(config: SearchConfig, *, num_measured: int) -> BaseSampler:
-    seed = int(np.random.SeedSequence([config.seed, num_measured]).generate_state(1)[0])
-    if config.sampler == "gp":
-        return GPSampler(seed=seed, n_startup_trials=0)
-    if config.sampler == "tpe":
-        return TPESampler(seed=seed, n_startup_trials=0, multivariate=True)
-    return RandomSampler(seed=seed)
+def _is_near(one: Mapping[str, float], other: Mapping[str, float]) -> bool:
+    return all(abs(one[name] - other[name]) < MIN_DISTANCE for name in other)
+
+
+def _sampler(name: str, seed: int) -> BaseSampler:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        if name == "gp":
+            return GPSampler(seed=seed, n_startup_trials=0)
+        if name == "tpe":
+            return TPESampler(seed=seed, n_startup_trials=0, multivariate=True)
+        return RandomSampler(seed=seed)

@@ -76,7 +76,7 @@ def _running(config: Config, *, name: str, storage: str, engine: Engine | None, 
     with driver_lock(storage, name), closing(Store(storage)) as store:
         enter(store, job, name=name)
         run = Run(job, store, Study(store, name=name, storage=storage), engine, on_event)
-        with closing(run):
+        with closing(run.study), closing(run):
             yield run
 
 
@@ -162,7 +162,7 @@ class Run:
             return self._given
         if self._opened is None:
             self._opened = open_engine(self._job)
-            self._on_event(Noted(_engine_in_words(self._job)))
+            self._on_event(Noted(f"engine: {self._job.engine_in_words}"))
         return self._opened
 
     def _next_step(self, phase: Phase) -> int:
@@ -174,12 +174,6 @@ class Run:
 
     def _generated(self, graded: Sequence[Graded]) -> None:
         self._on_event(Generated(len(graded), sum(g.response.num_tokens for g in graded)))
-
-
-def _engine_in_words(job: Job) -> str:
-    from autolambda.engines.transformers import _device
-
-    return f"engine: transformers on {_device(job.config.engine.device)}"
 
 
 def enter(store: Store, job: Job, *, name: str) -> None:

@@ -69,8 +69,9 @@ class _Curve:
         return _Curve(np.delete(self.lams, index), np.delete(self.hits, index), np.delete(self.counts, index))
 
 
-def detect_stages(points: Iterable[CurvePoint], *, emergence_at: float = EMERGENCE_AT,
-                  saturation_at: float = SATURATION_AT) -> Stages:
+def detect_stages(
+    points: Iterable[CurvePoint], *, emergence_at: float = EMERGENCE_AT, saturation_at: float = SATURATION_AT
+) -> Stages:
     """The two boundaries of a curve given in any order; points at one lambda are pooled.
 
     A stray point is left out, and noted, where the curve falls by far (1 in 1,000) and it alone is why; one in five at
@@ -97,8 +98,9 @@ def detect_stages(points: Iterable[CurvePoint], *, emergence_at: float = EMERGEN
     return Stages(emergence, _boundary(curve, saturation_at, notes), tuple(notes))
 
 
-def stage_of(think_ratio: float, *, emergence_at: float = EMERGENCE_AT,
-             saturation_at: float = SATURATION_AT) -> Literal[1, 2, 3]:
+def stage_of(
+    think_ratio: float, *, emergence_at: float = EMERGENCE_AT, saturation_at: float = SATURATION_AT
+) -> Literal[1, 2, 3]:
     """The stage of any schedule from its own Think ratio: 1 below emergence, 3 above saturation, else 2."""
     if not 0 <= think_ratio <= 1:
         raise InputError(f"a Think ratio lies between 0 and 1, seen {think_ratio!r}")
@@ -111,8 +113,10 @@ def sentence(stages: Stages) -> str:
     """The stages in one plain sentence."""
     first, last = stages.emergence, stages.saturation
     if first and last:
-        return (f"Reasoning emerges at lambda {_shown(first)} and saturates at {_shown(last)}: stage 1 lies below, "
-                "stage 2 between, stage 3 above.")
+        return (
+            f"Reasoning emerges at lambda {_shown(first)} and saturates at {_shown(last)}: stage 1 lies below, "
+            "stage 2 between, stage 3 above."
+        )
     if first:
         return f"Reasoning emerges at lambda {_shown(first)} and does not pass its saturation level within the curve."
     if last:
@@ -191,9 +195,15 @@ def _accepted(curve: _Curve, gap: int, level: float, least: float) -> Floats:
     shares, rises = _SHARES[:, None, None], _RISES[None, :, None]
     middle, before, after = _NORMAL.inv_cdf(level), slice(0, gap), slice(gap + 2, None)
     left, right = ndtr(middle - shares * rises), ndtr(middle + (1 - shares) * rises)
-    fits = np.concatenate([
-        np.minimum(_isotonic(curve.hits[before], curve.counts[before]), left), left,
-        right, np.maximum(_isotonic(curve.hits[after], curve.counts[after]), right)], axis=-1)
+    fits = np.concatenate(
+        [
+            np.minimum(_isotonic(curve.hits[before], curve.counts[before]), left),
+            left,
+            right,
+            np.maximum(_isotonic(curve.hits[after], curve.counts[after]), right),
+        ],
+        axis=-1,
+    )
     highest = _log_likelihood(curve, fits).max(axis=1)
     places = curve.lams[gap] + _SHARES * (curve.lams[gap + 1] - curve.lams[gap])
     accepted: Floats = places[highest >= least]

@@ -34,16 +34,16 @@ def show_status(name: str, storage: str, *, console: Console, watch: bool) -> No
     with closing(Store(storage, must_exist=True)) as store:
         if store.study(name) is None:
             raise StudyError(f"no study '{name}' in this database; it has: {', '.join(store.names()) or 'none'}")
-        study = Study(store, name=name, storage=storage)
-        seen = _look(store, study, storage)
-        if not watch:
-            console.print(seen.view)
-            return
-        with Live(seen.view, console=console, auto_refresh=False) as live:
-            while not seen.is_done:
-                time.sleep(SECONDS)
-                seen = _look(store, study, storage)
-                live.update(seen.view, refresh=True)
+        with closing(Study(store, name=name, storage=storage)) as study:
+            seen = _look(store, study, storage)
+            if not watch:
+                console.print(seen.view)
+                return
+            with Live(seen.view, console=console, auto_refresh=False) as live:
+                while not seen.is_done:
+                    time.sleep(SECONDS)
+                    seen = _look(store, study, storage)
+                    live.update(seen.view, refresh=True)
 
 
 def _look(store: Store, study: Study, storage: str) -> _Seen:

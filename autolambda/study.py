@@ -98,13 +98,19 @@ class Study:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.name = name
         self._store = store
+        self._storage = optuna.storages.RDBStorage(storage)
         self._study = optuna.create_study(
             study_name=name,
-            storage=optuna.storages.RDBStorage(storage),
+            storage=self._storage,
             directions=list(DIRECTIONS),
             sampler=RandomSampler(seed=0),
             load_if_exists=True,
         )  # the sampler is never asked: every trial is enqueued with all its parameters
+
+    def close(self) -> None:
+        """Lets go of the database."""
+        self._storage.remove_session()
+        self._storage.engine.dispose()
 
     def counts(self) -> Counts:
         """The trials by state."""

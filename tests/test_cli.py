@@ -19,6 +19,7 @@ from checkpoints import edit_json, edit_tensors, tiny_checkpoint
 from small_search import NAME, SETTINGS, copy_finished, database, finished, storage_in
 
 from autolambda import cli
+from autolambda.arguments import default_name
 from autolambda.tasks.arithmetic import FOLDER
 
 SINGLE = "model.safetensors"
@@ -330,7 +331,7 @@ def test_an_unknown_study_or_trial(run: Run, storage: str) -> None:
 def test_a_changed_config_is_refused_and_nothing_is_changed(run: Run, storage: str) -> None:
     before = database(storage)
     ran = run("search", "--study", NAME, *small_settings(), "--set=sampling.temperature=0.1", "--seed", "3")
-    refused(ran, "another config (sampling.temperature: 0.7 then, 0.1 now; search.seed: 0 then, 3 now")
+    refused(ran, "another config (sampling.temperature: 1.0 then, 0.1 now; search.seed: 0 then, 3 now")
     assert database(storage) == before
 
 
@@ -432,7 +433,7 @@ def test_the_study_is_named_after_the_thinking_model(run: Run) -> None:
     from autolambda.config import load_config
 
     def name(thinking: str) -> str:
-        return cli._default_name(load_config(None, overrides={"models.instruct": "a", "models.thinking": thinking}))
+        return default_name(load_config(None, overrides={"models.instruct": "a", "models.thinking": thinking}))
 
     assert [name(thinking) for thinking in ("org/Model-1.5", "x/My Model..v2/", "/", "é" * 80)] == [
         "Model-1.5",
@@ -440,7 +441,7 @@ def test_the_study_is_named_after_the_thinking_model(run: Run) -> None:
         "study",
         "study",
     ]
-    assert cli._default_name(load_config(None, overrides={})) == "bundled"
+    assert default_name(load_config(None, overrides={})) == "bundled"
 
 
 def test_an_interrupt_before_the_study_begins_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

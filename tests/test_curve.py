@@ -8,8 +8,10 @@ from autolambda.curve import CurvePoint, read_curve
 from autolambda.errors import InputError
 
 
-@pytest.mark.parametrize("values", [(1.1, 0.5), (math.nan, 0.5), (0.5, -0.1), (0.5, math.nan), (0.5, 0.5, 0),
-                                    (0, 0, math.inf), (0, 0, math.nan)])
+@pytest.mark.parametrize(
+    "values",
+    [(1.1, 0.5), (math.nan, 0.5), (0.5, -0.1), (0.5, math.nan), (0.5, 0.5, 0), (0, 0, math.inf), (0, 0, math.nan)],
+)
 def test_a_point_out_of_range(values):
     with pytest.raises(InputError, match="seen"):
         CurvePoint(*values)
@@ -21,21 +23,24 @@ def test_read_curve(tmp_path):
     assert read_curve(path) == [CurvePoint(0, 0), CurvePoint(1, 0.5, 64)]
 
 
-@pytest.mark.parametrize(("content", "message"), [
-    (b"", "columns lambda and think_ratio, seen an empty file"),
-    (b"lambda,ratio\n0,0\n", "columns lambda and think_ratio, seen lambda, ratio"),
-    (b"lambda,think_ratio\n", "seen none"),
-    (b"lambda,think_ratio\n0,0\n0.5,much\n", "line 3: think_ratio must be a number, seen 'much'"),
-    (b"lambda,think_ratio\n0,\n", "line 2: think_ratio must be a number, seen ''"),
-    (b"lambda,think_ratio\n0\n", "line 2: think_ratio must be a number"),
-    (b"lambda,think_ratio\n0,0\n0.5,43.0\n", "line 3.*looks like percentages"),
-    (b"lambda,think_ratio\n0,nan\n", "line 2.*between 0 and 1"),
-    (b"lambda,think_ratio\n2,0\n", "line 2.*lambda"),
-    (b"lambda,think_ratio\n0,5,0\n", "line 2: more cells than columns"),
-    (b"lambda,think_ratio,num_responses\n0,0,-3\n", "line 2.*above 0"),
-    (b"lambda,think_ratio\n0,0\xff\n", "UTF-8"),
-    (b"\xff\xfel\x00", "UTF-8"),
-])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "columns lambda and think_ratio, seen an empty file"),
+        (b"lambda,ratio\n0,0\n", "columns lambda and think_ratio, seen lambda, ratio"),
+        (b"lambda,think_ratio\n", "seen none"),
+        (b"lambda,think_ratio\n0,0\n0.5,much\n", "line 3: think_ratio must be a number, seen 'much'"),
+        (b"lambda,think_ratio\n0,\n", "line 2: think_ratio must be a number, seen ''"),
+        (b"lambda,think_ratio\n0\n", "line 2: think_ratio must be a number"),
+        (b"lambda,think_ratio\n0,0\n0.5,43.0\n", "line 3.*looks like percentages"),
+        (b"lambda,think_ratio\n0,nan\n", "line 2.*between 0 and 1"),
+        (b"lambda,think_ratio\n2,0\n", "line 2.*lambda"),
+        (b"lambda,think_ratio\n0,5,0\n", "line 2: more cells than columns"),
+        (b"lambda,think_ratio,num_responses\n0,0,-3\n", "line 2.*above 0"),
+        (b"lambda,think_ratio\n0,0\xff\n", "UTF-8"),
+        (b"\xff\xfel\x00", "UTF-8"),
+    ],
+)
 def test_a_malformed_curve_is_one_clear_line(tmp_path, content, message):
     path = tmp_path / "curve.csv"
     path.write_bytes(content)

@@ -17,17 +17,17 @@ LAYERS = (
     | {"graders.contains", "graders.exact", "graders.number"},
     {"graders.__init__", "events", "mismatch", "confirm", "engines.draw", "tasks.arithmetic"},
     {"pair", "config", "chat", "engines.rows", "tasks.file"},
-    {"engines.transformers", "models", "evaluation", "sampler"},
-    {"job", "study"},
-    {"report"},
-    {"search", "export", "tables"},
+    {"engines.batch", "models", "evaluation", "sampler"},
+    {"engines.transformers", "study"},
+    {"job", "report"},
+    {"search", "export", "tables", "arguments"},
     {"formats", "status", "progress"},
     {"cli"},
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 HEAVY = {
-    "torch": {"merge", "shards", "checkpoint", "pair", "engines.draw", "engines.rows", "engines.transformers"},
-    "transformers": {"chat", "engines.rows", "engines.transformers"},
+    "torch": {"merge", "shards", "checkpoint", "pair", "engines.draw", "engines.rows", "engines.batch", "engines.transformers"},
+    "transformers": {"chat", "engines.rows", "engines.batch", "engines.transformers"},
     "optuna": {"sampler", "study"},
     "sqlalchemy": {"store"},
     "pandas": {"tasks.file", "formats"},

@@ -26,8 +26,11 @@ def respond(code, repeat, *, task="math", sample="1", tokens=10, answer=None, th
 
 def slice_of(*prompts, task="math", tokens=10):
     """A slice from one string of grade codes a prompt: ``"cw"`` is a right and a wrong repeat."""
-    return [respond(code, repeat, task=task, sample=str(index), tokens=tokens, thought=code == "c")
-            for index, codes in enumerate(prompts) for repeat, code in enumerate(codes)]
+    return [
+        respond(code, repeat, task=task, sample=str(index), tokens=tokens, thought=code == "c")
+        for index, codes in enumerate(prompts)
+        for repeat, code in enumerate(codes)
+    ]
 
 
 def test_shares_are_means_over_prompts():
@@ -60,8 +63,17 @@ def test_tasks_are_averaged_by_weight():
     assert 0 <= weighted.accuracy.low < 0.6 < weighted.accuracy.high <= 1
 
 
-@pytest.mark.parametrize("weights", [{}, {"math": 1.0}, {"math": 0.5, "code": 0.6}, {"math": 1.5, "code": -0.5},
-                                     {"math": 0.5, "code": 0.25, "law": 0.25}, {"math": math.nan, "code": 0.5}])
+@pytest.mark.parametrize(
+    "weights",
+    [
+        {},
+        {"math": 1.0},
+        {"math": 0.5, "code": 0.6},
+        {"math": 1.5, "code": -0.5},
+        {"math": 0.5, "code": 0.25, "law": 0.25},
+        {"math": math.nan, "code": 0.5},
+    ],
+)
 def test_weights_must_fit(weights):
     with pytest.raises(InputError, match="code, math and sum to 1"):
         measure([*slice_of("c"), *slice_of("w", task="code")], weights=weights)
@@ -85,8 +97,11 @@ def test_a_truncated_response_shows_the_cap():
 
 def test_bounds_lie_inside_the_interval_and_repeat():
     rng = np.random.default_rng(0)
-    graded = [respond("c", repeat, sample=str(sample), tokens=int(rng.lognormal(6, 1)) + 1)
-              for sample in range(40) for repeat in range(3)]
+    graded = [
+        respond("c", repeat, sample=str(sample), tokens=int(rng.lognormal(6, 1)) + 1)
+        for sample in range(40)
+        for repeat in range(3)
+    ]
     measured, bounds = measure(graded).mean_tokens, token_bounds(graded)
     assert measured.low < bounds.lower < measured.value < bounds.upper < measured.high
     assert token_bounds(graded) == bounds
@@ -110,12 +125,17 @@ def test_pass_at_one_is_accuracy():
 @given(st.lists(st.sampled_from(["A", "B", "C", None]), min_size=1, max_size=6), st.data())
 def test_vote_at_k_against_every_way_to_break_ties(answers, data):
     k = data.draw(st.integers(1, len(answers)))
-    graded = [respond("u" if answer is None else "c" if answer == "A" else "w", repeat, answer=answer)
-              for repeat, answer in enumerate(answers)]
+    graded = [
+        respond("u" if answer is None else "c" if answer == "A" else "w", repeat, answer=answer)
+        for repeat, answer in enumerate(answers)
+    ]
     order = data.draw(st.permutations(graded))
     given_votes = [answer for answer in answers[:k] if answer is not None]
-    winners = [answer for answer in set(given_votes)
-               if all(given_votes.count(answer) >= given_votes.count(other) for other in given_votes)]
+    winners = [
+        answer
+        for answer in set(given_votes)
+        if all(given_votes.count(answer) >= given_votes.count(other) for other in given_votes)
+    ]
     expected = fmean(winner == "A" for winner in winners) if winners else 0
     assert vote_at_k(order, k=k).value == pytest.approx(expected)
 

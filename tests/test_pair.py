@@ -51,9 +51,7 @@ def refused(parents: tuple[Path, Path], *messages: str) -> str:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("ties", [("tied", "tied"), ("untied", "untied"), ("tied", "untied"), ("untied", "tied")])
-def test_a_merge_is_loaded_by_transformers(
-    originals: Path, tmp_path: Path, family: str, ties: tuple[str, str]
-) -> None:
+def test_a_merge_is_loaded_by_transformers(originals: Path, tmp_path: Path, family: str, ties: tuple[str, str]) -> None:
     folders = [originals / f"{family}-{name}-{tie}" for name, tie in zip(("instruct", "thinking"), ties, strict=True)]
     pair = open_pair(str(folders[0]), str(folders[1]))
     assert pair.tied is (ties == ("tied", "tied")) and (HEAD in pair.names) is not pair.tied
@@ -103,9 +101,7 @@ def test_each_tensor_gets_the_lam_of_its_place(originals: Path) -> None:
 
 @pytest.mark.parametrize("tied", ["instruct", "thinking"])
 def test_one_tied_parent_lends_its_embedding_as_head(originals: Path, tied: str) -> None:
-    folders = [
-        originals / f"qwen3-{name}-{'tied' if name == tied else 'untied'}" for name in ("instruct", "thinking")
-    ]
+    folders = [originals / f"qwen3-{name}-{'tied' if name == tied else 'untied'}" for name in ("instruct", "thinking")]
     pair = open_pair(str(folders[0]), str(folders[1]))
     head, embedding = pair.read(HEAD), pair.read(EMBEDDING)
     same = {name: torch.equal(getattr(head, name), getattr(embedding, name)) for name in ("instruct", "thinking")}

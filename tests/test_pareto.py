@@ -46,7 +46,8 @@ def test_front_keeps_the_first_of_equal_points():
 def test_hypervolume_against_counted_cells(points, low):
     cells = sum(
         any(p.mean_tokens <= tokens and p.accuracy >= (height + 1) / 8 for p in points)
-        for tokens in range(7) for height in range(int(low * 8), 8)
+        for tokens in range(7)
+        for height in range(int(low * 8), 8)
     )
     assert hypervolume(points, reference_tokens=7, reference_accuracy=low) == pytest.approx(cells / 8)
 
@@ -98,7 +99,11 @@ CASES = {
     "equal accuracy goes to the cheaper": ([finalist(0.7, 80), finalist(0.7, 60)], "feasible", 1, (0, 1)),
     "all equal goes to the first": ([finalist(0.7, 60), finalist(0.7, 60)], "feasible", 0, (0, 1)),
     "testing stops at the first that fails": (
-        [finalist(0.5, 60), finalist(0.9, 98), finalist(0.8, 70)], "feasible", 0, (0,)),
+        [finalist(0.5, 60), finalist(0.9, 98), finalist(0.8, 70)],
+        "feasible",
+        0,
+        (0,),
+    ),
     "a failed first test ends it": ([finalist(0.5, 98), finalist(0.9, 60)], "uncertain", None, ()),
     "one cannot be excluded": ([finalist(0.5, 104), finalist(0.9, 150)], "uncertain", None, ()),
     "all are above": ([finalist(0.5, 106), finalist(0.9, 150)], "infeasible", None, ()),
@@ -120,8 +125,10 @@ def test_nothing_to_decide_on():
         decide([], budget=100, difference_lower=never)
 
 
-@pytest.mark.parametrize(("lower", "pick"), [
-    ({}, 2), ({1: -0.009}, 1), ({0: -0.009}, 0), ({0: -0.005, 1: 0.0}, 0), ({1: -0.01}, 2), ({1: -0.02}, 2)])
+@pytest.mark.parametrize(
+    ("lower", "pick"),
+    [({}, 2), ({1: -0.009}, 1), ({0: -0.009}, 0), ({0: -0.005, 1: 0.0}, 0), ({1: -0.01}, 2), ({1: -0.02}, 2)],
+)
 def test_a_cheaper_one_is_picked_when_its_loss_is_bounded(lower, pick):
     finalists = [finalist(0.6, 40), finalist(0.69, 60), finalist(0.7, 90)]
 
@@ -152,6 +159,12 @@ def test_a_false_feasible_stays_at_five_percent(means):
 
 def test_a_false_infeasible_stays_at_five_percent():
     rng = np.random.default_rng(0)
-    verdicts = [decide([Finalist(0.5, m, m - 1.645, m + 1.645) for m in rng.normal((99.99, 104), 1.0)], budget=100,
-                       difference_lower=never).verdict for _ in range(2000)]
+    verdicts = [
+        decide(
+            [Finalist(0.5, m, m - 1.645, m + 1.645) for m in rng.normal((99.99, 104), 1.0)],
+            budget=100,
+            difference_lower=never,
+        ).verdict
+        for _ in range(2000)
+    ]
     assert verdicts.count(Verdict.INFEASIBLE) / 2000 <= 0.06

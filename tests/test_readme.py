@@ -46,7 +46,10 @@ def test_the_top_level_is_what_was_agreed():
 
 def test_commands_in_the_readme_exist():
     blocks = "\n".join(re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL))
-    named = {*re.findall(r"^(?:.*&& )?autolambda (\w+)", blocks, flags=re.MULTILINE), *re.findall(r"`autolambda (\w+)", README)}
+    named = {
+        *re.findall(r"^(?:.*&& )?autolambda (\w+)", blocks, flags=re.MULTILINE),
+        *re.findall(r"`autolambda (\w+)", README),
+    }
     assert {"search", "report", "export", "merge"} <= named
     assert named <= set(cli.commands)
 

@@ -22,8 +22,11 @@ TENTHS = np.linspace(0, 1, 11)
 def paper_curve(benchmark, num_responses):
     with (STUDIES / "paper/qwen3_4b.csv").open(encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["benchmark"] == benchmark]
-    return [CurvePoint(float(ENDS.get(row["method"], row["lambda"])), float(row["think_ratio"]) / 100, num_responses)
-            for row in rows if row["method"] in (*ENDS, "mi")]
+    return [
+        CurvePoint(float(ENDS.get(row["method"], row["lambda"])), float(row["think_ratio"]) / 100, num_responses)
+        for row in rows
+        if row["method"] in (*ENDS, "mi")
+    ]
 
 
 def curve(ratios, num_responses=200.0, lams=TENTHS):
@@ -84,7 +87,7 @@ def test_points_at_one_lambda_are_pooled():
 @pytest.mark.parametrize("stray", [(1, 0.4), (2, 0.3), (8, 0.5), (9, 0.7), (10, 0.2)])
 def test_a_stray_point_is_left_out_and_noted(stray):
     index, ratio = stray
-    found = detect_stages(curve([*RISING[:index], ratio, *RISING[index + 1:]]))
+    found = detect_stages(curve([*RISING[:index], ratio, *RISING[index + 1 :]]))
     whole = detect_stages(curve(RISING))
     assert found.emergence.lam == pytest.approx(whole.emergence.lam, abs=0.02)
     assert found.saturation.lam == pytest.approx(whole.saturation.lam, abs=0.02)
@@ -100,12 +103,15 @@ def test_a_curve_that_falls_is_said_to():
     assert any("does not rise throughout" in note for note in found.notes)
 
 
-@pytest.mark.parametrize(("ratios", "emergence", "saturation", "words"), [
-    ([0.0] * 11, None, None, "stays in one stage"),
-    ([1.0] * 11, None, None, "stays in one stage"),
-    ([*RISING[:5], *[0.6] * 6], 0.34, None, "does not pass its saturation"),
-    ([0.4] * 5 + list(RISING[5:]), None, 0.57, "emerged before"),
-])
+@pytest.mark.parametrize(
+    ("ratios", "emergence", "saturation", "words"),
+    [
+        ([0.0] * 11, None, None, "stays in one stage"),
+        ([1.0] * 11, None, None, "stays in one stage"),
+        ([*RISING[:5], *[0.6] * 6], 0.34, None, "does not pass its saturation"),
+        ([0.4] * 5 + list(RISING[5:]), None, 0.57, "emerged before"),
+    ],
+)
 def test_levels_that_are_not_passed(ratios, emergence, saturation, words):
     found = detect_stages(curve(ratios))
     for boundary, expected in ((found.emergence, emergence), (found.saturation, saturation)):
@@ -156,9 +162,16 @@ def test_the_sentence_states_both_boundaries():
     assert "0.56 (95 % interval 0.55 to 0.60)" in text
 
 
-@pytest.mark.parametrize("call", [
-    lambda: detect_stages([]), lambda: detect_stages([CurvePoint(0.5, 0.5)] * 3), lambda: stage_of(1.5),
-    lambda: stage_of(float("nan")), lambda: detect_stages(curve(RISING), emergence_at=0.95, saturation_at=0.05)])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: detect_stages([]),
+        lambda: detect_stages([CurvePoint(0.5, 0.5)] * 3),
+        lambda: stage_of(1.5),
+        lambda: stage_of(float("nan")),
+        lambda: detect_stages(curve(RISING), emergence_at=0.95, saturation_at=0.05),
+    ],
+)
 def test_bad_values_are_input_errors(call):
     with pytest.raises(InputError, match="seen"):
         call()

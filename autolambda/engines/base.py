@@ -2,7 +2,8 @@
 
 Every engine passes the contract suite in tests/test_engine_contract.py: endpoints bit-identical to the parents; a
 schedule set in place equals the same merge loaded from disk; switching there and back restores; same seed and batch,
-same response; greedy responses in float32 do not depend on the batch around them.
+same response; greedy responses in float32 do not depend on the batch around them (with a mixture of experts but for
+ties within the last bit).
 """
 
 from __future__ import annotations

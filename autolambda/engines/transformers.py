@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, Pre
 from transformers.utils import logging as logging_of_transformers
 
 from autolambda.engines.base import Prompt, Sampling
-from autolambda.engines.rows import Batch, LiveModel
+from autolambda.engines.batch import Batch, LiveModel
 from autolambda.errors import ConfigError, EngineError
 from autolambda.merge import interpolate
 from autolambda.pair import Pair
@@ -46,7 +46,7 @@ class TransformersEngine:
         ``threads`` are PyTorch's on a CPU, by default one for a small model. Raises ``ConfigError`` for a device that
         is missing or a dtype too narrow for the weights, ``EngineError`` where memory or parameters are missing.
         """
-        self._device = _device(device)
+        self._device = resolve_device(device)
         if threads is None and self._device.type == "cpu" and pair.num_parameters < SMALL:
             threads = 1
         if threads is not None:
@@ -59,7 +59,7 @@ class TransformersEngine:
             self._thinking = _parameters(pair.thinking.folder, pair, self._device)
             # the one with an lm_head of its own, where only one has
             source = pair.instruct if pair.thinking.tied and not pair.tied else pair.thinking
-            model, _ = _load(source.folder, dtype=_compute_dtype(dtype, pair, self._device), config=config)
+            model, _ = _load(source.folder, dtype=resolve_dtype(dtype, pair, self._device), config=config)
             self._model: Any = model.to(self._device).eval()
         self._live: dict[str, torch.Tensor] = dict(self._model.named_parameters())
         self._end_ids = _end_ids(pair, tokenizer)
@@ -124,7 +124,8 @@ def _load(folder: Path, *, dtype: torch.dtype, config: PretrainedConfig | None =
     return model, report
 
 
-def _device(name: str) -> torch.device:
+def resolve_device(name: str) -> torch.device:
+    """The device of ``engine.device``; auto is CUDA where there is one. Raises ``ConfigError`` for a missing one."""
     try:
         device = torch.device(name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
         torch.empty(0, device=device)
@@ -140,7 +141,11 @@ def _widest(pair: Pair) -> torch.dtype:
     return reduce(torch.promote_types, dtypes)
 
 
-def _compute_dtype(name: str, pair: Pair, device: torch.device) -> torch.dtype:
+def resolve_dtype(name: str, pair: Pair, device: torch.device) -> torch.dtype:
+    """The compute dtype of ``engine.dtype``: auto is float32 on a CPU, the checkpoints' own on a GPU.
+
+    Raises ``ConfigError`` for one that cannot hold the checkpoints' values.
+    """
     widest = _widest(pair)
     if name == "auto":
         return torch.float32 if device.type == "cpu" else widest

@@ -56,7 +56,9 @@ def main() -> None:
     help_s = statistics.median(time_help() for _ in range(10))
     runs = [time_search(args.budget) for _ in range(args.repeats)]
     median = {key: round(statistics.median(run[key] for run in runs), 2) for key in ("first_trial_s", "total_s")}
-    print(json.dumps({"help_s": round(help_s, 3), **median, "tokens": runs[0]["tokens"], "verdict": runs[0]["verdict"]}))
+    print(
+        json.dumps({"help_s": round(help_s, 3), **median, "tokens": runs[0]["tokens"], "verdict": runs[0]["verdict"]})
+    )
 
 
 if __name__ == "__main__":

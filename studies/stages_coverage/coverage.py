@@ -83,9 +83,12 @@ def simulate(*, grid: str, num_responses: int, draws: int, seed: int = 0) -> dic
 def _row(pairs: list[tuple[float, Boundary | None]]) -> Row:
     found = [(true, boundary) for true, boundary in pairs if boundary is not None]
     held = sum(boundary.low <= true <= boundary.high for true, boundary in found)
-    return Row(held / len(pairs), 1 - len(found) / len(pairs),
-               float(np.median([boundary.high - boundary.low for _, boundary in found])),
-               float(np.median([abs(boundary.lam - true) for true, boundary in found])))
+    return Row(
+        held / len(pairs),
+        1 - len(found) / len(pairs),
+        float(np.median([boundary.high - boundary.low for _, boundary in found])),
+        float(np.median([abs(boundary.lam - true) for true, boundary in found])),
+    )
 
 
 def main(draws: int) -> None:
@@ -94,8 +97,10 @@ def main(draws: int) -> None:
     for grid in GRIDS:
         for num_responses in (16, 64, 256):
             for name, row in simulate(grid=grid, num_responses=num_responses, draws=draws).items():
-                print(f"{grid:9} {num_responses:9}  {name:10} {row.coverage:8.3f}  {row.absent:6.3f}  "
-                      f"{row.median_width:5.3f}  {row.median_error:5.3f}")
+                print(
+                    f"{grid:9} {num_responses:9}  {name:10} {row.coverage:8.3f}  {row.absent:6.3f}  "
+                    f"{row.median_width:5.3f}  {row.median_error:5.3f}"
+                )
 
 
 if __name__ == "__main__":

@@ -1,0 +1,109 @@
+"""What the command line's arguments stand for: a config, a study's name and database, its report, a schedule.
+
+Heavy modules are imported by the function that needs them, so that ``--help`` stays quick.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from autolambda.errors import ConfigError
+
+if TYPE_CHECKING:  # see above
+    from autolambda.config import Config
+    from autolambda.report import Report
+    from autolambda.schedule import Schedule
+    from autolambda.store import Store
+
+
+def config_of(options: Mapping[str, Any]) -> Config:
+    """The config of the command's options: file, --set, and the options that stand for a key."""
+    from autolambda.config import load_config
+
+    overrides: dict[str, object] = {
+        f"models.{parent}": options[parent] for parent in ("instruct", "thinking") if options.get(parent)
+    }
+    if tasks := options.get("tasks"):
+        overrides["tasks"] = [{"path": task} if _is_path(task) else {"name": task} for task in tasks]
+    for option, key in (("budget", "budget"), ("trials", "search.trials"), ("seed", "search.seed")):
+        if options.get(option) is not None:
+            overrides[key] = options[option]
+    return load_config(options.get("config"), overrides=overrides, settings=options.get("settings", ()))
+
+
+def _is_path(task: str) -> bool:
+    return "." in task or os.sep in task or os.path.exists(task)
+
+
+def default_name(config: Config) -> str:
+    """``bundled``, or the Thinking model's own name."""
+    if config.models.thinking is None:
+        return "bundled"
+    return re.sub(r"[^A-Za-z0-9._-]+|\.\.+", "-", Path(config.models.thinking).name).strip(".-_")[:64] or "study"
+
+
+def storage_url(name: str, storage: str | None) -> str:
+    """The database of a study: the one that was given, or the study's own. Raises ``StudyError`` for a bad name."""
+    from autolambda.study import check_name, default_storage
+
+    check_name(name)
+    return storage or default_storage(name)
+
+
+@contextmanager
+def opened_store(name: str, storage: str | None) -> Iterator[Store]:
+    """The store of a study that exists. Raises ``StudyError``."""
+    from autolambda.errors import StudyError
+    from autolambda.store import Store
+
+    with closing(Store(storage_url(name, storage), must_exist=True)) as store:
+        if store.study(name) is None:
+            raise StudyError(f"no study '{name}' in this database; it has: {', '.join(store.names()) or 'none'}")
+        yield store
+
+
+def stored_config(name: str, storage: str | None) -> Config:
+    """A study's own config, as it was resolved."""
+    from autolambda.config import parse_config
+
+    with opened_store(name, storage) as store:
+        stored = store.study(name)
+        assert stored is not None
+        return parse_config(stored.config)
+
+
+def report_of(name: str, storage: str | None, budget: float | None) -> Report:
+    """The report for ``budget``, or for the study's own."""
+    from autolambda.report import build_report
+    from autolambda.study import Study
+
+    config = stored_config(name, storage)
+    wanted = config.budget if budget is None else positive_budget(budget)
+    with (
+        opened_store(name, storage) as store,
+        closing(Study(store, name=name, storage=storage_url(name, storage))) as study,
+    ):
+        return build_report(store, study, budget=wanted)
+
+
+def positive_budget(budget: float) -> float:
+    """The budget as it was given. Raises ``ConfigError`` unless it is a positive number."""
+    if not 0 < budget < float("inf"):
+        raise ConfigError(f"--budget: a positive number of tokens, seen {budget:g}")
+    return budget
+
+
+def schedule_of(lam: float | None, path: Path | None) -> Schedule:
+    """The schedule of ``--lambda`` or ``--schedule``. Raises ``ConfigError`` unless just one of them is given."""
+    from autolambda.schedule import Schedule, read_schedule
+
+    if lam is not None and path is None:
+        return Schedule.uniform(lam)
+    if path is not None and lam is None:
+        return read_schedule(path)
+    raise ConfigError("give either --lambda X or --schedule FILE")

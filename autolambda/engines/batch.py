@@ -1,0 +1,170 @@
+"""One batch being generated: the rows still running and the tokens of all. A finished row is dropped.
+
+A row's tokens follow from its prompt and seed alone (see rows.py). With a mixture of experts the rows of each expert
+follow from the batch, and logits can differ in their last bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from autolambda.engines.base import Prompt, Sampling
+from autolambda.engines.draw import RandomRows, draw
+from autolambda.engines.rows import ROW_STEP, WIDTH_STEP, RowCache, attention_masks, round_up
+from autolambda.errors import EngineError
+from autolambda.responses import FinishReason, Response
+
+# Rows are dropped once no more than this share of the batch is still running: each drop copies the cache.
+KEEP_SHARE = 0.8
+
+
+@dataclass(frozen=True)
+class LiveModel:
+    """What a batch generates with: a transformers model, its tokenizer, and the ids that end a response."""
+
+    module: Any
+    tokenizer: PreTrainedTokenizerBase
+    end_ids: frozenset[int]
+
+    @property
+    def config(self) -> Any:
+        return self.module.config.get_text_config()
+
+    @property
+    def device(self) -> torch.device:
+        device: torch.device = self.module.device
+        return device
+
+    def decode(self, tokens: list[int]) -> str:
+        """Text as generated, special tokens included: a tokenizer may count ``</think>`` as one."""
+        return str(self.tokenizer.decode(tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+
+class Batch:
+    """One batch being generated: the rows still running, their cache, and the tokens of all."""
+
+    def __init__(self, model: LiveModel, prompts: Sequence[Prompt], sampling: Sampling) -> None:
+        self._model, self._sampling = model, sampling
+        device = model.device
+        ids = model.tokenizer([prompt.text for prompt in prompts], add_special_tokens=False).input_ids
+        if empty := [str(i) for i, row in enumerate(ids) if not row]:
+            raise EngineError(f"prompts without a token: number {', '.join(empty)}; a model needs at least one")
+        self._tokens: list[list[int]] = [[] for _ in ids]
+        self._finish: list[FinishReason | None] = [None] * len(ids)
+        self._random = RandomRows([prompt.seed for prompt in prompts])
+        # filled up with copies of the first row, which nobody reads
+        filled = list(ids) + [ids[0]] * (round_up(len(ids), ROW_STEP) - len(ids))
+        self._rows = [i if i < len(ids) else 0 for i in range(len(filled))]
+        self._running = [i < len(ids) for i in range(len(filled))]
+        self._cache = RowCache()
+        self._last = torch.tensor([row[-1] for row in filled], device=device)
+        self._lengths = torch.tensor([len(row) - 1 for row in filled], device=device)
+        self._seen: torch.Tensor | None = None  # bool [B, V]: which tokens a row has generated
+        if sampling.presence_penalty:
+            self._seen = torch.zeros(len(filled), model.config.vocab_size, dtype=torch.bool, device=device)
+        self._end = torch.tensor(sorted(model.end_ids), dtype=torch.long, device=device)
+        self._tail = max((len(stop.encode()) for stop in sampling.stop), default=0) + 8
+        self._num_steps = 0
+        self._prefill(filled)
+
+    @property
+    def active(self) -> bool:
+        return any(self._running)
+
+    def _prefill(self, ids: list[list[int]]) -> None:
+        """All prompt tokens but the last of each row; the first step feeds that one."""
+        width = max(len(row) for row in ids) - 1
+        if width == 0:
+            return
+        padded = torch.tensor([row[:-1] + [row[-1]] * (width - len(row) + 1) for row in ids])
+        slots = torch.arange(width).expand(len(ids), -1)
+        self._forward(padded.to(self._last.device), slots.to(self._last.device), width)
+
+    def _forward(self, ids: torch.Tensor, positions: torch.Tensor, used: int) -> torch.Tensor:
+        """Logits [B, V] of the last token of ``ids`` int64 [B, T] at ``positions`` [B, T]; ``used`` slots are taken."""
+        width = round_up(used, WIDTH_STEP)
+        self._cache.place(positions, width=width)
+        masks = attention_masks(self._model.config, positions, width=width, dtype=self._model.module.dtype)
+        output = self._model.module(
+            input_ids=ids,
+            position_ids=positions,
+            attention_mask=masks,
+            past_key_values=self._cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        logits: torch.Tensor = output.logits[:, -1]
+        return logits
+
+    def step(self) -> None:
+        """One token for every row that is running."""
+        used = int(self._lengths.max()) + 1
+        logits = self._forward(self._last[:, None], self._lengths[:, None], used)
+        if bool(logits.amax(-1).isnan().any()):
+            raise EngineError("the model's logits are NaN; set engine.dtype to float32, or check the parents' weights")
+        uniform = self._random.at(self._num_steps, self._rows).to(logits.device)
+        self._last = draw(logits, uniform, self._sampling, self._seen)
+        if self._seen is not None:
+            self._seen.scatter_(1, self._last[:, None], True)
+        self._lengths += 1
+        self._num_steps += 1
+        ended = torch.isin(self._last, self._end).tolist()
+        for place, (token, end) in enumerate(zip(self._last.tolist(), ended, strict=True)):
+            if self._running[place]:
+                self._record(place, token, end)
+        self._drop_finished()
+
+    def _record(self, place: int, token: int, end: bool) -> None:
+        row = self._rows[place]
+        tokens = self._tokens[row]
+        tokens.append(token)
+        if end or self._met_stop(tokens):
+            self._finish[row] = "stop"
+        elif len(tokens) == self._sampling.max_tokens:
+            self._finish[row] = "length"
+        self._running[place] = self._finish[row] is None
+
+    def _met_stop(self, tokens: list[int]) -> bool:
+        """Whether the newest token completes a stop string: looked for in the last tokens (each at least a byte)."""
+        if not self._sampling.stop:
+            return False
+        text = self._model.decode(tokens[-self._tail :])
+        return any(stop in text for stop in self._sampling.stop) and self._stop_at(tokens) is not None
+
+    def _stop_at(self, tokens: list[int]) -> int | None:
+        """Where in the text the first stop string begins, or ``None``."""
+        text = self._model.decode(tokens)
+        found = [at for stop in self._sampling.stop if (at := text.find(stop)) >= 0]
+        return min(found, default=None)
+
+    def _drop_finished(self) -> None:
+        places = [place for place, running in enumerate(self._running) if running]
+        num_kept = round_up(len(places), ROW_STEP)
+        if not places or num_kept > KEEP_SHARE * len(self._rows):
+            return
+        places += [place for place, running in enumerate(self._running) if not running][: num_kept - len(places)]
+        kept = torch.tensor(places, device=self._last.device)
+        self._cache.keep(kept)
+        self._last, self._lengths = self._last[kept], self._lengths[kept]
+        self._seen = self._seen[kept] if self._seen is not None else None
+        self._rows = [self._rows[place] for place in places]
+        self._running = [self._running[place] for place in places]
+
+    def responses(self) -> list[Response]:
+        """In the order of the prompts; end tokens count but are not part of the text."""
+        return [
+            self._response(tokens, finish or "length")
+            for tokens, finish in zip(self._tokens, self._finish, strict=True)
+        ]
+
+    def _response(self, tokens: list[int], finish: FinishReason) -> Response:
+        ended = finish == "stop" and tokens[-1] in self._model.end_ids
+        text = self._model.decode(tokens[:-1] if ended else tokens)
+        if finish == "stop" and not ended and (stop_at := self._stop_at(tokens)) is not None:
+            text = text[:stop_at]
+        return Response(text=text, num_tokens=len(tokens), finish_reason=finish)
