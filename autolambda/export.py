@@ -128,11 +128,12 @@ def _generation_config(models: Models) -> dict[str, Any]:
     config.pop("max_length", None)  # it would compete with max_new_tokens
     end = config.get("eos_token_id") or models.pair.config.get("eos_token_id") or models.chat.tokenizer.eos_token_id
     config["eos_token_id"] = end  # a generation config without one never stops
-    for key in ("temperature", "top_p", "top_k", "min_p"):
-        config.pop(key, None)
-        if sampling.temperature > 0 and getattr(sampling, key):
-            config[key] = getattr(sampling, key)
-    return config
+    drawn = {key: getattr(sampling, key) for key in ("temperature", "top_p", "top_k", "min_p")}
+    config = {key: value for key, value in config.items() if key not in drawn}
+    if sampling.temperature == 0:
+        return config
+    # 0 is written too: transformers takes a top_k of 50 where none stands
+    return config | {key: value for key, value in drawn.items() if value or key == "top_k"}
 
 
 def _provenance(models: Models, schedule: Schedule, measurement: Measurement | None) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def test_the_identity_is_the_same_for_the_same_job(path):
         ({"models": {"tokenizer": "instruct"}}, {"models.tokenizer"}),
         ({"search": {"seed": 1}}, {"search.seed", "tasks"}),
         ({"search": {"knots": 4}}, {"search.knots"}),
-        ({"engine": {"dtype": "float32"}}, {"engine.dtype"}),
+        ({"engine": {"dtype": "bfloat16"}}, {"engine.dtype"}),
         ({"engine": {"batch_size": 7}}, {"engine.batch_size"}),
         ({"search": {"trials": 50, "spaces": ["uniform"], "sampler": "gp"}}, set()),
         ({"confirm": {"finalists": 2, "margin": 0.1}, "engine": {"threads": 1}}, set()),

@@ -26,7 +26,16 @@ LAYERS = (
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 HEAVY = {
-    "torch": {"merge", "shards", "checkpoint", "pair", "engines.draw", "engines.rows", "engines.batch", "engines.transformers"},
+    "torch": {
+        "merge",
+        "shards",
+        "checkpoint",
+        "pair",
+        "engines.draw",
+        "engines.rows",
+        "engines.batch",
+        "engines.transformers",
+    },
     "transformers": {"chat", "engines.rows", "engines.batch", "engines.transformers"},
     "optuna": {"sampler", "study"},
     "sqlalchemy": {"store"},

@@ -155,7 +155,7 @@ def test_the_seed_changes_what_follows_the_ladder(sampler):
 def test_a_budget_keeps_the_search_below_it(sampler):
     config = SearchConfig(trials=16, ladder=6, spaces=("uniform",), sampler=sampler)
     within = [sum(point.mean_tokens <= 40 for point in search(config, budget=budget)[6:]) for budget in (40.0, 1000.0)]
-    assert within[0] >= 7 > 4 >= within[1]
+    assert within[0] >= 5 > 4 >= within[1]
 
 
 def test_a_first_space_of_two_points_works():
@@ -196,3 +196,13 @@ def test_the_box_holds_all_tilts():
         "tilt_0": (-MAX_TILT, MAX_TILT),
         "tilt_1": (-MAX_TILT, MAX_TILT),
     }
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_no_schedule_is_measured_twice(sampler):
+    """On a flat truth a sampler has no reason to move; the same responses again would tell nothing."""
+    config = SearchConfig(trials=14, ladder=4, spaces=("uniform",), sampler=sampler)
+    points = search(config, budget=40.0)
+    for i, point in enumerate(points):
+        for other in points[:i]:
+            assert max(abs(point.params[name] - other.params[name]) for name in other.params) > 1e-3

@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from autolambda.chat import load_tokenizer
-from autolambda.engines import rows
+from autolambda.engines import batch
 from autolambda.engines.base import Prompt, Sampling
 from autolambda.engines.transformers import TransformersEngine
 from autolambda.errors import ConfigError, EngineError
@@ -130,8 +130,8 @@ class Recorder:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.logits: list[Tensor] = []
-        self._draw = rows.draw
-        monkeypatch.setattr(rows, "draw", self)
+        self._draw = batch.draw
+        monkeypatch.setattr(batch, "draw", self)
 
     def __call__(self, logits: Tensor, *rest: object) -> Tensor:
         self.logits.append(logits.clone())
@@ -145,7 +145,7 @@ def test_logits_are_bit_for_bit_the_same_in_any_batch(tmp_path, monkeypatch, fam
     21 rows and 1 is where a remainder of rows shows; experts see other rows each time, so the last bit may differ.
     """
     tolerance = 1e-6 if family == "qwen3_moe" else 0.0
-    monkeypatch.setattr(rows, "KEEP_SHARE", 0.0)
+    monkeypatch.setattr(batch, "KEEP_SHARE", 0.0)
     recorder = Recorder(monkeypatch)
     engine = open_engine(*save_parents(tmp_path, FAMILIES[family]))
     engine.set_schedule(MIXED)
@@ -279,10 +279,10 @@ def test_a_stop_string_across_bytes_is_found_in_a_long_response(parents, monkeyp
     """The stop string's bytes are tokens of their own, the first of which are no text yet."""
     tokenizer = load_tokenizer(parents[1])
     script = tokenizer("x" * 50 + "aéb€c", add_special_tokens=False).input_ids
-    monkeypatch.setattr(rows, "draw", lambda logits, *_: torch.full((len(logits),), script[len(drawn) - 1]))
+    monkeypatch.setattr(batch, "draw", lambda logits, *_: torch.full((len(logits),), script[len(drawn) - 1]))
     drawn: list[int] = []
-    at = rows.RandomRows.at
-    monkeypatch.setattr(rows.RandomRows, "at", lambda *args: (drawn.append(1), at(*args))[1])
+    at = batch.RandomRows.at
+    monkeypatch.setattr(batch.RandomRows, "at", lambda *args: (drawn.append(1), at(*args))[1])
     engine = open_engine(*parents)
     engine._end_ids = frozenset()
     [response] = engine.generate([Prompt("a", 0)], replace(GREEDY, max_tokens=500, stop=("éb€",)))
