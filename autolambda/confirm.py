@@ -8,35 +8,22 @@ The finalists and the order in which they are tested follow from the search alon
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
-from autolambda.metrics import Measured, accuracy, mean_tokens, paired_difference, token_bounds
-from autolambda.pareto import Decision, Finalist, Score, confirmation_order, decide, front
+from autolambda.entry import Entry
+from autolambda.metrics import accuracy, mean_tokens, paired_difference, token_bounds
+from autolambda.pareto import Decision, Finalist, confirmation_order, decide, front
 from autolambda.responses import Graded
 from autolambda.schedule import Schedule
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """A complete trial with what the search measured of it."""
-
-    trial: int
-    schedule: Schedule
-    measured: Measured
-
-    @property
-    def score(self) -> Score:
-        return Score(self.measured.accuracy.value, self.measured.mean_tokens.value)
-
-
-def choose_finalists(candidates: Sequence[Candidate], *, budget: float | None, limit: int) -> list[Candidate]:
+def choose_finalists(candidates: Sequence[Entry], *, budget: float | None, limit: int) -> list[Entry]:
     """Up to ``limit`` candidates to confirm, in testing order: mean tokens ascending.
 
     With a budget: half of the places go to the most accurate whose tokens are below it with their upper bound (they
     can be proven), the others to the most accurate whose mean is below it (they may be better). Where none is, the
     cheapest. Without a budget: an even choice along the front. Of equal schedules the first counts.
     """
-    first: dict[Schedule, Candidate] = {}
+    first: dict[Schedule, Entry] = {}
     for candidate in candidates:
         first.setdefault(candidate.schedule, candidate)
     candidates = list(first.values())
@@ -70,7 +57,7 @@ def verdict(
     return decide(finalists, budget=budget, difference_lower=difference_lower, margin=margin)
 
 
-def _best(candidates: Sequence[Candidate]) -> list[Candidate]:
+def _best(candidates: Sequence[Entry]) -> list[Entry]:
     return sorted(candidates, key=lambda c: (-c.score.accuracy, c.score.mean_tokens))
 
 

@@ -18,10 +18,10 @@ import yaml
 
 from autolambda import __version__
 from autolambda.checkpoint import read_json
+from autolambda.entry import Entry
 from autolambda.errors import OutputError, StudyError
 from autolambda.models import Models
 from autolambda.pair import merge_tensors
-from autolambda.report import Entry
 from autolambda.schedule import Schedule
 from autolambda.shards import atomic_folder, write_checkpoint
 

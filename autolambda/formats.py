@@ -10,8 +10,9 @@ from typing import Any
 import pandas
 from rich.console import Console
 
+from autolambda.entry import Entry
 from autolambda.errors import OutputError
-from autolambda.report import Entry, Report
+from autolambda.report import Report
 from autolambda.stages import Boundary, Stages
 from autolambda.tables import report_view
 

@@ -11,42 +11,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from autolambda.config import Config, parse_config
-from autolambda.confirm import Candidate, choose_finalists, verdict
+from autolambda.confirm import choose_finalists, verdict
+from autolambda.entry import Entry
 from autolambda.errors import StudyError
-from autolambda.metrics import Measured, measure
-from autolambda.pareto import Score, Verdict, front
+from autolambda.metrics import measure
+from autolambda.pareto import Verdict, front
 from autolambda.responses import Graded
 from autolambda.schedule import Schedule
-from autolambda.stages import CurvePoint, Stages, detect_stages, stage_of
+from autolambda.stages import CurvePoint, Stages, detect_stages
 from autolambda.store import Store, StoredEvaluation
 from autolambda.study import Counts, Study
 
 UNFINISHED = "unfinished"
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A schedule with its measured numbers; ``confirmed`` says on which slice."""
-
-    trial: int | None
-    schedule: Schedule
-    measured: Measured
-    confirmed: bool
-
-    @property
-    def score(self) -> Score:
-        return Score(self.measured.accuracy.value, self.measured.mean_tokens.value)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The JSON object of DESIGN's ``E``; shares from 0 to 1, intervals 95 %."""
-        return {
-            "trial": self.trial,
-            "schedule": self.schedule.to_dict(),
-            **_numbers(self.measured),
-            "stage": stage_of(self.measured.think_ratio.value),
-            "confirmed": self.confirmed,
-            "tasks": {name: _numbers(measured) for name, measured in self.measured.tasks.items()},
-        }
 
 
 @dataclass(frozen=True)
@@ -126,17 +102,16 @@ def build_report(store: Store, study: Study, *, budget: float | None) -> Report:
     assert stored is not None
     config = parse_config(stored.config)
     weights = config.weights
-    candidates = load_candidates(store, study, weights=weights)
-    if not candidates:
+    trials = load_trials(store, study, weights=weights)
+    if not trials:
         raise StudyError(f"study '{study.name}' has no complete trial yet; go on with 'autolambda resume {study.name}'")
-    finalists = choose_finalists(candidates, budget=budget, limit=config.confirm.finalists)
-    responses = _confirmations(store, study, candidates)
+    finalists = choose_finalists(trials, budget=budget, limit=config.confirm.finalists)
+    responses = _confirmations(store, study, trials)
     entries = {
-        c.trial: Entry(c.trial, c.schedule, measure(responses[c.trial], weights=weights), confirmed=True)
-        for c in candidates
-        if c.trial in responses
+        e.trial: Entry(e.trial, e.schedule, measure(responses[e.trial], weights=weights), confirmed=True)
+        for e in trials
+        if e.trial in responses
     }
-    trials = tuple(Entry(c.trial, c.schedule, c.measured, confirmed=False) for c in candidates)
     decision = None
     if budget is not None and all(f.trial in responses for f in finalists):
         graded = [responses[f.trial] for f in finalists]
@@ -153,7 +128,7 @@ def build_report(store: Store, study: Study, *, budget: float | None) -> Report:
         trials=trials,
         confirmed=tuple(entries.values()),
         parents=_parents(store, study, trials, weights),
-        stages=_stages(candidates),
+        stages=_stages(trials),
         counts=counts,
         tokens_generated=store.num_tokens(study.name),
         stop_reason="trials" if counts.complete >= config.search.trials else UNFINISHED,
@@ -162,12 +137,12 @@ def build_report(store: Store, study: Study, *, budget: float | None) -> Report:
     )
 
 
-def load_candidates(store: Store, study: Study, *, weights: Mapping[str, float]) -> list[Candidate]:
-    """The complete trials of a study with their measured numbers."""
-    return [
-        Candidate(int(evaluation.key), evaluation.schedule, measure(store.graded(evaluation), weights=weights))
-        for evaluation in study.complete()
-    ]
+def load_trials(store: Store, study: Study, *, weights: Mapping[str, float]) -> tuple[Entry, ...]:
+    """The complete trials of a study with what the search measured of them."""
+    return tuple(
+        Entry(int(stored.key), stored.schedule, measure(store.graded(stored), weights=weights), confirmed=False)
+        for stored in study.complete()
+    )
 
 
 def slack_sentence(budget: float, parents: Mapping[str, float], *, bundled: bool) -> str | None:
@@ -191,10 +166,10 @@ def confirm_key(schedule: Schedule) -> str:
     return json.dumps(schedule.to_dict(), sort_keys=True)
 
 
-def _confirmations(store: Store, study: Study, candidates: Sequence[Candidate]) -> dict[int, list[Graded]]:
+def _confirmations(store: Store, study: Study, trials: Sequence[Entry]) -> dict[int | None, list[Graded]]:
     """The responses of every trial whose confirmation is complete; trials with equal schedules share them."""
     evaluations = {evaluation.key: evaluation for evaluation in store.evaluations(study.name, kind="confirm")}
-    found = {c.trial: _complete(store, evaluations.get(confirm_key(c.schedule))) for c in candidates}
+    found = {e.trial: _complete(store, evaluations.get(confirm_key(e.schedule))) for e in trials}
     return {trial: graded for trial, graded in found.items() if graded}
 
 
@@ -218,12 +193,12 @@ def _parents(
     return parents
 
 
-def _stages(candidates: list[Candidate]) -> Stages:
+def _stages(trials: Sequence[Entry]) -> Stages:
     """From the uniform schedules' Think ratios; prompts, not responses, are the independent unit."""
     points = [
-        CurvePoint(c.schedule.lam, c.measured.think_ratio.value, c.measured.think_ratio.num_prompts)
-        for c in candidates
-        if c.schedule.lam is not None
+        CurvePoint(e.schedule.lam, e.measured.think_ratio.value, e.measured.think_ratio.num_prompts)
+        for e in trials
+        if e.schedule.lam is not None
     ]
     if len({point.lam for point in points}) < 2:
         return Stages(None, None, ("fewer than two uniform lambdas are measured",))
@@ -238,14 +213,3 @@ def _unconfirmed(trials: tuple[Entry, ...], budget: float | None) -> Entry | Non
 
 def _at(entries: list[Entry | None], index: int | None) -> Entry | None:
     return None if index is None else entries[index]
-
-
-def _numbers(measured: Measured) -> dict[str, float]:
-    numbers: dict[str, float] = {}
-    for name in ("accuracy", "mean_tokens", "think_ratio"):
-        estimate = getattr(measured, name)
-        numbers |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
-    return numbers | {
-        "truncated_ratio": measured.truncated_ratio.value,
-        "unparsed_ratio": measured.unparsed_ratio.value,
-    }

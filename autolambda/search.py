@@ -17,7 +17,7 @@ from autolambda.evaluation import Evaluator
 from autolambda.events import Began, Ended, Generated, Noted, OnEvent, ignore
 from autolambda.job import Job, open_engine, open_job
 from autolambda.metrics import Measured, measure
-from autolambda.report import Report, build_report, confirm_key, load_candidates, slack_sentence
+from autolambda.report import Report, build_report, confirm_key, load_trials, slack_sentence
 from autolambda.responses import Graded
 from autolambda.schedule import Schedule
 from autolambda.store import Kind, Store
@@ -122,8 +122,8 @@ class Run:
         for parent, schedule in PARENTS.items():
             chat = self._job.models.own_chats[parent]
             self.measure(f"{parent} as is", schedule, kind="parent", key=parent, phase="confirm", chat=chat)
-        candidates = load_candidates(self._store, self.study, weights=self._job.config.weights)
-        finalists = choose_finalists(candidates, budget=budget, limit=config.confirm.finalists)
+        trials = load_trials(self._store, self.study, weights=config.weights)
+        finalists = choose_finalists(trials, budget=budget, limit=config.confirm.finalists)
         for finalist in finalists:
             key = confirm_key(finalist.schedule)
             self.measure(f"confirm trial {finalist.trial}", finalist.schedule, kind="confirm", key=key, phase="confirm")

@@ -13,9 +13,10 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from autolambda.entry import Entry
 from autolambda.metrics import Estimate, Measured
 from autolambda.pareto import Verdict
-from autolambda.report import Entry, Report
+from autolambda.report import Report
 from autolambda.schedule import Profile, Schedule
 from autolambda.stages import sentence, stage_of
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from autolambda.confirm import Candidate, choose_finalists, verdict
+from autolambda.confirm import choose_finalists, verdict
+from autolambda.entry import Entry
 from autolambda.metrics import Measured, measure
 from autolambda.pareto import Verdict
 from autolambda.responses import Grade, Graded, Response
@@ -31,7 +32,8 @@ def measured(*, num_correct, tokens, spread=0) -> Measured:
 
 def candidate(trial, num_correct, tokens, *, spread=0, lam=None):
     schedule = Schedule.uniform(trial / 100 if lam is None else lam)
-    return Candidate(trial, schedule, measured(num_correct=num_correct, tokens=tokens, spread=spread))
+    numbers = measured(num_correct=num_correct, tokens=tokens, spread=spread)
+    return Entry(trial, schedule, numbers, confirmed=False)
 
 
 # accuracy and tokens rise together, all of them on the front

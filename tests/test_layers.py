@@ -15,8 +15,8 @@ LAYERS = (
     {"schedule", "responses", "estimates", "curve", "pareto", "shards", "merge", "graders.reading"},
     {"metrics", "stages", "checkpoint", "engines.base", "tasks.base", "store"}
     | {"graders.contains", "graders.exact", "graders.number"},
-    {"graders.__init__", "events", "mismatch", "confirm", "engines.draw", "tasks.arithmetic"},
-    {"pair", "config", "chat", "engines.rows", "tasks.file"},
+    {"graders.__init__", "events", "mismatch", "entry", "engines.draw", "tasks.arithmetic"},
+    {"pair", "config", "chat", "confirm", "engines.rows", "tasks.file"},
     {"engines.batch", "models", "evaluation", "sampler"},
     {"engines.transformers", "study"},
     {"job", "report"},

@@ -10,9 +10,10 @@ import pytest
 from rich.console import Console, RenderableType
 from small_search import finished
 
+from autolambda.entry import Entry
 from autolambda.metrics import Estimate
 from autolambda.pareto import Verdict
-from autolambda.report import Entry, Report
+from autolambda.report import Report
 from autolambda.schedule import Profile, Schedule
 from autolambda.tables import front_table, in_lines, measured_view, printable, report_view, trial_line, verdict_lines
 
