@@ -9,7 +9,8 @@ AutolambdaError            1   the run failed
 |   |-- TaskError              a task file, a column, a grader
 |   |-- StudyError             a study's name, its stored config, a second driver
 |   `-- OutputError            a path that cannot be written
-`-- EngineError            1   the engine failed while it held the weights or generated
+|-- EngineError            1   the engine failed while it held the weights or generated
+`-- StorageError           1   the study's database failed in the middle of a run
 """
 
 
@@ -55,3 +56,7 @@ class OutputError(InputError):
 
 class EngineError(AutolambdaError):
     """The engine failed in the middle of a run; the study can be resumed."""
+
+
+class StorageError(AutolambdaError):
+    """The study's database failed in the middle of a run, as on a full disk; the study can be resumed."""

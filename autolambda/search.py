@@ -21,7 +21,7 @@ from autolambda.report import Report, build_report, confirm_key, load_trials, sl
 from autolambda.responses import Graded
 from autolambda.schedule import Schedule
 from autolambda.store import Kind, Store
-from autolambda.study import Study, check_identity, driver_lock
+from autolambda.study import Study, check_identity, driver_errors, driver_lock
 from autolambda.tasks.base import Phase
 
 PARENTS = {"instruct": Schedule.uniform(0.0), "thinking": Schedule.uniform(1.0)}
@@ -73,7 +73,7 @@ def evaluate(
 def _running(config: Config, *, name: str, storage: str, engine: Engine | None, on_event: OnEvent) -> Iterator[Run]:
     """A run on an opened job and a locked study; both are let go at the end."""
     job = open_job(config)
-    with driver_lock(storage, name), closing(Store(storage)) as store:
+    with driver_lock(storage, name), driver_errors(), closing(Store(storage)) as store:
         enter(store, job, name=name)
         run = Run(job, store, Study(store, name=name, storage=storage), engine, on_event)
         with closing(run.study), closing(run):

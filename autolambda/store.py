@@ -9,14 +9,15 @@ from __future__ import annotations
 import datetime
 import json
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import sqlalchemy as sa
 
-from autolambda.errors import StudyError
+from autolambda.errors import StorageError, StudyError
 from autolambda.responses import Grade, Graded, Response
 from autolambda.schedule import Schedule
 
@@ -198,6 +199,22 @@ class Store:
             return int(connection.scalar(query.where(_EVALUATIONS.c.study == study)) or 0)
 
 
+@contextmanager
+def storage_errors() -> Iterator[None]:
+    """Turns what the database raises in the middle of a run into one line. Raises ``StorageError``."""
+    try:
+        yield
+    except sa.exc.DatabaseError as error:
+        raise StorageError(storage_failure(error)) from error
+
+
+def storage_failure(error: BaseException) -> str:
+    """The one line for a database that failed."""
+    return (
+        f"the study's database failed ({_reason(error)}); nothing stored is lost. Mend it, run the same command again"
+    )
+
+
 def sqlite_path(url: str) -> Path:
     """The file of a ``sqlite:///`` URL. Raises ``StudyError`` for any other URL, its password hidden."""
     try:
@@ -232,5 +249,5 @@ def _on_connect(connection: Any, _: Any) -> None:
         connection.execute(f"PRAGMA {pragma}")
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     return str(getattr(error, "orig", None) or error).splitlines()[0]

@@ -19,11 +19,11 @@ from optuna.samplers import RandomSampler
 from optuna.trial import TrialState
 
 from autolambda.config import SearchConfig
-from autolambda.errors import StudyError
+from autolambda.errors import StorageError, StudyError
 from autolambda.metrics import Measured
 from autolambda.sampler import DIRECTIONS, Point, box, propose, to_schedule
 from autolambda.schedule import Schedule
-from autolambda.store import Store, StoredEvaluation, StoredStudy, sqlite_path
+from autolambda.store import Store, StoredEvaluation, StoredStudy, sqlite_path, storage_errors, storage_failure
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -89,6 +89,16 @@ def check_identity(stored: StoredStudy, identity: Mapping[str, Any]) -> None:
             f"study '{stored.name}' was made with another config ({listed}); its results would not compare. "
             "Take the old values, or start another study with --study"
         )
+
+
+@contextmanager
+def driver_errors() -> Iterator[None]:
+    """Turns what the database raises under Optuna's hands or ours into one line. Raises ``StorageError``."""
+    try:
+        with storage_errors():
+            yield
+    except optuna.exceptions.StorageInternalError as error:
+        raise StorageError(storage_failure(error.__cause__ or error)) from error
 
 
 class Study:

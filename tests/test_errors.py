@@ -18,6 +18,7 @@ TREE = {
     "StudyError": ("InputError", 2),
     "OutputError": ("InputError", 2),
     "EngineError": ("AutolambdaError", 1),
+    "StorageError": ("AutolambdaError", 1),
 }
 
 

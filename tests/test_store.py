@@ -1,15 +1,16 @@
 """The store: batches are there whole or not at all, and everything comes back as it went in."""
 
+import random
 import sqlite3
 from contextlib import closing
 
 import pytest
 import sqlalchemy as sa
 
-from autolambda.errors import StudyError
+from autolambda.errors import StorageError, StudyError
 from autolambda.responses import Grade, Graded, Response
 from autolambda.schedule import Profile, Schedule
-from autolambda.store import SCHEMA_VERSION, Store, sqlite_path
+from autolambda.store import SCHEMA_VERSION, Store, sqlite_path, storage_errors
 
 HALF = Schedule.uniform(0.5)
 
@@ -68,6 +69,24 @@ def test_a_batch_that_breaks_in_the_middle_leaves_nothing(store):
     with pytest.raises(sa.exc.IntegrityError):
         store.add(evaluation, [graded("2"), graded("3"), graded("1")])
     assert [g.sample_id for g in store.graded(evaluation)] == ["1"]
+
+
+def test_a_full_database_is_one_line_and_keeps_what_was_stored(store, url):
+    """SQLite's own limit of pages gives the error of a full disk."""
+    evaluation = begin(store)
+    store.add(evaluation, [graded("1")])
+    sa.event.listen(store._engine, "connect", lambda connection, _: connection.execute("PRAGMA max_page_count=1"))
+    store.close()
+    batch = [graded(str(i), text=random.Random(i).randbytes(3000).hex()) for i in range(2, 60)]
+    with pytest.raises(
+        StorageError, match=r"^the study's database failed \(.*full\); nothing stored is lost"
+    ) as raised:
+        with storage_errors():
+            store.add(evaluation, batch)
+    assert raised.value.exit_code == 1
+    store.close()
+    with closing(Store(url)) as again:
+        assert [g.sample_id for g in again.graded(evaluation)] == ["1"]
 
 
 def test_a_process_that_dies_before_the_commit_leaves_nothing(store, monkeypatch):

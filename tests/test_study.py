@@ -6,10 +6,11 @@ from contextlib import closing
 
 import optuna
 import pytest
+import sqlalchemy
 from optuna.trial import TrialState
 
 from autolambda.config import SearchConfig
-from autolambda.errors import StudyError
+from autolambda.errors import StorageError, StudyError
 from autolambda.estimates import Estimate
 from autolambda.metrics import Measured
 from autolambda.sampler import propose
@@ -21,6 +22,7 @@ from autolambda.study import (
     check_identity,
     check_name,
     default_storage,
+    driver_errors,
     driver_lock,
     studies_under,
 )
@@ -115,6 +117,12 @@ DEATHS = [
 
 @pytest.mark.parametrize("num_done", [0, 4])
 @pytest.mark.parametrize("die", DEATHS)
+def test_a_database_that_fails_under_optuna_is_one_line():
+    full = sqlalchemy.exc.OperationalError("", {}, Exception("database or disk is full"))
+    with pytest.raises(StorageError, match=r"\(database or disk is full\)"), driver_errors():
+        raise optuna.exceptions.StorageInternalError("during the commit") from full
+
+
 def test_a_crash_at_any_step_changes_nothing(store, url, uninterrupted, die, num_done):
     drive(store, url, num_trials=num_done)
     die(open_study(store, url))
