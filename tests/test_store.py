@@ -78,11 +78,11 @@ def test_a_full_database_is_one_line_and_keeps_what_was_stored(store, url):
     sa.event.listen(store._engine, "connect", lambda connection, _: connection.execute("PRAGMA max_page_count=1"))
     store.close()
     batch = [graded(str(i), text=random.Random(i).randbytes(3000).hex()) for i in range(2, 60)]
-    with pytest.raises(
-        StorageError, match=r"^the study's database failed \(.*full\); nothing stored is lost"
-    ) as raised:
-        with storage_errors():
-            store.add(evaluation, batch)
+    with (
+        pytest.raises(StorageError, match=r"^the study's database failed \(.*full\); nothing stored is lost") as raised,
+        storage_errors(),
+    ):
+        store.add(evaluation, batch)
     assert raised.value.exit_code == 1
     store.close()
     with closing(Store(url)) as again:
