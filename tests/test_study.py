@@ -117,12 +117,6 @@ DEATHS = [
 
 @pytest.mark.parametrize("num_done", [0, 4])
 @pytest.mark.parametrize("die", DEATHS)
-def test_a_database_that_fails_under_optuna_is_one_line():
-    full = sqlalchemy.exc.OperationalError("", {}, Exception("database or disk is full"))
-    with pytest.raises(StorageError, match=r"\(database or disk is full\)"), driver_errors():
-        raise optuna.exceptions.StorageInternalError("during the commit") from full
-
-
 def test_a_crash_at_any_step_changes_nothing(store, url, uninterrupted, die, num_done):
     drive(store, url, num_trials=num_done)
     die(open_study(store, url))
@@ -276,3 +270,9 @@ def test_studies_of_a_folder(tmp_path):
     (tmp_path / "empty").mkdir()
     assert studies_under(tmp_path) == [(name, f"sqlite:///{tmp_path}/{name}/study.db") for name in ("a", "b")]
     assert studies_under(tmp_path / "gone") == []
+
+
+def test_a_database_that_fails_under_optuna_is_one_line():
+    full = sqlalchemy.exc.OperationalError("", {}, Exception("database or disk is full"))
+    with pytest.raises(StorageError, match=r"\(database or disk is full\)"), driver_errors():
+        raise optuna.exceptions.StorageInternalError("during the commit") from full
