@@ -52,7 +52,7 @@ def storage_url(name: str, storage: str | None) -> str:
     from autolambda.study import check_name, default_storage
 
     check_name(name)
-    return storage or default_storage(name)
+    return default_storage(name) if storage is None else storage
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from autolambda.arguments import (
     storage_url,
     stored_config,
 )
-from autolambda.errors import AutolambdaError, InputError, PairError
+from autolambda.errors import AutolambdaError, InputError, PairError, StudyError
 
 if TYPE_CHECKING:  # the types of what the commands import on their own, so that --help stays quick
     from rich.console import Console
@@ -128,11 +128,16 @@ def list_studies(storage: str | None) -> None:
     urls = [url for _, url in studies_under(Path("studies"))] if storage is None else [storage]
     found = 0
     for url in urls:
-        with closing(Store(url, must_exist=True)) as store:
-            for name in store.names():
-                stored = store.study(name)
-                found += 1
-                click.echo(f"{name:<32} {stored.created_at if stored else '':<28} {url}")
+        try:
+            with closing(Store(url, must_exist=True)) as store:
+                for name in store.names():
+                    stored = store.study(name)
+                    found += 1
+                    click.echo(f"{name:<32} {stored.created_at if stored else '':<28} {url}")
+        except StudyError as error:
+            if storage is not None:
+                raise
+            click.echo(_line(error), err=True)  # one database that cannot be read does not hide the others
     if not found:
         click.echo("no studies here; start one with: autolambda search --budget 40")
 

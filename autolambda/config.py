@@ -62,10 +62,10 @@ class EngineConfig(_Strict):
     """What generates. ``batch_size`` is the number of responses generated, stored and resumed together."""
 
     name: Literal["auto", "transformers"] = "auto"
-    device: str = "auto"
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     batch_size: Positive = 256
-    threads: Positive | None = None
+    threads: Annotated[int, Field(ge=1, le=4096)] | None = None
 
 
 class TaskConfig(_Strict):
@@ -97,11 +97,11 @@ class TaskConfig(_Strict):
 class SamplingConfig(_Strict):
     """How tokens are drawn; ``None`` is the Thinking parent's generation config."""
 
-    temperature: Annotated[float, Field(ge=0)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=100)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=0)] | None = None
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    presence_penalty: float = 0.0
+    presence_penalty: Annotated[float, Field(ge=-100, le=100)] = 0.0
     stop: tuple[Name, ...] = ()
     max_tokens: Positive | None = None
 

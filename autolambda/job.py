@@ -121,11 +121,17 @@ def _identity(config: Config, models: Models, *, slices: Sequence[Sequence[Slice
         "models.think_end": chat.think_end,
         "engine.dtype": str(dtype).removeprefix("torch."),
         "engine.batch_size": config.engine.batch_size,
-        "tasks": _hash(*(repr((part, phase)) for phase in slices for part in phase)),
+        "tasks": f"{_sizes(slices)}, {_hash(*(repr((part, phase)) for phase in slices for part in phase))}",
         "search.seed": config.search.seed,
         "search.knots": config.search.knots,
         **{f"sampling.{key}": value for key, value in sampling.items()},
     }
+
+
+def _sizes(slices: Sequence[Sequence[Slice]]) -> str:
+    """Prompts x repeats of each phase's slices, for a message: ``256x1 to search, 1024x1 to confirm``."""
+    search, confirm = (" + ".join(f"{len(part.samples)}x{part.repeats}" for part in phase) for phase in slices)
+    return f"{search} to search, {confirm} to confirm"
 
 
 def _hash(*texts: str) -> str:

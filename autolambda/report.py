@@ -89,9 +89,9 @@ class Report:
             return found
         if self.best is None:
             raise StudyError(
-                f"study '{self.study}' has no pick"
-                + (f" within {self.budget:g} tokens" if self.budget else ": give --budget TOKENS")
-                + ", or name one with --trial N"
+                f"study '{self.study}' has no pick within {self.budget:g} tokens; name a trial with --trial N"
+                if self.budget
+                else f"study '{self.study}' has no budget; give --budget TOKENS or --trial N"
             )
         return self.best
 

@@ -221,10 +221,11 @@ def sqlite_path(url: str) -> Path:
         parsed = sa.make_url(url)
     except (sa.exc.ArgumentError, ValueError):  # a port that is no number; its text could hold a password
         raise StudyError("--storage is not a database URL; give sqlite:///PATH") from None
-    plain = parsed.drivername in ("sqlite", "sqlite+pysqlite") and not parsed.query
+    plain = parsed.drivername in ("sqlite", "sqlite+pysqlite") and not (parsed.query or parsed.host or parsed.username)
     if not plain or not parsed.database or parsed.database == ":memory:":
-        shown = parsed.render_as_string(hide_password=True)
-        raise StudyError(f"storage '{shown}' is not supported; give sqlite:///PATH")
+        # neither the user nor the query is shown: either may hold a password
+        shown = parsed.set(username=None, password=None, query={}).render_as_string()
+        raise StudyError(f"storage '{shown}' is not supported; give sqlite:///PATH, without a host or a query")
     return Path(parsed.database)
 
 

@@ -168,9 +168,9 @@ class Study:
 
 def studies_under(folder: Path) -> list[tuple[str, str]]:
     """(name, storage URL) of each study with its own database under ``folder``."""
-    return [(path.parent.name, f"sqlite:///{path}") for path in sorted(folder.glob("*/study.db"))]
+    return [(path.parent.name, f"sqlite:///{path}") for path in sorted(folder.glob("*/study.db")) if path.is_file()]
 
 
 def _short(value: object) -> str:
     text = "none" if value is None else str(value) if str(value).isprintable() else repr(value)
-    return text if len(text) <= 40 else text[:37] + "..."
+    return text if len(text) <= 60 else text[:57] + "..."

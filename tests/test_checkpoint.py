@@ -202,7 +202,11 @@ def test_an_unreachable_hub_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.parametrize("source", ["/no/such/folder", "./none", "a/b/c", "../x", "~nobody/x/y", "", "a b"])
-def test_missing_folders_are_not_looked_up_on_the_hub(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_folders_are_not_looked_up_on_the_hub(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")  # so that '../x' is nothing, wherever the tests run
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: pytest.fail("asked the hub"))
     refused(source, "give an existing folder or a hub id")
 

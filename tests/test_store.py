@@ -71,6 +71,15 @@ def test_a_batch_that_breaks_in_the_middle_leaves_nothing(store):
     assert [g.sample_id for g in store.graded(evaluation)] == ["1"]
 
 
+@pytest.mark.parametrize(
+    "url", ["sqlite:///a.db?password=s3cret", "sqlite://bob:s3cret@/x", "postgresql://s3cret:x@h/d"]
+)
+def test_no_part_of_a_refused_url_that_may_be_secret_is_shown(url):
+    with pytest.raises(StudyError) as raised:
+        sqlite_path(url)
+    assert "s3cret" not in str(raised.value)
+
+
 def test_a_full_database_is_one_line_and_keeps_what_was_stored(store, url):
     """SQLite's own limit of pages gives the error of a full disk."""
     evaluation = begin(store)

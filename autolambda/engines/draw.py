@@ -15,6 +15,7 @@ import torch
 from autolambda.engines.base import Sampling
 
 _BLOCK = 256
+_GREEDY_BELOW = 1e-5  # temperatures that float32 cannot divide by are as good as 0
 
 
 class RandomRows:
@@ -41,7 +42,7 @@ def draw(logits: torch.Tensor, uniform: torch.Tensor, sampling: Sampling, seen: 
     logits = logits.float()
     if sampling.presence_penalty and seen is not None:
         logits = logits - sampling.presence_penalty * seen
-    if sampling.temperature == 0:
+    if sampling.temperature < _GREEDY_BELOW:
         return logits.argmax(-1)
     num_kept = min(sampling.top_k or logits.shape[-1], logits.shape[-1])
     if num_kept == logits.shape[-1]:
