@@ -224,7 +224,7 @@ def sqlite_path(url: str) -> Path:
     plain = parsed.drivername in ("sqlite", "sqlite+pysqlite") and not (parsed.query or parsed.host or parsed.username)
     if not plain or not parsed.database or parsed.database == ":memory:":
         # neither the user nor the query is shown: either may hold a password
-        shown = parsed.set(username=None, password=None, query={}).render_as_string()
+        shown = sa.URL.create(parsed.drivername, host=parsed.host, database=parsed.database).render_as_string()
         raise StudyError(f"storage '{shown}' is not supported; give sqlite:///PATH, without a host or a query")
     return Path(parsed.database)
 

@@ -162,7 +162,7 @@ def test_a_bad_study_name(run: Run, name: str) -> None:
         (["search", "--trials", "1"], ["search.trials", "seen 1"]),
         (["search", "--config", "no.yaml"], ["no.yaml", "cannot be read"]),
         (["search", "--storage", "garbage"], ["--storage is not a database URL; give sqlite:///PATH"]),
-        (["search", "--storage", "postgresql://me:secret@host/db"], ["postgresql://me:***@host/db' is not supported"]),
+        (["search", "--storage", "postgresql://me:secret@host/db"], ["'postgresql://host/db' is not supported"]),
         (["search", "--nonsense"], ["No such option", "--nonsense"]),
         (["serach"], ["No such command 'serach'"]),
         (["resume", "unknown"], ["no study database at 'studies/unknown/study.db'"]),
