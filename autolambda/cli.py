@@ -253,18 +253,10 @@ def validate(path: Path) -> None:
         click.echo(f"{path}: intact, {check_export(path)}")
         return
     from autolambda.config import load_config
-    from autolambda.job import open_job
+    from autolambda.job import validate as check
 
-    job = open_job(load_config(path, overrides={}))
-    for warning in job.models.pair.warnings:
-        click.echo(f"note: {warning}")
-    for phase, slices in (("search", job.search), ("confirm", job.confirm)):
-        for part in slices:
-            click.echo(f"{phase}: {part.task}, {len(part.samples)} prompts x {part.repeats}")
-    click.echo(
-        f"{path}: valid; {job.models.pair.num_parameters:,} parameters, "
-        f"at most {job.models.sampling.max_tokens} tokens a response"
-    )
+    *found, verdict = check(load_config(path, overrides={}))
+    click.echo("\n".join([*found, f"{path}: {verdict}"]))
 
 
 def _watch(config: Config, *, name: str, storage: str | None, confirm_for: float | None = None) -> None:

@@ -15,10 +15,13 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from autolambda.errors import ConfigError
 from autolambda.graders import GRADERS
+from autolambda.settings import merged, parse_setting, read_settings, set_key
 
+EngineName = Literal["transformers", "vllm"]
 Space = Literal["uniform", "module", "depth", "both"]
 Positive = Annotated[int, Field(ge=1)]
 Name = Annotated[str, Field(min_length=1)]
@@ -58,14 +61,56 @@ class ModelsConfig(_Strict):
         return self.instruct is None
 
 
-class EngineConfig(_Strict):
-    """What generates. ``batch_size`` is the number of responses generated, stored and resumed together."""
+_REFUSED = {
+    "vllm": {
+        "device": "is for transformers; leave it out, and choose vLLM's GPUs with CUDA_VISIBLE_DEVICES",
+        "threads": "is for transformers; leave it out, and choose vLLM's cores with VLLM_CPU_OMP_THREADS_BIND",
+    },
+    "transformers": {
+        "merge": "is for vLLM; leave it out, or set engine.name to vllm",
+        "parents": "is for vLLM; leave it out, or set engine.name to vllm",
+    },
+}
+"""The keys that only the other engine takes, with what to do instead."""
 
-    name: Literal["auto", "transformers"] = "auto"
+
+class EngineConfig(_Strict):
+    """What generates. ``batch_size`` is the number of responses generated, stored and resumed together.
+
+    ``None`` is 256 with transformers, and with vLLM everything that an evaluation owes. ``merge`` and ``parents`` are
+    vLLM's: how weights are merged, and where the parents live. With ``name: vllm`` every further key is an engine
+    argument of its own.
+    """
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, JsonValue] = Field(init=False)
+
+    name: Literal["auto", "transformers", "vllm"] = "auto"
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    batch_size: Positive = 256
+    batch_size: Positive | None = None
     threads: Annotated[int, Field(ge=1, le=4096)] | None = None
+    merge: Literal["auto", "direct", "stream"] = "auto"
+    parents: Literal["auto", "gpu", "host", "files"] = "auto"
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The engine arguments that vLLM takes as they are."""
+        return dict(self.__pydantic_extra__)
+
+    @model_validator(mode="after")
+    def _keys_of_its_engine(self) -> EngineConfig:
+        unknown = {} if self.name == "vllm" else self.arguments
+        wrong: list[InitErrorDetails] = [
+            {"type": "extra_forbidden", "loc": (key,), "input": value} for key, value in unknown.items()
+        ]
+        for key, advice in _REFUSED.get(self.name, {}).items():
+            if (value := getattr(self, key)) != type(self).model_fields[key].default:
+                problem = PydanticCustomError("value_error", "{problem}", {"problem": f"{value!r} {advice}"})
+                wrong.append({"type": problem, "loc": (key,), "input": value})
+        if wrong:
+            raise ValidationError.from_exception_data("engine", wrong)
+        return self
 
 
 class TaskConfig(_Strict):
@@ -157,12 +202,12 @@ def load_config(path: Path | None, *, overrides: Mapping[str, object], settings:
 
     Without models the bundled pair's config lies underneath. Raises ``ConfigError`` in one line.
     """
-    plain = _read_yaml(path) if path else {}
-    changes = [*overrides.items(), *map(_setting, settings)]
+    plain = read_settings(path) if path else {}
+    changes = [*overrides.items(), *map(parse_setting, settings)]
     if not _names_models(plain, changes):
-        plain = _merged(bundled_defaults(with_task="tasks" not in plain), plain)
+        plain = merged(bundled_defaults(with_task="tasks" not in plain), plain)
     for key, value in changes:
-        _set(plain, key, value)
+        set_key(plain, key, value)
     return _absolute(parse_config(plain))
 
 
@@ -202,67 +247,9 @@ def _names_models(plain: Mapping[str, Any], changes: Sequence[tuple[str, object]
     probe = {"models": copy.deepcopy(plain.get("models"))}
     for key, value in changes:
         if key.partition(".")[0] == "models":
-            _set(probe, key, value)
+            set_key(probe, key, value)
     models = probe["models"]
     return isinstance(models, dict) and any(models.get(parent) is not None for parent in ("instruct", "thinking"))
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        plain = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"config file '{path}' cannot be read: {error.strerror or error}") from error
-    except (ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: not UTF-8, a 13th month
-        raise ConfigError(f"{path}{_yaml_problem(error)}") from error
-    if not isinstance(plain, dict):
-        raise ConfigError(f"{path}: expected keys and values, seen {str(plain)[:60]!r}")
-    return plain
-
-
-def _yaml_problem(error: Exception) -> str:
-    """Where and what, in one line; PyYAML's own text has several."""
-    mark = getattr(error, "problem_mark", None)
-    problem = getattr(error, "problem", None) or next(iter(str(error).splitlines()), type(error).__name__)
-    return f"{f', line {mark.line + 1}' if mark else ''}: not valid YAML: {problem}"
-
-
-def _setting(text: str) -> tuple[str, object]:
-    key, equals, value = text.partition("=")
-    if not equals or not key.strip():
-        raise ConfigError(f"--set takes KEY=VALUE, seen {text!r}")
-    try:
-        return key.strip(), yaml.safe_load(value)
-    except (ValueError, RecursionError, yaml.YAMLError) as error:
-        raise ConfigError(f"--set {key.strip()!r}: {value[:60]!r} is not a valid YAML value") from error
-
-
-def _set(plain: dict[str, Any], key: str, value: object) -> None:
-    """Sets ``a.b.0.c`` in nested dicts and lists; a missing dict is made. A plain value has no keys."""
-    *parents, last = key.split(".")
-    node: Any = plain
-    for i, part in enumerate(parents):
-        place = _index(node, part, key) if isinstance(node, list) else part
-        if isinstance(node, dict) and node.get(part) is None:
-            node[part] = {}
-        node = node[place]
-        if not isinstance(node, dict | list):
-            raise ConfigError(f"{key!r}: {'.'.join(parents[: i + 1])!r} is {str(node)[:60]!r}, which has no keys")
-    node[_index(node, last, key) if isinstance(node, list) else last] = value
-
-
-def _index(items: list[Any], part: str, key: str) -> int:
-    if not (part.isascii() and part.isdigit() and len(part) < 10 and int(part) < len(items)):
-        seen = f"0 to {len(items) - 1}" if items else "there is none"
-        raise ConfigError(f"{key!r}: {part!r} is not the number of an entry ({seen})")
-    return int(part)
-
-
-def _merged(under: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    result = dict(under)
-    for key, value in over.items():
-        both = isinstance(value, dict) and isinstance(result.get(key), dict)
-        result[key] = _merged(result[key], value) if both else value
-    return result
 
 
 def _explain(model: type[BaseModel], detail: dict[str, Any]) -> str:
@@ -272,6 +259,8 @@ def _explain(model: type[BaseModel], detail: dict[str, Any]) -> str:
         known = _known_keys(model, detail["loc"][:-1])
         nearest = difflib.get_close_matches(str(detail["loc"][-1]), known, n=1)
         hint = f"did you mean '{nearest[0]}'?" if nearest else f"known: {', '.join(known)}"
+        if detail["loc"][0] == "engine" and not nearest:
+            hint += " (vLLM's own engine arguments go with engine.name: vllm)"
         return f"unknown key {key!r}; {hint}"
     key = key if key.isprintable() else repr(key)
     message = str(detail["msg"]).removeprefix("Value error, ")

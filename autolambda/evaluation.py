@@ -1,23 +1,29 @@
 """An evaluation: a schedule's responses on a slice, generated batch by batch, graded, stored and measured.
 
 The batches follow from the slices alone. Each (phase, task, sample, repeat) has one seed for all schedules, so that two
-schedules are compared on the same prompts, and a resumed evaluation generates just the batches that are missing.
+schedules are compared on the same prompts, and a resumed evaluation generates just the responses that are missing. An
+engine that does not stream has each batch stored in one transaction: it is there whole or missing whole.
 """
 
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from autolambda.chat import ChatFormat
-from autolambda.engines.base import Engine, Prompt, Sampling
+from autolambda.engines.base import Engine, Progress, Prompt, Sampling
 from autolambda.graders import GRADERS, grade
 from autolambda.responses import Graded, Response, Sample
 from autolambda.store import Store, StoredEvaluation
 from autolambda.tasks.base import Phase, Slice
 
+# Between two stores while an engine streams: what a power failure may lose.
+STORE_SECONDS = 1.0
+
 OnBatch = Callable[[Sequence[Graded]], None]
+Key = tuple[str, str, int]  # task, sample id, repeat: unique in an evaluation
 
 
 @dataclass(frozen=True)
@@ -29,16 +35,23 @@ class Owed:
     sample: Sample
     repeat: int
 
+    @property
+    def key(self) -> Key:
+        return (self.task, self.sample.id, self.repeat)
+
 
 @dataclass(frozen=True)
 class Evaluator:
-    """What all evaluations of a study share. ``engine`` is opened by its first use: where nothing is owed, never."""
+    """What all evaluations of a study share. ``engine`` is opened by its first use: where nothing is owed, never.
+
+    ``batch_size`` is the number of responses that one call of the engine is asked for; ``None`` is all that are owed.
+    """
 
     engine: Callable[[], Engine]
     chat: ChatFormat
     sampling: Sampling
     seed: int
-    batch_size: int
+    batch_size: int | None
     store: Store
 
     def run(
@@ -50,51 +63,79 @@ class Evaluator:
         chat: ChatFormat | None = None,
         on_batch: OnBatch | None = None,
     ) -> list[Graded]:
-        """All responses of an evaluation: those stored, and those still owed, stored as they arrive.
+        """All responses of an evaluation in the slices' order: those stored, and those still owed, stored as they come.
 
-        ``chat`` stands in for the study's chat format (a parent under its own template).
+        ``chat`` stands in for the study's chat format (a parent under its own template); ``on_batch`` is told of each
+        group that was stored. Raises ``EngineError``; what was stored until then is not generated again.
         """
-        done = {(g.task, g.sample_id, g.repeat): g for g in self.store.graded(evaluation)}
-        graded: list[Graded] = []
-        merged = False
-        for batch in batches(slices, size=self.batch_size):
-            stored = [done.get((owed.task, owed.sample.id, owed.repeat)) for owed in batch]
-            fresh = [g for g in stored if g is not None]
-            if len(fresh) < len(batch):
-                if not merged:
-                    self.engine().set_schedule(evaluation.schedule)
-                    merged = True
-                fresh = self._generate(batch, phase, chat or self.chat)
-                self.store.add(evaluation, fresh)
-                if on_batch:
-                    on_batch(fresh)
-            graded += fresh
-        return graded
+        done = {_key(graded): graded for graded in self.store.graded(evaluation)}
 
-    def _generate(self, batch: Sequence[Owed], phase: Phase, chat: ChatFormat) -> list[Graded]:
+        def keep(fresh: Sequence[Graded]) -> None:
+            self.store.add(evaluation, fresh)
+            done.update({_key(graded): graded for graded in fresh})
+            if on_batch:
+                on_batch(fresh)
+
+        missing = [[owed for owed in batch if owed.key not in done] for batch in batches(slices, size=self.batch_size)]
+        if any(missing):
+            self.engine().set_schedule(evaluation.schedule)
+        for batch in filter(None, missing):
+            self._generate(batch, phase, chat or self.chat, keep)
+        return [done[owed.key] for batch in batches(slices) for owed in batch]
+
+    def _generate(self, batch: Sequence[Owed], phase: Phase, chat: ChatFormat, keep: OnBatch) -> None:
         prompts = [
             Prompt(chat.render(owed.sample), derive_seed(self.seed, phase, owed.task, owed.sample.id, owed.repeat))
             for owed in batch
         ]
-        responses = self.engine().generate(prompts, self.sampling)
-        return [self._graded(owed, response) for owed, response in zip(batch, responses, strict=True)]
+        engine = self.engine()
+        intake = _Intake(batch, self._graded, keep)
+        intake.take(engine.generate(prompts, self.sampling, watch=intake.watch if engine.streams else None))
 
     def _graded(self, owed: Owed, response: Response) -> Graded:
+        assert response.finish_reason != "aborted"
         think_end = self.chat.think_end
         mark = grade(response, owed.sample.target, grader=GRADERS[owed.grader], think_end=think_end)
         thought = think_end in response.text
         return Graded(owed.task, owed.sample.id, owed.repeat, response, mark.grade, mark.answer, thought)
 
 
-def batches(slices: Sequence[Slice], *, size: int) -> list[list[Owed]]:
-    """All responses owed on the slices, in fixed order, cut into batches of ``size``: the units of work and commit."""
+class _Intake:
+    """Takes in the responses of one call of ``generate``; each is graded and kept once, in groups."""
+
+    def __init__(self, batch: Sequence[Owed], graded: Callable[[Owed, Response], Graded], keep: OnBatch) -> None:
+        self._waiting = dict(enumerate(batch))
+        self._graded, self._keep = graded, keep
+        self._kept_at = time.monotonic()
+
+    def watch(self, progress: Progress) -> bool:
+        """Takes in what is finished, at most every ``STORE_SECONDS``: a commit waits for the disk."""
+        if time.monotonic() - self._kept_at >= STORE_SECONDS:
+            self.take(progress.responses)
+        return True
+
+    def take(self, responses: Sequence[Response | None]) -> None:
+        """Takes in the responses that are new, given in the order of the call's prompts."""
+        fresh = {i: response for i, response in enumerate(responses) if response is not None and i in self._waiting}
+        if fresh:
+            self._keep([self._graded(self._waiting.pop(i), response) for i, response in fresh.items()])
+            self._kept_at = time.monotonic()
+
+
+def batches(slices: Sequence[Slice], *, size: int | None = None) -> list[list[Owed]]:
+    """All responses owed on the slices, in fixed order, cut into batches of ``size``; ``None`` is all in one."""
     owed = [
         Owed(part.task, part.grader, sample, repeat)
         for part in slices
         for repeat in range(part.repeats)
         for sample in part.samples
     ]
+    size = size or max(len(owed), 1)
     return [owed[start : start + size] for start in range(0, len(owed), size)]
+
+
+def _key(graded: Graded) -> Key:
+    return (graded.task, graded.sample_id, graded.repeat)
 
 
 def derive_seed(*parts: object) -> int:

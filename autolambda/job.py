@@ -1,22 +1,21 @@
-"""A job: a config with its models and tasks opened, everything checked that can be before a weight is moved.
-
-``Job.identity`` is what a study's results depend on; a study refuses to go on when any of it has changed.
-"""
+"""A job: a config with its models and tasks opened, everything checked that can be before a weight is moved."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from autolambda.chat import ChatFormat
-from autolambda.config import Config, TaskConfig
+from autolambda.config import Config, EngineConfig, EngineName, TaskConfig
 from autolambda.engines.base import Engine
-from autolambda.engines.transformers import TransformersEngine, resolve_device, resolve_dtype
+from autolambda.engines.device import vllm_device
+from autolambda.engines.transformers import TransformersEngine, resolve_device
+from autolambda.engines.vllm import VllmEngine
+from autolambda.engines.vllm_arguments import check_arguments, installed_version
 from autolambda.errors import ConfigError, TaskError
+from autolambda.identity import BATCH_SIZE, identity_of
 from autolambda.models import Models, open_models
 from autolambda.tasks.arithmetic import Arithmetic
 from autolambda.tasks.base import Phase, Slice, Task
@@ -25,17 +24,30 @@ from autolambda.tasks.file import FileTask
 
 @dataclass(frozen=True)
 class Job:
-    """What a search or an evaluation works with: ``search`` and ``confirm`` are the slices of each phase."""
+    """What a search or an evaluation works with: ``search`` and ``confirm`` are the slices of each phase.
+
+    ``engine`` is the one that will run; ``context`` the tokens that the longest prompt and its response need together;
+    ``identity`` what results depend on: a study refuses to go on when any of it has changed.
+    """
 
     config: Config
     models: Models
     search: tuple[Slice, ...]
     confirm: tuple[Slice, ...]
+    engine: EngineName
+    context: int
     identity: Mapping[str, Any]
+
+    @property
+    def batch_size(self) -> int | None:
+        """Responses that one call of the engine is asked for; ``None``, with vLLM, is all that an evaluation owes."""
+        return self.config.engine.batch_size or (BATCH_SIZE if self.engine == "transformers" else None)
 
     @property
     def engine_in_words(self) -> str:
         """The engine that will run, for people: ``transformers on cpu, float32``."""
+        if self.engine == "vllm":
+            return f"vLLM {installed_version()}"
         return f"transformers on {resolve_device(self.config.engine.device)}, {self.identity['engine.dtype']}"
 
 
@@ -43,25 +55,70 @@ def open_job(config: Config) -> Job:
     """Opens the models and tasks of a config. Raises ``InputError`` for whatever is wrong with either."""
     if not config.tasks:
         raise ConfigError("no task: give --task FILE (JSONL, CSV or Parquet with 'question' and 'answer'), or tasks:")
+    engine = resolve_engine(config.engine)
+    if engine == "vllm":
+        installed_version()
     tasks = [(_task(settings, config), settings) for settings in config.tasks]
     search = tuple(_slice(task, settings, config, "search") for task, settings in tasks)
     confirm = tuple(_slice(task, settings, config, "confirm") for task, settings in tasks)
     models = open_models(config)
-    _check_context(models, models.chat, slices=[*search, *confirm])
-    for chat in models.own_chats.values():
-        _check_context(models, chat, slices=confirm)
-    return Job(config, models, search, confirm, _identity(config, models, slices=(search, confirm)))
+    longest = max(
+        _longest_prompt(models, models.chat, slices=[*search, *confirm]),
+        *(_longest_prompt(models, chat, slices=confirm) for chat in models.own_chats.values()),
+    )
+    context = longest + models.sampling.max_tokens
+    identity = identity_of(config, models, engine=engine, slices=(search, confirm))
+    return Job(config, models, search, confirm, engine, context, identity)
+
+
+def validate(config: Config) -> list[str]:
+    """What there is to say of a config that is valid, a line each. Raises as ``open_job`` does.
+
+    With vLLM its own engine arguments are checked too, for which it is imported: 10 to 20 seconds.
+    """
+    job = open_job(config)
+    if job.engine == "vllm":
+        check_arguments(config.engine.arguments)
+    return [
+        *(f"note: {warning}" for warning in job.models.pair.warnings),
+        *(
+            f"{phase}: {part.task}, {len(part.samples)} prompts x {part.repeats}"
+            for phase, slices in (("search", job.search), ("confirm", job.confirm))
+            for part in slices
+        ),
+        f"engine: {job.engine_in_words}",
+        f"valid; {job.models.pair.num_parameters:,} parameters, "
+        f"at most {job.models.sampling.max_tokens} tokens a response",
+    ]
+
+
+def resolve_engine(engine: EngineConfig) -> EngineName:
+    """The engine of ``engine.name``: auto takes vLLM where a GPU and a vLLM for it are there, transformers elsewhere.
+
+    Only transformers has a ``device`` and ``threads``: auto takes it where either is said.
+    """
+    if engine.name != "auto":
+        return engine.name
+    if engine.device != "auto" or engine.threads is not None:
+        return "transformers"
+    return "vllm" if vllm_device().type == "cuda" else "transformers"
 
 
 def open_engine(job: Job) -> Engine:
-    """The engine that the config names, holding the job's parents."""
-    engine = job.config.engine
+    """The engine of the job, holding its parents. Raises ``ConfigError`` or ``EngineError`` where it cannot."""
+    engine, pair, tokenizer = job.config.engine, job.models.pair, job.models.chat.tokenizer
+    if job.engine == "vllm":
+        return VllmEngine(
+            pair,
+            tokenizer=tokenizer,
+            context=job.context,
+            dtype=engine.dtype,
+            merge=engine.merge,
+            parents=engine.parents,
+            arguments=engine.arguments,
+        )
     return TransformersEngine(
-        job.models.pair,
-        tokenizer=job.models.chat.tokenizer,
-        device=engine.device,
-        dtype=engine.dtype,
-        threads=engine.threads,
+        pair, tokenizer=tokenizer, device=engine.device, dtype=engine.dtype, threads=engine.threads
     )
 
 
@@ -85,8 +142,11 @@ def _slice(task: Task, settings: TaskConfig, config: Config, phase: Phase) -> Sl
     return Slice(task.name, task.grader, tuple(task.samples(phase)[:limit]), repeats, settings.weight)
 
 
-def _check_context(models: Models, chat: ChatFormat, *, slices: Sequence[Slice]) -> None:
-    """Every prompt with its response must fit the context, or its response would be cut short unseen."""
+def _longest_prompt(models: Models, chat: ChatFormat, *, slices: Sequence[Slice]) -> int:
+    """The tokens of the longest prompt.
+
+    Raises ``TaskError`` for one that does not fit the context with its response, which would be cut short unseen.
+    """
     samples = [(part.task, sample) for part in slices for sample in part.samples]
     texts = [chat.render(sample) for _, sample in samples]
     prompts = chat.tokenizer(texts, add_special_tokens=False).input_ids
@@ -99,40 +159,4 @@ def _check_context(models: Models, chat: ChatFormat, *, slices: Sequence[Slice])
                 f"task '{task}', sample '{sample.id}': its prompt of {len(ids)} tokens and sampling.max_tokens "
                 f"{max_tokens} do not fit the model's context of {models.context}; lower sampling.max_tokens"
             )
-
-
-def _identity(config: Config, models: Models, *, slices: Sequence[Sequence[Slice]]) -> dict[str, Any]:
-    """Flat keys, as in the config where there is one; contents (weights, template, prompts) by their hash."""
-    chat = models.chat
-    dtype = resolve_dtype(config.engine.dtype, models.pair, resolve_device(config.engine.device))
-    sampling = {
-        key: list(value) if isinstance(value, tuple) else value for key, value in asdict(models.sampling).items()
-    }
-    return {
-        "models.instruct": models.pair.instruct.digest(),
-        "models.thinking": models.pair.thinking.digest(),
-        "models.chat_template": _hash(
-            chat.template,
-            *(own.template for own in models.own_chats.values()),
-            json.dumps(chat.kwargs, sort_keys=True),
-        ),
-        "models.tokenizer": config.models.tokenizer,
-        "models.vocabulary": _hash(json.dumps(sorted(chat.tokenizer.get_vocab().items()))),
-        "models.think_end": chat.think_end,
-        "engine.dtype": str(dtype).removeprefix("torch."),
-        "engine.batch_size": config.engine.batch_size,
-        "tasks": f"{_sizes(slices)}, {_hash(*(repr((part, phase)) for phase in slices for part in phase))}",
-        "search.seed": config.search.seed,
-        "search.knots": config.search.knots,
-        **{f"sampling.{key}": value for key, value in sampling.items()},
-    }
-
-
-def _sizes(slices: Sequence[Sequence[Slice]]) -> str:
-    """Prompts x repeats of each phase's slices, for a message: ``256x1 to search, 1024x1 to confirm``."""
-    search, confirm = (" + ".join(f"{len(part.samples)}x{part.repeats}" for part in phase) for phase in slices)
-    return f"{search} to search, {confirm} to confirm"
-
-
-def _hash(*texts: str) -> str:
-    return hashlib.sha256("\x1f".join(texts).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return max(map(len, prompts))

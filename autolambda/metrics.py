@@ -174,13 +174,17 @@ def _unparsed(repeats: Repeats) -> float:
     return sum(each.grade is Grade.UNPARSED for each in repeats) / len(repeats)
 
 
+def _place(graded: Graded) -> tuple[str, str, int]:
+    return graded.task, graded.sample_id, graded.repeat
+
+
 def _by_task(graded: Sequence[Graded]) -> dict[str, dict[str, list[Graded]]]:
     if not graded:
         raise InputError("no responses to measure")
-    if len({(each.task, each.sample_id, each.repeat) for each in graded}) < len(graded):
+    if len(set(map(_place, graded))) < len(graded):
         raise InputError("a response was given twice: task, sample and repeat must be unique")
     tasks: dict[str, dict[str, list[Graded]]] = defaultdict(lambda: defaultdict(list))
-    for each in graded:
+    for each in sorted(graded, key=_place):  # whatever order they were generated and stored in
         tasks[each.task][each.sample_id].append(each)
     return tasks
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
-FinishReason = Literal["stop", "length"]
+FinishReason = Literal["stop", "length", "aborted"]
 
 
 class Grade(StrEnum):
@@ -34,7 +34,8 @@ class Response:
     """One generation.
 
     ``num_tokens`` counts generated tokens, thinking and the end-of-sequence token included: both are paid for.
-    ``finish_reason`` is ``stop`` (an end token or stop string) or ``length`` (cut at max_tokens).
+    ``finish_reason`` is ``stop`` (an end token or stop string), ``length`` (cut at max_tokens) or ``aborted`` (by the
+    one who watched: its ``num_tokens`` is a lower bound, and it is never graded).
     """
 
     text: str

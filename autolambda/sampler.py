@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -60,36 +60,65 @@ def to_schedule(params: Mapping[str, float]) -> Schedule:
     return Schedule.by_depth_and_module(attention, ffn)
 
 
-def propose(points: Sequence[Point], config: SearchConfig, *, budget: float | None) -> dict[str, float]:
-    """The next point, given all points measured so far, in their order. The same arguments give the same point."""
+def propose(
+    points: Sequence[Point],
+    config: SearchConfig,
+    *,
+    budget: float | None,
+    failed: Sequence[Mapping[str, float]] = (),
+) -> dict[str, float]:
+    """The next point, given all points measured so far, in their order. The same arguments give the same point.
+
+    ``failed`` are the params of trials that could not be measured: they are not proposed again.
+    """
     if len(points) < config.ladder:
-        curve = [(lam, point.think_ratio) for point in points if (lam := _uniform_lam(point)) is not None]
-        return uniform_params(next_rung(curve), num_knots=config.knots)
+        curve = [(lam, point.think_ratio) for point in points if (lam := _uniform_lam(point.params)) is not None]
+        failed_lams = {lam for params in failed if (lam := _uniform_lam(params)) is not None}
+        return uniform_params(next_rung(curve, failed_lams), num_knots=config.knots)
     held = _held(_space(len(points), config), config.knots)
-    seed = int(np.random.SeedSequence([config.seed, len(points)]).generate_state(1)[0])
+    # after a failure the same points must give another point
+    entropy = [config.seed, len(points), *([len(failed)] if failed else [])]
+    seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
     params = _ask(points, config, sampler=_sampler(config.sampler, seed), held=held, budget=budget)
-    if any(_is_near(params, point.params) for point in points):  # it would get the same responses again
+    tried = [*(point.params for point in points), *failed]
+    if any(_is_near(params, other) for other in tried):  # it would get the same responses again, or fail again
         params = _ask(points, config, sampler=RandomSampler(seed), held=held, budget=budget)
     return {name: round(value, _DECIMALS) for name, value in params.items()}
 
 
-def next_rung(curve: Sequence[tuple[float, float]]) -> float:
+def next_rung(curve: Sequence[tuple[float, float]], failed: Collection[float] = ()) -> float:
     """The next uniform lambda from (lam, think_ratio) pairs: 0, 1, then the middle of the steepest rise.
 
-    A gap counts by its rise and, a quarter as much, by its width, so that no part of the range stays unseen.
+    A gap counts by its rise and, a quarter as much, by its width, so that no part of the range stays unseen. ``failed``
+    lambdas are passed over: the gap beside an end that failed counts by its width alone, and a middle that failed gives
+    way to the middle of its lower half.
     """
     seen = {lam for lam, _ in curve}
-    for end in (0.0, 1.0):
-        if end not in seen:
+    failed = set(failed) - seen
+    ends = [end for end in (0.0, 1.0) if end not in seen]
+    for end in ends:
+        if end not in failed:
             return end
-    ordered = sorted(curve)
-    gaps = [(abs(b[1] - a[1]) + (b[0] - a[0]) / 4, -a[0], (a[0] + b[0]) / 2) for a, b in itertools.pairwise(ordered)]
+    # beside an end that failed no rise is known: its neighbour's ratio makes it 0
+    ratios = [ratio for _, ratio in sorted(curve)] or [0.0]
+    ordered = sorted([*curve, *((end, ratios[-1 if end else 0]) for end in ends)])
+    gaps = [
+        (abs(b[1] - a[1]) + (b[0] - a[0]) / 4, -a[0], _middle(a[0], b[0], failed))
+        for a, b in itertools.pairwise(ordered)
+    ]
     return max(gap for gap in gaps if gap[2] not in seen)[2]
 
 
-def _uniform_lam(point: Point) -> float | None:
+def _middle(low: float, high: float, failed: Collection[float]) -> float:
+    """The middle, or the middle of the lower half where that failed, and so on."""
+    while (middle := (low + high) / 2) in failed:
+        high = middle
+    return middle
+
+
+def _uniform_lam(params: Mapping[str, float]) -> float | None:
     """The lam of a uniform point; a ladder that is lengthened later finds others among the points."""
-    return None if any(value for name, value in point.params.items() if name != "lam") else point.params["lam"]
+    return None if any(value for name, value in params.items() if name != "lam") else params["lam"]
 
 
 def _tilts(num_knots: int) -> list[str]:

@@ -5,7 +5,7 @@ Everything that is measured is in the database before the next thing begins, so 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from tempfile import TemporaryDirectory
 
@@ -13,6 +13,7 @@ from autolambda.chat import ChatFormat
 from autolambda.config import Config
 from autolambda.confirm import choose_finalists
 from autolambda.engines.base import Engine
+from autolambda.errors import EngineError
 from autolambda.evaluation import Evaluator
 from autolambda.events import Began, Ended, Generated, Noted, OnEvent, ignore
 from autolambda.job import Job, open_engine, open_job
@@ -21,10 +22,15 @@ from autolambda.report import Report, build_report, confirm_key, load_trials, sl
 from autolambda.responses import Graded
 from autolambda.schedule import Schedule
 from autolambda.store import Kind, Store
-from autolambda.study import Study, check_identity, driver_errors, driver_lock
+from autolambda.study import Study, Trial, check_identity, driver_errors, driver_lock
 from autolambda.tasks.base import Phase
 
+MAX_FAILURES = 2  # trials in a row that fail before the search stops: it is then hardly their schedules
 PARENTS = {"instruct": Schedule.uniform(0.0), "thinking": Schedule.uniform(1.0)}
+
+
+class FailedTwice(EngineError):
+    """Two engines, one after the other, failed in one evaluation."""
 
 
 def search(
@@ -32,14 +38,22 @@ def search(
 ) -> Report:
     """Runs or resumes the study ``name`` to its verdict.
 
-    ``engine`` stands in for the one that the config names. Raises ``InputError`` for what the user can put right and
-    ``EngineError`` where the engine failed; either way the study can be resumed.
+    ``engine`` stands in for the one that the config names. A trial in which two engines fail one after the other is
+    given up. Raises ``InputError`` for what the user can put right and ``EngineError`` where no engine opens, the given
+    one fails, or two trials in a row or a confirmation are given up; either way the study can be resumed.
     """
     with _running(config, name=name, storage=storage, engine=engine, on_event=on_event) as run:
         run.introduce(storage)
+        num_failures = 0  # in a row
         while (trial := run.study.ask(config.search, budget=config.budget)) is not None:
             title, key = f"trial {trial.number}", str(trial.number)
-            measured = run.measure(title, trial.schedule, kind="trial", key=key, phase="search")
+            try:
+                measured = run.measure(title, trial.schedule, kind="trial", key=key, phase="search")
+            except FailedTwice as error:
+                num_failures += 1
+                run.fail(trial, error, is_last=num_failures == MAX_FAILURES)
+                continue
+            num_failures = 0
             run.study.tell(trial, measured)
             run.compare_budget(trial.schedule, measured.mean_tokens.value)
         return run.confirm(budget=config.budget)
@@ -90,7 +104,7 @@ class Run:
         self._opened: Engine | None = None
         config = job.config
         self._evaluator = Evaluator(
-            self._engine, job.models.chat, job.models.sampling, config.search.seed, config.engine.batch_size, store
+            self._engine, job.models.chat, job.models.sampling, config.search.seed, job.batch_size, store
         )
         sizes = [sum(part.num_responses for part in slices) for slices in (job.search, job.confirm)]
         self._confirm_steps = max(1, round(sizes[1] / sizes[0]))  # a step is the work of a trial
@@ -103,7 +117,10 @@ class Run:
     def measure(
         self, title: str, schedule: Schedule, *, kind: Kind, key: str, phase: Phase, chat: ChatFormat | None = None
     ) -> Measured:
-        """A schedule's numbers on a slice, from stored responses as far as there are any."""
+        """A schedule's numbers on a slice, from stored responses as far as there are any.
+
+        Raises ``FailedTwice``, or ``EngineError`` where no engine opens or the given one fails.
+        """
         slices = self._job.search if phase == "search" else self._job.confirm
         num_responses = sum(part.num_responses for part in slices)
         evaluation = self._store.evaluation(
@@ -111,10 +128,22 @@ class Run:
         )
         step = min(self._next_step(phase), self._num_steps)
         self._on_event(Began(title, schedule, num_responses, step, self._num_steps))
-        graded = self._evaluator.run(evaluation, slices, phase=phase, chat=chat, on_batch=self._generated)
+        graded = self._twice(
+            lambda: self._evaluator.run(evaluation, slices, phase=phase, chat=chat, on_batch=self._generated)
+        )
         measured = measure(graded, weights=self._job.config.weights)
         self._on_event(Ended(title, schedule, measured))
         return measured
+
+    def fail(self, trial: Trial, error: FailedTwice, *, is_last: bool) -> None:
+        """Gives a trial up, but not the last before the search stops: it is hardly its fault. Raises ``EngineError``."""
+        if is_last:
+            raise EngineError(
+                f"{error}; {MAX_FAILURES} trials in a row failed. Nothing stored is lost; "
+                "mend the cause, run the same command again"
+            ) from error
+        self.study.fail(trial, str(error))
+        self._on_event(Noted(f"trial {trial.number} failed ({error}); its schedule is left out"))
 
     def confirm(self, *, budget: float | None) -> Report:
         """Measures both parents and the finalists of the budget on prompts that the search never saw; the report."""
@@ -152,17 +181,39 @@ class Run:
             self._on_event(Noted(sentence))
 
     def close(self) -> None:
-        """Frees the engine, if this run opened one."""
-        if self._opened:
-            self._opened.close()
+        """Frees the engine, if this run opened one; the next use opens another."""
+        opened, self._opened = self._opened, None
+        if opened:
+            opened.close()
+
+    def _twice(self, evaluate: Callable[[], list[Graded]]) -> list[Graded]:
+        """Runs an evaluation, and once more with a new engine where one that this run opened fails."""
+        try:
+            return evaluate()
+        except EngineError as error:
+            if self._opened is None:
+                raise
+            reason = str(error)
+        # not in the handler: the error's frames hold memory of the engine that failed
+        self.close()
+        self._on_event(Noted(f"the engine failed ({reason}); once more with a new one"))
+        try:
+            return evaluate()
+        except EngineError as error:
+            if self._opened is None:
+                raise
+            self.close()
+            raise FailedTwice(str(error)) from error
 
     def _engine(self) -> Engine:
         """The engine that was given, or the config's, opened by its first use."""
         if self._given:
             return self._given
         if self._opened is None:
-            self._opened = open_engine(self._job)
             self._on_event(Noted(f"engine: {self._job.engine_in_words}"))
+            self._opened = open_engine(self._job)
+            if self._opened.in_words != self._job.engine_in_words:
+                self._on_event(Noted(f"engine: {self._opened.in_words}"))
         return self._opened
 
     def _next_step(self, phase: Phase) -> int:

@@ -1,7 +1,7 @@
 """A study: its trials in Optuna's tables, its responses in ours, one driver at a time.
 
 Trials are asked and told one after the other. A trial that a crash left running is gone on with under its own number:
-its parameters are stored before its first response, and its finished batches count.
+its parameters are stored before its first response, and its stored responses count.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ class Study:
             if len(points) >= config.trials:
                 return None
             if not self._study.get_trials(states=(TrialState.WAITING,)):
-                self._study.enqueue_trial(propose(points, config, budget=budget))
+                self._study.enqueue_trial(propose(points, config, budget=budget, failed=self._failed()))
             handle = self._study.ask()
         params = {name: handle.suggest_float(name, span.low, span.high) for name, span in box(config.knots).items()}
         return Trial(handle.number, to_schedule(params), handle)
@@ -152,12 +152,21 @@ class Study:
         trial.handle.set_user_attr("think_ratio", measured.think_ratio.value)
         self._study.tell(trial.handle, (measured.accuracy.value, measured.mean_tokens.value))
 
+    def fail(self, trial: Trial, reason: str) -> None:
+        """Ends a trial that could not be measured; its schedule is not proposed again."""
+        trial.handle.set_user_attr("failure", reason)
+        self._study.tell(trial.handle, state=TrialState.FAIL)
+
     def points(self) -> list[Point]:
         """The complete trials as the sampler sees them, in the order of their numbers."""
         return [
             Point(trial.params, trial.values[0], trial.values[1], trial.user_attrs["think_ratio"])
             for trial in self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         ]
+
+    def _failed(self) -> list[dict[str, float]]:
+        """The params of the trials that failed."""
+        return [trial.params for trial in self._study.get_trials(deepcopy=False, states=(TrialState.FAIL,))]
 
     def complete(self) -> list[StoredEvaluation]:
         """The evaluations of the complete trials, in the order of their numbers."""

@@ -41,7 +41,7 @@ _SIZES = {
     "head_dim": 32,
     "max_position_embeddings": 512,
 }
-_MOE_SIZES = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+_MOE_SIZES = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
 
 
 def tiny_checkpoint(

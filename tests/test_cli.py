@@ -196,6 +196,8 @@ def test_bad_arguments(run: Run, arguments: list[str], parts: list[str], monkeyp
         ("tasks: [{name: arithmetic, limt: 3}]", ["unknown key 'tasks.0.limt'", "did you mean 'limit'?"]),
         ("models: {instruct: 3, thinking: x}", ["models.instruct", "seen 3"]),
         ("engine: {name: fast}", ["engine.name", "fast"]),
+        ("engine: {enforce_eager: true}", ["unknown key 'engine.enforce_eager'", "go with engine.name: vllm"]),
+        ("engine: {name: vllm, device: cpu}", ["engine.device: 'cpu' is for transformers", "leave it out"]),
     ],
 )
 def test_a_bad_config(run: Run, text: str, parts: list[str]) -> None:
@@ -407,7 +409,8 @@ def test_merge_and_stages(run: Run) -> None:
 def test_validate_a_config(run: Run) -> None:
     Path("c.yaml").write_text("tasks: [{name: arithmetic, limit: 8}]\nbudget: 40\n")
     ran = run("validate", "c.yaml")
-    assert ran.code == 0 and "search: arithmetic, 8 prompts x 1" in ran.out and "c.yaml: valid;" in ran.out
+    assert ran.code == 0 and "search: arithmetic, 8 prompts x 1" in ran.out and "\nc.yaml: valid;" in ran.out
+    assert "\nengine: " in ran.out
     assert files() == [Path("c.yaml")]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import random
 import shutil
@@ -13,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+from vllm_engines import Fresh, fresh_vllm, live_weights, needs_vllm, open_vllm
 
 from autolambda.chat import load_tokenizer
 from autolambda.engines.base import Engine, Prompt, Sampling
@@ -24,21 +26,35 @@ from autolambda.shards import write_checkpoint
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 GREEDY = Sampling(temperature=0.0, top_p=1.0, top_k=0, min_p=0.0, presence_penalty=0.0, stop=(), max_tokens=40)
-VARIED = replace(GREEDY, presence_penalty=3.0)  # without it, tiny random models repeat themselves
+VARIED = replace(GREEDY, presence_penalty=2.0)  # without it, tiny random models repeat themselves
 WARM = replace(GREEDY, temperature=1.5, top_k=50, top_p=0.95)
 MIXED = Schedule.by_depth_and_module(Profile((0.2, 0.9)), Profile((0.7, 0.4)))
 
 
 @dataclass(frozen=True)
 class Kind:
-    """How the suite opens an engine in float32, and how it looks at its live weights by their names on disk."""
+    """How the suite opens an engine in float32, in this process or afresh, and looks at its live weights.
+
+    ``weights`` are by their names on disk; where not ``signed``, reading them back loses the sign of 0.
+    """
 
     open: Callable[[Path, Path], Engine]
+    fresh: Callable[..., Fresh]
     weights: Callable[[Engine], dict[str, Tensor]]
+    signed: bool = True
 
 
 def open_transformers(instruct: Path, thinking: Path) -> Engine:
     return TransformersEngine(open_pair(str(instruct), str(thinking)), tokenizer=load_tokenizer(thinking), device="cpu")
+
+
+def fresh_transformers(instruct, thinking, *, schedule, prompts, sampling):
+    engine = open_transformers(instruct, thinking)
+    engine.set_schedule(schedule)
+    answer = Fresh(engine.fingerprint(), engine.generate(prompts, sampling))
+    engine.close()
+    engine.close()
+    return answer
 
 
 def transformers_weights(engine: Engine) -> dict[str, Tensor]:
@@ -46,10 +62,21 @@ def transformers_weights(engine: Engine) -> dict[str, Tensor]:
     return {name: live.detach().bfloat16() for name, live in engine._model.named_parameters()}
 
 
-KINDS = {"transformers": Kind(open_transformers, transformers_weights)}
+def vllm_kind(path):
+    opening, fresh = functools.partial(open_vllm, path=path), functools.partial(fresh_vllm, path=path)
+    return Kind(opening, fresh, live_weights, signed=path == "direct")
 
 
-@pytest.fixture(scope="module", params=KINDS)
+KINDS = {
+    "transformers": Kind(open_transformers, fresh_transformers, transformers_weights),
+    "vllm-direct": vllm_kind("direct"),
+    "vllm-stream": vllm_kind("stream"),
+}
+
+
+@pytest.fixture(
+    scope="module", params=[pytest.param(name, marks=[needs_vllm] if "vllm" in name else []) for name in KINDS]
+)
 def kind(request: pytest.FixtureRequest) -> Kind:
     return KINDS[request.param]
 
@@ -68,9 +95,10 @@ def prompts(num: int, *, seed: int = 0, longest: int = 60) -> list[Prompt]:
     return [Prompt(text, chance.getrandbits(63)) for text in texts]
 
 
-def bits(tensors: dict[str, Tensor]) -> dict[str, str]:
-    """A hash of each tensor's bytes: -0.0 and 0.0 differ."""
-    raw = {name: tensor.contiguous().view(torch.int16) for name, tensor in tensors.items()}
+def bits(tensors: dict[str, Tensor], *, signed: bool = True) -> dict[str, str]:
+    """A hash of each tensor's bytes: -0.0 and 0.0 differ unless they are not ``signed``."""
+    values = tensors if signed else {name: tensor + 0.0 for name, tensor in tensors.items()}
+    raw = {name: tensor.contiguous().view(torch.int16) for name, tensor in values.items()}
     return {name: hashlib.sha256(tensor.numpy().tobytes()).hexdigest() for name, tensor in raw.items()}
 
 
@@ -80,7 +108,7 @@ def test_the_endpoints_are_the_parents_bit_for_bit(kind, engine, parents, lam, p
     assert any((tensor.view(torch.int16) == -32768).any() for tensor in stored.values())  # -0.0
     engine.set_schedule(MIXED)
     engine.set_schedule(Schedule.uniform(lam))
-    assert bits(kind.weights(engine)) == bits(stored)
+    assert bits(kind.weights(engine), signed=kind.signed) == bits(stored, signed=kind.signed)
 
 
 def merged_folder(folder: Path, parents: tuple[Path, Path], schedule: Schedule) -> Path:
@@ -94,11 +122,11 @@ def merged_folder(folder: Path, parents: tuple[Path, Path], schedule: Schedule) 
 def test_a_schedule_set_in_place_equals_the_merge_loaded_from_disk(kind, engine, parents, tmp_path, schedule):
     merged = merged_folder(tmp_path / "merged", parents, schedule)
     engine.set_schedule(schedule)
-    fresh = kind.open(merged, merged)
-    assert bits(kind.weights(engine)) == bits(load_file(merged / "model.safetensors"))
-    assert engine.fingerprint() == fresh.fingerprint()
-    assert engine.generate(prompts(20), GREEDY) == fresh.generate(prompts(20), GREEDY)
-    fresh.close()
+    fresh = kind.fresh(merged, merged, schedule=Schedule.uniform(1.0), prompts=prompts(20), sampling=GREEDY)
+    stored = load_file(merged / "model.safetensors")
+    assert bits(kind.weights(engine), signed=kind.signed) == bits(stored, signed=kind.signed)
+    assert engine.fingerprint() == fresh.fingerprint
+    assert engine.generate(prompts(20), GREEDY) == fresh.responses
 
 
 def test_switching_there_and_back_restores_weights_and_responses(engine):
@@ -119,10 +147,8 @@ def test_nothing_cached_survives_a_switch(kind, engine, parents):
     engine.generate(long, GREEDY)
     engine.set_schedule(Schedule.uniform(0.9))
     after = engine.generate(long, GREEDY)
-    fresh = kind.open(*parents)
-    fresh.set_schedule(Schedule.uniform(0.9))
-    assert after == fresh.generate(long, GREEDY)
-    fresh.close()
+    fresh = kind.fresh(*parents, schedule=Schedule.uniform(0.9), prompts=long, sampling=GREEDY)
+    assert after == fresh.responses
 
 
 def test_the_same_seeds_and_batch_give_the_same_responses(engine):
@@ -206,7 +232,34 @@ def test_prompts_of_one_token_and_no_prompts(engine):
     assert engine.generate(single, GREEDY) == mixed[:2]
 
 
-def test_closing_twice_is_harmless(kind, parents):
-    engine = kind.open(*parents)
-    engine.close()
-    engine.close()
+def test_whoever_watches_can_abort_what_still_runs(engine):
+    engine.set_schedule(MIXED)
+    full = engine.generate(prompts(40), VARIED)
+    seen = []
+
+    def watch(progress):
+        seen.append((list(progress.num_tokens), list(progress.responses)))
+        return sum(response is not None for response in progress.responses) < 10
+
+    cut = engine.generate(prompts(40), VARIED, watch=watch)
+    num_tokens, responses = seen[-1]
+    finished = [i for i, response in enumerate(responses) if response is not None]
+    assert 10 <= len(finished) < 40
+    for i, (before, after) in enumerate(zip(full, cut, strict=True)):
+        if i in finished:
+            assert after == responses[i] == before
+            assert num_tokens[i] == before.num_tokens
+        else:
+            assert after.finish_reason == "aborted"
+            assert num_tokens[i] <= after.num_tokens <= before.num_tokens
+            assert before.text.startswith(after.text.rstrip("\N{REPLACEMENT CHARACTER}"))
+    assert engine.generate(prompts(40), VARIED) == full  # nothing of the aborted is left
+
+
+def test_a_switch_after_an_abort_is_a_switch(engine):
+    engine.set_schedule(Schedule.uniform(0.2))
+    expected = engine.generate(prompts(20), GREEDY)
+    engine.set_schedule(MIXED)
+    engine.generate(prompts(20), GREEDY, watch=lambda progress: False)
+    engine.set_schedule(Schedule.uniform(0.2))
+    assert engine.generate(prompts(20), GREEDY) == expected

@@ -3,11 +3,14 @@
 import hashlib
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
+from autolambda import evaluation as evaluations
 from autolambda.chat import ChatFormat
-from autolambda.engines.base import Prompt, Sampling
+from autolambda.engines.base import Progress, Prompt, Sampling, Watch
 from autolambda.evaluation import Evaluator, batches, derive_seed
 from autolambda.responses import Grade, Response, Sample
 from autolambda.schedule import Schedule
@@ -29,6 +32,8 @@ class FakeTokenizer:
 class FakeEngine:
     """Answers from schedule, prompt and seed alone, and keeps a record of what it was asked."""
 
+    streams = False
+
     def __init__(self, *, dies_at: int | None = None) -> None:
         self.schedules: list[Schedule] = []
         self.batches: list[list[Prompt]] = []
@@ -38,7 +43,8 @@ class FakeEngine:
     def set_schedule(self, schedule: Schedule) -> None:
         self.schedules.append(schedule)
 
-    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Response]:
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling, *, watch: Watch | None = None) -> list[Response]:
+        assert watch is None
         if len(self.batches) == self._dies_at:
             raise KeyboardInterrupt
         self.batches.append(list(prompts))
@@ -56,6 +62,30 @@ class FakeEngine:
         num_tokens = 1 + digest[3] % (sampling.max_tokens + 2)
         cut = num_tokens > sampling.max_tokens
         return Response(text, min(num_tokens, sampling.max_tokens), "length" if cut else "stop")
+
+
+class StreamingEngine(FakeEngine):
+    """Finishes one response every ``seconds`` of its own clock, in an order of its own; dies after ``dies_after``."""
+
+    streams = True
+
+    def __init__(self, *, seconds: float = 0.4, dies_after: int | None = None) -> None:
+        super().__init__()
+        self.now = 100.0
+        self._seconds, self._dies_after = seconds, dies_after
+
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling, *, watch: Watch | None = None) -> list[Response]:
+        assert watch is not None
+        self.batches.append(list(prompts))
+        finished: list[Response | None] = [None] * len(prompts)
+        order = sorted(range(len(prompts)), key=lambda i: hashlib.sha256(prompts[i].text.encode()).digest())
+        for count, i in enumerate(order):
+            if count == self._dies_after:
+                raise KeyboardInterrupt
+            self.now += self._seconds
+            finished[i] = self._response(prompts[i], sampling)
+            assert watch(Progress([each.num_tokens if each else 1 for each in finished], list(finished)))
+        return [response for response in finished if response is not None]
 
 
 def samples(count, prefix):
@@ -97,7 +127,7 @@ def test_the_order_of_work_follows_from_the_slices():
     assert len(set(order)) == len(order) == sum(part.num_responses for part in SLICES) == NUM_RESPONSES
 
 
-@pytest.mark.parametrize(("size", "sizes"), [(1, [1] * 13), (4, [4, 4, 4, 1]), (13, [13]), (99, [13])])
+@pytest.mark.parametrize(("size", "sizes"), [(1, [1] * 13), (4, [4, 4, 4, 1]), (13, [13]), (99, [13]), (None, [13])])
 def test_the_batches_have_the_given_size(size, sizes):
     assert [len(batch) for batch in batches(SLICES, size=size)] == sizes
     assert batches([], size=size) == []
@@ -144,6 +174,67 @@ def test_a_resumed_evaluation_generates_just_the_missing_batches(store, dies_at)
     assert [len(batch) for batch in engine.batches] == [4, 4, 4, 1][dies_at:]
     assert [g for batch in told for g in batch] == whole[4 * dies_at :]
     assert store.graded(evaluation) == whole
+
+
+@pytest.mark.parametrize("engine", [FakeEngine, StreamingEngine])
+def test_just_what_a_batch_lacks_is_generated(store, engine):
+    whole = evaluator(store, FakeEngine()).run(begin(store, "whole"), SLICES, phase="search")
+    evaluation, some, told = begin(store), engine(), []
+    store.add(evaluation, [whole[5], *whole[8:12], whole[0]])
+    assert evaluator(store, some).run(evaluation, SLICES, phase="search", on_batch=told.append) == whole
+    assert [len(batch) for batch in some.batches] == [3, 3, 1]
+    assert sorted(keys([g for batch in told for g in batch])) == sorted(keys([*whole[1:5], *whole[6:8], whole[12]]))
+
+
+def streamed(store, monkeypatch, engine, evaluation, *, batch_size=None):
+    """A run on an engine's own clock, and the sizes of the groups that it stored."""
+    monkeypatch.setattr(evaluations, "time", SimpleNamespace(monotonic=lambda: engine.now))
+    sizes = []
+    graded = evaluator(store, engine, batch_size=batch_size).run(
+        evaluation, SLICES, phase="search", on_batch=lambda group: sizes.append(len(group))
+    )
+    return graded, sizes
+
+
+@pytest.mark.parametrize(
+    ("seconds", "batch_size", "sizes"),
+    [
+        (0.4, None, [3, 3, 3, 3, 1]),  # every third is a second after the last store
+        (2.0, None, [1] * 13),
+        (0.0, None, [13]),  # in less than a second: at the end
+        (0.4, 4, [3, 1, 3, 1, 3, 1, 1]),
+    ],
+)
+def test_finished_responses_are_stored_while_others_still_run(store, monkeypatch, seconds, batch_size, sizes):
+    whole = evaluator(store, FakeEngine()).run(begin(store, "whole"), SLICES, phase="search")
+    evaluation, engine = begin(store), StreamingEngine(seconds=seconds)
+    assert streamed(store, monkeypatch, engine, evaluation, batch_size=batch_size) == (whole, sizes)
+    assert sorted(keys(store.graded(evaluation))) == sorted(keys(whole)) != keys(store.graded(evaluation))
+
+
+@pytest.mark.parametrize("dies_after", [0, 1, 3, 8, 12])
+def test_a_stream_that_breaks_loses_a_second_at_most(store, monkeypatch, dies_after):
+    whole = evaluator(store, FakeEngine()).run(begin(store, "whole"), SLICES, phase="search")
+    evaluation = begin(store)
+    with pytest.raises(KeyboardInterrupt):
+        streamed(store, monkeypatch, StreamingEngine(dies_after=dies_after), evaluation)
+    num_stored = len(store.graded(evaluation))
+    assert dies_after - 3 < num_stored == dies_after // 3 * 3
+    again = StreamingEngine()
+    assert streamed(store, monkeypatch, again, evaluation)[0] == whole
+    assert [len(batch) for batch in again.batches] == [NUM_RESPONSES - num_stored]
+    assert evaluator(store, None).run(evaluation, SLICES, phase="search") == whole
+
+
+def test_a_response_that_was_aborted_is_never_stored(store):
+    class Aborting(FakeEngine):
+        def _response(self, prompt: Prompt, sampling: Sampling) -> Response:
+            return replace(super()._response(prompt, sampling), finish_reason="aborted")
+
+    evaluation = begin(store)
+    with pytest.raises(AssertionError):
+        evaluator(store, Aborting()).run(evaluation, SLICES, phase="search")
+    assert store.graded(evaluation) == []
 
 
 def test_a_batch_is_told_once_it_is_stored(store):

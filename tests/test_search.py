@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -26,12 +27,11 @@ from small_search import (
 )
 
 from autolambda import search as jobs
-from autolambda.config import Config
-from autolambda.engines.base import Engine, Prompt, Sampling
-from autolambda.errors import ConfigError, StudyError
+from autolambda.engines.base import Engine, Prompt, Sampling, Watch
+from autolambda.errors import ConfigError, EngineError, StudyError
 from autolambda.events import Began, Ended, Event, Generated, Noted
 from autolambda.formats import report_json
-from autolambda.job import open_engine, open_job
+from autolambda.job import Job, open_engine, open_job
 from autolambda.pareto import Verdict
 from autolambda.report import Report
 from autolambda.responses import Response
@@ -50,10 +50,12 @@ def copied(tmp_path: Path) -> str:
 class NoEngine:
     """Fails the test where anything is generated."""
 
+    streams = False
+
     def set_schedule(self, schedule: Schedule) -> None:
         raise AssertionError("an engine was used")
 
-    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Response]:
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling, *, watch: Watch | None = None) -> list[Response]:
         raise AssertionError("an engine was used")
 
     def fingerprint(self) -> str:
@@ -188,34 +190,167 @@ def test_bad_input_makes_no_database(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_an_engine_that_breaks_loses_nothing(tmp_path: Path) -> None:
-    class Breaking:
-        """The real engine, which fails in the middle of its second trial."""
+class Breaking:
+    """The real engine, which fails with ``error`` where it generates its ``dies_at``-th batch, from 0."""
 
-        def __init__(self, config: Config) -> None:
-            self._real: Engine = open_engine(open_job(config))
-            self.set_schedule, self.fingerprint, self.close = (
-                self._real.set_schedule,
-                self._real.fingerprint,
-                self._real.close,
-            )
-            self._num_batches = 0
+    def __init__(self, job: Job, *, dies_at: int | None, error: Exception) -> None:
+        self._real: Engine = open_engine(job)
+        self.streams, self.set_schedule, self.fingerprint = (
+            self._real.streams,
+            self._real.set_schedule,
+            self._real.fingerprint,
+        )
+        self.num_batches = 0
+        self.num_closed = 0
+        self._dies_at, self._error = dies_at, error
 
-        def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Response]:
-            self._num_batches += 1
-            if self._num_batches == 4:
-                raise RuntimeError("the power went")
-            return self._real.generate(prompts, sampling)
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling, *, watch: Watch | None = None) -> list[Response]:
+        if self.num_batches == self._dies_at:
+            raise self._error
+        self.num_batches += 1
+        return self._real.generate(prompts, sampling, watch=watch)
 
-    changes = {"search__trials": 2, "search__ladder": 2, "confirm__finalists": 1, "confirm__limit": 8}
-    config = small_config(engine__batch_size=8, **changes)
-    with pytest.raises(RuntimeError, match="the power went"):
-        search(config, name=NAME, storage=storage_in(tmp_path), engine=Breaking(config))
+    def close(self) -> None:
+        self.num_closed += 1
+        self._real.close()
+
+
+SHORT = small_config(
+    engine__batch_size=8,
+    search__trials=3,
+    search__ladder=3,
+    confirm__finalists=1,
+    confirm__limit=8,
+)  # two batches a trial, one for each parent and finalist
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """An undisturbed run of ``SHORT``."""
+    storage = storage_in(tmp_path_factory.mktemp("short"))
+    return Finished(search(SHORT, name=NAME, storage=storage), database(storage))
+
+
+@dataclass(frozen=True)
+class Finished:
+    report: Report
+    database: dict[str, list[object]]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("the power went"), EngineError("the power went")])
+def test_a_given_engine_that_breaks_loses_nothing(tmp_path: Path, short: Finished, error: Exception) -> None:
+    """It is not ours to close, nor to open again."""
+    events: list[Event] = []
+    engine = Breaking(open_job(SHORT), dies_at=3, error=error)  # in the middle of the second trial
+    with pytest.raises(type(error), match=r"^the power went$"):
+        search(SHORT, name=NAME, storage=storage_in(tmp_path), engine=engine, on_event=events.append)
     assert len(database(storage_in(tmp_path))["responses"]) == 3 * 8
-    report = search(config, name=NAME, storage=storage_in(tmp_path))
-    whole = search(config, name=NAME, storage=storage_in(tmp_path / "whole"))
-    assert answer(report) == answer(whole)
-    assert database(storage_in(tmp_path)) == database(storage_in(tmp_path / "whole"))
+    assert engine.num_closed == 0 and RETRIED not in texts(events)
+    report = search(SHORT, name=NAME, storage=storage_in(tmp_path))
+    assert answer(report) == answer(short.report)
+    assert database(storage_in(tmp_path)) == short.database
+
+
+class Opener:
+    """Stands in for ``open_engine``: its engines die at these batches, one after the other (``None``: never).
+
+    Where an exception stands in the place of a number, it is raised instead of opening; after the last, engines live.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *deaths: int | Exception | None) -> None:
+        self.engines: list[Breaking] = []
+        self._deaths = list(deaths)
+        monkeypatch.setattr(jobs, "open_engine", self)
+
+    def __call__(self, job: Job) -> Breaking:
+        death = self._deaths.pop(0) if self._deaths else None
+        if isinstance(death, Exception):
+            raise death
+        assert all(engine.num_closed == 1 for engine in self.engines), "two engines at once"
+        self.engines.append(Breaking(job, dies_at=death, error=EngineError("the power went")))
+        return self.engines[-1]
+
+
+RETRIED = "the engine failed (the power went); once more with a new one"
+
+
+@pytest.mark.parametrize("dies_at", [0, 3, 6])  # the first batch, in mid-trial, the confirmation's first
+def test_an_engine_that_fails_is_replaced_and_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, short: Finished, dies_at: int
+) -> None:
+    opener, events = Opener(monkeypatch, dies_at), list[Event]()
+    report = search(SHORT, name=NAME, storage=storage_in(tmp_path), on_event=events.append)
+    assert texts(events).count(RETRIED) == 1
+    assert report_json(report) == report_json(short.report)
+    assert database(storage_in(tmp_path)) == short.database
+    num_batches = len(short.database["responses"]) // 8
+    assert [engine.num_batches for engine in opener.engines] == [dies_at, num_batches - dies_at]  # none done twice
+    assert [engine.num_closed for engine in opener.engines] == [1, 1]
+
+
+def test_each_trial_has_a_second_engine_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, short: Finished
+) -> None:
+    opener = Opener(monkeypatch, 1, 2, 2, 2)  # each in the second batch of a trial, then in a confirmation
+    search(SHORT, name=NAME, storage=storage_in(tmp_path))
+    assert database(storage_in(tmp_path)) == short.database and len(opener.engines) == 5
+
+
+def test_a_trial_that_fails_twice_is_left_out_and_the_search_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opener, events = Opener(monkeypatch, 5, 0, None), list[Event]()  # in the middle of the third trial, and again
+    report = search(SHORT, name=NAME, storage=storage_in(tmp_path), on_event=events.append)
+    assert texts(events).count(RETRIED) == 1 and len(opener.engines) == 3
+    assert "trial 2 failed (the power went); its schedule is left out" in texts(events)
+    assert (report.counts.complete, report.counts.failed, report.counts.running) == (3, 1, 0) and report.is_done
+    assert [(entry.trial, entry.schedule.lam) for entry in report.trials] == [(0, 0.0), (1, 1.0), (3, 0.25)]
+    again = search(SHORT, name=NAME, storage=storage_in(tmp_path), engine=NoEngine())
+    assert report_json(again) == report_json(report)
+
+
+def test_failures_that_are_not_in_a_row_do_not_stop_the_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Opener(monkeypatch, 0, 0, 3, 0)  # trial 0; then trial 2, after a complete one
+    report = search(SHORT, name=NAME, storage=storage_in(tmp_path))
+    assert (report.counts.complete, report.counts.failed) == (3, 2)
+    assert [entry.trial for entry in report.trials] == [1, 3, 4]
+
+
+def test_two_trials_in_a_row_that_fail_stop_the_search_which_can_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opener, events = Opener(monkeypatch, 4, 0, 0, 0), list[Event]()
+    with pytest.raises(EngineError, match=r"^the power went; 2 trials in a row failed\..* run the same command again$"):
+        search(SHORT, name=NAME, storage=storage_in(tmp_path), on_event=events.append)
+    assert texts(events).count(RETRIED) == 2 and [engine.num_closed for engine in opener.engines] == [1] * 4
+    assert len(database(storage_in(tmp_path))["responses"]) == 2 * 16
+    report = search(SHORT, name=NAME, storage=storage_in(tmp_path))
+    assert (report.counts.complete, report.counts.failed) == (3, 2) and report.is_done
+    assert [(entry.trial, entry.schedule.lam) for entry in report.trials] == [(0, 0.0), (1, 1.0), (4, 0.125)]
+
+
+def test_a_confirmation_that_fails_twice_ends_the_run_and_can_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, short: Finished
+) -> None:
+    opener = Opener(monkeypatch, 7, 0)
+    with pytest.raises(EngineError, match=r"^the power went$"):
+        search(SHORT, name=NAME, storage=storage_in(tmp_path))
+    assert [engine.num_closed for engine in opener.engines] == [1, 1]
+    assert answer(search(SHORT, name=NAME, storage=storage_in(tmp_path))) == answer(short.report)
+    assert database(storage_in(tmp_path)) == short.database
+
+
+@pytest.mark.parametrize("deaths", [(EngineError("no GPU"),), (3, EngineError("no GPU"))])
+def test_an_engine_that_does_not_open_ends_the_run_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, short: Finished, deaths: tuple[int | Exception, ...]
+) -> None:
+    """The first or the second one; the trial is gone on with."""
+    opener, events = Opener(monkeypatch, *deaths), list[Event]()
+    with pytest.raises(EngineError, match=r"^no GPU$"):
+        search(SHORT, name=NAME, storage=storage_in(tmp_path), on_event=events.append)
+    assert texts(events).count(RETRIED) == len(opener.engines) == len(deaths) - 1
+    assert answer(search(SHORT, name=NAME, storage=storage_in(tmp_path))) == answer(short.report)
+    assert database(storage_in(tmp_path)) == short.database
 
 
 def started(folder: Path, *options: str) -> subprocess.Popen[str]:

@@ -152,12 +152,29 @@ def test_a_finished_study_asks_for_nothing_and_grows_with_its_trials(store, url,
     assert open_study(store, url).counts() == Counts(complete=7, pruned=0, failed=0, running=0)
 
 
-def test_failed_trials_are_not_among_the_points(store, url):
+def test_failed_trials_are_not_among_the_points_and_keep_their_reason(store, url):
     study = open_study(store, url)
-    study._study.tell(study.ask(CONFIG, budget=None).handle, state=TrialState.FAIL)
+    study.fail(study.ask(CONFIG, budget=None), "the GPU is gone")
     assert study.counts() == Counts(complete=0, pruned=0, failed=1, running=0)
-    assert study.points() == []
-    assert study.ask(CONFIG, budget=None).schedule == Schedule.uniform(0.0)
+    assert study.points() == [] and study.complete() == []
+    [stored] = open_study(store, url)._study.get_trials()
+    assert stored.state == TrialState.FAIL and stored.user_attrs == {"failure": "the GPU is gone"}
+
+
+def test_what_failed_is_passed_over_and_does_not_count(store, url):
+    """In the ladder and after it, in the same process and in another."""
+    failing, proposed = {0, 3, 4, 6}, []
+    study = open_study(store, url)
+    while (trial := study.ask(CONFIG, budget=None)) is not None:
+        proposed.append(trial.schedule)
+        if trial.number in failing:
+            study.fail(trial, "no")
+            study = open_study(store, url)
+        else:
+            study.tell(trial, measured(trial.schedule))
+    assert study.counts() == Counts(complete=CONFIG.trials, pruned=0, failed=4, running=0)
+    assert len(set(proposed)) == len(proposed) == CONFIG.trials + 4
+    assert proposed[:5] == [Schedule.uniform(lam) for lam in (0.0, 1.0, 0.5, 0.75, 0.625)]
 
 
 def test_a_point_holds_what_was_told_to_the_bit(store, url):

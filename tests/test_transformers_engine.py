@@ -18,7 +18,7 @@ from transformers.utils import logging as transformers_logging
 
 from autolambda.chat import load_tokenizer
 from autolambda.engines import batch
-from autolambda.engines.base import Prompt, Sampling
+from autolambda.engines.base import Progress, Prompt, Sampling
 from autolambda.engines.transformers import TransformersEngine
 from autolambda.errors import ConfigError, EngineError
 from autolambda.pair import merge_tensors, open_pair
@@ -268,7 +268,59 @@ def test_running_out_of_memory_is_one_line_with_advice(parents, monkeypatch):
         engine.generate(prompts(2), GREEDY)
 
 
-def test_end_ids_come_from_every_place_that_names_them(tmp_path):
+class Watcher:
+    """Keeps what it was told; says no at its ``num_looks``-th look."""
+
+    def __init__(self, num_looks: int | None = None) -> None:
+        self.told: list[Progress] = []
+        self._num_looks = num_looks
+
+    def __call__(self, progress: Progress) -> bool:
+        self.told.append(progress)
+        return len(self.told) != self._num_looks
+
+
+LONG = replace(GREEDY, presence_penalty=3.0, max_tokens=150)
+
+
+def test_a_watcher_is_told_whenever_a_response_finishes(parents):
+    engine = open_engine(*parents)
+    engine.set_schedule(MIXED)
+    unwatched, watcher = engine.generate(prompts(40), LONG), Watcher()
+    assert engine.generate(prompts(40), LONG, watch=watcher) == unwatched
+    ends = sorted({response.num_tokens for response in unwatched})
+    assert len(ends) > 7 and max(ends) < 64
+    assert [max(progress.num_tokens) for progress in watcher.told] == ends  # a look at each end, none between
+    for end, progress in zip(ends, watcher.told, strict=True):
+        assert progress.num_tokens == [min(response.num_tokens, end) for response in unwatched]
+        assert progress.responses == [each if each.num_tokens <= end else None for each in unwatched]
+
+
+def test_a_watcher_is_told_every_64_steps_while_nothing_finishes(parents):
+    engine, watcher = open_engine(*parents), Watcher()
+    engine._end_ids = frozenset()
+    engine.generate(prompts(3), LONG, watch=watcher)
+    assert [progress.num_tokens for progress in watcher.told] == [[64] * 3, [128] * 3, [150] * 3]
+    assert [progress.responses.count(None) for progress in watcher.told] == [3, 3, 0]
+
+
+@pytest.mark.parametrize("num_looks", [1, 4, 1000])
+def test_a_watcher_that_says_no_aborts_what_still_runs(parents, num_looks):
+    engine = open_engine(*parents)
+    engine.set_schedule(MIXED)
+    unwatched, watcher = engine.generate(prompts(40), LONG), Watcher(num_looks)
+    responses = engine.generate(prompts(40), LONG, watch=watcher)
+    last = watcher.told[-1]
+    [end] = {num for num, response in zip(last.num_tokens, last.responses, strict=True) if response is None} or {150}
+    assert len(watcher.told) == num_looks or num_looks == 1000
+    cut = engine.generate(prompts(40), replace(LONG, max_tokens=end))
+    assert {"stop"} < {each.finish_reason for each in responses} or num_looks == 1000
+    for whole, short, response in zip(unwatched, cut, responses, strict=True):
+        assert response == (whole if whole.num_tokens <= end else replace(short, finish_reason="aborted"))
+    assert engine.generate(prompts(40), LONG) == unwatched
+
+
+def test_end_ids_are_the_pairs(tmp_path):
     folder = tiny_checkpoint(tmp_path / "one")
     edit_json(folder / "config.json", eos_token_id=[7, 8])
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": 9}))

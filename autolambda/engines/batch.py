@@ -7,13 +7,12 @@ follow from the batch, and logits can differ in their last bit.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import PreTrainedTokenizerBase
 
-from autolambda.engines.base import Prompt, Sampling
+from autolambda.engines.base import Progress, Prompt, Sampling
+from autolambda.engines.decoder import Decoder, encode
 from autolambda.engines.draw import RandomRows, draw
 from autolambda.engines.rows import ROW_STEP, WIDTH_STEP, RowCache, attention_masks, round_up
 from autolambda.errors import EngineError
@@ -23,39 +22,17 @@ from autolambda.responses import FinishReason, Response
 KEEP_SHARE = 0.8
 
 
-@dataclass(frozen=True)
-class LiveModel:
-    """What a batch generates with: a transformers model, its tokenizer, and the ids that end a response."""
-
-    module: Any
-    tokenizer: PreTrainedTokenizerBase
-    end_ids: frozenset[int]
-
-    @property
-    def config(self) -> Any:
-        return self.module.config.get_text_config()
-
-    @property
-    def device(self) -> torch.device:
-        device: torch.device = self.module.device
-        return device
-
-    def decode(self, tokens: list[int]) -> str:
-        """Text as generated, special tokens included: a tokenizer may count ``</think>`` as one."""
-        return str(self.tokenizer.decode(tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False))
-
-
 class Batch:
     """One batch being generated: the rows still running, their cache, and the tokens of all."""
 
-    def __init__(self, model: LiveModel, prompts: Sequence[Prompt], sampling: Sampling) -> None:
-        self._model, self._sampling = model, sampling
-        device = model.device
-        ids = model.tokenizer([prompt.text for prompt in prompts], add_special_tokens=False).input_ids
-        if empty := [str(i) for i, row in enumerate(ids) if not row]:
-            raise EngineError(f"prompts without a token: number {', '.join(empty)}; a model needs at least one")
+    def __init__(self, module: Any, decoder: Decoder, prompts: Sequence[Prompt], sampling: Sampling) -> None:
+        """``module`` is a transformers model. Raises ``EngineError`` for prompts without a token."""
+        self._module, self._config = module, module.config.get_text_config()
+        self._decoder, self._sampling = decoder, sampling
+        device = module.device
+        ids = encode(decoder.tokenizer, prompts)
         self._tokens: list[list[int]] = [[] for _ in ids]
-        self._finish: list[FinishReason | None] = [None] * len(ids)
+        self._responses: list[Response | None] = [None] * len(ids)
         self._random = RandomRows([prompt.seed for prompt in prompts])
         # filled up with copies of the first row, which nobody reads
         filled = list(ids) + [ids[0]] * (round_up(len(ids), ROW_STEP) - len(ids))
@@ -66,15 +43,20 @@ class Batch:
         self._lengths = torch.tensor([len(row) - 1 for row in filled], device=device)
         self._seen: torch.Tensor | None = None  # bool [B, V]: which tokens a row has generated
         if sampling.presence_penalty:
-            self._seen = torch.zeros(len(filled), model.config.vocab_size, dtype=torch.bool, device=device)
-        self._end = torch.tensor(sorted(model.end_ids), dtype=torch.long, device=device)
-        self._tail = max((len(stop.encode()) for stop in sampling.stop), default=0) + 8
+            self._seen = torch.zeros(len(filled), self._config.vocab_size, dtype=torch.bool, device=device)
+        self._end = torch.tensor(sorted(decoder.end_ids), dtype=torch.long, device=device)
         self._num_steps = 0
         self._prefill(filled)
 
     @property
-    def active(self) -> bool:
-        return any(self._running)
+    def num_active(self) -> int:
+        """The rows still running."""
+        return sum(self._running)
+
+    @property
+    def num_steps(self) -> int:
+        """The steps so far: the tokens of each row still running."""
+        return self._num_steps
 
     def _prefill(self, ids: list[list[int]]) -> None:
         """All prompt tokens but the last of each row; the first step feeds that one."""
@@ -89,8 +71,8 @@ class Batch:
         """Logits [B, V] of the last token of ``ids`` int64 [B, T] at ``positions`` [B, T]; ``used`` slots are taken."""
         width = round_up(used, WIDTH_STEP)
         self._cache.place(positions, width=width)
-        masks = attention_masks(self._model.config, positions, width=width, dtype=self._model.module.dtype)
-        output = self._model.module(
+        masks = attention_masks(self._config, positions, width=width, dtype=self._module.dtype)
+        output = self._module(
             input_ids=ids,
             position_ids=positions,
             attention_mask=masks,
@@ -123,24 +105,15 @@ class Batch:
         row = self._rows[place]
         tokens = self._tokens[row]
         tokens.append(token)
-        if end or self._met_stop(tokens):
-            self._finish[row] = "stop"
+        if end or self._decoder.met_stop(tokens):
+            self._finish(place, "stop")
         elif len(tokens) == self._sampling.max_tokens:
-            self._finish[row] = "length"
-        self._running[place] = self._finish[row] is None
+            self._finish(place, "length")
 
-    def _met_stop(self, tokens: list[int]) -> bool:
-        """Whether the newest token completes a stop string: looked for in the last tokens (each at least a byte)."""
-        if not self._sampling.stop:
-            return False
-        text = self._model.decode(tokens[-self._tail :])
-        return any(stop in text for stop in self._sampling.stop) and self._stop_at(tokens) is not None
-
-    def _stop_at(self, tokens: list[int]) -> int | None:
-        """Where in the text the first stop string begins, or ``None``."""
-        text = self._model.decode(tokens)
-        found = [at for stop in self._sampling.stop if (at := text.find(stop)) >= 0]
-        return min(found, default=None)
+    def _finish(self, place: int, reason: FinishReason) -> None:
+        row = self._rows[place]
+        self._responses[row] = self._decoder.response(self._tokens[row], reason)
+        self._running[place] = False
 
     def _drop_finished(self) -> None:
         places = [place for place, running in enumerate(self._running) if running]
@@ -155,16 +128,17 @@ class Batch:
         self._rows = [self._rows[place] for place in places]
         self._running = [self._running[place] for place in places]
 
-    def responses(self) -> list[Response]:
-        """In the order of the prompts; end tokens count but are not part of the text."""
-        return [
-            self._response(tokens, finish or "length")
-            for tokens, finish in zip(self._tokens, self._finish, strict=True)
-        ]
+    def abort(self) -> None:
+        """Ends the rows that are running as they are."""
+        for place, running in enumerate(self._running):
+            if running:
+                self._finish(place, "aborted")
 
-    def _response(self, tokens: list[int], finish: FinishReason) -> Response:
-        ended = finish == "stop" and tokens[-1] in self._model.end_ids
-        text = self._model.decode(tokens[:-1] if ended else tokens)
-        if finish == "stop" and not ended and (stop_at := self._stop_at(tokens)) is not None:
-            text = text[:stop_at]
-        return Response(text=text, num_tokens=len(tokens), finish_reason=finish)
+    def progress(self) -> Progress:
+        """How far it got: values that the next step does not change."""
+        return Progress([len(tokens) for tokens in self._tokens], list(self._responses))
+
+    def responses(self) -> list[Response]:
+        """In the order of the prompts, once no row is running."""
+        assert not self.num_active
+        return [response for response in self._responses if response is not None]

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PretrainedConfig, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedTokenizerBase
 from transformers.utils import logging as logging_of_transformers
 
-from autolambda.engines.base import Prompt, Sampling
-from autolambda.engines.batch import Batch, LiveModel
+from autolambda.engines.base import WATCH_STEPS, Prompt, Sampling, Watch
+from autolambda.engines.batch import Batch
+from autolambda.engines.decoder import Decoder, end_ids_of
 from autolambda.errors import ConfigError, EngineError
 from autolambda.merge import interpolate
 from autolambda.pair import Pair
@@ -31,6 +32,8 @@ SMALL = 50_000_000
 
 class TransformersEngine:
     """Implements ``engines.base.Engine`` with transformers' own model code."""
+
+    streams = False  # with a mixture of experts a response follows from its whole batch
 
     def __init__(
         self,
@@ -62,7 +65,8 @@ class TransformersEngine:
             model, _ = _load(source.folder, dtype=resolve_dtype(dtype, pair, self._device), config=config)
             self._model: Any = model.to(self._device).eval()
         self._live: dict[str, torch.Tensor] = dict(self._model.named_parameters())
-        self._end_ids = _end_ids(pair, tokenizer)
+        self._end_ids = end_ids_of(pair, tokenizer)
+        self.in_words = f"transformers on {self._device}, {str(self._model.dtype).removeprefix('torch.')}"
         self.set_schedule(Schedule.uniform(1.0))
 
     @torch.inference_mode()
@@ -73,14 +77,13 @@ class TransformersEngine:
             interpolate(self._instruct[name], self._thinking[name], lam, out=self._live[name])
 
     @torch.inference_mode()
-    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Response]:
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling, *, watch: Watch | None = None) -> list[Response]:
         """One response a prompt; the whole list is one batch."""
         if not prompts:
             return []
         with _memory_errors():
-            batch = Batch(LiveModel(self._model, self._tokenizer, self._end_ids), prompts, sampling)
-            while batch.active:
-                batch.step()
+            batch = Batch(self._model, Decoder(self._tokenizer, self._end_ids, sampling.stop), prompts, sampling)
+            _run(batch, watch)
             return batch.responses()
 
     def fingerprint(self) -> str:
@@ -97,6 +100,15 @@ class TransformersEngine:
         self._instruct, self._thinking, self._live, self._model = {}, {}, {}, None
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+def _run(batch: Batch, watch: Watch | None) -> None:
+    """Steps a batch to its end, or until its watcher says no."""
+    while num_active := batch.num_active:
+        batch.step()
+        is_due = batch.num_active < num_active or batch.num_steps % WATCH_STEPS == 0
+        if watch and is_due and not watch(batch.progress()):
+            batch.abort()
 
 
 def _parameters(folder: Path, pair: Pair, device: torch.device) -> dict[str, torch.Tensor]:
@@ -154,17 +166,6 @@ def resolve_dtype(name: str, pair: Pair, device: torch.device) -> torch.dtype:
         stored = str(widest).removeprefix("torch.")
         raise ConfigError(f"engine.dtype: {name} cannot hold the checkpoints' {stored} values; use auto or float32")
     return compute
-
-
-def _end_ids(pair: Pair, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """The Thinking parent's end-of-sequence ids, from its generation config, its config and the tokenizer."""
-    ids: set[int] = set()
-    sources = [tokenizer.eos_token_id, pair.thinking.config.get("eos_token_id")]
-    if (pair.thinking.folder / "generation_config.json").exists():
-        sources.append(GenerationConfig.from_pretrained(pair.thinking.folder).eos_token_id)
-    for source in sources:
-        ids.update(source if isinstance(source, list) else [] if source is None else [source])
-    return frozenset(ids)
 
 
 @contextmanager

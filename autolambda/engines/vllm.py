@@ -1,0 +1,311 @@
+"""The vLLM engine: one engine starts once, both parents become resident once, schedules are merged inside its workers.
+
+After every switch the prefix cache is reset, because vLLM keeps it when weights change, and the live weights are
+compared with merges computed from the files. One seed a call draws its tokens: seeds of single requests take vLLM off
+its fast sampling kernels on a GPU, and fail on a CPU where a prompt is prefilled in pieces.
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import itertools
+import os
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, ClassVar, Literal
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from autolambda.engines.base import WATCH_STEPS, Progress, Prompt, Sampling, Watch
+from autolambda.engines.decoder import Decoder, encode, end_ids_of
+from autolambda.engines.device import vllm_device
+from autolambda.engines.transformers import resolve_dtype
+from autolambda.engines.vllm_arguments import (
+    check_architecture,
+    check_arguments,
+    engine_arguments,
+    import_vllm,
+    place_parents,
+)
+from autolambda.errors import AutolambdaError, ConfigError, EngineError
+from autolambda.pair import Pair
+from autolambda.responses import Response
+from autolambda.schedule import Schedule
+
+_ENDS = {0.0, 1.0}
+_DRAIN_SECONDS = 60.0
+
+
+class VllmEngine:
+    """Implements ``engines.base.Engine`` on vLLM, with as many GPUs as its arguments say."""
+
+    streams = True
+    _in_process: ClassVar[bool] = False  # vLLM's process groups are global: one engine a process
+
+    def __init__(
+        self,
+        pair: Pair,
+        *,
+        tokenizer: PreTrainedTokenizerBase,
+        context: int,
+        dtype: str = "auto",
+        merge: Literal["auto", "direct", "stream"] = "auto",
+        parents: Literal["auto", "gpu", "host", "files"] = "auto",
+        arguments: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Starts vLLM and makes both parents resident.
+
+        ``context`` is the number of tokens of the longest prompt and its response; ``arguments`` are vLLM's own engine
+        arguments. Raises ``ConfigError`` for what the config can put right, ``EngineError`` where vLLM or the memory
+        fails.
+        """
+        arguments = arguments or {}
+        check_arguments(arguments)
+        check_architecture(pair)
+        if merge == "stream" and parents in ("gpu", "host"):
+            raise ConfigError(f"engine.parents: {parents} goes with the direct merge; a stream reads the files")
+        self._tokenizer, self._end_ids = tokenizer, end_ids_of(pair, tokenizer)
+        self._ids: dict[str, list[int]] = {}
+        self._calls = itertools.count()
+        self._whole_ends: set[float] = set()
+        self._llm: Any = None
+        self._num_threads = torch.get_num_threads()
+        self._set_num_threads = torch.set_num_threads
+        compute = resolve_dtype(dtype, pair, vllm_device())
+        home = place_parents(pair, arguments, asked=parents, context=context, itemsize=compute.itemsize)
+        kept = None if merge == "stream" else home
+        dtype_name = str(compute).removeprefix("torch.")
+        self._start(
+            engine_arguments(
+                pair, arguments, tokenizer=tokenizer.name_or_path, dtype=dtype_name, context=context, home=kept
+            )
+        )
+        try:
+            path = self._open_parents(pair, merge, home)
+            self.set_schedule(Schedule.uniform(1.0))
+        except BaseException:
+            self.close()
+            raise
+        where = {"gpu": "on the GPU", "host": "in host memory", "files": "in memory-mapped files"}
+        kept_in = where[home] if path == "direct" else "in their files"
+        version = import_vllm().__version__
+        self.in_words = f"vLLM {version} on {vllm_device()}, {dtype_name}, merged by {path}, parents {kept_in}"
+
+    def set_schedule(self, schedule: Schedule) -> None:
+        """Merges in place on all ranks, compares the live weights with the files, and resets the prefix cache.
+
+        The first time at an endpoint, all weights are compared, else some rows of each tensor. Raises ``EngineError``
+        for weights that are not the merge.
+        """
+        whole = schedule.lam in _ENDS - self._whole_ends
+        for rank, report in enumerate(self._ask("autolambda_merge", schedule.to_dict(), whole)):
+            if differing := report["differing"]:
+                raise EngineError(
+                    f"after the merge, rank {rank} holds other weights than the files give: {len(differing)} tensors, "
+                    f"the first is '{differing[0]}'; set engine.merge to stream, or engine.name to transformers"
+                )
+        if whole and schedule.lam is not None:
+            self._whole_ends.add(schedule.lam)
+        self._reset_prefix_cache()
+
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling, *, watch: Watch | None = None) -> list[Response]:
+        """One response a prompt; all are handed to vLLM at once, and it fills its batch as others end."""
+        if not prompts:
+            return []
+        engine = self._engine()
+        call = _Call(engine, Decoder(self._tokenizer, self._end_ids, sampling.stop), next(self._calls))
+        if sampling.temperature:
+            with _vllm_errors("seeding"):
+                self._llm.collective_rpc("autolambda_seed", args=(_seed_of(prompts),))
+        call.add(self._encode(prompts), _sampling_params(sampling, self._end_ids))
+        call.run(watch)
+        return call.responses()
+
+    def fingerprint(self) -> str:
+        """SHA-256 of names and live weights in the checkpoint's dtype; with several ranks, of each rank's."""
+        self._engine()
+        with _vllm_errors("reading the weights"):
+            digests = self._llm.collective_rpc("autolambda_digest")
+        return str(digests[0]) if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+
+    def close(self) -> None:
+        """Ends vLLM and its workers."""
+        if self._llm is None:
+            return
+        llm, self._llm = self._llm, None
+        with suppress(Exception):  # of an engine that has died already
+            llm.llm_engine.engine_core.shutdown()
+        del llm
+        gc.collect()
+        if VllmEngine._in_process:
+            VllmEngine._in_process = False
+            torch.set_num_threads = self._set_num_threads  # vLLM's CPU worker had put a no-op in its place
+            torch.set_num_threads(self._num_threads)
+
+    def _start(self, arguments: Mapping[str, Any]) -> None:
+        vllm = import_vllm()
+        if VllmEngine._in_process:
+            raise EngineError("a vLLM engine is open in this process already, and there can be one; close it first")
+        VllmEngine._in_process = _runs_in_process()
+        try:
+            with _vllm_errors("starting"), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                self._llm = vllm.LLM(**arguments)
+        except BaseException:
+            VllmEngine._in_process = False
+            raise
+
+    def _open_parents(self, pair: Pair, merge: str, home: str) -> str:
+        """Loads both parents in every worker; the path that merges will take."""
+        folders = str(pair.instruct.folder), str(pair.thinking.folder)
+        reports = self._ask("autolambda_open", *folders, merge, home, None)
+        if lost := set.intersection(*(set(report["unplaced"]) for report in reports)):
+            raise EngineError(f"vLLM has no place for '{min(lost)}'; set engine.name to transformers")
+        return str(reports[0]["path"])
+
+    def _ask(self, method: str, *args: object) -> list[dict[str, Any]]:
+        """What all ranks return. Raises ``EngineError`` for what one of them found wrong."""
+        self._engine()
+        with _vllm_errors("merging"):
+            reports: list[dict[str, Any]] = self._llm.collective_rpc(method, args=args)
+        if errors := [report["error"] for report in reports if "error" in report]:
+            raise EngineError(errors[0])
+        return reports
+
+    def _engine(self) -> Any:
+        if self._llm is None:
+            raise EngineError("the vLLM engine is closed")
+        return self._llm.llm_engine
+
+    def _encode(self, prompts: Sequence[Prompt]) -> list[list[int]]:
+        """Token ids of the prompts; every text is tokenized once."""
+        if new := [prompt for prompt in prompts if prompt.text not in self._ids]:
+            self._ids.update(zip((prompt.text for prompt in new), encode(self._tokenizer, new), strict=True))
+        return [self._ids[prompt.text] for prompt in prompts]
+
+    def _reset_prefix_cache(self) -> None:
+        """Empties the cache, once aborted responses have let go of their blocks."""
+        engine, deadline = self._engine(), time.monotonic() + _DRAIN_SECONDS
+        with _vllm_errors("resetting the prefix cache"):
+            while not engine.reset_prefix_cache():
+                if time.monotonic() > deadline:
+                    raise EngineError("vLLM did not reset its prefix cache; its entries are of other weights")
+                time.sleep(0.01)
+
+
+class _Call:
+    """The requests of one call: the tokens of each as they come, and the responses that are finished."""
+
+    def __init__(self, engine: Any, decoder: Decoder, number: int) -> None:
+        self._engine, self._decoder, self._number = engine, decoder, number
+        self._tokens: list[list[int]] = []
+        self._num_tokens: list[int] = []
+        self._responses: list[Response | None] = []
+
+    def add(self, ids: Sequence[list[int]], params: Any) -> None:
+        """Hands all prompts to vLLM, in their order."""
+        with _vllm_errors("taking the prompts"):
+            for i, prompt in enumerate(ids):
+                self._engine.add_request(f"{self._number}-{i}", {"prompt_token_ids": prompt}, params)
+        self._tokens = [[] for _ in ids]
+        self._num_tokens = [0] * len(ids)
+        self._responses = [None] * len(ids)
+
+    def run(self, watch: Watch | None) -> None:
+        """Generates until all are finished, or until ``watch`` has seen enough."""
+        progress = Progress(self._num_tokens, self._responses)
+        for step in itertools.count(1):
+            with _vllm_errors("generating"):
+                if not self._engine.has_unfinished_requests():
+                    return
+                outputs = self._engine.step()
+            finished = [self._take(output) for output in outputs]
+            if watch and (any(finished) or step % WATCH_STEPS == 0) and not watch(progress):
+                self._abort()
+                return
+
+    def responses(self) -> list[Response]:
+        """In the order of the prompts; those without an end were aborted."""
+        return [
+            response or self._decoder.response(tokens, "aborted")
+            for response, tokens in zip(self._responses, self._tokens, strict=True)
+        ]
+
+    def _take(self, output: Any) -> bool:
+        """Takes in what a request generated since; whether that was its end."""
+        i, completion = int(output.request_id.rpartition("-")[2]), output.outputs[0]
+        self._tokens[i] += completion.token_ids
+        self._num_tokens[i] = len(self._tokens[i])
+        if output.finished:
+            if completion.finish_reason not in ("stop", "length"):
+                raise EngineError(f"vLLM ended a response with the reason {completion.finish_reason!r}")
+            self._responses[i] = self._decoder.response(self._tokens[i], completion.finish_reason)
+        return bool(output.finished)
+
+    def _abort(self) -> None:
+        running = [f"{self._number}-{i}" for i, response in enumerate(self._responses) if response is None]
+        with _vllm_errors("aborting"):
+            self._engine.abort_request(running)
+            while self._engine.has_unfinished_requests():
+                self._engine.step()
+
+
+def _sampling_params(sampling: Sampling, end_ids: frozenset[int]) -> Any:
+    """vLLM's form of a sampling: what ends a response is said here, whatever the engine's model says."""
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    return SamplingParams(
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        min_p=sampling.min_p,
+        presence_penalty=sampling.presence_penalty,
+        stop=list(sampling.stop),
+        max_tokens=sampling.max_tokens,
+        stop_token_ids=sorted(end_ids),
+        ignore_eos=True,
+        detokenize=bool(sampling.stop),
+        skip_special_tokens=False,
+        output_kind=RequestOutputKind.DELTA,
+    )
+
+
+def _seed_of(prompts: Sequence[Prompt]) -> int:
+    """One seed from those of all prompts, in 32 bits."""
+    digest = hashlib.sha256(",".join(str(prompt.seed) for prompt in prompts).encode()).digest()
+    return int.from_bytes(digest[:4], "big")
+
+
+def _runs_in_process() -> bool:
+    """Whether the engine will run in this process: on a CPU, unless the environment says otherwise.
+
+    There its batches follow from the prompts alone. A process of its own takes prompts while it already runs.
+    """
+    from vllm import envs
+    from vllm.platforms import current_platform
+
+    if current_platform.is_cpu():
+        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+    else:
+        os.environ.setdefault("VLLM_WORKER_MULTIPROCESSING_METHOD", "spawn")
+    return not envs.VLLM_ENABLE_V1_MULTIPROCESSING
+
+
+@contextmanager
+def _vllm_errors(doing: str) -> Iterator[None]:
+    """Turns whatever vLLM raises into one line. Raises ``EngineError``."""
+    try:
+        yield
+    except AutolambdaError:
+        raise
+    except Exception as error:  # of any library below vLLM
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        advice = "VLLM_LOGGING_LEVEL=INFO shows its own log"
+        if isinstance(error, torch.OutOfMemoryError) or "memory" in reason.lower() or "kv cache" in reason.lower():
+            advice = "lower engine.gpu_memory_utilization or sampling.max_tokens, or raise engine.tensor_parallel_size"
+        raise EngineError(f"vLLM failed while {doing}: {reason}; {advice}") from error

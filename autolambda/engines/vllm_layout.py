@@ -1,0 +1,209 @@
+"""Where a checkpoint's tensors lie in the parameters of one vLLM worker: fused, sharded, padded, or packed.
+
+vLLM stacks q, k and v, gate and up, and the experts (w13, w2), and gives each tensor-parallel rank its share of rows
+or columns. This is read off the layers themselves, so that live weights can be compared with the files they came from.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from autolambda.errors import EngineError
+
+FUSED = {"qkv_proj": ["q_proj", "k_proj", "v_proj"], "gate_up_proj": ["gate_proj", "up_proj"]}
+_EXPERT = re.compile(r"(.+\.experts\.)(\d+)\.(gate_proj|up_proj|down_proj|w1|w3|w2)\.weight")
+_HALF = {"gate_proj": 0, "w1": 0, "up_proj": 1, "w3": 1}
+
+
+@dataclass(frozen=True)
+class Part:
+    """One checkpoint tensor's share in a parameter: ``index`` into the parameter, ``source`` into the tensor."""
+
+    tensor: str
+    index: tuple[int | slice, ...]
+    source: tuple[slice, ...]
+
+
+@dataclass(frozen=True)
+class Place:
+    """A live parameter, an attribute of its layer, and what lies in it.
+
+    Where ``packed``, the layer computes from a copy in the layout of its CPU kernel. ``tied`` marks a head that shares
+    the embedding's parameter and packs a copy of its own.
+    """
+
+    layer: Any
+    attribute: str
+    parts: tuple[Part, ...]
+    tied: bool = False
+
+    @property
+    def parameter(self) -> Tensor:
+        parameter: Tensor = getattr(self.layer, self.attribute)
+        return parameter
+
+    @property
+    def packed(self) -> bool:
+        """Whether a CPU kernel keeps the weight in its own layout: one without computes from the parameter."""
+        linear = getattr(self.layer, "cpu_linear", None)
+        return self.attribute == "weight" and linear is not None and linear.__closure__ is not None
+
+    @property
+    def plain(self) -> bool:
+        """Whether the layer computes from the parameter, and it holds the checkpoint's values element by element."""
+        method = getattr(self.layer, "quant_method", None)
+        return not self.packed and (method is None or type(method).__name__.startswith("Unquantized"))
+
+    @property
+    def axis(self) -> int:
+        """Along which axis ``read`` picks: rows, but columns of a packed weight."""
+        return 1 if self.packed else 0
+
+    def read(self, part: Part, picks: Tensor | None = None) -> Tensor:
+        """The live values of a part, or of the rows (columns) ``picks`` of it (int64 on the CPU).
+
+        A packed weight is read by computing with it: unit vectors give its columns, exactly but for the sign of 0.
+        """
+        if not self.packed:
+            view = self._expert(part) if self._cpu_experts is not None else self.parameter[part.index]
+            return view if picks is None else view.index_select(0, picks.to(view.device))
+        num_columns = part.index[1].stop  # type: ignore[union-attr]  # a weight with experts is not packed
+        picks = torch.arange(num_columns) if picks is None else picks
+        units = torch.zeros(len(picks), num_columns, dtype=self.parameter.dtype)
+        units[torch.arange(len(picks)), picks] = 1
+        columns: Tensor = self.layer.quant_method.apply(self.layer, units, None)
+        return columns.T[part.index[0]]
+
+    def repack(self) -> None:
+        """Brings up to date what vLLM's ``reload_weights`` leaves as it was on a CPU (0.32).
+
+        It packs what it loads, but a tied head loads nothing; and it packs experts at their first load only.
+        """
+        if self.tied:
+            self.layer.quant_method.process_weights_after_loading(self.layer)
+        elif self.attribute == "w13_weight" and hasattr(self._cpu_experts, "process_weights_after_loading"):
+            self._cpu_experts.process_weights_after_loading(self.layer)  # of w2 too
+
+    @property
+    def _cpu_experts(self) -> Any:
+        """The CPU kernel that keeps this layer's experts in an order of its own, if there is one."""
+        method = getattr(self.layer, "quant_method", None)
+        kernel = getattr(getattr(method, "moe_kernel", None), "fused_experts", None)
+        kernel = kernel or getattr(method, "cpu_fused_moe", None)  # vLLM 0.26
+        return kernel if hasattr(kernel, "isa") else None
+
+    def _expert(self, part: Part) -> Tensor:
+        """An expert's rows, put back from the kernel's order: where it puts numbers tells where it puts weights."""
+        from vllm._custom_ops import cpu_prepack_moe_weight
+
+        slot, *rest = part.index
+        packed = self.parameter[slot]
+        numbers = torch.arange(packed.numel(), dtype=torch.float32).view(1, *packed.shape)
+        order = cpu_prepack_moe_weight(numbers, self._cpu_experts.isa).view(-1).long()
+        matrix = torch.empty_like(packed).view(-1)
+        matrix[order] = packed.reshape(-1)
+        return matrix.view(packed.shape)[tuple(rest)]
+
+
+def lay_out(model: nn.Module, shapes: Mapping[str, Sequence[int]], *, rank: int, size: int) -> dict[str, Place]:
+    """Every parameter of a worker's model with the checkpoint tensors in it, by the parameter's name.
+
+    ``shapes`` are the checkpoint tensors'; ``rank`` of ``size`` is tensor-parallel. Tensors of another pipeline stage
+    or expert-parallel rank have no place here. Raises ``EngineError`` for a parameter that no tensor accounts for.
+    """
+    live = dict(model.named_parameters())
+    fused = FUSED | dict(getattr(model, "packed_modules_mapping", {}))
+    owners = {member: (whole, i) for whole, members in fused.items() for i, member in enumerate(members)}
+    parts: dict[str, list[Part]] = {name: [] for name in live}
+    for tensor, shape in shapes.items():
+        for name, part in _places_of(tensor, shape, model, live, owners, (rank, size)):
+            parts[name].append(part)
+    if lost := [name for name, found in parts.items() if not found]:
+        raise EngineError(
+            f"vLLM's {type(model).__name__} holds '{lost[0]}', for which the checkpoints have no tensor; "
+            "use engine.name: transformers for this architecture"
+        )
+    places = {name: Place(_layer(model, name), name.rpartition(".")[2], tuple(found)) for name, found in parts.items()}
+    return places | _tied_head(model, places)
+
+
+def _places_of(
+    tensor: str,
+    shape: Sequence[int],
+    model: nn.Module,
+    live: Mapping[str, Tensor],
+    owners: Mapping[str, tuple[str, int]],
+    shard: tuple[int, int],
+) -> Iterator[tuple[str, Part]]:
+    """The parameter that holds a checkpoint tensor or its share, if this worker has one."""
+    if match := _EXPERT.fullmatch(tensor):
+        yield from _expert_place(tensor, shape, match, model, live)
+        return
+    prefix, _, suffix = tensor.rpartition(".")
+    stem, _, last = prefix.rpartition(".")
+    whole, i = owners.get(last, (last, 0))
+    name = tensor if tensor in live else f"{stem}.{whole}.{suffix}"
+    if name not in live:
+        return
+    layer = _layer(model, name)
+    rows = list(getattr(layer, "output_partition_sizes", None) or live[name].shape[:1])
+    start = sum(rows[:i])
+    source = [_share(shape[0], rows[i], *shard)]
+    index: list[int | slice] = [slice(start, start + source[0].stop - source[0].start)]
+    if len(shape) > 1:
+        num_columns = next(
+            (size for key in ("input_size_per_partition", "input_size") if (size := getattr(layer, key, None))),
+            live[name].shape[-1],
+        )
+        source.append(_share(shape[1], num_columns, *shard))
+        index.append(slice(0, num_columns))
+    yield name, Part(tensor, tuple(index), tuple(source))
+
+
+def _expert_place(
+    tensor: str, shape: Sequence[int], match: re.Match[str], model: nn.Module, live: Mapping[str, Tensor]
+) -> Iterator[tuple[str, Part]]:
+    """Rows of w13 (gate, then up) or all of w2, of the expert's own slot."""
+    stem, expert, kind = match[1], int(match[2]), match[3]
+    stacked = "w13_weight" if kind in _HALF else "w2_weight"
+    name = next((name for name in live if name.startswith(stem) and name.endswith(stacked)), None)
+    if name is None:
+        return
+    layer = _layer(model, name)
+    slot = layer._map_global_expert_id_to_local_expert_id(expert)
+    if slot < 0:
+        return
+    _, rows, columns = live[name].shape
+    rows //= 2 if kind in _HALF else 1
+    ranks = max(shape[0] // rows, shape[1] // columns)  # 1 with expert parallelism
+    rank = layer.moe_config.moe_parallel_config.tp_rank % ranks
+    start = rows * _HALF.get(kind, 0)
+    source = (_share(shape[0], rows, rank, ranks), _share(shape[1], columns, rank, ranks))
+    yield name, Part(tensor, (slot, slice(start, start + rows), slice(0, columns)), source)
+
+
+def _share(full: int, part: int, rank: int, size: int) -> slice:
+    """Which of ``full`` rows a rank holds in ``part`` rows: some ranks may hold the same, the last may be padded."""
+    replicas = max(1, part * size // full)
+    start = min(rank // replicas * part, full)
+    return slice(start, min(start + part, full))
+
+
+def _layer(model: nn.Module, name: str) -> Any:
+    return model.get_submodule(name.rpartition(".")[0])
+
+
+def _tied_head(model: nn.Module, places: Mapping[str, Place]) -> dict[str, Place]:
+    """A head that shares the embedding's parameter but computes from a packed copy of its own."""
+    head = getattr(model, "lm_head", None)
+    embedding = next((place for name, place in places.items() if name.endswith("embed_tokens.weight")), None)
+    if head is None or embedding is None or getattr(head, "weight", None) is not embedding.parameter:
+        return {}
+    place = Place(head, "weight", embedding.parts, tied=True)
+    return {"lm_head.weight": place} if place.packed else {}
