@@ -76,13 +76,13 @@ def unparsed_ratio(graded: Sequence[Graded], *, weights: Weights | None = None) 
 
 def mean_tokens(graded: Sequence[Graded], *, weights: Weights | None = None, seed: int = 0) -> Estimate:
     """Generated tokens per response, i.e. the mean of min(length, cap); ``seed`` is the bootstrap's."""
-    tasks = _by_task(graded)
+    tasks = _by_task(graded, weights)
     return estimates.macro({name: _tokens(prompts, seed).estimate for name, prompts in tasks.items()}, weights=weights)
 
 
 def token_bounds(graded: Sequence[Graded], *, weights: Weights | None = None, seed: int = 0) -> Bounds:
     """The two one-sided 95 % bounds of mean tokens, for the verdict; each holds on its own."""
-    limits = {name: _tokens(prompts, seed) for name, prompts in _by_task(graded).items()}
+    limits = {name: _tokens(prompts, seed) for name, prompts in _by_task(graded, weights).items()}
     one_sided = {
         name: replace(each.estimate, low=each.bounds.lower, high=each.bounds.upper) for name, each in limits.items()
     }
@@ -141,7 +141,7 @@ def measure(graded: Sequence[Graded], *, weights: Weights | None = None, seed: i
     ``weights`` name every task and sum to 1. Raises ``InputError`` for no responses, one response given twice, or
     weights that do not fit.
     """
-    grouped = _by_task(graded)
+    grouped = _by_task(graded, weights)
     tasks = {name: _measure_task(prompts, seed) for name, prompts in grouped.items()}
 
     def over_tasks(of: Callable[[Measured], Estimate]) -> Estimate:
@@ -178,13 +178,19 @@ def _place(graded: Graded) -> tuple[str, str, int]:
     return graded.task, graded.sample_id, graded.repeat
 
 
-def _by_task(graded: Sequence[Graded]) -> dict[str, dict[str, list[Graded]]]:
+def _by_task(graded: Sequence[Graded], weights: Weights | None = None) -> dict[str, dict[str, list[Graded]]]:
+    """The responses of each prompt of each task: in an order that does not follow the one they were stored in.
+
+    Tasks come in the order of their ``weights``, else as they were met.
+    """
     if not graded:
         raise InputError("no responses to measure")
     if len(set(map(_place, graded))) < len(graded):
         raise InputError("a response was given twice: task, sample and repeat must be unique")
-    tasks: dict[str, dict[str, list[Graded]]] = defaultdict(lambda: defaultdict(list))
-    for each in sorted(graded, key=_place):  # whatever order they were generated and stored in
+    met = dict.fromkeys(each.task for each in graded)
+    known = [name for name in weights or () if name in met]
+    tasks: dict[str, dict[str, list[Graded]]] = {name: defaultdict(list) for name in dict.fromkeys([*known, *met])}
+    for each in sorted(graded, key=_place):
         tasks[each.task][each.sample_id].append(each)
     return tasks
 
@@ -208,7 +214,7 @@ def _measure_task(prompts: Prompts, seed: int) -> Measured:
 
 
 def _share(graded: Sequence[Graded], weights: Weights | None, of: Callable[[Repeats], float]) -> Estimate:
-    tasks = _by_task(graded)
+    tasks = _by_task(graded, weights)
     return estimates.macro({name: _task_share(prompts, of) for name, prompts in tasks.items()}, weights=weights)
 
 

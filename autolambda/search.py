@@ -136,7 +136,7 @@ class Run:
         return measured
 
     def fail(self, trial: Trial, error: FailedTwice, *, is_last: bool) -> None:
-        """Gives a trial up, but not the last before the search stops: it is hardly its fault. Raises ``EngineError``."""
+        """Gives a trial up; but raises ``EngineError`` for the last before the search stops: it is hardly its fault."""
         if is_last:
             raise EngineError(
                 f"{error}; {MAX_FAILURES} trials in a row failed. Nothing stored is lost; "

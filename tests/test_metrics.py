@@ -2,7 +2,8 @@
 
 import itertools
 import math
-from dataclasses import astuple
+import random
+from dataclasses import astuple, replace
 from statistics import fmean
 
 import numpy as np
@@ -173,3 +174,15 @@ def test_other_prompts_cannot_be_paired():
         paired_difference(slice_of("c", "w"), slice_of("c"))
     with pytest.raises(InputError, match="same prompts"):
         paired_difference(slice_of("c"), slice_of("c", task="code"))
+
+
+def test_numbers_do_not_follow_the_order_in_which_responses_were_stored():
+    graded = [*slice_of("cw", "ut", "cc", "wc", "cu"), *slice_of("w", "c", "c", task="code", tokens=40)]
+    graded = [replace(g, response=replace(g.response, num_tokens=7 * i * i + 3)) for i, g in enumerate(graded)]
+    weights = {"math": 0.3, "code": 0.7}
+    measured, bounds = measure(graded, weights=weights), metrics.token_bounds(graded, weights=weights)
+    for seed in range(5):
+        mixed = random.Random(seed).sample(graded, len(graded))
+        assert measure(mixed, weights=weights) == measured
+        assert list(measure(mixed, weights=weights).tasks) == ["math", "code"]
+        assert metrics.token_bounds(mixed, weights=weights) == bounds
