@@ -14,7 +14,7 @@ LAYERS = (
     {"__init__", "errors", "engines.__init__", "tasks.__init__"},
     {"schedule", "responses", "estimates", "curve", "pareto", "shards", "merge", "graders.reading"}
     | {"settings", "engines.device"},
-    {"metrics", "stages", "checkpoint", "engines.base", "tasks.base", "store"}
+    {"engines.vllm_process", "metrics", "stages", "checkpoint", "engines.base", "tasks.base", "store"}
     | {"graders.contains", "graders.exact", "graders.number"},
     {"graders.__init__", "events", "mismatch", "entry", "engines.draw", "tasks.arithmetic"},
     {"pair", "config", "chat", "confirm", "engines.rows", "tasks.file"},
@@ -43,6 +43,7 @@ HEAVY = {
         "engines.vllm",
         "engines.vllm_layout",
         "engines.vllm_parents",
+        "engines.vllm_process",
         "engines.vllm_worker",
     },
     "transformers": {"chat", "engines.decoder", "engines.rows", "engines.transformers", "engines.vllm"},
@@ -52,7 +53,13 @@ HEAVY = {
     "rich": {"cli", "formats", "progress", "status", "tables"},
     "click": {"cli"},
     "datasets": set(),
-    "vllm": {"engines.vllm", "engines.vllm_arguments", "engines.vllm_layout", "engines.vllm_worker"},
+    "vllm": {
+        "engines.vllm",
+        "engines.vllm_arguments",
+        "engines.vllm_layout",
+        "engines.vllm_process",
+        "engines.vllm_worker",
+    },
     "ray": set(),
 }
 

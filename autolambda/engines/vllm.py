@@ -10,11 +10,10 @@ from __future__ import annotations
 import gc
 import hashlib
 import itertools
-import os
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -31,7 +30,8 @@ from autolambda.engines.vllm_arguments import (
     import_vllm,
     place_parents,
 )
-from autolambda.errors import AutolambdaError, ConfigError, EngineError
+from autolambda.engines.vllm_process import runs_in_process, vllm_errors, wake_when_dead
+from autolambda.errors import ConfigError, EngineError
 from autolambda.pair import Pair
 from autolambda.responses import Response
 from autolambda.schedule import Schedule
@@ -76,22 +76,23 @@ class VllmEngine:
         self._num_threads = torch.get_num_threads()
         self._set_num_threads = torch.set_num_threads
         compute = resolve_dtype(dtype, pair, vllm_device())
-        home = place_parents(pair, arguments, asked=parents, context=context, itemsize=compute.itemsize)
-        kept = None if merge == "stream" else home
+        home = None  # a stream reads the checkpoints
+        if merge != "stream":
+            home = place_parents(pair, arguments, asked=parents, context=context, itemsize=compute.itemsize)
         dtype_name = str(compute).removeprefix("torch.")
         self._start(
             engine_arguments(
-                pair, arguments, tokenizer=tokenizer.name_or_path, dtype=dtype_name, context=context, home=kept
+                pair, arguments, tokenizer=tokenizer.name_or_path, dtype=dtype_name, context=context, home=home
             )
         )
         try:
-            path = self._open_parents(pair, merge, home)
+            path = self._open_parents(pair, merge, home or "files")
             self.set_schedule(Schedule.uniform(1.0))
         except BaseException:
             self.close()
             raise
         where = {"gpu": "on the GPU", "host": "in host memory", "files": "in memory-mapped files"}
-        kept_in = where[home] if path == "direct" else "in their files"
+        kept_in = where[home] if home and path == "direct" else "in their files"
         version = import_vllm().__version__
         self.in_words = f"vLLM {version} on {vllm_device()}, {dtype_name}, merged by {path}, parents {kept_in}"
 
@@ -119,7 +120,7 @@ class VllmEngine:
         engine = self._engine()
         call = _Call(engine, Decoder(self._tokenizer, self._end_ids, sampling.stop), next(self._calls))
         if sampling.temperature:
-            with _vllm_errors("seeding"):
+            with vllm_errors("seeding"):
                 self._llm.collective_rpc("autolambda_seed", args=(_seed_of(prompts),))
         call.add(self._encode(prompts), _sampling_params(sampling, self._end_ids))
         call.run(watch)
@@ -128,7 +129,7 @@ class VllmEngine:
     def fingerprint(self) -> str:
         """SHA-256 of names and live weights in the checkpoint's dtype; with several ranks, of each rank's."""
         self._engine()
-        with _vllm_errors("reading the weights"):
+        with vllm_errors("reading the weights"):
             digests = self._llm.collective_rpc("autolambda_digest")
         return str(digests[0]) if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
@@ -137,6 +138,7 @@ class VllmEngine:
         if self._llm is None:
             return
         llm, self._llm = self._llm, None
+        self._closed.set()
         with suppress(Exception):  # of an engine that has died already
             llm.llm_engine.engine_core.shutdown()
         del llm
@@ -150,11 +152,12 @@ class VllmEngine:
         vllm = import_vllm()
         if VllmEngine._in_process:
             raise EngineError("a vLLM engine is open in this process already, and there can be one; close it first")
-        VllmEngine._in_process = _runs_in_process()
+        VllmEngine._in_process = runs_in_process()
         try:
-            with _vllm_errors("starting"), warnings.catch_warnings():
+            with vllm_errors("starting"), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 self._llm = vllm.LLM(**arguments)
+            self._closed = wake_when_dead(self._llm.llm_engine.engine_core)
         except BaseException:
             VllmEngine._in_process = False
             raise
@@ -170,7 +173,7 @@ class VllmEngine:
     def _ask(self, method: str, *args: object) -> list[dict[str, Any]]:
         """What all ranks return. Raises ``EngineError`` for what one of them found wrong."""
         self._engine()
-        with _vllm_errors("merging"):
+        with vllm_errors("merging"):
             reports: list[dict[str, Any]] = self._llm.collective_rpc(method, args=args)
         if errors := [report["error"] for report in reports if "error" in report]:
             raise EngineError(errors[0])
@@ -190,7 +193,7 @@ class VllmEngine:
     def _reset_prefix_cache(self) -> None:
         """Empties the cache, once aborted responses have let go of their blocks."""
         engine, deadline = self._engine(), time.monotonic() + _DRAIN_SECONDS
-        with _vllm_errors("resetting the prefix cache"):
+        with vllm_errors("resetting the prefix cache"):
             while not engine.reset_prefix_cache():
                 if time.monotonic() > deadline:
                     raise EngineError("vLLM did not reset its prefix cache; its entries are of other weights")
@@ -208,7 +211,7 @@ class _Call:
 
     def add(self, ids: Sequence[list[int]], params: Any) -> None:
         """Hands all prompts to vLLM, in their order."""
-        with _vllm_errors("taking the prompts"):
+        with vllm_errors("taking the prompts"):
             for i, prompt in enumerate(ids):
                 self._engine.add_request(f"{self._number}-{i}", {"prompt_token_ids": prompt}, params)
         self._tokens = [[] for _ in ids]
@@ -219,7 +222,7 @@ class _Call:
         """Generates until all are finished, or until ``watch`` has seen enough."""
         progress = Progress(self._num_tokens, self._responses)
         for step in itertools.count(1):
-            with _vllm_errors("generating"):
+            with vllm_errors("generating"):
                 if not self._engine.has_unfinished_requests():
                     return
                 outputs = self._engine.step()
@@ -248,7 +251,7 @@ class _Call:
 
     def _abort(self) -> None:
         running = [f"{self._number}-{i}" for i, response in enumerate(self._responses) if response is None]
-        with _vllm_errors("aborting"):
+        with vllm_errors("aborting"):
             self._engine.abort_request(running)
             while self._engine.has_unfinished_requests():
                 self._engine.step()
@@ -279,33 +282,3 @@ def _seed_of(prompts: Sequence[Prompt]) -> int:
     """One seed from those of all prompts, in 32 bits."""
     digest = hashlib.sha256(",".join(str(prompt.seed) for prompt in prompts).encode()).digest()
     return int.from_bytes(digest[:4], "big")
-
-
-def _runs_in_process() -> bool:
-    """Whether the engine will run in this process: on a CPU, unless the environment says otherwise.
-
-    There its batches follow from the prompts alone. A process of its own takes prompts while it already runs.
-    """
-    from vllm import envs
-    from vllm.platforms import current_platform
-
-    if current_platform.is_cpu():
-        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-    else:
-        os.environ.setdefault("VLLM_WORKER_MULTIPROCESSING_METHOD", "spawn")
-    return not envs.VLLM_ENABLE_V1_MULTIPROCESSING
-
-
-@contextmanager
-def _vllm_errors(doing: str) -> Iterator[None]:
-    """Turns whatever vLLM raises into one line. Raises ``EngineError``."""
-    try:
-        yield
-    except AutolambdaError:
-        raise
-    except Exception as error:  # of any library below vLLM
-        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
-        advice = "VLLM_LOGGING_LEVEL=INFO shows its own log"
-        if isinstance(error, torch.OutOfMemoryError) or "memory" in reason.lower() or "kv cache" in reason.lower():
-            advice = "lower engine.gpu_memory_utilization or sampling.max_tokens, or raise engine.tensor_parallel_size"
-        raise EngineError(f"vLLM failed while {doing}: {reason}; {advice}") from error

@@ -1,0 +1,79 @@
+"""The process that a vLLM engine runs in: this one or its own, what it raises, and that it may die without a word."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from concurrent.futures import InvalidStateError
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import torch
+
+from autolambda.errors import AutolambdaError, EngineError
+
+_POLL_SECONDS = 0.5
+
+
+def runs_in_process() -> bool:
+    """Whether an engine will run in this process: on a CPU, unless the environment says otherwise.
+
+    There its batches follow from the prompts alone; a process of its own takes prompts while it already runs.
+    """
+    from vllm import envs
+    from vllm.platforms import current_platform
+
+    if current_platform.is_cpu():
+        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+    else:
+        os.environ.setdefault("VLLM_WORKER_MULTIPROCESSING_METHOD", "spawn")
+    return not envs.VLLM_ENABLE_V1_MULTIPROCESSING
+
+
+def wake_when_dead(engine_core: Any) -> threading.Event:
+    """Watches an engine's own process until the event that is returned is set.
+
+    vLLM's client notices that the process was killed, but whoever waits for its answer waits for ever (0.26 to 0.32).
+    """
+    closed = threading.Event()
+    if hasattr(engine_core, "outputs_queue"):
+        threading.Thread(target=_watch, args=(engine_core, closed), daemon=True, name="engine-watch").start()
+    return closed
+
+
+def _watch(engine_core: Any, closed: threading.Event) -> None:
+    while not engine_core.resources.engine_dead:
+        if closed.wait(_POLL_SECONDS):
+            return
+    from vllm.v1.engine.exceptions import EngineDeadError
+
+    died = EngineDeadError()
+    engine_core.outputs_queue.put_nowait(died)
+    for future in list(engine_core.utility_results.values()):
+        with suppress(InvalidStateError):  # answered just before
+            future.set_exception(died)
+
+
+@contextmanager
+def vllm_errors(doing: str) -> Iterator[None]:
+    """Turns whatever vLLM raises into one line. Raises ``EngineError``."""
+    try:
+        yield
+    except AutolambdaError:
+        raise
+    except Exception as error:  # of any library below vLLM
+        raise EngineError(f"vLLM failed while {doing}: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, and what to do, in one line."""
+    reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+    if type(error).__name__ == "EngineDeadError":
+        return "its process died or was killed, as it is where memory runs out; the system's log may say why"
+    if isinstance(error, torch.OutOfMemoryError) or "memory" in reason.lower() or "kv cache" in reason.lower():
+        return (
+            f"{reason}; lower engine.gpu_memory_utilization or sampling.max_tokens, "
+            "or raise engine.tensor_parallel_size"
+        )
+    return f"{reason}; VLLM_LOGGING_LEVEL=INFO shows its own log"
