@@ -146,7 +146,7 @@ class SamplingConfig(_Strict):
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=0)] | None = None
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    presence_penalty: Annotated[float, Field(ge=-100, le=100)] = 0.0
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0  # as OpenAI and vLLM have it
     stop: tuple[Name, ...] = ()
     max_tokens: Positive | None = None
 

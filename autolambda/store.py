@@ -1,7 +1,7 @@
 """Responses in the study's database: what is done, what is still owed.
 
-A batch of responses is stored in one transaction as soon as it is graded; on resume a batch is there whole or not at
-all. Optuna keeps its own tables in the same database.
+A group of responses (a batch, or what a streaming engine has finished) is stored in one transaction as soon as it is
+graded, and is there whole or not at all. Optuna keeps its own tables in the same database.
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ class Store:
         ]
 
     def add(self, evaluation: StoredEvaluation, graded: Sequence[Graded]) -> None:
-        """Stores a batch in one transaction: after a crash all of it is there or nothing."""
+        """Stores a group of responses in one transaction: after a crash all of it is there or nothing."""
         rows = [
             {
                 "evaluation": evaluation.id,

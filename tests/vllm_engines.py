@@ -43,6 +43,7 @@ def open_vllm(
     *,
     path: MergePath = "stream",
     parents: str = "auto",
+    dtype: str = "auto",
     arguments: Mapping[str, Any] | None = None,
 ) -> VllmEngine:
     """An engine in float32. On a CPU vLLM packs linear weights, but for the direct path it is told not to."""
@@ -53,7 +54,9 @@ def open_vllm(
     before = ops._supports_onednn
     ops._supports_onednn = before and path == "stream"
     try:
-        return VllmEngine(pair, tokenizer=tokenizer, context=CONTEXT, merge=path, parents=parents, arguments=arguments)
+        return VllmEngine(
+            pair, tokenizer=tokenizer, context=CONTEXT, merge=path, parents=parents, arguments=arguments, dtype=dtype
+        )
     finally:
         ops._supports_onednn = before
 

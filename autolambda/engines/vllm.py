@@ -30,6 +30,7 @@ from autolambda.engines.vllm_arguments import (
     import_vllm,
     place_parents,
 )
+from autolambda.engines.vllm_parents import Home
 from autolambda.engines.vllm_process import runs_in_process, vllm_errors, wake_when_dead
 from autolambda.errors import ConfigError, EngineError
 from autolambda.pair import Pair
@@ -37,6 +38,7 @@ from autolambda.responses import Response
 from autolambda.schedule import Schedule
 
 _ENDS = {0.0, 1.0}
+_HOMES = {"gpu": "on the GPU", "host": "in host memory", "files": "in memory-mapped files"}
 _DRAIN_SECONDS = 60.0
 
 
@@ -76,7 +78,7 @@ class VllmEngine:
         self._num_threads = torch.get_num_threads()
         self._set_num_threads = torch.set_num_threads
         compute = resolve_dtype(dtype, pair, vllm_device())
-        home = None  # a stream reads the checkpoints
+        home: Home | None = None  # a stream reads the checkpoints
         if merge != "stream":
             home = place_parents(pair, arguments, asked=parents, context=context, itemsize=compute.itemsize)
         dtype_name = str(compute).removeprefix("torch.")
@@ -86,15 +88,12 @@ class VllmEngine:
             )
         )
         try:
-            path = self._open_parents(pair, merge, home or "files")
+            merged = self._open_parents(pair, merge, home or "files")
             self.set_schedule(Schedule.uniform(1.0))
         except BaseException:
             self.close()
             raise
-        where = {"gpu": "on the GPU", "host": "in host memory", "files": "in memory-mapped files"}
-        kept_in = where[home] if home and path == "direct" else "in their files"
-        version = import_vllm().__version__
-        self.in_words = f"vLLM {version} on {vllm_device()}, {dtype_name}, merged by {path}, parents {kept_in}"
+        self.in_words = f"vLLM {import_vllm().__version__} on {vllm_device()}, {dtype_name}, {merged}"
 
     def set_schedule(self, schedule: Schedule) -> None:
         """Merges in place on all ranks, compares the live weights with the files, and resets the prefix cache.
@@ -162,13 +161,16 @@ class VllmEngine:
             VllmEngine._in_process = False
             raise
 
-    def _open_parents(self, pair: Pair, merge: str, home: str) -> str:
-        """Loads both parents in every worker; the path that merges will take."""
+    def _open_parents(self, pair: Pair, merge: str, home: Home) -> str:
+        """Loads both parents in every worker; says how they will be merged, and what cannot be compared."""
         folders = str(pair.instruct.folder), str(pair.thinking.folder)
         reports = self._ask("autolambda_open", *folders, merge, home, None)
         if lost := set.intersection(*(set(report["unplaced"]) for report in reports)):
             raise EngineError(f"vLLM has no place for '{min(lost)}'; set engine.name to transformers")
-        return str(reports[0]["path"])
+        path, num_quantised = reports[0]["path"], reports[0]["num_quantised"]
+        where = _HOMES[home] if path == "direct" else "in their files"
+        unseen = f"; {num_quantised} tensors are quantised and cannot be compared with the files"
+        return f"merged by {path}, parents {where}{unseen if num_quantised else ''}"
 
     def _ask(self, method: str, *args: object) -> list[dict[str, Any]]:
         """What all ranks return. Raises ``EngineError`` for what one of them found wrong."""

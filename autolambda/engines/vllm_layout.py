@@ -55,10 +55,14 @@ class Place:
         return self.attribute == "weight" and linear is not None and linear.__closure__ is not None
 
     @property
+    def quantised(self) -> bool:
+        """Whether the parameter holds other values than the checkpoint's, which it was rounded from."""
+        return _quantises(self.layer)
+
+    @property
     def plain(self) -> bool:
         """Whether the layer computes from the parameter, and it holds the checkpoint's values element by element."""
-        method = getattr(self.layer, "quant_method", None)
-        return not self.packed and (method is None or type(method).__name__.startswith("Unquantized"))
+        return not self.packed and not self.quantised
 
     @property
     def axis(self) -> int:
@@ -124,12 +128,17 @@ def lay_out(model: nn.Module, shapes: Mapping[str, Sequence[int]], *, rank: int,
     for tensor, shape in shapes.items():
         for name, part in _places_of(tensor, shape, model, live, owners, (rank, size)):
             parts[name].append(part)
-    if lost := [name for name, found in parts.items() if not found]:
+    scales = {name for name, found in parts.items() if not found and _quantises(_layer(model, name))}
+    if lost := [name for name, found in parts.items() if not found and name not in scales]:
         raise EngineError(
             f"vLLM's {type(model).__name__} holds '{lost[0]}', for which the checkpoints have no tensor; "
             "use engine.name: transformers for this architecture"
         )
-    places = {name: Place(_layer(model, name), name.rpartition(".")[2], tuple(found)) for name, found in parts.items()}
+    places = {
+        name: Place(_layer(model, name), name.rpartition(".")[2], tuple(found))
+        for name, found in parts.items()
+        if found
+    }
     return places | _tied_head(model, places)
 
 
@@ -193,6 +202,11 @@ def _share(full: int, part: int, rank: int, size: int) -> slice:
     replicas = max(1, part * size // full)
     start = min(rank // replicas * part, full)
     return slice(start, min(start + part, full))
+
+
+def _quantises(layer: Any) -> bool:
+    method = getattr(layer, "quant_method", None)
+    return method is not None and not type(method).__name__.startswith("Unquantized")
 
 
 def _layer(model: nn.Module, name: str) -> Any:

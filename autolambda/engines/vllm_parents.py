@@ -56,10 +56,14 @@ class LiveParents:
 
     @torch.no_grad()
     def differing(self, schedule: Schedule, *, whole: bool) -> list[str]:
-        """The checkpoint tensors whose live values are not the merge of the files, in a sample or as a whole."""
+        """The checkpoint tensors whose live values are not the merge of the files, in a sample or as a whole.
+
+        What vLLM has quantised cannot be compared and is left out.
+        """
         found = {
             part.tensor
             for place in self._places.values()
+            if not place.quantised
             for part in self._chosen(place, whole)
             if not self._is_merge(place, part, schedule, whole)
         }
@@ -67,10 +71,20 @@ class LiveParents:
 
     @torch.no_grad()
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """The live values by checkpoint name, in the checkpoint's dtype: this rank's share of each."""
+        """The live values by checkpoint name, in the checkpoint's dtype: this rank's share of each.
+
+        A parameter that is quantised comes as it is, by the first tensor in it.
+        """
         for place in self._places.values():
+            if place.quantised:
+                yield place.parts[0].tensor, place.parameter
+                continue
             for part in place.parts:
                 yield part.tensor, place.read(part).to(self._pair.tensors[part.tensor].dtype)
+
+    def num_quantised(self) -> int:
+        """How many checkpoint tensors vLLM has quantised."""
+        return sum(len(place.parts) for place in self._places.values() if place.quantised)
 
     def unplaced(self) -> list[str]:
         """The checkpoint tensors that this worker does not hold."""

@@ -13,6 +13,7 @@ import torch
 
 from autolambda.errors import AutolambdaError, EngineError
 
+MAX_REASON = 300  # characters
 _POLL_SECONDS = 0.5
 
 
@@ -68,7 +69,8 @@ def vllm_errors(doing: str) -> Iterator[None]:
 
 def _reason(error: Exception) -> str:
     """What went wrong, and what to do, in one line."""
-    reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+    reason = " ".join(str(error).split()) or type(error).__name__
+    reason = reason if len(reason) <= MAX_REASON else f"{reason[: MAX_REASON - 3]}..."
     if type(error).__name__ == "EngineDeadError":
         return "its process died or was killed, as it is where memory runs out; the system's log may say why"
     if isinstance(error, torch.OutOfMemoryError) or "memory" in reason.lower() or "kv cache" in reason.lower():

@@ -29,7 +29,8 @@ class MergingWorker:
     def autolambda_open(self, instruct: str, thinking: str, path: str, home: str, folder: str | None) -> dict[str, Any]:
         """Makes both parents resident. ``path`` auto takes direct where every parameter is plain.
 
-        Returns ``path``, ``unplaced`` (checkpoint tensors that are not on this rank), ``seconds``, or ``error``.
+        Returns ``path``, ``unplaced`` (checkpoint tensors that are not on this rank), ``num_quantised`` ones,
+        ``seconds``, or ``error``.
         """
         from vllm.distributed import get_tp_group
 
@@ -51,7 +52,10 @@ class MergingWorker:
         except Exception as error:
             return {"error": f"{type(error).__name__}: {error}"}
         seconds = time.perf_counter() - start
-        return {"path": chosen, "unplaced": self._autolambda.unplaced(), "seconds": seconds}
+        live = self._autolambda
+        return {
+            "path": chosen, "unplaced": live.unplaced(), "num_quantised": live.num_quantised(), "seconds": seconds
+        }  # fmt: skip
 
     def autolambda_merge(self, schedule: Mapping[str, object], whole: bool) -> dict[str, Any]:
         """Merges in place and compares the live weights with the files.
