@@ -32,7 +32,7 @@ class FakeTokenizer:
 class FakeEngine:
     """Answers from schedule, prompt and seed alone, and keeps a record of what it was asked."""
 
-    streams = False
+    streams, in_words = False, "by hand"
 
     def __init__(self, *, dies_at: int | None = None) -> None:
         self.schedules: list[Schedule] = []
@@ -67,7 +67,7 @@ class FakeEngine:
 class StreamingEngine(FakeEngine):
     """Finishes one response every ``seconds`` of its own clock, in an order of its own; dies after ``dies_after``."""
 
-    streams = True
+    streams, in_words = True, "by hand"
 
     def __init__(self, *, seconds: float = 0.4, dies_after: int | None = None) -> None:
         super().__init__()
