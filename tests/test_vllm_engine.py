@@ -224,11 +224,10 @@ import sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
 from vllm_engines import open_vllm
-from packaging.version import Version
 from test_engine_contract import GREEDY, MIXED, prompts
 
 if __name__ == "__main__":
-    arguments = {{"tensor_parallel_size": {size}}}
+    arguments = {{"tensor_parallel_size": 2}}
     engine = open_vllm(Path({instruct!r}), Path({thinking!r}), path={path!r}, arguments=arguments)
     engine.set_schedule(MIXED)
     print("GIVES", [response.text for response in engine.generate(prompts(20), GREEDY)])
@@ -241,18 +240,15 @@ if __name__ == "__main__":
 def test_two_tensor_parallel_ranks_hold_the_same_merge(tmp_path, family, path):
     """Each rank compares its shards with the files; together they give the tokens of one."""
     sizes = {"moe_intermediate_size": 64} if family == "qwen3_moe" else {}  # the CPU kernel takes 32 a rank
-    instruct, thinking = map(str, pair_of(tmp_path, family=family, **sizes))
+    parents = pair_of(tmp_path, family=family, **sizes)
+    with opened(*parents, path=path) as engine:
+        engine.set_schedule(MIXED)
+        expected = [response.text for response in engine.generate(prompts(20), GREEDY)]
     (tmp_path / "sitecustomize.py").write_text(PLAIN_IF_ASKED)
-    environment = {"PYTHONPATH": str(tmp_path), "LINEARS": "plain" if path == "direct" else "packed"}
-    given = []
-    for size in (1, 2):
-        tests = str(Path(__file__).parent)
-        script = RANKS.format(tests=tests, size=size, instruct=instruct, thinking=thinking, path=path)
-        (tmp_path / "ranks.py").write_text(script)
-        environment["VLLM_CPU_OMP_THREADS_BIND"] = "|".join("01"[:size])
-        command = [sys.executable, "-W", "ignore", str(tmp_path / "ranks.py")]
-        done = subprocess.run(command, capture_output=True, text=True, env=os.environ | environment)
-        assert done.returncode == 0, done.stderr[-2000:]
-        given += [line for line in done.stdout.splitlines() if line.startswith("GIVES")]
-    assert len(given) == 2
-    assert given[0] == given[1]
+    folders = dict(zip(("instruct", "thinking"), map(str, parents), strict=True))
+    (tmp_path / "ranks.py").write_text(RANKS.format(tests=str(Path(__file__).parent), path=path, **folders))
+    environment = {"PYTHONPATH": str(tmp_path), "VLLM_CPU_OMP_THREADS_BIND": "0|1"}
+    environment["LINEARS"] = "plain" if path == "direct" else "packed"
+    command = [sys.executable, "-W", "ignore", str(tmp_path / "ranks.py")]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | environment)
+    assert f"GIVES {expected}" in done.stdout.splitlines(), done.stdout[-2000:] + done.stderr[-2000:]
