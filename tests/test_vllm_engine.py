@@ -180,8 +180,11 @@ def test_a_wrong_engine_argument_is_refused_by_name(parents, arguments, message)
 
 
 def test_what_vllm_itself_refuses_is_one_line(parents):
-    with pytest.raises(EngineError, match=r"vLLM failed while starting: .*; VLLM_LOGGING_LEVEL=INFO") as caught:
+    with pytest.raises(ConfigError, match="engine: vLLM refuses cache_dtype: Input should be 'auto', ") as caught:
         open_vllm(*parents, arguments={"kv_cache_dtype": "no such"})
+    assert "\n" not in str(caught.value)
+    with pytest.raises(EngineError, match=r"vLLM failed while starting: .*; lower sampling\.max_tokens, or") as caught:
+        open_vllm(*parents, arguments={"kv_cache_memory_bytes": 1})
     assert "\n" not in str(caught.value)
     with opened(*parents) as engine:  # and the process is as before
         assert engine.generate(prompts(2), GREEDY)

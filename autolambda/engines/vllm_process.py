@@ -10,8 +10,9 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 
-from autolambda.errors import AutolambdaError, EngineError
+from autolambda.errors import AutolambdaError, ConfigError, EngineError
 
 MAX_REASON = 300  # characters
 _POLL_SECONDS = 0.5
@@ -58,24 +59,34 @@ def _watch(engine_core: Any, closed: threading.Event) -> None:
 
 @contextmanager
 def vllm_errors(doing: str) -> Iterator[None]:
-    """Turns whatever vLLM raises into one line. Raises ``EngineError``."""
+    """Turns whatever vLLM raises into one line. Raises ``EngineError``, ``ConfigError`` for a value that it refuses."""
     try:
         yield
     except AutolambdaError:
         raise
+    except ValidationError as error:  # of vLLM's own configuration
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"])) or "its arguments"
+        raise ConfigError(
+            f"engine: vLLM refuses {key}: {_shortened(first['msg'].removeprefix('Value error, '))}"
+        ) from error
     except Exception as error:  # of any library below vLLM
         raise EngineError(f"vLLM failed while {doing}: {_reason(error)}") from error
 
 
 def _reason(error: Exception) -> str:
     """What went wrong, and what to do, in one line."""
-    reason = " ".join(str(error).split()) or type(error).__name__
-    reason = reason if len(reason) <= MAX_REASON else f"{reason[: MAX_REASON - 3]}..."
+    reason = _shortened(str(error)) or type(error).__name__
     if type(error).__name__ == "EngineDeadError":
         return "its process died or was killed, as it is where memory runs out; the system's log may say why"
-    if isinstance(error, torch.OutOfMemoryError) or "memory" in reason.lower() or "kv cache" in reason.lower():
-        return (
-            f"{reason}; lower engine.gpu_memory_utilization or sampling.max_tokens, "
-            "or raise engine.tensor_parallel_size"
-        )
-    return f"{reason}; VLLM_LOGGING_LEVEL=INFO shows its own log"
+    advice = "VLLM_LOGGING_LEVEL=INFO shows its own log"
+    if "kv cache" in reason.lower() or "cache blocks" in reason.lower():
+        advice = "lower sampling.max_tokens, or give more by engine.gpu_memory_utilization or tensor_parallel_size"
+    elif isinstance(error, torch.OutOfMemoryError) or "out of memory" in reason.lower():
+        advice = "lower engine.gpu_memory_utilization or engine.max_num_seqs, or raise engine.tensor_parallel_size"
+    return f"{reason}; {advice}"
+
+
+def _shortened(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= MAX_REASON else f"{line[: MAX_REASON - 3]}..."
