@@ -19,7 +19,7 @@ LAYERS = (
     {"graders.__init__", "events", "mismatch", "entry", "engines.draw", "tasks.arithmetic"},
     {"pair", "config", "chat", "confirm", "engines.rows", "tasks.file"},
     {"engines.decoder", "engines.vllm_layout", "models", "evaluation", "sampler"},
-    {"engines.batch", "engines.vllm_parents"},
+    {"engines.batch", "engines.vllm_call", "engines.vllm_parents"},
     {"engines.transformers", "engines.vllm_memory", "engines.vllm_worker", "study"},
     {"identity", "engines.vllm_arguments"},
     {"engines.vllm"},
@@ -56,6 +56,7 @@ HEAVY = {
     "vllm": {
         "engines.vllm",
         "engines.vllm_arguments",
+        "engines.vllm_call",
         "engines.vllm_layout",
         "engines.vllm_process",
         "engines.vllm_worker",

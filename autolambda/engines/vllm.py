@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from autolambda.engines.base import WATCH_STEPS, Progress, Prompt, Sampling, Watch
+from autolambda.engines.base import Prompt, Sampling, Watch
 from autolambda.engines.decoder import Decoder, encode, end_ids_of
 from autolambda.engines.device import vllm_device
 from autolambda.engines.transformers import resolve_dtype
@@ -30,6 +30,7 @@ from autolambda.engines.vllm_arguments import (
     import_vllm,
     place_parents,
 )
+from autolambda.engines.vllm_call import Call, sampling_params
 from autolambda.engines.vllm_parents import Home
 from autolambda.engines.vllm_process import runs_in_process, vllm_errors, wake_when_dead
 from autolambda.errors import ConfigError, EngineError
@@ -117,11 +118,11 @@ class VllmEngine:
         if not prompts:
             return []
         engine = self._engine()
-        call = _Call(engine, Decoder(self._tokenizer, self._end_ids, sampling.stop), next(self._calls))
+        call = Call(engine, Decoder(self._tokenizer, self._end_ids, sampling.stop), next(self._calls))
         if sampling.temperature:
             with vllm_errors("seeding"):
                 self._llm.collective_rpc("autolambda_seed", args=(_seed_of(prompts),))
-        call.add(self._encode(prompts), _sampling_params(sampling, self._end_ids))
+        call.add(self._encode(prompts), sampling_params(sampling, self._end_ids))
         call.run(watch)
         return call.responses()
 
@@ -200,84 +201,6 @@ class VllmEngine:
                 if time.monotonic() > deadline:
                     raise EngineError("vLLM did not reset its prefix cache; its entries are of other weights")
                 time.sleep(0.01)
-
-
-class _Call:
-    """The requests of one call: the tokens of each as they come, and the responses that are finished."""
-
-    def __init__(self, engine: Any, decoder: Decoder, number: int) -> None:
-        self._engine, self._decoder, self._number = engine, decoder, number
-        self._tokens: list[list[int]] = []
-        self._num_tokens: list[int] = []
-        self._responses: list[Response | None] = []
-
-    def add(self, ids: Sequence[list[int]], params: Any) -> None:
-        """Hands all prompts to vLLM, in their order."""
-        with vllm_errors("taking the prompts"):
-            for i, prompt in enumerate(ids):
-                self._engine.add_request(f"{self._number}-{i}", {"prompt_token_ids": prompt}, params)
-        self._tokens = [[] for _ in ids]
-        self._num_tokens = [0] * len(ids)
-        self._responses = [None] * len(ids)
-
-    def run(self, watch: Watch | None) -> None:
-        """Generates until all are finished, or until ``watch`` has seen enough."""
-        progress = Progress(self._num_tokens, self._responses)
-        for step in itertools.count(1):
-            with vllm_errors("generating"):
-                if not self._engine.has_unfinished_requests():
-                    return
-                outputs = self._engine.step()
-            finished = [self._take(output) for output in outputs]
-            if watch and (any(finished) or step % WATCH_STEPS == 0) and not watch(progress):
-                self._abort()
-                return
-
-    def responses(self) -> list[Response]:
-        """In the order of the prompts; those without an end were aborted."""
-        return [
-            response or self._decoder.response(tokens, "aborted")
-            for response, tokens in zip(self._responses, self._tokens, strict=True)
-        ]
-
-    def _take(self, output: Any) -> bool:
-        """Takes in what a request generated since; whether that was its end."""
-        i, completion = int(output.request_id.rpartition("-")[2]), output.outputs[0]
-        self._tokens[i] += completion.token_ids
-        self._num_tokens[i] = len(self._tokens[i])
-        if output.finished:
-            if completion.finish_reason not in ("stop", "length"):
-                raise EngineError(f"vLLM ended a response with the reason {completion.finish_reason!r}")
-            self._responses[i] = self._decoder.response(self._tokens[i], completion.finish_reason)
-        return bool(output.finished)
-
-    def _abort(self) -> None:
-        running = [f"{self._number}-{i}" for i, response in enumerate(self._responses) if response is None]
-        with vllm_errors("aborting"):
-            self._engine.abort_request(running)
-            while self._engine.has_unfinished_requests():
-                self._engine.step()
-
-
-def _sampling_params(sampling: Sampling, end_ids: frozenset[int]) -> Any:
-    """vLLM's form of a sampling: what ends a response is said here, whatever the engine's model says."""
-    from vllm import SamplingParams
-    from vllm.sampling_params import RequestOutputKind
-
-    return SamplingParams(
-        temperature=sampling.temperature,
-        top_p=sampling.top_p,
-        top_k=sampling.top_k,
-        min_p=sampling.min_p,
-        presence_penalty=sampling.presence_penalty,
-        stop=list(sampling.stop),
-        max_tokens=sampling.max_tokens,
-        stop_token_ids=sorted(end_ids),
-        ignore_eos=True,
-        detokenize=bool(sampling.stop),
-        skip_special_tokens=False,
-        output_kind=RequestOutputKind.DELTA,
-    )
 
 
 def _seed_of(prompts: Sequence[Prompt]) -> int:
