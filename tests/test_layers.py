@@ -54,7 +54,6 @@ HEAVY = {
     "click": {"cli"},
     "datasets": set(),
     "vllm": {
-        "engines.vllm",
         "engines.vllm_arguments",
         "engines.vllm_call",
         "engines.vllm_layout",
