@@ -105,9 +105,11 @@ class VllmEngine:
         whole = schedule.lam in _ENDS - self._whole_ends
         for rank, report in enumerate(self._ask("autolambda_merge", schedule.to_dict(), whole)):
             if differing := report["differing"]:
+                # FlashInfer's kernels take w13 in another order than the checkpoint's (the default but for Hopper)
+                another = "engine.moe_backend to triton" if ".experts." in differing[0] else "engine.merge to stream"
                 raise EngineError(
                     f"after the merge, rank {rank} holds other weights than the files give: {len(differing)} tensors, "
-                    f"the first is '{differing[0]}'; set engine.merge to stream, or engine.name to transformers"
+                    f"the first is '{differing[0]}'; set {another}, or engine.name to transformers"
                 )
         if whole and schedule.lam is not None:
             self._whole_ends.add(schedule.lam)
