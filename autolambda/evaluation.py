@@ -8,6 +8,7 @@ engine that does not stream has each batch stored in one transaction: it is ther
 from __future__ import annotations
 
 import hashlib
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from autolambda.responses import Graded, Response, Sample
 from autolambda.store import Store, StoredEvaluation
 from autolambda.tasks.base import Phase, Slice
 
-# Between two stores while an engine streams: what a power failure may lose.
+# Between two stores while an engine streams: a commit waits for the disk.
 STORE_SECONDS = 1.0
 
 OnBatch = Callable[[Sequence[Graded]], None]
@@ -109,9 +110,13 @@ class _Intake:
         self._kept_at = time.monotonic()
 
     def watch(self, progress: Progress) -> bool:
-        """Takes in what is finished, at most every ``STORE_SECONDS``: a commit waits for the disk."""
+        """Takes in the first responses up to one that still runs, at most every ``STORE_SECONDS``.
+
+        Not all that are finished: those are the short ones, and whoever drew the others anew after a crash would give
+        the long ones a second chance to be short.
+        """
         if time.monotonic() - self._kept_at >= STORE_SECONDS:
-            self.take(progress.responses)
+            self.take(list(itertools.takewhile(lambda response: response is not None, progress.responses)))
         return True
 
     def take(self, responses: Sequence[Response | None]) -> None:

@@ -65,20 +65,20 @@ class FakeEngine:
 
 
 class StreamingEngine(FakeEngine):
-    """Finishes one response every ``seconds`` of its own clock, in an order of its own; dies after ``dies_after``."""
+    """Finishes one response every ``seconds`` of its own clock, the ``late`` ones last; dies after ``dies_after``."""
 
     streams, in_words = True, "by hand"
 
-    def __init__(self, *, seconds: float = 0.4, dies_after: int | None = None) -> None:
+    def __init__(self, *, seconds: float = 0.4, dies_after: int | None = None, late: Sequence[int] = ()) -> None:
         super().__init__()
         self.now = 100.0
-        self._seconds, self._dies_after = seconds, dies_after
+        self._seconds, self._dies_after, self._late = seconds, dies_after, late
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, *, watch: Watch | None = None) -> list[Response]:
         assert watch is not None
         self.batches.append(list(prompts))
         finished: list[Response | None] = [None] * len(prompts)
-        order = sorted(range(len(prompts)), key=lambda i: hashlib.sha256(prompts[i].text.encode()).digest())
+        order = sorted(range(len(prompts)), key=lambda i: i in self._late)
         for count, i in enumerate(order):
             if count == self._dies_after:
                 raise KeyboardInterrupt
@@ -197,19 +197,21 @@ def streamed(store, monkeypatch, engine, evaluation, *, batch_size=None):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "batch_size", "sizes"),
+    ("seconds", "batch_size", "late", "sizes"),
     [
-        (0.4, None, [3, 3, 3, 3, 1]),  # every third is a second after the last store
-        (2.0, None, [1] * 13),
-        (0.0, None, [13]),  # in less than a second: at the end
-        (0.4, 4, [3, 1, 3, 1, 3, 1, 1]),
+        (0.4, None, (), [3, 3, 3, 3, 1]),  # every third is a second after the last store
+        (2.0, None, (), [1] * 13),
+        (0.0, None, (), [13]),  # in less than a second: at the end
+        (0.4, 4, (), [3, 1, 3, 1, 3, 1, 1]),
+        (2.0, None, (0,), [13]),  # those that wait for a long one wait with it
+        (2.0, None, (4, 9), [1, 1, 1, 1, 5, 4]),
     ],
 )
-def test_finished_responses_are_stored_while_others_still_run(store, monkeypatch, seconds, batch_size, sizes):
+def test_the_first_responses_are_stored_while_others_still_run(store, monkeypatch, seconds, batch_size, late, sizes):
     whole = evaluator(store, FakeEngine()).run(begin(store, "whole"), SLICES, phase="search")
-    evaluation, engine = begin(store), StreamingEngine(seconds=seconds)
+    evaluation, engine = begin(store), StreamingEngine(seconds=seconds, late=late)
     assert streamed(store, monkeypatch, engine, evaluation, batch_size=batch_size) == (whole, sizes)
-    assert sorted(keys(store.graded(evaluation))) == sorted(keys(whole)) != keys(store.graded(evaluation))
+    assert keys(store.graded(evaluation)) == keys(whole)
 
 
 @pytest.mark.parametrize("dies_after", [0, 1, 3, 8, 12])
@@ -224,6 +226,15 @@ def test_a_stream_that_breaks_loses_a_second_at_most(store, monkeypatch, dies_af
     assert streamed(store, monkeypatch, again, evaluation)[0] == whole
     assert [len(batch) for batch in again.batches] == [NUM_RESPONSES - num_stored]
     assert evaluator(store, None).run(evaluation, SLICES, phase="search") == whole
+
+
+def test_no_response_is_kept_for_having_been_short(store, monkeypatch):
+    """What is stored at a crash is the first responses, whichever are long: all others are drawn anew."""
+    whole = evaluator(store, FakeEngine()).run(begin(store, "whole"), SLICES, phase="search")
+    evaluation = begin(store)
+    with pytest.raises(KeyboardInterrupt):
+        streamed(store, monkeypatch, StreamingEngine(seconds=2.0, dies_after=11, late=(4, 9)), evaluation)
+    assert keys(store.graded(evaluation)) == keys(whole)[:4]
 
 
 def test_a_response_that_was_aborted_is_never_stored(store):

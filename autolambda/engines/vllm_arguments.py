@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import warnings
 from collections.abc import Mapping
@@ -31,6 +32,7 @@ OWN = {
     "worker_extension_cls": None,
     "runner": None,
     "hf_token": None,  # it would be stored with the study
+    "enable_eplb": None,  # it moves experts while they are merged
 }
 """Arguments that are the study's, with the config key that says them."""
 
@@ -149,7 +151,8 @@ def engine_arguments(
 
 def _num_gpus(arguments: Mapping[str, Any]) -> int:
     """Over how many GPUs the weights are spread."""
-    return int(arguments.get("tensor_parallel_size", 1)) * int(arguments.get("pipeline_parallel_size", 1))
+    sizes = (_number(arguments, key, 1) for key in ("tensor_parallel_size", "pipeline_parallel_size"))
+    return math.prod(map(int, sizes))
 
 
 def _gpu_bytes() -> int | None:
@@ -162,7 +165,15 @@ def _gpu_bytes() -> int | None:
 def _utilization(arguments: Mapping[str, Any]) -> float:
     from vllm.engine.arg_utils import EngineArgs
 
-    return float(arguments.get("gpu_memory_utilization", EngineArgs.gpu_memory_utilization))
+    return _number(arguments, "gpu_memory_utilization", EngineArgs.gpu_memory_utilization)
+
+
+def _number(arguments: Mapping[str, Any], key: str, default: float) -> float:
+    """A number above 0. Raises ``ConfigError``."""
+    value = arguments.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+        raise ConfigError(f"engine.{key}: expected a number above 0, seen {value!r}")
+    return value
 
 
 def _cache_bytes(pair: Pair, context: int, itemsize: int) -> int:
