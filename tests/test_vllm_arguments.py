@@ -110,3 +110,10 @@ def test_parents_are_placed_by_what_a_gpu_holds_of_them(tmp_path, monkeypatch):
     assert need.weights == opened.num_parameters * 4 // 2
     assert need.cache == 2 * 2 * 32 * 4 * 100 // 2  # keys and values of two layers
     assert rest == {"asked": "auto", "num_gpus": 2}
+
+
+@pytest.mark.parametrize("value", ["two", None, 0, True])
+def test_a_size_that_is_no_number(pair, monkeypatch, value):
+    monkeypatch.setattr(vllm_arguments, "_gpu_bytes", lambda: None)
+    with pytest.raises(ConfigError, match=r"engine\.tensor_parallel_size: expected a number above 0, seen"):
+        place_parents(pair(), {"tensor_parallel_size": value}, asked="auto", context=100, itemsize=4)
