@@ -167,7 +167,7 @@ class VllmEngine:
     def _open_parents(self, pair: Pair, merge: str, home: Home) -> str:
         """Loads both parents in every worker; says how they will be merged, and what cannot be compared."""
         folders = str(pair.instruct.folder), str(pair.thinking.folder)
-        reports = self._ask("autolambda_open", *folders, merge, home, None)
+        reports = self._ask("autolambda_open", *folders, merge, home)
         if lost := set.intersection(*(set(report["unplaced"]) for report in reports)):
             raise EngineError(f"vLLM has no place for '{min(lost)}'; set engine.name to transformers")
         path, num_quantised = reports[0]["path"], reports[0]["num_quantised"]

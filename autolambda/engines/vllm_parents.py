@@ -32,16 +32,14 @@ _ALIGNMENT = 64  # bytes
 class LiveParents:
     """Merges a pair into the live parameters of one worker and compares them with the files."""
 
-    def __init__(
-        self, pair: Pair, places: Mapping[str, Place], *, load: Load, path: MergePath, home: Home, folder: str | None
-    ) -> None:
-        """Loads both parents for the direct path. ``folder`` takes the memory-mapped files, by default the system's."""
+    def __init__(self, pair: Pair, places: Mapping[str, Place], *, load: Load, path: MergePath, home: Home) -> None:
+        """Loads both parents for the direct path."""
         self._pair, self._places, self._load = pair, places, load
         self._snapshots: tuple[dict[str, Tensor], ...] = ()
         self._generator = torch.Generator().manual_seed(0)
         if path == "direct":
             ends = (Schedule.uniform(0.0), Schedule.uniform(1.0))
-            self._snapshots = tuple(self._snapshot(schedule, home, folder) for schedule in ends)
+            self._snapshots = tuple(self._snapshot(schedule, home) for schedule in ends)
 
     @torch.no_grad()
     def merge(self, schedule: Schedule) -> None:
@@ -97,11 +95,11 @@ class LiveParents:
         for place in self._places.values():
             place.repack()
 
-    def _snapshot(self, schedule: Schedule, home: Home, folder: str | None) -> dict[str, Tensor]:
+    def _snapshot(self, schedule: Schedule, home: Home) -> dict[str, Tensor]:
         """A parent in the engine's layout and the checkpoint's dtypes."""
         self._stream(schedule)
         live = {name: place.parameter.data for name, place in self._places.items()}
-        empty = _allocate(live, {name: self._dtype(place) for name, place in self._places.items()}, home, folder)
+        empty = _allocate(live, {name: self._dtype(place) for name, place in self._places.items()}, home)
         return {name: empty[name].copy_(tensor) for name, tensor in live.items()}
 
     def _dtype(self, place: Place) -> torch.dtype:
@@ -133,12 +131,10 @@ def _same_bits(one: Tensor, other: Tensor) -> bool:
     return torch.equal(one.contiguous().view(torch.uint8), other.contiguous().view(torch.uint8))
 
 
-def _allocate(
-    live: Mapping[str, Tensor], dtypes: Mapping[str, torch.dtype], home: Home, folder: str | None
-) -> dict[str, Tensor]:
+def _allocate(live: Mapping[str, Tensor], dtypes: Mapping[str, torch.dtype], home: Home) -> dict[str, Tensor]:
     """An empty tensor for each live one: beside it, in (pinned) host memory, or in a file that is mapped."""
     if home == "files":
-        return _mapped(live, dtypes, folder)
+        return _mapped(live, dtypes)
     return {
         name: torch.empty_like(tensor, dtype=dtypes[name])
         if home == "gpu"
@@ -147,13 +143,13 @@ def _allocate(
     }
 
 
-def _mapped(live: Mapping[str, Tensor], dtypes: Mapping[str, torch.dtype], folder: str | None) -> dict[str, Tensor]:
+def _mapped(live: Mapping[str, Tensor], dtypes: Mapping[str, torch.dtype]) -> dict[str, Tensor]:
     """Tensors in one file, whose name is gone at once: its space is freed with the process, however that ends."""
     offsets, end = {}, 0
     for name, tensor in live.items():
         offsets[name] = end
         end += -(-tensor.numel() * dtypes[name].itemsize // _ALIGNMENT) * _ALIGNMENT
-    with tempfile.NamedTemporaryFile(dir=folder, prefix="autolambda-parents-") as file:
+    with tempfile.NamedTemporaryFile(prefix="autolambda-parents-") as file:
         os.posix_fallocate(file.fileno(), 0, end)  # a full disk raises here, and not as SIGBUS later
         whole = torch.from_file(file.name, shared=True, size=end, dtype=torch.uint8)
     sizes = {name: tensor.numel() * dtypes[name].itemsize for name, tensor in live.items()}

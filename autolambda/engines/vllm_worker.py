@@ -26,7 +26,7 @@ class MergingWorker:
     model_runner: Any
     vllm_config: Any
 
-    def autolambda_open(self, instruct: str, thinking: str, path: str, home: str, folder: str | None) -> dict[str, Any]:
+    def autolambda_open(self, instruct: str, thinking: str, path: str, home: str) -> dict[str, Any]:
         """Makes both parents resident. ``path`` auto takes direct where every parameter is plain.
 
         Returns ``path``, ``unplaced`` (checkpoint tensors that are not on this rank), ``num_quantised`` ones,
@@ -46,9 +46,7 @@ class MergingWorker:
                 return {"error": f"'{bent[0]}' is repacked or quantised; set engine.merge to stream"}
             chosen: MergePath = "stream" if path == "stream" or (path == "auto" and bent) else "direct"
             where: Home = home  # type: ignore[assignment]  # from the config, where it is a Literal
-            self._autolambda = LiveParents(
-                pair, places, load=self._autolambda_load, path=chosen, home=where, folder=folder
-            )
+            self._autolambda = LiveParents(pair, places, load=self._autolambda_load, path=chosen, home=where)
         except Exception as error:
             return {"error": f"{type(error).__name__}: {error}"}
         seconds = time.perf_counter() - start
