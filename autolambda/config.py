@@ -23,8 +23,11 @@ from autolambda.settings import merged, parse_setting, read_settings, set_key
 
 EngineName = Literal["transformers", "vllm"]
 Space = Literal["uniform", "module", "depth", "both"]
+BaselineName = Literal["task_arithmetic", "ties", "slerp", "cut"]
 Positive = Annotated[int, Field(ge=1)]
 Name = Annotated[str, Field(min_length=1)]
+
+RUNGS = (128, 512)  # responses: the first fills an engine, the last is the whole slice
 
 
 class _Strict(BaseModel):
@@ -152,14 +155,28 @@ class SamplingConfig(_Strict):
 
 
 class SearchConfig(_Strict):
-    """``trials`` counts the ladder's; after the ladder the trials are shared out evenly among ``spaces``."""
+    """What a search may spend, and where it looks.
 
-    spaces: Annotated[tuple[Space, ...], Field(min_length=1)] = ("module", "depth", "both")
-    trials: Annotated[int, Field(ge=2)] = 32
+    ``trials`` counts those of the ladder, which has at most ``ladder`` of them; what is left is shared out evenly among
+    ``spaces``. ``rungs`` are the numbers of responses after which a measurement may pause; ``None`` is 128, 512 and the
+    whole slice. ``max_tokens_generated`` is for search and confirmation together; ``None`` is what both parents cost at
+    full size, with at least 2,048 responses each. ``min_gain`` is the expected gain in accuracy below which it stops.
+    """
+
+    spaces: Annotated[tuple[Space, ...], Field(min_length=1)] = ("uniform", "module", "both")
+    trials: Annotated[int, Field(ge=2)] = 64
     ladder: Annotated[int, Field(ge=2)] = 9
     knots: Annotated[int, Field(ge=2, le=6)] = 3
-    sampler: Literal["gp", "tpe", "random"] = "gp"
+    sampler: Literal["surrogate", "gp", "tpe", "random", "grid"] = "surrogate"
+    rungs: Annotated[tuple[Positive, ...], Field(min_length=1)] | None = None
+    max_tokens_generated: Positive | None = None
+    min_gain: Annotated[float, Field(ge=0, lt=1)] = 0.002
+    baselines: tuple[BaselineName, ...] = ()
     seed: Annotated[int, Field(ge=0)] = 0
+
+    def rungs_of(self, num_responses: int) -> tuple[int, ...]:
+        """The rungs of a slice: those below its size, and its size."""
+        return (*sorted(rung for rung in {*(self.rungs or RUNGS)} if rung < num_responses), num_responses)
 
 
 class ConfirmConfig(_Strict):
@@ -167,7 +184,7 @@ class ConfirmConfig(_Strict):
 
     limit: Positive | None = 1024
     repeats: Positive = 1
-    finalists: Positive = 4
+    finalists: Positive = 3
     margin: Annotated[float, Field(ge=0, lt=1)] = 0.01
     share: Annotated[float, Field(gt=0, lt=1)] = 0.5
 

@@ -1,44 +1,65 @@
 """Confirmation: the finalists on prompts that the search never saw, with fresh seeds, and the verdict for a budget.
 
-The finalists and the order in which they are tested follow from the search alone, before anything is confirmed
-(fixed-sequence testing, see ``pareto.decide``): cheapest first, each at 5 %, so that the chance of any false
-``feasible`` stays at 5 %.
+The finalists, the order in which they are tested and the number of their responses follow from the search alone, before
+anything is confirmed (fixed-sequence testing, see ``pareto.decide``): cheapest first, each at 5 %, so that the chance of
+any false ``feasible`` stays at 5 %.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from autolambda.entry import Entry
-from autolambda.metrics import accuracy, mean_tokens, paired_difference, token_bounds
-from autolambda.pareto import Decision, Finalist, confirmation_order, decide, front
+from autolambda import acquisition
+from autolambda.acquisition import Target
+from autolambda.config import Config
+from autolambda.metrics import Difference, accuracy, mean_tokens, paired_difference, token_bounds
+from autolambda.pareto import Decision, Finalist, Score, confirmation_order, decide, front
 from autolambda.responses import Graded
-from autolambda.schedule import Schedule
+from autolambda.sampler import Aims, Evidence, allowance_of, fit, targets_of
+from autolambda.surrogate import Draw
+
+NUM_DRAWS = 512
 
 
-def choose_finalists(candidates: Sequence[Entry], *, budget: float | None, limit: int) -> list[Entry]:
-    """Up to ``limit`` candidates to confirm, in testing order: mean tokens ascending.
+@dataclass(frozen=True)
+class Plan:
+    """Which points are confirmed, in testing order, on how many responses each; and on how many the parents."""
 
-    With a budget: half of the places go to the most accurate whose tokens are below it with their upper bound (they
-    can be proven), the others to the most accurate whose mean is below it (they may be better). Where none is, the
-    cheapest. Without a budget: an even choice along the front. Of equal schedules the first counts.
+    finalists: tuple[int, ...]
+    num_responses: int
+    num_parent: int
+
+
+def plan(evidence: Evidence, config: Config, *, rungs: tuple[int, ...], num_confirm: int, budget: float | None) -> Plan:
+    """The plan for a budget, or for the whole front: indices into the evidence's points.
+
+    With a budget: the most accurate schedule that is sure to be shown within it, one that is expected to be worth the
+    risk, and one that is a fifth cheaper and may be as good. Without: an even choice along the predicted front.
     """
-    first: dict[Schedule, Entry] = {}
-    for candidate in candidates:
-        first.setdefault(candidate.schedule, candidate)
-    candidates = list(first.values())
+    aims = Aims(budget, rungs, num_confirm)
+    granted = allowance_of(evidence.points, config.search, aims)
+    if granted is None:  # a ladder without an end: what there is, as far as the slice goes
+        return Plan(tuple(range(len(evidence.points)))[: config.confirm.finalists], num_confirm, num_confirm)
+    schedules = [point.observation.schedule for point in evidence.points]
+    draw = fit(evidence, config.search.knots).draw(schedules, num_draws=NUM_DRAWS, seed=config.search.seed)
+    predicted = draw.tokens.mean(axis=0).tolist()
     if budget is None:
-        members = front(candidates, key=lambda c: c.score)
-        chosen = [members[i] for i in _even(len(members), limit)]
+        scores = [Score(*pair) for pair in zip(draw.accuracy.mean(axis=0).tolist(), predicted, strict=True)]
+        members = front(range(len(schedules)), key=lambda index: scores[index])
+        chosen = [members[i] for i in _even(len(members), config.confirm.finalists)]
     else:
-        safe = _best([c for c in candidates if c.measured.mean_tokens.high <= budget])
-        within = _best([c for c in candidates if c.measured.mean_tokens.value <= budget])
-        chosen = safe[: (limit + 1) // 2]
-        chosen += [c for c in within if c not in chosen][: limit - len(chosen)]
-        if not chosen:
-            chosen = sorted(candidates, key=lambda c: c.score.mean_tokens)[: (limit + 1) // 2]
-    order = confirmation_order([c.score.mean_tokens for c in chosen])
-    return [chosen[i] for i in order]
+        target = targets_of(evidence.points, granted, budget)[0]
+        chosen = _for_budget(draw, target, margin=config.confirm.margin)[: config.confirm.finalists]
+    order = confirmation_order([predicted[index] for index in chosen])
+    finalists = tuple(chosen[i] for i in order)
+    return Plan(finalists, granted.num_final([predicted[index] for index in finalists]), granted.num_parent)
+
+
+def _for_budget(draw: Draw, target: Target, *, margin: float) -> list[int]:
+    first = acquisition.safe(draw, target)
+    others = (acquisition.bold(draw, target, than=first), acquisition.frugal(draw, than=first, margin=margin))
+    return list(dict.fromkeys([first, *(index for index in others if index is not None)]))
 
 
 def verdict(
@@ -52,13 +73,19 @@ def verdict(
         finalists.append(Finalist(right.value, tokens.value, bounds.lower, bounds.upper))
 
     def difference_lower(left: int, right: int) -> float:
-        return paired_difference(graded[left], graded[right], weights=weights).lower_bound
+        return difference(graded[left], graded[right], weights=weights).lower_bound
 
     return decide(finalists, budget=budget, difference_lower=difference_lower, margin=margin)
 
 
-def _best(candidates: Sequence[Entry]) -> list[Entry]:
-    return sorted(candidates, key=lambda c: (-c.score.accuracy, c.score.mean_tokens))
+def difference(left: Sequence[Graded], right: Sequence[Graded], *, weights: Mapping[str, float]) -> Difference:
+    """Accuracy of ``left`` minus that of ``right``, over the responses that both have: budgets differ in how many."""
+    keys = [{(each.task, each.sample_id, each.repeat) for each in side} for side in (left, right)]
+    shared = keys[0] & keys[1]
+    one, other = (
+        [each for each in side if (each.task, each.sample_id, each.repeat) in shared] for side in (left, right)
+    )
+    return paired_difference(one, other, weights=weights)
 
 
 def _even(count: int, limit: int) -> list[int]:

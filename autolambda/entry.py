@@ -13,12 +13,16 @@ from autolambda.stages import stage_of
 
 @dataclass(frozen=True)
 class Entry:
-    """A schedule with its measured numbers; ``confirmed`` says on which slice. A parent as it is has no trial."""
+    """A schedule with its measured numbers; ``confirmed`` says on which slice. A parent as it is has no trial.
+
+    ``stopped`` says why the race ended its measurement, where it did.
+    """
 
     trial: int | None
     schedule: Schedule
     measured: Measured
     confirmed: bool
+    stopped: str | None = None
 
     @property
     def score(self) -> Score:
@@ -32,6 +36,8 @@ class Entry:
             **_numbers(self.measured),
             "stage": stage_of(self.measured.think_ratio.value),
             "confirmed": self.confirmed,
+            "num_responses": self.measured.num_responses,
+            "stopped": self.stopped,
             "tasks": {name: _numbers(measured) for name, measured in self.measured.tasks.items()},
         }
 

@@ -1,14 +1,16 @@
 """An evaluation: a schedule's responses on a slice, generated batch by batch, graded, stored and measured.
 
-The batches follow from the slices alone. Each (phase, task, sample, repeat) has one seed for all schedules, so that two
-schedules are compared on the same prompts, and a resumed evaluation generates just the responses that are missing. An
-engine that does not stream has each batch stored in one transaction: it is there whole or missing whole.
+The batches follow from the slices and the rungs alone. Each (phase, task, sample, repeat) has one seed for all
+schedules, so that two schedules are compared on the same prompts, and a resumed evaluation generates just the responses
+that are missing. An engine that does not stream has each batch stored in one transaction: it is there whole or missing
+whole.
 """
 
 from __future__ import annotations
 
 import hashlib
 import itertools
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,12 +18,13 @@ from dataclasses import dataclass
 from autolambda.chat import ChatFormat
 from autolambda.engines.base import Engine, Progress, Prompt, Sampling
 from autolambda.graders import GRADERS, grade
-from autolambda.responses import Graded, Response, Sample
+from autolambda.responses import Grade, Graded, Response, Sample
 from autolambda.store import Store, StoredEvaluation
 from autolambda.tasks.base import Phase, Slice
 
 # Between two stores while an engine streams: a commit waits for the disk.
 STORE_SECONDS = 1.0
+EVERYTHING = slice(None)
 
 OnBatch = Callable[[Sequence[Graded]], None]
 Key = tuple[str, str, int]  # task, sample id, repeat: unique in an evaluation
@@ -61,14 +64,19 @@ class Evaluator:
         slices: Sequence[Slice],
         *,
         phase: Phase,
+        window: slice = EVERYTHING,
         chat: ChatFormat | None = None,
         on_batch: OnBatch | None = None,
+        most_tokens: float = math.inf,
     ) -> list[Graded]:
-        """All responses of an evaluation in the slices' order: those stored, and those still owed, stored as they come.
+        """An evaluation's responses in the slices' order: those stored, and those still owed, stored as they come.
 
-        ``chat`` stands in for the study's chat format (a parent under its own template); ``on_batch`` is told of each
-        group that was stored. Raises ``EngineError``; what was stored until then is not generated again.
+        They are those in a ``window`` of the fixed order. ``chat`` stands in for the study's chat format (a parent
+        under its own template); ``on_batch`` is told of each group that was stored. Once they hold more than
+        ``most_tokens``, those of unfinished responses included, what still runs is aborted and the result ends there.
+        Raises ``EngineError``; what was stored until then is not generated again.
         """
+        wanted = owed_on(slices)[window]
         done = {_key(graded): graded for graded in self.store.graded(evaluation)}
 
         def keep(fresh: Sequence[Graded]) -> None:
@@ -77,25 +85,35 @@ class Evaluator:
             if on_batch:
                 on_batch(fresh)
 
-        missing = [[owed for owed in batch if owed.key not in done] for batch in batches(slices, size=self.batch_size)]
-        if any(missing):
-            self.engine().set_schedule(evaluation.schedule)
+        missing = [[owed for owed in batch if owed.key not in done] for batch in batches(wanted, size=self.batch_size)]
+        merged = False
         for batch in filter(None, missing):
-            self._generate(batch, phase, chat or self.chat, keep)
-        return [done[owed.key] for batch in batches(slices) for owed in batch]
+            so_far = [done[owed.key] for owed in wanted if owed.key in done]
+            left = most_tokens - sum(graded.response.num_tokens for graded in so_far)
+            if is_aborted(so_far):
+                break
+            if not merged:
+                self.engine().set_schedule(evaluation.schedule)
+                merged = True
+            self._generate(batch, phase, chat or self.chat, keep, left)
+        return [done[owed.key] for owed in wanted if owed.key in done]
 
-    def _generate(self, batch: Sequence[Owed], phase: Phase, chat: ChatFormat, keep: OnBatch) -> None:
+    def _generate(
+        self, batch: Sequence[Owed], phase: Phase, chat: ChatFormat, keep: OnBatch, most_tokens: float
+    ) -> None:
         prompts = [
             Prompt(chat.render(owed.sample), derive_seed(self.seed, phase, owed.task, owed.sample.id, owed.repeat))
             for owed in batch
         ]
         engine = self.engine()
-        intake = _Intake(batch, self._graded, keep)
-        intake.take(engine.generate(prompts, self.sampling, watch=intake.watch if engine.streams else None))
+        intake = _Intake(batch, self._graded, keep, streams=engine.streams, most_tokens=most_tokens)
+        is_watched = engine.streams or most_tokens < math.inf
+        intake.take(engine.generate(prompts, self.sampling, watch=intake.watch if is_watched else None))
 
     def _graded(self, owed: Owed, response: Response) -> Graded:
-        assert response.finish_reason != "aborted"
         think_end = self.chat.think_end
+        if response.finish_reason == "aborted":  # cut by us: nothing is read from it, and it only counts as tokens
+            return Graded(owed.task, owed.sample.id, owed.repeat, response, Grade.TRUNCATED, None, False)
         mark = grade(response, owed.sample.target, grader=GRADERS[owed.grader], think_end=think_end)
         thought = think_end in response.text
         return Graded(owed.task, owed.sample.id, owed.repeat, response, mark.grade, mark.answer, thought)
@@ -104,18 +122,29 @@ class Evaluator:
 class _Intake:
     """Takes in the responses of one call of ``generate``; each is graded and kept once, in groups."""
 
-    def __init__(self, batch: Sequence[Owed], graded: Callable[[Owed, Response], Graded], keep: OnBatch) -> None:
+    def __init__(
+        self,
+        batch: Sequence[Owed],
+        graded: Callable[[Owed, Response], Graded],
+        keep: OnBatch,
+        *,
+        streams: bool,
+        most_tokens: float,
+    ) -> None:
         self._waiting = dict(enumerate(batch))
         self._graded, self._keep = graded, keep
+        self._streams, self._most_tokens = streams, most_tokens
         self._kept_at = time.monotonic()
 
     def watch(self, progress: Progress) -> bool:
         """Takes in the first responses up to one that still runs, at most every ``STORE_SECONDS``.
 
         Not all that are finished: those are the short ones, and whoever drew the others anew after a crash would give
-        the long ones a second chance to be short.
+        the long ones a second chance to be short. ``False``, once there are more tokens than allowed.
         """
-        if time.monotonic() - self._kept_at >= STORE_SECONDS:
+        if sum(progress.num_tokens) > self._most_tokens:
+            return False
+        if self._streams and time.monotonic() - self._kept_at >= STORE_SECONDS:
             self.take(list(itertools.takewhile(lambda response: response is not None, progress.responses)))
         return True
 
@@ -127,16 +156,30 @@ class _Intake:
             self._kept_at = time.monotonic()
 
 
-def batches(slices: Sequence[Slice], *, size: int | None = None) -> list[list[Owed]]:
-    """All responses owed on the slices, in fixed order, cut into batches of ``size``; ``None`` is all in one."""
-    owed = [
-        Owed(part.task, part.grader, sample, repeat)
-        for part in slices
+def owed_on(slices: Sequence[Slice]) -> list[Owed]:
+    """All responses owed on the slices, in fixed order: any number of the first holds the same share of each slice."""
+    places = [
+        (
+            (repeat * len(part.samples) + place + 0.5) / part.num_responses,
+            number,
+            Owed(part.task, part.grader, sample, repeat),
+        )
+        for number, part in enumerate(slices)
         for repeat in range(part.repeats)
-        for sample in part.samples
+        for place, sample in enumerate(part.samples)
     ]
+    return [owed for _, _, owed in sorted(places, key=lambda each: each[:2])]
+
+
+def batches(owed: Sequence[Owed], *, size: int | None = None) -> list[Sequence[Owed]]:
+    """``owed`` in its order, cut into batches of ``size``; ``None`` is all in one."""
     size = size or max(len(owed), 1)
     return [owed[start : start + size] for start in range(0, len(owed), size)]
+
+
+def is_aborted(graded: Sequence[Graded]) -> bool:
+    """Whether an evaluation was ended before its responses were: its tokens are then a lower bound."""
+    return any(each.response.finish_reason == "aborted" for each in graded)
 
 
 def _key(graded: Graded) -> Key:

@@ -18,13 +18,13 @@ class Noted:
 
 @dataclass(frozen=True)
 class Began:
-    """An evaluation begins; ``step`` of ``num_steps`` of the whole search (an upper estimate)."""
+    """An evaluation begins: ``share`` of the whole search, of which ``done`` lies behind (estimates, from 0 to 1)."""
 
     title: str
     schedule: Schedule
     num_responses: int
-    step: int
-    num_steps: int
+    done: float
+    share: float
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,12 @@ class Generated:
 
 @dataclass(frozen=True)
 class Ended:
-    """An evaluation is complete."""
+    """An evaluation has ended; without numbers where it was stopped in mid-response, for the reason ``stopped``."""
 
     title: str
     schedule: Schedule
-    measured: Measured
+    measured: Measured | None
+    stopped: str | None = None
 
 
 Event = Noted | Began | Generated | Ended

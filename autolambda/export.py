@@ -23,7 +23,7 @@ from autolambda.errors import OutputError, StudyError
 from autolambda.models import Models
 from autolambda.pair import merge_tensors
 from autolambda.schedule import Schedule
-from autolambda.shards import atomic_folder, write_checkpoint
+from autolambda.shards import TensorStream, atomic_folder, write_checkpoint
 
 DEFAULT_SHARD_SIZE = 5 * 10**9
 PROVENANCE = "autolambda.json"
@@ -81,14 +81,26 @@ def check_export(folder: Path) -> Schedule:
     return Schedule.from_dict(schedule)
 
 
-def _write(folder: Path, models: Models, schedule: Schedule, *, max_shard_size: int) -> None:
-    """What a model needs: weights, config, tokenizer with the searched template, generation config; the schedule."""
-    weights = merge_tensors(models.pair, schedule=schedule)
-    write_checkpoint(folder, weights, config=models.pair.config, max_shard_size=max_shard_size)
+def write_model(
+    folder: Path,
+    models: Models,
+    weights: TensorStream,
+    *,
+    config: Mapping[str, Any],
+    max_shard_size: int = DEFAULT_SHARD_SIZE,
+) -> None:
+    """What a model needs, into an empty folder: weights, config, tokenizer with the template, generation config."""
+    write_checkpoint(folder, weights, config=config, max_shard_size=max_shard_size)
     tokenizer = copy.deepcopy(models.chat.tokenizer)
     tokenizer.chat_template = models.chat.template
     tokenizer.save_pretrained(folder)
     _write_json(folder / "generation_config.json", _generation_config(models))
+
+
+def _write(folder: Path, models: Models, schedule: Schedule, *, max_shard_size: int) -> None:
+    """The merge as a model, with its schedule."""
+    weights = merge_tensors(models.pair, schedule=schedule)
+    write_model(folder, models, weights, config=models.pair.config, max_shard_size=max_shard_size)
     (folder / "schedule.yaml").write_text(yaml.safe_dump(schedule.to_dict(), sort_keys=False), encoding="utf-8")
 
 

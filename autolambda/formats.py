@@ -67,14 +67,23 @@ def _plain_report(report: Report) -> dict[str, Any]:
         "verdict": report.verdict,
         "best": _plain(report.best),
         "nearest": _plain(report.nearest),
+        "alike": [
+            {
+                "trial": each.entry.trial,
+                "accuracy_difference": each.difference.value,
+                "accuracy_difference_low": each.difference.low,
+                "accuracy_difference_high": each.difference.high,
+            }
+            for each in report.alike
+        ],
         "front": [entry.to_dict() for entry in report.front],
         "fronts": {
             "raw": [entry.to_dict() for entry in report.raw_front],
-            "smoothed": [],
+            "smoothed": [entry.to_dict() for entry in report.smoothed_front],
             "confirmed": [entry.to_dict() for entry in report.confirmed_front],
         },
         "parents": {name: _plain(entry) for name, entry in report.parents.items()},
-        "baselines": [],
+        "baselines": [{"method": name, **entry.to_dict()} for name, entry in report.baselines.items()],
         "stop_reason": report.stop_reason,
         "stages": _plain_stages(report.stages),
         "tokens_generated": report.tokens_generated,

@@ -99,6 +99,8 @@ def identity_of(
         "tasks": f"{_sizes(slices)}, {_hash(*(repr((part, phase)) for phase in slices for part in phase))}",
         "search.seed": config.search.seed,
         "search.knots": config.search.knots,
+        "search.rungs": list(config.search.rungs_of(sum(part.num_responses for part in slices[0]))),
+        "confirm.responses": sum(part.num_responses for part in slices[1]),
         **{f"sampling.{key}": value for key, value in sampling.items()},
     }
 

@@ -44,6 +44,16 @@ class Job:
         return self.config.engine.batch_size or (BATCH_SIZE if self.engine == "transformers" else None)
 
     @property
+    def rungs(self) -> tuple[int, ...]:
+        """The numbers of responses after which a measurement on the search slice may pause; the last is all of it."""
+        return self.config.search.rungs_of(sum(part.num_responses for part in self.search))
+
+    @property
+    def num_confirm(self) -> int:
+        """The responses of the whole confirmation slice."""
+        return sum(part.num_responses for part in self.confirm)
+
+    @property
     def engine_in_words(self) -> str:
         """The engine that will run, for people: ``transformers on cpu, float32``."""
         if self.engine == "vllm":

@@ -93,17 +93,24 @@ def _rope(config: Mapping[str, Any]) -> dict[str, object]:
 
 
 def compare_tensors(
-    instruct: Mapping[str, TensorInfo], *, thinking: Mapping[str, TensorInfo], num_layers: int
+    first: Mapping[str, TensorInfo],
+    *,
+    thinking: Mapping[str, TensorInfo],
+    num_layers: int,
+    first_name: str = "instruct",
 ) -> Iterator[Finding]:
-    """Differences of the tensors by name, and names or dtypes that cannot be merged."""
-    yield from _few(sorted(instruct.keys() - thinking.keys()), "tensors that thinking does not have")
-    yield from _few(sorted(thinking.keys() - instruct.keys()), "tensors that instruct does not have")
+    """Differences of the tensors by name, and names or dtypes that cannot be merged.
+
+    ``first_name`` is what the findings call the first model: ``instruct``, or ``base``.
+    """
+    yield from _few(sorted(first.keys() - thinking.keys()), "tensors that thinking does not have")
+    yield from _few(sorted(thinking.keys() - first.keys()), f"tensors that {first_name} does not have")
     differing, quantised, unknown = [], [], []
-    for name in sorted(instruct.keys() | thinking.keys()):
-        info = instruct.get(name) or thinking[name]
+    for name in sorted(first.keys() | thinking.keys()):
+        info = first.get(name) or thinking[name]
         other = thinking.get(name, info)
         if (info.dtype, info.shape) != (other.dtype, other.shape):
-            differing.append(f"{name}: instruct {info}, thinking {other}")
+            differing.append(f"{name}: {first_name} {info}, thinking {other}")
         if info.dtype.is_floating_point and info.dtype not in MERGEABLE:
             quantised.append(f"{name}: {info}")
         try:
@@ -122,9 +129,9 @@ def _few(lines: list[str], kind: str) -> Iterator[Finding]:
         yield Finding(f"{kind}: and {len(lines) - _NUM_SHOWN} more")
 
 
-def compare_tokenizers(instruct: Checkpoint, *, thinking: Checkpoint) -> Iterator[Finding]:
+def compare_tokenizers(first: Checkpoint, *, thinking: Checkpoint, first_name: str = "instruct") -> Iterator[Finding]:
     """Differences of the vocabularies by content; those of special tokens and chat templates are warnings."""
-    folders = instruct.folder, thinking.folder
+    folders = first.folder, thinking.folder
     missing = [str(folder) for folder in folders if find_file(folder, "tokenizer.json") is None]
     if missing:
         yield Finding(f"no tokenizer.json in {' and '.join(missing)}: vocabularies were not compared", fatal=False)
@@ -132,7 +139,7 @@ def compare_tokenizers(instruct: Checkpoint, *, thinking: Checkpoint) -> Iterato
         one, other = (read_json(folder, "tokenizer.json") for folder in folders)
         try:
             yield from _compare_vocabularies(_model(one), other=_model(other))
-            yield from _compare_added(_added(one), other=_added(other))
+            yield from _compare_added(_added(one), other=_added(other), first_name=first_name)
         except (TypeError, KeyError, IndexError, AttributeError) as error:
             raise CheckpointError(
                 f"tokenizer.json in '{folders[0]}' or '{folders[1]}' is not in the form of the tokenizers library "
@@ -174,15 +181,15 @@ def _added(tokenizer: Mapping[str, Any]) -> dict[int, _Token]:
     return {token["id"]: token for token in tokenizer.get("added_tokens") or []}
 
 
-def _compare_added(one: Mapping[int, _Token], *, other: Mapping[int, _Token]) -> Iterator[Finding]:
+def _compare_added(one: Mapping[int, _Token], *, other: Mapping[int, _Token], first_name: str) -> Iterator[Finding]:
     for index in sorted(one.keys() | other.keys()):
         first, second = one.get(index), other.get(index)
         if first is None or second is None:
-            token, owner = (first or second or {}), "thinking" if first is None else "instruct"
+            token, owner = (first or second or {}), "thinking" if first is None else first_name
             yield Finding(f"added token {token['content']!r} ({index}) is known to {owner} only", fatal=False)
         elif first["content"] != second["content"]:
             both_special = bool(first.get("special") and second.get("special"))
-            text = f"added token {index} is {first['content']!r} for instruct, {second['content']!r} for thinking"
+            text = f"added token {index} is {first['content']!r} for {first_name}, {second['content']!r} for thinking"
             yield Finding(text, fatal=not both_special)
 
 

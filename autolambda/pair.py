@@ -72,7 +72,7 @@ class Pair:
 
     def read(self, name: str) -> Parents:
         """A parameter of the merge in both parents. Raises ``CheckpointError`` where a file fails."""
-        return Parents(_read(self.instruct, name), _read(self.thinking, name))
+        return Parents(read_tensor(self.instruct, name), read_tensor(self.thinking, name))
 
     def lam_of(self, name: str, schedule: Schedule) -> float:
         """lam of a parameter of this pair."""
@@ -87,7 +87,7 @@ def open_pair(instruct: str | Checkpoint, thinking: str | Checkpoint) -> Pair:
     one = open_checkpoint(instruct) if isinstance(instruct, str) else instruct
     other = open_checkpoint(thinking) if isinstance(thinking, str) else thinking
     tied = one.tied and other.tied
-    tensors, others = (_untied(one), _untied(other)) if not tied else (one.tensors, other.tensors)
+    tensors, others = (untied_tensors(one), untied_tensors(other)) if not tied else (one.tensors, other.tensors)
     findings = [
         *compare_configs(one, thinking=other),
         *compare_tensors(tensors, thinking=others, num_layers=other.num_layers),
@@ -112,8 +112,8 @@ def merge_tensors(pair: Pair, *, schedule: Schedule) -> Iterator[tuple[str, Tens
         yield name, interpolate(parents.instruct, parents.thinking, pair.lam_of(name, schedule))
 
 
-def _untied(checkpoint: Checkpoint) -> Mapping[str, TensorInfo]:
-    """The checkpoint's tensors with an lm_head."""
+def untied_tensors(checkpoint: Checkpoint) -> Mapping[str, TensorInfo]:
+    """The checkpoint's tensors with an lm_head, which is the embedding where it is tied."""
     if not checkpoint.tied or checkpoint.embedding is None:
         return checkpoint.tensors
     return {**checkpoint.tensors, _head_of(checkpoint.embedding): checkpoint.tensors[checkpoint.embedding]}
@@ -124,7 +124,8 @@ def _head_of(embedding: str) -> str:
     return embedding.removesuffix("embed_tokens.weight").removesuffix("model.") + "lm_head.weight"
 
 
-def _read(checkpoint: Checkpoint, name: str) -> Tensor:
+def read_tensor(checkpoint: Checkpoint, name: str) -> Tensor:
+    """A tensor of ``untied_tensors``, memory-mapped. Raises ``CheckpointError`` where the file fails."""
     if checkpoint.tied and checkpoint.embedding is not None and name == _head_of(checkpoint.embedding):
         return checkpoint.read(checkpoint.embedding)
     return checkpoint.read(name)

@@ -15,10 +15,12 @@ from rich.text import Text
 
 from autolambda.events import Began, Ended, Event, Generated, Noted, OnEvent
 from autolambda.pareto import Score, front
+from autolambda.schedule import Schedule
 from autolambda.tables import in_lines, printable, trial_line
 
 MAX_ROWS = 8
 BAR_WIDTH = 24  # columns
+LEAST_SHARE = 0.05  # of the search, before its time left is told
 
 
 @contextmanager
@@ -37,7 +39,7 @@ def _lines(console: Console) -> Callable[[Event], None]:
         if isinstance(event, Noted):
             console.out(f"note: {printable(event.text)}", highlight=False)
         elif isinstance(event, Ended):
-            console.out(printable(trial_line(event.title, event.schedule, event.measured)), highlight=False)
+            console.out(printable(trial_line(event)), highlight=False)
 
     return show
 
@@ -47,9 +49,9 @@ class _LiveView:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._trials: list[Ended] = []
+        self._trials: dict[Schedule, Ended] = {}
         self._current: Began | None = None
-        self._first_step = 1
+        self._first = 0.0  # the share that was done when this run began
         self._num_done = 0  # responses of the current evaluation
         self._num_tokens = 0
         self._seconds = 0.0  # spent generating
@@ -66,7 +68,7 @@ class _LiveView:
                 self._console.print(f"[dim]note:[/dim] {escape(printable(event.text))}", highlight=False)
             case Began():
                 if self._current is None:
-                    self._first_step = event.step
+                    self._first = event.done
                 self._current, self._num_done, self._since = event, 0, now
             case Generated():
                 self._num_done += event.num_responses
@@ -74,7 +76,7 @@ class _LiveView:
                 self._seconds, self._since = self._seconds + now - self._since, now
             case Ended():
                 if event.title.startswith("trial "):  # the others saw other prompts and do not compare
-                    self._trials.append(event)
+                    self._trials[event.schedule] = event
 
     def render(self) -> Group:
         """What is on the screen now."""
@@ -82,7 +84,8 @@ class _LiveView:
 
     def _front(self) -> Table:
         """The trials' front, at most MAX_ROWS of it, evenly chosen from the end with most tokens."""
-        members = front(self._trials, key=lambda e: Score(e.measured.accuracy.value, e.measured.mean_tokens.value))
+        measured = [(event, event.measured) for event in self._trials.values() if event.measured is not None]
+        members = front(measured, key=lambda pair: Score(pair[1].accuracy.value, pair[1].mean_tokens.value))
         step = max(1, -(-len(members) // MAX_ROWS))
         table = Table(
             title=f"Front so far: {len(members)} of {len(self._trials)} schedules, unconfirmed",
@@ -94,9 +97,12 @@ class _LiveView:
         )
         for name in ("", "schedule", "accuracy %", "tokens", "think %"):
             table.add_column(name, justify="left" if name in ("", "schedule") else "right", no_wrap=name != "schedule")
-        for event in members[::-1][::step][::-1]:
-            measured = event.measured
-            numbers = (100 * measured.accuracy.value, measured.mean_tokens.value, 100 * measured.think_ratio.value)
+        for event, numbers_of in members[::-1][::step][::-1]:
+            numbers = (
+                100 * numbers_of.accuracy.value,
+                numbers_of.mean_tokens.value,
+                100 * numbers_of.think_ratio.value,
+            )
             cells = [f"{value:,.{places}f}" for value, places in zip(numbers, (1, 1, 0), strict=True)]
             table.add_row(event.title, in_lines(event.schedule), *cells)
         return table
@@ -106,16 +112,16 @@ class _LiveView:
         if event is None:
             return [Text(f"opening models and tasks, {_clock(now - self._started)}")]
         within = self._num_done / max(event.num_responses, 1)
-        done, total = event.step - 1 + within, event.num_steps
+        done = min(event.done + event.share * within, 1.0)
         waiting = "" if self._num_tokens else " (waiting for its first responses)"  # the engine loads
         title = Text(f"{printable(event.title)}: {event.schedule}{waiting}", no_wrap=True, overflow="ellipsis")
         bar = Table.grid(padding=(0, 2))
-        cells = [f"{done / total:4.0%}", f"{_clock(now - self._started)} elapsed"]
+        cells = [f"{done:4.0%}", f"{_clock(now - self._started)} elapsed"]
         if self._seconds:
             cells.append(f"{self._num_tokens / self._seconds:,.0f} tokens/s")
-        if (fresh := done - (self._first_step - 1)) >= 1:
-            cells.append(f"about {_clock((now - self._working_since) / fresh * (total - done))} left")
-        bar.add_row(ProgressBar(total=total, completed=done, width=BAR_WIDTH), *cells)
+        if (fresh := done - self._first) >= LEAST_SHARE:
+            cells.append(f"at most {_clock((now - self._working_since) / fresh * (1 - done))} left")
+        bar.add_row(ProgressBar(total=1.0, completed=done, width=BAR_WIDTH), *cells)
         return [title, bar]
 
 

@@ -1,28 +1,41 @@
-"""A study's report: front, stages, parents and verdict, all recomputed from the database.
+"""A study's report: fronts, stages, parents and verdict, all recomputed from the database.
 
-Numbers of a confirmed schedule are those of the confirmation; every entry says which they are.
+There are three fronts. The raw one is of the measured means, and overstates itself: the lucky ones win. The smoothed
+one is of what the surrogate makes of all trials together. The confirmed one is of prompts that the search never saw.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from autolambda.config import Config, parse_config
-from autolambda.confirm import choose_finalists, verdict
+from autolambda.confirm import difference, plan, verdict
 from autolambda.entry import Entry
 from autolambda.errors import StudyError
+from autolambda.estimates import Difference, Estimate
+from autolambda.evidence import load_record
 from autolambda.metrics import measure
-from autolambda.pareto import Verdict, front
+from autolambda.pareto import Decision, Verdict, front
 from autolambda.responses import Graded
+from autolambda.sampler import Evidence, fit
 from autolambda.schedule import Schedule
 from autolambda.stages import CurvePoint, Stages, detect_stages
 from autolambda.store import Store, StoredEvaluation
 from autolambda.study import Counts, Study
+from autolambda.surrogate import ACCURACY, OUTPUTS, THINK, TOKENS
 
 UNFINISHED = "unfinished"
+
+
+@dataclass(frozen=True)
+class Alike:
+    """A confirmed schedule and its accuracy less that of the pick, of which the interval holds 0."""
+
+    entry: Entry
+    difference: Difference
 
 
 @dataclass(frozen=True)
@@ -30,8 +43,10 @@ class Report:
     """What ``search`` returns and ``report`` shows.
 
     ``best`` answers the budget; ``nearest`` stands in where nothing does; ``cheaper_than`` is the more accurate one
-    over which a cheaper ``best`` was picked. ``confirmed`` holds every trial that was ever confirmed, for any budget;
-    ``identity`` is what the results depend on.
+    over which a cheaper ``best`` was picked. ``alike`` are finalists within the budget whose accuracy cannot be told
+    apart from that of ``best``. ``trials`` are the measured schedules, one each, ``smoothed`` the same with the
+    surrogate's numbers, ``confirmed`` those that were ever confirmed, for any budget. ``baselines`` were measured on
+    the same prompts. ``identity`` is what the results depend on.
     """
 
     study: str
@@ -40,9 +55,12 @@ class Report:
     best: Entry | None
     nearest: Entry | None
     cheaper_than: Entry | None
+    alike: tuple[Alike, ...]
     trials: tuple[Entry, ...]
+    smoothed: tuple[Entry, ...]
     confirmed: tuple[Entry, ...]
     parents: Mapping[str, Entry | None]
+    baselines: Mapping[str, Entry]
     stages: Stages
     counts: Counts
     tokens_generated: int
@@ -53,6 +71,10 @@ class Report:
     @property
     def raw_front(self) -> tuple[Entry, ...]:
         return tuple(front(self.trials, key=lambda e: e.score))
+
+    @property
+    def smoothed_front(self) -> tuple[Entry, ...]:
+        return tuple(front(self.smoothed, key=lambda e: e.score))
 
     @property
     def confirmed_front(self) -> tuple[Entry, ...]:
@@ -77,7 +99,7 @@ class Report:
     @property
     def front(self) -> tuple[Entry, ...]:
         """The confirmed front as far as there is one."""
-        return self.confirmed_front or self.raw_front
+        return self.confirmed_front or self.smoothed_front
 
     def entry(self, trial: int | None) -> Entry:
         """A trial's entry, confirmed where it was, or the budget's pick. Raises ``StudyError`` where there is none."""
@@ -102,47 +124,99 @@ def build_report(store: Store, study: Study, *, budget: float | None) -> Report:
     assert stored is not None
     config = parse_config(stored.config)
     weights = config.weights
-    trials = load_trials(store, study, weights=weights)
-    if not trials:
+    record = load_record(store, study, weights=weights, budget=config.budget)
+    if not record.seen:
         raise StudyError(f"study '{study.name}' has no complete trial yet; go on with 'autolambda resume {study.name}'")
-    finalists = choose_finalists(trials, budget=budget, limit=config.confirm.finalists)
+    trials = tuple(Entry(each.trial, each.schedule, each.measured, False, each.stopped) for each in record.seen)
+    smoothed = _smoothed(trials, record.evidence, config)
+    rungs, num_confirm = tuple(stored.identity["search.rungs"]), stored.identity["confirm.responses"]
+    finalists = plan(record.evidence, config, rungs=rungs, num_confirm=num_confirm, budget=budget).finalists
     responses = _confirmations(store, study, trials)
     entries = {
         e.trial: Entry(e.trial, e.schedule, measure(responses[e.trial], weights=weights), confirmed=True)
         for e in trials
         if e.trial in responses
     }
+    numbers = [trials[index].trial for index in finalists]
+    chosen = [entries.get(number) for number in numbers]
     decision = None
-    if budget is not None and all(f.trial in responses for f in finalists):
-        graded = [responses[f.trial] for f in finalists]
+    alike: tuple[Alike, ...] = ()
+    if budget is not None and all(number in responses for number in numbers):
+        graded = [responses[number] for number in numbers]
         decision = verdict(graded, budget=budget, margin=config.confirm.margin, weights=weights)
-    chosen = [entries.get(f.trial) for f in finalists]
-    counts = study.counts()
+        alike = _alike(decision, graded, [entries[number] for number in numbers], weights)
     return Report(
         study=study.name,
         budget=budget,
         verdict=decision.verdict if decision else None,
-        best=_at(chosen, decision.pick) if decision else _unconfirmed(trials, budget),
+        best=_at(chosen, decision.pick) if decision else _unconfirmed(smoothed, budget),
         nearest=_at(chosen, decision.nearest) if decision and decision.pick is None else None,
         cheaper_than=_at(chosen, decision.best) if decision and decision.best != decision.pick else None,
+        alike=tuple(alike),
         trials=trials,
+        smoothed=smoothed,
         confirmed=tuple(entries.values()),
         parents=_parents(store, study, trials, weights),
+        baselines=_baselines(store, study, weights),
         stages=_stages(trials),
-        counts=counts,
+        counts=study.counts(),
         tokens_generated=store.num_tokens(study.name),
-        stop_reason="trials" if counts.complete >= config.search.trials else UNFINISHED,
+        stop_reason=study.stopped_for or UNFINISHED,
         config=config,
         identity=stored.identity,
     )
 
 
-def load_trials(store: Store, study: Study, *, weights: Mapping[str, float]) -> tuple[Entry, ...]:
-    """The complete trials of a study with what the search measured of them."""
-    return tuple(
-        Entry(int(stored.key), stored.schedule, measure(store.graded(stored), weights=weights), confirmed=False)
-        for stored in study.complete()
-    )
+def _alike(
+    decision: Decision, graded: Sequence[Sequence[Graded]], entries: Sequence[Entry], weights: Mapping[str, float]
+) -> tuple[Alike, ...]:
+    """The others within the budget whose accuracy may be that of the pick."""
+    if decision.pick is None:
+        return ()
+    changes = {
+        index: difference(graded[index], graded[decision.pick], weights=weights)
+        for index in decision.passed
+        if index != decision.pick
+    }
+    return tuple(Alike(entries[index], change) for index, change in changes.items() if change.low <= 0 <= change.high)
+
+
+def _smoothed(trials: Sequence[Entry], evidence: Evidence, config: Config) -> tuple[Entry, ...]:
+    """The trials with what the surrogate makes of all of them; truncated and unparsed shares stay as measured."""
+    model = fit(evidence, config.search.knots)
+    bands = [model.predict([entry.schedule for entry in trials], output) for output in OUTPUTS]
+    entries = []
+    for index, entry in enumerate(trials):
+        estimates = [
+            Estimate(
+                float(band.value[index]),
+                float(band.high[index] - band.low[index]) / (2 * 1.96),
+                float(band.low[index]),
+                float(band.high[index]),
+                entry.measured.accuracy.num_prompts,
+                entry.measured.num_responses,
+            )
+            for band in bands
+        ]
+        measured = replace(
+            entry.measured,
+            accuracy=estimates[ACCURACY],
+            mean_tokens=estimates[TOKENS],
+            think_ratio=estimates[THINK],
+            tasks={},
+        )
+        entries.append(replace(entry, measured=measured))
+    return tuple(entries)
+
+
+def _baselines(store: Store, study: Study, weights: Mapping[str, float]) -> dict[str, Entry]:
+    """The other methods that were measured beside the finalists, by name."""
+    stored = {each.key: each for each in store.evaluations(study.name, kind="baseline")}
+    complete = {name: graded for name, each in stored.items() if (graded := _complete(store, each))}
+    return {
+        name: Entry(None, stored[name].schedule, measure(graded, weights=weights), confirmed=True)
+        for name, graded in complete.items()
+    }
 
 
 def slack_sentence(budget: float, parents: Mapping[str, float], *, bundled: bool) -> str | None:
@@ -206,7 +280,7 @@ def _stages(trials: Sequence[Entry]) -> Stages:
 
 
 def _unconfirmed(trials: tuple[Entry, ...], budget: float | None) -> Entry | None:
-    """The most accurate trial whose upper bound is within the budget, by the search's own numbers."""
+    """The most accurate of the smoothed trials whose upper bound is within the budget."""
     within = [e for e in trials if budget is not None and e.measured.mean_tokens.high <= budget]
     return max(within, key=lambda e: (e.score.accuracy, -e.score.mean_tokens), default=None)
 

@@ -5,21 +5,27 @@ Everything that is measured is in the database before the next thing begins, so 
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from tempfile import TemporaryDirectory
 
+from autolambda.allowance import CONFIRM_SHARE
 from autolambda.chat import ChatFormat
-from autolambda.config import Config
-from autolambda.confirm import choose_finalists
+from autolambda.config import Config, SearchConfig
+from autolambda.confirm import plan
 from autolambda.engines.base import Engine
 from autolambda.errors import EngineError
-from autolambda.evaluation import Evaluator
+from autolambda.evaluation import EVERYTHING, Evaluator, is_aborted
 from autolambda.events import Began, Ended, Generated, Noted, OnEvent, ignore
+from autolambda.evidence import load_record
 from autolambda.job import Job, open_engine, open_job
 from autolambda.metrics import Measured, measure
-from autolambda.report import Report, build_report, confirm_key, load_trials, slack_sentence
+from autolambda.racing import OVER_BUDGET, most_tokens, stopped_for
+from autolambda.report import Report, build_report, confirm_key, slack_sentence
 from autolambda.responses import Graded
+from autolambda.sampler import Aims, Proposal, Stop, allowance_of, on_the_ladder, propose
 from autolambda.schedule import Schedule
 from autolambda.store import Kind, Store
 from autolambda.study import Study, Trial, check_identity, driver_errors, driver_lock
@@ -27,6 +33,9 @@ from autolambda.tasks.base import Phase
 
 MAX_FAILURES = 2  # trials in a row that fail before the search stops: it is then hardly their schedules
 PARENTS = {"instruct": Schedule.uniform(0.0), "thinking": Schedule.uniform(1.0)}
+
+
+Step = tuple[str, Schedule, Kind, str, ChatFormat | None, int]  # title, schedule, kind, key, chat, responses
 
 
 class FailedTwice(EngineError):
@@ -45,17 +54,14 @@ def search(
     with _running(config, name=name, storage=storage, engine=engine, on_event=on_event) as run:
         run.introduce(storage)
         num_failures = 0  # in a row
-        while (trial := run.study.ask(config.search, budget=config.budget)) is not None:
-            title, key = f"trial {trial.number}", str(trial.number)
+        while (trial := run.next_trial()) is not None:
             try:
-                measured = run.measure(title, trial.schedule, kind="trial", key=key, phase="search")
+                run.race(trial)
             except FailedTwice as error:
                 num_failures += 1
                 run.fail(trial, error, is_last=num_failures == MAX_FAILURES)
-                continue
-            num_failures = 0
-            run.study.tell(trial, measured)
-            run.compare_budget(trial.schedule, measured.mean_tokens.value)
+            else:
+                num_failures = 0
         return run.confirm(budget=config.budget)
 
 
@@ -80,7 +86,7 @@ def evaluate(
     with TemporaryDirectory() as folder:
         storage = f"sqlite:///{folder}/study.db"
         with _running(config, name="evaluate", storage=storage, engine=engine, on_event=on_event) as run:
-            return run.measure("evaluate", schedule, kind="trial", key="0", phase="search")
+            return measure(run.generate("evaluate", schedule, kind="trial", key="0"), weights=config.weights)
 
 
 @contextmanager
@@ -102,38 +108,107 @@ class Run:
         self._job, self._store, self._on_event = job, store, on_event
         self._given = engine
         self._opened: Engine | None = None
+        self._parent_tokens: dict[str, float] = {}
         config = job.config
+        self._aims = Aims(config.budget, job.rungs, job.num_confirm)
+        self._record = load_record(store, study, weights=config.weights, budget=config.budget)
         self._evaluator = Evaluator(
             self._engine, job.models.chat, job.models.sampling, config.search.seed, job.batch_size, store
         )
-        sizes = [sum(part.num_responses for part in slices) for slices in (job.search, job.confirm)]
-        self._confirm_steps = max(1, round(sizes[1] / sizes[0]))  # a step is the work of a trial
-        self._num_steps = config.search.trials + self._confirm_steps * (config.confirm.finalists + len(PARENTS))
-        self._num_confirmed = 0
-        self._parent_tokens: dict[str, float] = {}
         for warning in job.models.pair.warnings:
             on_event(Noted(warning))
 
-    def measure(
-        self, title: str, schedule: Schedule, *, kind: Kind, key: str, phase: Phase, chat: ChatFormat | None = None
-    ) -> Measured:
-        """A schedule's numbers on a slice, from stored responses as far as there are any.
+    def next_trial(self) -> Trial | None:
+        """The trial to measure next; ``None``, once there is none, and the reason is told."""
+        config = self._job.config.search
+
+        def ask() -> Proposal | None:
+            answer = propose(self._record.evidence, config, self._aims)
+            if isinstance(answer, Proposal):
+                self.study.stopped_for = None
+                return answer
+            self.study.stopped_for = answer.reason
+            self._on_event(Noted(stop_sentence(answer, config)))
+            return None
+
+        return self.study.ask(ask, num_knots=config.knots)
+
+    def race(self, trial: Trial) -> None:
+        """Measures a trial rung by rung until it is at its end or has lost, and tells it. Raises as ``generate``."""
+        config, on_ladder = self._job.config, on_the_ladder(self._record.evidence, self._job.config.search)
+        title, key = f"trial {trial.number}", str(trial.number)
+        rungs = [trial.start, *(rung for rung in self._aims.rungs if trial.start < rung < trial.stop), trial.stop]
+        stopped: str | None = None
+        graded: list[Graded] = []
+        for start, stop in itertools.pairwise(rungs):
+            limit = math.inf if on_ladder else most_tokens(stop - start, config.budget)
+            window = slice(start, stop)
+            graded += self.generate(
+                title,
+                trial.schedule,
+                kind="trial",
+                key=key,
+                window=window,
+                most_tokens=limit,
+                planned=trial.stop - trial.start,
+            )
+            if is_aborted(graded):
+                stopped = OVER_BUDGET
+            elif not on_ladder:
+                evidence = self._record.with_trial(trial, graded)
+                stopped = stopped_for(trial.schedule, evidence, config.search, self._aims)
+            if stopped:
+                break
+        self._record.add(trial, graded, budget=config.budget, stopped=stopped)
+        seen = self._record.of(trial.schedule)
+        measured = None if is_aborted(graded) or seen is None else seen.measured
+        self._on_event(Ended(title, trial.schedule, measured, stopped))
+        if stopped or measured is None:
+            self.study.prune(trial, stopped or OVER_BUDGET)
+            return
+        self.study.tell(trial, measured)
+        self.compare_budget(trial.schedule, measured.mean_tokens.value)
+
+    def generate(
+        self,
+        title: str,
+        schedule: Schedule,
+        *,
+        kind: Kind,
+        key: str,
+        phase: Phase = "search",
+        chat: ChatFormat | None = None,
+        window: slice = EVERYTHING,
+        most_tokens: float = math.inf,
+        planned: int | None = None,
+        progress: tuple[float, float] | None = None,
+    ) -> list[Graded]:
+        """A schedule's responses on a window of a slice, from the stored ones as far as there are any.
+
+        ``planned`` is the size of the evaluation, where the window is a part of it.
 
         Raises ``FailedTwice``, or ``EngineError`` where no engine opens or the given one fails.
         """
         slices = self._job.search if phase == "search" else self._job.confirm
-        num_responses = sum(part.num_responses for part in slices)
+        num_responses = len(range(*window.indices(sum(part.num_responses for part in slices))))
         evaluation = self._store.evaluation(
-            self.study.name, kind=kind, key=key, schedule=schedule, num_responses=num_responses
+            self.study.name, kind=kind, key=key, schedule=schedule, num_responses=planned or num_responses
         )
-        step = min(self._next_step(phase), self._num_steps)
-        self._on_event(Began(title, schedule, num_responses, step, self._num_steps))
-        graded = self._twice(
-            lambda: self._evaluator.run(evaluation, slices, phase=phase, chat=chat, on_batch=self._generated)
+        if phase == "confirm":  # as many as were planned when it began
+            window, num_responses = slice(0, evaluation.num_responses), evaluation.num_responses
+        done, share = progress or self._progress(num_responses)
+        self._on_event(Began(title, schedule, num_responses, done, share))
+        return self._twice(
+            lambda: self._evaluator.run(
+                evaluation,
+                slices,
+                phase=phase,
+                window=window,
+                chat=chat,
+                on_batch=self._generated,
+                most_tokens=most_tokens,
+            )
         )
-        measured = measure(graded, weights=self._job.config.weights)
-        self._on_event(Ended(title, schedule, measured))
-        return measured
 
     def fail(self, trial: Trial, error: FailedTwice, *, is_last: bool) -> None:
         """Gives a trial up; but raises ``EngineError`` for the last before the search stops: it is hardly its fault."""
@@ -147,28 +222,46 @@ class Run:
 
     def confirm(self, *, budget: float | None) -> Report:
         """Measures both parents and the finalists of the budget on prompts that the search never saw; the report."""
-        config = self._job.config
-        for parent, schedule in PARENTS.items():
-            chat = self._job.models.own_chats[parent]
-            self.measure(f"{parent} as is", schedule, kind="parent", key=parent, phase="confirm", chat=chat)
-        trials = load_trials(self._store, self.study, weights=config.weights)
-        finalists = choose_finalists(trials, budget=budget, limit=config.confirm.finalists)
-        for finalist in finalists:
-            key = confirm_key(finalist.schedule)
-            self.measure(f"confirm trial {finalist.trial}", finalist.schedule, kind="confirm", key=key, phase="confirm")
+        job, record = self._job, self._record
+        agreed = plan(record.evidence, job.config, rungs=job.rungs, num_confirm=job.num_confirm, budget=budget)
+        own = job.models.own_chats
+        steps: list[Step] = [
+            *((f"{name} as is", end, "parent", name, own[name], agreed.num_parent) for name, end in PARENTS.items()),
+            *(
+                (
+                    f"confirm trial {seen.trial}",
+                    seen.schedule,
+                    "confirm",
+                    confirm_key(seen.schedule),
+                    None,
+                    agreed.num_responses,
+                )
+                for seen in (record.seen[index] for index in agreed.finalists)
+            ),
+        ]
+        for number, (title, schedule, kind, key, chat, size) in enumerate(steps):
+            progress = (1 - CONFIRM_SHARE * (1 - number / len(steps)), CONFIRM_SHARE / len(steps))
+            window = slice(0, size)
+            graded = self.generate(
+                title, schedule, kind=kind, key=key, phase="confirm", chat=chat, window=window, progress=progress
+            )
+            self._on_event(Ended(title, schedule, measure(graded, weights=job.config.weights)))
         return build_report(self._store, self.study, budget=budget)
 
     def introduce(self, storage: str) -> None:
         """Tells what lies ahead, and where it is kept."""
-        config, done = self._job.config, self.study.counts().complete
+        config, evidence = self._job.config, self._record.evidence
         num_search, num_confirm = (
             sum(len(part.samples) for part in slices) for slices in (self._job.search, self._job.confirm)
         )
-        plan = f"{config.search.trials} trials on {num_search} prompts, then up to {config.confirm.finalists} finalists"
-        progress = f"; {done} done so far" if done else ""
-        self._on_event(Noted(f"study {self.study.name}: {plan} on {num_confirm} others{progress} ({storage})"))
-        for evaluation, point in zip(self.study.complete(), self.study.points(), strict=True):
-            self.compare_budget(evaluation.schedule, point.mean_tokens)
+        plan = (
+            f"up to {config.search.trials} trials on up to {num_search} prompts, "
+            f"then up to {config.confirm.finalists} finalists on up to {num_confirm} others"
+        )
+        progress = f"; {evidence.num_trials} trials done so far" if evidence.num_trials else ""
+        self._on_event(Noted(f"study {self.study.name}: {plan}{progress} ({storage})"))
+        for seen in self._record.seen:
+            self.compare_budget(seen.schedule, seen.measured.mean_tokens.value)
 
     def compare_budget(self, schedule: Schedule, mean_tokens: float) -> None:
         """Takes in what a trial cost; tells, once both parents are measured, that the budget cannot bind, if so."""
@@ -216,15 +309,32 @@ class Run:
                 self._on_event(Noted(f"engine: {self._opened.in_words}"))
         return self._opened
 
-    def _next_step(self, phase: Phase) -> int:
-        """The first step of the evaluation that begins, from 1."""
-        if phase == "search":
-            return self.study.counts().complete + 1
-        self._num_confirmed += 1
-        return self._job.config.search.trials + (self._num_confirmed - 1) * self._confirm_steps + 1
+    def _progress(self, num_responses: int) -> tuple[float, float]:
+        """How much of the whole is done before an evaluation of the search, and how much that is: by its tokens."""
+        evidence, config = self._record.evidence, self._job.config.search
+        granted = allowance_of(evidence.points, config, self._aims)
+        by_trials = (1 - CONFIRM_SHARE) / config.trials
+        if granted is None:
+            return by_trials * evidence.num_trials, by_trials
+        cost = num_responses * evidence.num_tokens / max(sum(point.num_responses for point in evidence.points), 1)
+        done = max(evidence.num_tokens / granted.total, by_trials * evidence.num_trials)
+        return min(done, 1 - CONFIRM_SHARE), max(cost / granted.total, by_trials)
 
     def _generated(self, graded: Sequence[Graded]) -> None:
         self._on_event(Generated(len(graded), sum(g.response.num_tokens for g in graded)))
+
+
+def stop_sentence(stop: Stop, config: SearchConfig) -> str:
+    """Why the search is over."""
+    if stop.reason == "trials":
+        return f"the search is over: {config.trials} trials are done (search.trials)"
+    if stop.reason == "tokens":
+        return "the search is over: its share of the tokens is spent (search.max_tokens_generated)"
+    assert stop.gain is not None
+    return (
+        f"the search is over: all that is still unknown is expected to be worth {100 * stop.gain:.2f} points of "
+        f"accuracy, less than {100 * config.min_gain:g} (search.min_gain)"
+    )
 
 
 def enter(store: Store, job: Job, *, name: str) -> None:

@@ -38,6 +38,9 @@ DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
+TensorStream = Iterable[tuple[str, Tensor]]
+"""Tensors by name, one at a time."""
+
 _DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors library
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
@@ -104,9 +107,7 @@ def _broken(path: Path, what: str) -> CheckpointError:
     return CheckpointError(f"'{path}' {what}; download it again")
 
 
-def write_checkpoint(
-    folder: Path, tensors: Iterable[tuple[str, Tensor]], *, config: Mapping[str, Any], max_shard_size: int
-) -> None:
+def write_checkpoint(folder: Path, tensors: TensorStream, *, config: Mapping[str, Any], max_shard_size: int) -> None:
     """Writes config.json and the tensors, in their order, into an existing empty ``folder``.
 
     Fills shards up to ``max_shard_size`` bytes (a larger tensor gets its own) and adds an index where there are
@@ -136,7 +137,7 @@ def _part(folder: Path, number: int) -> Path:
     return folder / f"model-{number:05d}.part"  # how many there will be is not known yet
 
 
-def _grouped(tensors: Iterable[tuple[str, Tensor]], max_shard_size: int) -> Iterator[dict[str, Tensor]]:
+def _grouped(tensors: TensorStream, max_shard_size: int) -> Iterator[dict[str, Tensor]]:
     shard: dict[str, Tensor] = {}
     size = 0
     for name, tensor in tensors:

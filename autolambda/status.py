@@ -12,7 +12,7 @@ from rich.text import Text
 
 from autolambda.config import parse_config
 from autolambda.errors import StudyError
-from autolambda.report import build_report
+from autolambda.report import UNFINISHED, build_report
 from autolambda.store import Store
 from autolambda.study import Study, default_storage
 from autolambda.tables import progress_view, report_view
@@ -53,9 +53,10 @@ def _look(store: Store, study: Study, storage: str) -> _Seen:
     report = build_report(store, study, budget=config.budget) if counts.complete else None
     counts = report.counts if report else counts  # a trial may have ended in between
     running = ", one under way or interrupted" if counts.running else ""
+    over = f", the search is over ({report.stop_reason})" if report and report.stop_reason != UNFINISHED else ""
     line = Text(
-        f"{study.name}: {counts.complete} of {config.search.trials} trials are done{running}; "
-        f"{store.num_tokens(study.name):,} tokens generated"
+        f"{study.name}: {counts.complete + counts.pruned} of at most {config.search.trials} trials are done"
+        f"{running}{over}; {store.num_tokens(study.name):,} tokens generated"
     )
     if report is None:
         return _Seen(line, is_done=False)

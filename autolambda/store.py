@@ -22,7 +22,8 @@ from autolambda.responses import Grade, Graded, Response
 from autolambda.schedule import Schedule
 
 SCHEMA_VERSION = 1
-Kind = Literal["trial", "confirm", "parent"]  # a parent is measured on the confirm slice, under its own template
+# A parent is measured on the confirm slice, under its own template; a baseline is another method's merge.
+Kind = Literal["trial", "confirm", "parent", "baseline"]
 
 _METADATA = sa.MetaData()
 _STUDIES = sa.Table(

@@ -7,7 +7,7 @@ its parameters are stored before its first response, and its stored responses co
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,23 +18,40 @@ import optuna
 from optuna.samplers import RandomSampler
 from optuna.trial import TrialState
 
-from autolambda.config import SearchConfig
 from autolambda.errors import StorageError, StudyError
 from autolambda.metrics import Measured
-from autolambda.sampler import DIRECTIONS, Point, box, propose, to_schedule
+from autolambda.sampler import DIRECTIONS, Proposal, StopReason, box, to_schedule
 from autolambda.schedule import Schedule
-from autolambda.store import Store, StoredEvaluation, StoredStudy, sqlite_path, storage_errors, storage_failure
+from autolambda.store import Store, StoredStudy, sqlite_path, storage_errors, storage_failure
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A trial that was asked for: Optuna's number and the schedule to measure."""
+    """A trial that was asked for: Optuna's number, the schedule, and the responses to measure of it.
+
+    They are those from the ``start``-th to before the ``stop``-th in the fixed order of the slice.
+    """
 
     number: int
-    schedule: Schedule
-    handle: optuna.trial.Trial = field(repr=False, compare=False)
+    params: Mapping[str, float]
+    start: int
+    stop: int
+    handle: optuna.trial.Trial | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def schedule(self) -> Schedule:
+        return to_schedule(self.params)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A trial that has ended; ``stopped`` says why it was not measured further, if it was stopped by the race."""
+
+    trial: Trial
+    is_failed: bool
+    stopped: str | None
 
 
 @dataclass(frozen=True)
@@ -107,7 +124,6 @@ class Study:
     def __init__(self, store: Store, *, name: str, storage: str) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.name = name
-        self._store = store
         self._storage = optuna.storages.RDBStorage(storage)
         self._study = optuna.create_study(
             study_name=name,
@@ -132,47 +148,66 @@ class Study:
             running=states.count(TrialState.RUNNING),
         )
 
-    def ask(self, config: SearchConfig, *, budget: float | None) -> Trial | None:
-        """The next trial to measure, or the one a crash interrupted; ``None`` once ``config.trials`` are done."""
+    def ask(self, propose: Callable[[], Proposal | None], *, num_knots: int) -> Trial | None:
+        """The next trial to measure, or the one that a crash interrupted; ``None`` where nothing is proposed."""
         running = self._study.get_trials(states=(TrialState.RUNNING,))
         if running:
             handle = optuna.trial.Trial(self._study, running[0]._trial_id)
         else:
-            points = self.points()
-            if len(points) >= config.trials:
-                return None
             if not self._study.get_trials(states=(TrialState.WAITING,)):
-                self._study.enqueue_trial(propose(points, config, budget=budget, failed=self._failed()))
+                proposal = propose()
+                if proposal is None:
+                    return None
+                responses = {"start": proposal.start, "stop": proposal.stop}
+                self._study.enqueue_trial(proposal.params, user_attrs=responses)
             handle = self._study.ask()
-        params = {name: handle.suggest_float(name, span.low, span.high) for name, span in box(config.knots).items()}
-        return Trial(handle.number, to_schedule(params), handle)
+        for name, span in box(num_knots).items():
+            handle.suggest_float(name, span.low, span.high)
+        attributes = handle.user_attrs
+        return Trial(handle.number, handle.params, attributes.get("start", 0), attributes.get("stop", 0), handle)
 
     def tell(self, trial: Trial, measured: Measured) -> None:
-        """Completes a trial: accuracy and mean tokens as its values, the Think ratio beside them."""
+        """Completes a trial: accuracy and mean tokens as its values; their errors and the Think ratio beside them."""
+        assert trial.handle is not None
+        for name in ("accuracy", "mean_tokens", "think_ratio"):
+            trial.handle.set_user_attr(f"{name}_standard_error", getattr(measured, name).standard_error)
         trial.handle.set_user_attr("think_ratio", measured.think_ratio.value)
         self._study.tell(trial.handle, (measured.accuracy.value, measured.mean_tokens.value))
 
+    def prune(self, trial: Trial, reason: str) -> None:
+        """Ends a trial that lost the race: what was measured of it stays, and is no full measurement."""
+        assert trial.handle is not None
+        trial.handle.set_user_attr("stopped", reason)
+        self._study.tell(trial.handle, state=TrialState.PRUNED)
+
     def fail(self, trial: Trial, reason: str) -> None:
         """Ends a trial that could not be measured; its schedule is not proposed again."""
+        assert trial.handle is not None
         trial.handle.set_user_attr("failure", reason)
         self._study.tell(trial.handle, state=TrialState.FAIL)
 
-    def points(self) -> list[Point]:
-        """The complete trials as the sampler sees them, in the order of their numbers."""
+    def ended(self) -> list[Ended]:
+        """The trials that have ended, in the order of their numbers."""
+        states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
         return [
-            Point(trial.params, trial.values[0], trial.values[1], trial.user_attrs["think_ratio"])
-            for trial in self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+            Ended(
+                Trial(trial.number, trial.params, trial.user_attrs.get("start", 0), trial.user_attrs.get("stop", 0)),
+                trial.state is TrialState.FAIL,
+                trial.user_attrs.get("stopped"),
+            )
+            for trial in self._study.get_trials(deepcopy=False, states=states)
         ]
 
-    def _failed(self) -> list[dict[str, float]]:
-        """The params of the trials that failed."""
-        return [trial.params for trial in self._study.get_trials(deepcopy=False, states=(TrialState.FAIL,))]
+    @property
+    def stopped_for(self) -> StopReason | None:
+        """Why the search stopped, ``None`` while it goes on."""
+        reason: StopReason | None = self._study.user_attrs.get("stopped_for")
+        return reason
 
-    def complete(self) -> list[StoredEvaluation]:
-        """The evaluations of the complete trials, in the order of their numbers."""
-        done = {str(t.number) for t in self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))}
-        evaluations = self._store.evaluations(self.name, kind="trial")
-        return sorted((e for e in evaluations if e.key in done), key=lambda e: int(e.key))
+    @stopped_for.setter
+    def stopped_for(self, reason: StopReason | None) -> None:
+        if reason != self.stopped_for:
+            self._study.set_user_attr("stopped_for", reason)
 
 
 def studies_under(folder: Path) -> list[tuple[str, str]]:

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from autolambda.entry import Entry
+from autolambda.events import Ended
 from autolambda.metrics import Estimate, Measured
 from autolambda.pareto import Verdict
 from autolambda.report import Report
@@ -79,6 +80,7 @@ def verdict_lines(report: Report, *, storage: str | None = None) -> Iterator[str
         if report.cheaper_than:
             margin = f"{100 * report.config.confirm.margin:g} points"
             yield f"It is picked over {_numbers(report.cheaper_than)}: shown to lose less than {margin}."
+        yield from _alike(report)
         yield from _against_thinking(report, best)
         yield from _slack(report)
         yield _command("Export it:", "export", report.study, "OUT", budget, where)
@@ -92,11 +94,15 @@ def verdict_lines(report: Report, *, storage: str | None = None) -> Iterator[str
         yield _command("Export it all the same:", "export", report.study, f"OUT --trial {report.nearest.trial}", where)
 
 
-def trial_line(title: str, schedule: Schedule, measured: Measured) -> str:
+def trial_line(event: Ended) -> str:
     """One measured schedule in a line, for logs."""
+    if event.measured is None:
+        return f"{event.title:<16} stopped: {event.stopped}  {event.schedule}"
+    accuracy, tokens, think = event.measured.accuracy, event.measured.mean_tokens, event.measured.think_ratio
+    stopped = f"  (stopped: {event.stopped})" if event.stopped else ""
     return (
-        f"{title:<16} accuracy {measured.accuracy.value:6.1%}  tokens {_number(measured.mean_tokens.value):>7}  "
-        f"think {measured.think_ratio.value:6.1%}  {schedule}"
+        f"{event.title:<16} accuracy {accuracy.value:6.1%}  tokens {_number(tokens.value):>7}  "
+        f"think {think.value:6.1%}  on {event.measured.num_responses:>5}  {event.schedule}{stopped}"
     )
 
 
@@ -171,6 +177,16 @@ def _against_thinking(report: Report, best: Entry) -> Iterator[str]:
         points = 100 * (best.score.accuracy - thinking.score.accuracy)
         share = best.score.mean_tokens / thinking.score.mean_tokens
         yield f"Beside the Thinking model as is: {points:+.1f} points of accuracy, {share:.0%} of its tokens."
+
+
+def _alike(report: Report) -> Iterator[str]:
+    """The finalists that cannot be told apart from the pick."""
+    for each in report.alike:
+        change = each.difference
+        yield (
+            f"Trial {each.entry.trial} cannot be told apart from it: {100 * change.value:+.1f} points of accuracy "
+            f"({100 * change.low:+.1f} to {100 * change.high:+.1f}) at {_number(each.entry.score.mean_tokens)} tokens."
+        )
 
 
 def _slack(report: Report) -> Iterator[str]:

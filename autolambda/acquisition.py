@@ -1,0 +1,123 @@
+"""What to measure next and what to confirm, read off joint draws from the surrogate.
+
+A target is a budget and the spread that a finalist's mean tokens will have when they are confirmed: a schedule is
+within it where the upper bound that the confirmation will show is. A draw in which every schedule has its tokens and
+its accuracy answers the question directly: which is the most accurate one within? (Thompson 1933; with a constraint,
+Eriksson & Poloczek 2021.) The share of the hypervolume below a budget is the mean of that answer over all budgets below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import ndtr  # type: ignore[import-untyped]  # scipy ships no annotations
+
+from autolambda.surrogate import Draw, Floats
+
+_Z = 1.6448536269514722  # one-sided 95 %
+SURE = 0.95  # the chance to be shown within the budget from which a schedule counts as safe
+WORTH = 0.001  # of accuracy: a bolder finalist is confirmed where it is expected to bring so much
+MAX_TILT = 0.4
+DECIMALS = 4
+_REACHES = (0.02, 0.06, 0.15)  # of the steps around a schedule that is good already
+_NUM_STEPS = 25  # at each reach
+_NUM_FAR = 150
+
+Params = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A budget, and the relative standard error with which the mean tokens of a finalist will be known."""
+
+    budget: float
+    spread: float
+
+    @property
+    def highest(self) -> float:
+        """The mean tokens at which an even chance remains to be shown within the budget."""
+        return self.budget / (1 + _Z * self.spread)
+
+
+def chances(draw: Draw, target: Target) -> Floats:
+    """The chance of each schedule to be shown within the budget, float64 [schedules]."""
+    found: Floats = ndtr((target.highest - draw.tokens) / (target.spread * draw.tokens)).mean(axis=0)
+    return found
+
+
+def safe(draw: Draw, target: Target) -> int:
+    """The most accurate schedule among those sure to be shown within; where none is sure, the likeliest."""
+    chance = chances(draw, target)
+    sure = chance >= SURE
+    return int(np.argmax(np.where(sure, draw.accuracy.mean(axis=0), -1.0) if sure.any() else chance))
+
+
+def bold(draw: Draw, target: Target, *, than: int) -> int | None:
+    """The schedule that is worth most beside ``than``: its chance to be within times what it is ahead by."""
+    ahead = draw.accuracy.mean(axis=0)
+    worth = chances(draw, target) * (ahead - ahead[than])
+    best = int(np.argmax(worth))
+    return best if worth[best] >= WORTH else None
+
+
+def frugal(draw: Draw, *, than: int, margin: float) -> int | None:
+    """The cheapest schedule with a fifth fewer tokens than ``than`` that hardly loses: less than half the margin."""
+    ahead, tokens = draw.accuracy.mean(axis=0), draw.tokens.mean(axis=0)
+    good = (ahead >= ahead[than] - margin / 2) & (tokens <= 0.8 * tokens[than])
+    return int(np.argmin(np.where(good, tokens, np.inf))) if good.any() else None
+
+
+def sampled(draw: Draw, target: Target, *, index: int) -> int:
+    """The most accurate schedule within the target in one of the draws; where none is within, the cheapest."""
+    accuracy, tokens = draw.accuracy[index], draw.tokens[index]
+    within = tokens <= target.highest
+    return int(np.argmax(np.where(within, accuracy, -1.0)) if within.any() else np.argmin(tokens))
+
+
+def expected_gain(draw: Draw, target: Target) -> float:
+    """By how much the best within the target is expected to be more accurate than the safe one (share of 1)."""
+    best = np.where(draw.tokens <= target.highest, draw.accuracy, 0.0).max(axis=1)
+    return max(0.0, float((best - draw.accuracy[:, safe(draw, target)]).mean()))
+
+
+def is_beaten(draw: Draw, index: int, targets: Sequence[Target]) -> bool:
+    """Whether the schedule at ``index`` is with ``SURE`` chance not the best within any of the targets."""
+    hopes = np.zeros(len(draw.accuracy), bool)
+    for target in targets:
+        within = draw.tokens <= target.highest
+        best = np.where(within, draw.accuracy, -1.0).max(axis=1)
+        hopes |= within[:, index] & (draw.accuracy[:, index] >= best)
+    return float(hopes.mean()) <= 1 - SURE
+
+
+def candidates(
+    free: Sequence[str], box: Mapping[str, tuple[float, float]], centres: Sequence[Params], rng: np.random.Generator
+) -> list[dict[str, float]]:
+    """New places: the uniform lambdas, the box at large in lam and split, and steps around the ``centres``.
+
+    Only ``free`` parameters leave the value that they have at 0 or at the centre.
+    """
+    rest = [name for name in box if name != "lam"]
+    zero = dict.fromkeys(rest, 0.0)
+    found = [{"lam": round(float(lam), DECIMALS), **zero} for lam in np.linspace(0, 1, 101 if free == ["lam"] else 41)]
+    if free == ["lam"]:
+        return found
+    for _ in range(_NUM_FAR):
+        far = {"lam": rng.uniform(0.0, 1.0), **zero}
+        for name in free[1:]:
+            far[name] = rng.uniform(*box[name]) / 2
+        found.append(_rounded(far, box))
+    for centre in centres:
+        for reach in _REACHES:
+            for _ in range(_NUM_STEPS):
+                step = {name: centre[name] for name in box}
+                for name in free:
+                    step[name] += reach * (box[name][1] - box[name][0]) * float(rng.normal())
+                found.append(_rounded(step, box))
+    return found
+
+
+def _rounded(params: Params, box: Mapping[str, tuple[float, float]]) -> dict[str, float]:
+    return {name: round(float(np.clip(value, *box[name])), DECIMALS) for name, value in params.items()}

@@ -1,0 +1,52 @@
+"""How many tokens a study may generate, and how they are shared between the search and the confirmation.
+
+Unless the user says otherwise: what both parents cost at full size, every prompt of the search slice with its repeats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+LEAST_FULL = 2048  # responses: a smaller slice is taken for one of so many
+CONFIRM_SHARE = 0.4
+PARENT_SHARE = 0.1  # of all tokens, to measure both parents as they are beside the finalists
+LEAST_CONFIRM = 64  # responses of each schedule, whatever is left
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """``total`` tokens of a study, of which the search may take ``search``; ``ends`` is what a response of both costs.
+
+    ``num_confirm`` are the responses of the whole confirmation slice.
+    """
+
+    total: float
+    ends: float
+    num_confirm: int
+
+    @property
+    def search(self) -> float:
+        """The search's part, in tokens."""
+        return (1 - CONFIRM_SHARE) * self.total
+
+    @property
+    def num_parent(self) -> int:
+        """The responses with which each parent is confirmed."""
+        return self._within(PARENT_SHARE * self.total / self.ends)
+
+    def num_final(self, predicted: Sequence[float]) -> int:
+        """The responses with which each of the finalists is confirmed, given their predicted mean tokens.
+
+        It follows from the search alone: the confirmation is neither lengthened nor cut short by what it shows.
+        """
+        return self._within((CONFIRM_SHARE * self.total - self.num_parent * self.ends) / sum(predicted))
+
+    def _within(self, wanted: float) -> int:
+        return min(self.num_confirm, max(LEAST_CONFIRM, int(wanted)))
+
+
+def allowance(ends: float, *, num_search: int, num_confirm: int, cap: int | None) -> Allowance:
+    """The allowance of a study whose slices hold so many responses; ``cap`` is ``search.max_tokens_generated``."""
+    total = ends * max(num_search, LEAST_FULL) if cap is None else float(cap)
+    return Allowance(total, ends, num_confirm)

@@ -1,0 +1,41 @@
+"""The race: whether a schedule is measured further, decided after each rung and, by its tokens, within one.
+
+All schedules answer the same prompts in the same order, and the surrogate compares them with the luck that they share.
+"""
+
+from __future__ import annotations
+
+import math
+
+from autolambda.acquisition import is_beaten
+from autolambda.config import SearchConfig
+from autolambda.sampler import Aims, Evidence, allowance_of, fit, targets_of
+from autolambda.schedule import Schedule
+
+OVER_BUDGET, OFF_FRONT = "over the budget", "off the front"
+CERTAIN = 0.975  # the chance of being above the budget at which a schedule is stopped
+NUM_DRAWS = 256
+_DEVIATIONS = 3.0  # of a mean of lengths that vary as much as they are long
+
+
+def most_tokens(num_responses: int, budget: float | None) -> float:
+    """The tokens that so many responses may hold before their mean, whatever their luck, is above the budget.
+
+    Running responses count with what they have so far: their sum only grows.
+    """
+    if budget is None:
+        return math.inf
+    return num_responses * budget * (1 + _DEVIATIONS / math.sqrt(num_responses))
+
+
+def stopped_for(schedule: Schedule, evidence: Evidence, config: SearchConfig, aims: Aims) -> str | None:
+    """Why a measured schedule needs no further responses, ``None`` where it may still be the answer."""
+    granted = allowance_of(evidence.points, config, aims)
+    if granted is None:
+        return None
+    schedules = [point.observation.schedule for point in evidence.points]
+    draw = fit(evidence, config.knots).draw(schedules, num_draws=NUM_DRAWS, seed=len(evidence.costs))
+    index = schedules.index(schedule)
+    if aims.budget is not None and float((draw.tokens[:, index] > aims.budget).mean()) >= CERTAIN:
+        return OVER_BUDGET
+    return OFF_FRONT if is_beaten(draw, index, targets_of(evidence.points, granted, aims.budget)) else None
