@@ -3,7 +3,7 @@
 A target is a budget and the spread that a finalist's mean tokens will have when they are confirmed: a schedule is
 within it where the upper bound that the confirmation will show is. A draw in which every schedule has its tokens and
 its accuracy answers the question directly: which is the most accurate one within? (Thompson 1933; with a constraint,
-Eriksson & Poloczek 2021.) The share of the hypervolume below a budget is the mean of that answer over all budgets below.
+Eriksson & Poloczek 2021.) The hypervolume below a budget is the mean of that answer over all budgets below.
 """
 
 from __future__ import annotations
@@ -82,14 +82,12 @@ def expected_gain(draw: Draw, target: Target) -> float:
     return max(0.0, float((best - draw.accuracy[:, safe(draw, target)]).mean()))
 
 
-def is_beaten(draw: Draw, index: int, targets: Sequence[Target]) -> bool:
-    """Whether the schedule at ``index`` is with ``SURE`` chance not the best within any of the targets."""
-    hopes = np.zeros(len(draw.accuracy), bool)
-    for target in targets:
-        within = draw.tokens <= target.highest
-        best = np.where(within, draw.accuracy, -1.0).max(axis=1)
-        hopes |= within[:, index] & (draw.accuracy[:, index] >= best)
-    return float(hopes.mean()) <= 1 - SURE
+def is_dominated(draw: Draw, index: int) -> bool:
+    """Whether with ``SURE`` chance some other schedule is at least as accurate with no more tokens."""
+    others = np.arange(draw.tokens.shape[1]) != index
+    cheaper = draw.tokens[:, others] <= draw.tokens[:, [index]]
+    better = draw.accuracy[:, others] >= draw.accuracy[:, [index]]
+    return float((cheaper & better).any(axis=1).mean()) >= SURE
 
 
 def candidates(

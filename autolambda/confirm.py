@@ -1,8 +1,8 @@
 """Confirmation: the finalists on prompts that the search never saw, with fresh seeds, and the verdict for a budget.
 
-The finalists, the order in which they are tested and the number of their responses follow from the search alone, before
-anything is confirmed (fixed-sequence testing, see ``pareto.decide``): cheapest first, each at 5 %, so that the chance of
-any false ``feasible`` stays at 5 %.
+The finalists, the order in which they are tested and the number of their responses follow from the search alone,
+before anything is confirmed (fixed-sequence testing, see ``pareto.decide``): cheapest first, each at 5 %, so that the
+chance of any false ``feasible`` stays at 5 %.
 """
 
 from __future__ import annotations

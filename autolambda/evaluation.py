@@ -1,15 +1,16 @@
 """An evaluation: a schedule's responses on a slice, generated batch by batch, graded, stored and measured.
 
-The batches follow from the slices and the rungs alone. Each (phase, task, sample, repeat) has one seed for all
-schedules, so that two schedules are compared on the same prompts, and a resumed evaluation generates just the responses
-that are missing. An engine that does not stream has each batch stored in one transaction: it is there whole or missing
-whole.
+The batches follow from the slices and the rungs alone. All schedules answer the same prompts in the same order. In the
+search each draws its own random numbers, so that neighbours do not share their luck beyond that of the prompts; in the
+confirmation all draw the same ones, so that they compare closely. A resumed evaluation generates just what is missing.
+An engine that does not stream has each batch stored in one transaction: it is there whole or missing whole.
 """
 
 from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ from autolambda.chat import ChatFormat
 from autolambda.engines.base import Engine, Progress, Prompt, Sampling
 from autolambda.graders import GRADERS, grade
 from autolambda.responses import Grade, Graded, Response, Sample
+from autolambda.schedule import Schedule
 from autolambda.store import Store, StoredEvaluation
 from autolambda.tasks.base import Phase, Slice
 
@@ -95,16 +97,19 @@ class Evaluator:
             if not merged:
                 self.engine().set_schedule(evaluation.schedule)
                 merged = True
-            self._generate(batch, phase, chat or self.chat, keep, left)
+            own = evaluation.schedule if phase == "search" else None
+            self._generate(batch, [self.seed_of(owed, phase, own) for owed in batch], chat or self.chat, keep, left)
         return [done[owed.key] for owed in wanted if owed.key in done]
 
+    def seed_of(self, owed: Owed, phase: Phase, schedule: Schedule | None) -> int:
+        """The seed of a response: of this schedule alone, or (``None``) the same for all."""
+        own = [] if schedule is None else [json.dumps(schedule.to_dict(), sort_keys=True)]
+        return derive_seed(self.seed, phase, *own, owed.task, owed.sample.id, owed.repeat)
+
     def _generate(
-        self, batch: Sequence[Owed], phase: Phase, chat: ChatFormat, keep: OnBatch, most_tokens: float
+        self, batch: Sequence[Owed], seeds: Sequence[int], chat: ChatFormat, keep: OnBatch, most_tokens: float
     ) -> None:
-        prompts = [
-            Prompt(chat.render(owed.sample), derive_seed(self.seed, phase, owed.task, owed.sample.id, owed.repeat))
-            for owed in batch
-        ]
+        prompts = [Prompt(chat.render(owed.sample), seed) for owed, seed in zip(batch, seeds, strict=True)]
         engine = self.engine()
         intake = _Intake(batch, self._graded, keep, streams=engine.streams, most_tokens=most_tokens)
         is_watched = engine.streams or most_tokens < math.inf

@@ -23,7 +23,10 @@ from autolambda.surrogate import Excess, Floats, Observation
 
 @dataclass(frozen=True)
 class Seen:
-    """A schedule and all its responses on the search slice; ``trial`` is its first, ``stopped`` why it lost the race."""
+    """A schedule and all its responses on the search slice.
+
+    ``trial`` is its first one; ``stopped`` says why the last lost the race, if it did.
+    """
 
     trial: int
     params: Mapping[str, float]

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import math
 
-from autolambda.acquisition import is_beaten
+from autolambda.acquisition import is_dominated
 from autolambda.config import SearchConfig
-from autolambda.sampler import Aims, Evidence, allowance_of, fit, targets_of
+from autolambda.sampler import Aims, Evidence, fit
 from autolambda.schedule import Schedule
 
 OVER_BUDGET, OFF_FRONT = "over the budget", "off the front"
@@ -30,12 +30,9 @@ def most_tokens(num_responses: int, budget: float | None) -> float:
 
 def stopped_for(schedule: Schedule, evidence: Evidence, config: SearchConfig, aims: Aims) -> str | None:
     """Why a measured schedule needs no further responses, ``None`` where it may still be the answer."""
-    granted = allowance_of(evidence.points, config, aims)
-    if granted is None:
-        return None
     schedules = [point.observation.schedule for point in evidence.points]
     draw = fit(evidence, config.knots).draw(schedules, num_draws=NUM_DRAWS, seed=len(evidence.costs))
     index = schedules.index(schedule)
     if aims.budget is not None and float((draw.tokens[:, index] > aims.budget).mean()) >= CERTAIN:
         return OVER_BUDGET
-    return OFF_FRONT if is_beaten(draw, index, targets_of(evidence.points, granted, aims.budget)) else None
+    return OFF_FRONT if is_dominated(draw, index) else None
