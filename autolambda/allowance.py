@@ -18,12 +18,13 @@ LEAST_CONFIRM = 64  # responses of each schedule, whatever is left
 class Allowance:
     """``total`` tokens of a study, of which the search may take ``search``; ``ends`` is what a response of both costs.
 
-    ``num_confirm`` are the responses of the whole confirmation slice.
+    The whole confirmation slice is ``num_confirm`` responses to ``num_confirm_prompts`` prompts.
     """
 
     total: float
     ends: float
     num_confirm: int
+    num_confirm_prompts: int
 
     @property
     def search(self) -> float:
@@ -46,7 +47,9 @@ class Allowance:
         return min(self.num_confirm, max(LEAST_CONFIRM, int(wanted)))
 
 
-def allowance(ends: float, *, num_search: int, num_confirm: int, cap: int | None) -> Allowance:
+def allowance(
+    ends: float, *, num_search: int, num_confirm: int, num_confirm_prompts: int, cap: int | None
+) -> Allowance:
     """The allowance of a study whose slices hold so many responses; ``cap`` is ``search.max_tokens_generated``."""
     total = ends * max(num_search, LEAST_FULL) if cap is None else float(cap)
-    return Allowance(total, ends, num_confirm)
+    return Allowance(total, ends, num_confirm, num_confirm_prompts)

@@ -27,7 +27,7 @@ BaselineName = Literal["task_arithmetic", "ties", "slerp", "cut"]
 Positive = Annotated[int, Field(ge=1)]
 Name = Annotated[str, Field(min_length=1)]
 
-RUNGS = (128, 512)  # responses: the first fills an engine, the last is the whole slice
+RUNGS = (128, 512, 2048)  # responses: the first fills an engine; the whole slice is the last
 
 
 class _Strict(BaseModel):
@@ -158,9 +158,10 @@ class SearchConfig(_Strict):
     """What a search may spend, and where it looks.
 
     ``trials`` counts those of the ladder, which has at most ``ladder`` of them; what is left is shared out evenly among
-    ``spaces``. ``rungs`` are the numbers of responses after which a measurement may pause; ``None`` is 128, 512 and the
-    whole slice. ``max_tokens_generated`` is for search and confirmation together; ``None`` is what both parents cost at
-    full size, with at least 2,048 responses each. ``min_gain`` is the expected gain in accuracy below which it stops.
+    ``spaces``. ``rungs`` are the numbers of responses after which a measurement may pause; ``None`` is 128, 512, 2,048
+    and the whole slice. ``max_tokens_generated`` is for search and confirmation together; ``None`` is what both parents
+    cost at full size, with at least 2,048 responses each. ``min_gain`` is the expected gain in accuracy (share of 1)
+    below which it stops.
     """
 
     spaces: Annotated[tuple[Space, ...], Field(min_length=1)] = ("uniform", "module", "both")

@@ -31,25 +31,24 @@ class Plan:
     num_parent: int
 
 
-def plan(evidence: Evidence, config: Config, *, rungs: tuple[int, ...], num_confirm: int, budget: float | None) -> Plan:
-    """The plan for a budget, or for the whole front: indices into the evidence's points.
+def plan(evidence: Evidence, config: Config, aims: Aims) -> Plan:
+    """The plan for the aims' budget, or for the whole front: indices into the evidence's points.
 
     With a budget: the most accurate schedule that is sure to be shown within it, one that is expected to be worth the
     risk, and one that is a fifth cheaper and may be as good. Without: an even choice along the predicted front.
     """
-    aims = Aims(budget, rungs, num_confirm)
     granted = allowance_of(evidence.points, config.search, aims)
     if granted is None:  # a ladder without an end: what there is, as far as the slice goes
-        return Plan(tuple(range(len(evidence.points)))[: config.confirm.finalists], num_confirm, num_confirm)
+        return Plan(tuple(range(len(evidence.points)))[: config.confirm.finalists], aims.num_confirm, aims.num_confirm)
     schedules = [point.observation.schedule for point in evidence.points]
     draw = fit(evidence, config.search.knots).draw(schedules, num_draws=NUM_DRAWS, seed=config.search.seed)
     predicted = draw.tokens.mean(axis=0).tolist()
-    if budget is None:
+    if aims.budget is None:
         scores = [Score(*pair) for pair in zip(draw.accuracy.mean(axis=0).tolist(), predicted, strict=True)]
         members = front(range(len(schedules)), key=lambda index: scores[index])
         chosen = [members[i] for i in _even(len(members), config.confirm.finalists)]
     else:
-        target = targets_of(evidence.points, granted, budget)[0]
+        target = targets_of(evidence.points, granted, aims.budget)[0]
         chosen = _for_budget(draw, target, margin=config.confirm.margin)[: config.confirm.finalists]
     order = confirmation_order([predicted[index] for index in chosen])
     finalists = tuple(chosen[i] for i in order)

@@ -101,6 +101,7 @@ def identity_of(
         "search.knots": config.search.knots,
         "search.rungs": list(config.search.rungs_of(sum(part.num_responses for part in slices[0]))),
         "confirm.responses": sum(part.num_responses for part in slices[1]),
+        "confirm.prompts": sum(len(part.samples) for part in slices[1]),
         **{f"sampling.{key}": value for key, value in sampling.items()},
     }
 

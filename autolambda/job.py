@@ -17,6 +17,7 @@ from autolambda.engines.vllm_arguments import check_arguments, installed_version
 from autolambda.errors import ConfigError, TaskError
 from autolambda.identity import BATCH_SIZE, identity_of
 from autolambda.models import Models, open_models
+from autolambda.sampler import Aims
 from autolambda.tasks.arithmetic import Arithmetic
 from autolambda.tasks.base import Phase, Slice, Task
 from autolambda.tasks.file import FileTask
@@ -43,15 +44,11 @@ class Job:
         """Responses that one call of the engine is asked for; ``None``, with vLLM, is all that an evaluation owes."""
         return self.config.engine.batch_size or (BATCH_SIZE if self.engine == "transformers" else None)
 
-    @property
-    def rungs(self) -> tuple[int, ...]:
-        """The numbers of responses after which a measurement on the search slice may pause; the last is all of it."""
-        return self.config.search.rungs_of(sum(part.num_responses for part in self.search))
-
-    @property
-    def num_confirm(self) -> int:
-        """The responses of the whole confirmation slice."""
-        return sum(part.num_responses for part in self.confirm)
+    def aims(self, budget: float | None) -> Aims:
+        """What a search on these slices is for."""
+        num_search, num_confirm = (sum(part.num_responses for part in phase) for phase in (self.search, self.confirm))
+        num_prompts = sum(len(part.samples) for part in self.confirm)
+        return Aims(budget, self.config.search.rungs_of(num_search), num_confirm, num_prompts)
 
     @property
     def engine_in_words(self) -> str:

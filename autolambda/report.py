@@ -20,7 +20,7 @@ from autolambda.evidence import load_record
 from autolambda.metrics import measure
 from autolambda.pareto import Decision, Verdict, front
 from autolambda.responses import Graded
-from autolambda.sampler import Evidence, fit
+from autolambda.sampler import Aims, Evidence, fit
 from autolambda.schedule import Schedule
 from autolambda.stages import CurvePoint, Stages, detect_stages
 from autolambda.store import Store, StoredEvaluation
@@ -129,8 +129,9 @@ def build_report(store: Store, study: Study, *, budget: float | None) -> Report:
         raise StudyError(f"study '{study.name}' has no complete trial yet; go on with 'autolambda resume {study.name}'")
     trials = tuple(Entry(each.trial, each.schedule, each.measured, False, each.stopped) for each in record.seen)
     smoothed = _smoothed(trials, record.evidence, config)
-    rungs, num_confirm = tuple(stored.identity["search.rungs"]), stored.identity["confirm.responses"]
-    finalists = plan(record.evidence, config, rungs=rungs, num_confirm=num_confirm, budget=budget).finalists
+    sizes = stored.identity["confirm.responses"], stored.identity["confirm.prompts"]
+    aims = Aims(budget, tuple(stored.identity["search.rungs"]), *sizes)
+    finalists = plan(record.evidence, config, aims).finalists
     responses = _confirmations(store, study, trials)
     entries = {
         e.trial: Entry(e.trial, e.schedule, measure(responses[e.trial], weights=weights), confirmed=True)

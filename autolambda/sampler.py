@@ -25,7 +25,7 @@ from autolambda.config import SearchConfig, Space
 from autolambda.curve import CurvePoint
 from autolambda.ladder import is_known, next_rung
 from autolambda.schedule import Profile, Schedule
-from autolambda.surrogate import ACCURACY, TOKENS, Draw, Excess, Observation, Surrogate
+from autolambda.surrogate import ACCURACY, TOKENS, Draw, Excess, Observation, Surrogate, shared_luck
 
 MIN_DISTANCE = 0.01  # in every parameter: less than that is the same schedule for all that can be measured
 DIRECTIONS: tuple[Literal["maximize", "minimize"], ...] = ("maximize", "minimize")  # accuracy, mean_tokens
@@ -77,11 +77,12 @@ class Evidence:
 @dataclass(frozen=True)
 class Aims:
     """What a search is for. ``rungs`` are the numbers of responses at which a schedule's measurement may pause, the
-    last of them the full size; ``num_confirm`` is the full size of the confirmation."""
+    last of them the full size; ``num_confirm`` responses to ``num_confirm_prompts`` are that of the confirmation."""
 
     budget: float | None
     rungs: tuple[int, ...]
     num_confirm: int
+    num_confirm_prompts: int
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,13 @@ def allowance_of(points: Sequence[Point], config: SearchConfig, aims: Aims) -> A
     if len(costs) < 2:
         return None
     ends = costs[min(costs)] + costs[max(costs)]
-    return allowance(ends, num_search=aims.rungs[-1], num_confirm=aims.num_confirm, cap=config.max_tokens_generated)
+    return allowance(
+        ends,
+        num_search=aims.rungs[-1],
+        num_confirm=aims.num_confirm,
+        num_confirm_prompts=aims.num_confirm_prompts,
+        cap=config.max_tokens_generated,
+    )
 
 
 def targets_of(points: Sequence[Point], granted: Allowance, budget: float | None) -> list[Target]:
@@ -196,7 +203,8 @@ def _look_ahead(evidence: Evidence, config: SearchConfig, aims: Aims, granted: A
         for params in acquisition.candidates(free, spans, centres, rng)
         if not any(_is_near(params, other) for other in spent)
     ]
-    open_points = [point for point in evidence.points if point.num_responses < aims.rungs[-1]]
+    left = granted.search - evidence.num_tokens
+    open_points = [point for point in evidence.points if _next_cost(point, aims) <= left]
     pool = [*(point.params for point in open_points), *fresh]
     draw = model.draw([to_schedule(params) for params in pool], num_draws=NUM_DRAWS, seed=step)
     gain = float(np.mean([acquisition.expected_gain(draw, target) for target in targets]))
@@ -205,9 +213,15 @@ def _look_ahead(evidence: Evidence, config: SearchConfig, aims: Aims, granted: A
     chosen = _chosen(draw, _target(targets, evidence.points, granted, step, rng), step, rng)
     start = open_points[chosen].num_responses if chosen < len(open_points) else 0
     stop = next(rung for rung in aims.rungs if rung > start)
-    if evidence.num_tokens + (stop - start) * float(draw.tokens[:, chosen].mean()) > granted.search:
+    if (stop - start) * float(draw.tokens[:, chosen].mean()) > left:
         return Stop("tokens", gain)
     return Proposal(dict(pool[chosen]), start, stop)
+
+
+def _next_cost(point: Point, aims: Aims) -> float:
+    """The tokens that a point's next rung will take; infinite where it is measured at full size."""
+    stop = next((rung for rung in aims.rungs if rung > point.num_responses), None)
+    return np.inf if stop is None else (stop - point.num_responses) * point.observation.values[TOKENS]
 
 
 def _chosen(draw: Draw, target: Target, step: int, rng: np.random.Generator) -> int:
@@ -240,13 +254,20 @@ def _centres(known: Draw, places: Sequence[Params], targets: Sequence[Target]) -
 
 
 def _spread(points: Sequence[Point], granted: Allowance, budget: float) -> float:
-    """The relative standard error that the mean tokens of a finalist near the budget will have when confirmed."""
-    num_final = granted.num_final([SHARE_OF_FINALS * budget])
-    variation = [
-        point.observation.errors[TOKENS] / point.observation.values[TOKENS] * np.sqrt(point.num_responses)
-        for point in sorted(points, key=lambda point: abs(point.observation.values[TOKENS] - budget))[:5]
+    """The relative standard error that the mean tokens of a finalist near the budget will have when confirmed.
+
+    Of the variance of lengths the prompts' own share falls with their number, the rest with that of the responses.
+    """
+    own = shared_luck([point.observation for point in points], TOKENS)
+    near = sorted(points, key=lambda point: abs(point.observation.values[TOKENS] - budget))[:5]
+    variances = [
+        (point.observation.errors[TOKENS] / point.observation.values[TOKENS]) ** 2
+        / (own / len(point.observation.prompts) + (1 - own) / point.num_responses)
+        for point in near
     ]
-    return float(np.median(variation)) / float(np.sqrt(num_final))
+    num_final = granted.num_final([SHARE_OF_FINALS * budget])
+    fall = own / min(num_final, granted.num_confirm_prompts) + (1 - own) / num_final
+    return float(np.sqrt(np.median(variances) * fall))
 
 
 def _rung(evidence: Evidence, config: SearchConfig, aims: Aims) -> Proposal:

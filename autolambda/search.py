@@ -25,7 +25,7 @@ from autolambda.metrics import Measured, measure
 from autolambda.racing import OVER_BUDGET, most_tokens, stopped_for
 from autolambda.report import Report, build_report, confirm_key, slack_sentence
 from autolambda.responses import Graded
-from autolambda.sampler import Aims, Proposal, Stop, allowance_of, on_the_ladder, propose
+from autolambda.sampler import Proposal, Stop, allowance_of, on_the_ladder, propose
 from autolambda.schedule import Schedule
 from autolambda.store import Kind, Store
 from autolambda.study import Study, Trial, check_identity, driver_errors, driver_lock
@@ -110,7 +110,7 @@ class Run:
         self._opened: Engine | None = None
         self._parent_tokens: dict[str, float] = {}
         config = job.config
-        self._aims = Aims(config.budget, job.rungs, job.num_confirm)
+        self._aims = job.aims(config.budget)
         self._record = load_record(store, study, weights=config.weights, budget=config.budget)
         self._evaluator = Evaluator(
             self._engine, job.models.chat, job.models.sampling, config.search.seed, job.batch_size, store
@@ -223,7 +223,7 @@ class Run:
     def confirm(self, *, budget: float | None) -> Report:
         """Measures both parents and the finalists of the budget on prompts that the search never saw; the report."""
         job, record = self._job, self._record
-        agreed = plan(record.evidence, job.config, rungs=job.rungs, num_confirm=job.num_confirm, budget=budget)
+        agreed = plan(record.evidence, job.config, job.aims(budget))
         own = job.models.own_chats
         steps: list[Step] = [
             *((f"{name} as is", end, "parent", name, own[name], agreed.num_parent) for name, end in PARENTS.items()),

@@ -239,20 +239,33 @@ def _luck(observations: Sequence[Observation]) -> Floats:
     return found
 
 
+def shared_luck(observations: Sequence[Observation], output: int) -> float:
+    """How much of the spread over prompts is that of the prompts themselves, whoever answers: 0 to 0.95.
+
+    The correlation of the trials' luck over the prompts that they have in common, averaged over their pairs.
+    """
+    return _correlation(_luck(observations)[:, :, output])[0]
+
+
 def _shared(luck: Floats) -> Floats:
     """The correlation of the trials' errors, float64 [n, n], from [n, prompts]."""
-    asked = ~np.isnan(luck)
-    filled = np.where(asked, luck, 0.0)
-    counts = asked.sum(axis=1)
-    deviations = np.sqrt((filled**2).sum(axis=1) / counts)
-    standard = filled / np.maximum(deviations, 1e-12)[:, None]
-    together = asked.astype(np.float64) @ asked.T
-    above = np.triu_indices(len(luck), k=1)
-    pairs = together[above].sum()
-    rho = float((standard @ standard.T)[above].sum() / pairs) if pairs else 0.0
-    rho = min(max(rho, 0.0), 0.95)
+    rho, together = _correlation(luck)
+    counts = np.diag(together)
     overlap: Floats = together / np.sqrt(np.outer(counts, counts))
     return rho * overlap + (1 - rho) * np.eye(len(luck))
+
+
+def _correlation(luck: Floats) -> tuple[float, Floats]:
+    """The shared luck of trials [n, prompts], and how many prompts each two of them have in common [n, n]."""
+    asked = ~np.isnan(luck)
+    filled = np.where(asked, luck, 0.0)
+    deviations = np.sqrt((filled**2).sum(axis=1) / asked.sum(axis=1))
+    standard = filled / np.maximum(deviations, 1e-12)[:, None]
+    together: Floats = asked.astype(np.float64) @ asked.T
+    above = np.triu_indices(len(luck), k=1)
+    pairs = float(together[above].sum())
+    rho = float((standard @ standard.T)[above].sum()) / pairs if pairs else 0.0
+    return min(max(rho, 0.0), 0.95), together
 
 
 def _distances(logs: Floats, squares: Floats) -> tuple[Floats, Floats]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pandas
@@ -12,14 +13,16 @@ from rich.console import Console
 from small_search import finished
 
 from autolambda.errors import OutputError
+from autolambda.estimates import Difference
 from autolambda.formats import report_csv, report_json, report_text, stages_json, write_report
+from autolambda.report import Alike
 from autolambda.stages import Boundary, Stages
 
 KEYS = {"study", "budget", "verdict", "best", "nearest", "front", "fronts", "parents", "baselines", "stop_reason"}
-KEYS |= {"stages", "tokens_generated", "trials"}
+KEYS |= {"stages", "tokens_generated", "trials", "alike"}
 SHARES = {"accuracy", "accuracy_low", "accuracy_high", "think_ratio", "think_ratio_low", "think_ratio_high"}
 NUMBERS = SHARES | {"truncated_ratio", "unparsed_ratio", "mean_tokens", "mean_tokens_low", "mean_tokens_high"}
-ENTRY_KEYS = NUMBERS | {"trial", "schedule", "stage", "confirmed", "tasks"}
+ENTRY_KEYS = NUMBERS | {"trial", "schedule", "stage", "confirmed", "num_responses", "stopped", "tasks"}
 
 
 def test_the_json_has_the_documented_keys_and_types() -> None:
@@ -46,7 +49,33 @@ def test_every_entry_has_the_documented_keys_and_types() -> None:
         for name in ("accuracy", "mean_tokens", "think_ratio"):
             assert entry[f"{name}_low"] <= entry[name] <= entry[f"{name}_high"]
         assert entry["stage"] in (1, 2, 3) and isinstance(entry["schedule"], dict)
+        assert entry["num_responses"] == (32 if entry["confirmed"] else 16) and entry["stopped"] is None
         assert entry["trial"] is None if entry in parents else type(entry["trial"]) is int
+
+
+def test_the_smoothed_front_is_the_models_and_has_no_tasks() -> None:
+    plain = json.loads(report_json(finished()))
+    smoothed, raw = plain["fronts"]["smoothed"], plain["fronts"]["raw"]
+    assert smoothed and {entry["trial"] for entry in smoothed} <= set(range(6))
+    for entry in smoothed:
+        assert entry.keys() == ENTRY_KEYS and entry["tasks"] == {} and not entry["confirmed"]
+        assert 0 < entry["accuracy"] < 1 and entry["mean_tokens_low"] < entry["mean_tokens"] < entry["mean_tokens_high"]
+    measured = {entry["trial"]: entry["accuracy"] for entry in raw}
+    assert any(entry["accuracy"] != measured.get(entry["trial"]) for entry in smoothed)
+
+
+def test_what_cannot_be_told_apart_is_listed_with_its_difference() -> None:
+    entry = finished().confirmed[0]
+    alike = Alike(entry, Difference(-0.01, 0.02, -0.05, 0.03, -0.04, 32))
+    plain = json.loads(report_json(replace(finished(), alike=(alike,))))
+    assert plain["alike"] == [
+        {
+            "trial": entry.trial,
+            "accuracy_difference": -0.01,
+            "accuracy_difference_low": -0.05,
+            "accuracy_difference_high": 0.03,
+        }
+    ]
 
 
 def test_pandas_reads_the_csv_with_a_row_a_trial() -> None:

@@ -34,10 +34,13 @@ def test_the_identity_is_the_same_for_the_same_job(path):
 @pytest.mark.parametrize(
     ("change", "keys"),
     [
-        ({"task": {"limit": 2}}, {"tasks"}),
+        ({"task": {"limit": 2}}, {"tasks", "search.rungs"}),
+        ({"search": {"rungs": [2]}}, {"search.rungs"}),
+        ({"search": {"rungs": [200]}}, set()),  # above the slice: no rung
         ({"task": {"grader": "exact"}}, {"tasks"}),
         ({"task": {"weight": 2}}, {"tasks"}),
-        ({"confirm": {"limit": 2}}, {"tasks"}),
+        ({"confirm": {"limit": 2}}, {"tasks", "confirm.responses", "confirm.prompts"}),
+        ({"confirm": {"repeats": 2}}, {"tasks", "confirm.responses"}),
         ({"sampling": {"max_tokens": 64, "temperature": 0.1}}, {"sampling.temperature"}),
         ({"sampling": {"max_tokens": 65, "stop": ["x"]}}, {"sampling.max_tokens", "sampling.stop"}),
         ({"models": {"chat_template": "instruct"}}, {"models.chat_template"}),
@@ -50,6 +53,7 @@ def test_the_identity_is_the_same_for_the_same_job(path):
         ({"engine": {"batch_size": 7}}, {"engine.batch_size"}),
         ({"engine": {"batch_size": 256}}, set()),
         ({"search": {"trials": 50, "spaces": ["uniform"], "sampler": "gp"}}, set()),
+        ({"search": {"max_tokens_generated": 9, "min_gain": 0.1, "baselines": ["ties"]}}, set()),
         ({"confirm": {"finalists": 2, "margin": 0.1}, "engine": {"threads": 1}}, set()),
     ],
 )

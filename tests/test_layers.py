@@ -11,17 +11,17 @@ import autolambda
 
 ROOT = Path(autolambda.__file__).parent
 LAYERS = (
-    {"__init__", "errors", "engines.__init__", "tasks.__init__"},
+    {"__init__", "errors", "allowance", "engines.__init__", "tasks.__init__"},
     {"schedule", "responses", "estimates", "curve", "pareto", "shards", "merge", "graders.reading"}
     | {"settings", "engines.device"},
-    {"engines.vllm_process", "metrics", "stages", "checkpoint", "engines.base", "tasks.base", "store"}
+    {"engines.vllm_process", "metrics", "stages", "surrogate", "checkpoint", "engines.base", "tasks.base", "store"}
     | {"graders.contains", "graders.exact", "graders.number"},
-    {"graders.__init__", "events", "mismatch", "entry", "engines.draw", "tasks.arithmetic"},
-    {"pair", "config", "chat", "confirm", "engines.rows", "tasks.file"},
+    {"graders.__init__", "events", "mismatch", "entry", "acquisition", "ladder", "engines.draw", "tasks.arithmetic"},
+    {"pair", "config", "chat", "engines.rows", "tasks.file"},
     {"engines.decoder", "engines.vllm_layout", "models", "evaluation", "sampler"},
-    {"engines.batch", "engines.cut", "engines.vllm_call", "engines.vllm_parents", "export"},
+    {"engines.batch", "engines.cut", "engines.vllm_call", "engines.vllm_parents", "export", "confirm", "racing"},
     {"engines.transformers", "engines.vllm_memory", "engines.vllm_worker", "study"},
-    {"identity", "engines.vllm_arguments"},
+    {"identity", "evidence", "engines.vllm_arguments"},
     {"engines.vllm"},
     {"job", "report"},
     {"baselines", "tables", "arguments"},

@@ -28,7 +28,9 @@ def shown(name: str, storage: str, *, watch: bool = False) -> str:
 def test_a_finished_study_shows_its_verdict() -> None:
     report = finished()
     text = shown(NAME, finished_storage())
-    assert text.startswith(f"small: 6 of 6 trials are done; {report.tokens_generated:,} tokens generated\n")
+    assert text.startswith(
+        f"small: 6 of at most 6 trials are done, the search is over (trials); {report.tokens_generated:,} tokens generated\n"
+    )
     assert "Feasible within 30 tokens" in text
     assert f"autolambda export small OUT --budget 30 --storage {finished_storage()}" in text
 
@@ -45,7 +47,7 @@ def test_a_study_before_its_first_trial(tmp_path: Path) -> None:
     storage = storage_in(tmp_path)
     with closing(Store(storage)) as store:
         enter(store, open_job(small_config()), name=NAME)
-    assert shown(NAME, storage) == "small: 0 of 6 trials are done; 0 tokens generated\n"
+    assert shown(NAME, storage) == "small: 0 of at most 6 trials are done; 0 tokens generated\n"
 
 
 def test_watching_ends_with_the_verdict_and_not_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,7 +63,7 @@ def test_watching_ends_with_the_verdict_and_not_before(tmp_path: Path, monkeypat
     assert looks.acquire(timeout=20) and looks.acquire(timeout=20) and watcher.is_alive()
     search(seven, name=NAME, storage=storage)
     watcher.join(timeout=30)
-    assert not watcher.is_alive() and "7 of 7 trials" in output[0] and " within 30 tokens" in output[0]
+    assert not watcher.is_alive() and "7 of at most 7 trials" in output[0] and " within 30 tokens" in output[0]
 
 
 def test_an_unknown_study_names_the_known_ones(tmp_path: Path) -> None:

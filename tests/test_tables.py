@@ -11,9 +11,11 @@ from rich.console import Console, RenderableType
 from small_search import finished
 
 from autolambda.entry import Entry
+from autolambda.estimates import Difference
+from autolambda.events import Ended
 from autolambda.metrics import Estimate
 from autolambda.pareto import Verdict
-from autolambda.report import Report
+from autolambda.report import Alike, Report
 from autolambda.schedule import Profile, Schedule
 from autolambda.tables import front_table, in_lines, measured_view, printable, report_view, trial_line, verdict_lines
 
@@ -116,6 +118,14 @@ def test_no_pick_shows_the_nearest(verdict: Verdict, start: str, remedy: str) ->
     assert text.startswith(start) and f"{nearest.schedule} (trial {nearest.trial})" in text and remedy in text
 
 
+def test_those_that_cannot_be_told_apart_from_the_pick_are_named() -> None:
+    entry = finished().confirmed[0]
+    alike = (Alike(entry, Difference(-0.0123, 0.02, -0.05, 0.03, -0.04, 32)),)
+    line = next(line for line in said(replace(finished(), alike=alike)).splitlines() if "told apart" in line)
+    assert line.startswith(f"Trial {entry.trial} cannot be told apart from it: -1.2 points of accuracy (-5.0 to +3.0)")
+    assert line.endswith(f"at {entry.score.mean_tokens:.1f} tokens.")
+
+
 def test_without_a_verdict_the_next_command_is_confirm() -> None:
     report = finished()
     assert said(replace(report, budget=None, verdict=None)).endswith("autolambda confirm small --budget TOKENS")
@@ -164,8 +174,15 @@ def test_a_schedule_in_lines(schedule: Schedule, lines: list[str]) -> None:
 
 def test_one_measured_schedule() -> None:
     entry = finished().trials[1]
-    line = trial_line("trial 1", entry.schedule, entry.measured)
-    assert line.startswith("trial 1 ") and line.endswith("lambda 1") and "\n" not in line
+    event = Ended("trial 1", entry.schedule, entry.measured)
+    line = trial_line(event)
+    assert line.startswith("trial 1 ") and line.endswith("on    16  lambda 1") and "\n" not in line
+    assert trial_line(replace(event, stopped="off the front")) == f"{line}  (stopped: off the front)"
+    assert trial_line(replace(event, measured=None, stopped="over the budget")).split(maxsplit=2) == [
+        "trial",
+        "1",
+        "stopped: over the budget  lambda 1",
+    ]
     assert f"{entry.measured.mean_tokens.value:.1f}" in line
     text = shown(measured_view(entry.schedule, entry.measured), width=80)
     assert "lambda 1" in text and "cut %" in text and len(text.splitlines()) == 6
@@ -173,10 +190,11 @@ def test_one_measured_schedule() -> None:
 
 def test_an_unconfirmed_parent_is_not_called_as_is_and_two_lambdas_make_a_curve() -> None:
     report = finished()
-    first, second, third = report.trials[:3]
+    first, second = report.trials[:2]
     parents = {"instruct": first, "thinking": second}
-    text = shown(report_view(replace(report, trials=(first, second), confirmed=(), parents=parents)), width=80)
+    text = shown(report_view(replace(report, trials=(first, second), smoothed=(), confirmed=(), parents=parents)), width=80)
     assert "as is" not in text.partition("\n\n")[0] and "lambda 1" in text and "Reasoning" in text
-    single = replace(report, trials=(first, third)[:1], confirmed=(), parents={"instruct": first, "thinking": None})
+    parents = {"instruct": first, "thinking": None}
+    single = replace(report, trials=(first,), smoothed=(first,), confirmed=(), parents=parents)
     text = shown(report_view(single), width=80)
     assert text.count("lambda 0 ") == 1 and "Reasoning" not in text and "The curve" not in text

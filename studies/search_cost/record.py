@@ -4,7 +4,7 @@ python studies/search_cost/record.py PARTS [--only 0/2]
 python studies/search_cost/record.py PARTS --pack studies/search_cost/bank.npz
 
 2,000 prompts of the test split, which nothing else uses: 8 repeats each on a grid of uniform lambdas and on a grid of
-attention x ffn, one repeat on schedules drawn from the whole box. Every part is a file of its own under PARTS, so it
+attention x ffn, 2 on a band of closer places, one on schedules drawn from the whole box. Every part is a file of its own under PARTS, so it
 can be stopped at any time and goes on where it was; ``--only 0/2`` takes every second part, for a second process.
 40 million tokens: about two and a half hours on one core.
 """
@@ -49,6 +49,13 @@ def parts() -> list[Part]:
     uniform = [_params(lam=i / 20) for i in range(21)]
     steps = [i / 5 for i in range(6)]
     grid = [_params(lam=(a + f) / 2, split=a - f) for a in steps for f in steps if a != f]
+    # where the grid's cells are wide, beside the uniform lambdas: a response comes from the corners of its cell
+    band = [
+        params
+        for split in (-0.4, -0.2, 0.2, 0.4)
+        for lam in (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8)
+        if (params := _params(lam=lam, split=split)) not in grid
+    ]
     rng = np.random.default_rng(0)
     scattered = [
         _params(
@@ -60,6 +67,7 @@ def parts() -> list[Part]:
     ]
     return [
         *(Part(params, (0, 2)) for params in [*uniform, *grid]),
+        *(Part(params, (0, 2)) for params in band),
         *(Part(params, (0, 1)) for params in scattered),
         *(Part(params, (2, 5)) for params in [*uniform, *grid]),
         *(Part(params, (5, NUM_REPEATS)) for params in [*uniform, *grid]),
