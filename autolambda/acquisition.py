@@ -14,18 +14,15 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtr  # type: ignore[import-untyped]  # scipy ships no annotations
 
+from autolambda.box import DECIMALS, Params, Span
 from autolambda.surrogate import Draw, Floats
 
 _Z = 1.6448536269514722  # one-sided 95 %
 SURE = 0.95  # the chance to be shown within the budget from which a schedule counts as safe
 WORTH = 0.001  # of accuracy: a bolder finalist is confirmed where it is expected to bring so much
-MAX_TILT = 0.4
-DECIMALS = 4
 _REACHES = (0.02, 0.06, 0.15)  # of the steps around a schedule that is good already
 _NUM_STEPS = 25  # at each reach
 _NUM_FAR = 150
-
-Params = Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -91,7 +88,7 @@ def is_dominated(draw: Draw, index: int) -> bool:
 
 
 def candidates(
-    free: Sequence[str], box: Mapping[str, tuple[float, float]], centres: Sequence[Params], rng: np.random.Generator
+    free: Sequence[str], box: Mapping[str, Span], centres: Sequence[Params], rng: np.random.Generator
 ) -> list[dict[str, float]]:
     """New places: the uniform lambdas, the box at large in lam and split, and steps around the ``centres``.
 
@@ -103,19 +100,19 @@ def candidates(
     if free == ["lam"]:
         return found
     for _ in range(_NUM_FAR):
-        far = {"lam": rng.uniform(0.0, 1.0), **zero}
+        far = {"lam": float(rng.uniform(0.0, 1.0)), **zero}
         for name in free[1:]:
-            far[name] = rng.uniform(*box[name]) / 2
+            far[name] = float(rng.uniform(*box[name])) / 2
         found.append(_rounded(far, box))
     for centre in centres:
         for reach in _REACHES:
-            for _ in range(_NUM_STEPS):
-                step = {name: centre[name] for name in box}
-                for name in free:
-                    step[name] += reach * (box[name][1] - box[name][0]) * float(rng.normal())
+            for normal in rng.standard_normal((_NUM_STEPS, len(free))).tolist():
+                step = dict(centre)
+                for name, value in zip(free, normal, strict=True):
+                    step[name] += reach * (box[name][1] - box[name][0]) * value
                 found.append(_rounded(step, box))
     return found
 
 
-def _rounded(params: Params, box: Mapping[str, tuple[float, float]]) -> dict[str, float]:
-    return {name: round(float(np.clip(value, *box[name])), DECIMALS) for name, value in params.items()}
+def _rounded(params: Params, box: Mapping[str, Span]) -> dict[str, float]:
+    return {name: round(min(max(params[name], low), high), DECIMALS) for name, (low, high) in box.items()}

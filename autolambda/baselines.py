@@ -8,22 +8,25 @@ budget, ``engines.cut`` generates.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
 from autolambda.chat import ChatFormat
-from autolambda.checkpoint import Checkpoint
+from autolambda.checkpoint import Checkpoint, open_checkpoint
 from autolambda.config import BaselineName
+from autolambda.engines.base import Engine
 from autolambda.errors import ConfigError, PairError
 from autolambda.estimates import Weights, task_weights
 from autolambda.export import write_model
-from autolambda.job import Job
+from autolambda.job import Job, open_engine
 from autolambda.merge import slerp, task_arithmetic, ties
 from autolambda.mismatch import compare_tensors, compare_tokenizers
-from autolambda.models import Models
+from autolambda.models import Models, base_folder
 from autolambda.pair import Pair, open_pair, read_tensor, untied_tensors
 from autolambda.responses import Graded
 from autolambda.shards import TensorStream, atomic_folder
@@ -59,6 +62,33 @@ def baseline_job(job: Job, folder: Path) -> Job:
     Prompts, chat formats, sampling and identity stay the job's. Raises as ``open_pair`` does.
     """
     return replace(job, models=replace(job.models, pair=open_pair(str(folder), str(folder))))
+
+
+@contextmanager
+def merged_engine(
+    job: Job, method: BaselineName, *, lam: float, before: Callable[[], None]
+) -> Iterator[Callable[[], Engine]]:
+    """Opens an engine that holds the baseline, by its first use; ``before`` makes room. It is closed at the end.
+
+    Raises as ``write_baseline`` and ``open_engine`` do.
+    """
+    opened: list[Engine] = []
+    with TemporaryDirectory() as folder:
+
+        def engine() -> Engine:
+            if not opened:
+                before()
+                source = base_folder(job.config.models)
+                base = open_checkpoint(source) if source else None
+                write_baseline(job.models, Path(folder) / "merge", method=method, base=base, lam=lam)
+                opened.append(open_engine(baseline_job(job, Path(folder) / "merge")))
+            return opened[0]
+
+        try:
+            yield engine
+        finally:
+            for each in opened:
+                each.close()
 
 
 def _slerp_tensors(pair: Pair, lam: float) -> TensorStream:

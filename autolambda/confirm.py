@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from autolambda import acquisition
 from autolambda.acquisition import Target
 from autolambda.config import Config
+from autolambda.evidence import Evidence
 from autolambda.metrics import Difference, accuracy, mean_tokens, paired_difference, token_bounds
 from autolambda.pareto import Decision, Finalist, Score, confirmation_order, decide, front
 from autolambda.responses import Graded
-from autolambda.sampler import Aims, Evidence, allowance_of, fit, targets_of
+from autolambda.sampler import Aims, allowance_of, fit, targets_of
 from autolambda.surrogate import Draw
 
 NUM_DRAWS = 512

@@ -46,6 +46,11 @@ def parent_folders(models: ModelsConfig) -> tuple[str, str]:
     return models.instruct, models.thinking
 
 
+def base_folder(models: ModelsConfig) -> str | None:
+    """Where the base model of both parents is, ``None`` where none is said."""
+    return str(FOLDER / "base") if models.bundled else models.base
+
+
 def _chats(models: ModelsConfig, pair: Pair) -> tuple[ChatFormat, dict[str, ChatFormat]]:
     """The study's chat format, and each parent's own: the study's for a parent that came without one."""
     folders = {"instruct": pair.instruct.folder, "thinking": pair.thinking.folder}

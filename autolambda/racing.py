@@ -9,7 +9,8 @@ import math
 
 from autolambda.acquisition import is_dominated
 from autolambda.config import SearchConfig
-from autolambda.sampler import Aims, Evidence, fit
+from autolambda.evidence import Evidence
+from autolambda.sampler import Aims, fit
 from autolambda.schedule import Schedule
 
 OVER_BUDGET, OFF_FRONT = "over the budget", "off the front"

@@ -16,11 +16,12 @@ from autolambda.confirm import difference, plan, verdict
 from autolambda.entry import Entry
 from autolambda.errors import StudyError
 from autolambda.estimates import Difference, Estimate
-from autolambda.evidence import load_record
+from autolambda.evidence import Evidence
 from autolambda.metrics import measure
 from autolambda.pareto import Decision, Verdict, front
+from autolambda.record import load_record
 from autolambda.responses import Graded
-from autolambda.sampler import Aims, Evidence, fit
+from autolambda.sampler import Aims, fit
 from autolambda.schedule import Schedule
 from autolambda.stages import CurvePoint, Stages, detect_stages
 from autolambda.store import Store, StoredEvaluation

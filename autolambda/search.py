@@ -1,45 +1,26 @@
-"""The main job: ask a schedule, merge in place, measure, tell; then confirm the finalists and decide.
+"""The main job: ask a schedule, merge in place, race it, tell; then confirm the finalists and decide.
 
 Everything that is measured is in the database before the next thing begins, so the same call goes on after any crash.
 """
 
 from __future__ import annotations
 
-import itertools
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from tempfile import TemporaryDirectory
 
-from autolambda.allowance import CONFIRM_SHARE
-from autolambda.chat import ChatFormat
-from autolambda.config import Config, SearchConfig
-from autolambda.confirm import plan
+from autolambda.config import Config
 from autolambda.engines.base import Engine
-from autolambda.errors import EngineError
-from autolambda.evaluation import EVERYTHING, Evaluator, is_aborted
-from autolambda.events import Began, Ended, Generated, Noted, OnEvent, ignore
-from autolambda.evidence import load_record
-from autolambda.job import Job, open_engine, open_job
+from autolambda.events import OnEvent, ignore
+from autolambda.job import Job, open_job
 from autolambda.metrics import Measured, measure
-from autolambda.racing import OVER_BUDGET, most_tokens, stopped_for
-from autolambda.report import Report, build_report, confirm_key, slack_sentence
-from autolambda.responses import Graded
-from autolambda.sampler import Proposal, Stop, allowance_of, on_the_ladder, propose
+from autolambda.report import Report
+from autolambda.run import MAX_FAILURES, PARENTS, FailedTwice, Run
 from autolambda.schedule import Schedule
-from autolambda.store import Kind, Store
-from autolambda.study import Study, Trial, check_identity, driver_errors, driver_lock
-from autolambda.tasks.base import Phase
+from autolambda.store import Store
+from autolambda.study import Study, check_identity, driver_errors, driver_lock
 
-MAX_FAILURES = 2  # trials in a row that fail before the search stops: it is then hardly their schedules
-PARENTS = {"instruct": Schedule.uniform(0.0), "thinking": Schedule.uniform(1.0)}
-
-
-Step = tuple[str, Schedule, Kind, str, ChatFormat | None, int]  # title, schedule, kind, key, chat, responses
-
-
-class FailedTwice(EngineError):
-    """Two engines, one after the other, failed in one evaluation."""
+__all__ = ["PARENTS", "confirm", "evaluate", "search"]
 
 
 def search(
@@ -98,243 +79,6 @@ def _running(config: Config, *, name: str, storage: str, engine: Engine | None, 
         run = Run(job, store, Study(store, name=name, storage=storage), engine, on_event)
         with closing(run.study), closing(run):
             yield run
-
-
-class Run:
-    """One process's work on a study: measures schedules, tells the watcher."""
-
-    def __init__(self, job: Job, store: Store, study: Study, engine: Engine | None, on_event: OnEvent) -> None:
-        self.study = study
-        self._job, self._store, self._on_event = job, store, on_event
-        self._given = engine
-        self._opened: Engine | None = None
-        self._parent_tokens: dict[str, float] = {}
-        config = job.config
-        self._aims = job.aims(config.budget)
-        self._record = load_record(store, study, weights=config.weights, budget=config.budget)
-        self._evaluator = Evaluator(
-            self._engine, job.models.chat, job.models.sampling, config.search.seed, job.batch_size, store
-        )
-        for warning in job.models.pair.warnings:
-            on_event(Noted(warning))
-
-    def next_trial(self) -> Trial | None:
-        """The trial to measure next; ``None``, once there is none, and the reason is told."""
-        config = self._job.config.search
-
-        def ask() -> Proposal | None:
-            answer = propose(self._record.evidence, config, self._aims)
-            if isinstance(answer, Proposal):
-                self.study.stopped_for = None
-                return answer
-            self.study.stopped_for = answer.reason
-            self._on_event(Noted(stop_sentence(answer, config)))
-            return None
-
-        return self.study.ask(ask, num_knots=config.knots)
-
-    def race(self, trial: Trial) -> None:
-        """Measures a trial rung by rung until it is at its end or has lost, and tells it. Raises as ``generate``."""
-        config, on_ladder = self._job.config, on_the_ladder(self._record.evidence, self._job.config.search)
-        title, key = f"trial {trial.number}", str(trial.number)
-        rungs = [trial.start, *(rung for rung in self._aims.rungs if trial.start < rung < trial.stop), trial.stop]
-        stopped: str | None = None
-        graded: list[Graded] = []
-        for start, stop in itertools.pairwise(rungs):
-            limit = math.inf if on_ladder else most_tokens(stop - start, config.budget)
-            window = slice(start, stop)
-            graded += self.generate(
-                title,
-                trial.schedule,
-                kind="trial",
-                key=key,
-                window=window,
-                most_tokens=limit,
-                planned=trial.stop - trial.start,
-            )
-            if is_aborted(graded):
-                stopped = OVER_BUDGET
-            elif not on_ladder:
-                evidence = self._record.with_trial(trial, graded)
-                stopped = stopped_for(trial.schedule, evidence, config.search, self._aims)
-            if stopped:
-                break
-        self._record.add(trial, graded, budget=config.budget, stopped=stopped)
-        seen = self._record.of(trial.schedule)
-        measured = None if is_aborted(graded) or seen is None else seen.measured
-        self._on_event(Ended(title, trial.schedule, measured, stopped))
-        if stopped or measured is None:
-            self.study.prune(trial, stopped or OVER_BUDGET)
-            return
-        self.study.tell(trial, measured)
-        self.compare_budget(trial.schedule, measured.mean_tokens.value)
-
-    def generate(
-        self,
-        title: str,
-        schedule: Schedule,
-        *,
-        kind: Kind,
-        key: str,
-        phase: Phase = "search",
-        chat: ChatFormat | None = None,
-        window: slice = EVERYTHING,
-        most_tokens: float = math.inf,
-        planned: int | None = None,
-        progress: tuple[float, float] | None = None,
-    ) -> list[Graded]:
-        """A schedule's responses on a window of a slice, from the stored ones as far as there are any.
-
-        ``planned`` is the size of the evaluation, where the window is a part of it.
-
-        Raises ``FailedTwice``, or ``EngineError`` where no engine opens or the given one fails.
-        """
-        slices = self._job.search if phase == "search" else self._job.confirm
-        num_responses = len(range(*window.indices(sum(part.num_responses for part in slices))))
-        evaluation = self._store.evaluation(
-            self.study.name, kind=kind, key=key, schedule=schedule, num_responses=planned or num_responses
-        )
-        if phase == "confirm":  # as many as were planned when it began
-            window, num_responses = slice(0, evaluation.num_responses), evaluation.num_responses
-        done, share = progress or self._progress(num_responses)
-        self._on_event(Began(title, schedule, num_responses, done, share))
-        return self._twice(
-            lambda: self._evaluator.run(
-                evaluation,
-                slices,
-                phase=phase,
-                window=window,
-                chat=chat,
-                on_batch=self._generated,
-                most_tokens=most_tokens,
-            )
-        )
-
-    def fail(self, trial: Trial, error: FailedTwice, *, is_last: bool) -> None:
-        """Gives a trial up; but raises ``EngineError`` for the last before the search stops: it is hardly its fault."""
-        if is_last:
-            raise EngineError(
-                f"{error}; {MAX_FAILURES} trials in a row failed. Nothing stored is lost; "
-                "mend the cause, run the same command again"
-            ) from error
-        self.study.fail(trial, str(error))
-        self._on_event(Noted(f"trial {trial.number} failed ({error}); its schedule is left out"))
-
-    def confirm(self, *, budget: float | None) -> Report:
-        """Measures both parents and the finalists of the budget on prompts that the search never saw; the report."""
-        job, record = self._job, self._record
-        agreed = plan(record.evidence, job.config, job.aims(budget))
-        own = job.models.own_chats
-        steps: list[Step] = [
-            *((f"{name} as is", end, "parent", name, own[name], agreed.num_parent) for name, end in PARENTS.items()),
-            *(
-                (
-                    f"confirm trial {seen.trial}",
-                    seen.schedule,
-                    "confirm",
-                    confirm_key(seen.schedule),
-                    None,
-                    agreed.num_responses,
-                )
-                for seen in (record.seen[index] for index in agreed.finalists)
-            ),
-        ]
-        for number, (title, schedule, kind, key, chat, size) in enumerate(steps):
-            progress = (1 - CONFIRM_SHARE * (1 - number / len(steps)), CONFIRM_SHARE / len(steps))
-            window = slice(0, size)
-            graded = self.generate(
-                title, schedule, kind=kind, key=key, phase="confirm", chat=chat, window=window, progress=progress
-            )
-            self._on_event(Ended(title, schedule, measure(graded, weights=job.config.weights)))
-        return build_report(self._store, self.study, budget=budget)
-
-    def introduce(self, storage: str) -> None:
-        """Tells what lies ahead, and where it is kept."""
-        config, evidence = self._job.config, self._record.evidence
-        num_search, num_confirm = (
-            sum(len(part.samples) for part in slices) for slices in (self._job.search, self._job.confirm)
-        )
-        plan = (
-            f"up to {config.search.trials} trials on up to {num_search} prompts, "
-            f"then up to {config.confirm.finalists} finalists on up to {num_confirm} others"
-        )
-        progress = f"; {evidence.num_trials} trials done so far" if evidence.num_trials else ""
-        self._on_event(Noted(f"study {self.study.name}: {plan}{progress} ({storage})"))
-        for seen in self._record.seen:
-            self.compare_budget(seen.schedule, seen.measured.mean_tokens.value)
-
-    def compare_budget(self, schedule: Schedule, mean_tokens: float) -> None:
-        """Takes in what a trial cost; tells, once both parents are measured, that the budget cannot bind, if so."""
-        config = self._job.config
-        parent = next((name for name, end in PARENTS.items() if end == schedule), None)
-        if parent is None or config.budget is None:
-            return
-        self._parent_tokens[parent] = mean_tokens
-        if sentence := slack_sentence(config.budget, self._parent_tokens, bundled=config.models.bundled):
-            self._on_event(Noted(sentence))
-
-    def close(self) -> None:
-        """Frees the engine, if this run opened one; the next use opens another."""
-        opened, self._opened = self._opened, None
-        if opened:
-            opened.close()
-
-    def _twice(self, evaluate: Callable[[], list[Graded]]) -> list[Graded]:
-        """Runs an evaluation, and once more with a new engine where one that this run opened fails."""
-        try:
-            return evaluate()
-        except EngineError as error:
-            if self._opened is None:
-                raise
-            reason = str(error)
-        # not in the handler: the error's frames hold memory of the engine that failed
-        self.close()
-        self._on_event(Noted(f"the engine failed ({reason}); once more with a new one"))
-        try:
-            return evaluate()
-        except EngineError as error:
-            if self._opened is None:
-                raise
-            self.close()
-            raise FailedTwice(str(error)) from error
-
-    def _engine(self) -> Engine:
-        """The engine that was given, or the config's, opened by its first use."""
-        if self._given:
-            return self._given
-        if self._opened is None:
-            self._on_event(Noted(f"engine: {self._job.engine_in_words}"))
-            self._opened = open_engine(self._job)
-            if self._opened.in_words != self._job.engine_in_words:
-                self._on_event(Noted(f"engine: {self._opened.in_words}"))
-        return self._opened
-
-    def _progress(self, num_responses: int) -> tuple[float, float]:
-        """How much of the whole is done before an evaluation of the search, and how much that is: by its tokens."""
-        evidence, config = self._record.evidence, self._job.config.search
-        granted = allowance_of(evidence.points, config, self._aims)
-        by_trials = (1 - CONFIRM_SHARE) / config.trials
-        if granted is None:
-            return by_trials * evidence.num_trials, by_trials
-        cost = num_responses * evidence.num_tokens / max(sum(point.num_responses for point in evidence.points), 1)
-        done = max(evidence.num_tokens / granted.total, by_trials * evidence.num_trials)
-        return min(done, 1 - CONFIRM_SHARE), max(cost / granted.total, by_trials)
-
-    def _generated(self, graded: Sequence[Graded]) -> None:
-        self._on_event(Generated(len(graded), sum(g.response.num_tokens for g in graded)))
-
-
-def stop_sentence(stop: Stop, config: SearchConfig) -> str:
-    """Why the search is over."""
-    if stop.reason == "trials":
-        return f"the search is over: {config.trials} trials are done (search.trials)"
-    if stop.reason == "tokens":
-        return "the search is over: its share of the tokens is spent (search.max_tokens_generated)"
-    assert stop.gain is not None
-    return (
-        f"the search is over: all that is still unknown is expected to be worth {100 * stop.gain:.2f} points of "
-        f"accuracy, less than {100 * config.min_gain:g} (search.min_gain)"
-    )
 
 
 def enter(store: Store, job: Job, *, name: str) -> None:

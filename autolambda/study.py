@@ -18,9 +18,11 @@ import optuna
 from optuna.samplers import RandomSampler
 from optuna.trial import TrialState
 
+from autolambda.box import to_schedule
 from autolambda.errors import StorageError, StudyError
 from autolambda.metrics import Measured
-from autolambda.sampler import DIRECTIONS, Proposal, StopReason, box, to_schedule
+from autolambda.optuna_samplers import DIRECTIONS, distributions
+from autolambda.sampler import Proposal, StopReason
 from autolambda.schedule import Schedule
 from autolambda.store import Store, StoredStudy, sqlite_path, storage_errors, storage_failure
 
@@ -131,7 +133,7 @@ class Study:
             directions=list(DIRECTIONS),
             sampler=RandomSampler(seed=0),
             load_if_exists=True,
-        )  # the sampler is never asked: every trial is enqueued with all its parameters
+        )  # the sampler is never asked: every trial is added with all its parameters
 
     def close(self) -> None:
         """Lets go of the database."""
@@ -150,28 +152,32 @@ class Study:
 
     def ask(self, propose: Callable[[], Proposal | None], *, num_knots: int) -> Trial | None:
         """The next trial to measure, or the one that a crash interrupted; ``None`` where nothing is proposed."""
-        running = self._study.get_trials(states=(TrialState.RUNNING,))
-        if running:
-            handle = optuna.trial.Trial(self._study, running[0]._trial_id)
-        else:
-            if not self._study.get_trials(states=(TrialState.WAITING,)):
-                proposal = propose()
-                if proposal is None:
-                    return None
-                responses = {"start": proposal.start, "stop": proposal.stop}
-                self._study.enqueue_trial(proposal.params, user_attrs=responses)
-            handle = self._study.ask()
-        for name, span in box(num_knots).items():
-            handle.suggest_float(name, span.low, span.high)
-        attributes = handle.user_attrs
-        return Trial(handle.number, handle.params, attributes.get("start", 0), attributes.get("stop", 0), handle)
+        if not self._study.get_trials(states=(TrialState.RUNNING,)):
+            proposal = propose()
+            if proposal is None:
+                return None
+            # in one transaction, as asking and suggesting one by one would not be
+            trial = optuna.trial.create_trial(
+                state=TrialState.RUNNING,
+                params=proposal.params,
+                distributions=dict(distributions(num_knots)),
+                user_attrs={"start": proposal.start, "stop": proposal.stop},
+            )
+            self._study.add_trial(trial)
+        running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))[0]
+        start, stop = running.user_attrs.get("start", 0), running.user_attrs.get("stop", 0)
+        handle = optuna.trial.Trial(self._study, running._trial_id)
+        return Trial(running.number, running.params, start, stop, handle)
 
     def tell(self, trial: Trial, measured: Measured) -> None:
-        """Completes a trial: accuracy and mean tokens as its values; their errors and the Think ratio beside them."""
+        """Completes a trial: accuracy and mean tokens as its values, with their errors and the Think ratio beside them.
+
+        They are those of its schedule, whose earlier trials count; ``num_responses`` says on how many.
+        """
         assert trial.handle is not None
-        for name in ("accuracy", "mean_tokens", "think_ratio"):
-            trial.handle.set_user_attr(f"{name}_standard_error", getattr(measured, name).standard_error)
-        trial.handle.set_user_attr("think_ratio", measured.think_ratio.value)
+        estimates = {name: getattr(measured, name) for name in ("accuracy", "mean_tokens", "think_ratio")}
+        numbers = {name: [each.value, each.standard_error] for name, each in estimates.items()}
+        trial.handle.set_user_attr("measured", {**numbers, "num_responses": measured.num_responses})
         self._study.tell(trial.handle, (measured.accuracy.value, measured.mean_tokens.value))
 
     def prune(self, trial: Trial, reason: str) -> None:

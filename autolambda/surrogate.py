@@ -1,34 +1,25 @@
 """A noise-aware model of accuracy, mean tokens and Think ratio over schedules.
 
-Each output is a Gaussian process of its own on its own scale (log-odds, log tokens), ``y = g(lam) + h(schedule) + e``
-(Rasmussen & Williams 2006, chapters 2 and 5). The noise is known, not learnt: ``Cov(e_s, e_t) = se_s se_t (rho O_st +
+Each output is a Gaussian process of its own on its own scale (log-odds, log tokens). The noise is known, not learnt: ``Cov(e_s, e_t) = se_s se_t (rho O_st +
 (1 - rho) [s = t])``, where ``O_st`` is the overlap of the prompts of two trials and ``rho`` the luck that they share on
 them, estimated from the prompts that trials have in common.
 """
 
 from __future__ import annotations
 
-import math
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_solve, cholesky, solve_triangular  # type: ignore[import-untyped]  # no annotations
-from scipy.optimize import minimize  # type: ignore[import-untyped]
-from scipy.special import expit, log_ndtr, logit  # type: ignore[import-untyped]
+from scipy.special import expit, logit  # type: ignore[import-untyped]  # scipy ships no annotations
 
+from autolambda.gaussian_process import Floats, GaussianProcess
 from autolambda.schedule import Schedule
-
-Floats = NDArray[np.float64]
 
 ACCURACY, TOKENS, THINK = OUTPUTS = range(3)
 _Z = 1.959963984540054  # two-sided 95 %
-_JITTER = 1e-8
-_CONSTANT = 4.0  # variance of the unknown level, on standardised outputs
-# Normal priors (mean, deviation) of the logs of the hyper-parameters: scale and reach of g, then of h.
-_PRIORS = ((0.0, 0.7), (math.log(0.4), 0.5), (math.log(0.3), 0.7), (math.log(0.6), 0.6))
-_MOST_STEPS = 40  # of the optimiser
 
 
 @dataclass(frozen=True)
@@ -85,7 +76,7 @@ class Surrogate:
         for output in OUTPUTS:
             y, deviation = _scaled(output, values[:, output], errors[:, output])
             noise = np.outer(deviation, deviation) * _shared(luck[:, :, output])
-            self._processes.append(Process(places, y, noise))
+            self._processes.append(GaussianProcess(places, y, noise))
         if excesses:
             floors = np.log([each.tokens for each in excesses])
             self._processes[TOKENS].exceed(self._places([each.schedule for each in excesses]), floors)
@@ -107,102 +98,7 @@ class Surrogate:
         return np.array([place(schedule, num_knots=self._num_knots) for schedule in schedules])
 
 
-class Process:
-    """A Gaussian process with a known covariance of the noise; the hyper-parameters are the most probable ones."""
-
-    def __init__(self, places: Floats, y: Floats, noise: Floats) -> None:
-        """``places`` float64 [n, d], ``y`` [n], ``noise`` [n, n]."""
-        self._level, self._unit = float(y.mean()), max(float(y.std()), 0.3)
-        self._places, self._y, self._noise = places, (y - self._level) / self._unit, noise / self._unit**2
-        prior = np.array([*_PRIORS[:3], *([_PRIORS[3]] * places.shape[1])])
-        active = np.array([True, True, True, *(np.ptp(places, axis=0) > 0)])
-        squares = (places[:, None, :] - places[None, :, :]) ** 2
-
-        def loss(free: Floats) -> tuple[float, Floats]:
-            logs = prior[:, 0].copy()
-            logs[active] = free
-            value, gradient = self._loss(logs, squares)
-            pulls = (logs - prior[:, 0]) / prior[:, 1]
-            return value + float(pulls @ pulls) / 2, (gradient + pulls / prior[:, 1])[active]
-
-        start = prior[active, 0]
-        reach = 3 * prior[active, 1]
-        bounds = np.stack([start - reach, start + reach], axis=1)
-        found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": _MOST_STEPS})
-        self._logs = prior[:, 0].copy()
-        self._logs[active] = found.x
-        self._condition()
-
-    def exceed(self, places: Floats, floors: Floats) -> None:
-        """Takes in that the output is above ``floors`` [m] at ``places``: each by the moments of the cut normal."""
-        for at, floor in zip(places, (floors - self._level) / self._unit, strict=True):
-            mean, variance = (float(each[0]) for each in self._moments(at[None]))
-            deviation = math.sqrt(variance)
-            depth = (mean - floor) / deviation
-            ratio = math.exp(-depth * depth / 2 - 0.5 * math.log(2 * math.pi) - float(log_ndtr(depth)))
-            moved, kept = mean + deviation * ratio, variance * max(1 - ratio * (ratio + depth), 1e-3)
-            precision = 1 / kept - 1 / variance
-            if precision > 1e-6:  # else it was expected
-                value = (moved / kept - mean / variance) / precision
-                size = len(self._y)
-                noise = np.zeros((size + 1, size + 1))
-                noise[:size, :size], noise[size, size] = self._noise, 1 / precision
-                self._places, self._y, self._noise = np.vstack([self._places, at]), np.append(self._y, value), noise
-                self._condition()
-
-    def marginal(self, places: Floats) -> tuple[Floats, Floats]:
-        """Mean and variance at ``places`` [m, d], float64 [m] each."""
-        mean, variance = self._moments(places)
-        return self._level + self._unit * mean, self._unit**2 * variance
-
-    def draw(self, places: Floats, num_draws: int, rng: np.random.Generator) -> Floats:
-        """Joint draws at ``places`` [m, d], float64 [num_draws, m]."""
-        cross = self._kernel(places, self._places)
-        half = solve_triangular(self._factor, cross.T, lower=True)
-        covariance = self._kernel(places, places) - half.T @ half
-        covariance[np.diag_indices_from(covariance)] += 1e-6
-        root = cholesky(covariance, lower=True)
-        standard: Floats = cross @ self._weights + rng.standard_normal((num_draws, len(places))) @ root.T
-        return self._level + self._unit * standard
-
-    def _moments(self, places: Floats) -> tuple[Floats, Floats]:
-        cross = self._kernel(places, self._places)
-        half = solve_triangular(self._factor, cross.T, lower=True)
-        scales = np.exp(2 * self._logs[[0, 2]]).sum() + _CONSTANT
-        return cross @ self._weights, np.maximum(scales - np.einsum("ij,ij->j", half, half), 1e-12)
-
-    def _condition(self) -> None:
-        covariance = self._kernel(self._places, self._places) + self._noise
-        covariance[np.diag_indices_from(covariance)] += _JITTER
-        self._factor = cholesky(covariance, lower=True)
-        self._weights = cho_solve((self._factor, True), self._y)
-
-    def _kernel(self, left: Floats, right: Floats) -> Floats:
-        squares = (left[:, None, :] - right[None, :, :]) ** 2
-        lam, rest = _distances(self._logs, squares)
-        scales = np.exp(2 * self._logs[[0, 2]])
-        kernel: Floats = _CONSTANT + scales[0] * _matern(lam)[0] + scales[1] * _matern(rest)[0]
-        return kernel
-
-    def _loss(self, logs: Floats, squares: Floats) -> tuple[float, Floats]:
-        """The negative log likelihood and its gradient; ``squares`` [n, n, d] are squared distances."""
-        scales, reaches = np.exp(2 * logs[[0, 2]]), np.exp(-2 * np.append(logs[1], logs[3:]))
-        lam, rest = _distances(logs, squares)
-        (near_lam, fall_lam), (near_rest, fall_rest) = _matern(lam), _matern(rest)
-        covariance = _CONSTANT + scales[0] * near_lam + scales[1] * near_rest + self._noise
-        covariance[np.diag_indices_from(covariance)] += _JITTER
-        factor = cholesky(covariance, lower=True)
-        weights = cho_solve((factor, True), self._y)
-        value = float(self._y @ weights) / 2 + float(np.log(np.diag(factor)).sum())
-        pull = cho_solve((factor, True), np.eye(len(self._y))) - np.outer(weights, weights)
-        gradient = np.empty(len(logs))
-        gradient[0] = scales[0] * float((pull * near_lam).sum())
-        gradient[1] = scales[0] * reaches[0] * float((pull * fall_lam * squares[:, :, 0]).sum()) / 2
-        gradient[2] = scales[1] * float((pull * near_rest).sum())
-        gradient[3:] = scales[1] * reaches[1:] * np.einsum("ij,ijk->k", pull * fall_rest, squares) / 2
-        return value, gradient
-
-
+@functools.lru_cache(maxsize=4096)
 def place(schedule: Schedule, *, num_knots: int) -> Floats:
     """Where a schedule lies, float64 [2 + 2 num_knots], the first two for a pair by module.
 
@@ -266,18 +162,6 @@ def _correlation(luck: Floats) -> tuple[float, Floats]:
     pairs = float(together[above].sum())
     rho = float((standard @ standard.T)[above].sum()) / pairs if pairs else 0.0
     return min(max(rho, 0.0), 0.95), together
-
-
-def _distances(logs: Floats, squares: Floats) -> tuple[Floats, Floats]:
-    """Squared distances in units of the reaches: of lam for g, of all for h."""
-    return squares[:, :, 0] * math.exp(-2 * logs[1]), squares @ np.exp(-2 * logs[3:])
-
-
-def _matern(squares: Floats) -> tuple[Floats, Floats]:
-    """Matern 5/2 at squared distances, and minus twice its slope by them."""
-    far = np.sqrt(5 * squares)
-    decay = np.exp(-far)
-    return (1 + far + far**2 / 3) * decay, (5 / 3) * (1 + far) * decay
 
 
 def _exp(values: Floats) -> Floats:

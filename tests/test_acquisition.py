@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from autolambda import acquisition
 from autolambda.acquisition import (
     SURE,
     WORTH,
@@ -20,6 +19,7 @@ from autolambda.acquisition import (
     safe,
     sampled,
 )
+from autolambda.box import DECIMALS
 from autolambda.surrogate import Draw
 
 TARGET = Target(100.0, 0.05)
@@ -155,7 +155,7 @@ def test_candidates_lie_in_the_box_and_only_free_ones_move(free):
     for params in found:
         assert params.keys() == BOX.keys()
         assert all(BOX[name][0] <= value <= BOX[name][1] for name, value in params.items())
-        assert all(round(value, acquisition.DECIMALS) == value for value in params.values())
+        assert all(round(value, DECIMALS) == value for value in params.values())
         assert all(params[name] in (0.0, CENTRE[name]) for name in held)
     moved = {name for params in found for name in BOX if params[name] not in (0.0, CENTRE[name])}
     assert moved == set(free)

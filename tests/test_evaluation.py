@@ -3,15 +3,16 @@
 import hashlib
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from autolambda import evaluation as evaluations
 from autolambda.chat import ChatFormat
 from autolambda.engines.base import Progress, Prompt, Sampling, Watch
-from autolambda.evaluation import Evaluator, batches, derive_seed
+from autolambda.evaluation import Evaluator, batches, derive_seed, is_aborted, owed_on
 from autolambda.responses import Grade, Response, Sample
 from autolambda.schedule import Schedule
 from autolambda.store import Store
@@ -94,6 +95,7 @@ def samples(count, prefix):
 
 SLICES = (Slice("one", "number", samples(5, "a"), 2), Slice("two", "exact", samples(3, "b"), 1))
 NUM_RESPONSES = 13
+OWED = owed_on(SLICES)
 
 
 @pytest.fixture
@@ -121,15 +123,28 @@ def keys(graded):
 
 
 def test_the_order_of_work_follows_from_the_slices():
-    order = [(o.task, o.sample.id, o.repeat) for batch in batches(SLICES, size=4) for o in batch]
-    assert order[:6] == [("one", f"a{i}", 0) for i in range(5)] + [("one", "a0", 1)]
-    assert order[10:] == [("two", f"b{i}", 0) for i in range(3)]
+    order = [owed.key for owed in OWED]
+    assert [key for key in order if key[0] == "one"] == [("one", f"a{i}", repeat) for repeat in (0, 1) for i in range(5)]
+    assert [key for key in order if key[0] == "two"] == [("two", f"b{i}", 0) for i in range(3)]
     assert len(set(order)) == len(order) == sum(part.num_responses for part in SLICES) == NUM_RESPONSES
+
+
+@given(st.lists(st.tuples(st.integers(1, 12), st.integers(1, 4)), min_size=1, max_size=4))
+def test_any_number_of_the_first_holds_the_same_share_of_each_task(sizes):
+    slices = [Slice(f"t{i}", "number", samples(count, "s"), repeats) for i, (count, repeats) in enumerate(sizes)]
+    order = owed_on(slices)
+    assert len({owed.key for owed in order}) == len(order) == sum(part.num_responses for part in slices)
+    for part in slices:
+        places = [owed for owed in order if owed.task == part.task]
+        assert [owed.repeat for owed in places] == sorted(owed.repeat for owed in places)  # each prompt once, then again
+        for stop in range(len(order) + 1):
+            expected = stop * part.num_responses / len(order)
+            assert abs(sum(owed.task == part.task for owed in order[:stop]) - expected) <= len(slices)
 
 
 @pytest.mark.parametrize(("size", "sizes"), [(1, [1] * 13), (4, [4, 4, 4, 1]), (13, [13]), (99, [13]), (None, [13])])
 def test_the_batches_have_the_given_size(size, sizes):
-    assert [len(batch) for batch in batches(SLICES, size=size)] == sizes
+    assert [len(batch) for batch in batches(OWED, size=size)] == sizes
     assert batches([], size=size) == []
 
 
@@ -137,11 +152,11 @@ def test_everything_owed_is_generated_graded_and_stored(store):
     engine = FakeEngine()
     evaluation = begin(store)
     graded = evaluator(store, engine).run(evaluation, SLICES, phase="search")
-    assert keys(graded) == [(o.task, o.sample.id, o.repeat) for batch in batches(SLICES, size=4) for o in batch]
+    assert keys(graded) == [owed.key for owed in OWED]
     assert store.graded(evaluation) == graded
     assert engine.schedules == [HALF]
     assert [len(batch) for batch in engine.batches] == [4, 4, 4, 1]
-    assert [prompt.text for prompt in engine.batches[0]] == ["T:a0?", "T:a1?", "T:a2?", "T:a3?"]
+    assert [prompt.text for prompt in engine.batches[0]] == ["T:a0?", "T:a1?", "T:b0?", "T:a2?"]
 
 
 def test_grades_follow_the_text_and_the_slices_grader(store):
@@ -237,15 +252,61 @@ def test_no_response_is_kept_for_having_been_short(store, monkeypatch):
     assert keys(store.graded(evaluation)) == keys(whole)[:4]
 
 
-def test_a_response_that_was_aborted_is_never_stored(store):
-    class Aborting(FakeEngine):
-        def _response(self, prompt: Prompt, sampling: Sampling) -> Response:
-            return replace(super()._response(prompt, sampling), finish_reason="aborted")
+class Abortable(FakeEngine):
+    """Ends the first three of a call, then asks; where the answer is no, the others end after a token each."""
 
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling, *, watch: Watch | None = None) -> list[Response]:
+        whole = super().generate(prompts, sampling)
+        lengths = [each.num_tokens if i < 3 else 1 for i, each in enumerate(whole)]
+        if watch is None or watch(Progress(lengths, [*whole[:3], *[None] * len(whole[3:])])):
+            return whole
+        return [each if i < 3 else Response("cut", 1, "aborted") for i, each in enumerate(whole)]
+
+
+def tokens_of(graded):
+    return sum(g.response.num_tokens for g in graded)
+
+
+def test_a_window_is_a_part_of_the_fixed_order(store):
+    whole = evaluator(store, FakeEngine()).run(begin(store, "whole"), SLICES, phase="search")
+    evaluation, engine = begin(store), FakeEngine()
+    parts = [
+        evaluator(store, engine).run(evaluation, SLICES, phase="search", window=slice(start, stop))
+        for start, stop in ((0, 5), (5, 6), (6, 99))
+    ]
+    assert [len(part) for part in parts] == [5, 1, 7] and sum(parts, []) == whole
+    assert [len(batch) for batch in engine.batches] == [4, 1, 1, 4, 3]
+    assert evaluator(store, None).run(evaluation, SLICES, phase="search", window=slice(3, 8)) == whole[3:8]
+
+
+def test_too_many_tokens_abort_what_runs_and_end_the_result(store):
+    whole = evaluator(store, FakeEngine()).run(begin(store, "whole"), SLICES, phase="search")
+    limit = tokens_of(whole[:7]) - 1  # reached in the second batch, after its first three
+    evaluation, engine = begin(store), Abortable()
+    graded = evaluator(store, engine).run(evaluation, SLICES, phase="search", most_tokens=limit)
+    assert len(engine.batches) == 2 and graded[:7] == whole[:7] and is_aborted(graded) and not is_aborted(whole)
+    assert [g.response for g in graded[7:]] == [Response("cut", 1, "aborted")]
+    assert [(g.grade, g.answer, g.thought) for g in graded[7:]] == [(Grade.TRUNCATED, None, False)]
+    assert store.graded(evaluation) == graded
+    # resumed after a crash it is at its end, and no engine is needed
+    assert evaluator(store, None).run(evaluation, SLICES, phase="search", most_tokens=limit) == graded
+
+
+@pytest.mark.parametrize("dies_at", [0, 1])
+def test_an_abort_comes_out_the_same_after_a_crash(store, dies_at):
+    whole = evaluator(store, FakeEngine()).run(begin(store, "whole"), SLICES, phase="search")
+    limit = tokens_of(whole[:7]) - 1
+    expected = evaluator(store, Abortable()).run(begin(store, "once"), SLICES, phase="search", most_tokens=limit)
     evaluation = begin(store)
-    with pytest.raises(AssertionError):
-        evaluator(store, Aborting()).run(evaluation, SLICES, phase="search")
-    assert store.graded(evaluation) == []
+    with pytest.raises(KeyboardInterrupt):
+        evaluator(store, Abortable(dies_at=dies_at)).run(evaluation, SLICES, phase="search", most_tokens=limit)
+    assert evaluator(store, Abortable()).run(evaluation, SLICES, phase="search", most_tokens=limit) == expected
+
+
+def test_just_as_many_tokens_as_allowed_abort_nothing(store):
+    whole = evaluator(store, FakeEngine()).run(begin(store, "whole"), SLICES, phase="search")
+    graded = evaluator(store, Abortable()).run(begin(store), SLICES, phase="search", most_tokens=tokens_of(whole))
+    assert graded == whole
 
 
 def test_a_batch_is_told_once_it_is_stored(store):
@@ -264,12 +325,19 @@ def seeds(store, key, *, schedule=HALF, phase="search", seed=0, batch_size=4):
     return [prompt.seed for batch in engine.batches for prompt in batch]
 
 
-def test_each_response_has_one_seed_for_all_schedules(store):
-    first = seeds(store, "0")
-    assert seeds(store, "1", schedule=Schedule.uniform(0.9)) == first
+def test_in_the_confirmation_each_response_has_one_seed_for_all_schedules(store):
+    first = seeds(store, "0", phase="confirm")
+    assert seeds(store, "1", phase="confirm", schedule=Schedule.uniform(0.9)) == first
+    assert seeds(store, "2", phase="confirm", batch_size=5) == first
+
+
+def test_in_the_search_each_schedule_has_seeds_of_its_own(store):
+    first, other = seeds(store, "0"), seeds(store, "1", schedule=Schedule.uniform(0.9))
     assert seeds(store, "2", batch_size=5) == first
-    every = [*first, *seeds(store, "3", phase="confirm"), *seeds(store, "4", seed=1)]
-    assert len(set(every)) == 3 * NUM_RESPONSES
+    same = Schedule.from_dict(HALF.to_dict())
+    assert seeds(store, "3", schedule=same) == first
+    every = [*first, *other, *seeds(store, "4", phase="confirm"), *seeds(store, "5", seed=1)]
+    assert len(set(every)) == 4 * NUM_RESPONSES
 
 
 def test_a_parents_own_template_replaces_the_studys(store):

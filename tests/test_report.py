@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -9,10 +10,12 @@ from pathlib import Path
 import pytest
 from small_search import BUDGET, NAME, copy_finished, finished, finished_storage, small_config, storage_in
 
+from autolambda.confirm import verdict
 from autolambda.errors import StudyError
 from autolambda.job import open_job
 from autolambda.pareto import Verdict
-from autolambda.report import Report, build_report, slack_sentence
+from autolambda.report import Report, _alike, build_report, slack_sentence
+from autolambda.responses import Grade, Graded, Response
 from autolambda.search import confirm, enter
 from autolambda.store import Store
 from autolambda.study import Study
@@ -63,20 +66,80 @@ def test_no_pick_says_what_to_do(budget: float | None, message: str) -> None:
         replace(finished(), budget=budget, best=None).entry(None)
 
 
-def test_a_budget_that_was_not_confirmed_has_no_verdict_but_keeps_the_confirmed_front() -> None:
-    report = rebuilt(finished_storage(), 8.0)
-    assert report.verdict is None and not report.is_done and report.nearest is None
-    assert report.confirmed == finished().confirmed
-    assert report.best is None or (not report.best.confirmed and report.best.measured.mean_tokens.high <= 8.0)
-
-
-def test_a_confirmation_for_one_budget_stays_in_the_report_of_another(tmp_path: Path) -> None:
+@pytest.fixture
+def searched(tmp_path: Path) -> str:
+    """The finished study with its search alone: nothing is confirmed yet."""
     storage = copy_finished(storage_in(tmp_path))
-    cheap = confirm(small_config(), name=NAME, storage=storage, budget=1.5)
-    assert cheap.verdict is Verdict.INFEASIBLE and {e.trial for e in cheap.confirmed} > {
-        e.trial for e in finished().confirmed
-    }
-    assert rebuilt(storage, BUDGET).best == finished().best
+    with closing(sqlite3.connect(storage.removeprefix("sqlite:///"))) as connection, connection:
+        confirmed = "(SELECT id FROM autolambda_evaluations WHERE kind != 'trial')"
+        connection.execute(f"DELETE FROM autolambda_responses WHERE evaluation IN {confirmed}")
+        connection.execute(f"DELETE FROM autolambda_evaluations WHERE id IN {confirmed}")
+    return storage
+
+
+@pytest.mark.parametrize("budget", [8.0, BUDGET, 1e6])
+def test_what_was_not_confirmed_has_no_verdict_and_a_pick_by_the_model(searched: str, budget: float) -> None:
+    report = rebuilt(searched, budget)
+    assert report.verdict is None and not report.is_done and report.nearest is None and report.alike == ()
+    assert report.confirmed == () and report.front == report.smoothed_front
+    within = [entry for entry in report.smoothed if entry.measured.mean_tokens.high <= budget]
+    if within:
+        best = report.best
+        assert best in within and best is not None and not best.confirmed
+        assert best.score.accuracy == max(entry.score.accuracy for entry in within)
+    else:
+        assert report.best is None
+
+
+def test_a_confirmation_for_one_budget_stays_in_the_report_of_another(searched: str) -> None:
+    cheap = confirm(small_config(), name=NAME, storage=searched, budget=1.5)
+    assert cheap.verdict is Verdict.INFEASIBLE and [entry.trial for entry in cheap.confirmed] == [0]
+    other = rebuilt(searched, BUDGET)
+    assert other.verdict is None and other.confirmed == cheap.confirmed
+    whole = confirm(small_config(), name=NAME, storage=searched, budget=BUDGET)
+    assert len(whole.confirmed) > 1 and whole.confirmed == finished().confirmed and whole.best == finished().best
+    assert rebuilt(searched, 1.5).nearest == cheap.nearest
+
+
+def test_the_smoothed_front_draws_all_trials_together() -> None:
+    report = finished()
+    assert [entry.trial for entry in report.smoothed] == [entry.trial for entry in report.trials]
+    for smoothed, raw in zip(report.smoothed, report.trials, strict=True):
+        assert smoothed.schedule == raw.schedule and smoothed.measured.num_responses == raw.measured.num_responses
+        assert smoothed.measured.truncated_ratio == raw.measured.truncated_ratio
+        for name in ("accuracy", "mean_tokens", "think_ratio"):
+            one, other = getattr(smoothed.measured, name), getattr(raw.measured, name)
+            assert one.low < one.value < one.high and one != other
+            assert one.low < other.high and other.low < one.high  # they tell of the same
+    assert report.smoothed_front and set(report.smoothed_front) <= set(report.smoothed)
+
+
+def graded(num_correct: int, tokens: int) -> list[Graded]:
+    outcomes = [Grade.CORRECT if i < num_correct else Grade.WRONG for i in range(40)]
+    return [
+        Graded("t", str(i), 0, Response("x", tokens + i % 5, "stop"), grade, "x", False)
+        for i, grade in enumerate(outcomes)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("num_correct", "tokens", "expected"),
+    [
+        (22, 300, [1]),  # two points of twenty more
+        (40, 300, []),  # far better, but then it is the pick itself; the other is far worse
+        (22, 5000, []),  # above the budget
+    ],
+)
+def test_what_cannot_be_told_apart_is_within_the_budget_and_near(
+    num_correct: int, tokens: int, expected: list[int]
+) -> None:
+    confirmed = [graded(21, 100), graded(num_correct, tokens)]
+    entries = [replace(entry, trial=i) for i, entry in enumerate(finished().trials[:2])]
+    decision = verdict(confirmed, budget=1000, margin=0.0, weights={"t": 1.0})
+    alike = _alike(decision, confirmed, entries, {"t": 1.0})
+    others = [0] if decision.pick == 1 else [1]
+    assert [each.entry.trial for each in alike] == (others if expected else [])
+    assert all(each.difference.low <= 0 <= each.difference.high for each in alike)
 
 
 def test_the_stages_come_from_the_uniform_lambdas() -> None:

@@ -1,136 +1,106 @@
-"""Proposals: the ladder, what each space frees, the box, the budget, and that the same points give the same next."""
+"""Proposals: the ladder, what each space frees, the box, the budget, the stops, and the same evidence, the same next."""
 
 import itertools
-from dataclasses import replace
 
+import numpy as np
 import pytest
+from made_up import RUNGS, aims, evidence, measured, point, searched
 
+from autolambda.box import MAX_TILT, MIN_DISTANCE, box, to_schedule, uniform_params
 from autolambda.config import SearchConfig
-from autolambda.sampler import MAX_TILT, Point, box, next_rung, propose, to_schedule, uniform_params
+from autolambda.evidence import Evidence
+from autolambda.ladder import next_rung
+from autolambda.sampler import Proposal, Stop, allowance_of, on_the_ladder, propose, targets_of
 from autolambda.schedule import Profile, Schedule
+from autolambda.surrogate import THINK, TOKENS, Excess
 
-SAMPLERS = ["random", "tpe", "gp"]
-
-
-def measure(params):
-    """A made-up truth in the box: accuracy and tokens rise with lam, attention a little more than ffn."""
-    lam, split = params["lam"], params["split"]
-    ratio = min(1.0, max(0.0, (lam - 0.4) * 5))
-    return Point(params, 0.4 + 0.5 * ratio + 0.05 * split, 10 + 100 * ratio, ratio)
+SAMPLERS = ["surrogate", "random", "tpe", "gp", "grid"]
+OPTUNAS = SAMPLERS[1:]
 
 
-def search(config, *, budget=None, points=(), num_points=None):
-    """The points of a whole search, or of one that goes on from ``points``."""
-    found = list(points)
-    while len(found) < (config.trials if num_points is None else num_points):
-        found.append(measure(propose(found, config, budget=budget)))
-    return found
+def lams(proposals):
+    return [proposal.params["lam"] for proposal in proposals]
 
 
-def is_uniform(point):
-    return not any(value for name, value in point.params.items() if name != "lam")
+def moved(proposals):
+    return {name for proposal in proposals for name, value in proposal.params.items() if value != 0}
 
 
-@pytest.mark.parametrize(
-    ("curve", "expected"),
-    [
-        ([], 0.0),
-        ([(0.0, 0.0)], 1.0),
-        ([(1.0, 1.0)], 0.0),
-        ([(0.0, 0.0), (1.0, 1.0)], 0.5),
-        ([(0.0, 0.0), (0.5, 0.1), (1.0, 1.0)], 0.75),
-        ([(0.0, 0.0), (0.5, 0.9), (1.0, 1.0)], 0.25),
-        ([(1.0, 1.0), (0.5, 0.9), (0.0, 0.0)], 0.25),  # in any order
-        ([(0.0, 0.0), (0.5, 0.0), (1.0, 0.0)], 0.25),  # a flat curve: the lower half first
-        ([(0.0, 0.0), (0.25, 0.0), (0.5, 0.0), (1.0, 0.0)], 0.75),  # then the widest gap
-        ([(0.0, 0.5), (0.5, 0.0), (0.5, 0.9), (1.0, 0.9)], 0.25),  # one lam twice has no middle
-    ],
-)
-def test_the_next_rung(curve, expected):
-    assert next_rung(curve) == expected
-
-
-@pytest.mark.parametrize(
-    ("curve", "failed", "expected"),
-    [
-        ([], {0.0}, 1.0),
-        ([(0.0, 0.0)], {1.0}, 0.5),  # an end that failed: the range goes on to it
-        ([(1.0, 1.0)], {0.0}, 0.5),
-        ([], {0.0, 1.0}, 0.5),
-        ([(0.5, 0.3)], {0.0, 1.0}, 0.25),
-        ([(0.5, 0.9), (1.0, 1.0)], {0.0}, 0.75),  # beside it no rise is known: the measured one goes first
-        ([(0.5, 1.0), (1.0, 1.0)], {0.0}, 0.25),
-        ([(0.0, 0.0), (1.0, 1.0)], {0.5}, 0.25),
-        ([(0.0, 0.0), (1.0, 1.0)], {0.5, 0.25}, 0.125),
-        ([(0.0, 0.0), (0.25, 0.0), (1.0, 1.0)], {0.5}, 0.625),
-        ([(0.0, 0.0), (0.5, 0.1), (1.0, 1.0)], {0.75}, 0.625),  # the steepest rise stays the one to halve
-        ([(0.0, 0.0), (0.5, 0.1), (1.0, 1.0)], {0.1}, 0.75),
-        ([(0.0, 0.5), (0.5, 0.0), (0.5, 0.9), (1.0, 0.9)], {0.5, 0.0}, 0.25),  # failed once, measured later
-    ],
-)
-def test_the_next_rung_passes_over_what_failed(curve, failed, expected):
-    assert next_rung(curve, failed) == expected
+def endless(**settings):
+    """A search that only its trials end."""
+    return SearchConfig(**{"min_gain": 0.0, "max_tokens_generated": 10**9} | settings)
 
 
 @pytest.mark.parametrize("broken", [{0.0}, {1.0}, {0.0, 1.0}, {0.5}, {0.0, 0.5, 0.25}, {0.5, 0.4375, 0.46875}])
 def test_a_ladder_with_failures_never_repeats_and_spans_the_range(broken):
-    config, points, failed = SearchConfig(ladder=12, trials=12), [], []
-    while len(points) < 12:
-        params = propose(points, config, budget=None, failed=failed)
-        assert params not in failed and params not in [point.params for point in points]
+    config, points, failed = endless(ladder=12, trials=12, sampler="random"), [], []
+    while len(points) < 12 and on_the_ladder(evidence(points), config):
+        params = propose(evidence(points, failed), config, aims()).params
+        assert params not in failed and params not in [each.params for each in points]
         if params["lam"] in broken:
             failed.append(params)
         else:
-            points.append(measure(params))
-    lams = sorted(point.params["lam"] for point in points)
+            points.append(point(params))
+    found = sorted(each.params["lam"] for each in points)
     assert {params["lam"] for params in failed} <= broken
-    assert max(b - a for a, b in itertools.pairwise([0.0, *lams, 1.0])) <= 0.4
-    assert sum(0.4 <= lam <= 0.6 for lam in lams) >= 3  # where the Think ratio rises
-
-
-@pytest.mark.parametrize("num_rungs", [2, 3, 9, 40])
-def test_the_ladder_is_uniform_starts_with_the_ends_and_never_repeats(num_rungs):
-    config = SearchConfig(ladder=num_rungs, trials=num_rungs)
-    rungs = search(config)
-    lams = [point.params["lam"] for point in rungs]
-    assert lams[:2] == [0.0, 1.0]
-    assert len(set(lams)) == num_rungs
-    assert all(is_uniform(point) for point in rungs)
-    if num_rungs == 9:
-        assert sum(0.4 <= lam <= 0.6 for lam in lams) >= 3  # where the Think ratio rises
-
-
-def test_fewer_trials_than_the_ladder_are_rungs():
-    config = SearchConfig(trials=4, ladder=9)
-    assert search(config) == search(replaced(config, trials=20), num_points=4)
-
-
-def replaced(config, **changes):
-    return config.model_copy(update=changes)
-
-
-def test_a_lengthened_ladder_goes_by_the_uniform_points_alone():
-    points = search(SearchConfig(trials=6, ladder=4, spaces=("module",), sampler="random"))
-    assert not is_uniform(points[-1])
-    lam = propose(points, SearchConfig(trials=12, ladder=9), budget=None)["lam"]
-    assert lam == next_rung([(p.params["lam"], p.think_ratio) for p in points[:4]])
+    assert max(b - a for a, b in itertools.pairwise([0.0, *found, 1.0])) <= 0.5
+    assert sum(0.4 <= lam <= 0.6 for lam in found) >= 3  # where the Think ratio rises
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-@pytest.mark.parametrize(
-    ("space", "free"),
-    [
-        ("uniform", {"lam"}),
-        ("module", {"lam", "split"}),
-        ("depth", {"lam", "tilt_0", "tilt_1", "tilt_2"}),
-        ("both", {"lam", "split", "tilt_0", "tilt_1", "tilt_2"}),
-    ],
-)
+@pytest.mark.parametrize("num_rungs", [2, 3, 9])
+def test_the_ladder_is_uniform_starts_with_the_ends_and_never_repeats(num_rungs, sampler):
+    _, rungs, _ = searched(endless(ladder=num_rungs, trials=num_rungs, sampler=sampler))
+    assert lams(rungs)[:2] == [0.0, 1.0]
+    assert len(set(lams(rungs))) == len(rungs) == num_rungs
+    assert all(proposal.params == uniform_params(proposal.params["lam"], num_knots=3) for proposal in rungs)
+    # who does not know the noise has it measured away
+    assert {(each.start, each.stop) for each in rungs} == {(0, RUNGS[0] if sampler == "surrogate" else RUNGS[-1])}
+
+
+def test_the_ladder_ends_early_where_the_stages_are_known():
+    config = endless(ladder=40, trials=41)
+    known, proposals, _ = searched(config, num_trials=30)
+    rungs = next(i for i in range(30) if not on_the_ladder(searched(config, num_trials=i)[0], config))
+    assert 5 <= rungs < 25 and moved(proposals[:rungs]) == {"lam"} and not on_the_ladder(known, config)
+
+
+def test_fewer_trials_than_the_ladder_are_rungs():
+    few, more = endless(trials=4, ladder=9), endless(trials=20, ladder=9)
+    assert searched(few)[1] == searched(more, num_trials=4)[1]
+
+
+def test_a_lengthened_ladder_goes_by_the_uniform_points_alone():
+    known, proposals, _ = searched(endless(trials=6, ladder=4, spaces=("module",), sampler="random"))
+    assert "split" in moved(proposals[4:])
+    lam = propose(known, endless(trials=12, ladder=9, sampler="random"), aims()).params["lam"]
+    assert lam == next_rung([(each.params["lam"], each.observation.values[THINK]) for each in known.points[:4]])
+
+
+SPACES = [
+    ("uniform", {"lam"}),
+    ("module", {"lam", "split"}),
+    ("depth", {"lam", "tilt_0", "tilt_1", "tilt_2"}),
+    ("both", {"lam", "split", *(f"{kind}_{i}" for kind in ("tilt", "twist") for i in range(3))}),
+]
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize(("space", "free"), SPACES)
 def test_a_space_frees_its_own_and_holds_the_others(sampler, space, free):
-    config = SearchConfig(trials=8, ladder=4, spaces=(space,), sampler=sampler)
-    after = search(config)[4:]
-    moved = {name for point in after for name, value in point.params.items() if value != 0}
-    assert moved == free
+    _, proposals, _ = searched(endless(trials=9, ladder=4, spaces=(space,), sampler=sampler), budget=90.0)
+    assert moved(proposals[4:]) <= free
+    if sampler != "surrogate" or space == "uniform":
+        assert moved(proposals[4:]) == free
+
+
+@pytest.mark.parametrize(("space", "free"), SPACES)
+def test_the_surrogate_looks_around_in_its_space(space, free):
+    found = set()
+    for seed in range(3):
+        config = endless(trials=12, ladder=4, spaces=(space,), seed=seed)
+        found |= moved(searched(config, budget=90.0)[1])
+    assert found == free
 
 
 @pytest.mark.parametrize(
@@ -143,71 +113,76 @@ def test_a_space_frees_its_own_and_holds_the_others(sampler, space, free):
     ],
 )
 def test_the_schedules_of_a_space(space, holds):
-    config = SearchConfig(trials=9, ladder=4, spaces=(space,), sampler="random", seed=1)
-    assert all(holds(to_schedule(point.params)) for point in search(config)[4:])
+    config = endless(trials=9, ladder=4, spaces=(space,), sampler="random", seed=1)
+    assert all(holds(to_schedule(proposal.params)) for proposal in searched(config)[1][4:])
 
 
 def test_the_trials_after_the_ladder_are_shared_out():
-    config = SearchConfig(trials=13, ladder=4, spaces=("uniform", "module", "both"), sampler="random")
-    freedom = [sum(value != 0 for name, value in point.params.items() if name != "lam") for point in search(config)]
-    assert freedom == [0] * 7 + [1] * 3 + [4] * 3
+    config = endless(trials=13, ladder=4, spaces=("uniform", "module", "both"), sampler="random")
+    freedom = [sum(v != 0 for name, v in each.params.items() if name != "lam") for each in searched(config)[1]]
+    assert freedom == [0] * 7 + [1] * 3 + [7] * 3
+
+
+def test_the_tokens_after_the_ladder_are_shared_out():
+    """A search that its tokens will end long before its trials comes to its last space all the same."""
+    config = SearchConfig(trials=500, ladder=4, spaces=("uniform", "module"), max_tokens_generated=150_000, min_gain=0)
+    _, proposals, stop = searched(config, budget=90.0)
+    assert stop.reason == "tokens" and len(proposals) < 60
+    assert moved(proposals[:6]) == {"lam"} and moved(proposals) == {"lam", "split"}
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("budget", [None, 50.0])
 def test_values_lie_in_the_box_and_are_round(sampler, budget):
-    config = SearchConfig(trials=10, ladder=5, sampler=sampler)
-    for point in search(config, budget=budget):
-        assert point.params.keys() == box(3).keys()
-        assert all(box(3)[name].low <= value <= box(3)[name].high for name, value in point.params.items())
-        assert all(round(value, 4) == value for value in point.params.values())
+    for proposal in searched(endless(trials=9, ladder=4, sampler=sampler), budget=budget)[1]:
+        assert proposal.params.keys() == box(3).keys()
+        assert all(box(3)[name][0] <= value <= box(3)[name][1] for name, value in proposal.params.items())
+        assert all(round(value, 4) == value for value in proposal.params.values())
+        assert (proposal.start, proposal.stop) in {(0, RUNGS[0]), (0, RUNGS[1]), RUNGS}
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-@pytest.mark.parametrize("knots", range(2, 7))
+@pytest.mark.parametrize("knots", [2, 6])
 def test_any_number_of_knots(sampler, knots):
-    config = SearchConfig(trials=6, ladder=4, knots=knots, spaces=("both",), sampler=sampler)
-    for point in search(config)[4:]:
-        schedule = to_schedule(point.params)
-        assert len(schedule.attention.values) in (1, knots)  # 1 where all tilts are equal
-        assert len(point.params) == 2 + knots
+    config = endless(trials=6, ladder=4, knots=knots, spaces=("both",), sampler=sampler)
+    for proposal in searched(config)[1][4:]:
+        assert len(to_schedule(proposal.params).attention.values) in (1, knots)  # 1 where all tilts are equal
+        assert len(proposal.params) == 2 + 2 * knots
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("budget", [None, 50.0])
 def test_a_resumed_search_proposes_the_same_to_the_bit(sampler, budget):
-    config = SearchConfig(trials=7, ladder=4, sampler=sampler, seed=3)
-    whole = search(config, budget=budget)
+    config = endless(trials=8, ladder=4, sampler=sampler, seed=3)
+    _, whole, _ = searched(config, budget=budget)
     for num_done in (3, 4, 6):
-        assert search(config, budget=budget, points=whole[:num_done]) == whole
+        start, first, _ = searched(config, budget=budget, num_trials=num_done)
+        assert first + searched(config, budget=budget, start=start)[1] == whole
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", ["surrogate", "random", "tpe"])
 def test_the_seed_changes_what_follows_the_ladder(sampler):
-    first, second = (search(SearchConfig(trials=5, ladder=4, sampler=sampler, seed=seed)) for seed in (0, 1))
+    first, second = (searched(endless(trials=7, ladder=4, sampler=sampler, seed=seed))[1] for seed in (0, 1))
     assert first[:4] == second[:4]
-    assert first[4] != second[4]
+    assert first[4:] != second[4:]
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "gp"])
+@pytest.mark.parametrize("sampler", ["surrogate", "tpe", "gp"])
 def test_a_budget_keeps_the_search_below_it(sampler):
-    config = SearchConfig(trials=16, ladder=6, spaces=("uniform",), sampler=sampler)
-    within = [sum(point.mean_tokens <= 40 for point in search(config, budget=budget)[6:]) for budget in (40.0, 1000.0)]
+    config = endless(trials=16, ladder=6, spaces=("uniform",), sampler=sampler)
+    within = []
+    for budget in (40.0, 1000.0):
+        proposals = searched(config, budget=budget)[1][6:]
+        within.append(sum(point(each.params).observation.values[TOKENS] <= 45 for each in proposals))
     assert within[0] >= 5 > 4 >= within[1]
-
-
-def test_a_first_space_of_two_points_works():
-    for sampler, budget in itertools.product(SAMPLERS, (None, 50.0)):
-        search(SearchConfig(trials=4, ladder=2, sampler=sampler), budget=budget)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_ties_do_not_stop_it(sampler):
-    config = SearchConfig(trials=7, ladder=4, sampler=sampler)
-    points = [replace(point, accuracy=0.5, mean_tokens=20.0, think_ratio=0.0) for point in search(config)[:4]]
+    config = endless(trials=7, ladder=4, sampler=sampler)
+    points = [point(each.params, values=(0.5, 20.0, 0.0)) for each in searched(config, num_trials=4)[0].points]
     for budget in (None, 5.0, 20.0):
-        propose(points, config, budget=budget)
-
+        assert isinstance(propose(evidence(points), config, aims(budget)), Proposal | Stop)
 
 @pytest.mark.parametrize(
     ("params", "schedule"),
@@ -217,6 +192,10 @@ def test_ties_do_not_stop_it(sampler):
         ({"lam": 0.9, "split": 1.0}, Schedule.by_module(attention=1.0, ffn=0.4)),
         ({"lam": 0.5, "tilt_0": -0.2, "tilt_2": 0.4}, Schedule.by_depth(Profile((0.3, 0.5, 0.9)))),
         ({"lam": 1.0, "tilt_0": 0.4, "tilt_1": -0.4}, Schedule.by_depth(Profile((1.0, 0.6, 1.0)))),
+        (
+            {"lam": 0.5, "twist_0": 0.4, "split": 0.2},
+            Schedule.by_depth_and_module(Profile((0.8, 0.6, 0.6)), Profile((0.2, 0.4, 0.4))),
+        ),
         (
             {"lam": 0.5, "split": -0.2, "tilt_0": 0.1},
             Schedule.by_depth_and_module(Profile((0.5, 0.4, 0.4)), Profile((0.7, 0.6, 0.6))),
@@ -230,41 +209,115 @@ def test_the_schedule_at_a_point(params, schedule):
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("budget", [None, 50.0])
 def test_what_failed_is_not_proposed_again(sampler, budget):
-    config = SearchConfig(trials=8, ladder=4, sampler=sampler)
-    points = search(config, budget=budget, num_points=5)
+    config = endless(trials=8, ladder=4, sampler=sampler)
+    points = searched(config, budget=budget, num_trials=5)[0].points
     proposed = []
     for _ in range(4):  # each of them fails
-        params = propose(points, config, budget=budget, failed=proposed)
-        assert params == propose(points, config, budget=budget, failed=proposed)
+        known = evidence(points, proposed)
+        params = propose(known, config, aims(budget)).params
+        assert params == propose(known, config, aims(budget)).params
         assert all(max(abs(params[name] - other[name]) for name in other) >= 0.01 for other in proposed)
-        proposed.append(params)
+        if propose(known, config, aims(budget)).start == 0:  # nothing else can fail that was measured before
+            proposed.append(params)
 
 
-def test_a_proposal_near_one_that_failed_gives_way():
-    """On a flat truth the sampler insists on its place, so that only the check can move it."""
-    config = SearchConfig(trials=9, ladder=4, spaces=("uniform",), sampler="gp")
-    points = search(config, num_points=4)
-    first = propose(points, config, budget=40.0)
-    second = propose(points, config, budget=40.0, failed=[{**first, "lam": first["lam"] - 0.009}])
-    assert abs(second["lam"] - first["lam"]) > 0.01
-    far = propose(points, config, budget=40.0, failed=[{**first, "split": 1.0}])
-    assert abs(far["lam"] - first["lam"]) < 0.01
-
-
-def test_the_box_holds_all_tilts():
-    assert {name: (span.low, span.high) for name, span in box(2).items()} == {
+def test_the_box_holds_all_tilts_and_twists():
+    bends = dict.fromkeys(("tilt_0", "tilt_1", "twist_0", "twist_1"), (-MAX_TILT, MAX_TILT))
+    assert box(2) == {
         "lam": (0.0, 1.0),
         "split": (-1.0, 1.0),
-        "tilt_0": (-MAX_TILT, MAX_TILT),
-        "tilt_1": (-MAX_TILT, MAX_TILT),
+        **bends,
     }
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_no_schedule_is_measured_twice(sampler):
+def test_no_responses_are_measured_twice(sampler):
     """On a flat truth a sampler has no reason to move; the same responses again would tell nothing."""
-    config = SearchConfig(trials=14, ladder=4, spaces=("uniform",), sampler=sampler)
-    points = search(config, budget=40.0)
-    for i, point in enumerate(points):
-        for other in points[:i]:
-            assert max(abs(point.params[name] - other.params[name]) for name in other.params) > 1e-3
+    config = endless(trials=14, ladder=4, spaces=("uniform",), sampler=sampler)
+    _, proposals, _ = searched(config, budget=40.0)
+    for i, each in enumerate(proposals):
+        for other in proposals[:i]:
+            if max(abs(each.params[name] - other.params[name]) for name in each.params) < MIN_DISTANCE:
+                assert each.params == other.params and each.start == other.stop  # it goes on with it
+
+
+def test_a_schedule_that_is_measured_further_goes_on_where_it_stopped():
+    _, proposals, _ = searched(endless(trials=20, ladder=4, spaces=("uniform",)), budget=60.0)
+    again = [each for each in proposals if each.start]
+    assert again and {(each.start, each.stop) for each in again} == {RUNGS}
+    assert all(any(each.params == other.params and other.stop == RUNGS[0] for other in proposals) for each in again)
+
+
+def test_the_search_stops_for_its_trials():
+    assert searched(endless(trials=5, ladder=3, sampler="random"))[2] == Stop("trials")
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_the_search_stops_for_its_tokens(sampler):
+    config = endless(trials=500, ladder=4, sampler=sampler, max_tokens_generated=200_000)
+    known, _, stop = searched(config, budget=60.0)
+    assert stop.reason == "tokens" and 5 <= known.num_trials < 100
+    granted = allowance_of(known.points, config, aims(60.0))
+    # who does not look ahead may be over by the last trial
+    assert known.num_tokens <= granted.search + (0 if sampler == "surrogate" else 110 * RUNGS[-1])
+    assert known.num_tokens >= granted.search - 110 * RUNGS[-1]
+
+
+def test_a_ladder_that_costs_too_much_stops_too():
+    known, _, stop = searched(endless(trials=20, ladder=9, max_tokens_generated=20_000))
+    assert stop.reason == "tokens" and 2 <= known.num_trials < 9
+
+
+def test_the_search_stops_where_nothing_is_to_be_gained():
+    config = SearchConfig(trials=60, ladder=6, spaces=("uniform",), min_gain=0.2, max_tokens_generated=10**9)
+    known, _, stop = searched(config, budget=1e6)
+    assert stop.reason == "gain" and 0 <= stop.gain < 0.2 and known.num_trials < 60
+    assert isinstance(propose(known, config.model_copy(update={"min_gain": 0.0}), aims(1e6)), Proposal)
+
+
+def test_an_excess_keeps_the_search_away():
+    """Where a trial was stopped in mid-response, fewer proposals go beyond it."""
+    config = endless(trials=99, ladder=4, spaces=("module",))
+    known = searched(config, budget=60.0, num_trials=4)[0]
+    excesses = tuple(Excess(Schedule.by_module(attention=0.7, ffn=lam), 60.0) for lam in (0.3, 0.4, 0.5))
+    counts = []
+    for each in (known, evidence(known.points, excesses=excesses)):
+        beyond = 0
+        for seed in range(12):
+            params = propose(each, config.model_copy(update={"seed": seed}), aims(60.0)).params
+            beyond += params["split"] > 0.2 and params["lam"] > 0.45
+        counts.append(beyond)
+    assert counts[1] <= counts[0]
+
+
+def test_targets_are_the_budget_or_levels_up_to_the_longest():
+    known = searched(endless(trials=6, ladder=6))[0]
+    granted = allowance_of(known.points, endless(), aims())
+    [target] = targets_of(known.points, granted, 50.0)
+    levels = [each.budget for each in targets_of(known.points, granted, None)]
+    assert target.budget == 50.0 and 0 < target.spread < 0.1
+    lengths = [each.observation.values[TOKENS] for each in known.points]
+    assert levels == sorted(levels) and min(levels) > min(lengths) and max(levels) == pytest.approx(max(lengths))
+
+
+def test_the_spread_is_that_of_as_many_responses_as_will_be_confirmed():
+    """Lengths that vary by 60 % of their mean, here of prompts that share no luck."""
+    known = searched(endless(trials=6, ladder=6))[0]
+    for num_confirm in (64, 256):
+        granted = allowance_of(known.points, endless(), aims(num_confirm=num_confirm))
+        [target] = targets_of(known.points, granted, 50.0)
+        assert target.spread == pytest.approx(0.6 / np.sqrt(granted.num_final([75.0])), rel=0.01)
+
+
+def test_without_two_uniform_lambdas_there_is_no_allowance():
+    assert allowance_of([], endless(), aims()) is None
+    assert allowance_of([point(uniform_params(0.5, num_knots=3))], endless(), aims()) is None
+    ends = [point(uniform_params(lam, num_knots=3)) for lam in (0.5, 0.1, 0.9)]
+    assert allowance_of(ends, endless(), aims()).ends == 10.0 + 110.0  # the outermost
+
+
+def test_the_evidence_counts_trials_and_tokens():
+    known = measured(measured(Evidence(), Proposal(uniform_params(0.0, num_knots=3), 0, 64)),
+                     Proposal(uniform_params(0.0, num_knots=3), 64, 256))  # fmt: skip
+    assert (known.num_trials, known.num_tokens, len(known.points)) == (2, 2560, 1)
+    assert known.points[0].num_responses == 256 and known.points[0].lam == 0.0

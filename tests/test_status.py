@@ -17,6 +17,7 @@ from autolambda.job import open_job
 from autolambda.search import enter, search
 from autolambda.status import show_status
 from autolambda.store import Store
+from autolambda.study import Study
 
 
 def shown(name: str, storage: str, *, watch: bool = False) -> str:
@@ -35,12 +36,19 @@ def test_a_finished_study_shows_its_verdict() -> None:
     assert f"autolambda export small OUT --budget 30 --storage {finished_storage()}" in text
 
 
-def test_a_study_that_can_grow_shows_the_front_without_a_verdict(tmp_path: Path) -> None:
-    storage = copy_finished(storage_in(tmp_path))
+def go_on(storage: str, num_trials: int) -> None:
+    """What a search does that goes on with a finished study, up to its next trial."""
     with closing(Store(storage)) as store:
-        store.update_config(NAME, small_config(search__trials=9).model_dump(mode="json"))
+        store.update_config(NAME, small_config(search__trials=num_trials).model_dump(mode="json"))
+        with closing(Study(store, name=NAME, storage=storage)) as study:
+            study.stopped_for = None
+
+
+def test_a_study_that_goes_on_shows_the_front_without_a_verdict(tmp_path: Path) -> None:
+    storage = copy_finished(storage_in(tmp_path))
+    go_on(storage, 9)
     text = shown(NAME, storage)
-    assert text.startswith("small: 6 of 9 trials") and "Front of small" in text and "Feasible" not in text
+    assert text.startswith("small: 6 of at most 9 trials are done; ") and "Front of small" in text and "Feasible" not in text
 
 
 def test_a_study_before_its_first_trial(tmp_path: Path) -> None:
@@ -53,8 +61,7 @@ def test_a_study_before_its_first_trial(tmp_path: Path) -> None:
 def test_watching_ends_with_the_verdict_and_not_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     storage = copy_finished(storage_in(tmp_path))
     seven = small_config(search__trials=7)
-    with closing(Store(storage)) as store:
-        store.update_config(NAME, seven.model_dump(mode="json"))
+    go_on(storage, 7)
     looks = threading.Semaphore(0)
     monkeypatch.setattr(status.time, "sleep", lambda seconds: looks.release())
     output: list[str] = []

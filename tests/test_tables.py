@@ -17,7 +17,16 @@ from autolambda.metrics import Estimate
 from autolambda.pareto import Verdict
 from autolambda.report import Alike, Report
 from autolambda.schedule import Profile, Schedule
-from autolambda.tables import front_table, in_lines, measured_view, printable, report_view, trial_line, verdict_lines
+from autolambda.tables import (
+    front_table,
+    in_lines,
+    measured_view,
+    printable,
+    progress_view,
+    report_view,
+    trial_line,
+    verdict_lines,
+)
 
 DEEP = Schedule.by_depth_and_module(Profile((0.134, 0.395, 0.622)), Profile((0.0, 0.201, 0.428)), other=0.3)
 
@@ -196,5 +205,5 @@ def test_an_unconfirmed_parent_is_not_called_as_is_and_two_lambdas_make_a_curve(
     assert "as is" not in text.partition("\n\n")[0] and "lambda 1" in text and "Reasoning" in text
     parents = {"instruct": first, "thinking": None}
     single = replace(report, trials=(first,), smoothed=(first,), confirmed=(), parents=parents)
-    text = shown(report_view(single), width=80)
+    text = shown(progress_view(single), width=80)
     assert text.count("lambda 0 ") == 1 and "Reasoning" not in text and "The curve" not in text

@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from autolambda.config import SearchConfig
-from autolambda.evidence import Record
 from autolambda.racing import stopped_for
+from autolambda.record import Record
 from autolambda.responses import Grade, Graded, Response
 from autolambda.sampler import Aims, Proposal, propose
 from autolambda.schedule import Schedule

@@ -11,12 +11,14 @@ from bank import Floats, Params, World
 from numpy.typing import NDArray
 
 from autolambda import estimates
+from autolambda.box import to_schedule, uniform_params
 from autolambda.config import Config
 from autolambda.confirm import plan
 from autolambda.estimates import Estimate
+from autolambda.evidence import Evidence, Point
 from autolambda.pareto import Finalist, Score, Verdict, decide, front
 from autolambda.racing import most_tokens, stopped_for
-from autolambda.sampler import Aims, Evidence, Point, Stop, fit, on_the_ladder, propose, to_schedule, uniform_params
+from autolambda.sampler import Aims, Stop, fit, on_the_ladder, propose
 from autolambda.stages import CurvePoint, Stages, detect_stages
 from autolambda.surrogate import ACCURACY, TOKENS, Excess, Observation
 

@@ -4,9 +4,9 @@ python studies/search_cost/record.py PARTS [--only 0/2]
 python studies/search_cost/record.py PARTS --pack studies/search_cost/bank.npz
 
 2,000 prompts of the test split, which nothing else uses: 8 repeats each on a grid of uniform lambdas and on a grid of
-attention x ffn, 2 on a band of closer places, one on schedules drawn from the whole box. Every part is a file of its own under PARTS, so it
-can be stopped at any time and goes on where it was; ``--only 0/2`` takes every second part, for a second process.
-40 million tokens: about two and a half hours on one core.
+attention x ffn, 2 on a band of closer places, one on schedules drawn from the whole box. Every part is a file of its
+own under PARTS, so it can be stopped at any time and goes on where it was; ``--only 0/2`` takes every second part, for
+a second process. 40 million tokens: about two and a half hours on one core.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from pathlib import Path
 
 import numpy as np
 
+from autolambda.box import MAX_TILT, to_schedule
 from autolambda.config import bundled_defaults, parse_config
 from autolambda.engines.base import Prompt
 from autolambda.evaluation import derive_seed
 from autolambda.graders import GRADERS, grade
 from autolambda.job import open_engine, open_job
 from autolambda.responses import Grade
-from autolambda.sampler import MAX_TILT, to_schedule
 from autolambda.tasks.arithmetic import FOLDER
 
 NUM_PROMPTS, NUM_REPEATS, NUM_KNOTS = 2000, 8, 3

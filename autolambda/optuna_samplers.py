@@ -1,0 +1,99 @@
+"""Optuna's own samplers as users know them, asked for one point at a time."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import optuna
+from optuna.distributions import FloatDistribution
+from optuna.samplers import BaseSampler, GPSampler, GridSampler, PartialFixedSampler, RandomSampler, TPESampler
+
+from autolambda.box import DECIMALS, box, is_near
+from autolambda.config import SearchConfig
+from autolambda.evidence import Evidence, Point
+from autolambda.surrogate import ACCURACY, TOKENS
+
+DIRECTIONS: tuple[Literal["maximize", "minimize"], ...] = ("maximize", "minimize")  # accuracy, mean_tokens
+
+
+def distributions(num_knots: int) -> dict[str, FloatDistribution]:
+    """The box in Optuna's words."""
+    return {name: FloatDistribution(low, high) for name, (low, high) in box(num_knots).items()}
+
+
+def ask_optuna(
+    evidence: Evidence, config: SearchConfig, *, free: Sequence[str], budget: float | None
+) -> dict[str, float]:
+    """The next point by ``config.sampler``, with the parameters that are not ``free`` at 0."""
+    # after a failure the same points must give another point
+    entropy = [config.seed, evidence.num_trials, *([len(evidence.failed)] if evidence.failed else [])]
+    seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
+    if config.sampler == "grid":
+        params = _ask_grid(evidence, config, free)
+    else:
+        params = _ask(evidence.points, config, sampler=_sampler(config.sampler, seed), free=free, budget=budget)
+    tried = [*(point.params for point in evidence.points), *evidence.failed]
+    if any(is_near(params, other) for other in tried):  # it would get the same responses again, or fail again
+        params = _ask(evidence.points, config, sampler=RandomSampler(seed), free=free, budget=budget)
+    return {name: round(value, DECIMALS) for name, value in params.items()}
+
+
+def _ask(
+    points: Sequence[Point],
+    config: SearchConfig,
+    *,
+    sampler: BaseSampler,
+    free: Sequence[str],
+    budget: float | None,
+) -> dict[str, float]:
+    """Asks a fresh Optuna sampler, which is told all points as they look for today's budget.
+
+    With a budget the aim is the accuracy, constrained by the tokens; without one both are aims. A study keeps its
+    directions and its constraints as they were told, and the budget may change: hence a study in memory.
+    """
+    directions = list(DIRECTIONS[:1] if budget is not None else DIRECTIONS)
+    replay = optuna.create_study(directions=directions, sampler=RandomSampler(seed=0))
+    space = distributions(config.knots)
+    held = {name: 0.0 for name in space if name not in free}
+    for point in points:
+        replay.enqueue_trial({**dict.fromkeys(space, 0.0), **point.params})
+        trial = replay.ask(dict(space))
+        accuracy, mean_tokens = point.observation.values[ACCURACY], point.observation.values[TOKENS]
+        if budget is not None:
+            trial.set_constraint("budget", mean_tokens / budget - 1)
+        replay.tell(trial, (accuracy, mean_tokens)[: len(directions)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        # GPSampler divides 0 by 0 where no place looks better than another, and then goes on with the first
+        warnings.filterwarnings("ignore", "invalid value encountered in divide", RuntimeWarning)
+        replay.sampler = PartialFixedSampler(held, sampler) if held else sampler
+        return dict(replay.ask(dict(space)).params)
+
+
+def _ask_grid(evidence: Evidence, config: SearchConfig, free: Sequence[str]) -> dict[str, float]:
+    """The next point of Optuna's grid over a space: as many values a parameter as the space's share of trials fills."""
+    after = max(evidence.num_trials - config.ladder, 0)
+    share = max((config.trials - config.ladder) / len(config.spaces), 1.0)
+    num_values = max(2, int(share ** (1 / len(free)) + 1e-9))
+    space = distributions(config.knots)
+    grid = {name: np.linspace(space[name].low, space[name].high, num_values).tolist() for name in free}
+    replay = optuna.create_study(sampler=GridSampler(grid, seed=config.seed))
+    params: dict[str, float] = {}
+    for _ in range(int(after % share) + 1):
+        trial = replay.ask({name: space[name] for name in free})
+        replay.tell(trial, 0.0)
+        params = dict(trial.params)
+    return {**dict.fromkeys(space, 0.0), **params}
+
+
+def _sampler(name: str, seed: int) -> BaseSampler:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        if name == "gp":
+            return GPSampler(seed=seed, n_startup_trials=0)
+        if name == "tpe":
+            return TPESampler(seed=seed, n_startup_trials=0, multivariate=True)
+        return RandomSampler(seed=seed)

@@ -1,0 +1,129 @@
+"""The record of a study: what its trials measured, put together from their stored responses.
+
+A schedule may have several trials, each on the responses that follow those of the one before: they are one point.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from autolambda.evaluation import is_aborted
+from autolambda.evidence import Evidence, Point
+from autolambda.metrics import Measured, measure
+from autolambda.responses import Grade, Graded
+from autolambda.schedule import Schedule
+from autolambda.store import Store
+from autolambda.study import Study, Trial
+from autolambda.surrogate import Excess, Floats, Observation
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A schedule and all its responses on the search slice.
+
+    ``trial`` is its first one; ``stopped`` says why the last lost the race, if it did.
+    """
+
+    trial: int
+    params: Mapping[str, float]
+    schedule: Schedule
+    graded: Sequence[Graded]
+    measured: Measured
+    observation: Observation
+    stopped: str | None
+
+
+class Record:
+    """The schedules of a study as far as they are measured, kept up to date trial by trial."""
+
+    def __init__(self, *, weights: Mapping[str, float]) -> None:
+        self._weights = weights
+        self._numbers: dict[tuple[str, str], int] = {}  # of prompts, as they were first asked
+        self._seen: dict[Schedule, Seen] = {}
+        self._excesses: list[Excess] = []
+        self._failed: list[Mapping[str, float]] = []
+        self._costs: list[int] = []
+
+    @property
+    def seen(self) -> tuple[Seen, ...]:
+        """Every measured schedule, in the order of first trials."""
+        return tuple(self._seen.values())
+
+    def of(self, schedule: Schedule) -> Seen | None:
+        """What is known of a schedule."""
+        return self._seen.get(schedule)
+
+    def add(self, trial: Trial, graded: Sequence[Graded], *, budget: float | None, stopped: str | None = None) -> None:
+        """Takes in a trial that ended: one whose responses were aborted says no more than that it is above the budget.
+
+        Its first responses to end are the short ones, and mostly right: as values they would mislead.
+        """
+        self._costs.append(sum(each.response.num_tokens for each in graded))
+        if is_aborted(graded):
+            self._excesses.append(Excess(trial.schedule, budget or self._costs[-1] / len(graded)))
+            return
+        before = self._seen.get(trial.schedule)
+        graded = [*(before.graded if before else ()), *graded]
+        measured = measure(graded, weights=self._weights)
+        observation = self._observation(trial.schedule, graded, measured)
+        number = before.trial if before else trial.number
+        self._seen[trial.schedule] = Seen(number, trial.params, trial.schedule, graded, measured, observation, stopped)
+
+    def with_trial(self, trial: Trial, graded: Sequence[Graded]) -> Evidence:
+        """The evidence if the trial ended now."""
+        ahead = copy.copy(self)
+        ahead._seen, ahead._excesses, ahead._costs = dict(self._seen), [*self._excesses], [*self._costs]
+        ahead.add(trial, graded, budget=None)
+        return ahead.evidence
+
+    def fail(self, trial: Trial) -> None:
+        """Takes in that a trial could not be measured."""
+        self._failed.append(trial.params)
+
+    @property
+    def evidence(self) -> Evidence:
+        """As the sampler sees it."""
+        points = [Point(seen.params, seen.observation, len(seen.graded)) for seen in self._seen.values()]
+        return Evidence(points, tuple(self._excesses), tuple(self._failed), tuple(self._costs))
+
+    def _observation(self, schedule: Schedule, graded: Sequence[Graded], measured: Measured) -> Observation:
+        estimates = (measured.accuracy, measured.mean_tokens, measured.think_ratio)
+        values, errors = ([getattr(each, name) for each in estimates] for name in ("value", "standard_error"))
+        prompts, luck = self._luck(graded)
+        return Observation(
+            schedule, (values[0], values[1], values[2]), (errors[0], errors[1], errors[2]), prompts, luck
+        )
+
+    def _luck(self, graded: Sequence[Graded]) -> tuple[np.ndarray, Floats]:
+        """The numbers of the prompts, and each one's means less its task's: correct, tokens, thought."""
+        keys = [(each.task, each.sample_id) for each in graded]
+        numbers = np.array([self._numbers.setdefault(key, len(self._numbers)) for key in keys])
+        outcomes = np.array(
+            [(each.grade is Grade.CORRECT, each.response.num_tokens, each.thought) for each in graded], dtype=np.float64
+        )
+        prompts, place = np.unique(numbers, return_inverse=True)
+        means = np.zeros((len(prompts), 3))
+        np.add.at(means, place, outcomes)
+        means /= np.bincount(place)[:, None]
+        names = dict(zip(numbers.tolist(), (task for task, _ in keys), strict=True))
+        tasks = np.array([names[number] for number in prompts.tolist()])
+        for task in set(names.values()):
+            means[tasks == task] -= means[tasks == task].mean(axis=0)
+        return prompts, means
+
+
+def load_record(store: Store, study: Study, *, weights: Mapping[str, float], budget: float | None) -> Record:
+    """The record of a study from its database: every trial that has ended."""
+    stored = {evaluation.key: evaluation for evaluation in store.evaluations(study.name, kind="trial")}
+    record = Record(weights=weights)
+    for ended in study.ended():
+        if ended.is_failed:
+            record.fail(ended.trial)
+        else:
+            graded = store.graded(stored[str(ended.trial.number)])
+            record.add(ended.trial, graded, budget=budget, stopped=ended.stopped)
+    return record

@@ -1,0 +1,76 @@
+"""Evidence by hand: a made-up truth in the sampler's box, and points as if they had been measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from autolambda.box import to_schedule
+from autolambda.config import SearchConfig
+from autolambda.evidence import Evidence, Point
+from autolambda.sampler import Aims, Proposal, Stop, propose
+from autolambda.surrogate import TOKENS, Observation
+
+RUNGS = (64, 256)
+
+
+def truth(params: Mapping[str, float]) -> tuple[float, float, float]:
+    """Accuracy, tokens and Think ratio: all rise with lam between 0.4 and 0.6, accuracy a little with the split."""
+    ratio = min(1.0, max(0.0, (params["lam"] - 0.4) * 5))
+    return 0.4 + 0.4 * ratio + 0.05 * params["split"], 10 + 100 * ratio, ratio
+
+
+def point(
+    params: Mapping[str, float], num_responses: int = RUNGS[-1], *, values: tuple[float, float, float] | None = None
+) -> Point:
+    """A point that was measured without luck, with the errors of so many responses to as many prompts."""
+    accuracy, tokens, ratio = values or truth(params)
+    root = num_responses**0.5
+    errors = tuple(max(share * (1 - share), 0.01) ** 0.5 / root for share in (accuracy, ratio))
+    observation = Observation(
+        to_schedule(params),
+        (accuracy, tokens, ratio),
+        (errors[0], 0.6 * tokens / root, errors[1]),
+        np.arange(num_responses),
+        np.zeros((num_responses, 3)),
+    )
+    return Point(params, observation, num_responses)
+
+
+def aims(budget: float | None = None, *, rungs: tuple[int, ...] = RUNGS, num_confirm: int = 1024) -> Aims:
+    return Aims(budget=budget, rungs=rungs, num_confirm=num_confirm, num_confirm_prompts=num_confirm)
+
+
+def evidence(points: Sequence[Point], failed: Sequence[Mapping[str, float]] = (), **more: object) -> Evidence:
+    """As if each point had been measured in one trial."""
+    costs = tuple(int(each.observation.values[TOKENS] * each.num_responses) for each in points)
+    return replace(Evidence(tuple(points), failed=tuple(failed), costs=costs), **more)
+
+
+def measured(before: Evidence, proposal: Proposal) -> Evidence:
+    """The evidence after a trial: a new point, or one that is known on more responses."""
+    found = point(proposal.params, proposal.stop)
+    points = list(before.points)
+    places = [each.observation.schedule for each in points]
+    if found.observation.schedule in places:
+        points[places.index(found.observation.schedule)] = found
+    else:
+        points.append(found)
+    cost = int(found.observation.values[TOKENS] * (proposal.stop - proposal.start))
+    return replace(before, points=tuple(points), costs=(*before.costs, cost))
+
+
+def searched(
+    config: SearchConfig, *, budget: float | None = None, start: Evidence | None = None, num_trials: int | None = None
+) -> tuple[Evidence, list[Proposal], Stop | None]:
+    """A search to its end or for ``num_trials`` trials in all, from ``start``; its evidence and its proposals."""
+    known, proposals = start or Evidence(), list[Proposal]()
+    while num_trials is None or known.num_trials < num_trials:
+        answer = propose(known, config, aims(budget))
+        if isinstance(answer, Stop):
+            return known, proposals, answer
+        proposals.append(answer)
+        known = measured(known, answer)
+    return known, proposals, None
