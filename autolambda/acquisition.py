@@ -15,7 +15,8 @@ import numpy as np
 from scipy.special import ndtr  # type: ignore[import-untyped]  # scipy ships no annotations
 
 from autolambda.box import DECIMALS, Params, Span
-from autolambda.surrogate import Draw, Floats
+from autolambda.gaussian_process import Floats
+from autolambda.surrogate import Draw
 
 _Z = 1.6448536269514722  # one-sided 95 %
 SURE = 0.95  # the chance to be shown within the budget from which a schedule counts as safe

@@ -124,7 +124,7 @@ class TaskConfig(_Strict):
     question: str = "question"
     answer: str = "answer"
     grader: str = "number"
-    limit: Positive | None = 256
+    limit: Positive | None = 1024
     repeats: Positive = 1
     weight: Annotated[float, Field(gt=0)] = 1.0
 

@@ -13,12 +13,13 @@ import numpy as np
 
 from autolambda.evaluation import is_aborted
 from autolambda.evidence import Evidence, Point
+from autolambda.gaussian_process import Floats
 from autolambda.metrics import Measured, measure
 from autolambda.responses import Grade, Graded
 from autolambda.schedule import Schedule
 from autolambda.store import Store
 from autolambda.study import Study, Trial
-from autolambda.surrogate import Excess, Floats, Observation
+from autolambda.surrogate import Excess, Observation
 
 
 @dataclass(frozen=True)

@@ -121,19 +121,32 @@ def _optuna_proposal(evidence: Evidence, config: SearchConfig, aims: Aims) -> Pr
 
 
 def _look_ahead(evidence: Evidence, config: SearchConfig, aims: Aims, granted: Allowance) -> Proposal | Stop:
-    """The surrogate's choice among the points that can be measured further and new places."""
+    """The surrogate's choice in the first space, from the one whose turn it is, in which there is something to gain."""
+    model = fit(evidence, config.knots)
+    turn = config.spaces.index(_space(evidence, config, granted))
+    gains = []
+    for space in config.spaces[turn:]:
+        answer = _look_into(space, model, evidence, config, aims, granted)
+        if not isinstance(answer, Stop) or answer.reason != "gain":
+            return answer
+        gains.append(answer.gain or 0.0)
+    return Stop("gain", max(gains))
+
+
+def _look_into(
+    space: Space, model: Surrogate, evidence: Evidence, config: SearchConfig, aims: Aims, granted: Allowance
+) -> Proposal | Stop:
+    """The surrogate's choice among the points that can be measured further and new places of a space."""
     step = evidence.num_trials
     rng = np.random.default_rng([config.seed, step, len(evidence.failed), len(evidence.excesses)])
-    model = fit(evidence, config.knots)
     targets = targets_of(evidence.points, granted, aims.budget)
     places = [point.params for point in evidence.points]
     known = model.draw([point.observation.schedule for point in evidence.points], num_draws=NUM_DRAWS, seed=step)
-    free = free_of(_space(evidence, config, granted), config.knots)
     centres = _centres(known, places, targets)
     spent = [*places, *evidence.failed]
     fresh = [
         params
-        for params in acquisition.candidates(free, box(config.knots), centres, rng)
+        for params in acquisition.candidates(free_of(space, config.knots), box(config.knots), centres, rng)
         if not any(is_near(params, other) for other in spent)
     ]
     left = granted.search - evidence.num_tokens

@@ -1,8 +1,8 @@
 """A noise-aware model of accuracy, mean tokens and Think ratio over schedules.
 
-Each output is a Gaussian process of its own on its own scale (log-odds, log tokens). The noise is known, not learnt: ``Cov(e_s, e_t) = se_s se_t (rho O_st +
-(1 - rho) [s = t])``, where ``O_st`` is the overlap of the prompts of two trials and ``rho`` the luck that they share on
-them, estimated from the prompts that trials have in common.
+Each output is a Gaussian process of its own, on its own scale (log-odds, log tokens), whose noise is known and not
+learnt: ``Cov(e_s, e_t) = se_s se_t (rho O_st + (1 - rho) [s = t])``. ``O_st`` is the overlap of the prompts of two
+schedules, and ``rho`` the luck that schedules share on a prompt, estimated from the prompts that they have in common.
 """
 
 from __future__ import annotations
