@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 LEAST_FULL = 2048  # responses: a smaller slice is taken for one of so many
-CONFIRM_SHARE = 0.4
-PARENT_SHARE = 0.1  # of all tokens, to measure both parents as they are beside the finalists
+CONFIRM_SHARE = 0.5
+PARENT_SHARE = 0.06  # of all tokens, to measure both parents as they are beside the finalists
 LEAST_CONFIRM = 64  # responses of each schedule, whatever is left
 
 
