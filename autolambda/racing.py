@@ -29,6 +29,11 @@ def most_tokens(num_responses: int, budget: float | None) -> float:
     return num_responses * budget * (1 + _DEVIATIONS / math.sqrt(num_responses))
 
 
+def exceeded(num_tokens: int, num_responses: int) -> float:
+    """The mean tokens that a schedule surely exceeds whose ``num_responses`` were stopped at so many tokens."""
+    return num_tokens / num_responses / (1 + _DEVIATIONS / math.sqrt(num_responses))
+
+
 def stopped_for(schedule: Schedule, evidence: Evidence, config: SearchConfig, aims: Aims) -> str | None:
     """Why a measured schedule needs no further responses, ``None`` where it may still be the answer."""
     schedules = [point.observation.schedule for point in evidence.points]

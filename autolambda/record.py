@@ -15,6 +15,7 @@ from autolambda.evaluation import is_aborted
 from autolambda.evidence import Evidence, Point
 from autolambda.gaussian_process import Floats
 from autolambda.metrics import Measured, measure
+from autolambda.racing import exceeded
 from autolambda.responses import Grade, Graded
 from autolambda.schedule import Schedule
 from autolambda.store import Store
@@ -58,14 +59,15 @@ class Record:
         """What is known of a schedule."""
         return self._seen.get(schedule)
 
-    def add(self, trial: Trial, graded: Sequence[Graded], *, budget: float | None, stopped: str | None = None) -> None:
-        """Takes in a trial that ended: one whose responses were aborted says no more than that it is above the budget.
+    def add(self, trial: Trial, graded: Sequence[Graded], *, stopped: str | None = None) -> None:
+        """Takes in a trial that ended: one whose responses were aborted says no more than that its mean is above some.
 
         Its first responses to end are the short ones, and mostly right: as values they would mislead.
         """
         self._costs.append(sum(each.response.num_tokens for each in graded))
         if is_aborted(graded):
-            self._excesses.append(Excess(trial.schedule, budget or self._costs[-1] / len(graded)))
+            floor = exceeded(self._costs[-1], trial.stop - trial.start)
+            self._excesses.append(Excess(trial.schedule, floor))
             return
         before = self._seen.get(trial.schedule)
         graded = [*(before.graded if before else ()), *graded]
@@ -78,7 +80,7 @@ class Record:
         """The evidence if the trial ended now."""
         ahead = copy.copy(self)
         ahead._seen, ahead._excesses, ahead._costs = dict(self._seen), [*self._excesses], [*self._costs]
-        ahead.add(trial, graded, budget=None)
+        ahead.add(trial, graded)
         return ahead.evidence
 
     def fail(self, trial: Trial) -> None:
@@ -117,7 +119,7 @@ class Record:
         return prompts, means
 
 
-def load_record(store: Store, study: Study, *, weights: Mapping[str, float], budget: float | None) -> Record:
+def load_record(store: Store, study: Study, *, weights: Mapping[str, float]) -> Record:
     """The record of a study from its database: every trial that has ended."""
     stored = {evaluation.key: evaluation for evaluation in store.evaluations(study.name, kind="trial")}
     record = Record(weights=weights)
@@ -126,5 +128,5 @@ def load_record(store: Store, study: Study, *, weights: Mapping[str, float], bud
             record.fail(ended.trial)
         else:
             graded = store.graded(stored[str(ended.trial.number)])
-            record.add(ended.trial, graded, budget=budget, stopped=ended.stopped)
+            record.add(ended.trial, graded, stopped=ended.stopped)
     return record

@@ -125,7 +125,7 @@ def build_report(store: Store, study: Study, *, budget: float | None) -> Report:
     assert stored is not None
     config = parse_config(stored.config)
     weights = config.weights
-    record = load_record(store, study, weights=weights, budget=config.budget)
+    record = load_record(store, study, weights=weights)
     if not record.seen:
         raise StudyError(f"study '{study.name}' has no complete trial yet; go on with 'autolambda resume {study.name}'")
     trials = tuple(Entry(each.trial, each.schedule, each.measured, False, each.stopped) for each in record.seen)

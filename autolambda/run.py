@@ -54,7 +54,7 @@ class Run:
         self._parent_tokens: dict[str, float] = {}
         config = job.config
         self._aims = job.aims(config.budget)
-        self._record = load_record(store, study, weights=config.weights, budget=config.budget)
+        self._record = load_record(store, study, weights=config.weights)
         self._evaluator = Evaluator(
             self._engine, job.models.chat, job.models.sampling, config.search.seed, job.batch_size, store
         )
@@ -102,7 +102,7 @@ class Run:
                 stopped = stopped_for(trial.schedule, evidence, config.search, self._aims)
             if stopped:
                 break
-        self._record.add(trial, graded, budget=config.budget, stopped=stopped)
+        self._record.add(trial, graded, stopped=stopped)
         seen = self._record.of(trial.schedule)
         measured = None if is_aborted(graded) or seen is None else seen.measured
         self._on_event(Ended(title, trial.schedule, measured, stopped))

@@ -90,7 +90,7 @@ def verdict_lines(report: Report, *, storage: str | None = None) -> Iterator[str
         yield f"{word} within {report.budget:g} tokens; the nearest: {_numbers(report.nearest)}."
         yield from _slack(report)
         remedy = "more prompts (confirm.limit in another study) or a higher budget" if uncertain else "a higher budget"
-        yield f"What may help: {remedy}, or more trials (search --trials)."
+        yield f"What may help: {remedy}, or more tokens to search with (search.max_tokens_generated)."
         yield _command("Export it all the same:", "export", report.study, f"OUT --trial {report.nearest.trial}", where)
 
 

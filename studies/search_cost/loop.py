@@ -69,7 +69,7 @@ def main() -> None:
                     _timed(parts, "store", lambda e=evaluation, g=graded: store.add(e, g))
                     evidence = _timed(parts, "measure", lambda t=trial, g=graded: record.with_trial(t, g))
                     _timed(parts, "race", lambda t=trial, e=evidence: stopped_for(t.schedule, e, config, AIMS))
-                    record.add(trial, graded, budget=AIMS.budget)
+                    record.add(trial, graded)
                     seen = record.of(trial.schedule)
                     assert seen is not None
                     _timed(parts, "tell", lambda t=trial, s=seen: study.tell(t, s.measured))

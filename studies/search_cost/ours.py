@@ -17,7 +17,7 @@ from autolambda.confirm import plan
 from autolambda.estimates import Estimate
 from autolambda.evidence import Evidence, Point
 from autolambda.pareto import Finalist, Score, Verdict, decide, front
-from autolambda.racing import most_tokens, stopped_for
+from autolambda.racing import exceeded, most_tokens, stopped_for
 from autolambda.sampler import Aims, Stop, fit, on_the_ladder, propose
 from autolambda.stages import CurvePoint, Stages, detect_stages
 from autolambda.surrogate import ACCURACY, TOKENS, Excess, Observation
@@ -78,7 +78,7 @@ def _race(world: World, made: _Progress, config: Config, aims: Aims, params: Par
         if lengths.sum() > limit:  # all run side by side: they are cut where their sum passes the limit
             reached = int(limit)
             world.num_tokens -= int(lengths.sum()) - reached
-            made.excesses.append(Excess(schedule, config.budget or 0.0))
+            made.excesses.append(Excess(schedule, exceeded(reached, high - low)))
             made.costs.append(cost + reached)
             made.num_stopped += 1
             return seconds
