@@ -78,7 +78,8 @@ class Run:
 
     def race(self, trial: Trial) -> None:
         """Measures a trial rung by rung until it is at its end or has lost, and tells it. Raises as ``generate``."""
-        config, on_ladder = self._job.config, on_the_ladder(self._record.evidence, self._job.config.search)
+        config = self._job.config
+        on_ladder = on_the_ladder(self._record.evidence, config.search, self._aims)
         title, key = f"trial {trial.number}", str(trial.number)
         rungs = [trial.start, *(rung for rung in self._aims.rungs if trial.start < rung < trial.stop), trial.stop]
         stopped: str | None = None

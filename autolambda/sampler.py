@@ -25,6 +25,7 @@ from autolambda.surrogate import THINK, TOKENS, Draw, Surrogate, shared_luck
 NUM_DRAWS = 64
 NUM_LEVELS = 6  # budgets that stand for the whole front where none was given
 NUM_CENTRES = 2  # schedules around which a search looks closely
+LADDER_SHARE = 0.5  # of the search's tokens
 SHARE_OF_FINALS = 1.5  # finalists that a budget usually gets
 
 StopReason = Literal["trials", "tokens", "gain"]
@@ -62,13 +63,9 @@ def propose(evidence: Evidence, config: SearchConfig, aims: Aims) -> Proposal | 
     """What to measure next, given all that was measured. The same arguments give the same answer."""
     if evidence.num_trials >= config.trials:
         return Stop("trials")
+    if on_the_ladder(evidence, config, aims):
+        return _rung(evidence, config, aims)
     granted = allowance_of(evidence.points, config, aims)
-    if on_the_ladder(evidence, config):
-        rung = _rung(evidence, config, aims)
-        costs = [point.observation.values[TOKENS] for point in evidence.points]
-        if granted and evidence.num_tokens + (rung.stop - rung.start) * max(costs) > granted.search:
-            return Stop("tokens")
-        return rung
     if config.sampler != "surrogate":
         over = granted is not None and evidence.num_tokens >= granted.search
         return Stop("tokens") if over else _optuna_proposal(evidence, config, aims)
@@ -76,11 +73,12 @@ def propose(evidence: Evidence, config: SearchConfig, aims: Aims) -> Proposal | 
     return _look_ahead(evidence, config, aims, granted)
 
 
-def on_the_ladder(evidence: Evidence, config: SearchConfig) -> bool:
-    """Whether the next trial is a rung: until the stages are known or the ladder is at its end."""
-    return evidence.num_trials < config.ladder and not is_known(
-        [_curve_point(point) for point in evidence.points if point.lam is not None]
-    )
+def on_the_ladder(evidence: Evidence, config: SearchConfig, aims: Aims) -> bool:
+    """Whether the next trial is a rung: until the stages are known, or its trials or its tokens are spent."""
+    granted = allowance_of(evidence.points, config, aims)
+    if evidence.num_trials >= config.ladder or (granted and evidence.num_tokens > LADDER_SHARE * granted.search):
+        return False
+    return not is_known([_curve_point(point) for point in evidence.points if point.lam is not None])
 
 
 def allowance_of(points: Sequence[Point], config: SearchConfig, aims: Aims) -> Allowance | None:

@@ -67,7 +67,7 @@ def search(world: World, config: Config, *, full: int, num_confirm: int) -> Outc
 
 def _race(world: World, made: _Progress, config: Config, aims: Aims, params: Params, start: int, stop: int) -> float:
     """One trial; the seconds that its decisions took."""
-    on_ladder = on_the_ladder(_evidence(world, made), config.search)
+    on_ladder = on_the_ladder(_evidence(world, made), config.search, aims)
     key, schedule = tuple(params.values()), to_schedule(params)
     bounds = [start, *(rung for rung in aims.rungs if start < rung < stop), stop]
     before, cost, seconds = made.points.get(key, (params, np.zeros((0, 3))))[1], 0, 0.0
