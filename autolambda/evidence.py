@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from autolambda.box import Params, uniform_lam
+from autolambda.box import Params, is_near, to_schedule, uniform_lam
 from autolambda.surrogate import Excess, Observation
 
 
@@ -43,3 +43,16 @@ class Evidence:
     @property
     def num_tokens(self) -> int:
         return sum(self.costs)
+
+
+def is_tried(params: Params, evidence: Evidence) -> bool:
+    """Whether a place is, for all that can be measured, one that was measured, stopped or failed.
+
+    Two places may be one schedule: what leaves [0, 1] is cut off.
+    """
+    places = [*(point.params for point in evidence.points), *evidence.failed]
+    if any(is_near(params, other) for other in places):
+        return True
+    schedules = {excess.schedule for excess in evidence.excesses}
+    schedules |= {point.observation.schedule for point in evidence.points}
+    return to_schedule(params) in schedules | {to_schedule(other) for other in evidence.failed}

@@ -11,12 +11,13 @@ import optuna
 from optuna.distributions import FloatDistribution
 from optuna.samplers import BaseSampler, GPSampler, GridSampler, PartialFixedSampler, RandomSampler, TPESampler
 
-from autolambda.box import DECIMALS, box, is_near
+from autolambda.box import DECIMALS, box
 from autolambda.config import SearchConfig
-from autolambda.evidence import Evidence, Point
+from autolambda.evidence import Evidence, Point, is_tried
 from autolambda.surrogate import ACCURACY, TOKENS
 
 DIRECTIONS: tuple[Literal["maximize", "minimize"], ...] = ("maximize", "minimize")  # accuracy, mean_tokens
+MOST_TRIES = 8
 
 
 def distributions(num_knots: int) -> dict[str, FloatDistribution]:
@@ -35,9 +36,10 @@ def ask_optuna(
         params = _ask_grid(evidence, config, free)
     else:
         params = _ask(evidence.points, config, sampler=_sampler(config.sampler, seed), free=free, budget=budget)
-    tried = [*(point.params for point in evidence.points), *evidence.failed]
-    if any(is_near(params, other) for other in tried):  # it would get the same responses again, or fail again
-        params = _ask(evidence.points, config, sampler=RandomSampler(seed), free=free, budget=budget)
+    for again in range(MOST_TRIES):  # a tried one would get the same responses again, or fail again
+        if not is_tried(params, evidence):
+            break
+        params = _ask(evidence.points, config, sampler=RandomSampler(seed + again), free=free, budget=budget)
     return {name: round(value, DECIMALS) for name, value in params.items()}
 
 
@@ -81,12 +83,12 @@ def _ask_grid(evidence: Evidence, config: SearchConfig, free: Sequence[str]) -> 
     space = distributions(config.knots)
     grid = {name: np.linspace(space[name].low, space[name].high, num_values).tolist() for name in free}
     replay = optuna.create_study(sampler=GridSampler(grid, seed=config.seed))
-    params: dict[str, float] = {}
-    for _ in range(int(after % share) + 1):
-        trial = replay.ask({name: space[name] for name in free})
+    place = int(after % share) % num_values ** len(free)
+    trial = replay.ask({name: space[name] for name in free})
+    for _ in range(place):  # the grid's last one is never told: the sampler would stop a study that is not running
         replay.tell(trial, 0.0)
-        params = dict(trial.params)
-    return {**dict.fromkeys(space, 0.0), **params}
+        trial = replay.ask({name: space[name] for name in free})
+    return {**dict.fromkeys(space, 0.0), **trial.params}
 
 
 def _sampler(name: str, seed: int) -> BaseSampler:

@@ -73,8 +73,8 @@ class Record:
         graded = [*(before.graded if before else ()), *graded]
         measured = measure(graded, weights=self._weights)
         observation = self._observation(trial.schedule, graded, measured)
-        number = before.trial if before else trial.number
-        self._seen[trial.schedule] = Seen(number, trial.params, trial.schedule, graded, measured, observation, stopped)
+        number, params = (before.trial, before.params) if before else (trial.number, trial.params)
+        self._seen[trial.schedule] = Seen(number, params, trial.schedule, graded, measured, observation, stopped)
 
     def with_trial(self, trial: Trial, graded: Sequence[Graded]) -> Evidence:
         """The evidence if the trial ended now."""

@@ -162,6 +162,7 @@ class Run:
                 "mend the cause, run the same command again"
             ) from error
         self.study.fail(trial, str(error))
+        self._record.fail(trial)
         self._on_event(Noted(f"trial {trial.number} failed ({error}); its schedule is left out"))
 
     def confirm(self, *, budget: float | None) -> Report:

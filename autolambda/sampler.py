@@ -14,10 +14,10 @@ import numpy as np
 from autolambda import acquisition
 from autolambda.acquisition import Target
 from autolambda.allowance import Allowance, allowance
-from autolambda.box import Params, box, free_of, is_near, to_schedule, uniform_lam, uniform_params
+from autolambda.box import Params, box, free_of, to_schedule, uniform_lam, uniform_params
 from autolambda.config import SearchConfig, Space
 from autolambda.curve import CurvePoint
-from autolambda.evidence import Evidence, Point
+from autolambda.evidence import Evidence, Point, is_tried
 from autolambda.ladder import is_known, next_rung
 from autolambda.optuna_samplers import ask_optuna
 from autolambda.surrogate import THINK, TOKENS, Draw, Surrogate, shared_luck
@@ -141,15 +141,15 @@ def _look_into(
     places = [point.params for point in evidence.points]
     known = model.draw([point.observation.schedule for point in evidence.points], num_draws=NUM_DRAWS, seed=step)
     centres = _centres(known, places, targets)
-    spent = [*places, *evidence.failed]
-    fresh = [
-        params
-        for params in acquisition.candidates(free_of(space, config.knots), box(config.knots), centres, rng)
-        if not any(is_near(params, other) for other in spent)
-    ]
+    new = acquisition.candidates(free_of(space, config.knots), box(config.knots), centres, rng)
     left = granted.search - evidence.num_tokens
-    open_points = [point for point in evidence.points if _next_cost(point, aims) <= left]
-    pool = [*(point.params for point in open_points), *fresh]
+    stopped = {excess.schedule for excess in evidence.excesses}
+    open_points = [
+        point
+        for point in evidence.points
+        if _next_cost(point, aims) <= left and point.observation.schedule not in stopped
+    ]
+    pool = [*(point.params for point in open_points), *(params for params in new if not is_tried(params, evidence))]
     draw = model.draw([to_schedule(params) for params in pool], num_draws=NUM_DRAWS, seed=step)
     gain = float(np.mean([acquisition.expected_gain(draw, target) for target in targets]))
     if gain < config.min_gain:

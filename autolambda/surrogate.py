@@ -118,11 +118,13 @@ def _scaled(output: int, values: Floats, errors: Floats) -> tuple[Floats, Floats
     """Values and standard errors on the output's own scale (delta method).
 
     Shares are drawn towards one half by as much as half a response on either side at their effective sample size
-    would, so that 0 and 1 are finite.
+    would, so that 0 and 1 are finite. The size is what the error says, which is never below Wilson's: that of a share
+    of 0 or 1 is z / 2 / (n + z^2).
     """
     if output == TOKENS:
         return np.log(values), errors / values
-    size = np.maximum(np.maximum(values * (1 - values), 1e-4) / errors**2, 1.0)
+    size = np.maximum(values * (1 - values) / errors**2, _Z / 2 / errors - _Z**2)
+    size = np.maximum(size, 1.0)
     drawn = (values * size + 0.5) / (size + 1)
     return logit(drawn), 1 / np.sqrt((size + 1) * drawn * (1 - drawn))
 

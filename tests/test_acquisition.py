@@ -94,9 +94,7 @@ def test_a_bold_one_needs_a_chance_and_a_lead():
 @given(draws(), st.integers(0, 1), st.floats(0.0, 0.5))
 def test_the_frugal_one_is_the_cheapest_that_hardly_loses(drawn, than, margin):
     ahead, tokens = drawn.accuracy.mean(axis=0), drawn.tokens.mean(axis=0)
-    good = [
-        i for i in range(len(ahead)) if ahead[i] >= ahead[than] - margin / 2 and tokens[i] <= 0.8 * tokens[than]
-    ]
+    good = [i for i in range(len(ahead)) if ahead[i] >= ahead[than] - margin / 2 and tokens[i] <= 0.8 * tokens[than]]
     index = frugal(drawn, than=than, margin=margin)
     assert index is None if not good else index in good and tokens[index] == min(tokens[good])
 
@@ -130,7 +128,8 @@ def test_dominated_is_so_in_almost_all_draws(drawn):
     for index in range(drawn.tokens.shape[1]):
         beaten = [
             any(
-                drawn.accuracy[row, i] >= drawn.accuracy[row, index] and drawn.tokens[row, i] <= drawn.tokens[row, index]
+                drawn.accuracy[row, i] >= drawn.accuracy[row, index]
+                and drawn.tokens[row, i] <= drawn.tokens[row, index]
                 for i in range(drawn.tokens.shape[1])
                 if i != index
             )

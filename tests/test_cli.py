@@ -420,7 +420,8 @@ def test_evaluate(run: Run) -> None:
 
 
 def test_a_search_announces_the_bundled_pair_and_infeasible_is_exit_code_3(run: Run, storage: str) -> None:
-    ran = run("search", "--study", NAME, *small_settings(), "--budget", "1.5")
+    more = "--set=search.trials=7", "--set=search.min_gain=0"  # one more than the study has
+    ran = run("search", "--study", NAME, *small_settings(), *more, "--budget", "1.5")
     assert ran.code == 3 and not ran.err
     lines = ran.out.splitlines()
     assert lines[0].startswith("note: no models given: this is the bundled pair") and "arithmetic" in lines[0]
@@ -428,7 +429,7 @@ def test_a_search_announces_the_bundled_pair_and_infeasible_is_exit_code_3(run: 
     assert "sqlite:///studies/small/study.db" in lines[2]
     assert sum(line.startswith("note: engine: transformers on ") for line in lines) == 1
     assert "Infeasible within 1.5 tokens; the nearest: lambda 0 (trial 0)" in ran.out
-    again = run("search", "--study", NAME, *small_settings(), "--budget", "1.5")
+    again = run("search", "--study", NAME, *small_settings(), *more, "--budget", "1.5")
     assert again.code == 3 and "engine:" not in again.out
 
 

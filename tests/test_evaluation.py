@@ -124,7 +124,9 @@ def keys(graded):
 
 def test_the_order_of_work_follows_from_the_slices():
     order = [owed.key for owed in OWED]
-    assert [key for key in order if key[0] == "one"] == [("one", f"a{i}", repeat) for repeat in (0, 1) for i in range(5)]
+    assert [key for key in order if key[0] == "one"] == [
+        ("one", f"a{i}", repeat) for repeat in (0, 1) for i in range(5)
+    ]
     assert [key for key in order if key[0] == "two"] == [("two", f"b{i}", 0) for i in range(3)]
     assert len(set(order)) == len(order) == sum(part.num_responses for part in SLICES) == NUM_RESPONSES
 
@@ -136,7 +138,9 @@ def test_any_number_of_the_first_holds_the_same_share_of_each_task(sizes):
     assert len({owed.key for owed in order}) == len(order) == sum(part.num_responses for part in slices)
     for part in slices:
         places = [owed for owed in order if owed.task == part.task]
-        assert [owed.repeat for owed in places] == sorted(owed.repeat for owed in places)  # each prompt once, then again
+        assert [owed.repeat for owed in places] == sorted(
+            owed.repeat for owed in places
+        )  # each prompt once, then again
         for stop in range(len(order) + 1):
             expected = stop * part.num_responses / len(order)
             assert abs(sum(owed.task == part.task for owed in order[:stop]) - expected) <= len(slices)
@@ -274,7 +278,7 @@ def test_a_window_is_a_part_of_the_fixed_order(store):
         evaluator(store, engine).run(evaluation, SLICES, phase="search", window=slice(start, stop))
         for start, stop in ((0, 5), (5, 6), (6, 99))
     ]
-    assert [len(part) for part in parts] == [5, 1, 7] and sum(parts, []) == whole
+    assert [len(part) for part in parts] == [5, 1, 7] and [each for part in parts for each in part] == whole
     assert [len(batch) for batch in engine.batches] == [4, 1, 1, 4, 3]
     assert evaluator(store, None).run(evaluation, SLICES, phase="search", window=slice(3, 8)) == whole[3:8]
 

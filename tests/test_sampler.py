@@ -1,4 +1,4 @@
-"""Proposals: the ladder, what each space frees, the box, the budget, the stops, and the same evidence, the same next."""
+"""Proposals: the ladder, what a space frees, the box, the budget, the stops, and the same evidence, the same next."""
 
 import itertools
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from made_up import RUNGS, aims, evidence, measured, point, searched
 
-from autolambda.box import MAX_TILT, MIN_DISTANCE, box, to_schedule, uniform_params
+from autolambda.box import MAX_TILT, box, to_schedule, uniform_params
 from autolambda.config import SearchConfig
 from autolambda.evidence import Evidence
 from autolambda.ladder import next_rung
@@ -15,7 +15,6 @@ from autolambda.schedule import Profile, Schedule
 from autolambda.surrogate import THINK, TOKENS, Excess
 
 SAMPLERS = ["surrogate", "random", "tpe", "gp", "grid"]
-OPTUNAS = SAMPLERS[1:]
 
 
 def lams(proposals):
@@ -34,7 +33,7 @@ def endless(**settings):
 @pytest.mark.parametrize("broken", [{0.0}, {1.0}, {0.0, 1.0}, {0.5}, {0.0, 0.5, 0.25}, {0.5, 0.4375, 0.46875}])
 def test_a_ladder_with_failures_never_repeats_and_spans_the_range(broken):
     config, points, failed = endless(ladder=12, trials=12, sampler="random"), [], []
-    while len(points) < 12 and on_the_ladder(evidence(points), config):
+    while len(points) < 12 and on_the_ladder(evidence(points), config, aims()):
         params = propose(evidence(points, failed), config, aims()).params
         assert params not in failed and params not in [each.params for each in points]
         if params["lam"] in broken:
@@ -61,8 +60,8 @@ def test_the_ladder_is_uniform_starts_with_the_ends_and_never_repeats(num_rungs,
 def test_the_ladder_ends_early_where_the_stages_are_known():
     config = endless(ladder=40, trials=41)
     known, proposals, _ = searched(config, num_trials=30)
-    rungs = next(i for i in range(30) if not on_the_ladder(searched(config, num_trials=i)[0], config))
-    assert 5 <= rungs < 25 and moved(proposals[:rungs]) == {"lam"} and not on_the_ladder(known, config)
+    rungs = next(i for i in range(30) if not on_the_ladder(searched(config, num_trials=i)[0], config, aims()))
+    assert 5 <= rungs < 25 and moved(proposals[:rungs]) == {"lam"} and not on_the_ladder(known, config, aims())
 
 
 def test_fewer_trials_than_the_ladder_are_rungs():
@@ -184,6 +183,7 @@ def test_ties_do_not_stop_it(sampler):
     for budget in (None, 5.0, 20.0):
         assert isinstance(propose(evidence(points), config, aims(budget)), Proposal | Stop)
 
+
 @pytest.mark.parametrize(
     ("params", "schedule"),
     [
@@ -237,8 +237,20 @@ def test_no_responses_are_measured_twice(sampler):
     _, proposals, _ = searched(config, budget=40.0)
     for i, each in enumerate(proposals):
         for other in proposals[:i]:
-            if max(abs(each.params[name] - other.params[name]) for name in each.params) < MIN_DISTANCE:
+            if max(abs(each.params[name] - other.params[name]) for name in each.params) < 1e-3:
                 assert each.params == other.params and each.start == other.stop  # it goes on with it
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_no_schedule_is_measured_twice_under_another_name(sampler):
+    """Beyond lam 1 every tilt upwards is cut off: many places of the box are one schedule."""
+    for seed in range(4):
+        config = endless(trials=16, ladder=3, spaces=("depth",), sampler=sampler, seed=seed)
+        known = set()
+        for proposal in searched(config, budget=1e6)[1]:
+            schedule = to_schedule(proposal.params)
+            assert proposal.start > 0 or schedule not in known, proposal.params
+            known.add(schedule)
 
 
 def test_a_schedule_that_is_measured_further_goes_on_where_it_stopped():

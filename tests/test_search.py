@@ -26,17 +26,23 @@ from small_search import (
     storage_in,
 )
 
+from autolambda import run as runs
 from autolambda import search as jobs
+from autolambda.box import uniform_params
+from autolambda.config import SearchConfig
 from autolambda.engines.base import Engine, Prompt, Sampling, Watch
 from autolambda.errors import ConfigError, EngineError, StudyError
 from autolambda.events import Began, Ended, Event, Generated, Noted
+from autolambda.evidence import Evidence
 from autolambda.formats import report_json
 from autolambda.job import Job, open_engine, open_job
 from autolambda.pareto import Verdict
 from autolambda.report import Report
 from autolambda.responses import Response
+from autolambda.run import PARENTS
+from autolambda.sampler import Aims, Proposal, Stop
 from autolambda.schedule import Schedule
-from autolambda.search import PARENTS, confirm, evaluate, search
+from autolambda.search import confirm, evaluate, search
 
 CLI = [str(Path(sys.executable).with_name("autolambda"))]
 
@@ -110,7 +116,7 @@ def test_a_finished_study_answers_again_without_an_engine(copied: str) -> None:
     report = search(small_config(), name=NAME, storage=copied, engine=NoEngine(), on_event=events.append)
     assert report_json(report) == report_json(finished())
     assert not any(isinstance(event, Generated) for event in events)
-    assert any("6 done so far" in text and copied in text for text in texts(events))
+    assert any("6 trials done so far" in text and copied in text for text in texts(events))
 
 
 def test_more_trials_go_on_with_the_same_study(copied: str) -> None:
@@ -121,7 +127,7 @@ def test_more_trials_go_on_with_the_same_study(copied: str) -> None:
     assert report.counts.complete == 7 and after["trials"][:6] == before["trials"]
     assert after["responses"][: len(before["responses"])] == before["responses"]
     first = next(event for event in events if isinstance(event, Began))
-    assert first.title == "trial 6" and first.step == 7
+    assert first.title == "trial 6" and first.num_responses == 16 and 0.4 < first.done < 0.6
 
 
 def test_another_budget_reuses_every_trial(copied: str) -> None:
@@ -161,7 +167,8 @@ def test_a_budget_that_cannot_bind_is_said_to_be_so(copied: str, tmp_path: Path)
     [
         ({"search__seed": 1}, "search.seed"),
         ({"sampling__temperature": 0.5}, "sampling.temperature"),
-        ({"confirm__limit": 33}, "tasks"),
+        ({"confirm__limit": 33}, "confirm.prompts"),
+        ({"search__rungs": [8]}, "search.rungs"),
         ({"models__chat_template": "instruct"}, "models.chat_template"),
     ],
 )
@@ -257,7 +264,7 @@ class Opener:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *deaths: int | Exception | None) -> None:
         self.engines: list[Breaking] = []
         self._deaths = list(deaths)
-        monkeypatch.setattr(jobs, "open_engine", self)
+        monkeypatch.setattr(runs, "open_engine", self)
 
     def __call__(self, job: Job) -> Breaking:
         death = self._deaths.pop(0) if self._deaths else None
@@ -411,6 +418,138 @@ def test_an_interrupt_ends_in_one_line_with_the_command_to_go_on(tmp_path: Path,
     if number == signal.SIGINT:
         report = search(small_config(), name=NAME, storage=storage_in(tmp_path))
         assert answer(report) == answer(finished())
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason", "words"),
+    [
+        ({"search__min_gain": 0.5, "search__trials": 20}, "gain", "less than 50 (search.min_gain)"),
+        ({"search__max_tokens_generated": 4000, "search__trials": 99}, "tokens", "(search.max_tokens_generated)"),
+        ({"search__trials": 2, "search__ladder": 2}, "trials", "2 trials are done (search.trials)"),
+    ],
+)
+def test_why_a_search_stops_is_said_and_kept(
+    tmp_path: Path, settings: dict[str, object], reason: str, words: str
+) -> None:
+    events: list[Event] = []
+    config = small_config(**settings, confirm__limit=4)
+    report = search(config, name=NAME, storage=storage_in(tmp_path), on_event=events.append)
+    assert report.stop_reason == reason and report.is_done and report.verdict is not None
+    [said] = [text for text in texts(events) if text.startswith("the search is over")]
+    assert said.endswith(words)
+    again = search(config, name=NAME, storage=storage_in(tmp_path), engine=NoEngine())
+    assert report_json(again) == report_json(report)
+
+
+@pytest.mark.parametrize("sampler", ["surrogate", "gp", "tpe", "random", "grid"])
+def test_every_sampler_comes_to_a_verdict(tmp_path: Path, sampler: str) -> None:
+    config = small_config(search__sampler=sampler, confirm__limit=8, confirm__finalists=1)
+    report = search(config, name=NAME, storage=storage_in(tmp_path))
+    assert report.verdict is not None and report.is_done and report.smoothed_front
+    assert report.counts.complete + report.counts.pruned == 6 and report.counts.complete >= 4
+    assert [entry.schedule for entry in report.trials[:2]] == list(PARENTS.values())
+
+
+RACED = small_config(
+    budget=10.0,
+    tasks=[{"name": "arithmetic", "limit": 32}],
+    engine__batch_size=8,
+    search__rungs=[8],
+    search__ladder=2,
+    confirm__limit=8,
+    confirm__finalists=1,
+)
+SCRIPT = [(0.0, 0, 8), (1.0, 0, 8), (0.9, 0, 32), (0.0, 8, 32), (0.1, 0, 8)]  # lambda, from and to which response
+COST = {0: 8, 1: 8, 2: 8, 3: 24, 4: 8}  # responses of each: of the third just the first rung, aborted
+
+
+def read_script(evidence: Evidence, config: SearchConfig, aims: Aims) -> Proposal | Stop:
+    """Stands in for the sampler."""
+    if evidence.num_trials == len(SCRIPT):
+        return Stop("gain", 0.0)
+    lam, start, stop = SCRIPT[evidence.num_trials]
+    return Proposal(uniform_params(lam, num_knots=3), start, stop)
+
+
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search that measures what ``SCRIPT`` says, whatever the sampler would think of it."""
+    monkeypatch.setattr(runs, "propose", read_script)
+
+
+@pytest.fixture(scope="module")
+def raced(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """An undisturbed run of ``RACED``."""
+    storage = storage_in(tmp_path_factory.mktemp("raced"))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(runs, "propose", read_script)
+        return Finished(search(RACED, name=NAME, storage=storage), database(storage))
+
+
+def rows_of_trials(storage: str) -> dict[int, list[tuple[object, ...]]]:
+    """The stored responses of each trial."""
+    tables = database(storage)
+    found: dict[int, list[tuple[object, ...]]] = {number: [] for number in range(len(SCRIPT))}
+    trials = {row[0]: int(row[2]) for row in tables["evaluations"] if row[1] == "trial"}
+    for row in tables["responses"]:
+        if row[0] in trials:
+            found[trials[row[0]]].append(row)
+    return found
+
+
+def test_a_trial_far_over_the_budget_is_stopped_in_mid_response(tmp_path: Path, scripted: None) -> None:
+    events: list[Event] = []
+    report = search(RACED, name=NAME, storage=storage_in(tmp_path), on_event=events.append)
+    rows = rows_of_trials(storage_in(tmp_path))
+    assert {number: len(each) for number, each in rows.items()} == COST
+    assert any(row[6] == "aborted" for row in rows[2]) and not any(row[6] == "aborted" for row in rows[1] + rows[3])
+    states = {row[1]: row[2] for row in database(storage_in(tmp_path))["trials"]}
+    assert states == {0: "COMPLETE", 1: "COMPLETE", 2: "PRUNED", 3: "COMPLETE", 4: "COMPLETE"}
+    [ended] = [event for event in events if isinstance(event, Ended) and event.title == "trial 2"]
+    assert ended.measured is None and ended.stopped == "over the budget"
+    assert report.counts.pruned == 1 and Schedule.uniform(0.9) not in [entry.schedule for entry in report.trials]
+    # what it cost is counted all the same
+    assert report.tokens_generated == sum(row[5] for row in database(storage_in(tmp_path))["responses"])
+    again = search(RACED, name=NAME, storage=storage_in(tmp_path), engine=NoEngine())
+    assert report_json(again) == report_json(report) and report.stop_reason == "gain"
+
+
+def test_trials_of_one_schedule_are_pooled(tmp_path: Path, scripted: None) -> None:
+    report = search(RACED, name=NAME, storage=storage_in(tmp_path))
+    assert [(entry.trial, entry.schedule.lam, entry.measured.num_responses) for entry in report.trials] == [
+        (0, 0.0, 32),
+        (1, 1.0, 8),
+        (4, 0.1, 8),
+    ]
+    rows = rows_of_trials(storage_in(tmp_path))
+    places = [row[1:4] for row in rows[0] + rows[3]]
+    assert len(set(places)) == 32 and [row[1:4] for row in rows[1]] == [row[1:4] for row in rows[0]]
+    mean = sum(int(str(row[5])) for row in rows[0] + rows[3]) / 32
+    assert report.trials[0].measured.mean_tokens.value == pytest.approx(mean)
+
+
+@pytest.mark.parametrize("dies_at", range(2, 9))
+def test_a_raced_search_that_dies_in_any_batch_changes_nothing(
+    tmp_path: Path, scripted: None, raced: Finished, dies_at: int
+) -> None:
+    """In the trial that is aborted, in the one that goes on with another, in the confirmation."""
+    engine = Breaking(open_job(RACED), dies_at=dies_at, error=RuntimeError("the power went"))
+    with pytest.raises(RuntimeError, match="the power went"):
+        search(RACED, name=NAME, storage=storage_in(tmp_path), engine=engine)
+    assert report_json(search(RACED, name=NAME, storage=storage_in(tmp_path))) == report_json(raced.report)
+    assert database(storage_in(tmp_path)) == raced.database
+
+
+def test_two_tasks_are_asked_in_proportion_from_the_first_rung_on(tmp_path: Path, scripted: None) -> None:
+    file = tmp_path / "sums.jsonl"
+    file.write_text("".join(json.dumps({"question": f"{i}+1=", "answer": str(i + 1)}) + "\n" for i in range(16)))
+    tasks = [{"name": "arithmetic", "limit": 24}, {"path": str(file), "weight": 3.0}]
+    config = small_config(**{"budget": 10.0, "engine__batch_size": 8, "search__rungs": [8], "search__ladder": 2,
+                             "confirm__limit": 4, "confirm__finalists": 1, "tasks": tasks})  # fmt: skip
+    report = search(config, name=NAME, storage=storage_in(tmp_path))
+    first, whole = (rows_of_trials(storage_in(tmp_path))[number] for number in (1, 3))
+    assert [row[1] for row in first].count("sums") == 2 and [row[1] for row in whole].count("sums") == 6
+    assert report.trials[0].measured.tasks.keys() == {"arithmetic", "sums"} and report.is_done
 
 
 def test_two_drivers_do_not_share_a_study(copied: str) -> None:

@@ -30,7 +30,8 @@ def test_a_finished_study_shows_its_verdict() -> None:
     report = finished()
     text = shown(NAME, finished_storage())
     assert text.startswith(
-        f"small: 6 of at most 6 trials are done, the search is over (trials); {report.tokens_generated:,} tokens generated\n"
+        "small: 6 of at most 6 trials are done, the search is over (trials); "
+        f"{report.tokens_generated:,} tokens generated\n"
     )
     assert "Feasible within 30 tokens" in text
     assert f"autolambda export small OUT --budget 30 --storage {finished_storage()}" in text
@@ -48,7 +49,11 @@ def test_a_study_that_goes_on_shows_the_front_without_a_verdict(tmp_path: Path) 
     storage = copy_finished(storage_in(tmp_path))
     go_on(storage, 9)
     text = shown(NAME, storage)
-    assert text.startswith("small: 6 of at most 9 trials are done; ") and "Front of small" in text and "Feasible" not in text
+    assert (
+        text.startswith("small: 6 of at most 9 trials are done; ")
+        and "Front of small" in text
+        and "Feasible" not in text
+    )
 
 
 def test_a_study_before_its_first_trial(tmp_path: Path) -> None:

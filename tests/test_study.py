@@ -7,13 +7,15 @@ from contextlib import closing
 import optuna
 import pytest
 import sqlalchemy
+from made_up import aims, evidence, point
 from optuna.trial import TrialState
 
+from autolambda.box import uniform_params
 from autolambda.config import SearchConfig
 from autolambda.errors import StorageError, StudyError
 from autolambda.estimates import Estimate
 from autolambda.metrics import Measured
-from autolambda.sampler import propose
+from autolambda.sampler import Proposal, Stop, propose
 from autolambda.schedule import Schedule
 from autolambda.store import Store, StoredStudy
 from autolambda.study import (
@@ -27,7 +29,8 @@ from autolambda.study import (
     studies_under,
 )
 
-CONFIG = SearchConfig(trials=5, ladder=3, seed=5)
+CONFIG = SearchConfig(trials=5, ladder=3, seed=5, min_gain=0.0)
+NUM_KNOTS = 3
 
 
 @pytest.fixture
@@ -57,13 +60,34 @@ def measured(schedule: Schedule) -> Measured:
     return Measured(exactly(lam / 3), exactly(10 + 70 * lam / 3), exactly(lam), exactly(0.0), exactly(0.0), 10, {})
 
 
+def proposer(study, config=CONFIG):
+    """Proposes from what the study holds, as if every trial had measured the made-up truth."""
+
+    def answer():
+        ended = study.ended()
+        points = [point(each.trial.params) for each in ended if not each.is_failed]
+        proposal = propose(evidence(points, [each.trial.params for each in ended if each.is_failed]), config, aims())
+        return None if isinstance(proposal, Stop) else proposal
+
+    return answer
+
+
+def ask(study, config=CONFIG):
+    return study.ask(proposer(study, config), num_knots=NUM_KNOTS)
+
+
 def drive(store, url, *, name="one", config=CONFIG, num_trials=None):
     """Runs a study for ``num_trials`` trials or to its end; each trial's schedule."""
     study, schedules = open_study(store, url, name), []
-    while len(schedules) != num_trials and (trial := study.ask(config, budget=None)) is not None:
+    while len(schedules) != num_trials and (trial := ask(study, config)) is not None:
         schedules.append(trial.schedule)
         study.tell(trial, measured(trial.schedule))
     return schedules
+
+
+def contents(study):
+    """All that Optuna holds of a study's trials, but for the times."""
+    return [(t.number, t.state, t.params, t.values, t.user_attrs) for t in study._study.get_trials()]
 
 
 @pytest.fixture(scope="module")
@@ -72,47 +96,49 @@ def uninterrupted(tmp_path_factory):
     with closing(Store(url)) as store:
         store.create_study("one", config={}, identity={})
         schedules = drive(store, url)
-        return schedules, open_study(store, url).points()
+        return schedules, contents(open_study(store, url))
 
 
-def die_after_enqueue(study):
-    """Between the proposal and the ask: the trial is WAITING."""
-    study._study.enqueue_trial(propose(study.points(), CONFIG, budget=None))
+def die_before_the_proposal(study):
+    def die():
+        raise KeyboardInterrupt
 
-
-def die_after_optunas_ask(study):
-    """The trial is RUNNING and has no parameters yet."""
-    die_after_enqueue(study)
-    study._study.ask()
-
-
-def die_after_one_parameter(study):
-    die_after_enqueue(study)
-    study._study.ask().suggest_float("lam", 0.0, 1.0)
+    with pytest.raises(KeyboardInterrupt):
+        study.ask(die, num_knots=NUM_KNOTS)
 
 
 def die_after_ask(study):
-    study.ask(CONFIG, budget=None)
+    ask(study)
 
 
-def die_after_the_think_ratio(study):
-    trial = study.ask(CONFIG, budget=None)
-    trial.handle.set_user_attr("think_ratio", measured(trial.schedule).think_ratio.value)
+def die_after_the_numbers(study):
+    """Between those that are told beside the values and the values."""
+    trial = ask(study)
+    storage = study._study
+    study._study = Dying(storage)
+    with pytest.raises(KeyboardInterrupt):
+        study.tell(trial, measured(trial.schedule))
+
+
+class Dying:
+    """Optuna's study, which dies when a trial is told."""
+
+    def __init__(self, study):
+        self._real = study
+
+    def __getattr__(self, name):
+        return getattr(self._real, name)
+
+    def tell(self, *args, **kwargs):
+        raise KeyboardInterrupt
 
 
 def die_after_tell(study):
-    trial = study.ask(CONFIG, budget=None)
+    trial = ask(study)
     study.tell(trial, measured(trial.schedule))
 
 
-DEATHS = [
-    die_after_enqueue,
-    die_after_optunas_ask,
-    die_after_one_parameter,
-    die_after_ask,
-    die_after_the_think_ratio,
-    die_after_tell,
-]
+DEATHS = [die_before_the_proposal, die_after_ask, die_after_the_numbers, die_after_tell]
 
 
 @pytest.mark.parametrize("num_done", [0, 4])
@@ -122,29 +148,29 @@ def test_a_crash_at_any_step_changes_nothing(store, url, uninterrupted, die, num
     die(open_study(store, url))
     drive(store, url)
     study = open_study(store, url)
-    assert study.points() == uninterrupted[1]
+    assert contents(study) == uninterrupted[1]
     assert [trial.number for trial in study._study.get_trials()] == list(range(CONFIG.trials))
 
 
 def test_a_trial_left_running_is_gone_on_with_under_its_number(store, url):
     drive(store, url, num_trials=2)
-    first = open_study(store, url).ask(CONFIG, budget=None)
+    first = ask(open_study(store, url))
     again = open_study(store, url)
     assert again.counts() == Counts(complete=2, pruned=0, failed=0, running=1)
-    second = again.ask(CONFIG, budget=None)
+    second = ask(again)
     assert (second.number, second.schedule) == (first.number, first.schedule) == (2, Schedule.uniform(0.5))
 
 
 def test_one_that_crashes_again_and_again_stays_one_trial(store, url):
     for _ in range(3):
-        trial = open_study(store, url).ask(CONFIG, budget=None)
+        trial = ask(open_study(store, url))
     assert trial.number == 0
     assert open_study(store, url).counts().running == 1
 
 
 def test_a_finished_study_asks_for_nothing_and_grows_with_its_trials(store, url, uninterrupted):
     first = drive(store, url)
-    assert open_study(store, url).ask(CONFIG, budget=None) is None
+    assert ask(open_study(store, url)) is None
     assert drive(store, url) == []
     more = drive(store, url, config=CONFIG.model_copy(update={"trials": 7}))
     assert len(more) == 2
@@ -154,18 +180,19 @@ def test_a_finished_study_asks_for_nothing_and_grows_with_its_trials(store, url,
 
 def test_failed_trials_are_not_among_the_points_and_keep_their_reason(store, url):
     study = open_study(store, url)
-    study.fail(study.ask(CONFIG, budget=None), "the GPU is gone")
+    study.fail(ask(study), "the GPU is gone")
     assert study.counts() == Counts(complete=0, pruned=0, failed=1, running=0)
-    assert study.points() == [] and study.complete() == []
+    [ended] = study.ended()
+    assert ended.is_failed and ended.stopped is None and ended.trial.params == uniform_params(0.0, num_knots=3)
     [stored] = open_study(store, url)._study.get_trials()
-    assert stored.state == TrialState.FAIL and stored.user_attrs == {"failure": "the GPU is gone"}
+    assert stored.state == TrialState.FAIL and stored.user_attrs["failure"] == "the GPU is gone"
 
 
 def test_what_failed_is_passed_over_and_does_not_count(store, url):
     """In the ladder and after it, in the same process and in another."""
     failing, proposed = {0, 3, 4, 6}, []
     study = open_study(store, url)
-    while (trial := study.ask(CONFIG, budget=None)) is not None:
+    while (trial := ask(study)) is not None:
         proposed.append(trial.schedule)
         if trial.number in failing:
             study.fail(trial, "no")
@@ -177,12 +204,44 @@ def test_what_failed_is_passed_over_and_does_not_count(store, url):
     assert proposed[:5] == [Schedule.uniform(lam) for lam in (0.0, 1.0, 0.5, 0.75, 0.625)]
 
 
-def test_a_point_holds_what_was_told_to_the_bit(store, url):
+def test_a_trial_holds_what_was_told_to_the_bit(store, url):
     (schedule,) = drive(store, url, num_trials=1)
-    (point,) = open_study(store, url).points()
     told = measured(schedule)
-    assert (point.accuracy, point.mean_tokens) == (told.accuracy.value, told.mean_tokens.value)
-    assert point.think_ratio == told.think_ratio.value
+    [stored] = optuna.load_study(study_name="one", storage=url).trials
+    assert stored.values == [told.accuracy.value, told.mean_tokens.value]
+    assert stored.user_attrs["measured"] == {
+        "accuracy": [told.accuracy.value, told.accuracy.standard_error],
+        "mean_tokens": [told.mean_tokens.value, told.mean_tokens.standard_error],
+        "think_ratio": [told.think_ratio.value, told.think_ratio.standard_error],
+        "num_responses": 10,
+    }
+
+
+def test_a_trial_knows_its_responses_again_after_a_crash(store, url):
+    proposal = Proposal(uniform_params(0.25, num_knots=3), 128, 512)
+    first = open_study(store, url).ask(lambda: proposal, num_knots=3)
+    again = open_study(store, url)
+    second = again.ask(lambda: pytest.fail("one is running"), num_knots=3)
+    assert first == second and (second.start, second.stop) == (128, 512) and second.schedule == Schedule.uniform(0.25)
+    again.tell(second, measured(second.schedule))
+    [ended] = open_study(store, url).ended()
+    assert ended.trial == first and not ended.is_failed and ended.stopped is None
+
+
+def test_a_trial_that_lost_the_race_is_pruned_with_its_reason(store, url):
+    study = open_study(store, url)
+    study.prune(ask(study), "over the budget")
+    [ended] = open_study(store, url).ended()
+    assert ended.stopped == "over the budget" and not ended.is_failed
+    assert study.counts() == Counts(complete=0, pruned=1, failed=0, running=0)
+    assert optuna.load_study(study_name="one", storage=url).trials[0].state == TrialState.PRUNED
+
+
+def test_why_the_search_stopped_is_kept_until_it_goes_on(store, url):
+    assert open_study(store, url).stopped_for is None
+    for reason in ("gain", "tokens", None, "trials"):
+        open_study(store, url).stopped_for = reason
+        assert open_study(store, url).stopped_for == reason
 
 
 def test_two_studies_in_one_database_are_apart(store, url):
@@ -191,12 +250,10 @@ def test_two_studies_in_one_database_are_apart(store, url):
     assert [open_study(store, url, name).counts().complete for name in ("one", "two")] == [3, 1]
 
 
-def test_the_evaluations_of_complete_trials_in_their_order(store, url):
+def test_what_has_ended_is_in_the_order_of_the_numbers_and_no_more(store, url):
     drive(store, url, num_trials=3)
-    for key in ("2", "0", "1", "3"):  # 3 is still running
-        store.evaluation("one", kind="trial", key=key, schedule=Schedule.uniform(0.5), num_responses=1)
-    open_study(store, url).ask(CONFIG, budget=None)
-    assert [evaluation.key for evaluation in open_study(store, url).complete()] == ["0", "1", "2"]
+    ask(open_study(store, url))  # still running
+    assert [ended.trial.number for ended in open_study(store, url).ended()] == [0, 1, 2]
 
 
 def test_optuna_holds_the_study_under_its_name(store, url):

@@ -201,7 +201,9 @@ def test_an_unconfirmed_parent_is_not_called_as_is_and_two_lambdas_make_a_curve(
     report = finished()
     first, second = report.trials[:2]
     parents = {"instruct": first, "thinking": second}
-    text = shown(report_view(replace(report, trials=(first, second), smoothed=(), confirmed=(), parents=parents)), width=80)
+    text = shown(
+        report_view(replace(report, trials=(first, second), smoothed=(), confirmed=(), parents=parents)), width=80
+    )
     assert "as is" not in text.partition("\n\n")[0] and "lambda 1" in text and "Reasoning" in text
     parents = {"instruct": first, "thinking": None}
     single = replace(report, trials=(first,), smoothed=(first,), confirmed=(), parents=parents)
