@@ -24,14 +24,14 @@ def granted(total, *, ends=1000.0, num_confirm=1024):
 def test_the_tokens_of_a_study(num_search, cap, total):
     found = allowance(3.0, num_search=num_search, num_confirm=9, num_confirm_prompts=8, cap=cap)
     assert found == Allowance(total=total, ends=3.0, num_confirm=9, num_confirm_prompts=8)
-    assert found.search == pytest.approx(0.6 * total)
+    assert found.search == pytest.approx(0.5 * total)
 
 
 @pytest.mark.parametrize(
     ("total", "ends", "num_confirm", "expected"),
     [
-        (1_000_000, 1000.0, 1024, 100),  # a tenth of the tokens, by what both cost together
-        (10_000_000, 1000.0, 1024, 1000),
+        (2_000_000, 1000.0, 1024, 120),  # six hundredths of the tokens, by what both cost together
+        (10_000_000, 1000.0, 1024, 600),
         (100_000_000, 1000.0, 1024, 1024),  # no more than there are
         (1_000, 1000.0, 1024, LEAST_CONFIRM),  # no fewer than can be read
         (1_000, 1000.0, 20, 20),
@@ -44,9 +44,9 @@ def test_the_responses_of_a_parent(total, ends, num_confirm, expected):
 @pytest.mark.parametrize(
     ("total", "predicted", "expected"),
     [
-        (1_000_000, [1000.0], 300),  # 400,000 less 100 responses of each parent
-        (1_000_000, [500.0, 250.0, 250.0], 300),  # all finalists get as many
-        (1_000_000, [500.0], 600),
+        (2_000_000, [1000.0], 880),  # 1,000,000 less 120 responses of each parent
+        (2_000_000, [500.0, 250.0, 250.0], 880),  # all finalists get as many
+        (1_000_000, [500.0], 872),
         (1_000_000, [10.0], 1024),
         (1_000_000, [1e6], LEAST_CONFIRM),
     ],
