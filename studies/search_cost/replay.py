@@ -2,6 +2,7 @@
 
 python studies/search_cost/replay.py run OUT.jsonl [--bank PATH] [--seeds 20] [--strategies ours,gp,...] [--worlds bank]
 python studies/search_cost/replay.py table OUT.jsonl
+python studies/search_cost/replay.py plot OUT.jsonl           (needs matplotlib)
 
 ``run`` adds a JSON line a search: what it chose, what it claimed, and what is true. ``table`` prints Markdown. Seeds
 start at 100: the settings of the others were chosen on worlds below.
@@ -240,9 +241,71 @@ def _tokens(rows: list[dict[str, Any]]) -> float:
     return float(np.mean([row["tokens"] for row in rows]))
 
 
+def plot(args: argparse.Namespace) -> None:
+    """Points lost against tokens for every strategy, how many of its choices are truly within the budget beside it."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    rows = [json.loads(line) for line in args.out.read_text().splitlines()]
+    bank = Bank(args.bank)
+    best = {(key[1], key[2]): best_of(bank, key[1], key[2]) for key in {tuple(row["key"][:3]) for row in rows}}
+    figure, axes = pyplot.subplots(1, 2, figsize=(9.6, 4.0), sharey=True, layout="constrained")
+    for axis, space in zip(axes, ("uniform", "module"), strict=True):
+        for number, name in enumerate(("ours", "gp", "grid11", "tpe", "cmaes", "nsga2", "random")):
+            sizes: dict[str, list[dict[str, Any]]] = defaultdict(list)
+            for row in rows:
+                if row["key"][1] == space and row["key"][3] == name:
+                    sizes[row["settings"]].append(row)
+            if not sizes:
+                continue
+            found = sorted(sizes.values(), key=_tokens)
+            made = [[row for row in each if row["chosen"]] for each in found]
+            lost = [
+                float(np.mean([100 * (best[space, row["key"][2]] - row["accuracy"]) for row in each if row["within"]]))
+                for each in made
+            ]
+            within = [float(np.mean([row["within"] for row in each])) for each in made]
+            tokens = [_tokens(each) for each in found]
+            strong = name == "ours"
+            line = axis.plot(
+                tokens,
+                lost,
+                "-o",
+                lw=2.5 if strong else 1.2,
+                ms=8 if strong else 5,
+                label=name,
+                color=f"C{number}",
+                zorder=3 if strong else 2,
+            )[0]
+            for x, y, share in zip(tokens, lost, within, strict=True):
+                axis.annotate(
+                    f"{share:.0%}",
+                    (x, y),
+                    xytext=(5, 4),
+                    textcoords="offset points",
+                    fontsize=8,
+                    color=line.get_color(),
+                )
+        axis.set(
+            xscale="log",
+            xlabel="generated tokens, all counted",
+            title=f"{space} lambda" if space == "uniform" else "attention x ffn",
+        )
+        axis.grid(alpha=0.3)
+        axis.set_xticks([1e5, 2e5, 5e5, 1e6], ["100k", "200k", "500k", "1M"])
+        axis.minorticks_off()
+    axes[0].set_ylabel("accuracy points below the best\n(choices within the budget)")
+    axes[0].set_ylim(bottom=0)
+    axes[0].legend(frameon=False, fontsize=8)
+    figure.suptitle("Percentages: how many of the choices are truly within the budget", fontsize=10)
+    figure.savefig(args.picture, dpi=110)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["run", "table"])
+    parser.add_argument("what", choices=["run", "table", "plot"])
     parser.add_argument("out", type=Path)
     parser.add_argument("--bank", type=Path, default=FOLDER / "bank.npz")
     parser.add_argument("--seeds", type=int, default=20)
@@ -252,8 +315,9 @@ def main() -> None:
     parser.add_argument("--spaces", default="uniform,module")
     parser.add_argument("--full", default=",".join(map(str, FULL_SIZES)))
     parser.add_argument("--allowances", default="1,3", help="which of rivals.ALLOWANCES to compare at")
+    parser.add_argument("--picture", type=Path, default=FOLDER / "quality.png")
     args = parser.parse_args()
-    {"run": run, "table": table}[args.what](args)
+    {"run": run, "table": table, "plot": plot}[args.what](args)
 
 
 if __name__ == "__main__":
