@@ -6,7 +6,7 @@ Text that came from files or models is escaped: neither markup nor a terminal's 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.console import Group, RenderableType
 from rich.markup import escape
@@ -21,6 +21,8 @@ from autolambda.report import Report
 from autolambda.schedule import Profile, Schedule
 from autolambda.stages import sentence, stage_of
 
+MAX_ROWS = 8  # of a front that nobody confirmed
+
 
 def report_view(report: Report, *, storage: str | None = None) -> RenderableType:
     """The whole answer: the front, the stages, the verdict and what to do next (``storage``: the option's value)."""
@@ -29,33 +31,44 @@ def report_view(report: Report, *, storage: str | None = None) -> RenderableType
 
 
 def progress_view(report: Report) -> RenderableType:
-    """The front and the stages, without a verdict."""
-    where = (
-        "confirmed on prompts the search never saw" if report.confirmed_front else "as the search saw it, unconfirmed"
+    """The fronts and the stages, without a verdict: the confirmed front as far as there is one, then the smoothed."""
+    fronts: list[RenderableType] = []
+    if report.confirmed_front:
+        title = f"Front of {escape(report.study)}, confirmed on prompts the search never saw (95 % intervals)"
+        fronts = [front_table(report, report.confirmed_front, title=title), Text()]
+    title = f"Front of {escape(report.study)}, smoothed over all trials, unconfirmed (95 % intervals)"
+    fronts.append(
+        front_table(report, _few(report.smoothed_front), title=title, with_parents=not report.confirmed_front)
     )
-    table = front_table(report, title=f"Front of {escape(report.study)}, {where} (95 % intervals)")
     notes = [Text(f"Note: {printable(note)}.", style="dim") for note in report.stages.notes]
     has_curve = len({entry.schedule.lam for entry in report.trials} - {None}) > 1
-    return Group(table, Text(), *([Text(sentence(report.stages))] if has_curve else []), *notes)
+    return Group(*fronts, Text(), *([Text(sentence(report.stages))] if has_curve else []), *notes)
 
 
-def front_table(report: Report, *, title: str) -> Table:
-    """The parents and the front, fewest tokens first; the budget's pick is marked by an arrow.
+def _few(entries: Sequence[Entry]) -> list[Entry]:
+    """At most ``MAX_ROWS`` entries, evenly chosen, the last among them."""
+    step = max(1, -(-len(entries) // MAX_ROWS))
+    return list(entries[::-1][::step][::-1])
+
+
+def front_table(report: Report, entries: Sequence[Entry], *, title: str, with_parents: bool = True) -> Table:
+    """The parents and a front, fewest tokens first; the budget's pick is marked by an arrow.
 
     The share of responses that were cut has a column where there were any.
     """
-    shown = [*filter(None, report.parents.values()), *report.front]
+    parents = report.parents if with_parents else {}
+    shown = [*filter(None, parents.values()), *entries]
     with_cut = any(entry.measured.truncated_ratio.value > 0 for entry in shown)
     table = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False)
     table.add_column("trial", justify="right", no_wrap=True)
     table.add_column("schedule")
     for name in ("accuracy %", "tokens", "think\n%", *(["cut\n%"] if with_cut else []), "stage"):
         table.add_column(name, justify="right", no_wrap=True)
-    for name, parent in report.parents.items():
-        if parent is not None and parent not in report.front:
+    for name, parent in parents.items():
+        if parent is not None and parent not in entries:
             how = "as is" if parent.confirmed else f"at lambda {parent.schedule.lam:g}"
             table.add_row("", f"{name.capitalize()} {how}", *_cells(parent.measured, with_cut=with_cut), style="dim")
-    for entry in report.front:
+    for entry in entries:
         picked = report.best is not None and entry.schedule == report.best.schedule
         trial = f"→ {entry.trial}" if picked else str(entry.trial)
         cells = _cells(entry.measured, with_cut=with_cut)

@@ -59,7 +59,7 @@ def wide() -> Report:
 
 @pytest.mark.parametrize("width", [80, 120])
 def test_no_line_is_too_long_and_no_word_is_broken(wide: Report, width: int) -> None:
-    lines = shown(front_table(wide, title="t"), width=width).splitlines()
+    lines = shown(front_table(wide, wide.front, title="t"), width=width).splitlines()
     text = "\n".join(lines)
     assert max(len(line.rstrip()) for line in lines) <= width
     for word in ("→ 27", "0.13/0.40/0.62", "0.00/0.20/0.43", "other 0.3", "12,345", "Instruct as is", "accuracy %"):
@@ -71,21 +71,21 @@ def test_no_line_is_too_long_and_no_word_is_broken(wide: Report, width: int) -> 
 def test_an_ordinary_front_has_one_line_a_schedule_at_80_columns() -> None:
     report = finished()
     uniform = tuple(entry for entry in report.confirmed if entry.schedule.lam is not None)
-    lines = shown(front_table(replace(report, confirmed=uniform), title="t"), width=80).splitlines()
+    lines = shown(front_table(replace(report, confirmed=uniform), uniform, title="t"), width=80).splitlines()
     assert uniform and len(lines) == 3 + 2 + len(replace(report, confirmed=uniform).front)
 
 
 def test_the_cut_column_appears_with_the_first_cut_response(wide: Report) -> None:
-    assert "cut" in shown(front_table(wide, title="t"), width=80)
+    assert "cut" in shown(front_table(wide, wide.front, title="t"), width=80)
     report = replace(finished(), parents=dict.fromkeys(("instruct", "thinking")), confirmed=finished().confirmed[:1])
     assert all(entry.measured.truncated_ratio.value == 0 for entry in report.front)
-    assert "cut" not in shown(front_table(report, title="t"), width=80)
+    assert "cut" not in shown(front_table(report, report.front, title="t"), width=80)
 
 
 def test_the_pick_is_marked_once() -> None:
     report = finished()
     assert report.best is not None
-    lines = shown(front_table(report, title="t"), width=80).splitlines()
+    lines = shown(front_table(report, report.front, title="t"), width=80).splitlines()
     assert [line for line in lines if "→" in line] == [line for line in lines if f"→ {report.best.trial}" in line] != []
 
 
@@ -209,3 +209,14 @@ def test_an_unconfirmed_parent_is_not_called_as_is_and_two_lambdas_make_a_curve(
     single = replace(report, trials=(first,), smoothed=(first,), confirmed=(), parents=parents)
     text = shown(progress_view(single), width=80)
     assert text.count("lambda 0 ") == 1 and "Reasoning" not in text and "The curve" not in text
+
+
+def test_the_smoothed_front_stands_below_the_confirmed_one():
+    """The confirmation measures a few; the rest of the front is what the surrogate makes of all trials."""
+    report = finished()
+    text = shown(progress_view(report), width=100)
+    confirmed, smoothed = text.index("confirmed on prompts"), text.index("smoothed over all trials")
+    assert confirmed < smoothed
+    below = text[smoothed:]
+    for entry in report.smoothed_front:
+        assert f"{100 * entry.score.accuracy:.1f}" in below
