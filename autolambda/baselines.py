@@ -64,6 +64,16 @@ def baseline_job(job: Job, folder: Path) -> Job:
     return replace(job, models=replace(job.models, pair=open_pair(str(folder), str(folder))))
 
 
+def check_baselines(job: Job) -> None:
+    """Checks before anything is generated that the baselines asked for can be made. Raises as ``write_baseline``."""
+    wanted = [name for name in job.config.search.baselines if name in ("task_arithmetic", "ties")]
+    source = base_folder(job.config.models)
+    if wanted and source is None:
+        raise ConfigError(f"models.base: {wanted[0]} needs the base model of both parents; set it, or leave it out")
+    if wanted and source is not None:
+        _check_base(open_checkpoint(source), job.models.pair)
+
+
 @contextmanager
 def merged_engine(
     job: Job, method: BaselineName, *, lam: float, before: Callable[[], None]

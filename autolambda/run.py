@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from autolambda.allowance import CONFIRM_SHARE
-from autolambda.baselines import choose_cut, merged_engine
+from autolambda.baselines import check_baselines, choose_cut, merged_engine
 from autolambda.chat import ChatFormat
 from autolambda.config import BaselineName, SearchConfig
 from autolambda.confirm import plan
@@ -58,6 +58,7 @@ class Run:
         self._evaluator = Evaluator(
             self._engine, job.models.chat, job.models.sampling, config.search.seed, job.batch_size, store
         )
+        check_baselines(job)
         for warning in job.models.pair.warnings:
             on_event(Noted(warning))
 

@@ -552,6 +552,36 @@ def test_two_tasks_are_asked_in_proportion_from_the_first_rung_on(tmp_path: Path
     assert report.trials[0].measured.tasks.keys() == {"arithmetic", "sums"} and report.is_done
 
 
+def test_baselines_are_measured_beside_the_finalists_and_kept(copied: str) -> None:
+    """They are added to a study that is done: nothing else is generated anew."""
+    before = database(copied)
+    config = small_config(search__baselines=["task_arithmetic", "slerp", "cut"])
+    report = search(config, name=NAME, storage=copied)
+    names = list(report.baselines)
+    assert names[0] == "task_arithmetic" and names[1].startswith("slerp at lambda ") and len(names) >= 2
+    assert all(entry.confirmed and entry.trial is None for entry in report.baselines.values())
+    accuracies = {entry.score.accuracy for entry in report.baselines.values()}
+    assert len(accuracies) == len(names)  # each has weights or a cut of its own
+    plain = json.loads(report_json(report))
+    assert [each["method"] for each in plain["baselines"]] == names
+    after = database(copied)
+    assert [row for row in after["responses"] if row in before["responses"]] == before["responses"]
+    assert answer(report) | {"baselines": []} == answer(finished()) | {"tokens_generated": plain["tokens_generated"]}
+    again = search(config, name=NAME, storage=copied, engine=NoEngine())
+    assert answer(again) == answer(report)
+
+
+def test_a_baseline_without_its_base_is_refused_before_anything_is_generated(copied: str) -> None:
+    parents = Path(jobs.__file__).parent / "bundled"
+    config = small_config(
+        search__baselines=["slerp", "ties"],
+        models__instruct=str(parents / "instruct"),
+        models__thinking=str(parents / "thinking"),
+    )
+    with pytest.raises(ConfigError, match=r"models\.base: ties needs the base model"):
+        search(config, name=NAME, storage=copied, engine=NoEngine())
+
+
 def test_two_drivers_do_not_share_a_study(copied: str) -> None:
     with jobs.driver_lock(copied, NAME), pytest.raises(StudyError, match="another process"):
         search(small_config(), name=NAME, storage=copied, engine=NoEngine())
