@@ -102,7 +102,7 @@ def test_the_default_config_is_valid() -> None:
     config = parse_config(bundled_defaults(with_task=True))
     job = open_job(config)
     assert config.models.bundled and [task.name for task in config.tasks] == ["arithmetic"]
-    assert len(job.search[0].samples) == config.tasks[0].limit and len(job.confirm[0].samples) == config.confirm.limit
+    assert len(job.search[0].samples) == SPLITS["search"] and len(job.confirm[0].samples) == SPLITS["confirm"]
     assert not {s.id for s in job.search[0].samples} & {s.id for s in job.confirm[0].samples}
 
 

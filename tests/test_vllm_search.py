@@ -79,8 +79,8 @@ def test_both_engines_measure_the_same(lam):
 def test_what_a_killed_search_had_finished_is_not_generated_again(tmp_path):
     """Within one trial: responses are stored while the others still run."""
     # few at a time, so that the first are finished long before the last
-    trials = ("search.trials=2", "search.ladder=2", "confirm.limit=16", "engine.max_num_seqs=16")
-    process = start(tmp_path, *trials)
+    settings = ("search.trials=2", "search.ladder=2", "search.rungs=[256]", "confirm.limit=16", "engine.max_num_seqs=16")
+    process = start(tmp_path, *settings)
     rows = "SELECT * FROM autolambda_responses"
     partial = (
         "SELECT count(*) FROM autolambda_responses JOIN autolambda_evaluations e ON e.id = evaluation WHERE e.key = '1'"
@@ -91,7 +91,7 @@ def test_what_a_killed_search_had_finished_is_not_generated_again(tmp_path):
     process.communicate()
     before = stored(tmp_path, rows)
     assert 256 < len(before) < 512
-    resumed = start(tmp_path, *trials)
+    resumed = start(tmp_path, *settings)
     output, _ = resumed.communicate(timeout=300)
     assert resumed.returncode in (0, 3), output
     after = stored(tmp_path, rows)
