@@ -7,6 +7,7 @@ AutolambdaError            1   the run failed
 |   |-- CheckpointError        one checkpoint folder or file
 |   |-- PairError              two checkpoints that cannot be merged: every mismatch, one a line
 |   |-- TaskError              a task file, a column, a grader
+|   |   `-- GraderError        a grader of the user's own that raised or hung on a response
 |   |-- StudyError             a study's name, its stored config, a second driver
 |   `-- OutputError            a path that cannot be written
 |-- EngineError            1   the engine failed while it held the weights or generated
@@ -44,6 +45,10 @@ class PairError(InputError):
 
 class TaskError(InputError):
     """A task's file, columns, rows or grader."""
+
+
+class GraderError(TaskError):
+    """A grader of the user's own raised, hung or died on a response; the study can be resumed."""
 
 
 class StudyError(InputError):

@@ -78,17 +78,17 @@ UNEQUAL = [
 
 @pytest.mark.parametrize("text", NUMBERS)
 def test_the_number_that_is_read(text):
-    assert GRADERS["number"](text, "1").answer == NUMBERS[text]
+    assert GRADERS["number"].read(text, "1").answer == NUMBERS[text]
 
 
 @pytest.mark.parametrize(("text", "target"), EQUAL)
 def test_equal_as_numbers(text, target):
-    assert GRADERS["number"](text, target).correct
+    assert GRADERS["number"].read(text, target).correct
 
 
 @pytest.mark.parametrize(("text", "target"), UNEQUAL)
 def test_unequal_numbers_and_targets_that_are_none(text, target):
-    assert not GRADERS["number"](text, target).correct
+    assert not GRADERS["number"].read(text, target).correct
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_unequal_numbers_and_targets_that_are_none(text, target):
     ],
 )
 def test_texts(grader, text, target, answer, correct):
-    reading = GRADERS[grader](text, target)
+    reading = GRADERS[grader].read(text, target)
     assert (reading.answer, reading.correct) == (answer, correct)
 
 
@@ -146,5 +146,5 @@ def test_a_hostile_megabyte_is_read_quickly(name, part):
     text = part * (1_000_000 // len(part))
     start = time.perf_counter()
     grade(Response(text, 1, "stop"), "7", grader=GRADERS[name], think_end="</think>")
-    GRADERS[name](text, text)
+    GRADERS[name].read(text, text)
     assert time.perf_counter() - start < 1

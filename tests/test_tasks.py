@@ -184,7 +184,7 @@ def test_the_bundled_task_is_whole_and_disjoint():
     every = [*prompts(search), *prompts(confirm), *test]
     assert len(set(every)) == len(every)
     assert len({sample.id for sample in [*search, *confirm]}) == len(search) + len(confirm)
-    read = GRADERS[bundled.grader]
+    read = GRADERS[bundled.grader].read
     assert all(read(sample.target, sample.target).correct for sample in [*search, *confirm])
 
 

@@ -26,13 +26,19 @@ class Task(Protocol):
 
 @dataclass(frozen=True)
 class Slice:
-    """What one evaluation measures of a task: its samples, each with ``repeats`` responses, and the task's weight."""
+    """What one evaluation measures of a task: its samples, each with ``repeats`` responses, and the task's weight.
+
+    A guard has a ``max_drop``, the accuracy (share of 1) that it may lose against the better parent, and weighs
+    nothing. ``on_grader_error`` says whether a grader that fails ends the search or leaves the response unparsed.
+    """
 
     task: str
     grader: str
     samples: tuple[Sample, ...]
     repeats: int
     weight: float = 1.0
+    max_drop: float | None = None
+    on_grader_error: Literal["stop", "unparsed"] = "stop"
 
     @property
     def num_responses(self) -> int:

@@ -133,7 +133,7 @@ def _check_distinct(rows: Sequence[tuple[str, Sample]], path: Path) -> None:
 def _check_targets(rows: Sequence[tuple[str, Sample]], path: Path, grader: str) -> None:
     """A target that its own grader would not accept could never be met."""
     for at, sample in rows:
-        if not GRADERS[grader](sample.target, sample.target).correct:
+        if not GRADERS[grader].read(sample.target, sample.target).correct:
             raise TaskError(
                 f"{path}, {at}: grader '{grader}' cannot compare with the answer {sample.target[:60]!r}; "
                 f"correct it, or take another grader ({', '.join(GRADERS)})"
