@@ -33,6 +33,7 @@ BUDGETS = (25.0, 40.0, 60.0)
 PAPER_BUDGETS = {"aime25": (16000.0,), "ifeval": (1500.0,), "gpqa_diamond": (6000.0,)}
 FULL_SIZES = (2000, 8000)  # responses of the search slice: 1,000 prompts, 2 or 8 repeats
 NUM_KNOTS = 3
+NEAR = 2.0  # points of accuracy
 OURS_SPACES = {"uniform": ["uniform"], "module": ["uniform", "module"]}
 FIRST_SEED = 100
 
@@ -67,15 +68,22 @@ def run_ours(world: Any, budget: float, space: str, full: int) -> dict[str, Any]
     }
 
 
-def run_rival(world: Any, name: str, budget: float, space: str, size: tuple[int, int], seed: int) -> dict[str, Any]:
-    """One search of another strategy with its own best settings: it does not confirm."""
-    started, last = time.process_time(), None
-    trial_size, num_trials = size
-    for state in rivals.STRATEGIES[name](
-        world, budget=budget, space=space, trial_size=trial_size, num_trials=num_trials, seed=seed
-    ):
-        last = state
-    assert last is not None
+def run_rival(world: Any, plan: dict[str, Any], seed: int, kept: dict[Any, Any]) -> dict[str, Any]:
+    """One search of another strategy with its own best settings: it does not confirm.
+
+    ``kept`` holds the trials of those that do not look at the budget, which are the same for all budgets.
+    """
+    (trial_size, num_trials), name = plan["size"], plan["strategy"]
+    key = (plan["world"], plan["space"], name, plan["size"])
+    if key not in kept or name in rivals.BY_BUDGET:
+        started = time.process_time()
+        proposer = rivals.proposer_of(
+            name, world, budget=plan["budget"], space=plan["space"], num_trials=num_trials, seed=seed
+        )
+        trials = list(rivals.trials_of(world, proposer, trial_size=trial_size, num_trials=num_trials))
+        kept[key] = trials, world.num_tokens, time.process_time() - started
+    trials, num_tokens, seconds = kept[key]
+    last = rivals.state(trials, budget=plan["budget"], num_tokens=num_tokens, careful=plan["careful"])
     return {
         "settings": f"{num_trials} x {trial_size}",
         "tokens": last.num_tokens,
@@ -85,7 +93,7 @@ def run_rival(world: Any, name: str, budget: float, space: str, size: tuple[int,
         if last.claimed_tokens
         else None,
         "front": [dict(params) for params in last.front],
-        "cpu_s": time.process_time() - started,
+        "cpu_s": seconds,
     }
 
 
@@ -106,6 +114,7 @@ def with_truth(row: dict[str, Any], bank: Any, budget: float) -> dict[str, Any]:
 def searches(args: argparse.Namespace) -> Iterator[tuple[Any, Any, dict[str, Any]]]:
     """(bank, a function of a seed that makes a world, what to run)."""
     names = args.strategies.split(",")
+    settings: Any = rivals.CAREFUL_SETTINGS if args.careful else rivals.SETTINGS
     worlds: list[tuple[str, Any, Any, tuple[float, ...], list[str]]] = []
     if "bank" in args.worlds:
         bank = Bank(args.bank)
@@ -118,11 +127,12 @@ def searches(args: argparse.Namespace) -> Iterator[tuple[Any, Any, dict[str, Any
             for budget in budgets:
                 for name in names:
                     sizes: list[Any] = [int(size) for size in args.full.split(",")] if name == "ours" else []
-                    if name != "ours" and space in rivals.SETTINGS and name in rivals.SETTINGS[space]:
-                        chosen = [rivals.SETTINGS[space][name][int(i)] for i in args.allowances.split(",")]
+                    if name != "ours" and name in settings[space]:
+                        chosen = [settings[space][name][int(i)] for i in args.allowances.split(",")]
                         sizes = list(dict.fromkeys(chosen))
                     for size in sizes:
                         plan = {"world": world, "space": space, "budget": budget, "strategy": name, "size": size}
+                        plan["careful"] = args.careful
                         yield bank, make, plan
 
 
@@ -133,6 +143,7 @@ def run(args: argparse.Namespace) -> None:
         done = {tuple(map(str, json.loads(line)["key"])) for line in args.out.read_text().splitlines()}
     with args.out.open("a") as out:
         for seed in range(FIRST_SEED + args.skip, FIRST_SEED + args.skip + args.seeds):
+            kept: dict[Any, Any] = {}
             for bank, make, plan in searches(args):
                 key = [plan[name] for name in ("world", "space", "budget", "strategy", "size")] + [seed]
                 if tuple(map(str, key)) in done:
@@ -141,7 +152,7 @@ def run(args: argparse.Namespace) -> None:
                 row = (
                     run_ours(world, budget, space, plan["size"])
                     if plan["strategy"] == "ours"
-                    else run_rival(world, plan["strategy"], budget, space, plan["size"], seed)
+                    else run_rival(world, plan, seed, kept)
                 )
                 out.write(json.dumps({"key": key, **with_truth(row, bank, budget)}) + "\n")
                 out.flush()
@@ -207,7 +218,44 @@ def table(args: argparse.Namespace) -> None:
             f"| {np.mean([row['cpu_s'] for row in found]):.1f} | {len(found)} |"
         )
     print()
+    _by_budget([row for row in rows if row["key"][0] == "bank"], best)
+    print()
     _coverage([row for row in rows if row["key"][3] == "ours"], banks)
+
+
+def _by_budget(rows: list[dict[str, Any]], best: dict[tuple[Any, ...], float]) -> None:
+    """The share of searches that end in a schedule truly within the budget and near the best, beside ours.
+
+    Fisher's exact test, two-sided, against our search at the size whose tokens are nearest.
+    """
+    from scipy.stats import fisher_exact
+
+    groups: dict[tuple[str, float], dict[tuple[str, str], list[dict[str, Any]]]] = defaultdict(
+        lambda: defaultdict(list)
+    )
+    for row in rows:
+        groups[row["key"][1], row["key"][2]][row["key"][3], row["settings"]].append(row)
+    print("| space | budget | strategy | settings | tokens | good | ours | p |\n|---|---|---|---|---|---|---|---|")
+    for (space, budget), found in sorted(groups.items()):
+        good = {
+            name: [_is_good(row, best[tuple(row["key"][:3])]) for row in each] for name, each in sorted(found.items())
+        }
+        own = {name: _tokens(found[name]) for name in found if name[0] == "ours"}
+        for name, each in found.items():
+            if name[0] == "ours" or not own:
+                continue
+            mine = good[min(own, key=lambda size: abs(np.log(own[size] / _tokens(each))))]
+            theirs = good[name]
+            p = fisher_exact([[sum(side), len(side) - sum(side)] for side in (theirs, mine)]).pvalue
+            print(
+                f"| {space} | {budget:g} | {name[0]} | {name[1]} | {_tokens(each):,.0f} "
+                f"| {np.mean(theirs):.0%} | {np.mean(mine):.0%} | {p:.3f} |"
+            )
+
+
+def _is_good(row: dict[str, Any], best: float) -> bool:
+    """Whether a search chose a schedule truly within the budget and at most ``NEAR`` points below the best."""
+    return bool(row["chosen"] and row["within"] and 100 * (best - row["accuracy"]) <= NEAR)
 
 
 def _coverage(rows: list[dict[str, Any]], banks: dict[str, Any]) -> None:
@@ -315,6 +363,7 @@ def main() -> None:
     parser.add_argument("--spaces", default="uniform,module")
     parser.add_argument("--full", default=",".join(map(str, FULL_SIZES)))
     parser.add_argument("--allowances", default="1,3", help="which of rivals.ALLOWANCES to compare at")
+    parser.add_argument("--careful", action="store_true", help="others pick by the upper bound of the tokens")
     parser.add_argument("--picture", type=Path, default=FOLDER / "quality.png")
     args = parser.parse_args()
     {"run": run, "table": table, "plot": plot}[args.what](args)

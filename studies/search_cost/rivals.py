@@ -1,4 +1,4 @@
-"""The strategies people use today, replayed on a world: each yields after every trial what its user would pick then.
+"""The strategies people use today, replayed on a world: what each asks for, and what its user picks in the end.
 
 A trial measures a schedule on the first ``trial_size`` responses; the pick is the highest raw accuracy among the trials
 whose raw mean tokens are within the budget. Nothing is stopped early, nothing confirmed. ``SETTINGS`` holds what
@@ -73,6 +73,7 @@ CAREFUL_SETTINGS: Mapping[Space, Mapping[str, list[tuple[int, int]]]] = {
         "nehvi": [(128, 16), (256, 16), (512, 16), (512, 16), (512, 16)],
     },
 }
+BY_BUDGET = ("gp", "cmaes")  # those that look at the budget while they propose
 _SEARCH: Literal["search"] = "search"
 _HELD = {"tilt_0": 0.0, "tilt_1": 0.0, "tilt_2": 0.0}
 _DECIMALS = 4
@@ -143,20 +144,6 @@ class Proposer(Protocol):
     def tell(self, score: pareto.Score) -> None: ...
 
 
-class Strategy(Protocol):
-    def __call__(
-        self,
-        world: Replay,
-        *,
-        budget: float,
-        space: Space,
-        trial_size: int,
-        num_trials: int,
-        seed: int,
-        careful: bool = False,
-    ) -> Iterator[State]: ...
-
-
 def state(trials: Sequence[Trial], *, budget: float, num_tokens: int, careful: bool = False) -> State:
     """The pick among ``trials``; a ``careful`` user asks the one-sided 95 % upper bound of the tokens to be within."""
     within = [trial for trial in trials if trial.score.mean_tokens <= budget]
@@ -178,16 +165,6 @@ def trials_of(world: Replay, proposer: Proposer, *, trial_size: int, num_trials:
         trial = Trial(params, world.measure(params, _SEARCH, np.arange(trial_size)), world.num_prompts)
         proposer.tell(trial.score)
         yield trial
-
-
-def replay(
-    world: Replay, proposer: Proposer, *, budget: float, trial_size: int, num_trials: int, careful: bool
-) -> Iterator[State]:
-    """The states of a user after each trial."""
-    trials: list[Trial] = []
-    for trial in trials_of(world, proposer, trial_size=trial_size, num_trials=num_trials):
-        trials.append(trial)
-        yield state(trials, budget=budget, num_tokens=world.num_tokens, careful=careful)
 
 
 def to_params(point: Mapping[str, float]) -> Params:
@@ -302,89 +279,6 @@ class Nehvi:
         return [float(x) for x in best[0]]
 
 
-def grid11(
-    world: Replay,
-    *,
-    budget: float,
-    space: Space,
-    trial_size: int,
-    num_trials: int = GRID_SIZE,
-    seed: int = 0,
-    careful: bool = False,
-) -> Iterator[State]:
-    """The paper's sweep; ``num_trials`` makes another grid. Only in the uniform space."""
-    _check_uniform(space)
-    proposer = Grid(num_trials)
-    return replay(world, proposer, budget=budget, trial_size=trial_size, num_trials=num_trials, careful=careful)
-
-
-def random(
-    world: Replay, *, budget: float, space: Space, trial_size: int, num_trials: int, seed: int, careful: bool = False
-) -> Iterator[State]:
-    """Places drawn evenly."""
-    proposer = proposer_of("random", world, budget=budget, space=space, num_trials=num_trials, seed=seed)
-    return replay(world, proposer, budget=budget, trial_size=trial_size, num_trials=num_trials, careful=careful)
-
-
-def tpe(
-    world: Replay, *, budget: float, space: Space, trial_size: int, num_trials: int, seed: int, careful: bool = False
-) -> Iterator[State]:
-    """Optuna's multi-objective TPE."""
-    proposer = proposer_of("tpe", world, budget=budget, space=space, num_trials=num_trials, seed=seed)
-    return replay(world, proposer, budget=budget, trial_size=trial_size, num_trials=num_trials, careful=careful)
-
-
-def nsga2(
-    world: Replay, *, budget: float, space: Space, trial_size: int, num_trials: int, seed: int, careful: bool = False
-) -> Iterator[State]:
-    """Optuna's NSGA-II: four generations or more."""
-    proposer = proposer_of("nsga2", world, budget=budget, space=space, num_trials=num_trials, seed=seed)
-    return replay(world, proposer, budget=budget, trial_size=trial_size, num_trials=num_trials, careful=careful)
-
-
-def gp(
-    world: Replay, *, budget: float, space: Space, trial_size: int, num_trials: int, seed: int, careful: bool = False
-) -> Iterator[State]:
-    """Optuna's GPSampler on the accuracy, the tokens as a constraint."""
-    proposer = proposer_of("gp", world, budget=budget, space=space, num_trials=num_trials, seed=seed)
-    return replay(world, proposer, budget=budget, trial_size=trial_size, num_trials=num_trials, careful=careful)
-
-
-def cmaes(
-    world: Replay,
-    *,
-    budget: float,
-    space: Space,
-    trial_size: int,
-    num_trials: int,
-    seed: int,
-    careful: bool = False,
-    weight: float | None = None,
-) -> Iterator[State]:
-    """CMA-ES on ``accuracy - weight * tokens / tokens of the Thinking model``, as mergekit-evolve searches."""
-    proposer = proposer_of("cmaes", world, budget=budget, space=space, num_trials=num_trials, seed=seed, weight=weight)
-    return replay(world, proposer, budget=budget, trial_size=trial_size, num_trials=num_trials, careful=careful)
-
-
-def nehvi(
-    world: Replay, *, budget: float, space: Space, trial_size: int, num_trials: int, seed: int, careful: bool = False
-) -> Iterator[State]:
-    """qLogNEHVI, see `Nehvi`."""
-    proposer = proposer_of("nehvi", world, budget=budget, space=space, num_trials=num_trials, seed=seed)
-    return replay(world, proposer, budget=budget, trial_size=trial_size, num_trials=num_trials, careful=careful)
-
-
-STRATEGIES: Mapping[str, Strategy] = {
-    "grid11": grid11,
-    "random": random,
-    "tpe": tpe,
-    "nsga2": nsga2,
-    "gp": gp,
-    "cmaes": cmaes,
-    "nehvi": nehvi,
-}
-
-
 def proposer_of(
     name: str,
     world: Replay,
@@ -431,7 +325,7 @@ def proposer_of(
                 lambda score: [score.accuracy - price * score.mean_tokens / full_tokens],
                 idle=space == "uniform",
             )
-    raise ValueError(f"no strategy {name!r}: one of {', '.join(STRATEGIES)}")
+    raise ValueError(f"no strategy {name!r}: one of {', '.join(SETTINGS['uniform'])}")
 
 
 def cmaes_weight(share: float) -> float:
