@@ -56,12 +56,12 @@ def storage_url(name: str, storage: str | None) -> str:
 
 
 @contextmanager
-def opened_store(name: str, storage: str | None) -> Iterator[Store]:
+def opened_store(name: str, storage: str | None, *, with_texts: bool = True) -> Iterator[Store]:
     """The store of a study that exists. Raises ``StudyError``."""
     from autolambda.errors import StudyError
     from autolambda.store import Store
 
-    with closing(Store(storage_url(name, storage), must_exist=True)) as store:
+    with closing(Store(storage_url(name, storage), must_exist=True, with_texts=with_texts)) as store:
         if store.study(name) is None:
             raise StudyError(f"no study '{name}' in this database; it has: {', '.join(store.names()) or 'none'}")
         yield store
@@ -85,7 +85,7 @@ def report_of(name: str, storage: str | None, budget: float | None) -> Report:
     config = stored_config(name, storage)
     wanted = config.budget if budget is None else positive_budget(budget)
     with (
-        opened_store(name, storage) as store,
+        opened_store(name, storage, with_texts=False) as store,
         closing(Study(store, name=name, storage=storage_url(name, storage))) as study,
     ):
         return build_report(store, study, budget=wanted)

@@ -24,7 +24,11 @@ def write_report(report: Report, *, form: str, out: Path | None, console: Consol
     if form == "table" and out is None:
         console.print(report_view(report, storage=storage))
         return
-    text = {"json": report_json, "csv": report_csv, "table": report_text}[form](report)
+    write_text({"json": report_json, "csv": report_csv, "table": report_text}[form](report), out=out, console=console)
+
+
+def write_text(text: str, *, out: Path | None, console: Console) -> None:
+    """Prints a text as it is, or writes it to ``out``. Raises ``OutputError``."""
     if out is None:
         console.out(text, end="", highlight=False)
         return

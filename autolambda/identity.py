@@ -96,7 +96,7 @@ def identity_of(
         "models.vocabulary": _hash(json.dumps(sorted(chat.tokenizer.get_vocab().items()))),
         "models.think_end": chat.think_end,
         **{f"engine.{key}": value for key, value in _engine(config.engine, engine, models.pair).items()},
-        "tasks": f"{_sizes(slices)}, {_hash(*(repr((part, phase)) for phase in slices for part in phase))}",
+        "tasks": prompts_key(slices),
         "search.seed": config.search.seed,
         "search.knots": config.search.knots,
         "search.rungs": list(config.search.rungs_of(sum(part.num_responses for part in slices[0]))),
@@ -115,6 +115,11 @@ def _engine(said: EngineConfig, engine: EngineName, pair: Pair) -> dict[str, Any
     arguments = {key: value for key, value in said.arguments.items() if key not in MACHINE_ARGUMENTS}
     keys = {**arguments, "name": engine, "dtype": dtype, "batch_size": said.batch_size}
     return {key: value for key, value in keys.items() if value is not None}
+
+
+def prompts_key(slices: Sequence[Sequence[Slice]]) -> str:
+    """What stands for the prompts of the search's and of the confirmation's slices: their sizes and their hash."""
+    return f"{_sizes(slices)}, {_hash(*(repr((part, phase)) for phase in slices for part in phase))}"
 
 
 def _sizes(slices: Sequence[Sequence[Slice]]) -> str:

@@ -65,9 +65,7 @@ def open_job(config: Config) -> Job:
     engine = resolve_engine(config.engine)
     if engine == "vllm":
         installed_version()
-    tasks = [(_task(settings, config), settings) for settings in config.tasks]
-    search = tuple(_slice(task, settings, config, "search") for task, settings in tasks)
-    confirm = tuple(_slice(task, settings, config, "confirm") for task, settings in tasks)
+    search, confirm = open_slices(config)
     models = open_models(config)
     longest = max(
         _longest_prompt(models, models.chat, slices=[*search, *confirm]),
@@ -76,6 +74,13 @@ def open_job(config: Config) -> Job:
     context = longest + models.sampling.max_tokens
     identity = identity_of(config, models, engine=engine, slices=(search, confirm))
     return Job(config, models, search, confirm, engine, context, identity)
+
+
+def open_slices(config: Config) -> tuple[tuple[Slice, ...], tuple[Slice, ...]]:
+    """The slices of the search and of the confirmation, a task each. Raises ``TaskError``."""
+    tasks = [(_task(settings, config), settings) for settings in config.tasks]
+    search = tuple(_slice(task, settings, config, "search") for task, settings in tasks)
+    return search, tuple(_slice(task, settings, config, "confirm") for task, settings in tasks)
 
 
 def validate(config: Config) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 import json
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +60,9 @@ _RESPONSES = sa.Table(
     sa.Column("answer", sa.LargeBinary),
     sa.Column("thought", sa.Boolean, nullable=False),
 )
+_OUTCOME = ("task", "sample_id", "repeat", "num_tokens", "finish_reason", "grade", "thought")
+_TEXTS = ("text", "answer")
+_GRADES = {grade.value: grade for grade in Grade}
 
 
 @dataclass(frozen=True)
@@ -89,9 +92,14 @@ class StoredEvaluation:
 class Store:
     """The tables of one database. Every method is one transaction."""
 
-    def __init__(self, url: str, *, must_exist: bool = False) -> None:
-        """Opens a ``sqlite:///`` URL and makes the tables. Raises ``StudyError``."""
+    def __init__(self, url: str, *, must_exist: bool = False, with_texts: bool = True) -> None:
+        """Opens a ``sqlite:///`` URL and makes the tables. Raises ``StudyError``.
+
+        ``with_texts=False`` is for those who only count: ``graded`` then gives responses without text and answer, in
+        half the time and with little memory, for texts can be gigabytes.
+        """
         path = sqlite_path(url)
+        self._columns = [_RESPONSES.c[name] for name in (*_OUTCOME, *(_TEXTS if with_texts else ()))]
         if must_exist and not path.is_file():
             raise StudyError(f"no study database at '{path}'; 'autolambda list' shows the studies")
         self._engine = sa.create_engine(url)
@@ -187,11 +195,25 @@ class Store:
         with self._engine.begin() as connection:
             connection.execute(sa.insert(_RESPONSES), rows)
 
-    def graded(self, evaluation: StoredEvaluation) -> list[Graded]:
-        """The stored responses of an evaluation, in the order in which they were stored."""
-        query = sa.select(_RESPONSES).where(_RESPONSES.c.evaluation == evaluation.id).order_by(sa.text("rowid"))
+    def graded(self, evaluation: StoredEvaluation, *, sample_ids: Collection[str] | None = None) -> list[Graded]:
+        """The stored responses of an evaluation, in the order in which they were stored; to ``sample_ids`` alone."""
+        query = sa.select(*self._columns).where(_RESPONSES.c.evaluation == evaluation.id).order_by(sa.text("rowid"))
+        if sample_ids is not None:
+            query = query.where(_RESPONSES.c.sample_id.in_(sample_ids))
         with self._engine.connect() as connection:
-            return [_graded(row) for row in connection.execute(query)]
+            return [_graded(row) for row in connection.execute(query).all()]
+
+    def outcomes(self, study: str) -> list[tuple[str, str, str, str, int, str, bool, int, str]]:
+        """Every response of a study without its text, in the order in which they were stored.
+
+        Kind and key of its evaluation, task, sample id, repeat, grade, whether it thought, tokens, finish reason.
+        """
+        of, each = _EVALUATIONS.c, _RESPONSES.c
+        columns = (of.kind, of.key, each.task, each.sample_id, each.repeat, each.grade, each.thought)
+        query = sa.select(*columns, each.num_tokens, each.finish_reason).select_from(_RESPONSES.join(_EVALUATIONS))
+        with self._engine.connect() as connection:
+            rows = connection.execute(query.where(of.study == study).order_by(sa.text("autolambda_responses.rowid")))
+            return [tuple(row) for row in rows]
 
     def num_tokens(self, study: str) -> int:
         """All tokens ever generated for a study: its cost."""
@@ -231,9 +253,12 @@ def sqlite_path(url: str) -> Path:
 
 
 def _graded(row: Any) -> Graded:
-    response = Response(_unpacked(row.text), row.num_tokens, row.finish_reason)
-    answer = None if row.answer is None else _unpacked(row.answer)
-    return Graded(row.task, row.sample_id, row.repeat, response, Grade(row.grade), answer, row.thought)
+    """From the columns that every store reads, then text and answer where they were read: by place, which is quick."""
+    task, sample_id, repeat, num_tokens, finish_reason, grade, thought, *texts = row
+    text, answer = texts or (None, None)
+    response = Response("" if text is None else _unpacked(text), num_tokens, finish_reason)
+    answer = None if answer is None else _unpacked(answer)
+    return Graded(task, sample_id, repeat, response, _GRADES[grade], answer, thought)
 
 
 def _packed(text: str) -> bytes:

@@ -49,11 +49,16 @@ class Trial:
 
 @dataclass(frozen=True)
 class Ended:
-    """A trial that has ended; ``stopped`` says why it was not measured further, if it was stopped by the race."""
+    """A trial that has ended.
+
+    ``stopped`` says why it was not measured further, if it was stopped by the race, and ``failure`` why it could not be
+    measured.
+    """
 
     trial: Trial
     is_failed: bool
     stopped: str | None
+    failure: str | None = None
 
 
 @dataclass(frozen=True)
@@ -200,6 +205,7 @@ class Study:
                 Trial(trial.number, trial.params, trial.user_attrs.get("start", 0), trial.user_attrs.get("stop", 0)),
                 trial.state is TrialState.FAIL,
                 trial.user_attrs.get("stopped"),
+                trial.user_attrs.get("failure"),
             )
             for trial in self._study.get_trials(deepcopy=False, states=states)
         ]

@@ -1,0 +1,141 @@
+"""The history of a study trial by trial: what each measured, what it cost, why it ended, and what was known after it.
+
+The numbers of a row are those of its schedule with all the responses that it had then; a trial that was aborted in
+mid-response has none. Hypervolume is of the raw front so far: accuracy averaged over all budgets up to the reference.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas
+from numpy.typing import NDArray
+
+from autolambda.pareto import Score, hypervolume
+from autolambda.schedule import Schedule
+from autolambda.stages import stage_of
+from autolambda.study import Ended
+
+Floats = NDArray[np.float64]
+
+OUTCOMES: dict[str, Any] = {
+    "kind": "str",
+    "key": "str",
+    "task": "str",
+    "sample_id": "str",
+    "repeat": "int64",
+    "grade": "str",
+    "thought": "bool",
+    "num_tokens": "int64",
+    "finish_reason": "str",
+}
+"""The columns of a frame of outcomes: the responses of a study without their texts."""
+
+HISTORY: dict[str, Any] = {
+    "trial": "int64",
+    "outcome": "str",
+    "reason": "str",
+    "schedule": "str",
+    "lambda": "float64",
+    "num_planned": "int64",
+    "num_responses": "int64",
+    "tokens": "int64",
+    "tokens_so_far": "int64",
+    "accuracy": "float64",
+    "mean_tokens": "float64",
+    "think_ratio": "float64",
+    "stage": "Int64",
+    "hypervolume": "float64",
+}
+
+
+def outcomes_frame(rows: Sequence[tuple[Any, ...]]) -> pandas.DataFrame:
+    """What ``Store.outcomes`` gives as a frame, a row a response."""
+    return pandas.DataFrame(rows, columns=[*OUTCOMES]).astype(OUTCOMES)
+
+
+def history(
+    ended: Sequence[Ended], outcomes: pandas.DataFrame, *, weights: Mapping[str, float], reference_tokens: float
+) -> pandas.DataFrame:
+    """A row a trial that has ended, in their order: ``outcome`` is ``complete``, ``pruned`` or ``failed``.
+
+    ``reference_tokens`` are the mean tokens up to which the hypervolume looks. ``lambda`` is missing where a schedule
+    is not uniform, and ``reason`` where a trial is complete.
+    """
+    tally = _Tally(outcomes[outcomes.kind == "trial"], weights)
+    scores: dict[Schedule, Score] = {}
+    rows, spent = [], 0
+    for each in ended:
+        own, schedule = tally.of(each), each.trial.schedule
+        spent += own.tokens
+        if own.numbers:
+            scores[schedule] = Score(own.numbers["accuracy"], own.numbers["mean_tokens"])
+        rows.append(
+            {
+                "trial": each.trial.number,
+                "outcome": "failed" if each.is_failed else "pruned" if each.stopped else "complete",
+                "reason": each.failure or each.stopped,
+                "schedule": json.dumps(schedule.to_dict()),
+                "lambda": schedule.lam,
+                "num_planned": each.trial.stop - each.trial.start,
+                "num_responses": own.num_responses,
+                "tokens": own.tokens,
+                "tokens_so_far": spent,
+                "hypervolume": hypervolume(scores.values(), reference_tokens=reference_tokens) / reference_tokens,
+                **own.numbers,
+            }
+        )
+    return pandas.DataFrame(rows, columns=[*HISTORY]).astype(HISTORY)
+
+
+@dataclass(frozen=True)
+class _Own:
+    """What one trial generated, and the numbers of its schedule after it: none where it was aborted."""
+
+    num_responses: int
+    tokens: int
+    numbers: Mapping[str, Any]
+
+
+class _Tally:
+    """The sums of every schedule over its prompts so far; a prompt's repeats, a task's prompts, then tasks by weight."""
+
+    def __init__(self, responses: pandas.DataFrame, weights: Mapping[str, float]) -> None:
+        prompts = responses.groupby(["task", "sample_id"], sort=False)
+        self._prompts, self._num_prompts = prompts.ngroup().to_numpy(), prompts.ngroups
+        names = [str(task) for task, _ in prompts.indices]
+        self._tasks = {task: np.array([name == task for name in names]) for task in dict.fromkeys(names)}
+        self._weights = weights
+        self._values = np.column_stack(
+            [responses.grade == "correct", responses.num_tokens, responses.thought]
+        ).astype(np.float64)
+        self._aborted = (responses.finish_reason == "aborted").to_numpy()
+        self._places = responses.groupby("key").indices
+        self._known: dict[Schedule, tuple[Floats, Floats]] = {}
+
+    def of(self, ended: Ended) -> _Own:
+        """Takes a trial in."""
+        at = self._places.get(str(ended.trial.number), np.zeros(0, dtype=np.intp))
+        tokens, numbers = int(self._values[at, 1].sum()), dict[str, Any]()
+        if len(at) and not self._aborted[at].any():
+            empty = np.zeros((self._num_prompts, 3)), np.zeros(self._num_prompts)
+            sums, counts = self._known.setdefault(ended.trial.schedule, empty)
+            np.add.at(sums, self._prompts[at], self._values[at])
+            np.add.at(counts, self._prompts[at], 1)
+            numbers = self._numbers(sums, counts)
+        return _Own(len(at), tokens, numbers)
+
+    def _numbers(self, sums: Floats, counts: Floats) -> dict[str, Any]:
+        total, mean = 0.0, np.zeros(3)
+        for task, members in self._tasks.items():
+            seen = members & (counts > 0)
+            if share := self._weights.get(task, 0.0) if seen.any() else 0.0:
+                total += share
+                mean += share * (sums[seen] / counts[seen, None]).mean(axis=0)
+        accuracy, tokens, ratio = (mean / total).tolist()
+        ratio = min(ratio, 1.0)  # a mean of ones may round to more
+        return {"accuracy": accuracy, "mean_tokens": tokens, "think_ratio": ratio, "stage": stage_of(ratio)}
