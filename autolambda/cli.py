@@ -24,7 +24,7 @@ from autolambda.arguments import (
     storage_url,
     stored_config,
 )
-from autolambda.errors import AutolambdaError, InputError, PairError, StudyError
+from autolambda.errors import AutolambdaError, ConfigError, InputError, PairError, StudyError
 
 if TYPE_CHECKING:  # the types of what the commands import on their own, so that --help stays quick
     from rich.console import Console
@@ -156,14 +156,33 @@ def status(name: str, watch: bool, storage: str | None) -> None:
 @cli.command()
 @click.argument("name")
 @budget_option
-@click.option("--format", "form", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True)
+@click.option(
+    "--format", "form", type=click.Choice(["table", "json", "csv", "html"]), default="table", show_default=True
+)
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Writes a file instead.")
+@click.option("--watch", is_flag=True, help="Refreshes the table until the study is done.")
 @storage_option
-def report(name: str, budget: float | None, form: str, out: Path | None, storage: str | None) -> None:
-    """Prints front, stages and verdict of a study, running or done, for any budget."""
-    from autolambda.formats import write_report
+def report(name: str, budget: float | None, form: str, out: Path | None, watch: bool, storage: str | None) -> None:
+    """Prints front, stages and verdict of a study, running or done, for any budget.
 
-    write_report(report_of(name, storage, budget), form=form, out=out, console=_console(), storage=storage)
+    --format html writes one page to open in a browser, with figures and responses to read.
+    """
+    if watch:
+        if form != "table" or out:
+            raise ConfigError("--watch refreshes the table on the screen; leave out --format and --out")
+        from autolambda.status import show_status
+
+        wanted = None if budget is None else positive_budget(budget)
+        show_status(name, storage_url(name, storage), console=_console(), watch=True, budget=wanted)
+    elif form == "html":
+        from autolambda.formats import write_text
+        from autolambda.opened import open_study
+
+        write_text(open_study(name, storage=storage, budget=budget).page, out=out, console=_console())
+    else:
+        from autolambda.formats import write_report
+
+        write_report(report_of(name, storage, budget), form=form, out=out, console=_console(), storage=storage)
 
 
 @cli.command()

@@ -166,7 +166,9 @@ def _column(entry: Entry, role: Literal["pick", "neighbour"]) -> Column:
 
 def _of(outcomes: pandas.DataFrame, column: Column) -> pandas.DataFrame:
     """Whether each response was correct and its tokens, by its place; aborted ones are none."""
-    own = outcomes[(outcomes.kind == column.kind) & (outcomes.key == column.key) & (outcomes.finish_reason != "aborted")]
+    own = outcomes[
+        (outcomes.kind == column.kind) & (outcomes.key == column.key) & (outcomes.finish_reason != "aborted")
+    ]
     frame = own.assign(correct=own.grade == "correct").set_index(PLACE)
     return frame[["correct", "num_tokens"]]
 
@@ -213,7 +215,9 @@ def _texts(
     if evaluation is None:
         return {}
     graded = store.graded(evaluation, sample_ids=sorted({sample for _, sample, _ in places}))
-    return {(each.task, each.sample_id, each.repeat): each for each in graded if each.response.finish_reason != "aborted"}
+    return {
+        (each.task, each.sample_id, each.repeat): each for each in graded if each.response.finish_reason != "aborted"
+    }
 
 
 def _cell(graded: Graded, think_end: str) -> Cell:

@@ -48,9 +48,7 @@ def load_findings(store: Store, study: Study, *, budget: float | None) -> Findin
     """The findings of a study, running or done. Raises ``StudyError`` before its first trial is done."""
     report = build_report(store, study, budget=budget)
     outcomes = outcomes_frame(store.outcomes(study.name))
-    trials = history(
-        study.ended(), outcomes, weights=report.config.weights, reference_tokens=_reference(report)
-    )
+    trials = history(study.ended(), outcomes, weights=report.config.weights, reference_tokens=_reference(report))
     return Findings(report, trials, outcomes, num_layers(report.config))
 
 

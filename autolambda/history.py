@@ -102,17 +102,18 @@ class _Own:
 
 
 class _Tally:
-    """The sums of every schedule over its prompts so far; a prompt's repeats, a task's prompts, then tasks by weight."""
+    """The sums of every schedule so far: over a prompt's repeats, a task's prompts, then tasks by weight."""
 
     def __init__(self, responses: pandas.DataFrame, weights: Mapping[str, float]) -> None:
         prompts = responses.groupby(["task", "sample_id"], sort=False)
         self._prompts, self._num_prompts = prompts.ngroup().to_numpy(), prompts.ngroups
-        names = [str(task) for task, _ in prompts.indices]
-        self._tasks = {task: np.array([name == task for name in names]) for task in dict.fromkeys(names)}
+        tasks = np.empty(self._num_prompts, dtype=object)
+        tasks[self._prompts] = responses.task.to_numpy()
+        self._tasks = {name: tasks == name for name in responses.task.unique().tolist()}
         self._weights = weights
-        self._values = np.column_stack(
-            [responses.grade == "correct", responses.num_tokens, responses.thought]
-        ).astype(np.float64)
+        self._values = np.column_stack([responses.grade == "correct", responses.num_tokens, responses.thought]).astype(
+            np.float64
+        )
         self._aborted = (responses.finish_reason == "aborted").to_numpy()
         self._places = responses.groupby("key").indices
         self._known: dict[Schedule, tuple[Floats, Floats]] = {}

@@ -1,7 +1,7 @@
 """The report as one HTML page: it holds its figures, its script and its data, and asks the network for nothing.
 
-What models and files said reaches it in two ways only: through templates that escape, or as JSON that the script puts in
-as text. Beyond that the page's own policy lets no script run but its two, and no request leave.
+What models and files said reaches it in two ways only: through a template that escapes, or as JSON that the script puts
+in as text. Beyond that the page's own policy lets no script run but its two, and no request leave.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ CAPTIONS = {
     "schedules": ("Schedules over the network", "How much of the Thinking model each layer's modules get."),
     "lengths": (
         "Lengths of responses",
-        "All responses of the search, by the stage of their schedule, on a logarithmic axis. The budget is about the mean.",
+        "All responses of the search, by the stage of their schedule, on a logarithmic axis. Dashed lines are means: "
+        "the budget is about them.",
     ),
     "progress": (
         "What the tokens bought",
@@ -60,7 +61,11 @@ CAPTIONS = {
 def render_page(findings: Findings, comparison: Comparison | None, *, storage: str | None = None) -> str:
     """The page as text; ``storage`` is the option's value, for the commands that it names."""
     environment = Environment(
-        loader=PackageLoader("autolambda"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("autolambda"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     plotly, script = get_plotlyjs(), environment.loader.get_source(environment, "report.js")[0]  # type: ignore[union-attr]
     report = findings.report
@@ -114,8 +119,9 @@ def _headline(report: Report) -> str:
 
 
 def _sentences(report: Report, storage: str | None) -> Iterator[tuple[str, str]]:
-    """The terminal's own sentences, each with the command that it ends in, if it does."""
-    for line in verdict_lines(report, storage=storage):
+    """The terminal's own sentences, without what headline and tiles say; each with its command, if any."""
+    lines = list(verdict_lines(report, storage=storage))
+    for line in lines[1:] if report.verdict is Verdict.FEASIBLE and report.best else lines:
         plain = Text.from_markup(line).plain
         said, command, rest = plain.partition(": autolambda ")
         yield (f"{said}:", f"autolambda {rest}") if command else (plain, "")
@@ -142,7 +148,7 @@ def _tiles(report: Report) -> Iterator[dict[str, Any]]:
     }
     yield {
         "name": "Think ratio",
-        "value": f"{think.value:.0%}",
+        "value": f"{100 * think.value:.0f} %",
         "note": f"stage {stage_of(min(max(think.value, 0.0), 1.0))}",
     }
     if thinking is not None and thinking.confirmed == entry.confirmed:
@@ -150,7 +156,7 @@ def _tiles(report: Report) -> Iterator[dict[str, Any]]:
         yield {
             "name": "beside Thinking as is",
             "value": f"{points:+.1f} points".replace("-", "−"),
-            "note": f"{entry.score.mean_tokens / thinking.score.mean_tokens:.0%} of its tokens",
+            "note": f"{100 * entry.score.mean_tokens / thinking.score.mean_tokens:.0f} % of its tokens",
         }
 
 
@@ -216,5 +222,7 @@ def _json(value: Mapping[str, Any]) -> str:
 
 def _policy(*scripts: str) -> str:
     """A content security policy: these scripts by their hashes, styles and images of the page itself, nothing else."""
-    hashes = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(each.encode()).digest()).decode()}'" for each in scripts)
+    hashes = " ".join(
+        f"'sha256-{base64.b64encode(hashlib.sha256(each.encode()).digest()).decode()}'" for each in scripts
+    )
     return f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 
 from rich.console import Console, Group, RenderableType
@@ -26,27 +26,28 @@ class _Seen:
     is_done: bool
 
 
-def show_status(name: str, storage: str, *, console: Console, watch: bool) -> None:
+def show_status(name: str, storage: str, *, console: Console, watch: bool, budget: float | None = None) -> None:
     """Prints trials, tokens and the front so far; with ``watch`` again every two seconds until the study is done.
 
-    Raises ``StudyError`` where there is no such study.
+    ``budget`` stands in for the study's own; the study is done when its own is decided. Ctrl-C ends watching, and the
+    last view stays on the screen. Raises ``StudyError`` where there is no such study.
     """
-    with closing(Store(storage, must_exist=True)) as store:
+    with closing(Store(storage, must_exist=True, with_texts=False)) as store:
         if store.study(name) is None:
             raise StudyError(f"no study '{name}' in this database; it has: {', '.join(store.names()) or 'none'}")
         with closing(Study(store, name=name, storage=storage)) as study:
-            seen = _look(store, study, storage)
+            seen = _look(store, study, storage, budget)
             if not watch:
                 console.print(seen.view)
                 return
-            with Live(seen.view, console=console, auto_refresh=False) as live:
+            with Live(seen.view, console=console, auto_refresh=False) as live, suppress(KeyboardInterrupt):
                 while not seen.is_done:
                     time.sleep(SECONDS)
-                    seen = _look(store, study, storage)
+                    seen = _look(store, study, storage, budget)
                     live.update(seen.view, refresh=True)
 
 
-def _look(store: Store, study: Study, storage: str) -> _Seen:
+def _look(store: Store, study: Study, storage: str, budget: float | None) -> _Seen:
     stored = store.study(study.name)
     assert stored is not None
     config, counts = parse_config(stored.config), study.counts()
@@ -61,5 +62,8 @@ def _look(store: Store, study: Study, storage: str) -> _Seen:
     if report is None:
         return _Seen(line, is_done=False)
     where = None if storage == default_storage(study.name) else storage
-    answer = report_view(report, storage=where) if report.is_done else progress_view(report)
-    return _Seen(Group(line, Text(), answer), report.is_done)
+    is_done = report.is_done
+    if budget is not None and budget != config.budget:
+        report = build_report(store, study, budget=budget)
+    answer = report_view(report, storage=where) if is_done else progress_view(report)
+    return _Seen(Group(line, Text(), answer), is_done)

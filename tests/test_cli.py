@@ -32,7 +32,7 @@ INTERFACE = {
     "confirm": "name --budget --storage",
     "list": "--storage",
     "status": "name --storage --watch",
-    "report": "name --budget --format --out --storage",
+    "report": "name --budget --format --out --storage --watch",
     "export": "name out --budget --max-shard-size --storage --trial",
     "merge": "instruct thinking out --lambda --max-shard-size --schedule",
     "evaluate": f"{FROM_CONFIG} --lambda --schedule",

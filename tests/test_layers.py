@@ -23,11 +23,15 @@ LAYERS = (
     {"engines.transformers", "engines.vllm_memory", "engines.vllm_worker", "optuna_samplers"},
     {"identity", "sampler", "engines.vllm_arguments"},
     {"engines.vllm", "study", "confirm", "racing"},
-    {"job", "record"},
-    {"baselines", "report"},
-    {"tables", "run", "arguments"},
-    {"search"},
-    {"formats", "status", "progress"},
+    {"job", "record", "history"},
+    {"baselines", "report", "prompts"},
+    {"tables", "run", "arguments", "findings"},
+    {"search", "figures.base", "frames", "comparison"},
+    {"formats", "status", "progress"}
+    | {f"figures.{name}" for name in ("front", "curve", "schedules", "lengths", "progress", "race")},
+    {"figures.__init__"},
+    {"page"},
+    {"opened"},
     {"cli"},
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
@@ -51,8 +55,11 @@ HEAVY = {
     "transformers": {"chat", "engines.decoder", "engines.rows", "engines.transformers", "engines.vllm"},
     "optuna": {"optuna_samplers", "study"},
     "sqlalchemy": {"store"},
-    "pandas": {"tasks.file", "formats"},
-    "rich": {"cli", "formats", "progress", "status", "tables"},
+    "pandas": {"tasks.file", "formats", "frames", "history", "findings", "comparison", "opened", "figures.race"},
+    "plotly": {"opened", "page", "figures.__init__", "figures.base"}
+    | {f"figures.{name}" for name in ("front", "curve", "schedules", "lengths", "progress", "race")},
+    "jinja2": {"page"},
+    "rich": {"cli", "formats", "page", "progress", "status", "tables"},
     "click": {"cli"},
     "datasets": set(),
     "vllm": {
@@ -159,4 +166,15 @@ def test_starting_loads_nothing_heavy(start):
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.rpartition("loaded ")[2].split())
     assert "autolambda" in loaded
-    assert not loaded & {"torch", "transformers", "optuna", "pandas", "datasets", "vllm", "ray", "numpy", "sqlalchemy"}
+    assert not loaded & {
+        "torch",
+        "transformers",
+        "optuna",
+        "pandas",
+        "datasets",
+        "vllm",
+        "ray",
+        "numpy",
+        "sqlalchemy",
+        "plotly",
+    }

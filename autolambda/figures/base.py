@@ -17,7 +17,7 @@ from autolambda.stages import stage_of
 from autolambda.tables import in_lines, printable
 
 INK, SOFT, FAINT = "#27303f", "#667085", "#a7b0be"
-GRID, PAPER = "#e4e8ee", "#ffffff"
+GRID, PAPER, MIDDLE = "#e4e8ee", "#ffffff", "#dfe3ea"
 INSTRUCT, THINKING, PICK = "#0c8577", "#7447d1", "#dd4b12"
 CONFIRMED, SMOOTHED = "#1f62d6", "#7d8ca3"
 BUDGET = "#c4293c"
@@ -30,6 +30,7 @@ DARK = {
     FAINT: "#5b6779",
     GRID: "#2b3442",
     PAPER: "#161c26",
+    MIDDLE: "#2f3a4a",
     INSTRUCT: "#37c6b4",
     THINKING: "#b391f7",
     PICK: "#ff8a4c",
@@ -67,7 +68,7 @@ def style(drawn: go.Figure, *, height: int, **layout: Any) -> None:
         "ticks": "outside",
         "tickcolor": FAINT,
         "ticklen": 4,
-        "title": {"standoff": 10},
+        "title": {"standoff": 10, "font": {"size": 13}},
         "automargin": True,
     }
     drawn.update_layout(
@@ -143,7 +144,7 @@ def marks(
     **more: Any,
 ) -> go.Scatter:
     """Entries as points of mean tokens and accuracy in percent."""
-    titles = names or [None] * len(entries)
+    titles: Sequence[str | None] = names or [None] * len(entries)
     accuracy, tokens = ([getattr(e.measured, key) for e in entries] for key in ("accuracy", "mean_tokens"))
     error = {"error_x": bars(tokens, color=color), "error_y": bars(accuracy, color=color, scale=100)}
     return go.Scatter(

@@ -15,7 +15,11 @@ from autolambda.figures.base import CONFIRMED, FAINT, INSTRUCT, SOFT, STAGES, TH
 from autolambda.findings import Findings
 from autolambda.stages import Boundary, Stages
 
-ROWS = (("think_ratio", "Think ratio, %", 100.0), ("accuracy", "accuracy, %", 100.0), ("mean_tokens", "mean tokens", 1.0))
+ROWS = (
+    ("think_ratio", "Think ratio, %", 100.0),
+    ("accuracy", "accuracy, %", 100.0),
+    ("mean_tokens", "mean tokens", 1.0),
+)
 COLORS = (THINKING, CONFIRMED, INSTRUCT)
 
 
@@ -58,7 +62,7 @@ def _points(
 
 
 def _stages(drawn: go.Figure, stages: Stages) -> None:
-    """The three bands over all rows; the interval of each boundary is hatched by a darker one."""
+    """The three bands over all rows; the interval of each boundary is a darker one."""
     first, last = stages.emergence, stages.saturation
     if first is None and last is None:
         return
@@ -67,7 +71,9 @@ def _stages(drawn: go.Figure, stages: Stages) -> None:
         left, right = edges[number], edges[number + 1]
         if right <= left:
             continue
-        drawn.add_vrect(x0=left, x1=right, fillcolor=color, opacity=0.085, line_width=0, layer="below", row="all", col=1)
+        drawn.add_vrect(
+            x0=left, x1=right, fillcolor=color, opacity=0.085, line_width=0, layer="below", row="all", col=1
+        )
         drawn.add_annotation(
             x=(left + right) / 2,
             y=1,
@@ -84,6 +90,6 @@ def _stages(drawn: go.Figure, stages: Stages) -> None:
 
 def _boundary(drawn: go.Figure, boundary: Boundary) -> None:
     drawn.add_vrect(
-        x0=boundary.low, x1=boundary.high, fillcolor=SOFT, opacity=0.1, line_width=0, layer="below", row="all", col=1
+        x0=boundary.low, x1=boundary.high, fillcolor=SOFT, opacity=0.09, line_width=0, layer="below", row="all", col=1
     )
     drawn.add_vline(x=boundary.lam, line={"color": SOFT, "width": 1.2, "dash": "dash"}, row="all", col=1)

@@ -27,11 +27,11 @@ def draw(findings: Findings) -> go.Figure:
     """The front; the budget's pick is the large mark."""
     report = findings.report
     drawn = figure(height=520, x="mean tokens a response", y="accuracy, %")
-    drawn.add_trace(marks(report.trials, name="measured", color=FAINT, marker={"color": FAINT, "size": 6, "opacity": 0.75}))
-    raw = {"color": FAINT, "width": 1.4, "dash": "dot"}
     drawn.add_trace(
-        marks(report.raw_front, name="raw front", color=FAINT, mode="lines", line=raw, visible="legendonly")
+        marks(report.trials, name="measured", color=FAINT, marker={"color": FAINT, "size": 6, "opacity": 0.75})
     )
+    raw = {"color": FAINT, "width": 1.4, "dash": "dot"}
+    drawn.add_trace(marks(report.raw_front, name="raw front", color=FAINT, mode="lines", line=raw))
     drawn.add_trace(
         marks(
             report.smoothed_front,
@@ -63,7 +63,7 @@ def draw(findings: Findings) -> go.Figure:
             marks(entries, name="other methods", color=SOFT, names=[*report.baselines], with_bars=True, marker=marker)
         )
     if report.best:
-        ring = {"color": PICK, "size": 15, "line": {"color": "#ffffff", "width": 1.5}}
+        ring = {"color": PICK, "size": 13, "line": {"color": "#ffffff", "width": 1.5}}
         name = f"pick: trial {report.best.trial}"
         drawn.add_trace(marks([report.best], name=name, color=PICK, with_bars=True, marker=ring))
     if report.budget is not None:

@@ -12,12 +12,14 @@ def draw(findings: Findings) -> go.Figure:
     """A step a trial; what was generated after the search went into the confirmation."""
     trials = findings.trials
     drawn = figure(
-        height=360, x="tokens generated", y=f"accuracy over budgets<br>up to {number(findings.reference_tokens)} tokens, %"
+        height=360,
+        x="tokens generated",
+        y=f"accuracy over budgets<br>up to {number(findings.reference_tokens)} tokens, %",
     )
     text = [
-        f"<b>after trial {row.trial}</b><br>{row.tokens_so_far:,} tokens generated"
-        f"<br>hypervolume {100 * row.hypervolume:.2f} %<br>{safe(row.outcome)}"
-        for row in trials.itertuples()
+        f"<b>after trial {row['trial']}</b><br>{row['tokens_so_far']:,} tokens generated"
+        f"<br>hypervolume {100 * row['hypervolume']:.2f} %<br>{safe(row['outcome'])}"
+        for row in trials.to_dict("records")
     ]
     drawn.add_trace(
         go.Scatter(

@@ -5,25 +5,34 @@ from __future__ import annotations
 import pandas
 import plotly.graph_objects as go
 
-from autolambda.figures.base import CORRECT, FAINT, TRUNCATED, UNPARSED, WRONG, figure, safe
+from autolambda.figures.base import CONFIRMED, FAINT, TRUNCATED, UNPARSED, WRONG, figure, safe
 from autolambda.findings import Findings
 
 KINDS = {
-    "complete": ("measured to its end", CORRECT),
+    "complete": ("measured to its end", CONFIRMED),
     "over the budget": ("stopped: over the budget", WRONG),
     "off the front": ("stopped: off the front", UNPARSED),
     "failed": ("could not be measured", TRUNCATED),
 }
 
+WIDTH = 0.72  # of a bar, in trials
+
 
 def draw(findings: Findings) -> go.Figure:
     """A bar a trial by outcome; its frame is what was planned."""
     trials = findings.trials
-    kinds = [_kind(row.outcome, row.reason) for row in trials.itertuples()]
-    drawn = figure(height=320, x="trial", y="responses", barmode="overlay", bargap=0.25)
+    kinds = [_kind(outcome, reason) for outcome, reason in zip(trials.outcome, trials.reason, strict=True)]
+    drawn = figure(height=320, x="trial", y="responses", barmode="overlay")
     frame = {"color": "rgba(0,0,0,0)", "line": {"color": FAINT, "width": 1}}
     drawn.add_trace(
-        go.Bar(x=trials.trial.tolist(), y=trials.num_planned.tolist(), name="planned", marker=frame, hoverinfo="skip")
+        go.Bar(
+            x=trials.trial.tolist(),
+            y=trials.num_planned.tolist(),
+            name="planned",
+            width=WIDTH,
+            marker=frame,
+            hoverinfo="skip",
+        )
     )
     for kind, (name, color) in KINDS.items():
         rows = trials[[each == kind for each in kinds]]
@@ -33,7 +42,8 @@ def draw(findings: Findings) -> go.Figure:
                     x=rows.trial.tolist(),
                     y=rows.num_responses.tolist(),
                     name=name,
-                    marker={"color": color},
+                    width=WIDTH,
+                    marker={"color": color, "line": {"width": 0}},
                     hovertext=[_hover(row) for _, row in rows.iterrows()],
                     hoverinfo="text",
                 )

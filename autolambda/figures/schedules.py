@@ -8,7 +8,7 @@ from __future__ import annotations
 import plotly.graph_objects as go
 
 from autolambda.entry import Entry
-from autolambda.figures.base import INSTRUCT, PAPER, PICK, SOFT, THINKING, figure
+from autolambda.figures.base import INSTRUCT, MIDDLE, PICK, SOFT, THINKING, figure
 from autolambda.findings import Findings
 from autolambda.schedule import Schedule
 
@@ -18,7 +18,7 @@ WORDY = 14  # cells in a row up to which each says its number
 
 
 def draw(findings: Findings) -> go.Figure:
-    """The pick and the front, fewest tokens below."""
+    """The front and the pick, fewest tokens first."""
     report, depth = findings.report, findings.num_layers or NUM_PARTS
     front = list(report.front)
     if report.best and all(entry.schedule != report.best.schedule for entry in front):
@@ -35,7 +35,7 @@ def draw(findings: Findings) -> go.Figure:
             where = "layer" if findings.num_layers else f"part of {depth}:"
             hovers.append([f"{title}<br>{module}, {where} {i}<br>lambda {v:.4g}" for i, v in enumerate(values)])
     x = "layer" if findings.num_layers else "depth, from the first layer to the last"
-    drawn = figure(height=110 + 34 * len(rows), x=x)
+    drawn = figure(height=90 + 36 * len(rows), x=x)
     drawn.add_trace(
         go.Heatmap(
             z=rows,
@@ -43,7 +43,7 @@ def draw(findings: Findings) -> go.Figure:
             y=list(range(len(rows))),
             zmin=0,
             zmax=1,
-            colorscale=[[0, INSTRUCT], [0.5, PAPER], [1, THINKING]],
+            colorscale=[[0, INSTRUCT], [0.5, MIDDLE], [1, THINKING]],
             xgap=2,
             ygap=3,
             hovertext=hovers,
@@ -51,23 +51,18 @@ def draw(findings: Findings) -> go.Figure:
             text=[[f"{value:.2f}" for value in row] for row in rows] if depth <= WORDY else None,
             texttemplate="%{text}" if depth <= WORDY else None,
             colorbar={
-                "title": {"text": "lambda", "side": "top"},
-                "thickness": 10,
+                "title": {"text": "lambda", "side": "top", "font": {"size": 12}},
+                "thickness": 9,
                 "len": 1,
                 "outlinewidth": 0,
                 "tickvals": [0, 0.5, 1],
-                "ticktext": ["0 Instruct", "0.5", "1 Thinking"],
-                "orientation": "h",
-                "y": 1.02,
-                "yanchor": "bottom",
-                "x": 0,
-                "xanchor": "left",
-                "lenmode": "pixels",
-            }
-            | {"len": 260},
+                "tickfont": {"size": 12},
+                "xpad": 8,
+            },
         )
     )
     drawn.update_yaxes(tickvals=list(range(len(rows))), ticktext=labels, showgrid=False, ticks="")
+    drawn.update_yaxes(autorange="reversed")
     drawn.update_xaxes(showgrid=False, dtick=1 if depth <= WORDY else None, showticklabels=bool(findings.num_layers))
     for index in range(1, len(shown)):
         drawn.add_hline(y=2 * index - 0.5, line={"color": SOFT, "width": 0.6})
@@ -81,7 +76,7 @@ def draw(findings: Findings) -> go.Figure:
             y1=2 * place + 1.5,
             line={"color": PICK, "width": 2},
         )
-    drawn.update_layout(margin={"t": 70})
+    drawn.update_layout(margin={"t": 20})
     return drawn
 
 

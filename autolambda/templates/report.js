@@ -21,6 +21,7 @@
     if (width >= 560) return figure;
     figure.layout.font.size = 11.5;
     figure.layout.legend.font.size = 11.5;
+    for (const each of figure.layout.annotations || []) each.font = { ...each.font, size: 10.5 };
     return figure;
   }
 

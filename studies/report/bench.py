@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from autolambda.box import box, uniform_params
-from autolambda.config import load_config
+from autolambda.config import Config, load_config
 from autolambda.job import Job, open_job
 from autolambda.metrics import measure
 from autolambda.report import confirm_key
@@ -35,7 +35,7 @@ from autolambda.study import Study
 NAME = "large"
 BUDGET = 450.0
 NUM_FINALISTS = 3
-WORDS = "let us see then 12 and 7 make 19 so the sum of both is wait check again = + 3 x therefore the answer".split()
+WORDS = ("let", "us", "see", "then", "12", "and", "7", "make", "19", "so", "wait", "check", "again", "=", "therefore")
 
 
 def main() -> None:
@@ -53,21 +53,33 @@ def main() -> None:
 def measured(folder: Path, storage: str) -> dict[str, float]:
     """The command as a user runs it: seconds from start to end, megabytes of the file and of memory."""
     out = folder / "report.html"
-    command = [sys.executable, "-m", "autolambda.cli", "report", NAME, "--format", "html", "--out", str(out)]
     code = "from autolambda.cli import main; main()"
-    command = [sys.executable, "-c", code, *command[3:], "--storage", storage]
+    options = ["report", NAME, "--format", "html", "--out", str(out), "--storage", storage]
     start = time.monotonic()
-    subprocess.run(command, check=True)
+    subprocess.run([sys.executable, "-c", code, *options], check=True)
     seconds = time.monotonic() - start
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    peak, used = usage.ru_maxrss / 1024, usage.ru_utime + usage.ru_stime
     size = out.stat().st_size / 1e6
-    return {"seconds": round(seconds, 1), "megabytes": round(size, 2), "peak_memory_mb": round(peak)}
+    with closing(Store(storage)) as store:
+        num_responses, tokens = len(store.outcomes(NAME)), store.num_tokens(NAME)
+    database = (folder / "study.db").stat().st_size / 1e6
+    return {
+        "responses": num_responses,
+        "tokens": tokens,
+        "database_mb": round(database),
+        "seconds": round(seconds, 1),
+        "cpu_seconds": round(used, 1),
+        "megabytes": round(size, 2),
+        "peak_memory_mb": round(peak),
+    }
 
 
 def synthesise(folder: Path, *, num_trials: int, num_responses: int) -> str:
     """A study whose search and confirmation are done; its storage URL."""
     folder.mkdir(parents=True, exist_ok=True)
-    per_trial = num_responses * 9 // 10 // num_trials
+    shares = [0.25 if is_lost(number) else 1.0 for number in range(num_trials)]
+    per_trial = round(num_responses * 0.9 / sum(shares))
     num_confirm = num_responses // 10 // (NUM_FINALISTS + len(PARENTS))
     job = open_job(_config(folder, per_trial, num_confirm, num_trials))
     storage = f"sqlite:///{folder / 'study.db'}"
@@ -82,7 +94,7 @@ def synthesise(folder: Path, *, num_trials: int, num_responses: int) -> str:
     return storage
 
 
-def _config(folder: Path, num_search: int, num_confirm: int, num_trials: int) -> object:
+def _config(folder: Path, num_search: int, num_confirm: int, num_trials: int) -> Config:
     share = num_confirm / (num_search + num_confirm)
     rows = [{"question": f"{i} + {i % 7} = ?", "answer": str(i + i % 7)} for i in range(num_search + num_confirm)]
     (folder / "sums.jsonl").write_text("\n".join(map(json.dumps, rows)))
@@ -112,11 +124,16 @@ def _places(rng: np.random.Generator, num_trials: int, num_knots: int) -> Iterat
         }
 
 
+def is_lost(number: int) -> bool:
+    """Whether a trial loses the race on a quarter of its responses."""
+    return number >= 9 and number % 5 == 4
+
+
 def _trial(store: Store, study: Study, params: dict[str, float], job: Job, rng: np.random.Generator) -> None:
     (part,) = job.search
     trial = study.ask(lambda: Proposal(params, 0, part.num_responses), num_knots=job.config.search.knots)
     assert trial is not None
-    lost = rng.random() < 0.2  # the race
+    lost = is_lost(trial.number)
     ids = [sample.id for sample in part.samples][: part.num_responses // 4 if lost else None]
     evaluation = store.evaluation(
         study.name, kind="trial", key=str(trial.number), schedule=trial.schedule, num_responses=part.num_responses
