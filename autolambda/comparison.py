@@ -148,12 +148,12 @@ def _columns(report: Report) -> list[Column]:
     more = [each for each in others if each.score.mean_tokens > pick.score.mean_tokens][:1]
     columns = [_column(pick, "pick"), *(_column(each, "neighbour") for each in (*fewer, *more))]
     for name, entry in report.parents.items():
-        if entry is None or entry.schedule in [column.entry.schedule for column in columns]:
+        if entry is None:
             continue
         role: Literal["instruct", "thinking"] = "instruct" if name == "instruct" else "thinking"
         if entry.confirmed and pick.confirmed:
             columns.append(Column(f"{name.capitalize()} as is", role, entry, "parent", name))
-        elif entry.trial is not None and not pick.confirmed:
+        elif not pick.confirmed and entry.schedule not in [column.entry.schedule for column in columns]:
             columns.append(Column(f"lambda {entry.schedule.other:g}", role, entry, "trial", str(entry.trial)))
     return sorted(columns, key=lambda column: column.entry.score.mean_tokens)
 
@@ -176,7 +176,7 @@ def _of(outcomes: pandas.DataFrame, column: Column) -> pandas.DataFrame:
 def _contrast(frames: Sequence[pandas.DataFrame], columns: Sequence[Column], pick: int, other: int) -> Contrast:
     """Columns come fewest tokens first: of two the later is the longer."""
     shorter, longer = min(pick, other), max(pick, other)
-    both = frames[shorter].join(frames[longer], how="inner", lsuffix="_shorter", rsuffix="_longer")
+    both = frames[shorter].merge(frames[longer], left_index=True, right_index=True, suffixes=("_shorter", "_longer"))
     right = {"longer": both.correct_longer.to_numpy(), "shorter": both.correct_shorter.to_numpy()}
     extra = (both.num_tokens_longer - both.num_tokens_shorter).to_numpy()
     kinds = {

@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from autolambda.config import Config, load_config
+from autolambda.findings import Findings, load_findings
 from autolambda.report import Report
 from autolambda.search import search
+from autolambda.store import Store
+from autolambda.study import Study
 
 NAME = "small"
 BUDGET = 30.0
@@ -62,6 +65,32 @@ def copy_finished(storage: str) -> str:
         closing(sqlite3.connect(path)) as target,
     ):
         source.backup(target)
+    return storage
+
+
+def small_findings(storage: str | None = None, budget: float | None = BUDGET) -> Findings:
+    """What the figures of the finished study are drawn from, or of its copy at ``storage``."""
+    finished()
+    url = storage or finished_storage()
+    with closing(Store(url, with_texts=False)) as store, closing(Study(store, name=NAME, storage=url)) as study:
+        return load_findings(store, study, budget=budget)
+
+
+def go_on(storage: str, num_trials: int) -> None:
+    """What a search does that goes on with a finished study, up to its next trial."""
+    with closing(Store(storage)) as store:
+        store.update_config(NAME, small_config(search__trials=num_trials).model_dump(mode="json"))
+        with closing(Study(store, name=NAME, storage=storage)) as study:
+            study.stopped_for = None
+
+
+def unconfirmed(storage: str) -> str:
+    """Copies the finished study with its search alone: nothing is confirmed yet."""
+    copy_finished(storage)
+    with closing(sqlite3.connect(storage.removeprefix("sqlite:///"))) as connection, connection:
+        confirmed = "(SELECT id FROM autolambda_evaluations WHERE kind != 'trial')"
+        connection.execute(f"DELETE FROM autolambda_responses WHERE evaluation IN {confirmed}")
+        connection.execute(f"DELETE FROM autolambda_evaluations WHERE id IN {confirmed}")
     return storage
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sqlite3
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from small_search import BUDGET, NAME, copy_finished, finished, finished_storage, small_config, storage_in
+from small_search import BUDGET, NAME, finished, finished_storage, small_config, storage_in, unconfirmed
 
 from autolambda.confirm import verdict
 from autolambda.errors import StudyError
@@ -68,13 +67,8 @@ def test_no_pick_says_what_to_do(budget: float | None, message: str) -> None:
 
 @pytest.fixture
 def searched(tmp_path: Path) -> str:
-    """The finished study with its search alone: nothing is confirmed yet."""
-    storage = copy_finished(storage_in(tmp_path))
-    with closing(sqlite3.connect(storage.removeprefix("sqlite:///"))) as connection, connection:
-        confirmed = "(SELECT id FROM autolambda_evaluations WHERE kind != 'trial')"
-        connection.execute(f"DELETE FROM autolambda_responses WHERE evaluation IN {confirmed}")
-        connection.execute(f"DELETE FROM autolambda_evaluations WHERE id IN {confirmed}")
-    return storage
+    """The finished study with its search alone."""
+    return unconfirmed(storage_in(tmp_path))
 
 
 @pytest.mark.parametrize("budget", [8.0, BUDGET, 1e6])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from small_search import NAME, copy_finished, finished, finished_storage, small_config, storage_in
+from small_search import NAME, copy_finished, finished, finished_storage, go_on, small_config, storage_in
 
 from autolambda import status
 from autolambda.errors import StudyError
@@ -17,12 +17,11 @@ from autolambda.job import open_job
 from autolambda.search import enter, search
 from autolambda.status import show_status
 from autolambda.store import Store
-from autolambda.study import Study
 
 
-def shown(name: str, storage: str, *, watch: bool = False) -> str:
+def shown(name: str, storage: str, *, watch: bool = False, budget: float | None = None) -> str:
     file = io.StringIO()
-    show_status(name, storage, console=Console(file=file, width=200), watch=watch)
+    show_status(name, storage, console=Console(file=file, width=200), watch=watch, budget=budget)
     return file.getvalue()
 
 
@@ -35,14 +34,6 @@ def test_a_finished_study_shows_its_verdict() -> None:
     )
     assert "Feasible within 30 tokens" in text
     assert f"autolambda export small OUT --budget 30 --storage {finished_storage()}" in text
-
-
-def go_on(storage: str, num_trials: int) -> None:
-    """What a search does that goes on with a finished study, up to its next trial."""
-    with closing(Store(storage)) as store:
-        store.update_config(NAME, small_config(search__trials=num_trials).model_dump(mode="json"))
-        with closing(Study(store, name=NAME, storage=storage)) as study:
-            study.stopped_for = None
 
 
 def test_a_study_that_goes_on_shows_the_front_without_a_verdict(tmp_path: Path) -> None:
@@ -76,6 +67,23 @@ def test_watching_ends_with_the_verdict_and_not_before(tmp_path: Path, monkeypat
     search(seven, name=NAME, storage=storage)
     watcher.join(timeout=30)
     assert not watcher.is_alive() and "7 of at most 7 trials" in output[0] and " within 30 tokens" in output[0]
+
+
+def test_watching_for_another_budget_ends_with_the_study(tmp_path: Path) -> None:
+    text = shown(NAME, finished_storage(), watch=True, budget=1e6)
+    assert "Not confirmed yet" in text or " within 1e+06 tokens" in text
+    assert "within 30 tokens" not in text
+
+
+def test_ctrl_c_ends_watching_and_leaves_the_last_view(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = copy_finished(storage_in(tmp_path))
+    go_on(storage, 9)
+
+    def interrupt(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(status.time, "sleep", interrupt)
+    assert "6 of at most 9 trials" in shown(NAME, storage, watch=True)
 
 
 def test_an_unknown_study_names_the_known_ones(tmp_path: Path) -> None:
