@@ -68,7 +68,11 @@ def test_the_front_shows_schedules_fronts_parents_pick_and_budget() -> None:
     report, figure = finished(), drawn("front")
     found = traces(figure)
     assert list(found["measured"].x) == [entry.score.mean_tokens for entry in report.trials]
-    for name, front in (("raw", report.raw_front), ("smoothed", report.smoothed_front), ("confirmed", report.confirmed_front)):
+    for name, front in (
+        ("raw", report.raw_front),
+        ("smoothed", report.smoothed_front),
+        ("confirmed", report.confirmed_front),
+    ):
         assert list(found[f"{name} front"].x) == [entry.score.mean_tokens for entry in front]
         assert list(found[f"{name} front"].y) == [100 * entry.score.accuracy for entry in front]
     confirmed, first = found["confirmed front"], report.confirmed_front[0].measured
@@ -97,7 +101,9 @@ def test_the_curve_goes_through_the_uniform_lambdas_with_bands_of_the_stages() -
     assert [note.text for note in figure.layout.annotations] == ["stage 1", "stage 2", "stage 3"]
 
 
-@pytest.mark.parametrize(("stages", "num_bands"), [(Stages(None, None, ()), 0), (Stages(Boundary(0.5, 0.4, 0.6), None, ()), 2)])
+@pytest.mark.parametrize(
+    ("stages", "num_bands"), [(Stages(None, None, ()), 0), (Stages(Boundary(0.5, 0.4, 0.6), None, ()), 2)]
+)
 def test_stages_that_are_not_seen_have_no_band(stages: Stages, num_bands: int) -> None:
     figure = drawn("curve", changed(stages=stages))
     assert len(figure.layout.annotations) == num_bands
@@ -111,7 +117,9 @@ def test_schedules_are_drawn_layer_by_layer() -> None:
     figure = drawn("schedules", changed(best=entry, confirmed=(entry,)))
     heat = figure.data[0]
     assert [list(row) for row in heat.z] == [pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1.0]), [0.5] * 6]
-    assert list(figure.layout.yaxis.ticktext) == [f"<b>→ trial {best.trial}</b>, {module}" for module in ("attention", "ffn")]
+    assert list(figure.layout.yaxis.ticktext) == [
+        f"<b>→ trial {best.trial}</b>, {module}" for module in ("attention", "ffn")
+    ]
 
 
 def test_without_the_models_depth_is_drawn_in_parts() -> None:

@@ -163,7 +163,14 @@ def test_what_models_and_files_say_stays_text() -> None:
     assert len(parsed.scripts) == 3 and not any(tag in ("img", "svg") for tag, _ in parsed.tags)
     rows = data_of(parsed)["comparison"]["rows"]
     texts = " ".join(cell["text"] for row in rows for cell in row["cells"] if cell)
-    for part in ("<script>window.hacked=1</script>", "\\x1b[2J", "\\ud83d", "\\u202e", "{{ 7 * 191 }}", "&lt;script&gt;"):
+    for part in (
+        "<script>window.hacked=1</script>",
+        "\\x1b[2J",
+        "\\ud83d",
+        "\\u202e",
+        "{{ 7 * 191 }}",
+        "&lt;script&gt;",
+    ):
         assert part in texts
     assert {row["task"] for row in rows} == {TASK} and any("<script>" in row["prompt"] for row in rows)
     assert "1337" not in parsed.words
