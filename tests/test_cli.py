@@ -472,3 +472,25 @@ def test_the_installed_command(tmp_path: Path, arguments: list[str], code: int, 
     ran = subprocess.run([EXECUTABLE, *arguments], cwd=tmp_path, capture_output=True, text=True)
     assert ran.returncode == code and (ran.stdout + ran.stderr).startswith(start)
     assert len((ran.stdout + ran.stderr).splitlines()) == 1 and not list(tmp_path.iterdir())
+
+
+def test_a_report_as_a_page(run: Run) -> None:
+    storage = copy_finished(storage_in(Path.cwd()))
+    ran = run("report", NAME, "--format", "html", "--out", "report.html")
+    assert ran.code == 0 and not ran.out and not ran.err
+    page = Path("report.html").read_text(encoding="utf-8")
+    assert page.startswith("<!doctype html>") and "Feasible within 30 tokens" in page
+    shown = run("report", NAME, "--format", "html", "--budget", "12", "--storage", storage)
+    assert shown.code == 0 and shown.out.startswith("<!doctype html>") and "within 12 tokens" in shown.out
+    assert f"--budget 12 --storage {storage}" in shown.out
+    refused(run("report", "other", "--format", "html"), "no study database")
+    refused(run("report", NAME, "--format", "html", "--budget", "nan"), "--budget: a positive number")
+    refused(run("report", NAME, "--format", "html", "--out", "no/where.html"), "No such file or directory")
+
+
+def test_watching_a_report_ends_with_the_study(run: Run) -> None:
+    copy_finished(storage_in(Path.cwd()))
+    ran = run("report", NAME, "--watch")
+    assert ran.code == 0 and "Feasible within 30 tokens" in ran.out and "6 of at most 6 trials" in ran.out
+    for options in (["--format", "html"], ["--out", "x"]):
+        refused(run("report", NAME, "--watch", *options), "--watch refreshes the table on the screen; leave out")

@@ -208,3 +208,35 @@ def test_a_study_that_must_exist_is_not_made(tmp_path):
     with pytest.raises(StudyError, match="no study database"):
         Store(f"sqlite:///{tmp_path}/gone/study.db", must_exist=True)
     assert not (tmp_path / "gone").exists()
+
+
+def test_outcomes_are_the_responses_of_a_study_without_their_texts(store):
+    one, parent = begin(store, "0"), begin(store, "thinking", kind="parent")
+    store.create_study("two", config={}, identity={})
+    store.add(begin(store, "0", study="two"), [graded("9")])
+    store.add(parent, [graded("1", num_tokens=9)])
+    store.add(one, [graded("2", 1), graded("3", task="u")])
+    assert store.outcomes("one") == [
+        ("parent", "thinking", "t", "1", 0, "correct", True, 9, "stop"),
+        ("trial", "0", "t", "2", 1, "correct", True, 5, "stop"),
+        ("trial", "0", "u", "3", 0, "correct", True, 5, "stop"),
+    ]
+    assert store.outcomes("nothing") == []
+
+
+def test_a_store_without_texts_gives_everything_else(store, url):
+    evaluation = begin(store)
+    store.add(evaluation, [graded("1", text="long", answer="7"), graded("2", 3, text="other", answer=None)])
+    with closing(Store(url, must_exist=True, with_texts=False)) as counting:
+        assert counting.graded(evaluation) == [graded("1", text="", answer=None), graded("2", 3, text="", answer=None)]
+
+
+def test_the_responses_to_some_samples_alone(store):
+    evaluation = begin(store)
+    store.add(evaluation, [graded("1"), graded("2"), graded("1", 1), graded("3", task="u")])
+    assert [(g.sample_id, g.repeat) for g in store.graded(evaluation, sample_ids=["1", "3"])] == [
+        ("1", 0),
+        ("1", 1),
+        ("3", 0),
+    ]
+    assert store.graded(evaluation, sample_ids=[]) == []

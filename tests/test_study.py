@@ -183,7 +183,8 @@ def test_failed_trials_are_not_among_the_points_and_keep_their_reason(store, url
     study.fail(ask(study), "the GPU is gone")
     assert study.counts() == Counts(complete=0, pruned=0, failed=1, running=0)
     [ended] = study.ended()
-    assert ended.is_failed and ended.stopped is None and ended.trial.params == uniform_params(0.0, num_knots=3)
+    assert ended.is_failed and ended.failure == "the GPU is gone"
+    assert ended.stopped is None and ended.trial.params == uniform_params(0.0, num_knots=3)
     [stored] = open_study(store, url)._study.get_trials()
     assert stored.state == TrialState.FAIL and stored.user_attrs["failure"] == "the GPU is gone"
 

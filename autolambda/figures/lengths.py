@@ -13,7 +13,7 @@ from autolambda.findings import Findings
 Floats = NDArray[np.float64]
 
 NUM_BINS = 44
-NAMES = {1: "stage 1, instruct-dominant", 2: "stage 2, reasoning emerges", 3: "stage 3, thinking-dominant"}
+NAMES = {1: "stage 1, instruct", 2: "stage 2, emergence", 3: "stage 3, thinking"}
 
 
 def draw(findings: Findings) -> go.Figure:
