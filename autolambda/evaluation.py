@@ -15,14 +15,17 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from autolambda.chat import ChatFormat
 from autolambda.engines.base import Engine, Progress, Prompt, Sampling
 from autolambda.graders import GRADERS, grade
 from autolambda.responses import Grade, Graded, Response, Sample
 from autolambda.schedule import Schedule
 from autolambda.store import Store, StoredEvaluation
 from autolambda.tasks.base import Phase, Slice
+
+if TYPE_CHECKING:  # it loads transformers and torch, which who only reads a study does without
+    from autolambda.chat import ChatFormat
 
 # Between two stores while an engine streams: a commit waits for the disk.
 STORE_SECONDS = 1.0

@@ -46,9 +46,10 @@ class Findings:
 
 def load_findings(store: Store, study: Study, *, budget: float | None) -> Findings:
     """The findings of a study, running or done. Raises ``StudyError`` before its first trial is done."""
+    ended = study.ended()  # first: while a study runs, what is read later holds all that this tells of
     report = build_report(store, study, budget=budget)
     outcomes = outcomes_frame(store.outcomes(study.name))
-    trials = history(study.ended(), outcomes, weights=report.config.weights, reference_tokens=_reference(report))
+    trials = history(ended, outcomes, weights=report.config.weights, reference_tokens=_reference(report))
     return Findings(report, trials, outcomes, num_layers(report.config))
 
 

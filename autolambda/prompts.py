@@ -11,8 +11,6 @@ from typing import Any
 
 from autolambda.config import Config
 from autolambda.errors import InputError
-from autolambda.identity import prompts_key
-from autolambda.job import open_slices
 from autolambda.responses import Sample
 
 
@@ -41,6 +39,9 @@ class Prompts:
 
 def load_prompts(config: Config, identity: Mapping[str, Any]) -> Prompts:
     """The prompts of a study whose results depend on ``identity``; none where its tasks are gone or have changed."""
+    from autolambda.identity import prompts_key  # both load torch, which who only counts does without
+    from autolambda.job import open_slices
+
     try:
         slices = open_slices(config)
     except InputError as error:

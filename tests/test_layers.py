@@ -153,6 +153,13 @@ def test_heavy_packages_are_imported_where_they_belong(package):
     assert users == HEAVY[package]
 
 
+@pytest.mark.parametrize("module", ["report", "status", "formats", "opened"])
+def test_reading_a_study_does_without_torch(module):
+    code = f"import sys, autolambda.{module}\nprint(sorted({{'torch', 'transformers', 'vllm'}} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
 @pytest.mark.parametrize(
     "start",
     [
