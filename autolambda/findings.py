@@ -5,7 +5,10 @@ Everything comes from the database in one look; the texts of responses stay ther
 
 from __future__ import annotations
 
+import gc
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,10 +50,23 @@ class Findings:
 def load_findings(store: Store, study: Study, *, budget: float | None) -> Findings:
     """The findings of a study, running or done. Raises ``StudyError`` before its first trial is done."""
     ended = study.ended()  # first: while a study runs, what is read later holds all that this tells of
-    report = build_report(store, study, budget=budget)
-    outcomes = outcomes_frame(store.outcomes(study.name))
+    with _without_collection():
+        report = build_report(store, study, budget=budget)
+        outcomes = outcomes_frame(store.outcomes(study.name))
     trials = history(ended, outcomes, weights=report.config.weights, reference_tokens=_reference(report))
     return Findings(report, trials, outcomes, num_layers(report.config))
+
+
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """Responses by the hundred thousand are read and all stay: looking for garbage among them takes a sixth more."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def num_layers(config: Config) -> int | None:

@@ -5,13 +5,13 @@ Contents (weights, template, vocabulary, prompts) stand for themselves by their 
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from autolambda.config import Config, EngineConfig, EngineName
+from autolambda.digest import digest, prompts_key
 from autolambda.engines.device import vllm_device
 from autolambda.engines.transformers import resolve_device, resolve_dtype
 from autolambda.models import Models
@@ -87,13 +87,13 @@ def identity_of(
     return {
         "models.instruct": models.pair.instruct.digest(),
         "models.thinking": models.pair.thinking.digest(),
-        "models.chat_template": _hash(
+        "models.chat_template": digest(
             chat.template,
             *(own.template for own in models.own_chats.values()),
             json.dumps(chat.kwargs, sort_keys=True),
         ),
         "models.tokenizer": config.models.tokenizer,
-        "models.vocabulary": _hash(json.dumps(sorted(chat.tokenizer.get_vocab().items()))),
+        "models.vocabulary": digest(json.dumps(sorted(chat.tokenizer.get_vocab().items()))),
         "models.think_end": chat.think_end,
         **{f"engine.{key}": value for key, value in _engine(config.engine, engine, models.pair).items()},
         "tasks": prompts_key(slices),
@@ -115,18 +115,3 @@ def _engine(said: EngineConfig, engine: EngineName, pair: Pair) -> dict[str, Any
     arguments = {key: value for key, value in said.arguments.items() if key not in MACHINE_ARGUMENTS}
     keys = {**arguments, "name": engine, "dtype": dtype, "batch_size": said.batch_size}
     return {key: value for key, value in keys.items() if value is not None}
-
-
-def prompts_key(slices: Sequence[Sequence[Slice]]) -> str:
-    """What stands for the prompts of the search's and of the confirmation's slices: their sizes and their hash."""
-    return f"{_sizes(slices)}, {_hash(*(repr((part, phase)) for phase in slices for part in phase))}"
-
-
-def _sizes(slices: Sequence[Sequence[Slice]]) -> str:
-    """Prompts x repeats of each phase's slices, for a message: ``256x1 to search, 1024x1 to confirm``."""
-    search, confirm = (" + ".join(f"{len(part.samples)}x{part.repeats}" for part in phase) for phase in slices)
-    return f"{search} to search, {confirm} to confirm"
-
-
-def _hash(*texts: str) -> str:
-    return hashlib.sha256("\x1f".join(texts).encode("utf-8", "surrogatepass")).hexdigest()[:16]

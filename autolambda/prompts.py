@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from autolambda.config import Config
+from autolambda.digest import prompts_key
 from autolambda.errors import InputError
 from autolambda.responses import Sample
 
@@ -39,8 +40,7 @@ class Prompts:
 
 def load_prompts(config: Config, identity: Mapping[str, Any]) -> Prompts:
     """The prompts of a study whose results depend on ``identity``; none where its tasks are gone or have changed."""
-    from autolambda.identity import prompts_key  # both load torch, which who only counts does without
-    from autolambda.job import open_slices
+    from autolambda.job import open_slices  # loads torch, which who only counts does without
 
     try:
         slices = open_slices(config)

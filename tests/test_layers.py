@@ -16,7 +16,7 @@ LAYERS = (
     | {"settings", "engines.device"},
     {"engines.vllm_process", "metrics", "stages", "surrogate", "checkpoint", "engines.base", "tasks.base", "store"}
     | {"graders.contains", "graders.exact", "graders.number"},
-    {"graders.__init__", "events", "mismatch", "entry", "ladder", "engines.draw", "tasks.arithmetic"},
+    {"digest", "graders.__init__", "events", "mismatch", "entry", "ladder", "engines.draw", "tasks.arithmetic"},
     {"pair", "config", "chat", "engines.rows", "tasks.file"},
     {"engines.decoder", "engines.vllm_layout", "models", "evaluation", "box"},
     {"engines.batch", "engines.cut", "engines.vllm_call", "engines.vllm_parents", "export", "acquisition", "evidence"},

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from small_search import finished, small_config
 
-from autolambda.identity import prompts_key
+from autolambda.digest import prompts_key
 from autolambda.job import open_slices
 from autolambda.prompts import Prompts, load_prompts
 from autolambda.responses import Sample

@@ -1,0 +1,23 @@
+"""Digests by which contents are known again, whatever their path."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+from autolambda.tasks.base import Slice
+
+
+def digest(*texts: str) -> str:
+    """The first 64 bits of SHA-256 over texts, in hex."""
+    return hashlib.sha256("\x1f".join(texts).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def prompts_key(slices: Sequence[Sequence[Slice]]) -> str:
+    """What stands for the prompts of the search's and of the confirmation's slices: their sizes and their digest.
+
+    The sizes are prompts x repeats of each slice, for a message: ``256x1 to search, 1024x1 to confirm``.
+    """
+    search, confirm = (" + ".join(f"{len(part.samples)}x{part.repeats}" for part in phase) for phase in slices)
+    contents = digest(*(repr((part, phase)) for phase in slices for part in phase))
+    return f"{search} to search, {confirm} to confirm, {contents}"
