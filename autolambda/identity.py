@@ -96,7 +96,7 @@ def identity_of(
         "models.vocabulary": _hash(json.dumps(sorted(chat.tokenizer.get_vocab().items()))),
         "models.think_end": chat.think_end,
         **{f"engine.{key}": value for key, value in _engine(config.engine, engine, models.pair).items()},
-        "tasks": f"{_sizes(slices)}, {_hash(*(repr((part, phase)) for phase in slices for part in phase))}",
+        "tasks": f"{_sizes(slices)}, {_hash(*(repr(_contents(part)) for phase in slices for part in phase))}",
         "search.seed": config.search.seed,
         "search.knots": config.search.knots,
         "search.rungs": list(config.search.rungs_of(sum(part.num_responses for part in slices[0]))),
@@ -115,6 +115,13 @@ def _engine(said: EngineConfig, engine: EngineName, pair: Pair) -> dict[str, Any
     arguments = {key: value for key, value in said.arguments.items() if key not in MACHINE_ARGUMENTS}
     keys = {**arguments, "name": engine, "dtype": dtype, "batch_size": said.batch_size}
     return {key: value for key, value in keys.items() if value is not None}
+
+
+def _contents(part: Slice) -> tuple[object, ...]:
+    """What results depend on in a slice; how far a guard may drop is, like the budget, free to change."""
+    samples = [(sample.id, [dict(each) for each in sample.messages], sample.target) for sample in part.samples]
+    weight = part.weight if part.max_drop is None else 0.0
+    return part.task, part.grader, samples, part.repeats, weight
 
 
 def _sizes(slices: Sequence[Sequence[Slice]]) -> str:
