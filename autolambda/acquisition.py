@@ -3,7 +3,8 @@
 A target is a budget and the spread that a finalist's mean tokens will have when they are confirmed: a schedule is
 within it where the upper bound that the confirmation will show is. A draw in which every schedule has its tokens and
 its accuracy answers the question directly: which is the most accurate one within? (Thompson 1933; with a constraint,
-Eriksson & Poloczek 2021.) The hypervolume below a budget is the mean of that answer over all budgets below.
+Eriksson & Poloczek 2021.) The hypervolume below a budget is the mean of that answer over all budgets below. What
+breaks a guard in a draw is no answer in it.
 """
 
 from __future__ import annotations
@@ -40,8 +41,9 @@ class Target:
 
 
 def chances(draw: Draw, target: Target) -> Floats:
-    """The chance of each schedule to be shown within the budget, float64 [schedules]."""
-    found: Floats = ndtr((target.highest - draw.tokens) / (target.spread * draw.tokens)).mean(axis=0)
+    """The chance of each schedule to be shown within the budget and to break no guard, float64 [schedules]."""
+    within: Floats = ndtr((target.highest - draw.tokens) / (target.spread * draw.tokens))
+    found: Floats = (within * draw.allowed).mean(axis=0)
     return found
 
 
@@ -61,31 +63,49 @@ def bold(draw: Draw, target: Target, *, than: int) -> int | None:
 
 
 def frugal(draw: Draw, *, than: int, margin: float) -> int | None:
-    """The cheapest schedule with a fifth fewer tokens than ``than`` that hardly loses: less than half the margin."""
-    ahead, tokens = draw.accuracy.mean(axis=0), draw.tokens.mean(axis=0)
+    """The cheapest schedule with a fifth fewer tokens than ``than`` that hardly loses: less than half the margin.
+
+    It is as sure to break no guard, or sure enough.
+    """
+    ahead, tokens, allowed = draw.accuracy.mean(axis=0), draw.tokens.mean(axis=0), draw.allowed.mean(axis=0)
     good = (ahead >= ahead[than] - margin / 2) & (tokens <= 0.8 * tokens[than])
+    good &= allowed >= min(SURE, allowed[than])
     return int(np.argmin(np.where(good, tokens, np.inf))) if good.any() else None
 
 
 def sampled(draw: Draw, target: Target, *, index: int) -> int:
-    """The most accurate schedule within the target in one of the draws; where none is within, the cheapest."""
-    accuracy, tokens = draw.accuracy[index], draw.tokens[index]
-    within = tokens <= target.highest
-    return int(np.argmax(np.where(within, accuracy, -1.0)) if within.any() else np.argmin(tokens))
+    """The most accurate schedule within the target in one of the draws that is allowed; where none is, the cheapest."""
+    accuracy, tokens, allowed = draw.accuracy[index], draw.tokens[index], draw.allowed[index]
+    within = (tokens <= target.highest) & allowed
+    if within.any():
+        return int(np.argmax(np.where(within, accuracy, -1.0)))
+    return int(np.argmin(np.where(allowed, tokens, np.inf) if allowed.any() else tokens))
 
 
 def expected_gain(draw: Draw, target: Target) -> float:
-    """By how much the best within the target is expected to be more accurate than the safe one (share of 1)."""
-    best = np.where(draw.tokens <= target.highest, draw.accuracy, 0.0).max(axis=1)
-    return max(0.0, float((best - draw.accuracy[:, safe(draw, target)]).mean()))
+    """By how much the best within the target is expected to be more accurate than the safe one (share of 1).
+
+    Where it is not sure that the safe one breaks no guard, it is worth nothing in the draws in which it does: there is
+    something to learn.
+    """
+    best = np.where((draw.tokens <= target.highest) & draw.allowed, draw.accuracy, 0.0).max(axis=1)
+    index = safe(draw, target)
+    ours, allowed = draw.accuracy[:, index], draw.allowed[:, index]
+    if allowed.mean() < SURE:
+        ours = np.where(allowed, ours, 0.0)
+    return max(0.0, float((best - ours).mean()))
 
 
 def is_dominated(draw: Draw, index: int) -> bool:
-    """Whether with ``SURE`` chance some other schedule is at least as accurate with no more tokens."""
+    """Whether with ``SURE`` chance some other schedule is at least as accurate with no more tokens.
+
+    One that breaks a guard does not count against one that breaks none.
+    """
     others = np.arange(draw.tokens.shape[1]) != index
     cheaper = draw.tokens[:, others] <= draw.tokens[:, [index]]
     better = draw.accuracy[:, others] >= draw.accuracy[:, [index]]
-    return float((cheaper & better).any(axis=1).mean()) >= SURE
+    counts = draw.allowed[:, others] | ~draw.allowed[:, [index]]
+    return float((cheaper & better & counts).any(axis=1).mean()) >= SURE
 
 
 def candidates(

@@ -18,13 +18,15 @@ LEAST_CONFIRM = 64  # responses of each schedule, whatever is left
 class Allowance:
     """``total`` tokens of a study, of which the search may take ``search``; ``ends`` is what a response of both costs.
 
-    The whole confirmation slice is ``num_confirm`` responses to ``num_confirm_prompts`` prompts.
+    The whole confirmation slice is ``num_confirm`` responses to ``num_confirm_prompts`` prompts. ``with_guards``: the
+    parents are confirmed on as many responses as the finalists, which must not fall behind them.
     """
 
     total: float
     ends: float
     num_confirm: int
     num_confirm_prompts: int
+    with_guards: bool = False
 
     @property
     def search(self) -> float:
@@ -33,14 +35,16 @@ class Allowance:
 
     @property
     def num_parent(self) -> int:
-        """The responses with which each parent is confirmed."""
+        """The responses with which each parent is confirmed, where no guard asks for as many as the finalists'."""
         return self._within(PARENT_SHARE * self.total / self.ends)
 
     def num_final(self, predicted: Sequence[float]) -> int:
-        """The responses with which each of the finalists is confirmed, given their predicted mean tokens.
+        """The responses with which each of the finalists is confirmed, given the tokens predicted for one of each.
 
         It follows from the search alone: the confirmation is neither lengthened nor cut short by what it shows.
         """
+        if self.with_guards:
+            return self._within(CONFIRM_SHARE * self.total / (self.ends + sum(predicted)))
         return self._within((CONFIRM_SHARE * self.total - self.num_parent * self.ends) / sum(predicted))
 
     def _within(self, wanted: float) -> int:
@@ -48,8 +52,14 @@ class Allowance:
 
 
 def allowance(
-    ends: float, *, num_search: int, num_confirm: int, num_confirm_prompts: int, cap: int | None
+    ends: float,
+    *,
+    num_search: int,
+    num_confirm: int,
+    num_confirm_prompts: int,
+    cap: int | None,
+    with_guards: bool = False,
 ) -> Allowance:
     """The allowance of a study whose slices hold so many responses; ``cap`` is ``search.max_tokens_generated``."""
     total = ends * max(num_search, LEAST_FULL) if cap is None else float(cap)
-    return Allowance(total, ends, num_confirm, num_confirm_prompts)
+    return Allowance(total, ends, num_confirm, num_confirm_prompts, with_guards)

@@ -153,7 +153,7 @@ def choose_cut(
 
     def mean_tokens(cap: int) -> float:
         lengths = np.minimum(cap + answers, totals)
-        return float(sum(share * lengths[tasks == task].mean() for task, share in shares.items()))
+        return float(sum(share * lengths[tasks == task].mean() for task, share in shares.items() if share))
 
     return bisect_right(range(1, int(totals.max()) + 1), budget, key=mean_tokens) or None
 

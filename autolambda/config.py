@@ -6,50 +6,37 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import os
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator, model_validator
+from pydantic import ConfigDict, Field, JsonValue, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from autolambda.errors import ConfigError
-from autolambda.graders import GRADERS
 from autolambda.settings import merged, parse_setting, read_settings, set_key
+from autolambda.strict import Name, Positive, Strict, explain
+from autolambda.tasks.config import SourceConfig, TaskConfig
 
 EngineName = Literal["transformers", "vllm"]
 Space = Literal["uniform", "module", "depth", "both"]
 BaselineName = Literal["task_arithmetic", "ties", "slerp", "cut"]
-Positive = Annotated[int, Field(ge=1)]
-Name = Annotated[str, Field(min_length=1)]
+Source = TypeVar("Source", bound=SourceConfig)
 
 RUNGS = (128, 512, 2048)  # responses: the first fills an engine; the whole slice is the last
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _no_truth_value(cls, value: object) -> object:
-        """No key is yes or no, and pydantic would read ``true`` as the number 1."""
-        if isinstance(value, bool):
-            raise ValueError(f"true and false have no meaning here, seen {str(value).lower()}")
-        return value
-
-
-class ModelsConfig(_Strict):
+class ModelsConfig(Strict):
     """The parents: folders or hub ids. Without them the bundled pair is used."""
 
     instruct: Name | None = None
     thinking: Name | None = None
     base: Name | None = None
     chat_template: Name = "thinking"
-    chat_template_kwargs: dict[str, JsonValue] = {}
+    chat_template_kwargs: dict[str, JsonValue] = Field(default_factory=dict)
     tokenizer: Literal["thinking", "instruct"] = "thinking"
     think_end: Name = "</think>"
 
@@ -77,7 +64,7 @@ _REFUSED = {
 """The keys that only the other engine takes, with what to do instead."""
 
 
-class EngineConfig(_Strict):
+class EngineConfig(Strict):
     """What generates. ``batch_size`` is the number of responses generated, stored and resumed together.
 
     ``None`` is 256 with transformers, and with vLLM everything that an evaluation owes. ``merge`` and ``parents`` are
@@ -116,33 +103,7 @@ class EngineConfig(_Strict):
         return self
 
 
-class TaskConfig(_Strict):
-    """One task: a bundled one by ``name``, or a file by ``path``. ``limit`` caps the search slice's prompts."""
-
-    name: Literal["arithmetic"] | None = None
-    path: Name | None = None
-    question: str = "question"
-    answer: str = "answer"
-    grader: str = "number"
-    limit: Positive | None = 1024
-    repeats: Positive = 1
-    weight: Annotated[float, Field(gt=0)] = 1.0
-
-    @property
-    def label(self) -> str:
-        """The task's name in the store and the reports."""
-        return self.name or Path(self.path or "").stem
-
-    @model_validator(mode="after")
-    def _one_source(self) -> TaskConfig:
-        if (self.name is None) == (self.path is None):
-            raise ValueError("give either name or path")
-        if self.grader not in GRADERS:
-            raise ValueError(f"unknown grader {self.grader!r}; known: {', '.join(GRADERS)}")
-        return self
-
-
-class SamplingConfig(_Strict):
+class SamplingConfig(Strict):
     """How tokens are drawn; ``None`` is the Thinking parent's generation config."""
 
     temperature: Annotated[float, Field(ge=0, le=100)] | None = None
@@ -154,7 +115,7 @@ class SamplingConfig(_Strict):
     max_tokens: Positive | None = None
 
 
-class SearchConfig(_Strict):
+class SearchConfig(Strict):
     """What a search may spend, and where it looks.
 
     ``trials`` counts those of the ladder, which has at most ``ladder`` of them; what is left is shared out evenly among
@@ -180,17 +141,17 @@ class SearchConfig(_Strict):
         return (*sorted(rung for rung in {*(self.rungs or RUNGS)} if rung < num_responses), num_responses)
 
 
-class ConfirmConfig(_Strict):
-    """``limit`` prompts of each task's confirm slice for up to ``finalists`` schedules; ``share`` of a file's rows."""
+class ConfirmConfig(Strict):
+    """``limit`` prompts of each task's confirm slice for up to ``finalists`` schedules; ``share`` of a set's rows."""
 
     limit: Positive | None = 1024
-    repeats: Positive = 1
+    repeats: Positive | None = None  # each benchmark's own, else 1
     finalists: Positive = 3
     margin: Annotated[float, Field(ge=0, lt=1)] = 0.01
     share: Annotated[float, Field(gt=0, lt=1)] = 0.5
 
 
-class Config(_Strict):
+class Config(Strict):
     """The whole configuration. Paths of local parents and task files are absolute once loaded."""
 
     models: ModelsConfig = ModelsConfig()
@@ -203,15 +164,25 @@ class Config(_Strict):
 
     @property
     def weights(self) -> dict[str, float]:
-        """Each task's share in the macro average."""
-        total = sum(task.weight for task in self.tasks)
-        return {task.label: task.weight / total for task in self.tasks}
+        """Each task's share in the macro average; a guard has none."""
+        shares = {task.label: 0.0 if task.guard else task.weight for task in self.tasks}
+        total = sum(shares.values())
+        return {label: share / total for label, share in shares.items()}
+
+    @property
+    def guards(self) -> dict[str, float]:
+        """How far the accuracy of each guard task may fall below the better parent's (share of 1)."""
+        return {task.label: task.guard.max_drop for task in self.tasks if task.guard}
 
     @model_validator(mode="after")
     def _distinct_tasks(self) -> Config:
         names = [task.label for task in self.tasks]
         if len(set(names)) < len(names):
-            raise ValueError(f"two tasks have the same name: {', '.join(map(repr, names))}; rename a file")
+            raise ValueError(
+                f"two tasks have the same name: {', '.join(map(repr, names))}; give one another name with label"
+            )
+        if self.tasks and all(task.guard for task in self.tasks):
+            raise ValueError("tasks: every one is a guard; at least one must be searched for")
         return self
 
 
@@ -234,7 +205,7 @@ def parse_config(plain: Mapping[str, object]) -> Config:
     try:
         return Config.model_validate(plain)
     except ValidationError as error:
-        raise ConfigError("; ".join(_explain(Config, dict(detail)) for detail in error.errors())) from error
+        raise ConfigError("; ".join(explain(Config, dict(detail)) for detail in error.errors())) from error
 
 
 def bundled_defaults(*, with_task: bool) -> dict[str, Any]:
@@ -256,7 +227,15 @@ def _absolute(config: Config) -> Config:
     if config.models.chat_template not in ("instruct", "thinking"):
         names.append("chat_template")
     models = config.models.model_copy(update={name: absolute(getattr(config.models, name)) for name in names})
-    tasks = tuple(task.model_copy(update={"path": absolute(task.path)}) for task in config.tasks)
+
+    def located(source: Source) -> Source:
+        paths = {key: absolute(getattr(source, key)) for key in ("path", "include_path")}
+        return source.model_copy(update=paths)
+
+    tasks = tuple(
+        located(task).model_copy(update={"confirm_on": located(task.confirm_on) if task.confirm_on else None})
+        for task in config.tasks
+    )
     return config.model_copy(update={"models": models, "tasks": tasks})
 
 
@@ -268,34 +247,3 @@ def _names_models(plain: Mapping[str, Any], changes: Sequence[tuple[str, object]
             set_key(probe, key, value)
     models = probe["models"]
     return isinstance(models, dict) and any(models.get(parent) is not None for parent in ("instruct", "thinking"))
-
-
-def _explain(model: type[BaseModel], detail: dict[str, Any]) -> str:
-    """One problem in words: the dotted key, what is wrong, and the nearest key where it is unknown."""
-    key = ".".join(map(str, detail["loc"]))
-    if detail["type"] == "extra_forbidden":
-        known = _known_keys(model, detail["loc"][:-1])
-        nearest = difflib.get_close_matches(str(detail["loc"][-1]), known, n=1)
-        hint = f"did you mean '{nearest[0]}'?" if nearest else f"known: {', '.join(known)}"
-        if detail["loc"][0] == "engine" and not nearest:
-            hint += " (vLLM's own engine arguments go with engine.name: vllm)"
-        return f"unknown key {key!r}; {hint}"
-    key = key if key.isprintable() else repr(key)
-    message = str(detail["msg"]).removeprefix("Value error, ")
-    if detail["type"] == "value_error":
-        return f"{key}: {message}" if key else message
-    if detail["type"] == "model_type":
-        message = "expected keys and values"
-    seen = repr(detail["input"])
-    return f"{key}: {message[0].lower()}{message[1:]}, seen {seen if len(seen) <= 80 else seen[:77] + '...'}"
-
-
-def _known_keys(model: type[BaseModel], location: Sequence[str | int]) -> list[str]:
-    for part in location:
-        if isinstance(part, int):
-            continue
-        annotation = model.model_fields[part].annotation
-        arguments = getattr(annotation, "__args__", ())
-        candidates = [annotation, *arguments]
-        model = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
-    return list(model.model_fields)

@@ -1,19 +1,24 @@
 """Confirmation: the finalists on prompts that the search never saw, with fresh seeds, and the verdict for a budget.
 
 The finalists, the order in which they are tested and the number of their responses follow from the search alone,
-before anything is confirmed (fixed-sequence testing, see ``pareto.decide``): cheapest first, each at 5 %, so that the
-chance of any false ``feasible`` stays at 5 %.
+before anything is confirmed (fixed-sequence testing, see ``pareto.decide``): cheapest first, or with guards the
+likeliest first, each at 5 %, so that the chance of any false ``feasible`` stays at 5 %. A guard asks of a finalist that
+it is shown, prompt by prompt, to lose no more than it may against either parent: that is an intersection-union test
+together with the tokens, at 5 % each, and no parent has to be called the better one by the same data.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from autolambda import acquisition
 from autolambda.acquisition import Target
 from autolambda.config import Config
 from autolambda.evidence import Evidence
+from autolambda.guards import Drop, drop_of, keeps_guards
 from autolambda.metrics import Difference, accuracy, mean_tokens, paired_difference, token_bounds
 from autolambda.pareto import Decision, Finalist, Score, confirmation_order, decide, front
 from autolambda.responses import Graded
@@ -21,6 +26,7 @@ from autolambda.sampler import Aims, allowance_of, fit, targets_of
 from autolambda.surrogate import Draw
 
 NUM_DRAWS = 512
+LIKELY = 0.5  # the chance to break no guard from which a schedule may be confirmed where no budget asks for more
 
 
 @dataclass(frozen=True)
@@ -36,24 +42,32 @@ def plan(evidence: Evidence, config: Config, aims: Aims) -> Plan:
     """The plan for the aims' budget, or for the whole front: indices into the evidence's points.
 
     With a budget: the most accurate schedule that is sure to be shown within it, one that is expected to be worth the
-    risk, and one that is a fifth cheaper and may be as good. Without: an even choice along the predicted front.
+    risk, and one that is a fifth cheaper and may be as good. Without: an even choice along the predicted front, of
+    what rather breaks no guard than one. With guards the parents are confirmed on as many responses as the finalists.
     """
     granted = allowance_of(evidence.points, config.search, aims)
     if granted is None:  # a ladder without an end: what there is, as far as the slice goes
         return Plan(tuple(range(len(evidence.points)))[: config.confirm.finalists], aims.num_confirm, aims.num_confirm)
     schedules = [point.observation.schedule for point in evidence.points]
-    draw = fit(evidence, config.search.knots).draw(schedules, num_draws=NUM_DRAWS, seed=config.search.seed)
+    model = fit(evidence, config.search.knots, guards=aims.guards)
+    draw = model.draw(schedules, num_draws=NUM_DRAWS, seed=config.search.seed)
     predicted = draw.tokens.mean(axis=0).tolist()
     if aims.budget is None:
+        chance = draw.allowed.mean(axis=0)
         scores = [Score(*pair) for pair in zip(draw.accuracy.mean(axis=0).tolist(), predicted, strict=True)]
-        members = front(range(len(schedules)), key=lambda index: scores[index])
+        places = np.flatnonzero(chance >= min(LIKELY, float(chance.max()))).tolist()
+        members = front(places, key=lambda index: scores[index])
         chosen = [members[i] for i in _even(len(members), config.confirm.finalists)]
     else:
         target = targets_of(evidence.points, granted, aims.budget)[0]
+        chance = acquisition.chances(draw, target)
         chosen = _for_budget(draw, target, margin=config.confirm.margin)[: config.confirm.finalists]
     order = confirmation_order([predicted[index] for index in chosen])
+    if aims.guards and aims.budget is not None:
+        order = tuple(sorted(order, key=lambda place: -chance[chosen[place]]))
     finalists = tuple(chosen[i] for i in order)
-    return Plan(finalists, granted.num_final([predicted[index] for index in finalists]), granted.num_parent)
+    num_responses = granted.num_final([predicted[index] * evidence.points[index].cost_ratio for index in finalists])
+    return Plan(finalists, num_responses, num_responses if aims.guards else granted.num_parent)
 
 
 def _for_budget(draw: Draw, target: Target, *, margin: float) -> list[int]:
@@ -63,19 +77,49 @@ def _for_budget(draw: Draw, target: Target, *, margin: float) -> list[int]:
 
 
 def verdict(
-    graded: Sequence[Sequence[Graded]], *, budget: float, margin: float, weights: Mapping[str, float]
+    graded: Sequence[Sequence[Graded]],
+    *,
+    budget: float,
+    margin: float,
+    weights: Mapping[str, float],
+    drops: Sequence[Mapping[str, Drop]] = (),
 ) -> Decision:
-    """The decision for a budget from the confirmed responses of the finalists, in testing order."""
+    """The decision for a budget from the confirmed responses of the finalists, in testing order.
+
+    ``drops`` are those of each finalist on the guards, by ``drops_of``; without any there is no guard.
+    """
     finalists = []
-    for responses in graded:
+    for responses, lost in zip(graded, drops or [{} for _ in graded], strict=True):
         bounds = token_bounds(responses, weights=weights)
         right, tokens = accuracy(responses, weights=weights), mean_tokens(responses, weights=weights)
-        finalists.append(Finalist(right.value, tokens.value, bounds.lower, bounds.upper))
+        kept = keeps_guards(lost)
+        finalists.append(
+            Finalist(right.value, tokens.value, bounds.lower, bounds.upper, kept is not None and kept, kept is False)
+        )
 
     def difference_lower(left: int, right: int) -> float:
         return difference(graded[left], graded[right], weights=weights).lower_bound
 
     return decide(finalists, budget=budget, difference_lower=difference_lower, margin=margin)
+
+
+def drops_of(
+    graded: Sequence[Graded], parents: Iterable[Sequence[Graded]], *, guards: Mapping[str, float]
+) -> dict[str, Drop]:
+    """What a schedule loses on each guard task (name -> what it may lose) against the better of the ``parents``.
+
+    Over the responses that it has in common with each of them; a task of which there are none is left unsure.
+    """
+    parents = list(parents)
+    found = {}
+    for task, max_drop in guards.items():
+        sides = [[each for each in side if each.task == task] for side in (graded, *parents)]
+        if all(sides):
+            gains = [difference(sides[0], parent, weights={task: 1.0}) for parent in sides[1:]]
+            found[task] = drop_of(gains, max_drop=max_drop)
+        else:
+            found[task] = Drop(0.0, -1.0, 1.0, max_drop, None)
+    return found
 
 
 def difference(left: Sequence[Graded], right: Sequence[Graded], *, weights: Mapping[str, float]) -> Difference:

@@ -19,5 +19,12 @@ def prompts_key(slices: Sequence[Sequence[Slice]]) -> str:
     The sizes are prompts x repeats of each slice, for a message: ``256x1 to search, 1024x1 to confirm``.
     """
     search, confirm = (" + ".join(f"{len(part.samples)}x{part.repeats}" for part in phase) for phase in slices)
-    contents = digest(*(repr((part, phase)) for phase in slices for part in phase))
+    contents = digest(*(repr(_contents(part)) for phase in slices for part in phase))
     return f"{search} to search, {confirm} to confirm, {contents}"
+
+
+def _contents(part: Slice) -> tuple[object, ...]:
+    """What results depend on in a slice; how far a guard may drop is, like the budget, free to change."""
+    samples = [(sample.id, [dict(each) for each in sample.messages], sample.target) for sample in part.samples]
+    weight = part.weight if part.max_drop is None else 0.0
+    return part.task, part.grader, samples, part.repeats, weight

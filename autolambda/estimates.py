@@ -56,13 +56,14 @@ class Limits:
 
 @dataclass(frozen=True)
 class Difference:
-    """A paired difference with its 95 % interval; ``lower_bound`` is one-sided at 95 %."""
+    """A paired difference with its 95 % interval; ``lower_bound`` and ``upper_bound`` are one-sided at 95 %."""
 
     value: float
     standard_error: float
     low: float
     high: float
     lower_bound: float
+    upper_bound: float
     num_prompts: int
 
 
@@ -115,6 +116,7 @@ def paired(changes: Mapping[str, Floats], *, weights: Weights | None) -> Differe
     """
     shares = task_weights(changes, weights=weights)
     value = centre = variance = freedom = 0.0
+    changes = {name: change for name, change in changes.items() if shares[name] > 0}
     for name, change in changes.items():
         size, squares = len(change), float(change @ change)
         pseudo = (squares + 1) / (np.count_nonzero(change) + 1)
@@ -127,13 +129,18 @@ def paired(changes: Mapping[str, Floats], *, weights: Weights | None) -> Differe
     error, freedom = math.sqrt(variance), variance**2 / freedom  # Welch & Satterthwaite
     reach = _student(0.975, freedom) * error
     low, high = max(-1.0, min(centre - reach, value)), min(1.0, max(centre + reach, value))
-    bound = max(-1.0, min(centre - _student(0.95, freedom) * error, value))
-    return Difference(value, error, low, high, bound, sum(map(len, changes.values())))
+    reach = _student(0.95, freedom) * error
+    lower, upper = max(-1.0, min(centre - reach, value)), min(1.0, max(centre + reach, value))
+    return Difference(value, error, low, high, lower, upper, sum(map(len, changes.values())))
 
 
 def macro(tasks: Mapping[str, Estimate], *, weights: Weights | None) -> Estimate:
-    """The weighted mean over tasks; a limit lies the root of the summed squares of the tasks' weighted reaches away."""
+    """The weighted mean over tasks; a limit lies the root of the summed squares of the tasks' weighted reaches away.
+
+    A task that weighs nothing plays no part in it.
+    """
     shares = task_weights(tasks, weights=weights)
+    tasks = {name: task for name, task in tasks.items() if shares[name] > 0}
     if len(tasks) == 1:
         return next(iter(tasks.values()))
     value = math.fsum(shares[name] * task.value for name, task in tasks.items())
@@ -147,11 +154,15 @@ def macro(tasks: Mapping[str, Estimate], *, weights: Weights | None) -> Estimate
 
 
 def task_weights(tasks: Iterable[str], *, weights: Weights | None) -> Weights:
-    """``weights`` checked against the tasks, or equal ones. Raises ``InputError`` unless they name all and sum to 1."""
+    """``weights`` checked against the tasks, or equal ones. Raises ``InputError`` unless they name all and sum to 1.
+
+    A task that weighs nothing may be missing.
+    """
     names = sorted(tasks)
     if weights is None:
         return dict.fromkeys(names, 1 / len(names))
-    fits = sorted(weights) == names and all(weight >= 0 for weight in weights.values())
+    needed = sorted(name for name, weight in weights.items() if weight != 0 or name in names)
+    fits = needed == names and all(weight >= 0 for weight in weights.values())
     if not fits or not math.isclose(math.fsum(weights.values()), 1, abs_tol=1e-9):
         raise InputError(f"weights must name the tasks {', '.join(names)} and sum to 1, seen {dict(weights)}")
     return weights

@@ -3,7 +3,8 @@
 The batches follow from the slices and the rungs alone. All schedules answer the same prompts in the same order. In the
 search each draws its own random numbers, so that neighbours do not share their luck beyond that of the prompts; in the
 confirmation all draw the same ones, so that they compare closely. A resumed evaluation generates just what is missing.
-An engine that does not stream has each batch stored in one transaction: it is there whole or missing whole.
+An engine that does not stream has each batch stored in one transaction: it is there whole or missing whole. Grades that
+take long are given while the engine goes on.
 """
 
 from __future__ import annotations
@@ -12,13 +13,18 @@ import hashlib
 import itertools
 import json
 import math
+import operator
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
 
 from autolambda.engines.base import Engine, Progress, Prompt, Sampling
-from autolambda.graders import GRADERS, grade
+from autolambda.errors import EngineError, GraderError
+from autolambda.graders import Mark
+from autolambda.graders.marking import Marking
 from autolambda.responses import Grade, Graded, Response, Sample
 from autolambda.schedule import Schedule
 from autolambda.store import Store, StoredEvaluation
@@ -32,17 +38,24 @@ STORE_SECONDS = 1.0
 EVERYTHING = slice(None)
 
 OnBatch = Callable[[Sequence[Graded]], None]
+OnNote = Callable[[str], None]
 Key = tuple[str, str, int]  # task, sample id, repeat: unique in an evaluation
 
 
 @dataclass(frozen=True)
 class Owed:
-    """One response to generate: a sample of a task and which of its repeats."""
+    """One response to generate: a sample of a task and which of its repeats.
+
+    ``weight`` is what its tokens weigh in the mean over tasks beside those of the others: 1 with one task, 0 for a
+    guard.
+    """
 
     task: str
     grader: str
     sample: Sample
     repeat: int
+    weight: float = 1.0
+    on_grader_error: Literal["stop", "unparsed"] = "stop"
 
     @property
     def key(self) -> Key:
@@ -54,6 +67,7 @@ class Evaluator:
     """What all evaluations of a study share. ``engine`` is opened by its first use: where nothing is owed, never.
 
     ``batch_size`` is the number of responses that one call of the engine is asked for; ``None`` is all that are owed.
+    ``on_note`` is told of a grader that failed where the task says to go on.
     """
 
     engine: Callable[[], Engine]
@@ -62,6 +76,8 @@ class Evaluator:
     seed: int
     batch_size: int | None
     store: Store
+    marking: Marking = field(default_factory=Marking)
+    on_note: OnNote = lambda note: None
 
     def run(
         self,
@@ -78,8 +94,9 @@ class Evaluator:
 
         They are those in a ``window`` of the fixed order. ``chat`` stands in for the study's chat format (a parent
         under its own template); ``on_batch`` is told of each group that was stored. Once they hold more than
-        ``most_tokens``, those of unfinished responses included, what still runs is aborted and the result ends there.
-        Raises ``EngineError``; what was stored until then is not generated again.
+        ``most_tokens``, each by its weight and those of unfinished responses included, what still runs is aborted and
+        the result ends there. Raises ``EngineError``, and ``GraderError`` for a grader of the user's own that fails;
+        what was stored until then is not generated again.
         """
         wanted = owed_on(slices)[window]
         done = {_key(graded): graded for graded in self.store.graded(evaluation)}
@@ -90,18 +107,24 @@ class Evaluator:
             if on_batch:
                 on_batch(fresh)
 
+        own = evaluation.schedule if phase == "search" else None
+        intake = _Intake(self._mark, self._graded, keep)
+        taken = {key: graded.response for key, graded in done.items()}
         missing = [[owed for owed in batch if owed.key not in done] for batch in batches(wanted, size=self.batch_size)]
         merged = False
         for batch in filter(None, missing):
-            so_far = [done[owed.key] for owed in wanted if owed.key in done]
-            left = most_tokens - sum(graded.response.num_tokens for graded in so_far)
-            if is_aborted(so_far):
+            so_far = [(owed, taken[owed.key]) for owed in wanted if owed.key in taken]
+            if any(response.finish_reason == "aborted" for _, response in so_far):
                 break
+            left = most_tokens - sum(owed.weight * response.num_tokens for owed, response in so_far)
             if not merged:
                 self.engine().set_schedule(evaluation.schedule)
                 merged = True
-            own = evaluation.schedule if phase == "search" else None
-            self._generate(batch, [self.seed_of(owed, phase, own) for owed in batch], chat or self.chat, keep, left)
+            prompts = [
+                Prompt((chat or self.chat).render(owed.sample), self.seed_of(owed, phase, own)) for owed in batch
+            ]
+            taken |= self._generate(batch, prompts, intake, left)
+        intake.settle(wait=True)
         return [done[owed.key] for owed in wanted if owed.key in done]
 
     def seed_of(self, owed: Owed, phase: Phase, schedule: Schedule | None) -> int:
@@ -110,38 +133,78 @@ class Evaluator:
         return derive_seed(self.seed, phase, *own, owed.task, owed.sample.id, owed.repeat)
 
     def _generate(
-        self, batch: Sequence[Owed], seeds: Sequence[int], chat: ChatFormat, keep: OnBatch, most_tokens: float
-    ) -> None:
-        prompts = [Prompt(chat.render(owed.sample), seed) for owed, seed in zip(batch, seeds, strict=True)]
+        self, batch: Sequence[Owed], prompts: Sequence[Prompt], intake: _Intake, most_tokens: float
+    ) -> dict[Key, Response]:
+        """One call of the engine; what it had finished is graded and stored, also where it fails."""
         engine = self.engine()
-        intake = _Intake(batch, self._graded, keep, streams=engine.streams, most_tokens=most_tokens)
-        is_watched = engine.streams or most_tokens < math.inf
-        intake.take(engine.generate(prompts, self.sampling, watch=intake.watch if is_watched else None))
+        call = _Call(batch, intake, streams=engine.streams, most_tokens=most_tokens)
+        is_watched = engine.streams or most_tokens < math.inf or intake.is_waiting
+        try:
+            call.take(engine.generate(prompts, self.sampling, watch=call.watch if is_watched else None))
+        except EngineError:
+            intake.settle(wait=True)
+            raise
+        return call.taken
 
-    def _graded(self, owed: Owed, response: Response) -> Graded:
-        think_end = self.chat.think_end
+    def _mark(self, owed: Owed, response: Response) -> Future[Mark]:
         if response.finish_reason == "aborted":  # cut by us: nothing is read from it, and it only counts as tokens
-            return Graded(owed.task, owed.sample.id, owed.repeat, response, Grade.TRUNCATED, None, False)
-        mark = grade(response, owed.sample.target, grader=GRADERS[owed.grader], think_end=think_end)
-        thought = think_end in response.text
+            future: Future[Mark] = Future()
+            future.set_result(Mark(Grade.TRUNCATED, None))
+            return future
+        return self.marking.mark(response, owed.sample.target, grader=owed.grader, think_end=self.chat.think_end)
+
+    def _graded(self, owed: Owed, response: Response, future: Future[Mark]) -> Graded:
+        try:
+            mark = future.result()
+        except GraderError as error:
+            where = f"task '{owed.task}', sample '{owed.sample.id}': {error}"
+            if owed.on_grader_error == "stop":
+                raise GraderError(f"{where}. Mend it, or set the task's on_grader_error to unparsed") from error
+            self.on_note(f"{where}; the response is left unparsed")
+            mark = Mark(Grade.UNPARSED, None)
+        thought = response.finish_reason != "aborted" and self.chat.think_end in response.text
         return Graded(owed.task, owed.sample.id, owed.repeat, response, mark.grade, mark.answer, thought)
 
 
 class _Intake:
-    """Takes in the responses of one call of ``generate``; each is graded and kept once, in groups."""
+    """Has responses graded and keeps them, in the groups and the order in which they came.
+
+    A grade that takes long does not hold up the engine: its group is kept at a later look.
+    """
 
     def __init__(
         self,
-        batch: Sequence[Owed],
-        graded: Callable[[Owed, Response], Graded],
+        mark: Callable[[Owed, Response], Future[Mark]],
+        graded: Callable[[Owed, Response, Future[Mark]], Graded],
         keep: OnBatch,
-        *,
-        streams: bool,
-        most_tokens: float,
     ) -> None:
-        self._waiting = dict(enumerate(batch))
-        self._graded, self._keep = graded, keep
+        self._mark, self._graded, self._keep = mark, graded, keep
+        self._groups: deque[list[tuple[Owed, Response, Future[Mark]]]] = deque()
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether some grades are still to come."""
+        return bool(self._groups)
+
+    def take(self, group: Sequence[tuple[Owed, Response]]) -> None:
+        """Takes in a group, which is stored in one transaction."""
+        self._groups.append([(owed, response, self._mark(owed, response)) for owed, response in group])
+        self.settle()
+
+    def settle(self, *, wait: bool = False) -> None:
+        """Keeps the first groups whose grades are all there, or (``wait``) all. Raises ``GraderError``."""
+        while self._groups and (wait or all(future.done() for _, _, future in self._groups[0])):
+            self._keep([self._graded(*each) for each in self._groups.popleft()])
+
+
+class _Call:
+    """One call of ``generate``: each of its responses goes to the intake once, in groups."""
+
+    def __init__(self, batch: Sequence[Owed], intake: _Intake, *, streams: bool, most_tokens: float) -> None:
+        self.taken: dict[Key, Response] = {}
+        self._batch, self._intake = batch, intake
         self._streams, self._most_tokens = streams, most_tokens
+        self._weights = [owed.weight for owed in batch]
         self._kept_at = time.monotonic()
 
     def watch(self, progress: Progress) -> bool:
@@ -150,33 +213,44 @@ class _Intake:
         Not all that are finished: those are the short ones, and whoever drew the others anew after a crash would give
         the long ones a second chance to be short. ``False``, once there are more tokens than allowed.
         """
-        if sum(progress.num_tokens) > self._most_tokens:
+        if sum(map(operator.mul, self._weights, progress.num_tokens)) > self._most_tokens:
             return False
         if self._streams and time.monotonic() - self._kept_at >= STORE_SECONDS:
             self.take(list(itertools.takewhile(lambda response: response is not None, progress.responses)))
+        self._intake.settle()
         return True
 
     def take(self, responses: Sequence[Response | None]) -> None:
         """Takes in the responses that are new, given in the order of the call's prompts."""
-        fresh = {i: response for i, response in enumerate(responses) if response is not None and i in self._waiting}
+        pairs = zip(self._batch, responses, strict=False)  # the first ones while others still run
+        fresh = [(owed, each) for owed, each in pairs if each is not None and owed.key not in self.taken]
         if fresh:
-            self._keep([self._graded(self._waiting.pop(i), response) for i, response in fresh.items()])
+            self.taken |= {owed.key: response for owed, response in fresh}
+            self._intake.take(fresh)
             self._kept_at = time.monotonic()
 
 
 def owed_on(slices: Sequence[Slice]) -> list[Owed]:
     """All responses owed on the slices, in fixed order: any number of the first holds the same share of each slice."""
+    weights = token_weights(slices)
     places = [
         (
             (repeat * len(part.samples) + place + 0.5) / part.num_responses,
             number,
-            Owed(part.task, part.grader, sample, repeat),
+            Owed(part.task, part.grader, sample, repeat, weights[part.task], part.on_grader_error),
         )
         for number, part in enumerate(slices)
         for repeat in range(part.repeats)
         for place, sample in enumerate(part.samples)
     ]
     return [owed for _, _, owed in sorted(places, key=lambda each: each[:2])]
+
+
+def token_weights(slices: Sequence[Slice]) -> dict[str, float]:
+    """What a token of each task weighs, so that the weighted sum over n responses is n times the mean over tasks."""
+    shares = {part.task: part.weight if part.max_drop is None else 0.0 for part in slices}
+    total, num_responses = sum(shares.values()), sum(part.num_responses for part in slices)
+    return {part.task: shares[part.task] / total * num_responses / part.num_responses for part in slices}
 
 
 def batches(owed: Sequence[Owed], *, size: int | None = None) -> list[Sequence[Owed]]:

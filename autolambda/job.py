@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from autolambda.chat import ChatFormat
-from autolambda.config import Config, EngineConfig, EngineName, TaskConfig
+from autolambda.config import Config, EngineConfig, EngineName
 from autolambda.engines.base import Engine
 from autolambda.engines.device import vllm_device
 from autolambda.engines.transformers import TransformersEngine, resolve_device
 from autolambda.engines.vllm import VllmEngine
 from autolambda.engines.vllm_arguments import check_arguments, installed_version
 from autolambda.errors import ConfigError, TaskError
+from autolambda.forecast import cost_lines, slice_lines
+from autolambda.graders import find_grader, ifeval
 from autolambda.identity import BATCH_SIZE, identity_of
 from autolambda.models import Models, open_models
 from autolambda.sampler import Aims
-from autolambda.tasks.arithmetic import Arithmetic
-from autolambda.tasks.base import Phase, Slice, Task
-from autolambda.tasks.file import FileTask
+from autolambda.tasks.base import Slice
+from autolambda.tasks.slices import open_slices
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,8 @@ class Job:
     """What a search or an evaluation works with: ``search`` and ``confirm`` are the slices of each phase.
 
     ``engine`` is the one that will run; ``context`` the tokens that the longest prompt and its response need together;
-    ``identity`` what results depend on: a study refuses to go on when any of it has changed.
+    ``identity`` what results depend on: a study refuses to go on when any of it has changed. ``warnings`` are about the
+    tasks, a sentence each.
     """
 
     config: Config
@@ -38,6 +39,7 @@ class Job:
     engine: EngineName
     context: int
     identity: Mapping[str, Any]
+    warnings: tuple[str, ...] = ()
 
     @property
     def batch_size(self) -> int | None:
@@ -48,7 +50,8 @@ class Job:
         """What a search on these slices is for."""
         num_search, num_confirm = (sum(part.num_responses for part in phase) for phase in (self.search, self.confirm))
         num_prompts = sum(len(part.samples) for part in self.confirm)
-        return Aims(budget, self.config.search.rungs_of(num_search), num_confirm, num_prompts)
+        guards = tuple(self.config.guards.items())
+        return Aims(budget, self.config.search.rungs_of(num_search), num_confirm, num_prompts, guards)
 
     @property
     def engine_in_words(self) -> str:
@@ -65,7 +68,9 @@ def open_job(config: Config) -> Job:
     engine = resolve_engine(config.engine)
     if engine == "vllm":
         installed_version()
-    search, confirm = open_slices(config)
+    _check_graders(config)
+    tasks = open_slices(config)
+    search, confirm = tasks.search, tasks.confirm
     models = open_models(config)
     longest = max(
         _longest_prompt(models, models.chat, slices=[*search, *confirm]),
@@ -73,14 +78,16 @@ def open_job(config: Config) -> Job:
     )
     context = longest + models.sampling.max_tokens
     identity = identity_of(config, models, engine=engine, slices=(search, confirm))
-    return Job(config, models, search, confirm, engine, context, identity)
+    return Job(config, models, search, confirm, engine, context, identity, tasks.notes)
 
 
-def open_slices(config: Config) -> tuple[tuple[Slice, ...], tuple[Slice, ...]]:
-    """The slices of the search and of the confirmation, a task each. Raises ``TaskError``."""
-    tasks = [(_task(settings, config), settings) for settings in config.tasks]
-    search = tuple(_slice(task, settings, config, "search") for task, settings in tasks)
-    return search, tuple(_slice(task, settings, config, "confirm") for task, settings in tasks)
+def _check_graders(config: Config) -> None:
+    """What the graders need is there, before anything is loaded. Raises ``TaskError``."""
+    names = {source.grader_name for task in config.tasks for source in (task, task.confirm_on) if source}
+    for name in sorted(names):
+        find_grader(name)
+    if "ifeval" in names:
+        ifeval.check()
 
 
 def validate(config: Config) -> list[str]:
@@ -91,13 +98,11 @@ def validate(config: Config) -> list[str]:
     job = open_job(config)
     if job.engine == "vllm":
         check_arguments(config.engine.arguments)
+    phases = (("search", job.search), ("confirm", job.confirm))
     return [
-        *(f"note: {warning}" for warning in job.models.pair.warnings),
-        *(
-            f"{phase}: {part.task}, {len(part.samples)} prompts x {part.repeats}"
-            for phase, slices in (("search", job.search), ("confirm", job.confirm))
-            for part in slices
-        ),
+        *(f"note: {warning}" for warning in (*job.models.pair.warnings, *job.warnings)),
+        *(line for phase, slices in phases for part in slices for line in slice_lines(phase, part)),
+        *cost_lines(config, job.models, job.search, job.confirm),
         f"engine: {job.engine_in_words}",
         f"valid; {job.models.pair.num_parameters:,} parameters, "
         f"at most {job.models.sampling.max_tokens} tokens a response",
@@ -132,26 +137,6 @@ def open_engine(job: Job) -> Engine:
     return TransformersEngine(
         pair, tokenizer=tokenizer, device=engine.device, dtype=engine.dtype, threads=engine.threads
     )
-
-
-def _task(settings: TaskConfig, config: Config) -> Task:
-    if settings.name is not None:
-        return Arithmetic()
-    assert settings.path is not None
-    return FileTask(
-        Path(settings.path),
-        question=settings.question,
-        answer=settings.answer,
-        grader=settings.grader,
-        confirm_share=config.confirm.share,
-        seed=config.search.seed,
-    )
-
-
-def _slice(task: Task, settings: TaskConfig, config: Config, phase: Phase) -> Slice:
-    limit = settings.limit if phase == "search" else config.confirm.limit
-    repeats = settings.repeats if phase == "search" else config.confirm.repeats
-    return Slice(task.name, task.grader, tuple(task.samples(phase)[:limit]), repeats, settings.weight)
 
 
 def _longest_prompt(models: Models, chat: ChatFormat, *, slices: Sequence[Slice]) -> int:

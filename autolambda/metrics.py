@@ -1,8 +1,8 @@
 """From graded responses to the numbers of an evaluation: Mean@k, Pass@k, Vote@k, tokens, Think ratio, truncation.
 
 Every metric is a mean over prompts of a mean over that prompt's repeats, ``1/n sum_i 1/k_i sum_j x_ij`` (Mean@k of
-arXiv 2510.10977, section 4.1), so prompts weigh the same whatever their repeats; tasks are averaged by weight. How an
-estimate gets its errors is in ``estimates``.
+arXiv 2510.10977, section 4.1), so prompts weigh the same whatever their repeats; tasks are averaged by weight, and one
+that weighs nothing, a guard, is measured by itself alone. How an estimate gets its errors is in ``estimates``.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
 from autolambda import estimates
 from autolambda.errors import InputError
 from autolambda.estimates import Bounds, Difference, Estimate, Limits, Weights
+from autolambda.quantiles import Quantiles, quantiles
 from autolambda.responses import Grade, Graded
 
 __all__ = [
@@ -39,17 +41,22 @@ __all__ = [
 
 Repeats = Sequence[Graded]
 Prompts = Mapping[str, Repeats]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What an evaluation measured; ``tasks`` holds the same for each task and is empty inside one."""
+    """What an evaluation measured; ``tasks`` holds the same for each task and is empty inside one.
+
+    ``num_responses`` are all, those of guards with them.
+    """
 
     accuracy: Estimate
     mean_tokens: Estimate
     think_ratio: Estimate
     truncated_ratio: Estimate
     unparsed_ratio: Estimate
+    token_quantiles: Quantiles
     num_responses: int
     tasks: Mapping[str, Measured]
 
@@ -76,13 +83,13 @@ def unparsed_ratio(graded: Sequence[Graded], *, weights: Weights | None = None) 
 
 def mean_tokens(graded: Sequence[Graded], *, weights: Weights | None = None, seed: int = 0) -> Estimate:
     """Generated tokens per response, i.e. the mean of min(length, cap); ``seed`` is the bootstrap's."""
-    tasks = _by_task(graded, weights)
+    tasks = _counted(_by_task(graded, weights), weights)
     return estimates.macro({name: _tokens(prompts, seed).estimate for name, prompts in tasks.items()}, weights=weights)
 
 
 def token_bounds(graded: Sequence[Graded], *, weights: Weights | None = None, seed: int = 0) -> Bounds:
     """The two one-sided 95 % bounds of mean tokens, for the verdict; each holds on its own."""
-    limits = {name: _tokens(prompts, seed) for name, prompts in _by_task(graded, weights).items()}
+    limits = {name: _tokens(prompts, seed) for name, prompts in _counted(_by_task(graded, weights), weights).items()}
     one_sided = {
         name: replace(each.estimate, low=each.bounds.lower, high=each.bounds.upper) for name, each in limits.items()
     }
@@ -125,7 +132,7 @@ def vote_at_k(graded: Sequence[Graded], *, k: int, weights: Weights | None = Non
 
 def paired_difference(left: Sequence[Graded], right: Sequence[Graded], *, weights: Weights | None = None) -> Difference:
     """Accuracy of ``left`` minus that of ``right`` over the same prompts; raises ``InputError`` where they differ."""
-    tasks, others = _by_task(left), _by_task(right)
+    tasks, others = (_counted(_by_task(side), weights) for side in (left, right))
     if {task: prompts.keys() for task, prompts in tasks.items()} != {task: others[task].keys() for task in others}:
         raise InputError("a paired difference needs the same prompts on both sides: measure both on one slice")
     changes = {
@@ -153,6 +160,7 @@ def measure(graded: Sequence[Graded], *, weights: Weights | None = None, seed: i
         over_tasks(lambda task: task.think_ratio),
         over_tasks(lambda task: task.truncated_ratio),
         over_tasks(lambda task: task.unparsed_ratio),
+        _quantiles(_counted(grouped, weights), weights),
         len(graded),
         tasks,
     )
@@ -195,6 +203,11 @@ def _by_task(graded: Sequence[Graded], weights: Weights | None = None) -> dict[s
     return tasks
 
 
+def _counted(tasks: Mapping[str, T], weights: Weights | None) -> dict[str, T]:
+    """The tasks without guards, which weigh nothing; one that has no weight is left for ``task_weights`` to refuse."""
+    return {name: task for name, task in tasks.items() if weights is None or weights.get(name) != 0}
+
+
 def _check_repeats(repeats: Repeats, k: int) -> None:
     if not 1 <= k <= len(repeats):
         raise InputError(f"k = {k} needs k >= 1 and k responses a prompt; '{repeats[0].sample_id}' has {len(repeats)}")
@@ -208,13 +221,14 @@ def _measure_task(prompts: Prompts, seed: int) -> Measured:
         _task_share(prompts, _thought),
         _task_share(prompts, _truncated),
         _task_share(prompts, _unparsed),
+        _quantiles({"": prompts}, None),
         num_responses,
         {},
     )
 
 
 def _share(graded: Sequence[Graded], weights: Weights | None, of: Callable[[Repeats], float]) -> Estimate:
-    tasks = _by_task(graded, weights)
+    tasks = _counted(_by_task(graded, weights), weights)
     return estimates.macro({name: _task_share(prompts, of) for name, prompts in tasks.items()}, weights=weights)
 
 
@@ -229,3 +243,17 @@ def _tokens(prompts: Prompts, seed: int) -> Limits:
     cut = any(_truncated(repeats) for repeats in prompts.values())
     cap = max(map(max, lengths)) if cut else math.inf  # a cut response shows the cap
     return estimates.tokens(means, num_responses=sum(map(len, lengths)), cap=cap, seed=seed)
+
+
+def _quantiles(tasks: Mapping[str, Prompts], weights: Weights | None) -> Quantiles:
+    """Each response counts as it does in the mean of the lengths."""
+    shares = estimates.task_weights(tasks, weights=weights)
+    responses = [
+        (each.response, shares[name] / len(prompts) / len(repeats))
+        for name, prompts in tasks.items()
+        for repeats in prompts.values()
+        for each in repeats
+    ]
+    lengths = np.array([response.num_tokens for response, _ in responses], dtype=np.float64)
+    cut = np.array([response.finish_reason == "length" for response, _ in responses])
+    return quantiles(lengths, np.array([share for _, share in responses]), cut=cut)

@@ -2,7 +2,8 @@
 
 A point dominates another when it is at least as good in both and better in one. The verdict is a fixed-sequence test
 (Maurer, Hothorn & Lehmacher 1995): hypotheses ``mean tokens > budget`` are tested one by one at 5 % in an order stated
-before the data, up to the first that stands; the chance of any false rejection stays at 5 % without a correction.
+before the data, up to the first that stands; the chance of any false rejection stays at 5 % without a correction. With
+guards each hypothesis is the union ``too many tokens, or a guard broken``, which falls where each part does at 5 %.
 """
 
 from __future__ import annotations
@@ -75,12 +76,17 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Finalist:
-    """A confirmed schedule: its accuracy, mean tokens, and the two one-sided 95 % bounds of the latter."""
+    """A confirmed schedule: its accuracy, mean tokens, and the two one-sided 95 % bounds of the latter.
+
+    ``keeps`` says that it is shown to keep every guard, ``breaks`` that it is shown to break one; neither may be.
+    """
 
     accuracy: float
     mean_tokens: float
     tokens_lower: float
     tokens_upper: float
+    keeps: bool = True
+    breaks: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,7 +94,8 @@ class Decision:
     """Indices into the finalists.
 
     ``pick`` is the answer and ``best`` the most accurate that passed: both ``None`` unless feasible. ``nearest`` has
-    the smallest mean tokens. ``passed`` are those shown to be within the budget.
+    the smallest mean tokens, of those not shown to break a guard if there are any. ``passed`` are those shown to be
+    within the budget and to keep every guard.
     """
 
     verdict: Verdict
@@ -115,20 +122,19 @@ def decide(
 
     ``difference_lower(i, j)`` is the one-sided 95 % lower bound of the paired difference accuracy i minus accuracy j.
     The most accurate of those that passed is picked, unless a cheaper one is shown to lose less than ``margin``: then
-    the cheapest such. A false ``infeasible`` needs the lower bound of a truly feasible finalist to fail: at most 5 %.
-    Raises ``InputError`` without finalists.
+    the cheapest such. A false ``infeasible`` needs a bound of a truly feasible finalist to fail: at most 5 % for each
+    constraint, tokens or a guard, at the edge of which it lies. Raises ``InputError`` without finalists.
     """
     if not finalists:
         raise InputError("no finalist to decide on: confirm at least one schedule")
     tokens = [finalist.mean_tokens for finalist in finalists]
-    nearest = min(range(len(finalists)), key=tokens.__getitem__)
-    num_passed = next(
-        (i for i, finalist in enumerate(finalists) if not finalist.tokens_upper <= budget), len(finalists)
-    )
+    nearest = min(range(len(finalists)), key=lambda i: (finalists[i].breaks, tokens[i]))
+    passes = [finalist.tokens_upper <= budget and finalist.keeps for finalist in finalists]
+    num_passed = next((i for i, passed in enumerate(passes) if not passed), len(finalists))
     passed = tuple(range(num_passed))
     if not passed:
-        above = all(finalist.tokens_lower > budget for finalist in finalists)
-        return Decision(Verdict.INFEASIBLE if above else Verdict.UNCERTAIN, None, None, nearest, passed)
+        fails = all(finalist.tokens_lower > budget or finalist.breaks for finalist in finalists)
+        return Decision(Verdict.INFEASIBLE if fails else Verdict.UNCERTAIN, None, None, nearest, passed)
     best = max(passed, key=lambda i: (finalists[i].accuracy, -tokens[i]))
     cheaper = [i for i in passed if tokens[i] < tokens[best] and difference_lower(i, best) > -margin]
     return Decision(Verdict.FEASIBLE, min([*cheaper, best], key=tokens.__getitem__), best, nearest, passed)

@@ -13,6 +13,7 @@ from autolambda.config import Config
 from autolambda.digest import prompts_key
 from autolambda.errors import InputError
 from autolambda.responses import Sample
+from autolambda.tasks.slices import open_slices
 
 
 @dataclass(frozen=True)
@@ -40,12 +41,11 @@ class Prompts:
 
 def load_prompts(config: Config, identity: Mapping[str, Any]) -> Prompts:
     """The prompts of a study whose results depend on ``identity``; none where its tasks are gone or have changed."""
-    from autolambda.job import open_slices  # loads torch, which who only counts does without
-
     try:
-        slices = open_slices(config)
+        opened = open_slices(config)
     except InputError as error:
         return Prompts(problem=f"Prompts are shown by their ids: {error}.")
+    slices = (opened.search, opened.confirm)
     if prompts_key(slices) != identity.get("tasks"):
         changed = ", ".join(task.path or task.label for task in config.tasks)
         return Prompts(problem=f"Prompts are shown by their ids: they are no longer those that were asked ({changed}).")

@@ -12,9 +12,10 @@ from autolambda.config import SearchConfig
 from autolambda.evidence import Evidence
 from autolambda.sampler import Aims, fit
 from autolambda.schedule import Schedule
+from autolambda.surrogate import ENDS
 
-OVER_BUDGET, OFF_FRONT = "over the budget", "off the front"
-CERTAIN = 0.975  # the chance of being above the budget at which a schedule is stopped
+OVER_BUDGET, OFF_FRONT, GUARD = "over the budget", "off the front", "breaks a guard"
+CERTAIN = 0.975  # the chance of being above the budget, or of breaking a guard, at which a schedule is stopped
 NUM_DRAWS = 256
 _DEVIATIONS = 3.0  # of a mean of lengths that vary as much as they are long
 
@@ -22,23 +23,30 @@ _DEVIATIONS = 3.0  # of a mean of lengths that vary as much as they are long
 def most_tokens(num_responses: int, budget: float | None) -> float:
     """The tokens that so many responses may hold before their mean, whatever their luck, is above the budget.
 
-    Running responses count with what they have so far: their sum only grows.
+    Running responses count with what they have so far: their sum only grows. Each weighs as its task does.
     """
     if budget is None:
         return math.inf
     return num_responses * budget * (1 + _DEVIATIONS / math.sqrt(num_responses))
 
 
-def exceeded(num_tokens: int, num_responses: int) -> float:
+def exceeded(num_tokens: float, num_responses: int) -> float:
     """The mean tokens that a schedule surely exceeds whose ``num_responses`` were stopped at so many tokens."""
     return num_tokens / num_responses / (1 + _DEVIATIONS / math.sqrt(num_responses))
 
 
 def stopped_for(schedule: Schedule, evidence: Evidence, config: SearchConfig, aims: Aims) -> str | None:
-    """Why a measured schedule needs no further responses, ``None`` where it may still be the answer."""
+    """Why a measured schedule needs no further responses, ``None`` where it may still be the answer.
+
+    The ends are not stopped for a guard: the drop of all others is against the better of them.
+    """
     schedules = [point.observation.schedule for point in evidence.points]
-    draw = fit(evidence, config.knots).draw(schedules, num_draws=NUM_DRAWS, seed=len(evidence.costs))
+    draw = fit(evidence, config.knots, guards=aims.guards).draw(
+        schedules, num_draws=NUM_DRAWS, seed=len(evidence.costs)
+    )
     index = schedules.index(schedule)
     if aims.budget is not None and float((draw.tokens[:, index] > aims.budget).mean()) >= CERTAIN:
         return OVER_BUDGET
+    if schedule not in ENDS and float(draw.allowed[:, index].mean()) <= 1 - CERTAIN:
+        return GUARD
     return OFF_FRONT if is_dominated(draw, index) else None

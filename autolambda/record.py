@@ -1,11 +1,14 @@
 """The record of a study: what its trials measured, put together from their stored responses.
 
 A schedule may have several trials, each on the responses that follow those of the one before: they are one point.
+A task that weighs nothing is a guard: it is observed apart, and only its tokens count with those of the others.
 """
 
 from __future__ import annotations
 
 import copy
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -20,7 +23,7 @@ from autolambda.responses import Grade, Graded
 from autolambda.schedule import Schedule
 from autolambda.store import Store
 from autolambda.study import Study, Trial
-from autolambda.surrogate import Excess, Observation
+from autolambda.surrogate import Excess, Guarded, Observation
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ class Record:
         """
         self._costs.append(sum(each.response.num_tokens for each in graded))
         if is_aborted(graded):
-            floor = exceeded(self._costs[-1], trial.stop - trial.start)
+            floor = exceeded(_weighed(graded, self._weights), trial.stop - trial.start)
             self._excesses.append(Excess(trial.schedule, floor))
             return
         before = self._seen.get(trial.schedule)
@@ -90,19 +93,42 @@ class Record:
     @property
     def evidence(self) -> Evidence:
         """As the sampler sees it."""
-        points = [Point(seen.params, seen.observation, len(seen.graded)) for seen in self._seen.values()]
+        points = [self._point(seen) for seen in self._seen.values()]
         return Evidence(points, tuple(self._excesses), tuple(self._failed), tuple(self._costs))
+
+    def _point(self, seen: Seen) -> Point:
+        tasks, size = seen.measured.tasks, len(seen.graded)
+        num_guarding = sum(task.num_responses for name, task in tasks.items() if not self._weights[name])
+        cost = math.fsum(task.num_responses / size * task.mean_tokens.value for task in tasks.values())
+        return Point(seen.params, seen.observation, size, num_guarding, cost)
 
     def _observation(self, schedule: Schedule, graded: Sequence[Graded], measured: Measured) -> Observation:
         estimates = (measured.accuracy, measured.mean_tokens, measured.think_ratio)
         values, errors = ([getattr(each, name) for each in estimates] for name in ("value", "standard_error"))
-        prompts, luck = self._luck(graded)
+        prompts, luck = self._luck([each for each in graded if self._weights[each.task]])
         return Observation(
-            schedule, (values[0], values[1], values[2]), (errors[0], errors[1], errors[2]), prompts, luck
+            schedule,
+            (values[0], values[1], values[2]),
+            (errors[0], errors[1], errors[2]),
+            prompts,
+            luck,
+            {
+                name: self._guarded(graded, name, task)
+                for name, task in measured.tasks.items()
+                if not self._weights[name]
+            },
         )
 
+    def _guarded(self, graded: Sequence[Graded], name: str, measured: Measured) -> Guarded:
+        prompts, luck = self._luck([each for each in graded if each.task == name])
+        return Guarded(measured.accuracy.value, measured.accuracy.standard_error, prompts, luck[:, 0])
+
     def _luck(self, graded: Sequence[Graded]) -> tuple[np.ndarray, Floats]:
-        """The numbers of the prompts, and each one's means less its task's: correct, tokens, thought."""
+        """The numbers of the prompts, and each one's means less its task's: correct, tokens, thought.
+
+        With several tasks a prompt's luck counts as it does in their average, by its task's weight over its number of
+        prompts: what two schedules share is the luck of their averages.
+        """
         keys = [(each.task, each.sample_id) for each in graded]
         numbers = np.array([self._numbers.setdefault(key, len(self._numbers)) for key in keys])
         outcomes = np.array(
@@ -114,9 +140,23 @@ class Record:
         means /= np.bincount(place)[:, None]
         names = dict(zip(numbers.tolist(), (task for task, _ in keys), strict=True))
         tasks = np.array([names[number] for number in prompts.tolist()])
-        for task in set(names.values()):
+        met = dict.fromkeys(task for task, _ in keys)
+        for task in met:
             means[tasks == task] -= means[tasks == task].mean(axis=0)
+        if len(met) > 1:
+            total = math.fsum(self._weights[task] for task in met)
+            for task in met:
+                means[tasks == task] *= self._weights[task] / total * len(prompts) / np.count_nonzero(tasks == task)
         return prompts, means
+
+
+def _weighed(graded: Sequence[Graded], weights: Mapping[str, float]) -> float:
+    """The tokens of responses, each weighed as its task counts: n times the mean over tasks."""
+    counts, sums = Counter[str](), Counter[str]()
+    for each in graded:
+        counts[each.task] += 1
+        sums[each.task] += each.response.num_tokens
+    return sum(weights[task] * len(graded) / count * sums[task] for task, count in counts.items())
 
 
 def load_record(store: Store, study: Study, *, weights: Mapping[str, float]) -> Record:

@@ -6,27 +6,34 @@ one is of what the surrogate makes of all trials together. The confirmed one is 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from autolambda.config import Config, parse_config
 from autolambda.confirm import difference, plan, verdict
+from autolambda.entries import (
+    baseline_entries,
+    confirm_key,
+    confirmed_entry,
+    confirmed_responses,
+    measured_entries,
+    parent_entries,
+    parent_responses,
+    smoothed_entries,
+)
 from autolambda.entry import Entry
 from autolambda.errors import StudyError
-from autolambda.estimates import Difference, Estimate
-from autolambda.evidence import Evidence
-from autolambda.metrics import measure
+from autolambda.estimates import Difference
 from autolambda.pareto import Decision, Verdict, front
 from autolambda.record import load_record
 from autolambda.responses import Graded
 from autolambda.sampler import Aims, fit
-from autolambda.schedule import Schedule
 from autolambda.stages import CurvePoint, Stages, detect_stages
-from autolambda.store import Store, StoredEvaluation
+from autolambda.store import Store
 from autolambda.study import Counts, Study
-from autolambda.surrogate import ACCURACY, OUTPUTS, THINK, TOKENS
+
+__all__ = ["UNFINISHED", "Alike", "Report", "build_report", "confirm_key", "slack_sentence"]
 
 UNFINISHED = "unfinished"
 
@@ -128,14 +135,15 @@ def build_report(store: Store, study: Study, *, budget: float | None) -> Report:
     record = load_record(store, study, weights=weights)
     if not record.seen:
         raise StudyError(f"study '{study.name}' has no complete trial yet; go on with 'autolambda resume {study.name}'")
-    trials = tuple(Entry(each.trial, each.schedule, each.measured, False, each.stopped) for each in record.seen)
-    smoothed = _smoothed(trials, record.evidence, config)
+    model = fit(record.evidence, config.search.knots, guards=tuple(config.guards.items()))
+    trials = measured_entries(record.seen, model, config)
+    smoothed = smoothed_entries(trials, model)
     sizes = stored.identity["confirm.responses"], stored.identity["confirm.prompts"]
-    aims = Aims(budget, tuple(stored.identity["search.rungs"]), *sizes)
+    aims = Aims(budget, tuple(stored.identity["search.rungs"]), *sizes, tuple(config.guards.items()))
     finalists = plan(record.evidence, config, aims).finalists
-    responses = _confirmations(store, study, trials)
+    responses, own = confirmed_responses(store, study, trials), parent_responses(store, study)
     entries = {
-        e.trial: Entry(e.trial, e.schedule, measure(responses[e.trial], weights=weights), confirmed=True)
+        e.trial: confirmed_entry(e.trial, e.schedule, responses[e.trial], config, parents=own)
         for e in trials
         if e.trial in responses
     }
@@ -143,9 +151,10 @@ def build_report(store: Store, study: Study, *, budget: float | None) -> Report:
     chosen = [entries.get(number) for number in numbers]
     decision = None
     alike: tuple[Alike, ...] = ()
-    if budget is not None and all(number in responses for number in numbers):
+    if budget is not None and all(entry is not None and _is_comparable(entry, config) for entry in chosen):
         graded = [responses[number] for number in numbers]
-        decision = verdict(graded, budget=budget, margin=config.confirm.margin, weights=weights)
+        drops = [entries[number].drops for number in numbers]
+        decision = verdict(graded, budget=budget, margin=config.confirm.margin, weights=weights, drops=drops)
         alike = _alike(decision, graded, [entries[number] for number in numbers], weights)
     return Report(
         study=study.name,
@@ -158,8 +167,8 @@ def build_report(store: Store, study: Study, *, budget: float | None) -> Report:
         trials=trials,
         smoothed=smoothed,
         confirmed=tuple(entries.values()),
-        parents=_parents(store, study, trials, weights),
-        baselines=_baselines(store, study, weights),
+        parents=parent_entries(own, trials, config),
+        baselines=baseline_entries(store, study, own, config),
         stages=_stages(trials),
         counts=study.counts(),
         tokens_generated=store.num_tokens(study.name),
@@ -167,6 +176,11 @@ def build_report(store: Store, study: Study, *, budget: float | None) -> Report:
         config=config,
         identity=stored.identity,
     )
+
+
+def _is_comparable(entry: Entry, config: Config) -> bool:
+    """Whether all that the verdict asks of a finalist is known."""
+    return entry.drops.keys() == config.guards.keys()
 
 
 def _alike(
@@ -181,44 +195,6 @@ def _alike(
         if index != decision.pick
     }
     return tuple(Alike(entries[index], change) for index, change in changes.items() if change.low <= 0 <= change.high)
-
-
-def _smoothed(trials: Sequence[Entry], evidence: Evidence, config: Config) -> tuple[Entry, ...]:
-    """The trials with what the surrogate makes of all of them; truncated and unparsed shares stay as measured."""
-    model = fit(evidence, config.search.knots)
-    bands = [model.predict([entry.schedule for entry in trials], output) for output in OUTPUTS]
-    entries = []
-    for index, entry in enumerate(trials):
-        estimates = [
-            Estimate(
-                float(band.value[index]),
-                float(band.high[index] - band.low[index]) / (2 * 1.96),
-                float(band.low[index]),
-                float(band.high[index]),
-                entry.measured.accuracy.num_prompts,
-                entry.measured.num_responses,
-            )
-            for band in bands
-        ]
-        measured = replace(
-            entry.measured,
-            accuracy=estimates[ACCURACY],
-            mean_tokens=estimates[TOKENS],
-            think_ratio=estimates[THINK],
-            tasks={},
-        )
-        entries.append(replace(entry, measured=measured))
-    return tuple(entries)
-
-
-def _baselines(store: Store, study: Study, weights: Mapping[str, float]) -> dict[str, Entry]:
-    """The other methods that were measured beside the finalists, by name."""
-    stored = {each.key: each for each in store.evaluations(study.name, kind="baseline")}
-    complete = {name: graded for name, each in stored.items() if (graded := _complete(store, each))}
-    return {
-        name: Entry(None, stored[name].schedule, measure(graded, weights=weights), confirmed=True)
-        for name, graded in complete.items()
-    }
 
 
 def slack_sentence(budget: float, parents: Mapping[str, float], *, bundled: bool) -> str | None:
@@ -237,38 +213,6 @@ def slack_sentence(budget: float, parents: Mapping[str, float], *, bundled: bool
     )
 
 
-def confirm_key(schedule: Schedule) -> str:
-    """The key of a schedule's confirmation: equal schedules are confirmed once."""
-    return json.dumps(schedule.to_dict(), sort_keys=True)
-
-
-def _confirmations(store: Store, study: Study, trials: Sequence[Entry]) -> dict[int | None, list[Graded]]:
-    """The responses of every trial whose confirmation is complete; trials with equal schedules share them."""
-    evaluations = {evaluation.key: evaluation for evaluation in store.evaluations(study.name, kind="confirm")}
-    found = {e.trial: _complete(store, evaluations.get(confirm_key(e.schedule))) for e in trials}
-    return {trial: graded for trial, graded in found.items() if graded}
-
-
-def _complete(store: Store, evaluation: StoredEvaluation | None) -> list[Graded]:
-    """An evaluation's responses, none unless all are there."""
-    graded = store.graded(evaluation) if evaluation else []
-    return graded if evaluation and len(graded) == evaluation.num_responses else []
-
-
-def _parents(
-    store: Store, study: Study, trials: tuple[Entry, ...], weights: Mapping[str, float]
-) -> dict[str, Entry | None]:
-    """Each parent under its own template on the confirmation slice; until then, its end of the ladder."""
-    stored = {e.key: _complete(store, e) for e in store.evaluations(study.name, kind="parent")}
-    parents: dict[str, Entry | None] = {}
-    for name, lam in (("instruct", 0.0), ("thinking", 1.0)):
-        if graded := stored.get(name):
-            parents[name] = Entry(None, Schedule.uniform(lam), measure(graded, weights=weights), confirmed=True)
-        else:
-            parents[name] = next((entry for entry in trials if entry.schedule.lam == lam), None)
-    return parents
-
-
 def _stages(trials: Sequence[Entry]) -> Stages:
     """From the uniform schedules' Think ratios; prompts, not responses, are the independent unit."""
     points = [
@@ -282,9 +226,10 @@ def _stages(trials: Sequence[Entry]) -> Stages:
 
 
 def _unconfirmed(trials: tuple[Entry, ...], budget: float | None) -> Entry | None:
-    """The most accurate of the smoothed trials whose upper bound is within the budget."""
+    """The most accurate of the smoothed trials whose upper bound is within the budget and whose guards are kept."""
     within = [e for e in trials if budget is not None and e.measured.mean_tokens.high <= budget]
-    return max(within, key=lambda e: (e.score.accuracy, -e.score.mean_tokens), default=None)
+    kept = [e for e in within if e.guards in (None, "kept")]
+    return max(kept, key=lambda e: (e.score.accuracy, -e.score.mean_tokens), default=None)
 
 
 def _at(entries: list[Entry | None], index: int | None) -> Entry | None:

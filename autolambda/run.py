@@ -21,6 +21,7 @@ from autolambda.engines.cut import CutEngine
 from autolambda.errors import EngineError
 from autolambda.evaluation import EVERYTHING, Evaluator, is_aborted
 from autolambda.events import Began, Ended, Generated, Noted, OnEvent
+from autolambda.graders.marking import Marking
 from autolambda.job import Job, open_engine
 from autolambda.metrics import measure
 from autolambda.racing import OVER_BUDGET, most_tokens, stopped_for
@@ -55,12 +56,21 @@ class Run:
         config = job.config
         self._aims = job.aims(config.budget)
         self._record = load_record(store, study, weights=config.weights)
+        self._marking = Marking()
         self._evaluator = Evaluator(
-            self._engine, job.models.chat, job.models.sampling, config.search.seed, job.batch_size, store
+            self._engine,
+            job.models.chat,
+            job.models.sampling,
+            config.search.seed,
+            job.batch_size,
+            store,
+            self._marking,
+            lambda note: on_event(Noted(note)),
         )
         check_baselines(job)
-        for warning in job.models.pair.warnings:
+        for warning in (*job.models.pair.warnings, *job.warnings):
             on_event(Noted(warning))
+        self._marking.start({part.grader for part in (*job.search, *job.confirm)})
 
     def next_trial(self) -> Trial | None:
         """The trial to measure next; ``None``, once there is none, and the reason is told."""
@@ -205,7 +215,7 @@ class Run:
             return
         schedule = Schedule.uniform(round(finalist.other, 4))
         key = f"slerp at lambda {schedule.other:g}" if method == "slerp" else method
-        with merged_engine(self._job, method, lam=schedule.other, before=self.close) as engine:
+        with merged_engine(self._job, method, lam=schedule.other, before=self.free) as engine:
             self._measure_baseline(key, schedule, size, engine)
 
     def _cut(self, size: int, budget: float | None) -> None:
@@ -273,6 +283,11 @@ class Run:
             self._on_event(Noted(sentence))
 
     def close(self) -> None:
+        """Frees the engine and the processes that grade."""
+        self._marking.close()
+        self.free()
+
+    def free(self) -> None:
         """Frees the engine, if this run opened one; the next use opens another."""
         opened, self._opened = self._opened, None
         if opened:
@@ -287,14 +302,14 @@ class Run:
                 raise
             reason = str(error)
         # not in the handler: the error's frames hold memory of the engine that failed
-        self.close()
+        self.free()
         self._on_event(Noted(f"the engine failed ({reason}); once more with a new one"))
         try:
             return evaluate()
         except EngineError as error:
             if self._opened is None:
                 raise
-            self.close()
+            self.free()
             raise FailedTwice(str(error)) from error
 
     def _engine(self) -> Engine:

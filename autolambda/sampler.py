@@ -17,10 +17,10 @@ from autolambda.allowance import Allowance, allowance
 from autolambda.box import Params, box, free_of, to_schedule, uniform_lam, uniform_params
 from autolambda.config import SearchConfig, Space
 from autolambda.curve import CurvePoint
-from autolambda.evidence import Evidence, Point, is_tried
+from autolambda.evidence import Evidence, Point, cost_at, is_tried, near
 from autolambda.ladder import is_known, next_rung
 from autolambda.optuna_samplers import ask_optuna
-from autolambda.surrogate import THINK, TOKENS, Draw, Surrogate, shared_luck
+from autolambda.surrogate import THINK, TOKENS, Draw, Guards, Surrogate, shared_luck
 
 NUM_DRAWS = 64
 NUM_LEVELS = 6  # budgets that stand for the whole front where none was given
@@ -34,12 +34,14 @@ StopReason = Literal["trials", "tokens", "gain"]
 @dataclass(frozen=True)
 class Aims:
     """What a search is for. ``rungs`` are the numbers of responses at which a schedule's measurement may pause, the
-    last of them the full size; ``num_confirm`` responses to ``num_confirm_prompts`` are that of the confirmation."""
+    last of them the full size; ``num_confirm`` responses to ``num_confirm_prompts`` are that of the confirmation.
+    ``guards`` are the tasks on which no more than so much accuracy may be lost."""
 
     budget: float | None
     rungs: tuple[int, ...]
     num_confirm: int
     num_confirm_prompts: int
+    guards: Guards = ()
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ def on_the_ladder(evidence: Evidence, config: SearchConfig, aims: Aims) -> bool:
 
 def allowance_of(points: Sequence[Point], config: SearchConfig, aims: Aims) -> Allowance | None:
     """The study's tokens, once two uniform lambdas are measured: the outermost stand for the parents."""
-    costs = {point.lam: point.observation.values[TOKENS] for point in points if point.lam is not None}
+    costs = {point.lam: point.cost for point in points if point.lam is not None}
     if len(costs) < 2:
         return None
     ends = costs[min(costs)] + costs[max(costs)]
@@ -93,6 +95,7 @@ def allowance_of(points: Sequence[Point], config: SearchConfig, aims: Aims) -> A
         num_confirm=aims.num_confirm,
         num_confirm_prompts=aims.num_confirm_prompts,
         cap=config.max_tokens_generated,
+        with_guards=bool(aims.guards),
     )
 
 
@@ -105,11 +108,10 @@ def targets_of(points: Sequence[Point], granted: Allowance, budget: float | None
     return [Target(float(level), _spread(points, granted, float(level))) for level in levels]
 
 
-def fit(evidence: Evidence, num_knots: int) -> Surrogate:
+def fit(evidence: Evidence, num_knots: int, *, guards: Guards = ()) -> Surrogate:
     """The model of all that was measured."""
-    return Surrogate(
-        [point.observation for point in evidence.points], num_knots=num_knots, excesses=tuple(evidence.excesses)
-    )
+    observations = [point.observation for point in evidence.points]
+    return Surrogate(observations, num_knots=num_knots, excesses=tuple(evidence.excesses), guards=guards)
 
 
 def _optuna_proposal(evidence: Evidence, config: SearchConfig, aims: Aims) -> Proposal:
@@ -120,7 +122,7 @@ def _optuna_proposal(evidence: Evidence, config: SearchConfig, aims: Aims) -> Pr
 
 def _look_ahead(evidence: Evidence, config: SearchConfig, aims: Aims, granted: Allowance) -> Proposal | Stop:
     """The surrogate's choice in the first space, from the one whose turn it is, in which there is something to gain."""
-    model = fit(evidence, config.knots)
+    model = fit(evidence, config.knots, guards=aims.guards)
     turn = config.spaces.index(_space(evidence, config, granted))
     gains = []
     for space in config.spaces[turn:]:
@@ -157,7 +159,7 @@ def _look_into(
     chosen = _chosen(draw, _target(targets, evidence.points, granted, step, rng), step, rng)
     start = open_points[chosen].num_responses if chosen < len(open_points) else 0
     stop = next(rung for rung in aims.rungs if rung > start)
-    if (stop - start) * float(draw.tokens[:, chosen].mean()) > left:
+    if (stop - start) * cost_at(evidence.points, float(draw.tokens[:, chosen].mean())) > left:
         return Stop("tokens", gain)
     return Proposal(dict(pool[chosen]), start, stop)
 
@@ -165,7 +167,7 @@ def _look_into(
 def _next_cost(point: Point, aims: Aims) -> float:
     """The tokens that a point's next rung will take; infinite where it is measured at full size."""
     stop = next((rung for rung in aims.rungs if rung > point.num_responses), None)
-    return np.inf if stop is None else (stop - point.num_responses) * point.observation.values[TOKENS]
+    return np.inf if stop is None else (stop - point.num_responses) * point.cost
 
 
 def _chosen(draw: Draw, target: Target, step: int, rng: np.random.Generator) -> int:
@@ -200,17 +202,19 @@ def _centres(known: Draw, places: Sequence[Params], targets: Sequence[Target]) -
 def _spread(points: Sequence[Point], granted: Allowance, budget: float) -> float:
     """The relative standard error that the mean tokens of a finalist near the budget will have when confirmed.
 
-    Of the variance of lengths the prompts' own share falls with their number, the rest with that of the responses.
+    Of the variance of lengths the prompts' own share falls with their number, the rest with that of the responses. As
+    many of them count as in the search.
     """
     own = shared_luck([point.observation for point in points], TOKENS)
-    near = sorted(points, key=lambda point: abs(point.observation.values[TOKENS] - budget))[:5]
+    nearest = near(points, budget)
     variances = [
         (point.observation.errors[TOKENS] / point.observation.values[TOKENS]) ** 2
-        / (own / len(point.observation.prompts) + (1 - own) / point.num_responses)
-        for point in near
+        / (own / len(point.observation.prompts) + (1 - own) / (point.counted * point.num_responses))
+        for point in nearest
     ]
-    num_final = granted.num_final([SHARE_OF_FINALS * budget])
-    fall = own / min(num_final, granted.num_confirm_prompts) + (1 - own) / num_final
+    num_final = granted.num_final([cost_at(points, SHARE_OF_FINALS * budget)])
+    counted = float(np.median([point.counted for point in nearest]))
+    fall = own / (counted * min(num_final, granted.num_confirm_prompts)) + (1 - own) / (counted * num_final)
     return float(np.sqrt(np.median(variances) * fall))
 
 

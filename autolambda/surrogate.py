@@ -3,13 +3,14 @@
 Each output is a Gaussian process of its own, on its own scale (log-odds, log tokens), whose noise is known and not
 learnt: ``Cov(e_s, e_t) = se_s se_t (rho O_st + (1 - rho) [s = t])``. ``O_st`` is the overlap of the prompts of two
 schedules, and ``rho`` the luck that schedules share on a prompt, estimated from the prompts that they have in common.
+The accuracy on each guard task is one further process.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,21 @@ from autolambda.gaussian_process import Floats, GaussianProcess
 from autolambda.schedule import Schedule
 
 ACCURACY, TOKENS, THINK = OUTPUTS = range(3)
+ENDS = (Schedule.uniform(0.0), Schedule.uniform(1.0))  # what stands for the parents in a search
 _Z = 1.959963984540054  # two-sided 95 %
+
+
+Guards = tuple[tuple[str, float], ...]  # guard tasks, each with the accuracy (share of 1) that may be lost on it
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """The accuracy on a guard task with its standard error; ``prompts`` and ``luck`` [n] as in an ``Observation``."""
+
+    value: float
+    error: float
+    prompts: NDArray[np.int64]
+    luck: Floats
 
 
 @dataclass(frozen=True)
@@ -28,7 +43,7 @@ class Observation:
 
     ``values`` and ``errors`` are accuracy, mean tokens and Think ratio with their standard errors. ``prompts`` int64
     [n] are the numbers of the prompts that were asked, ``luck`` float64 [n, 3] by how much each prompt's means deviate
-    from their task's.
+    from their task's, in the measure in which it counts. None of them is of a guard task: those are in ``guards``.
     """
 
     schedule: Schedule
@@ -36,6 +51,7 @@ class Observation:
     errors: tuple[float, float, float]
     prompts: NDArray[np.int64]
     luck: Floats
+    guards: Mapping[str, Guarded] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -57,26 +73,43 @@ class Band:
 
 @dataclass(frozen=True)
 class Draw:
-    """Joint draws from the posterior, float64 [draws, schedules] each."""
+    """Joint draws from the posterior, float64 [draws, schedules] each.
+
+    ``allowed`` bool [draws, schedules] says whether a schedule breaks no guard: whether on each guard task it loses no
+    more against the better end, lambda 0 or 1 in the same draw, than it may.
+    """
 
     accuracy: Floats
     tokens: Floats
+    allowed: NDArray[np.bool_]
 
 
 class Surrogate:
     """The three processes, fitted. The same observations give the same model."""
 
-    def __init__(self, observations: Sequence[Observation], *, num_knots: int, excesses: Sequence[Excess] = ()) -> None:
+    def __init__(
+        self,
+        observations: Sequence[Observation],
+        *,
+        num_knots: int,
+        excesses: Sequence[Excess] = (),
+        guards: Guards = (),
+    ) -> None:
         """Fits the hyper-parameters: about 20 ms for 25 observations, a second for 200 in 12 dimensions."""
         self._num_knots = num_knots
         places = self._places([each.schedule for each in observations])
-        luck = _luck(observations)
+        luck = _luck([(each.prompts, each.luck) for each in observations])
         values, errors = (np.array([getattr(each, name) for each in observations]) for name in ("values", "errors"))
         self._processes = []
         for output in OUTPUTS:
             y, deviation = _scaled(output, values[:, output], errors[:, output])
             noise = np.outer(deviation, deviation) * _shared(luck[:, :, output])
             self._processes.append(GaussianProcess(places, y, noise))
+        self._guards = [
+            (max_drop, self._guard([(each, each.guards[name]) for each in observations if name in each.guards]))
+            for name, max_drop in guards
+            if any(name in each.guards for each in observations)
+        ]
         if excesses:
             floors = np.log([each.tokens for each in excesses])
             self._processes[TOKENS].exceed(self._places([each.schedule for each in excesses]), floors)
@@ -89,10 +122,32 @@ class Surrogate:
         return Band(natural(mean), natural(mean - reach), natural(mean + reach))
 
     def draw(self, schedules: Sequence[Schedule], *, num_draws: int, seed: int) -> Draw:
-        """Accuracy and mean tokens of all the schedules together, drawn from the posterior."""
+        """Accuracy, mean tokens and what the guards allow of all the schedules together, drawn from the posterior."""
         places, rng = self._places(schedules), np.random.default_rng(seed)
         drawn = [self._processes[output].draw(places, num_draws, rng) for output in (ACCURACY, TOKENS)]
-        return Draw(*(_NATURAL[output](each) for output, each in zip((ACCURACY, TOKENS), drawn, strict=True)))
+        accuracy, tokens = (_NATURAL[output](each) for output, each in zip((ACCURACY, TOKENS), drawn, strict=True))
+        return Draw(accuracy, tokens, self._allowed(schedules, num_draws, rng))
+
+    def _guard(self, seen: Sequence[tuple[Observation, Guarded]]) -> GaussianProcess:
+        """The process of the accuracy on a guard task, from the observations that asked a prompt of it."""
+        values, errors = (np.array([getattr(each, name) for _, each in seen]) for name in ("value", "error"))
+        y, deviation = _scaled(ACCURACY, values, errors)
+        luck = _luck([(each.prompts, each.luck[:, None]) for _, each in seen])
+        noise = np.outer(deviation, deviation) * _shared(luck[:, :, 0])
+        return GaussianProcess(self._places([observation.schedule for observation, _ in seen]), y, noise)
+
+    def _allowed(self, schedules: Sequence[Schedule], num_draws: int, rng: np.random.Generator) -> NDArray[np.bool_]:
+        """An end among the schedules is not drawn twice: the better one must lose nothing against itself."""
+        allowed = np.ones((num_draws, len(schedules)), dtype=np.bool_)
+        if self._guards:
+            every = [*schedules, *(end for end in ENDS if end not in schedules)]
+            ends = [every.index(end) for end in ENDS]
+            places = self._places(every)
+            for max_drop, process in self._guards:
+                drawn = _expit(process.draw(places, num_draws, rng))
+                better = drawn[:, ends].max(axis=1, keepdims=True)
+                allowed &= drawn[:, : len(schedules)] >= better - max_drop
+        return allowed
 
     def _places(self, schedules: Sequence[Schedule]) -> Floats:
         return np.array([place(schedule, num_knots=self._num_knots) for schedule in schedules])
@@ -129,11 +184,11 @@ def _scaled(output: int, values: Floats, errors: Floats) -> tuple[Floats, Floats
     return logit(drawn), 1 / np.sqrt((size + 1) * drawn * (1 - drawn))
 
 
-def _luck(observations: Sequence[Observation]) -> Floats:
-    """The luck of all, float64 [n, prompts, 3], NaN where a prompt was not asked."""
-    found = np.full((len(observations), max(int(each.prompts.max()) for each in observations) + 1, 3), np.nan)
-    for row, each in zip(found, observations, strict=True):
-        row[each.prompts] = each.luck
+def _luck(seen: Sequence[tuple[NDArray[np.int64], Floats]]) -> Floats:
+    """The luck of all, float64 [n, prompts, outputs], NaN where a prompt was not asked."""
+    found = np.full((len(seen), max(int(prompts.max()) for prompts, _ in seen) + 1, seen[0][1].shape[1]), np.nan)
+    for row, (prompts, luck) in zip(found, seen, strict=True):
+        row[prompts] = luck
     return found
 
 
@@ -142,7 +197,7 @@ def shared_luck(observations: Sequence[Observation], output: int) -> float:
 
     The correlation of the trials' luck over the prompts that they have in common, averaged over their pairs.
     """
-    return _correlation(_luck(observations)[:, :, output])[0]
+    return _correlation(_luck([(each.prompts, each.luck) for each in observations])[:, :, output])[0]
 
 
 def _shared(luck: Floats) -> Floats:

@@ -20,8 +20,10 @@ from autolambda.pareto import Verdict
 from autolambda.report import Report
 from autolambda.schedule import Profile, Schedule
 from autolambda.stages import sentence, stage_of
+from autolambda.task_tables import guard_lines, is_held_by_guard, number, task_table
 
 MAX_ROWS = 8  # of a front that nobody confirmed
+_SPEND = "(search.max_tokens_generated)"
 
 
 def report_view(report: Report, *, storage: str | None = None) -> RenderableType:
@@ -42,6 +44,8 @@ def progress_view(report: Report) -> RenderableType:
     )
     notes = [Text(f"Note: {printable(note)}.", style="dim") for note in report.stages.notes]
     has_curve = len({entry.schedule.lam for entry in report.trials} - {None}) > 1
+    if (tasks := task_table(report)) is not None:
+        fronts += [Text(), tasks]
     return Group(*fronts, Text(), *([Text(sentence(report.stages))] if has_curve else []), *notes)
 
 
@@ -54,15 +58,23 @@ def _few(entries: Sequence[Entry]) -> list[Entry]:
 def front_table(report: Report, entries: Sequence[Entry], *, title: str, with_parents: bool = True) -> Table:
     """The parents and a front, fewest tokens first; the budget's pick is marked by an arrow.
 
-    The share of responses that were cut has a column where there were any.
+    The share of responses that were cut has a column where there were any, and so has what is known of the guards.
     """
     parents = report.parents if with_parents else {}
     shown = [*filter(None, parents.values()), *entries]
     with_cut = any(entry.measured.truncated_ratio.value > 0 for entry in shown)
+    with_guards = any(entry.guards for entry in entries)
     table = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False)
     table.add_column("trial", justify="right", no_wrap=True)
     table.add_column("schedule")
-    for name in ("accuracy %", "tokens", "think\n%", *(["cut\n%"] if with_cut else []), "stage"):
+    for name in (
+        "accuracy %",
+        "tokens",
+        "think\n%",
+        *(["cut\n%"] if with_cut else []),
+        "stage",
+        *(["guards"] if with_guards else []),
+    ):
         table.add_column(name, justify="right", no_wrap=True)
     for name, parent in parents.items():
         if parent is not None and parent not in entries:
@@ -71,7 +83,7 @@ def front_table(report: Report, entries: Sequence[Entry], *, title: str, with_pa
     for entry in entries:
         picked = report.best is not None and entry.schedule == report.best.schedule
         trial = f"→ {entry.trial}" if picked else str(entry.trial)
-        cells = _cells(entry.measured, with_cut=with_cut)
+        cells = [*_cells(entry.measured, with_cut=with_cut), *([entry.guards or ""] if with_guards else [])]
         table.add_row(trial, in_lines(entry.schedule), *cells, style="bold" if picked else "")
     return table
 
@@ -93,17 +105,22 @@ def verdict_lines(report: Report, *, storage: str | None = None) -> Iterator[str
         if report.cheaper_than:
             margin = f"{100 * report.config.confirm.margin:g} points"
             yield f"It is picked over {_numbers(report.cheaper_than)}: shown to lose less than {margin}."
+        yield from guard_lines(best)
         yield from _alike(report)
         yield from _against_thinking(report, best)
         yield from _slack(report)
         yield _command("Export it:", "export", report.study, "OUT", budget, where)
     elif report.nearest:
+        held = is_held_by_guard(report)
         uncertain = report.verdict is Verdict.UNCERTAIN
         word = "[yellow bold]Uncertain[/yellow bold]" if uncertain else "[red bold]Infeasible[/red bold]"
-        yield f"{word} within {report.budget:g} tokens; the nearest: {_numbers(report.nearest)}."
+        why = " because of a guard" if held else ""
+        yield f"{word} within {report.budget:g} tokens{why}; the nearest: {_numbers(report.nearest)}."
+        yield from guard_lines(report.nearest)
         yield from _slack(report)
-        remedy = "more prompts (confirm.limit in another study) or a higher budget" if uncertain else "a higher budget"
-        yield f"What may help: {remedy}, or more tokens to search with (search.max_tokens_generated)."
+        remedies = ["more prompts (confirm.limit in another study)"] if uncertain else []
+        remedies += ["a larger guard.max_drop"] if held else []
+        yield f"What may help: {' or '.join([*remedies, 'a higher budget'])}, or more tokens to search with {_SPEND}."
         yield _command("Export it all the same:", "export", report.study, f"OUT --trial {report.nearest.trial}", where)
 
 
@@ -114,7 +131,7 @@ def trial_line(event: Ended) -> str:
     accuracy, tokens, think = event.measured.accuracy, event.measured.mean_tokens, event.measured.think_ratio
     stopped = f"  (stopped: {event.stopped})" if event.stopped else ""
     return (
-        f"{event.title:<16} accuracy {accuracy.value:6.1%}  tokens {_number(tokens.value):>7}  "
+        f"{event.title:<16} accuracy {accuracy.value:6.1%}  tokens {number(tokens.value):>7}  "
         f"think {think.value:6.1%}  on {event.measured.num_responses:>5}  {event.schedule}{stopped}"
     )
 
@@ -166,11 +183,7 @@ def _share(estimate: Estimate) -> str:
 
 
 def _tokens(estimate: Estimate) -> str:
-    return f"{_number(estimate.value)} [dim]{_number(estimate.low)}–{_number(estimate.high)}[/dim]"
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.1f}"
+    return f"{number(estimate.value)} [dim]{number(estimate.low)}–{number(estimate.high)}[/dim]"
 
 
 def _numbers(entry: Entry) -> str:
@@ -178,8 +191,8 @@ def _numbers(entry: Entry) -> str:
     accuracy, tokens = entry.measured.accuracy, entry.measured.mean_tokens
     return (
         f"[bold]{entry.schedule}[/bold] (trial {entry.trial}), accuracy {accuracy.value:.1%} "
-        f"({accuracy.low:.1%} to {accuracy.high:.1%}) at {_number(tokens.value)} tokens "
-        f"({_number(tokens.low)} to {_number(tokens.high)})"
+        f"({accuracy.low:.1%} to {accuracy.high:.1%}) at {number(tokens.value)} tokens "
+        f"({number(tokens.low)} to {number(tokens.high)})"
     )
 
 
@@ -198,7 +211,7 @@ def _alike(report: Report) -> Iterator[str]:
         change = each.difference
         yield (
             f"Trial {each.entry.trial} cannot be told apart from it: {100 * change.value:+.1f} points of accuracy "
-            f"({100 * change.low:+.1f} to {100 * change.high:+.1f}) at {_number(each.entry.score.mean_tokens)} tokens."
+            f"({100 * change.low:+.1f} to {100 * change.high:+.1f}) at {number(each.entry.score.mean_tokens)} tokens."
         )
 
 

@@ -11,9 +11,10 @@ from autolambda.box import to_schedule
 from autolambda.config import SearchConfig
 from autolambda.evidence import Evidence, Point
 from autolambda.sampler import Aims, Proposal, Stop, propose
-from autolambda.surrogate import TOKENS, Observation
+from autolambda.surrogate import TOKENS, Guarded, Guards, Observation
 
 RUNGS = (64, 256)
+GUARD = "rules"
 
 
 def truth(params: Mapping[str, float]) -> tuple[float, float, float]:
@@ -22,10 +23,23 @@ def truth(params: Mapping[str, float]) -> tuple[float, float, float]:
     return 0.4 + 0.4 * ratio + 0.05 * params["split"], 10 + 100 * ratio, ratio
 
 
+def guarded_truth(params: Mapping[str, float]) -> float:
+    """The accuracy on a guard task: it collapses in the middle of lam and comes back, not quite, at its end."""
+    lam = params["lam"]
+    return 0.8 - 0.5 * min(1.0, max(0.0, (lam - 0.3) * 10)) + 0.48 * min(1.0, max(0.0, (lam - 0.8) * 10))
+
+
 def point(
-    params: Mapping[str, float], num_responses: int = RUNGS[-1], *, values: tuple[float, float, float] | None = None
+    params: Mapping[str, float],
+    num_responses: int = RUNGS[-1],
+    *,
+    values: tuple[float, float, float] | None = None,
+    guard: float | None = None,
 ) -> Point:
-    """A point that was measured without luck, with the errors of so many responses to as many prompts."""
+    """A point that was measured without luck, with the errors of so many responses to as many prompts.
+
+    With the accuracy on a ``guard`` task it was measured on as many of that task too.
+    """
     accuracy, tokens, ratio = values or truth(params)
     root = num_responses**0.5
     errors = tuple(max(share * (1 - share), 0.01) ** 0.5 / root for share in (accuracy, ratio))
@@ -35,12 +49,20 @@ def point(
         (errors[0], 0.6 * tokens / root, errors[1]),
         np.arange(num_responses),
         np.zeros((num_responses, 3)),
+        {} if guard is None else {GUARD: guarded(guard, num_responses)},
     )
     return Point(params, observation, num_responses)
 
 
-def aims(budget: float | None = None, *, rungs: tuple[int, ...] = RUNGS, num_confirm: int = 1024) -> Aims:
-    return Aims(budget=budget, rungs=rungs, num_confirm=num_confirm, num_confirm_prompts=num_confirm)
+def guarded(value: float, num_responses: int) -> Guarded:
+    error = (max(value * (1 - value), 0.01) / num_responses) ** 0.5
+    return Guarded(value, error, np.arange(num_responses) + 10_000, np.zeros(num_responses))
+
+
+def aims(
+    budget: float | None = None, *, rungs: tuple[int, ...] = RUNGS, num_confirm: int = 1024, guards: Guards = ()
+) -> Aims:
+    return Aims(budget=budget, rungs=rungs, num_confirm=num_confirm, num_confirm_prompts=num_confirm, guards=guards)
 
 
 def evidence(points: Sequence[Point], failed: Sequence[Mapping[str, float]] = (), **more: object) -> Evidence:
@@ -49,9 +71,15 @@ def evidence(points: Sequence[Point], failed: Sequence[Mapping[str, float]] = ()
     return replace(Evidence(tuple(points), failed=tuple(failed), costs=costs), **more)
 
 
-def measured(before: Evidence, proposal: Proposal) -> Evidence:
-    """The evidence after a trial: a new point, or one that is known on more responses."""
-    found = point(proposal.params, proposal.stop)
+def measured(before: Evidence, proposal: Proposal, *, rng: np.random.Generator | None = None) -> Evidence:
+    """The evidence after a trial: a new point, or one that is known on more responses.
+
+    With an ``rng`` a guard task was measured too, with luck.
+    """
+    guard = None
+    if rng is not None:
+        guard = float(rng.binomial(proposal.stop, guarded_truth(proposal.params))) / proposal.stop
+    found = point(proposal.params, proposal.stop, guard=guard)
     points = list(before.points)
     places = [each.observation.schedule for each in points]
     if found.observation.schedule in places:
@@ -63,14 +91,24 @@ def measured(before: Evidence, proposal: Proposal) -> Evidence:
 
 
 def searched(
-    config: SearchConfig, *, budget: float | None = None, start: Evidence | None = None, num_trials: int | None = None
+    config: SearchConfig,
+    *,
+    budget: float | None = None,
+    start: Evidence | None = None,
+    num_trials: int | None = None,
+    max_drop: float | None = None,
 ) -> tuple[Evidence, list[Proposal], Stop | None]:
-    """A search to its end or for ``num_trials`` trials in all, from ``start``; its evidence and its proposals."""
+    """A search to its end or for ``num_trials`` trials in all, from ``start``; its evidence and its proposals.
+
+    With a ``max_drop`` it keeps a guard; without one what it would see of the guard is not measured.
+    """
     known, proposals = start or Evidence(), list[Proposal]()
+    rng = None if max_drop is None else np.random.default_rng(config.seed)
+    guards = () if max_drop is None else ((GUARD, max_drop),)
     while num_trials is None or known.num_trials < num_trials:
-        answer = propose(known, config, aims(budget))
+        answer = propose(known, config, aims(budget, guards=guards))
         if isinstance(answer, Stop):
             return known, proposals, answer
         proposals.append(answer)
-        known = measured(known, answer)
+        known = measured(known, answer, rng=rng)
     return known, proposals, None

@@ -72,3 +72,17 @@ def test_what_is_planned_is_paid_for_unless_it_is_the_least(total, ends, num_con
         spent = found.search + found.num_parent * ends + found.num_final(predicted) * sum(predicted)
         assert spent <= total * (1 + 1e-9)
     assert found.search + CONFIRM_SHARE * total == pytest.approx(total)
+
+
+def test_with_guards_the_parents_get_as_many_responses_as_the_finalists():
+    plain = Allowance(2_000_000.0, 1000.0, 4096, 4096)
+    guarded = Allowance(2_000_000.0, 1000.0, 4096, 4096, with_guards=True)
+    assert plain.search == guarded.search
+    assert guarded.num_final([600.0, 400.0]) == 500  # a million for both parents and both finalists, 2,000 each
+    assert plain.num_final([600.0, 400.0]) == 880
+    assert guarded.num_final([1e9]) == LEAST_CONFIRM and guarded.num_final([1.0]) == 999
+    found = allowance(3.0, num_search=1, num_confirm=9, num_confirm_prompts=8, cap=None, with_guards=True)
+    assert (
+        found.with_guards
+        and not allowance(3.0, num_search=1, num_confirm=9, num_confirm_prompts=8, cap=None).with_guards
+    )

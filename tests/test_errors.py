@@ -15,6 +15,7 @@ TREE = {
     "CheckpointError": ("InputError", 2),
     "PairError": ("InputError", 2),
     "TaskError": ("InputError", 2),
+    "GraderError": ("TaskError", 2),
     "StudyError": ("InputError", 2),
     "OutputError": ("InputError", 2),
     "EngineError": ("AutolambdaError", 1),

@@ -123,6 +123,7 @@ def test_paired_bounds_cover(size, repeats):
     found = [estimates.paired({"task": row}, weights=None) for row in changes]
     assert sum(each.low <= 0.05 <= each.high for each in found) / 600 >= 0.93
     assert sum(each.lower_bound <= 0.05 for each in found) / 600 >= 0.93
+    assert sum(each.upper_bound >= 0.05 for each in found) / 600 >= 0.93
     assert np.mean([each.high - each.low for each in found]) < 5 * changes.std() / math.sqrt(size)
 
 
@@ -131,6 +132,7 @@ def test_no_disagreement_is_not_certainty():
     assert few.value == many.value == 0
     assert few.low < few.lower_bound < -0.05
     assert -0.01 < many.lower_bound < 0
+    assert (many.upper_bound, few.upper_bound) == (-many.lower_bound, -few.lower_bound)
     alone = estimates.paired({"task": np.zeros(1)}, weights=None)
     assert (alone.low, alone.high) == (-1, 1)
 
@@ -147,3 +149,21 @@ def test_tasks_combine_like_one_larger_sample():
     combined = estimates.macro(parts, weights=None)
     assert (combined.low, combined.high) == pytest.approx((whole.low, whole.high), abs=0.01)
     assert combined.num_prompts == 200
+
+
+def test_what_weighs_nothing_changes_nothing():
+    rng = np.random.default_rng(0)
+    changes = {name: np.sign(rng.normal(size=50)) for name in ("a", "b", "guard")}
+    parts = {name: share((change + 1) / 2) for name, change in changes.items()}
+    weights = {"a": 0.3, "b": 0.7}
+    rest = [{name: each[name] for name in weights} for each in (changes, parts)]
+    assert estimates.paired(changes, weights={**weights, "guard": 0.0}) == estimates.paired(rest[0], weights=weights)
+    assert estimates.macro(parts, weights={**weights, "guard": 0.0}) == estimates.macro(rest[1], weights=weights)
+
+
+def test_the_error_of_an_average_over_tasks_by_hand():
+    """SE^2 = sum w_t^2 SE_t^2."""
+    parts = {"a": share([1.0] * 30 + [0.0] * 30), "b": share([1.0] * 5 + [0.0] * 45)}
+    found = estimates.macro(parts, weights={"a": 0.2, "b": 0.8})
+    expected = math.sqrt((0.2 * parts["a"].standard_error) ** 2 + (0.8 * parts["b"].standard_error) ** 2)
+    assert found.standard_error == pytest.approx(expected) and found.value == pytest.approx(0.2 * 0.5 + 0.8 * 0.1)

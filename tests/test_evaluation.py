@@ -2,7 +2,9 @@
 
 import hashlib
 from collections.abc import Sequence
+from concurrent.futures import Future
 from contextlib import closing
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -12,7 +14,11 @@ from hypothesis import strategies as st
 from autolambda import evaluation as evaluations
 from autolambda.chat import ChatFormat
 from autolambda.engines.base import Progress, Prompt, Sampling, Watch
-from autolambda.evaluation import Evaluator, batches, derive_seed, is_aborted, owed_on
+from autolambda.errors import EngineError, GraderError
+from autolambda.estimates import task_weights
+from autolambda.evaluation import Evaluator, batches, derive_seed, is_aborted, owed_on, token_weights
+from autolambda.graders import GRADERS, Mark, grade
+from autolambda.metrics import measure
 from autolambda.responses import Grade, Response, Sample
 from autolambda.schedule import Schedule
 from autolambda.store import Store
@@ -109,13 +115,13 @@ def begin(store, key="0", schedule=HALF):
     return store.evaluation("s", kind="trial", key=key, schedule=schedule, num_responses=NUM_RESPONSES)
 
 
-def evaluator(store, engine, *, seed=0, batch_size=4, opened=None):
+def evaluator(store, engine, *, seed=0, batch_size=4, opened=None, **others):
     def open_engine():
         if opened is not None:
             opened.append(True)
         return engine
 
-    return Evaluator(open_engine, ChatFormat(FakeTokenizer(), "T:"), SAMPLING, seed, batch_size, store)
+    return Evaluator(open_engine, ChatFormat(FakeTokenizer(), "T:"), SAMPLING, seed, batch_size, store, **others)
 
 
 def keys(graded):
@@ -321,6 +327,127 @@ def test_a_batch_is_told_once_it_is_stored(store):
 
     evaluator(store, FakeEngine()).run(evaluation, SLICES, phase="search", on_batch=count)
     assert counts == [(4, 4), (4, 8), (4, 12), (1, 13)]
+
+
+class SlowMarking:
+    """Grades as the real one does, but hands out a grade only once ``release`` is called, or waits for none."""
+
+    def __init__(self, *, fails: str | None = None) -> None:
+        self.owed: list[tuple[Future[Mark], Mark]] = []
+        self._fails = fails
+
+    def mark(self, response, target, *, grader, think_end) -> Future[Mark]:
+        future: Future[Mark] = Future()
+        if response.text == self._fails:
+            future.set_exception(GraderError("my.grader raised ZeroDivisionError: division by zero"))
+        else:
+            self.owed.append((future, grade(response, target, grader=GRADERS[grader], think_end=think_end)))
+        return future
+
+    def release(self):
+        for future, mark in self.owed:
+            future.set_result(mark)
+        self.owed = []
+
+
+class Watching(FakeEngine):
+    """Grades of the batches before are handed out in the middle of each call; dies in the call ``fails_at``."""
+
+    def __init__(self, store, evaluation, marking, *, fails_at: int | None = None) -> None:
+        super().__init__()
+        self.seen: list[tuple[int, int]] = []
+        self._store, self._evaluation, self._marking, self._fails_at = store, evaluation, marking, fails_at
+
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling, *, watch: Watch | None = None) -> list[Response]:
+        before = len(self._store.graded(self._evaluation))
+        self._marking.release()
+        if watch:
+            assert watch(Progress([1] * len(prompts), [None] * len(prompts)))
+        self.seen.append((before, len(self._store.graded(self._evaluation))))
+        if len(self.batches) == self._fails_at:
+            raise EngineError("out of memory")
+        found = super().generate(prompts, sampling)
+        if len(self.batches) == 4:  # nobody asks for the last grades later
+            self._later()
+        return found
+
+    def _later(self):
+        mark = self._marking.mark
+
+        def at_once(*args, **kwargs):
+            future = mark(*args, **kwargs)
+            self._marking.release()
+            return future
+
+        self._marking.mark = at_once
+
+
+def test_slow_grades_do_not_hold_up_the_engine(store):
+    whole = evaluator(store, FakeEngine()).run(begin(store, "whole"), SLICES, phase="search")
+    evaluation, marking = begin(store), SlowMarking()
+    engine = Watching(store, evaluation, marking)
+    assert evaluator(store, engine, marking=marking).run(evaluation, SLICES, phase="search") == whole
+    # a batch is graded during the call after its own, and stored there
+    assert engine.seen == [(0, 0), (0, 4), (4, 8), (8, 12)]
+    assert store.graded(evaluation) == whole
+
+
+def test_an_engine_that_fails_loses_no_response_that_still_was_to_be_graded(store):
+    whole = evaluator(store, FakeEngine()).run(begin(store, "whole"), SLICES, phase="search")
+    evaluation, marking = begin(store), SlowMarking()
+    with pytest.raises(EngineError):
+        engine = Watching(store, evaluation, marking, fails_at=2)
+        evaluator(store, engine, marking=marking).run(evaluation, SLICES, phase="search")
+    assert store.graded(evaluation) == whole[:8]
+
+
+def test_a_grader_that_fails_stops_the_study_and_names_the_sample(store):
+    whole = evaluator(store, FakeEngine()).run(begin(store, "whole"), SLICES, phase="search")
+    evaluation, marking = begin(store), SlowMarking(fails=whole[5].response.text)
+    engine = Watching(store, evaluation, marking)
+    with pytest.raises(GraderError) as caught:
+        evaluator(store, engine, marking=marking).run(evaluation, SLICES, phase="search")
+    assert f"sample '{whole[5].sample_id}': my.grader raised ZeroDivisionError" in str(caught.value)
+    assert "on_grader_error" in str(caught.value) and str(caught.value).count("\n") == 0
+    assert store.graded(evaluation) == whole[:4]
+
+
+def test_or_leaves_the_response_unparsed_where_the_task_says_so(store):
+    slices = tuple(replace(part, on_grader_error="unparsed") for part in SLICES)
+    whole = evaluator(store, FakeEngine()).run(begin(store, "whole"), slices, phase="search")
+    text = whole[5].response.text
+    evaluation, marking, notes = begin(store), SlowMarking(fails=text), []
+    engine = Watching(store, evaluation, marking)
+    found = evaluator(store, engine, marking=marking, on_note=notes.append).run(evaluation, slices, phase="search")
+    failed = [i for i, g in enumerate(whole) if g.response.text == text]
+    assert (
+        [g.grade for i, g in enumerate(found) if i in failed]
+        == [Grade.UNPARSED] * len(failed)
+        == [Grade.UNPARSED] * len(notes)
+    )
+    assert [g for i, g in enumerate(found) if i not in failed] == [g for i, g in enumerate(whole) if i not in failed]
+    assert all(f"sample '{whole[i].sample_id}'" in note for i, note in zip(failed, notes, strict=True))
+
+
+@pytest.mark.parametrize("weights", [(1.0, 1.0), (3.0, 1.0), (0.2, 5.0)])
+def test_tokens_are_weighed_as_in_the_mean_over_tasks(store, weights):
+    slices = tuple(replace(part, weight=weight) for part, weight in zip(SLICES, weights, strict=True))
+    graded = evaluator(store, FakeEngine()).run(begin(store), slices, phase="search")
+    by_task = token_weights(slices)
+    shares = task_weights(by_task, weights={"one": weights[0] / sum(weights), "two": weights[1] / sum(weights)})
+    weighed = sum(by_task[g.task] * g.response.num_tokens for g in graded)
+    assert weighed == pytest.approx(len(graded) * measure(graded, weights=shares).mean_tokens.value)
+    assert [owed.weight for owed in owed_on(slices)] == [by_task[owed.task] for owed in owed_on(slices)]
+
+
+def test_a_guards_tokens_never_abort_anything(store):
+    one, guard = SLICES[0], replace(SLICES[1], max_drop=0.02)
+    assert token_weights([one]) == {"one": 1.0}
+    assert token_weights([one, guard]) == {"one": pytest.approx(1.3), "two": 0.0}
+    whole = evaluator(store, FakeEngine()).run(begin(store, "whole"), [one, guard], phase="search")
+    limit = 1.3 * tokens_of(g for g in whole if g.task == "one")
+    assert limit < 1.3 * tokens_of(whole)
+    assert evaluator(store, Abortable()).run(begin(store), [one, guard], phase="search", most_tokens=limit) == whole
 
 
 def seeds(store, key, *, schedule=HALF, phase="search", seed=0, batch_size=4):

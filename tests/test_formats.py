@@ -15,6 +15,7 @@ from small_search import finished
 from autolambda.errors import OutputError
 from autolambda.estimates import Difference
 from autolambda.formats import report_csv, report_json, report_text, stages_json, write_report
+from autolambda.guards import Drop
 from autolambda.report import Alike
 from autolambda.stages import Boundary, Stages
 
@@ -22,7 +23,9 @@ KEYS = {"study", "budget", "verdict", "best", "nearest", "front", "fronts", "par
 KEYS |= {"stages", "tokens_generated", "trials", "alike"}
 SHARES = {"accuracy", "accuracy_low", "accuracy_high", "think_ratio", "think_ratio_low", "think_ratio_high"}
 NUMBERS = SHARES | {"truncated_ratio", "unparsed_ratio", "mean_tokens", "mean_tokens_low", "mean_tokens_high"}
-ENTRY_KEYS = NUMBERS | {"trial", "schedule", "stage", "confirmed", "num_responses", "stopped", "tasks"}
+ENTRY_KEYS = NUMBERS | {"trial", "schedule", "stage", "confirmed", "num_responses", "stopped", "tasks", "guards"}
+QUANTILES = {"tokens_p50", "tokens_p90"}
+TASK_KEYS = NUMBERS | QUANTILES | {f"{name}_is_bound" for name in QUANTILES}
 
 
 def test_the_json_has_the_documented_keys_and_types() -> None:
@@ -44,7 +47,9 @@ def test_every_entry_has_the_documented_keys_and_types() -> None:
     assert all(entry["confirmed"] is True for entry in [plain["best"], *confirmed, *parents])
     for entry in [plain["best"], *searched, *confirmed, *parents]:
         assert entry.keys() == ENTRY_KEYS and entry["tasks"].keys() == {"arithmetic"}
-        assert entry["tasks"]["arithmetic"].keys() == NUMBERS
+        task = entry["tasks"]["arithmetic"]
+        assert task.keys() == TASK_KEYS and entry["guards"] is None
+        assert 1 <= task["tokens_p50"] <= task["tokens_p90"] and task["tokens_p50_is_bound"] in (True, False)
         assert all(type(entry[key]) is float for key in NUMBERS) and all(0 <= entry[key] <= 1 for key in SHARES)
         for name in ("accuracy", "mean_tokens", "think_ratio"):
             assert entry[f"{name}_low"] <= entry[name] <= entry[f"{name}_high"]
@@ -66,7 +71,7 @@ def test_the_smoothed_front_is_the_models_and_has_no_tasks() -> None:
 
 def test_what_cannot_be_told_apart_is_listed_with_its_difference() -> None:
     entry = finished().confirmed[0]
-    alike = Alike(entry, Difference(-0.01, 0.02, -0.05, 0.03, -0.04, 32))
+    alike = Alike(entry, Difference(-0.01, 0.02, -0.05, 0.03, -0.04, 0.02, 32))
     plain = json.loads(report_json(replace(finished(), alike=(alike,))))
     assert plain["alike"] == [
         {
@@ -76,6 +81,34 @@ def test_what_cannot_be_told_apart_is_listed_with_its_difference() -> None:
             "accuracy_difference_high": 0.03,
         }
     ]
+
+
+DROP = Drop(0.01, -0.02, 0.04, 0.02, None)
+
+
+@pytest.mark.parametrize(("kept", "word"), [(True, "kept"), (False, "broken"), (None, "unsure")])
+def test_a_confirmed_entry_says_what_it_loses_on_a_guard(kept: bool | None, word: str) -> None:
+    report = finished()
+    entry = replace(
+        report.confirmed[0],
+        drops={"arithmetic": replace(DROP, kept=kept)},
+        scores={"arithmetic": {"prompt_level_strict_acc": 0.5, "num_read": 30}},
+    )
+    [plain] = json.loads(report_json(replace(report, confirmed=(entry,))))["fronts"]["confirmed"]
+    assert plain["guards"] == word and plain["tasks"]["arithmetic"].keys() == TASK_KEYS | {"guard", "scores"}
+    expected = {"max_drop": 0.02, "drop": 0.01, "drop_low": -0.02, "drop_high": 0.04, "kept": kept}
+    assert plain["tasks"]["arithmetic"]["guard"] == expected
+    assert plain["tasks"]["arithmetic"]["scores"] == {"prompt_level_strict_acc": 0.5, "num_read": 30}
+
+
+@pytest.mark.parametrize(("allowed", "word"), [(0.99, "kept"), (0.5, "unsure"), (0.01, "broken"), (None, None)])
+def test_before_it_is_confirmed_the_surrogate_says_what_is_known_of_the_guards(
+    allowed: float | None, word: str | None
+) -> None:
+    report = finished()
+    trials = tuple(replace(entry, allowed=allowed) for entry in report.trials)
+    plain = json.loads(report_json(replace(report, trials=trials)))["fronts"]["raw"]
+    assert {entry["guards"] for entry in plain} == {word}
 
 
 def test_pandas_reads_the_csv_with_a_row_a_trial() -> None:

@@ -1,10 +1,13 @@
-"""Graders: tables of texts, what is read and how it is graded, and hostile texts that must not take long."""
+"""Graders: the quick ones by tables, the four grades, and how graders are found and targets checked."""
 
+import subprocess
+import sys
 import time
 
 import pytest
 
-from autolambda.graders import GRADERS, grade
+from autolambda.errors import TaskError
+from autolambda.graders import GRADERS, check_target, find_grader, grade, is_own, self_answer
 from autolambda.responses import Grade, Response
 
 NUMBERS = {
@@ -138,13 +141,115 @@ def test_the_closing_tag_is_the_configs():
 
 
 HOSTILE = ["1", "1,", "1,111", "-", "1.", "111,", ",111", "a", "(-", " ", "\u0660", "1e", "1e1", "-.", ".1", "</think>"]
+HOSTILE += [
+    "answer",
+    "answer: ",
+    "Answer: ((",
+    "answer is ",
+    "\\boxed{",
+    "\\boxed",
+    "{",
+    "}",
+    "{}",
+    "\\",
+    "\ud800",
+    "\0",
+]
 
 
 @pytest.mark.parametrize("part", HOSTILE)
 @pytest.mark.parametrize("name", GRADERS)
-def test_a_hostile_megabyte_is_read_quickly(name, part):
+def test_a_glance_at_a_hostile_megabyte_is_quick(name, part):
     text = part * (1_000_000 // len(part))
     start = time.perf_counter()
-    grade(Response(text, 1, "stop"), "7", grader=GRADERS[name], think_end="</think>")
-    GRADERS[name].read(text, text)
+    GRADERS[name].glance(text.rpartition("</think>")[2], "7")
+    GRADERS[name].glance(text, text)
     assert time.perf_counter() - start < 1
+
+
+@pytest.mark.parametrize(
+    ("name", "target", "reason"),
+    [
+        ("number", "1,000", None),
+        ("number", "about 7", "not a number"),
+        ("number", "", "not a number"),
+        ("exact", "Paris", None),
+        ("exact", " ", "empty"),
+        ("contains", "\n", "empty"),
+        ("math", "\\frac{1}{2}", None),
+        ("math", " ", "empty"),
+        ("math", "\\frac{1}{2", "not balanced"),
+        ("math", "1}", "not balanced"),
+        ("math", "1" * 1001, "longer than 1000"),
+        ("math", "(" * 21 + ")" * 21, "deeper than 20"),
+        ("choice", "c", None),
+        ("choice", "CD", "not a letter"),
+        ("choice", "3", "not a letter"),
+        ("choice", "\u00c4", "not a letter"),
+        ("regex", "^a+$", None),
+        ("regex", "(a", "no regular expression: missing \\)"),
+        ("regex", "", "empty"),
+        ("lm_eval", '{"task": "t", "doc": {}}', None),
+        ("lm_eval", "t", "not JSON"),
+        ("lm_eval", '{"task": "t"}', "lacks the task's name or the doc"),
+        ("ifeval", "7", "lacks one of key"),
+        ("ifeval", "[", "not JSON"),
+        ("ifeval", '{"key": 1, "prompt": "p", "instruction_id_list": ["startend:quotation"], "kwargs": [{}]}', None),
+        ("ifeval", '{"key": 1, "prompt": "p", "instruction_id_list": [], "kwargs": []}', "at least 1"),
+        ("ifeval", '{"key": 1, "prompt": "p", "instruction_id_list": ["a:b"], "kwargs": [{}]}', "unknown .*: a:b"),
+        ("ifeval", '{"key": 1, "prompt": "p", "instruction_id_list": ["startend:quotation"], "kwargs": []}', "length"),
+        (
+            "ifeval",
+            '{"key": 1, "prompt": "p", "instruction_id_list": ["startend:quotation"], "kwargs": [1]}',
+            "mapping",
+        ),
+    ],
+)
+def test_a_target_that_could_never_be_met_is_told_at_once(name, target, reason):
+    if reason is None:
+        check_target(name, target)
+        return
+    with pytest.raises(ValueError, match=reason):
+        check_target(name, target)
+
+
+@pytest.mark.parametrize(
+    ("name", "target"),
+    [("exact", " Paris"), ("number", "1,000"), ("contains", "Paris"), ("math", "(1, \\infty)"), ("choice", "c")],
+)
+def test_the_answer_that_a_target_makes_is_correct(name, target):
+    assert find_grader(name).read(self_answer(name, target), target).correct
+
+
+@pytest.mark.parametrize("name", ["regex", "ifeval", "lm_eval"])
+def test_no_answer_can_be_made_up_for_some(name):
+    assert self_answer(name, "a") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("mth", "unknown grader 'mth'; did you mean math?"),
+        ("zzzz", "unknown grader 'zzzz'; known: exact, number, .* 'package.module:function'"),
+        ("no_such_module_at_all:f", "'no_such_module_at_all' cannot be imported .ModuleNotFoundError"),
+        ("json:lods", "the module 'json' has no function 'lods'; it has loads"),
+        ("json.decoder:NaN", "has a float, not a function, called 'NaN'"),
+        ("json:", "is no dotted path"),
+        (":f", "is no dotted path"),
+        ("./json.py:f", "is no dotted path"),
+    ],
+)
+def test_a_grader_that_is_not_there(name, message):
+    with pytest.raises(TaskError, match=message) as caught:
+        find_grader(name)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_grader_of_ones_own_is_told_by_its_name():
+    assert [name for name in (*GRADERS, "mine:f", "mine.f", "f") if is_own(name)] == ["mine:f", "mine.f"]
+
+
+def test_naming_the_graders_loads_none_of_their_packages():
+    code = "import sys, autolambda.graders.marking; print(*sorted(name.partition('.')[0] for name in sys.modules))"
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
+    assert not set(done.stdout.split()) & {"math_verify", "sympy", "lm_eval", "nltk", "datasets", "regex", "numpy"}

@@ -4,6 +4,7 @@ import json
 import sys
 from importlib import metadata
 
+import mirrors
 import pytest
 import torch
 
@@ -159,10 +160,47 @@ def test_the_engine_of_the_job_is_opened(vllm, path, monkeypatch, one_thread):
 
 def test_validate_says_what_will_run(path):
     lines = validate(config(path, task={"repeats": 2}, engine={"device": "cpu"}))
-    assert lines[1:4] == ["search: mine, 4 prompts x 2", "confirm: mine, 4 prompts x 1",
-                          "engine: transformers on cpu, float32"]  # fmt: skip
-    assert lines[0].startswith("note: ") and lines[4].endswith("parameters, at most 64 tokens a response")
-    assert len(lines) == 5
+    assert lines[0].startswith("note: ")
+    slices = [line for line in lines if line.startswith(("search: ", "confirm: "))]
+    assert slices == ["search: mine, 4 prompts x 2", "confirm: mine, 4 prompts x 1"]
+    assert lines[1] == slices[0] and lines[2].startswith("  accuracy to ")
+    assert [line.partition(":")[0] for line in lines[-4:-1]] == ["tokens", "disk", "engine"]
+    assert lines[-2] == "engine: transformers on cpu, float32"
+    assert lines[-1].endswith("parameters, at most 64 tokens a response")
+
+
+def test_validate_tells_what_there_is_to_say_of_the_tasks(tmp_path):
+    file = mirrors.write_jsonl(tmp_path / "a.jsonl", mirrors.math500(5, 8))
+    found = config(str(file), task={"name": "math500"})
+    (warning,) = open_job(found).warnings
+    assert warning.startswith("searching on math500, a test set: ")
+    assert f"note: {warning}" in validate(found)
+    assert open_job(parse_config({"tasks": [{"name": "arithmetic"}]})).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("grader", "message"),
+    [
+        ("no_such_module:grade", "grader 'no_such_module:grade': the module 'no_such_module' cannot be imported"),
+        ("json:no_such_function", "has no function 'no_such_function'"),
+        ("json.decoder.NaN", "grader 'json.decoder.NaN'"),
+    ],
+)
+def test_a_grader_of_ones_own_is_looked_for_at_the_start(path, grader, message):
+    with pytest.raises(TaskError, match=message):
+        open_job(config(path, task={"grader": grader}))
+    with pytest.raises(TaskError, match=message):
+        open_job(config(path, task={"confirm_on": {"path": path, "grader": grader}}))
+
+
+def test_what_ifeval_needs_is_asked_for_before_anything_is_read(tmp_path, monkeypatch):
+    def missing():
+        raise TaskError("IFEval needs the packages lm_eval")
+
+    monkeypatch.setattr("autolambda.graders.ifeval.check", missing)
+    task = {"name": "ifeval", "guard": {}, "path": str(tmp_path / "not read")}
+    with pytest.raises(TaskError, match="IFEval needs the packages"):
+        open_job(parse_config({"tasks": [{"name": "arithmetic"}, task]}))
 
 
 def test_validate_checks_the_arguments_of_vllm(vllm, path, monkeypatch):

@@ -8,7 +8,7 @@ from statistics import fmean
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autolambda import metrics
@@ -186,3 +186,103 @@ def test_numbers_do_not_follow_the_order_in_which_responses_were_stored():
         assert measure(mixed, weights=weights) == measured
         assert list(measure(mixed, weights=weights).tasks) == ["math", "code"]
         assert metrics.token_bounds(mixed, weights=weights) == bounds
+
+
+WITH_GUARD = {"math": 0.75, "code": 0.25, "rules": 0.0}
+WITHOUT = {"math": 0.75, "code": 0.25}
+
+
+def two_tasks():
+    return [*slice_of("ccw", "wut", "c"), *slice_of("w", "c", task="code", tokens=40)]
+
+
+def test_a_guard_plays_no_part_in_what_is_averaged():
+    counted, guard = two_tasks(), slice_of("wwww", "c", task="rules", tokens=5000)
+    alone, beside = measure(counted, weights=WITHOUT), measure([*guard, *counted], weights=WITH_GUARD)
+    for name in ("accuracy", "mean_tokens", "think_ratio", "truncated_ratio", "unparsed_ratio", "token_quantiles"):
+        assert getattr(beside, name) == getattr(alone, name)
+    assert beside.tasks == {**alone.tasks, "rules": measure(guard).tasks["rules"]}
+    assert (beside.num_responses, beside.accuracy.num_responses) == (len(counted) + 5, len(counted))
+    assert token_bounds([*counted, *guard], weights=WITH_GUARD) == token_bounds(counted, weights=WITHOUT)
+    single = {"math": 1.0, "rules": 0.0}
+    assert measure([*slice_of("cw", "w"), *guard], weights=single).accuracy == measure(slice_of("cw", "w")).accuracy
+
+
+def test_a_guard_need_not_have_the_same_prompts_nor_enough_repeats():
+    left, right = two_tasks(), [*slice_of("ccc", "cut", "w"), *slice_of("c", "c", task="code")]
+    both = [[*side, *slice_of(*guard, task="rules")] for side, guard in ((left, "c"), (right, ("w", "c")))]
+    expected = paired_difference(left, right, weights=WITHOUT)
+    assert paired_difference(*both, weights=WITH_GUARD) == expected != paired_difference(right, left, weights=WITHOUT)
+    enough = [*slice_of("ccw", "wut"), *slice_of("w", task="rules")]
+    for metric in (pass_at_k, vote_at_k):
+        assert metric(enough, k=3, weights={"math": 1.0, "rules": 0.0}) == metric(enough[:6], k=3)
+
+
+def test_a_guard_may_be_missing_but_no_task_that_weighs():
+    assert measure(two_tasks(), weights=WITH_GUARD) == measure(two_tasks(), weights=WITHOUT)
+    with pytest.raises(InputError, match="sum to 1"):
+        measure(slice_of("c"), weights={"math": 0.5, "code": 0.5, "rules": 0.0})
+    with pytest.raises(InputError, match="sum to 1"):
+        measure(slice_of("c", task="rules"), weights=WITH_GUARD)
+
+
+@settings(max_examples=30)
+@given(st.lists(st.lists(st.booleans(), min_size=3, max_size=5), min_size=40, max_size=60))
+def test_errors_are_clustered_by_prompt_as_the_formula_says(prompts):
+    """SE^2 = sum (m_i - m)^2 / (n (n - 1)), but never below Wilson's."""
+    graded = slice_of(*("".join("c" if right else "w" for right in repeats) for repeats in prompts))
+    for found, each in (
+        (metrics.accuracy(graded), [fmean(repeats) for repeats in prompts]),
+        (pass_at_k(graded, k=2), [fmean(map(any, itertools.combinations(repeats, 2))) for repeats in prompts]),
+    ):
+        mean = sum(each) / len(each)
+        clustered = math.sqrt(sum((one - mean) ** 2 for one in each) / (len(each) * (len(each) - 1)))
+        assert found.value == pytest.approx(mean)
+        assert found.standard_error >= clustered * (1 - 1e-9)
+        reach = max(found.high - found.low, 1e-9) / 2 / 1.96
+        assert found.standard_error == pytest.approx(clustered) or clustered <= reach * 1.01 + 1e-9
+
+
+def test_the_error_of_several_prompts_by_a_bootstrap_of_prompts():
+    rng = random.Random(0)
+    prompts = ["".join(rng.choice("cccw" if i % 2 else "wwwc") for _ in range(4)) for i in range(60)]
+    graded = [replace(each, answer=str(each.grade)) for each in slice_of(*prompts)]
+    for metric, k in ((pass_at_k, 2), (vote_at_k, 3), (metrics.accuracy, None)):
+        more = {} if k is None else {"k": k}
+        each = [metric([g for g in graded if g.sample_id == str(i)], **more).value for i in range(len(prompts))]
+        drawn = np.random.default_rng(1).choice(each, size=(4000, len(each))).mean(axis=1)
+        assert metric(graded, **more).standard_error == pytest.approx(drawn.std(), rel=0.06)
+
+
+@given(st.lists(st.lists(st.sampled_from(["A", "B", "C", None]), min_size=3, max_size=4), min_size=1, max_size=5))
+def test_vote_at_k_over_prompts_against_every_way_to_break_ties(prompts):
+    graded = [
+        respond("u" if answer is None else "c" if answer == "A" else "w", repeat, sample=str(i), answer=answer)
+        for i, answers in enumerate(prompts)
+        for repeat, answer in enumerate(answers)
+    ]
+    votes = [[answer for answer in answers[:3] if answer] for answers in prompts]
+    winners = [[a for a in sorted(set(v)) if v.count(a) == max(map(v.count, v))] or [None] for v in votes]
+    ways = [fmean(winner == "A" for winner in way) for way in itertools.product(*winners)]
+    assert vote_at_k(graded, k=3).value == pytest.approx(fmean(ways))
+
+
+@given(st.lists(st.lists(st.integers(1, 50), min_size=1, max_size=3), min_size=1, max_size=8))
+def test_quantiles_count_each_prompt_alike(lengths):
+    """By brute force: each prompt's lengths repeated until all have as many, then counted off."""
+    graded = [
+        respond("c", repeat, sample=str(i), tokens=tokens)
+        for i, each in enumerate(lengths)
+        for repeat, tokens in enumerate(each)
+    ]
+    ordered = sorted(tokens for each in lengths for tokens in each * (6 // len(each)))
+    found = measure(graded).token_quantiles
+    for level, quantile in ((10, found.p10), (50, found.p50), (90, found.p90), (99, found.p99)):
+        assert quantile.tokens == ordered[-(-level * len(ordered) // 100) - 1] and not quantile.is_bound
+
+
+def test_quantiles_over_tasks_are_those_of_the_mixture():
+    graded = [*slice_of(*["c"] * 90, tokens=10), *slice_of(*["c"] * 10, task="code", tokens=1000)]
+    for weight, expected in ((0.95, 10), (0.85, 1000)):
+        found = measure(graded, weights={"math": weight, "code": 1 - weight})
+        assert found.token_quantiles.p90.tokens == expected and found.tasks["math"].token_quantiles.p99.tokens == 10

@@ -84,8 +84,8 @@ def test_confirmation_order_is_ascending_and_stable():
         confirmation_order([1.0, math.nan])
 
 
-def finalist(accuracy, tokens, reach=5.0):
-    return Finalist(accuracy, tokens, tokens - reach, tokens + reach)
+def finalist(accuracy, tokens, reach=5.0, *, guard=True):
+    return Finalist(accuracy, tokens, tokens - reach, tokens + reach, guard is True, guard is False)
 
 
 def never(*pair):
@@ -109,6 +109,18 @@ CASES = {
     "all are above": ([finalist(0.5, 106), finalist(0.9, 150)], "infeasible", None, ()),
     "a lower bound at the budget is not above": ([finalist(0.5, 105)], "uncertain", None, ()),
     "an unknown bound does not pass": ([Finalist(0.5, 60, 50, math.nan)], "uncertain", None, ()),
+    "an unsure guard does not pass": ([finalist(0.5, 60, guard=None)], "uncertain", None, ()),
+    "and ends the testing": (
+        [finalist(0.5, 60), finalist(0.9, 70, guard=None), finalist(0.8, 80)],
+        "feasible",
+        0,
+        (0,),
+    ),
+    "a broken guard is no answer": ([finalist(0.5, 60, guard=False)], "infeasible", None, ()),
+    "too long or broken": ([finalist(0.5, 60, guard=False), finalist(0.9, 150)], "infeasible", None, ()),
+    "too long and broken": ([finalist(0.5, 150, guard=False)], "infeasible", None, ()),
+    "broken or perhaps not": ([finalist(0.5, 60, guard=False), finalist(0.9, 70, guard=None)], "uncertain", None, ()),
+    "kept but too long": ([finalist(0.5, 150, guard=None)], "infeasible", None, ()),
 }
 
 
@@ -117,7 +129,8 @@ def test_decide(name):
     finalists, verdict, pick, passed = CASES[name]
     decision = decide(finalists, budget=100, difference_lower=never)
     assert (decision.verdict, decision.pick, decision.passed) == (Verdict(verdict), pick, passed)
-    assert decision.nearest == min(range(len(finalists)), key=lambda i: finalists[i].mean_tokens)
+    unbroken = [i for i, each in enumerate(finalists) if not each.breaks] or range(len(finalists))
+    assert decision.nearest == min(unbroken, key=lambda i: finalists[i].mean_tokens)
 
 
 def test_nothing_to_decide_on():

@@ -4,11 +4,12 @@ import math
 
 import numpy as np
 import pytest
-from made_up import RUNGS, aims, evidence, point
+from made_up import GUARD as RULES
+from made_up import RUNGS, aims, evidence, guarded_truth, point
 
 from autolambda.box import uniform_params
 from autolambda.config import SearchConfig
-from autolambda.racing import OFF_FRONT, OVER_BUDGET, most_tokens, stopped_for
+from autolambda.racing import GUARD, OFF_FRONT, OVER_BUDGET, most_tokens, stopped_for
 
 CONFIG = SearchConfig(ladder=4)
 BUDGET = 60.0
@@ -70,3 +71,35 @@ def test_few_responses_condemn_nothing_that_is_near(num_responses):
 def test_the_same_evidence_gives_the_same_answer():
     found = point(at(0.55, 0.1), RUNGS[0], values=(0.6, 70.0, 0.7))
     assert race(found) == race(found)
+
+
+def guarded_race(lam, *, max_drop=0.05, num_responses=1024, budget=BUDGET):
+    """A race on a ladder whose guard accuracy falls to 0.3 between lambda 0.4 and 0.8."""
+    points = [point(at(x), 1024, guard=guarded_truth(at(x))) for x in (0.0, 1.0, 0.5, 0.25, 0.9) if x != lam]
+    known = evidence([*points, point(at(lam), num_responses, guard=guarded_truth(at(lam)))])
+    return stopped_for(known.points[-1].observation.schedule, known, CONFIG, aims(budget, guards=((RULES, max_drop),)))
+
+
+@pytest.mark.parametrize("budget", [80.0, None])
+def test_one_that_breaks_a_guard_is_stopped(budget):
+    assert guarded_race(0.45, budget=budget) == GUARD
+    assert guarded_race(0.45, budget=budget, max_drop=0.9) is None
+    assert guarded_race(0.2, budget=budget) is None
+
+
+def test_few_responses_break_no_guard():
+    near = point(at(0.45), 16, guard=0.7)
+    ends = [point(at(lam), 64, guard=0.8) for lam in (0.0, 1.0)]
+    known = evidence([*ends, near])
+    assert stopped_for(near.observation.schedule, known, CONFIG, aims(80.0, guards=((RULES, 0.05),))) is None
+
+
+def test_the_ends_are_never_stopped_for_a_guard():
+    """lambda 1 loses half of it, but the drop of all others is against the better end."""
+    ends = [point(at(lam), 1024, guard=value) for lam, value in ((0.0, 0.8), (1.0, 0.3))]
+    known = evidence([*ends, point(at(0.9), 1024, guard=0.3)])
+    reasons = [
+        stopped_for(each.observation.schedule, known, CONFIG, aims(1e6, guards=((RULES, 0.05),)))
+        for each in known.points
+    ]
+    assert reasons[1] != GUARD == reasons[2] and reasons[0] is None

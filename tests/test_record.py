@@ -15,7 +15,7 @@ from autolambda.responses import Grade, Graded, Response
 from autolambda.sampler import Proposal
 from autolambda.store import Store
 from autolambda.study import Study, Trial
-from autolambda.surrogate import Excess
+from autolambda.surrogate import TOKENS, shared_luck
 
 WEIGHTS = {"one": 0.75, "two": 0.25}
 
@@ -71,7 +71,11 @@ def test_an_aborted_trial_is_an_excess_and_costs_its_tokens():
     total = sum(each.response.num_tokens for each in cut)
     known = record.evidence
     assert record.of(to_schedule(trial(1, 0.9).params)) is None and len(known.points) == 1
-    assert list(known.excesses) == [Excess(to_schedule(trial(1, 0.9).params), exceeded(total, 8))]
+    [excess] = known.excesses
+    means = {task: np.mean([g.response.num_tokens for g in cut if g.task == task]) for task in WEIGHTS}
+    mean = sum(weight * means[task] for task, weight in WEIGHTS.items())  # as in the budget, not over all alike
+    assert excess.schedule == to_schedule(trial(1, 0.9).params) and mean != pytest.approx(total / 8)
+    assert excess.tokens == pytest.approx(exceeded(8 * mean, 8))
     assert known.costs[1] == total and known.num_trials == 2
 
 
@@ -83,7 +87,7 @@ def test_what_was_known_before_an_abort_stays():
 
 @given(st.lists(st.tuples(st.sampled_from(["one", "two"]), st.integers(0, 5), st.integers(1, 99), st.booleans()),
                 min_size=1, max_size=30))  # fmt: skip
-def test_the_prompts_luck_sums_to_zero_in_each_task(rows):
+def test_the_prompts_luck_sums_to_zero_in_each_task_and_counts_as_in_the_average(rows):
     repeats = {}
     responses = []
     for task, prompt, tokens, right in rows:
@@ -96,11 +100,13 @@ def test_the_prompts_luck_sums_to_zero_in_each_task(rows):
     for task in {row[0] for row in rows}:
         own = [numbers[key] for key in numbers if key[0] == task]
         assert luck[np.isin(prompts, own)].sum(axis=0) == pytest.approx([0, 0, 0], abs=1e-6)
+        met = {row[0] for row in rows}
+        scale = WEIGHTS[task] / sum(WEIGHTS[each] for each in met) * len(repeats) / len(own)
         for key in (key for key in numbers if key[0] == task):
             lengths = {k: np.mean([r.response.num_tokens for r in responses if (r.task, r.sample_id) == k])
                        for k in numbers if k[0] == task}  # fmt: skip
             expected = lengths[key] - np.mean(list(lengths.values()))
-            assert luck[prompts == numbers[key]][0][1] == pytest.approx(expected, abs=1e-6)
+            assert luck[prompts == numbers[key]][0][1] == pytest.approx(scale * expected, abs=1e-6)
 
 
 def test_a_prompt_has_one_number_in_all_trials():
@@ -129,6 +135,7 @@ def same(one, other):
             assert getattr(left.observation, name) == getattr(right.observation, name)
         for name in ("prompts", "luck"):
             assert np.array_equal(getattr(left.observation, name), getattr(right.observation, name))
+        assert left.cost == right.cost and left.num_guarding == right.num_guarding
 
 
 def test_the_database_gives_the_record_that_was_kept_live(tmp_path):
@@ -160,3 +167,54 @@ def test_the_database_gives_the_record_that_was_kept_live(tmp_path):
     same(loaded.evidence, live.evidence)
     assert [seen.trial for seen in loaded.seen] == [seen.trial for seen in live.seen] == [0, 1]
     assert len(loaded.evidence.excesses) == 1 and len(loaded.evidence.failed) == 1
+
+
+GUARDED = {"one": 1.0, "two": 0.0}
+
+
+def test_a_guard_is_observed_apart_and_costs_all_the_same():
+    record, alone = Record(weights=GUARDED), Record(weights={"one": 1.0})
+    responses = graded(0, 16)
+    record.add(trial(0, 0.5, 0, 16), responses)
+    alone.add(trial(0, 0.5), [each for each in responses if each.task == "one"])
+    [point], [own] = record.evidence.points, alone.evidence.points
+    for name in ("values", "errors"):
+        assert getattr(point.observation, name) == getattr(own.observation, name)
+    assert np.array_equal(point.observation.luck, own.observation.luck)
+    seen = point.observation.guards["two"]
+    measured = record.seen[0].measured.tasks["two"]
+    assert (seen.value, seen.error) == (measured.accuracy.value, measured.accuracy.standard_error)
+    assert len(seen.prompts) == len(seen.luck) == 4 and not set(seen.prompts) & set(point.observation.prompts)
+    assert seen.luck.sum() == pytest.approx(0.0)
+    assert (point.num_responses, point.num_guarding, point.counted) == (16, 8, 0.5)
+    assert point.cost == pytest.approx(sum(each.response.num_tokens for each in responses) / 16)
+    assert own.cost == own.observation.values[1] and own.counted == own.cost_ratio == 1.0 and not own.observation.guards
+    assert record.evidence.num_tokens == sum(each.response.num_tokens for each in responses)
+
+
+def test_one_task_costs_what_was_observed_whatever_its_repeats():
+    """To the bit: 3 repeats of one prompt and 1 of another would otherwise weigh otherwise."""
+    record = Record(weights={"one": 1.0})
+    record.add(trial(0, 0.5), [each for each in graded(0, 14) if each.task == "one"])
+    [point] = record.evidence.points
+    assert point.cost == point.observation.values[1] and point.counted == 1.0
+
+
+def test_prompts_of_a_heavier_task_share_more_luck():
+    """Two schedules that share their luck on the one task alone, which is almost all of the average."""
+    rng = np.random.default_rng(0)
+    common = rng.integers(10, 500, size=200)
+    found = []
+    for weights in ({"one": 0.95, "two": 0.05}, {"one": 0.05, "two": 0.95}):
+        record = Record(weights=weights)
+        for number in range(4):
+            own = rng.integers(10, 500, size=200)
+            lengths = [
+                (task, str(i), int((common if task == "one" else own)[i])) for i in range(200) for task in weights
+            ]
+            responses = [
+                Graded(task, i, 0, Response("x", n, "stop"), Grade.WRONG, "x", False) for task, i, n in lengths
+            ]
+            record.add(trial(number, number / 4), responses)
+        found.append(shared_luck([point.observation for point in record.evidence.points], TOKENS))
+    assert found[0] > 0.9 and found[1] < 0.1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sqlite3
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -9,13 +11,17 @@ from pathlib import Path
 import pytest
 from small_search import BUDGET, NAME, finished, finished_storage, small_config, storage_in, unconfirmed
 
+from autolambda.config import parse_config
 from autolambda.confirm import verdict
+from autolambda.entries import confirmed_entry
 from autolambda.errors import StudyError
+from autolambda.graders import ifeval
 from autolambda.job import open_job
 from autolambda.pareto import Verdict
-from autolambda.report import Report, _alike, build_report, slack_sentence
+from autolambda.report import Report, _alike, _unconfirmed, build_report, slack_sentence
 from autolambda.responses import Grade, Graded, Response
-from autolambda.search import confirm, enter
+from autolambda.schedule import Schedule
+from autolambda.search import confirm, enter, search
 from autolambda.store import Store
 from autolambda.study import Study
 
@@ -179,3 +185,85 @@ def test_a_budget_below_the_longest_merge_binds() -> None:
     cheap_parents = {name: replace(entry, measured=report.trials[0].measured) for name, entry in report.parents.items()}
     assert replace(report, budget=highest + 40).slack is not None
     assert replace(report, budget=highest - 0.01, parents=cheap_parents).slack is None
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Report]:
+    """A search on sums, with other sums as a guard whose answers nobody can give."""
+    folder = tmp_path_factory.mktemp("guarded")
+    rows = [{"question": f"{a} + {b} = ?", "answer": str(1000 + a + b)} for a in range(3, 13) for b in range(2, 8)]
+    (folder / "rules.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    guard = {"path": str(folder / "rules.jsonl"), "limit": 12, "guard": {"max_drop": 0.2}}
+    tasks = [{"name": "arithmetic", "limit": 16}, guard]
+    storage = storage_in(folder)
+    config = small_config(tasks=tasks, search__trials=4, search__ladder=3)
+    return storage, search(config, name=NAME, storage=storage)
+
+
+def test_a_guard_is_measured_and_does_not_count(guarded: tuple[str, Report]) -> None:
+    storage, report = guarded
+    assert rebuilt(storage, BUDGET) == report and report.verdict is not None
+    for entry in (*report.trials, *report.confirmed, *filter(None, report.parents.values())):
+        tasks = entry.measured.tasks
+        assert tasks.keys() == {"arithmetic", "rules"} and tasks["rules"].accuracy.value == 0.0
+        assert entry.measured.accuracy == tasks["arithmetic"].accuracy
+        assert entry.measured.mean_tokens == tasks["arithmetic"].mean_tokens
+        assert entry.measured.num_responses == sum(task.num_responses for task in tasks.values())
+
+
+def test_every_entry_knows_its_guards(guarded: tuple[str, Report]) -> None:
+    _, report = guarded
+    for entry in report.confirmed:
+        drop = entry.drops["rules"]
+        assert entry.guards == "kept" and drop.kept and drop.value == 0.0 and drop.max_drop == 0.2
+        assert drop.low < 0.0 < drop.high < 0.2 and entry.allowed is None
+    assert all(entry.guards in ("kept", "unsure") and entry.drops == {} for entry in (*report.trials, *report.smoothed))
+    parents = list(report.parents.values())
+    assert all(parent is not None and parent.confirmed and parent.guards is None for parent in parents)
+    sizes = {entry.measured.num_responses for entry in (*report.confirmed, *filter(None, parents))}
+    assert len(sizes) == 1  # the parents as many as the finalists
+
+
+def test_until_both_parents_are_measured_guards_leave_no_verdict(guarded: tuple[str, Report], tmp_path: Path) -> None:
+    storage = storage_in(tmp_path)
+    source = guarded[0].removeprefix("sqlite:///")
+    (tmp_path / "studies" / NAME).mkdir(parents=True)
+    with closing(sqlite3.connect(source)) as one, closing(sqlite3.connect(storage.removeprefix("sqlite:///"))) as other:
+        one.backup(other)
+        with other:
+            found = "(SELECT id FROM autolambda_evaluations WHERE kind = 'parent' AND key = 'thinking')"
+            other.execute(f"DELETE FROM autolambda_responses WHERE evaluation IN {found}")
+    report = rebuilt(storage, BUDGET)
+    assert report.verdict is None and report.confirmed and all(entry.guards is None for entry in report.confirmed)
+    assert not report.is_done
+
+
+def test_a_pick_by_the_model_must_rather_surely_break_no_guard(searched: str) -> None:
+    report = rebuilt(searched, BUDGET)
+    assert report.best is not None
+    chances = {"kept": 0.96, "unsure": 0.9}
+    for word, allowed in chances.items():
+        entries = tuple(
+            replace(entry, allowed=allowed if entry.trial == report.best.trial else 0.99) for entry in report.smoothed
+        )
+        found = _unconfirmed(entries, BUDGET)
+        assert (found is not None and found.trial == report.best.trial) == (word == "kept")
+
+
+def test_the_scores_of_ifeval_are_over_what_was_read() -> None:
+    config = parse_config({"tasks": [{"path": "a.jsonl", "label": "rules", "grader": "ifeval"}, {"name": "gsm8k"}]})
+    answers = [{name: [True, i > 0] if name.startswith("inst") else i > 0 for name in ifeval.NAMES} for i in range(3)]
+    responses = [
+        Graded("rules", str(i), 0, Response("x", 5, "stop"), Grade.WRONG, json.dumps(each) if each else None, False)
+        for i, each in enumerate([*answers, None])
+    ]
+    entry = confirmed_entry(None, Schedule.uniform(0.0), [*responses, *graded_as("gsm8k")], config, parents={})
+    assert entry.scores.keys() == {"rules"}
+    scores = entry.scores["rules"]
+    assert scores["num_read"] == 3 and scores["inst_level_loose_acc"] == pytest.approx(5 / 6)
+    assert scores["prompt_level_strict_acc"] == pytest.approx(2 / 3)
+    assert entry.to_dict()["tasks"]["rules"]["scores"] == scores and "scores" not in entry.to_dict()["tasks"]["gsm8k"]
+
+
+def graded_as(task: str) -> list[Graded]:
+    return [replace(each, task=task) for each in graded(20, 10)]

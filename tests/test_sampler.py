@@ -1,16 +1,17 @@
 """Proposals: the ladder, what a space frees, the box, the budget, the stops, and the same evidence, the same next."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from made_up import RUNGS, aims, evidence, measured, point, searched
+from made_up import GUARD, RUNGS, aims, evidence, guarded_truth, measured, point, searched
 
 from autolambda.box import MAX_TILT, box, to_schedule, uniform_params
 from autolambda.config import SearchConfig
-from autolambda.evidence import Evidence
+from autolambda.evidence import Evidence, cost_at
 from autolambda.ladder import next_rung
-from autolambda.sampler import Proposal, Stop, allowance_of, on_the_ladder, propose, targets_of
+from autolambda.sampler import Proposal, Stop, _next_cost, allowance_of, on_the_ladder, propose, targets_of
 from autolambda.schedule import Profile, Schedule
 from autolambda.surrogate import THINK, TOKENS, Excess
 
@@ -333,3 +334,84 @@ def test_the_evidence_counts_trials_and_tokens():
                      Proposal(uniform_params(0.0, num_knots=3), 64, 256))  # fmt: skip
     assert (known.num_trials, known.num_tokens, len(known.points)) == (2, 2560, 1)
     assert known.points[0].num_responses == 256 and known.points[0].lam == 0.0
+
+
+@pytest.mark.parametrize(
+    ("budget", "seed", "expected"),
+    [
+        (45.0, 0, [(0.4223, 0.2418), (0.7677, 0.3905), (0.4631, 0.1631), (0.465, -0.3766), (0.469, -0.2725)]),
+        (60.0, 1, [(0.4981, -0.4174), (0.4727, -0.4206), (0.4893, -0.4004), (0.4851, -0.5294), (0.5395, -0.1634)]),
+        (None, 2, [(0.5319, -0.4178), (0.7392, 0.4577), (0.1103, 0.3754), (0.5241, 0.1538), (0.4348, 0.6412)]),
+    ],
+)
+def test_without_guards_the_proposals_are_those_from_before_there_were_any(budget, seed, expected):
+    config = endless(trials=9, ladder=4, spaces=("module",), seed=seed, max_tokens_generated=400_000)
+    found = searched(config, budget=budget)[1][4:]
+    assert [(each.params["lam"], each.params["split"]) for each in found] == expected
+    assert {(each.start, each.stop) for each in found} == {(0, RUNGS[0])}
+
+
+@pytest.mark.parametrize("budget", [80.0, None])
+def test_a_guard_keeps_the_search_out_of_where_it_collapses(budget):
+    """Between lambda 0.3 and 0.9 half of the guard's accuracy is lost, and most of the accuracy is won there."""
+    inside = []
+    for max_drop in (None, 0.05):
+        proposals = []
+        for seed in range(2):
+            config = endless(trials=20, ladder=5, spaces=("uniform",), seed=seed)
+            proposals += searched(config, budget=budget, max_drop=max_drop)[1][5:]
+        inside.append(np.mean([0.35 < each.params["lam"] < 0.85 for each in proposals]))
+    assert inside[0] > 0.5 > 0.3 > inside[1]
+
+
+def test_a_guarded_search_proposes_the_same_again():
+    config = endless(trials=9, ladder=4, seed=3)
+    first, again = (searched(config, budget=60.0, max_drop=0.05)[1] for _ in range(2))
+    assert first == again and len(first) == 9
+
+
+def costly(params, num_responses, factor):
+    """A point that was measured with a guard task of as many responses, each ``factor`` times as long."""
+    found = point(params, num_responses, guard=guarded_truth(params))
+    cost = found.observation.values[TOKENS] * (1 + factor) / 2
+    return replace(found, num_responses=2 * num_responses, num_guarding=num_responses, tokens_a_response=cost)
+
+
+def test_what_guards_generate_is_paid_for():
+    config, target = endless(max_tokens_generated=None), aims(50.0, guards=((GUARD, 0.05),))
+    known = searched(endless(trials=6, ladder=6))[0]
+    plain, heavy = (
+        [costly(each.params, each.num_responses // 2, factor) for each in known.points] for factor in (1, 9)
+    )
+    one, other = (allowance_of(points, config, target) for points in (plain, heavy))
+    assert (
+        one.ends == 120.0 and other.ends == pytest.approx(5 * one.ends) and other.total == pytest.approx(5 * one.total)
+    )
+    capped = endless(max_tokens_generated=300_000)
+    spreads = []
+    for points in (plain, heavy):
+        granted = allowance_of(points, capped, target)
+        assert granted.num_final([cost_at(points, 50.0)]) < 1024
+        spreads.append(targets_of(points, granted, 50.0)[0].spread)
+        counted = granted.num_final([cost_at(points, 75.0)]) / 2  # half of the responses are the guard's
+        assert spreads[-1] == pytest.approx(0.6 / counted**0.5, rel=0.01)
+    assert spreads[1] == pytest.approx(5**0.5 * spreads[0], rel=0.1)  # a fifth of the responses
+
+
+def test_a_further_rung_is_paid_for_with_what_guards_take():
+    dear = costly(uniform_params(0.5, num_knots=3), RUNGS[0] // 2, 9)
+    assert _next_cost(dear, aims(50.0)) == pytest.approx((RUNGS[1] - RUNGS[0]) * 60.0 * 5)
+    assert _next_cost(replace(dear, num_responses=RUNGS[1]), aims(50.0)) == np.inf
+
+
+def test_a_look_that_guards_make_too_dear_is_not_taken():
+    config = endless(trials=20, ladder=3, max_tokens_generated=100_000)
+    known = searched(config, num_trials=4)[0]
+    left = 50_000 - known.num_tokens
+    assert left > RUNGS[0] * 110  # any look could be paid for
+    dear = [replace(each, tokens_a_response=500 * each.cost) for each in known.points]
+    assert isinstance(propose(known, config, aims(1e6)), Proposal)
+    config = config.model_copy(update={"max_tokens_generated": 10**8})  # or else the ladder alone is too dear
+    spent = evidence(dear, costs=(*known.costs[:-1], 5 * 10**7 - left))
+    assert propose(spent, config, aims(1e6)).reason == "tokens"
+    assert isinstance(propose(replace(spent, points=known.points), config, aims(1e6)), Proposal)

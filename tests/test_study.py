@@ -15,6 +15,7 @@ from autolambda.config import SearchConfig
 from autolambda.errors import StorageError, StudyError
 from autolambda.estimates import Estimate
 from autolambda.metrics import Measured
+from autolambda.quantiles import Quantile, Quantiles
 from autolambda.sampler import Proposal, Stop, propose
 from autolambda.schedule import Schedule
 from autolambda.store import Store, StoredStudy
@@ -57,7 +58,9 @@ def measured(schedule: Schedule) -> Measured:
     def exactly(value):
         return Estimate(value, 0.01, value, value, 10, 10)
 
-    return Measured(exactly(lam / 3), exactly(10 + 70 * lam / 3), exactly(lam), exactly(0.0), exactly(0.0), 10, {})
+    lengths = Quantiles(*(Quantile(10.0, False) for _ in range(4)))
+    shares = exactly(lam), exactly(0.0), exactly(0.0)
+    return Measured(exactly(lam / 3), exactly(10 + 70 * lam / 3), *shares, lengths, 10, {})
 
 
 def proposer(study, config=CONFIG):

@@ -1,6 +1,7 @@
 """The surrogate: what it recovers from noisy data, luck that trials share, excesses, speed."""
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,10 +12,12 @@ from autolambda.estimates import share
 from autolambda.schedule import Profile, Schedule
 from autolambda.surrogate import (
     ACCURACY,
+    ENDS,
     OUTPUTS,
     THINK,
     TOKENS,
     Excess,
+    Guarded,
     Observation,
     Surrogate,
     place,
@@ -246,3 +249,91 @@ def test_many_trials_in_many_dimensions_take_a_second():
         model.draw([each.schedule for each in seen], num_draws=64, seed=0)
         seconds.append(time.process_time() - start)
     assert min(seconds) < 2.0
+
+
+def with_guard(seen, truth, *, num_prompts=400, luck=None, seed=3):
+    """The observations with the accuracy on a guard task; ``luck`` [prompts] is what all share."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for each in seen:
+        lam = (each.schedule.attention.mean() + each.schedule.ffn.mean()) / 2
+        own = rng.standard_normal(num_prompts)
+        unit = own if luck is None else 0.9 * luck + np.sqrt(1 - 0.81) * own
+        right = (unit < norm.ppf(truth(lam))).astype(np.float64)
+        error = share(right, num_responses=num_prompts).standard_error
+        guarded = Guarded(right.mean(), error, np.arange(num_prompts) + NUM_PROMPTS, right - right.mean())
+        found.append(replace(each, guards={"rules": guarded}))
+    return found
+
+
+def collapse(lam):
+    """Falls between 0.3 and 0.4, comes back by 0.9, and ends 4 points lower than it began."""
+    return 0.8 - 0.5 * np.clip((lam - 0.3) * 10, 0, 1) + 0.46 * np.clip((lam - 0.8) * 10, 0, 1)
+
+
+def whole_curve():
+    random = np.random.default_rng(0)
+    return [observe(each, random) for each in uniform(np.linspace(0, 1, 17))]
+
+
+def test_without_guards_everything_is_allowed_and_guards_change_no_other_draw():
+    seen, places = whole_curve(), uniform(np.linspace(0, 1, 11))
+    plain = Surrogate(seen, num_knots=3).draw(places, num_draws=16, seed=0)
+    guarded = Surrogate(with_guard(seen, collapse), num_knots=3, guards=(("rules", 0.02),))
+    draw = guarded.draw(places, num_draws=16, seed=0)
+    assert plain.allowed.all() and plain.allowed.shape == draw.allowed.shape == (16, 11)
+    assert np.array_equal(plain.accuracy, draw.accuracy) and np.array_equal(plain.tokens, draw.tokens)
+    assert not draw.allowed.all()
+    # what was never measured forbids nothing, and one that is not named is not asked
+    for model in (
+        Surrogate(seen, num_knots=3, guards=(("rules", 0.02),)),
+        Surrogate(with_guard(seen, collapse), num_knots=3),
+    ):
+        assert model.draw(places, num_draws=4, seed=0).allowed.all()
+
+
+@pytest.mark.parametrize(("max_drop", "end"), [(0.1, True), (0.005, False)])
+def test_where_a_guard_collapses_nothing_is_allowed(max_drop, end):
+    model = Surrogate(with_guard(whole_curve(), collapse), num_knots=3, guards=(("rules", max_drop),))
+    chance = model.draw(uniform([0.1, 0.2, 0.5, 0.6, 0.7, 1.0]), num_draws=400, seed=0).allowed.mean(axis=0)
+    assert np.all(chance[2:5] < 0.01)
+    assert np.all(chance[:2] > (0.95 if max_drop == 0.1 else 0.1))
+    assert (chance[5] > 0.5) == end
+
+
+def test_the_better_end_is_always_allowed_and_against_the_ends_of_the_same_draw():
+    """Wherever they stand in the list, and also if no schedule of the list is an end."""
+    seen = with_guard(whole_curve(), collapse)
+    model = Surrogate(seen, num_knots=3, guards=(("rules", 0.0),))
+    for places in (uniform([0.5, 1.0, 0.2, 0.0]), [*ENDS, *uniform([0.3])]):
+        allowed = model.draw(places, num_draws=300, seed=0).allowed
+        ends = allowed[:, [places.index(end) for end in ENDS]]
+        assert ends.any(axis=1).all() and ends[:, 0].mean() > 0.8  # lambda 0 is the better one
+    alone = model.draw(uniform([0.55]), num_draws=300, seed=0).allowed
+    assert alone.shape == (300, 1) and alone.mean() < 0.01
+
+
+def test_luck_that_all_share_on_a_guard_makes_no_drop():
+    """The same accuracies: once of the same prompts, which are hard or easy for all, once of others for each."""
+    chances = []
+    for step in (0, NUM_PROMPTS):
+        right = np.arange(NUM_PROMPTS) < 80
+        seen = [
+            replace(each, guards={"rules": Guarded(0.8, 0.04, np.arange(NUM_PROMPTS) + step * i, right - 0.8)})
+            for i, each in enumerate(whole_curve()[::4])
+        ]
+        model = Surrogate(seen, num_knots=3, guards=(("rules", 0.03),))
+        chances.append(model.draw(uniform([0.25, 0.5, 0.75]), num_draws=1000, seed=0).allowed.mean())
+    assert chances[0] > chances[1] + 0.1
+
+
+def test_every_guard_must_be_kept_and_few_may_have_seen_one():
+    seen = with_guard(whole_curve(), collapse)
+    both = [replace(each, guards={**each.guards, "more": each.guards["rules"]}) for each in seen]
+    both[3] = replace(both[3], guards={})  # a first rung without a prompt of theirs
+    places = uniform([0.25, 0.6, 0.95])
+    one, two = (
+        Surrogate(both, num_knots=3, guards=guards).draw(places, num_draws=500, seed=0).allowed.mean(axis=0)
+        for guards in ((("rules", 0.03),), (("rules", 0.03), ("more", 0.03)))
+    )
+    assert np.all(two <= one + 0.03) and two[0] < one[0] and one[1] == two[1] == 0.0

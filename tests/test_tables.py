@@ -8,11 +8,13 @@ from dataclasses import replace
 
 import pytest
 from rich.console import Console, RenderableType
-from small_search import finished
+from small_search import BUDGET, finished
 
+from autolambda.config import parse_config
 from autolambda.entry import Entry
 from autolambda.estimates import Difference
 from autolambda.events import Ended
+from autolambda.guards import Drop
 from autolambda.metrics import Estimate
 from autolambda.pareto import Verdict
 from autolambda.report import Alike, Report
@@ -27,6 +29,7 @@ from autolambda.tables import (
     trial_line,
     verdict_lines,
 )
+from autolambda.task_tables import task_table
 
 DEEP = Schedule.by_depth_and_module(Profile((0.134, 0.395, 0.622)), Profile((0.0, 0.201, 0.428)), other=0.3)
 
@@ -129,7 +132,7 @@ def test_no_pick_shows_the_nearest(verdict: Verdict, start: str, remedy: str) ->
 
 def test_those_that_cannot_be_told_apart_from_the_pick_are_named() -> None:
     entry = finished().confirmed[0]
-    alike = (Alike(entry, Difference(-0.0123, 0.02, -0.05, 0.03, -0.04, 32)),)
+    alike = (Alike(entry, Difference(-0.0123, 0.02, -0.05, 0.03, -0.04, 0.02, 32)),)
     line = next(line for line in said(replace(finished(), alike=alike)).splitlines() if "told apart" in line)
     assert line.startswith(f"Trial {entry.trial} cannot be told apart from it: -1.2 points of accuracy (-5.0 to +3.0)")
     assert line.endswith(f"at {entry.score.mean_tokens:.1f} tokens.")
@@ -220,3 +223,97 @@ def test_the_smoothed_front_stands_below_the_confirmed_one():
     below = text[smoothed:]
     for entry in report.smoothed_front:
         assert f"{100 * entry.score.accuracy:.1f}" in below
+
+
+DROP = Drop(0.004, -0.012, 0.02, 0.02, True)
+
+
+def guarded(report: Report, kept: bool | None, *, verdict: Verdict = Verdict.FEASIBLE) -> Report:
+    """The report as if the first confirmed entry, within the budget, were the answer and had a guard."""
+    entry = replace(report.confirmed[0], drops={"rules": replace(DROP, kept=kept)})
+    assert entry.measured.mean_tokens.high <= BUDGET
+    places = {"best": entry} if verdict is Verdict.FEASIBLE else {"best": None, "nearest": entry}
+    return replace(report, verdict=verdict, confirmed=(entry,), cheaper_than=None, alike=(), **places)
+
+
+def test_a_pick_with_a_guard_says_what_it_loses() -> None:
+    lines = said(guarded(finished(), True)).splitlines()
+    assert lines[1] == "Guard rules is kept: -0.4 points against the better parent (-2.0 to +1.2), 2 may be lost."
+    assert "Guard" not in said(finished())
+
+
+@pytest.mark.parametrize(
+    ("verdict", "kept", "start", "words"),
+    [
+        (Verdict.INFEASIBLE, False, "Infeasible within 30 tokens because of a guard;", "is broken: -0.4 points"),
+        (Verdict.UNCERTAIN, None, "Uncertain within 30 tokens because of a guard;", "is not shown to be kept: -0.4"),
+    ],
+)
+def test_a_verdict_says_that_a_guard_stands_against_it(
+    verdict: Verdict, kept: bool | None, start: str, words: str
+) -> None:
+    text = said(guarded(finished(), kept, verdict=verdict))
+    assert text.startswith(start) and words in text and "a larger guard.max_drop" in text
+    tight = said(replace(guarded(finished(), kept, verdict=verdict), budget=1.5))  # its tokens stand against it
+    assert "because of" not in tight and "max_drop" not in tight and words in tight
+
+
+@pytest.mark.parametrize(("kept", "word"), [(True, "kept"), (False, "broken"), (None, "unsure")])
+def test_a_front_says_what_is_known_of_the_guards(kept: bool | None, word: str) -> None:
+    report = guarded(finished(), kept)
+    text = shown(front_table(report, report.front, title="t"), width=80)
+    assert "guards" in text.splitlines()[2] and word in text.splitlines()[-1]
+    assert "guards" not in shown(front_table(finished(), finished().front, title="t"), width=80)
+
+
+def several_tasks() -> Report:
+    """As if the entries had a second task, a guard, with their numbers on the first."""
+    report = finished()
+
+    def double(entry: Entry) -> Entry:
+        tasks = {"arithmetic": entry.measured.tasks["arithmetic"], "\x1b[2J": entry.measured.tasks["arithmetic"]}
+        return replace(entry, measured=replace(entry.measured, tasks=tasks))
+
+    plain = report.config.model_dump()
+    [task] = plain["tasks"]
+    plain["tasks"] = [task, {"path": "x.jsonl", "label": "\x1b[2J", "guard": {"max_drop": 0.02}}]
+    assert report.best is not None
+    return replace(
+        report,
+        config=parse_config(plain),
+        best=double(report.best),
+        trials=tuple(map(double, report.trials)),
+        parents={name: double(entry) for name, entry in report.parents.items() if entry},
+    )
+
+
+def test_several_tasks_have_a_row_each() -> None:
+    report = several_tasks()
+    lines = shown(report_view(report), width=80).splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("By task"))
+    header, first, second = lines[start + 1 : start + 4]
+    assert report.best is not None and header.split() == [
+        "task",
+        "weight",
+        "Instruct",
+        "Thinking",
+        "→",
+        str(report.best.trial),
+    ]
+    accuracy, tokens = report.best.measured.accuracy.value, report.best.measured.mean_tokens.value
+    assert first.split()[:2] == ["arithmetic", "100%"] and first.split()[-2:] == [
+        f"{100 * accuracy:.1f}",
+        f"{tokens:.1f}",
+    ]
+    assert "guard" in second and "\x1b" not in second and "x1b[2J" in second
+    assert "By task" not in shown(report_view(finished()), width=80)
+
+
+def test_a_pick_that_is_not_confirmed_has_the_numbers_that_were_measured_of_each_task() -> None:
+    report = several_tasks()
+    trial = report.trials[2]
+    smoothed = replace(report.smoothed[2], measured=replace(report.smoothed[2].measured, tasks={}))
+    table = task_table(replace(report, best=smoothed, verdict=None))
+    assert table is not None
+    last = shown(table, width=80).splitlines()[2].split()[-2:]
+    assert last == [f"{100 * trial.measured.accuracy.value:.1f}", f"{trial.measured.mean_tokens.value:.1f}"]

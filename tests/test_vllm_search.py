@@ -79,7 +79,13 @@ def test_both_engines_measure_the_same(lam):
 def test_what_a_killed_search_had_finished_is_not_generated_again(tmp_path):
     """Within one trial: responses are stored while the others still run."""
     # few at a time, so that the first are finished long before the last
-    settings = ("search.trials=2", "search.ladder=2", "search.rungs=[256]", "confirm.limit=16", "engine.max_num_seqs=16")
+    settings = (
+        "search.trials=2",
+        "search.ladder=2",
+        "search.rungs=[256]",
+        "confirm.limit=16",
+        "engine.max_num_seqs=16",
+    )
     process = start(tmp_path, *settings)
     rows = "SELECT * FROM autolambda_responses"
     partial = (

@@ -1,19 +1,32 @@
 """Graders: the text of a response and the target -> what was read and whether it is right. One file a grader.
 
 The answer is read after the last closing think tag; text without the tag is graded whole. A grader reads nothing
-(``answer`` is ``None``) rather than guess.
+(``answer`` is ``None``) rather than guess. Targets are strings; a grader that needs more takes JSON.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cache
 
-from autolambda.graders import contains, exact, number
+from autolambda.errors import TaskError
+from autolambda.graders import choice, contains, exact, ifeval, lm_eval, math, number, own, regex
 from autolambda.graders.reading import Reading
 from autolambda.responses import Grade, Response
 
 Read = Callable[[str, str], Reading]
+
+
+def _no_check(target: str) -> None: ...
+
+
+def _no_ideal(target: str) -> str | None:
+    return None
+
+
+def _is_ready(target: str | None) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -21,22 +34,74 @@ class Grader:
     """A way to grade.
 
     ``read`` takes a text and a target. It may be slow, hang or die on what a model wrote, and then runs in a process of
-    its own; ``glance`` tells at once what can be told safely, ``None`` where it takes a ``read``.
+    its own; ``glance`` tells at once what can be told safely, ``None`` where it takes a ``read``. ``check`` raises
+    ``ValueError`` for a target that could never be met, as far as that can be told at once. ``ideal`` is a text that
+    should be graded correct, if one can be made up. ``ready`` loads what ``read`` needs, for one target or at all
+    (``None``): that is not part of the time a text may take. ``essence`` is the part of a text that ``read`` goes by,
+    so that texts with the same one need to be read once; ``None``: it goes by the whole text.
     """
 
     read: Read
     glance: Callable[[str, str], Reading | None]
+    check: Callable[[str], None] = _no_check
+    ideal: Callable[[str], str | None] = _no_ideal
+    ready: Callable[[str | None], None] = _is_ready
+    essence: Callable[[str], str] | None = None
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether a glance is all there is, so that no process is needed."""
+        return self.read is self.glance
 
 
-def _quick(read: Read) -> Grader:
-    return Grader(read, read)
+def _same(target: str) -> str:
+    return target
+
+
+def _never(text: str, target: str) -> Reading | None:
+    return None
 
 
 GRADERS: Mapping[str, Grader] = {
-    "exact": _quick(exact.read),
-    "number": _quick(number.read),
-    "contains": _quick(contains.read),
+    "exact": Grader(exact.read, exact.read, check=exact.check, ideal=_same),
+    "number": Grader(number.read, number.read, check=number.check, ideal=_same),
+    "contains": Grader(contains.read, contains.read, check=exact.check, ideal=_same),
+    "math": Grader(math.read, math.glance, check=math.check, ideal=math.ideal, ready=math.ready, essence=math.essence),
+    "choice": Grader(choice.read, choice.read, check=choice.check, ideal=choice.ideal),
+    "regex": Grader(regex.read, regex.glance, check=regex.check),
+    "ifeval": Grader(ifeval.read, ifeval.glance, check=ifeval.check_target, ready=ifeval.ready),
+    "lm_eval": Grader(lm_eval.read, lm_eval.glance, check=lm_eval.check, ready=lm_eval.ready),
 }
+
+
+def is_own(name: str) -> bool:
+    """Whether a name is that of a user's own grader, as far as its form tells."""
+    return name not in GRADERS and (":" in name or "." in name)
+
+
+@cache
+def find_grader(name: str) -> Grader:
+    """The grader of that name, or the user's own at a dotted path. Raises ``TaskError``."""
+    if name in GRADERS:
+        return GRADERS[name]
+    if is_own(name):
+        return Grader(own.reader(own.load(name), name=name), _never)
+    nearest = get_close_matches(name, GRADERS, n=3)
+    hint = f"did you mean {' or '.join(nearest)}?" if nearest else f"known: {', '.join(GRADERS)};"
+    raise TaskError(f"unknown grader {name!r}; {hint} A grader of your own is given as 'package.module:function'")
+
+
+def check_target(name: str, target: str) -> None:
+    """Raises ``ValueError`` with the reason where a grader could never find the target met.
+
+    It answers at once; what only a full read can tell is told by grading ``self_answer``.
+    """
+    find_grader(name).check(target)
+
+
+def self_answer(name: str, target: str) -> str | None:
+    """A text that the grader should call correct for the target; ``None`` where none can be made up."""
+    return find_grader(name).ideal(target)
 
 
 @dataclass(frozen=True)

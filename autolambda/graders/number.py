@@ -29,6 +29,12 @@ def read(text: str, target: str) -> Reading:
     return Reading(None) if value is None else Reading(answer, value == _value(target.strip()))
 
 
+def check(target: str) -> None:
+    """Only a number can be met."""
+    if _value(target.strip()) is None:
+        raise ValueError("it is not a number")
+
+
 def _value(text: str) -> Decimal | None:
     if len(text) > _LONGEST or not _NUMBER.fullmatch(text):
         return None

@@ -1,27 +1,63 @@
-"""The second plug point: a task is a list of samples with a grader.
+"""The second plug point: what a task gives to a search, and what a benchmark is.
 
-A task hands out disjoint slices: the search may see ``search`` only, the verdict is measured on ``confirm``.
+A task has two slices that share no prompt: the search may see ``search`` only, the verdict is measured on ``confirm``.
+A benchmark is a value: where its rows are, and how one of them becomes a prompt with a target.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 from autolambda.responses import Sample
+from autolambda.tasks.rows import Row
 
 Phase = Literal["search", "confirm"]
 
 
-class Task(Protocol):
-    """Samples and how they are graded."""
+@dataclass(frozen=True)
+class Item:
+    """A sample, the place it was read from, and its bare question, by which two tasks are compared."""
+
+    sample: Sample
+    where: str
+    question: str
+
+
+def user_item(
+    row: Row,
+    prompt: str,
+    target: str,
+    *,
+    id: str,
+    question: str | None = None,
+    metadata: Mapping[str, object] | None = None,
+) -> Item:
+    """An item whose prompt is one message of the user's; its ``question`` is the prompt without what is said to all."""
+    sample = Sample(id, ({"role": "user", "content": prompt},), target, metadata or {})
+    return Item(sample, row.where, prompt if question is None else question)
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A published set: its place on the hub, the prompt in its own customary words, the grader of its answers.
+
+    The confirmation takes ``confirm_split``; without one the rows of ``split`` are cut in two. ``instead`` says, of a
+    set on which models are compared, what to do rather than to search on its ``test_splits``. ``repeats`` is how often
+    each prompt is asked where the config does not say: more than once where there are few.
+    """
 
     name: str
+    hub: str
+    split: str
+    item: Callable[[Row], Item]
     grader: str
-
-    def samples(self, phase: Phase) -> Sequence[Sample]:
-        """All samples of a slice, in a fixed order. Raises ``TaskError``."""
+    subset: str | None = None
+    confirm_split: str | None = None
+    repeats: int = 1
+    test_splits: tuple[str, ...] = ()
+    instead: str = ""
 
 
 @dataclass(frozen=True)

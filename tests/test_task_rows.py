@@ -1,40 +1,32 @@
-"""Tasks: the user's files in every form, what is wrong with them and where, and slices that share nothing."""
+"""Rows of a user's file: every form gives the same ones, and what is wrong is said with its place."""
 
 import json
 
 import pandas
 import pytest
 
+from autolambda.config import parse_config
 from autolambda.errors import TaskError
-from autolambda.graders import GRADERS
-from autolambda.tasks.arithmetic import FOLDER, Arithmetic
-from autolambda.tasks.base import Slice
-from autolambda.tasks.file import FileTask
+from autolambda.tasks.rows import Row, read_file
+from autolambda.tasks.slices import open_slices
 
 ROWS = [{"question": f"{i}+1=", "answer": str(i + 1)} for i in range(20)]
 
 
-def task(path, *, question="question", answer="answer", grader="number", confirm_share=0.5, seed=0):
-    return FileTask(
-        path, question=question, answer=answer, grader=grader, confirm_share=confirm_share, seed=seed
-    )  # fmt: skip
-
-
-def write(path, content):
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return path
-
-
-def jsonl(path, rows):
-    return write(path, "".join(json.dumps(row) + "\n" for row in rows))
+def samples_of(path, **keys):
+    """All samples of a task on a file, in the file's order."""
+    slices = open_slices(parse_config({"tasks": [{"path": str(path), **keys}]}))
+    found = [*slices.search[0].samples, *slices.confirm[0].samples]
+    return sorted(found, key=lambda sample: int(sample.id))
 
 
 def prompts(samples):
     return [sample.messages[0]["content"] for sample in samples]
 
 
-def all_samples(read):
-    return sorted([*read.samples("search"), *read.samples("confirm")], key=lambda sample: int(sample.id))
+def write(path, content):
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
 
 
 def save(path, rows):
@@ -44,24 +36,30 @@ def save(path, rows):
     elif path.suffix == ".parquet":
         frame.to_parquet(path)
     else:
-        jsonl(path, rows)
+        write(path, "".join(json.dumps(row) + "\n" for row in rows))
     return path
 
 
 @pytest.mark.parametrize("name", ["mine.jsonl", "mine.json", "mine.csv", "mine.CSV", "mine.parquet"])
 def test_every_form_gives_the_same_rows(tmp_path, name):
-    read = task(save(tmp_path / name, ROWS))
-    assert (read.name, read.grader) == ("mine", "number")
-    samples = all_samples(read)
+    samples = samples_of(save(tmp_path / name, ROWS))
     assert prompts(samples) == [row["question"] for row in ROWS]
     assert [sample.target for sample in samples] == [row["answer"] for row in ROWS]
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.parquet"])
 def test_numbers_become_text(tmp_path, name):
-    read = task(save(tmp_path / name, [{"question": 1, "answer": 2.5}, {"question": 2, "answer": 3.0}]))
-    assert prompts(all_samples(read)) == ["1", "2"]
-    assert [sample.target for sample in all_samples(read)] == ["2.5", "3.0"]
+    samples = samples_of(save(tmp_path / name, [{"question": 1, "answer": 2.5}, {"question": 2, "answer": 3.0}]))
+    assert prompts(samples) == ["1", "2"]
+    assert [sample.target for sample in samples] == ["2.5", "3.0"]
+
+
+def test_integers_stay_integers_beside_an_empty_cell(tmp_path):
+    rows = [{"question": "a", "answer": 1, "level": None}, {"question": "b", "answer": 2, "level": 7}]
+    assert (
+        read_file(save(tmp_path / "a.parquet", pandas.DataFrame(rows).astype({"level": "Int64"})))[1].text("level")
+        == "7"
+    )
 
 
 @pytest.mark.parametrize(
@@ -72,19 +70,20 @@ def test_numbers_become_text(tmp_path, name):
     ],
 )
 def test_bom_line_ends_and_unicode(tmp_path, name, content):
-    assert prompts(all_samples(task(write(tmp_path / name, content)))) == ["é\u2028ü", "日本"]
+    assert prompts(samples_of(write(tmp_path / name, content))) == ["é\u2028ü", "日本"]
 
 
 def test_a_csv_keeps_words_that_pandas_would_call_missing(tmp_path):
-    read = task(write(tmp_path / "a.csv", 'question,answer\nq,NA\n"two\nlines, one",null\n'), grader="exact")
-    assert {sample.target for sample in all_samples(read)} == {"NA", "null"}
-    assert "two\nlines, one" in prompts(all_samples(read))
+    file = write(tmp_path / "a.csv", 'question,answer\nq,NA\n"two\nlines, one",null\n')
+    samples = samples_of(file, grader="exact")
+    assert {sample.target for sample in samples} == {"NA", "null"}
+    assert "two\nlines, one" in prompts(samples)
 
 
 def test_columns_can_have_other_names_and_ids_are_kept(tmp_path):
     rows = [{"id": f"{i}", "prompt": f"p{i}", "target": i} for i in (11, 12)]
-    read = task(jsonl(tmp_path / "a.jsonl", rows), question="prompt", answer="target")
-    assert [sample.id for sample in all_samples(read)] == ["11", "12"]
+    samples = samples_of(save(tmp_path / "a.jsonl", rows), question="prompt", answer="target")
+    assert [sample.id for sample in samples] == ["11", "12"]
 
 
 BAD_JSONL = {
@@ -104,6 +103,7 @@ BAD_JSONL = {
     '{"question": "a", "answer": ["1"]}': "must be a text or a number",
     '{"question": " ", "answer": "1"}': "line 1: 'question' is empty",
     '{"question": "a", "answer": "1", "id": null}': "'id' must be a text or a number",
+    '{"question": "a", "answer": "1", "difficulty": []}': "'difficulty' must be a text or a number",
     '{"question": "\\ud800", "answer": "1"}': "half of a UTF-16 pair",
     '{"question": "a", "answer": "1"}\n{"question": "b", "answer": "one"}': "line 2: grader 'number' .* 'one'",
     '{"question": "a", "answer": "so #### 7"}\n{"question": "b", "answer": ""}': "line 1: grader 'number'",
@@ -116,7 +116,7 @@ BAD_JSONL = {
 def test_what_is_wrong_is_said_with_its_line(tmp_path, content):
     path = write(tmp_path / "bad.jsonl", content)
     with pytest.raises(TaskError, match=BAD_JSONL[content]) as caught:
-        task(path)
+        samples_of(path)
     assert "bad.jsonl" in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -141,52 +141,41 @@ def test_what_is_wrong_is_said_with_its_line(tmp_path, content):
 )
 def test_bad_files(tmp_path, name, content, message):
     with pytest.raises(TaskError, match=message) as caught:
-        task(write(tmp_path / name, content))
+        samples_of(write(tmp_path / name, content))
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("empty", [None, float("nan")])
 def test_an_empty_cell_of_a_parquet_file_is_refused(tmp_path, empty):
+    file = save(tmp_path / "a.parquet", [{"question": "a", "answer": 1.0}, {"question": "b", "answer": empty}])
     with pytest.raises(TaskError, match="row 2: 'answer' must be a text or a number"):
-        task(save(tmp_path / "a.parquet", [{"question": "a", "answer": 1.0}, {"question": "b", "answer": empty}]))
+        samples_of(file)
 
 
 def test_missing_files_and_folders_are_told_apart(tmp_path):
     (tmp_path / "folder.jsonl").mkdir()
     with pytest.raises(TaskError, match="does not exist"):
-        task(tmp_path / "gone.jsonl")
+        samples_of(tmp_path / "gone.jsonl")
     with pytest.raises(TaskError, match="directory"):
-        task(tmp_path / "folder.jsonl")
+        samples_of(tmp_path / "folder.jsonl")
     with pytest.raises(TaskError, match="cannot be read"):
-        task(tmp_path / ("x" * 300 + ".jsonl"))
+        samples_of(tmp_path / ("x" * 300 + ".jsonl"))
 
 
-@pytest.mark.parametrize(("share", "num_confirm"), [(0.5, 10), (0.1, 2), (0.001, 1), (0.999, 19)])
-def test_the_slices_share_nothing_and_neither_is_empty(tmp_path, share, num_confirm):
-    read = task(save(tmp_path / "a.csv", ROWS), confirm_share=share)
-    search, confirm = set(prompts(read.samples("search"))), set(prompts(read.samples("confirm")))
-    assert len(confirm) == num_confirm
-    assert not search & confirm
-    assert search | confirm == {row["question"] for row in ROWS}
+@pytest.mark.parametrize("said", [{"split": "train"}, {"subset": "main"}])
+def test_a_file_has_no_splits(tmp_path, said):
+    with pytest.raises(TaskError, match=f"no subsets or splits; leave out {next(iter(said))}"):
+        samples_of(save(tmp_path / "a.jsonl", ROWS), **said)
 
 
-def test_the_cut_follows_the_seed_alone(tmp_path):
-    path = save(tmp_path / "a.csv", ROWS)
-    cuts = [prompts(task(path, seed=seed).samples("search")) for seed in (0, 0, 1)]
-    assert cuts[0] == cuts[1] != cuts[2]
-    assert cuts[0] != sorted(cuts[0])
-
-
-def test_the_bundled_task_is_whole_and_disjoint():
-    bundled = Arithmetic()
-    search, confirm = bundled.samples("search"), bundled.samples("confirm")
-    test = [json.loads(line)["question"] for line in (FOLDER / "test.jsonl").read_text().splitlines()]
-    every = [*prompts(search), *prompts(confirm), *test]
-    assert len(set(every)) == len(every)
-    assert len({sample.id for sample in [*search, *confirm]}) == len(search) + len(confirm)
-    read = GRADERS[bundled.grader].read
-    assert all(read(sample.target, sample.target).correct for sample in [*search, *confirm])
-
-
-def test_a_slice_counts_its_responses():
-    assert Slice("arithmetic", "number", tuple(Arithmetic().samples("search")[:3]), repeats=4).num_responses == 12
+@pytest.mark.parametrize(
+    ("cell", "expected"),
+    [(["a", 1], ["a", 1]), ('["a", 1]', ["a", 1]), ("[]", None), ([], None), ("a", None), (None, None), (7, None)],
+)
+def test_a_list_may_be_written_as_json(cell, expected):
+    row = Row({"choices": cell}, "mine.csv", "line 2")
+    if expected is None:
+        with pytest.raises(TaskError, match=r"mine.csv, line 2: 'choices' must be a list with something in it"):
+            row.items("choices")
+    else:
+        assert row.items("choices") == expected

@@ -1,0 +1,60 @@
+"""Choice: the letter of an option, in the words of simple-evals (``ANSWER: $LETTER``) and what models make of them.
+
+The last statement of an answer counts, be it ``Answer: C``, ``**Answer:** (c)``, ``the answer is (C)`` or
+``\\boxed{\\text{C}}``; a text that is nothing but a letter counts too. Every repetition in the patterns is bounded and
+only the last 65,536 characters are searched, so no text takes long.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+
+from autolambda.graders.reading import Reading
+
+_OPEN = r"(?:[\s*_$({\[]|\\[(\[]|\\(?:boxed|fbox|text(?:bf)?|math(?:bf|rm|sf)|rm|bf)\b){0,12}"
+# A small letter needs an end right after it, since "answer: a good one" names no option; a capital one does not.
+_LETTER = (
+    r"(?:(?P<capital>(?-i:[A-Z]))(?![A-Za-z0-9])|(?P<small>(?-i:[a-z]))(?=[ \t*_$)}\]\\]{0,8}(?:[.,:;)\]}]|\n|\Z)))"
+)
+_STATED = re.compile(
+    rf"\banswer[\s*_]{{0,4}}:{_OPEN}(?:(?:option|choice)\s{{1,4}}{_OPEN})?{_LETTER}"
+    rf"|\banswer\s{{1,4}}is[\s:]{{1,4}}(?:(?:option|choice)\s{{1,4}})?{_OPEN}"
+    r"(?P<said>(?-i:[A-Z])(?![A-Za-z0-9])(?!\s{0,4}[A-Za-z]))"
+    rf"|\\(?:boxed|fbox)\s{{0,4}}\{{{_OPEN}(?P<boxed>[A-Za-z])[\s*_$)}}\]]{{0,8}}\}}",
+    re.IGNORECASE,
+)
+_MARKS = "()[]{}*_$.:\\\"' \t\r\n"
+_TAIL = 65_536  # characters
+_LONGEST = 40  # characters of a text that is only a letter and marks
+
+
+def read(text: str, target: str) -> Reading:
+    """The last letter that is stated as the answer, in upper case."""
+    letter = _stated(text) or _alone(text)
+    return Reading(letter, letter == target.strip().upper()) if letter else Reading(None)
+
+
+def _stated(text: str) -> str | None:
+    last = deque(_STATED.finditer(text[-_TAIL:]), maxlen=1)
+    return next(letter for letter in last[0].groups() if letter).upper() if last else None
+
+
+def _alone(text: str) -> str | None:
+    text = text.strip()
+    if len(text) > _LONGEST:
+        return None
+    letter = text.strip(_MARKS)
+    return letter.upper() if len(letter) == 1 and letter.isascii() and letter.isalpha() else None
+
+
+def check(target: str) -> None:
+    """Only a letter can be met."""
+    letter = target.strip()
+    if not (len(letter) == 1 and letter.isascii() and letter.isalpha()):
+        raise ValueError("it is not a letter from A to Z")
+
+
+def ideal(target: str) -> str:
+    """The answer in the words that the prompt asks for."""
+    return f"ANSWER: {target.strip()}"

@@ -1,0 +1,128 @@
+"""IFEval: Google's checkers of verifiable instructions, as lm-evaluation-harness maintains them (the extra ``ifeval``).
+
+The target is JSON with the row's ``key``, ``prompt``, ``instruction_id_list`` and ``kwargs``. Correct is prompt-level
+strict: every instruction is followed by the text as it is; the answer is JSON with all four scores. Nothing is
+downloaded: what is missing is said by ``check`` with the command that brings it.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from importlib.util import find_spec
+from typing import Any
+
+from autolambda.errors import TaskError
+from autolambda.graders.reading import Reading
+
+CORRECT = "prompt_level_strict_acc"
+NAMES = (CORRECT, "inst_level_strict_acc", "prompt_level_loose_acc", "inst_level_loose_acc")
+INSTRUCTIONS = frozenset(
+    {
+        "change_case:capital_word_frequency",
+        "change_case:english_capital",
+        "change_case:english_lowercase",
+        "combination:repeat_prompt",
+        "combination:two_responses",
+        "detectable_content:number_placeholders",
+        "detectable_content:postscript",
+        "detectable_format:constrained_response",
+        "detectable_format:json_format",
+        "detectable_format:multiple_sections",
+        "detectable_format:number_bullet_lists",
+        "detectable_format:number_highlighted_sections",
+        "detectable_format:title",
+        "keywords:existence",
+        "keywords:forbidden_words",
+        "keywords:frequency",
+        "keywords:letter_frequency",
+        "language:response_language",
+        "length_constraints:nth_paragraph_first_word",
+        "length_constraints:number_paragraphs",
+        "length_constraints:number_sentences",
+        "length_constraints:number_words",
+        "punctuation:no_comma",
+        "startend:end_checker",
+        "startend:quotation",
+    }
+)
+_PACKAGES = ("lm_eval", "langdetect", "immutabledict", "nltk")
+
+
+def check() -> None:
+    """What grading needs is there, told without a network. Raises ``TaskError``."""
+    missing = [name for name in _PACKAGES if find_spec(name) is None]
+    if missing:
+        raise TaskError(f"IFEval needs the packages {', '.join(missing)}; run: pip install 'autolambda[ifeval]'")
+    import nltk
+
+    try:
+        nltk.data.find("tokenizers/punkt_tab/english")
+    except LookupError:
+        raise TaskError(
+            "IFEval needs nltk's sentence splitter punkt_tab, which is in none of nltk's folders; run: python -m "
+            "nltk.downloader punkt_tab (without a network: copy tokenizers/punkt_tab and point NLTK_DATA at its parent)"
+        ) from None
+
+
+@lru_cache(maxsize=1)
+def _checkers() -> Any:
+    check()  # first: the import below starts a download where punkt_tab is missing
+    import langdetect
+    from lm_eval.tasks.ifeval import utils
+
+    langdetect.DetectorFactory.seed = 0  # otherwise one text is of another language now and then
+    return utils
+
+
+def ready(target: str | None) -> None:
+    """Loads the checkers."""
+    _checkers()
+
+
+def read(text: str, target: str) -> Reading:
+    """The four scores as the answer; an empty text has none."""
+    if not text.strip():
+        return Reading(None)
+    row, state = json.loads(target), random.getstate()
+    random.seed(0)  # a checker draws an argument that its row leaves out
+    try:
+        scores: dict[str, Any] = _checkers().process_results(row, [text])
+    finally:
+        random.setstate(state)
+    return Reading(json.dumps(scores, separators=(",", ":")), bool(scores[CORRECT]))
+
+
+def glance(text: str, target: str) -> Reading | None:
+    """An empty text has no answer."""
+    return None if text.strip() else Reading(None)
+
+
+def scores(answers: Iterable[str]) -> Mapping[str, float]:
+    """The four scores over the answers of ``read``: shares of prompts, and of instructions. None: no scores."""
+    rows = [json.loads(answer) for answer in answers]
+    found: dict[str, float] = {}
+    for name in NAMES:
+        values = [value for row in rows for value in (row[name] if isinstance(row[name], list) else [row[name]])]
+        if values:
+            found[name] = sum(values) / len(values)
+    return found
+
+
+def check_target(target: str) -> None:
+    """The row is complete and knows only the 25 instructions."""
+    try:
+        row = json.loads(target)
+    except ValueError as error:
+        raise ValueError("it is not JSON") from error
+    if not isinstance(row, dict) or not {"key", "prompt", "instruction_id_list", "kwargs"} <= row.keys():
+        raise ValueError("it lacks one of key, prompt, instruction_id_list and kwargs")
+    ids, arguments = row["instruction_id_list"], row["kwargs"]
+    if not isinstance(ids, list) or not isinstance(arguments, list) or not ids or len(ids) != len(arguments):
+        raise ValueError("instruction_id_list and kwargs are not two lists of one length, at least 1")
+    if unknown := sorted(str(each) for each in ids if each not in INSTRUCTIONS):
+        raise ValueError(f"unknown instructions: {', '.join(unknown)}")
+    if not all(isinstance(each, dict) for each in arguments):
+        raise ValueError("kwargs holds something other than a mapping per instruction")

@@ -1,0 +1,156 @@
+"""Math: the content of the last balanced ``\\boxed{...}`` equals the target as mathematics, by the library math-verify.
+
+No box, no answer: the last number of a trace could be right by luck. A box of more than 1,000 characters or 20 levels
+of brackets is none either, since nobody's answer looks like that and parsers break on it. A box in front of the last
+65,536 characters is not looked for. What is lax (units, percent) or strict stands in the tests' table.
+"""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+from autolambda.graders import latex
+from autolambda.graders.reading import Reading
+
+_TAIL = 65_536  # characters
+_LONGEST = 1_000  # characters of a box
+_DEEPEST = 20
+_TOKEN = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s{0,20}(?:\{|[^\s{}$\\]+)|\\.|[{}]", re.DOTALL)
+# Thousands: 1,234 and 1{,}234 and 1\,234 and 1,\!234.
+_INTEGER = re.compile(r"([+-]?)(\d{1,3}(?:(?:,|\{,\}|,\\!|\\,|\\!)\d{3})+|\d+)")
+_SEPARATOR = re.compile(r"(?<=\d)(?:\{,\}|,\\!|\\[,!])(?=\d{3}(?!\d))")
+_NOT_DIGIT = re.compile(r"\D+", re.ASCII)
+_SPELLINGS = (
+    (re.compile(r"\\(?:left|right)(?![A-Za-z])"), ""),
+    (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),
+    (re.compile(r"\\frac\s{0,3}(\d)\s{0,3}(\d)"), r"\\frac{\1}{\2}"),
+    (re.compile(r"(?:\\[,;:! ]|~|\s)+"), " "),
+    # A space ends a command, parts numbers, and makes 1, 234 two of them.
+    (re.compile(r"(?<![A-Za-z0-9,]) | (?![A-Za-z0-9])"), ""),
+)
+_RATIONAL = re.compile(
+    r"(-?)(?:(\d{1,30}(?:\.\d{1,30})?|\.\d{1,30})|\\frac\{(-?\d{1,30})\}\{(\d{1,30})\}|(\d{1,30})/(\d{1,30}))", re.ASCII
+)
+_CLOSE = Fraction(1, 10_000)  # math-verify rounds to 6 decimals; what is about as close is left to it
+
+
+def boxed(text: str) -> str | None:
+    """The content of the balanced box that is closed last, or a bare ``\\boxed 5``; ``None`` where there is none."""
+    text = text[-_TAIL:]
+    if "\\boxed" not in text and "\\fbox" not in text:
+        return None
+    found, opened = None, list[int | None]()
+    for token in _TOKEN.finditer(text):
+        word = token[0]
+        if word == "}":
+            start = opened.pop() if opened else None
+            if start is not None:
+                found = text[start : token.start()]
+        elif word == "{":
+            opened.append(None)
+        elif word[-1] == "{" and len(word) > 2:
+            opened.append(token.end())
+        elif len(word) > 2:
+            found = re.sub(r"\\(?:boxed|fbox)\s*", "", word).rstrip(".,;:*")
+    return found
+
+
+def glance(text: str, target: str) -> Reading | None:
+    """What needs no parser: no usable box, one expression in two spellings, or two plain numbers."""
+    answer = boxed(text)
+    if answer is None or not answer.strip() or len(answer) > _LONGEST or _depth(answer) > _DEEPEST:
+        return Reading(None)
+    answer = answer.strip()
+    one, other = _plain(answer), _plain(target)
+    whole, wanted = _integer(one), _integer(other)
+    if whole is not None and wanted is not None:
+        return Reading(answer, whole == wanted)
+    one, other = _spelling(one), _spelling(other)
+    if one == other:
+        return Reading(answer, True)
+    value, target_value = _rational(one), _rational(other)
+    if value is None or target_value is None or 0 < abs(value - target_value) < _CLOSE:
+        return None
+    return Reading(answer, value == target_value)
+
+
+def read(text: str, target: str) -> Reading:
+    """The full comparison; it may hang or die."""
+    reading = glance(text, target)
+    if reading is not None:
+        return reading
+    answer = (boxed(text) or "").strip()
+    return Reading(answer, latex.is_equal(_plain(answer), _plain(target)))
+
+
+def essence(text: str) -> str:
+    """The box alone."""
+    return f"\\boxed{{{boxed(text)}}}"
+
+
+def _plain(text: str) -> str:
+    """One spelling of dollar signs, minus signs, thousands separators and a closing full stop."""
+    text = text.strip().rstrip(".").strip().strip("$").strip().replace("\u2212", "-")
+    return _SEPARATOR.sub("", text)
+
+
+def _integer(text: str) -> str | None:
+    """The canonical digits of a whole number; a text, since thousands of digits are slow to convert."""
+    whole = _INTEGER.fullmatch(text)
+    if not whole or not text.isascii():
+        return None
+    digits = _NOT_DIGIT.sub("", whole[2]).lstrip("0") or "0"
+    return f"-{digits}" if whole[1] == "-" and digits != "0" else digits
+
+
+def _spelling(text: str) -> str:
+    """One spelling of fractions, sized brackets and spaces."""
+    for pattern, spelling in _SPELLINGS:
+        text = pattern.sub(spelling, text)
+    return text
+
+
+def _rational(text: str) -> Fraction | None:
+    """The value of a plain decimal or fraction."""
+    found = _RATIONAL.fullmatch(text)
+    if not found:
+        return None
+    sign, decimal, *parts = found.groups()
+    over, under = parts[:2] if parts[0] else parts[2:]
+    if decimal is None and not int(under):
+        return None
+    value = Fraction(decimal) if decimal else Fraction(int(over), int(under))
+    return -value if sign else value
+
+
+def _depth(text: str) -> int:
+    """The greatest number of brackets that are open at once."""
+    depth = deepest = 0
+    for letter in text:
+        if letter in "{([":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif letter in "})]":
+            depth = max(0, depth - 1)
+    return deepest
+
+
+def ready(target: str | None) -> None:
+    """Loads the library."""
+    latex.ready()
+
+
+def check(target: str) -> None:
+    """Told without the parser: empty, too long, unbalanced. The rest is told by grading ``ideal``."""
+    if not target.strip():
+        raise ValueError("it is empty")
+    if len(target) > _LONGEST or _depth(target) > _DEEPEST:
+        raise ValueError(f"it is longer than {_LONGEST} characters or nested deeper than {_DEEPEST} brackets")
+    if boxed(ideal(target)) != target:
+        raise ValueError("its braces are not balanced")
+
+
+def ideal(target: str) -> str:
+    """The target in a box."""
+    return f"\\boxed{{{target}}}"

@@ -1,0 +1,57 @@
+"""What every part of the configuration shares: unknown keys are errors that name the nearest, values are fixed."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+Positive = Annotated[int, Field(ge=1)]
+Name = Annotated[str, Field(min_length=1)]
+
+
+class Strict(BaseModel):
+    """A section of the configuration."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_value(cls, value: object) -> object:
+        """No key is yes or no, and pydantic would read ``true`` as the number 1."""
+        if isinstance(value, bool):
+            raise ValueError(f"true and false have no meaning here, seen {str(value).lower()}")
+        return value
+
+
+def explain(model: type[BaseModel], detail: dict[str, Any]) -> str:
+    """One problem in words: the dotted key, what is wrong, and the nearest key where it is unknown."""
+    key = ".".join(map(str, detail["loc"]))
+    if detail["type"] == "extra_forbidden":
+        known = _known_keys(model, detail["loc"][:-1])
+        nearest = difflib.get_close_matches(str(detail["loc"][-1]), known, n=1)
+        hint = f"did you mean '{nearest[0]}'?" if nearest else f"known: {', '.join(known)}"
+        if detail["loc"][0] == "engine" and not nearest:
+            hint += " (vLLM's own engine arguments go with engine.name: vllm)"
+        return f"unknown key {key!r}; {hint}"
+    key = key if key.isprintable() else repr(key)
+    message = str(detail["msg"]).removeprefix("Value error, ")
+    if detail["type"] == "value_error":
+        return f"{key}: {message}" if key else message
+    if detail["type"] == "model_type":
+        message = "expected keys and values"
+    seen = repr(detail["input"])
+    return f"{key}: {message[0].lower()}{message[1:]}, seen {seen if len(seen) <= 80 else seen[:77] + '...'}"
+
+
+def _known_keys(model: type[BaseModel], location: Sequence[str | int]) -> list[str]:
+    for part in location:
+        if isinstance(part, int):
+            continue
+        annotation = model.model_fields[part].annotation
+        arguments = getattr(annotation, "__args__", ())
+        candidates = [annotation, *arguments]
+        model = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
+    return list(model.model_fields)

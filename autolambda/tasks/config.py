@@ -1,0 +1,167 @@
+"""One task's part of the configuration: where its prompts come from, and what is done with them.
+
+Every combination of keys that has no meaning is refused, so that none is read over.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field, field_validator, model_validator
+
+from autolambda.graders import GRADERS, is_own
+from autolambda.strict import Name, Positive, Strict
+from autolambda.tasks.base import Benchmark
+from autolambda.tasks.benchmarks import BENCHMARKS
+
+BUNDLED_TASK = "arithmetic"
+TASK_NAMES = (BUNDLED_TASK, *BENCHMARKS)
+
+_COLUMNS = frozenset({"question", "answer", "choices", "messages", "prompt"})
+_SOURCE_KEYS = _COLUMNS | {"path", "include_path", "num_fewshot", "subset", "split", "revision", "grader"}
+
+
+class SourceConfig(Strict):
+    """Where prompts come from: a benchmark by ``name``, a file or folder by ``path``, a ``hub`` dataset, or a task of
+    lm-evaluation-harness by ``lm_eval``. ``name`` and ``path`` together are a local copy of that benchmark.
+
+    ``question``, ``answer``, ``choices`` and ``messages`` are columns of a set that is no benchmark.
+    """
+
+    name: Name | None = None
+    path: Name | None = None
+    hub: Annotated[str, Field(pattern=r"^[\w.-]+(/[\w.-]+)?$")] | None = None
+    lm_eval: Name | None = None
+    include_path: Name | None = None
+    num_fewshot: Annotated[int, Field(ge=0)] | None = None
+    subset: Name | None = None
+    split: Name | None = None
+    revision: Name | None = None
+    question: Name = "question"
+    answer: Name = "answer"
+    choices: Name | None = None
+    messages: Name | None = None
+    prompt: Name | None = None
+    grader: Name | None = None
+
+    @property
+    def benchmark(self) -> Benchmark | None:
+        """The benchmark of ``name``; ``None`` for any other source, the bundled task among them."""
+        return BENCHMARKS.get(self.name or "")
+
+    @property
+    def grader_name(self) -> str:
+        """The grader that was said, else the source's own."""
+        own = "lm_eval" if self.lm_eval else "choice" if self.choices else "number"
+        return self.grader or (self.benchmark.grader if self.benchmark else own)
+
+    @property
+    def source_name(self) -> str:
+        """What reports call it: the benchmark's or task's name, a file's without its ending."""
+        return self.name or (Path(self.path).stem if self.path else (self.hub or self.lm_eval or "").rpartition("/")[2])
+
+    @field_validator("name")
+    @classmethod
+    def _known_name(cls, name: str | None) -> str | None:
+        if name is not None and name not in TASK_NAMES:
+            nearest = difflib.get_close_matches(name, TASK_NAMES, n=1)
+            hint = f"did you mean {nearest[0]!r}? " if nearest else ""
+            raise ValueError(f"unknown task {name[:60]!r}; {hint}known: {', '.join(TASK_NAMES)}; or give a path or hub")
+        return name
+
+    @field_validator("grader")
+    @classmethod
+    def _known_grader(cls, grader: str | None) -> str | None:
+        if grader is not None and grader not in GRADERS and not is_own(grader):
+            nearest = difflib.get_close_matches(grader, GRADERS, n=1)
+            hint = f"did you mean {nearest[0]!r}? " if nearest else ""
+            known = f"known: {', '.join(GRADERS)}; your own: package.module:function"
+            raise ValueError(f"unknown grader {grader[:60]!r}; {hint}{known}")
+        return grader
+
+    @model_validator(mode="after")
+    def _one_source(self) -> SourceConfig:
+        said = [key for key in ("name", "path", "hub", "lm_eval") if getattr(self, key) is not None]
+        if said not in (["name"], ["path"], ["hub"], ["lm_eval"], ["name", "path"]):
+            problem = f"seen {', '.join(said)}" if said else "seen none"
+            raise ValueError(f"give either name or path, or else hub or lm_eval ({problem})")
+        refused = [key for key in _SOURCE_KEYS - _taken(self) if getattr(self, key) != _default(SourceConfig, key)]
+        if refused:
+            raise ValueError(f"{', '.join(sorted(refused))}: not for a task by {_kind(self)}; leave it out")
+        if self.messages and (self.choices or self.prompt):
+            raise ValueError("messages are a whole prompt; leave out choices and prompt")
+        for part in ["{question}", *(["{choices}"] if self.choices else [])] if self.prompt else []:
+            if part not in str(self.prompt):
+                raise ValueError(f"prompt must contain {part}, seen {str(self.prompt)[:60]!r}")
+        return self
+
+
+class GuardConfig(Strict):
+    """A guard task is no aim: its accuracy may not fall further below the better parent's than ``max_drop``."""
+
+    max_drop: Annotated[float, Field(ge=0, lt=1)] = 0.02
+
+
+class TaskConfig(SourceConfig):
+    """One task: what is searched on, and what the confirmation takes instead of other rows of it.
+
+    ``limit`` caps the search slice's prompts; ``repeats`` is the benchmark's own where it is not said, else 1. The
+    confirmation takes ``confirm_split`` of the same source or ``confirm_on``, another source (a name, a path, or
+    keys); else the benchmark's usual split for it, else a share of the rows.
+    """
+
+    label: str = ""
+    limit: Positive | None = 1024
+    repeats: Positive | None = None
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    guard: GuardConfig | None = None
+    on_grader_error: Literal["stop", "unparsed"] = "stop"
+    confirm_split: Name | None = None
+    confirm_on: SourceConfig | None = None
+
+    @field_validator("confirm_on", mode="before")
+    @classmethod
+    def _source_in_short(cls, value: object) -> object:
+        if isinstance(value, str):
+            looks_like_path = any(mark in value for mark in ("/", os.sep, ".")) or os.path.exists(value)
+            return {"path": value} if looks_like_path and value not in TASK_NAMES else {"name": value}
+        return value
+
+    @model_validator(mode="after")
+    def _one_confirmation(self) -> TaskConfig:
+        if self.guard is not None and self.weight != _default(TaskConfig, "weight"):
+            raise ValueError("a guard weighs nothing in the average; leave out weight")
+        if self.confirm_on is not None and self.confirm_split is not None:
+            raise ValueError("give either confirm_split or confirm_on")
+        if (self.lm_eval or self.name == BUNDLED_TASK) and self.confirm_split is not None:
+            raise ValueError(f"confirm_split: not for a task by {_kind(self)}; leave it out")
+        if BUNDLED_TASK in (self.name, self.confirm_on and self.confirm_on.name) and self.confirm_on is not None:
+            raise ValueError(f"{BUNDLED_TASK!r} has a confirmation slice of its own; leave out confirm_on")
+        if not self.label:  # filled in, so that a stored config keeps the name under which its responses are stored
+            names = [self.source_name, *([self.confirm_on.source_name] if self.confirm_on else [])]
+            object.__setattr__(self, "label", "/".join(names))
+        return self
+
+
+def _default(model: type[BaseModel], key: str) -> object:
+    return model.model_fields[key].default
+
+
+def _kind(source: SourceConfig) -> str:
+    """How a source is given, for messages."""
+    if source.name is not None:
+        return f"name {source.name!r}" + (" and path" if source.path else "")
+    return "path" if source.path else "hub" if source.hub else "lm_eval"
+
+
+def _taken(source: SourceConfig) -> frozenset[str]:
+    """The keys that go with a kind of source."""
+    if source.lm_eval:
+        return frozenset({"include_path", "num_fewshot"})
+    if source.name == BUNDLED_TASK:
+        return frozenset({"grader"})
+    places = {"path", "subset", "split", "grader"} | (set() if source.path else {"revision"})
+    return frozenset(places if source.name else places | _COLUMNS)

@@ -1,0 +1,59 @@
+"""Tasks of lm-evaluation-harness: its prompts as chat messages, its documents as targets for its own scorer.
+
+Few-shot examples are drawn by a fixed seed in the order of the documents, so a document has one prompt whatever else is
+asked.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from autolambda.errors import TaskError
+from autolambda.graders.lm_eval_tasks import load_task
+from autolambda.responses import Sample
+from autolambda.tasks.base import Item
+from autolambda.tasks.rows import first_line
+
+_SEED = 1234  # the harness's own for few-shot examples
+
+
+def read_items(name: str, *, include_path: str | None = None, num_fewshot: int | None = None) -> list[Item]:
+    """All documents of the task's test split, or else of its validation split. Raises ``TaskError``."""
+    task = load_task(name, include_path)
+    where = f"lm-eval task '{name}'"
+    shots = int(task.config.num_fewshot or 0) if num_fewshot is None else num_fewshot
+    if not (task.has_test_docs() or task.has_validation_docs()):
+        raise TaskError(f"{where} has neither test nor validation documents")
+    task.set_fewshot_seed(_SEED)
+    metric = {"task": name, "include_path": include_path, "metric": None}
+    items = []
+    for number, doc in enumerate(task.eval_docs, start=1):
+        place = f"{where}, document {number}"
+        try:
+            target = json.dumps({**metric, "doc": doc}, sort_keys=True)
+        except (TypeError, ValueError) as error:
+            raise TaskError(f"{place} cannot be written as JSON ({first_line(error)}); take another task") from error
+        if task.doc_to_prefix(doc):
+            raise TaskError(f"{where} opens the model's own turn (gen_prefix); take another task, or one without it")
+        messages = _messages(task, doc, shots, place)
+        items.append(Item(Sample(str(number), messages, target), place, str(task.doc_to_text(doc))))
+    return items
+
+
+def _messages(task: Any, doc: Mapping[str, object], num_fewshot: int, place: str) -> tuple[dict[str, str], ...]:
+    """The task's own prompt; the harness hands its messages to the template, which here keeps them as they are."""
+    try:
+        text = task.fewshot_context(
+            doc, num_fewshot, apply_chat_template=True, fewshot_as_multiturn=True, chat_template=_as_json
+        )
+    except Exception as error:  # a task's templates and functions are its author's: whatever they raise
+        raise TaskError(f"{place}: its prompt cannot be made: {type(error).__name__}: {first_line(error)}") from error
+    if not isinstance(text, str):
+        raise TaskError(f"{place} has several prompts, one for each option; take a task that generates")
+    return tuple({"role": str(each["role"]), "content": str(each["content"])} for each in json.loads(text))
+
+
+def _as_json(messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool) -> str:
+    return json.dumps(messages)

@@ -1,0 +1,64 @@
+"""The multiple-choice pattern: a question, a list of options and the right one, by its letter or its index from 0.
+
+The prompt asks for a last line ``ANSWER: $LETTER``, in the words of OpenAI's simple-evals.
+"""
+
+from __future__ import annotations
+
+from string import ascii_uppercase
+
+from autolambda.errors import TaskError
+from autolambda.tasks.base import Item, user_item
+from autolambda.tasks.free_form import difficulty_of, filled_in
+from autolambda.tasks.rows import Row, as_text
+
+CHOICES = (
+    "Answer the following multiple choice question. The last line of your response should be of the following format: "
+    "'ANSWER: $LETTER' (without quotes) where LETTER is one of {letters}. Think step by step before answering."
+    "\n\n{question}\n\n{choices}"
+)
+
+
+def multiple_choice(row: Row, *, question: str, choices: str, answer: str, prompt: str = CHOICES) -> Item:
+    """Options in one column, the letter or index of the right one in another."""
+    asked = row.filled(question, key="question")
+    options = [as_text(each, f"{row.where}: an option in {choices!r}") for each in row.items(choices, key="choices")]
+    if not 2 <= len(options) <= len(ascii_uppercase) or len(set(options)) < len(options):
+        raise TaskError(f"{row.where}: {choices!r} must hold 2 to 26 different options, seen {str(options)[:60]}")
+    right = _place(row.cell(answer, key="answer"), len(options))
+    if right is None:
+        letters = ascii_uppercase[: len(options)]
+        raise TaskError(
+            f"{row.where}: {answer!r} must be the letter of an option ({letters[0]} to {letters[-1]}) or its index "
+            f"from 0, seen {str(row.cells[answer])[:60]!r}"
+        )
+    return choice_item(row, asked, options, right, id=row.id, prompt=prompt, metadata=difficulty_of(row))
+
+
+def choice_item(
+    row: Row,
+    question: str,
+    options: list[str],
+    right: int,
+    *,
+    id: str,
+    prompt: str = CHOICES,
+    metadata: dict[str, object] | None = None,
+) -> Item:
+    """An item with lettered options in the order given."""
+    letters = ascii_uppercase[: len(options)]
+    listed = "\n".join(f"{letter}) {option}" for letter, option in zip(letters, options, strict=True))
+    asked = filled_in(prompt, question=question, choices=listed, letters=letters)
+    bare = "\n".join([question, *sorted(options)])  # the same question with its options in another order is no other
+    return user_item(row, asked, letters[right], id=id, question=bare, metadata=metadata)
+
+
+def _place(answer: object, num_options: int) -> int | None:
+    """The index of the right option, ``None`` where the answer names none."""
+    text = str(answer).strip()
+    if isinstance(answer, float) and answer.is_integer():  # a column of integers with an empty cell
+        text = str(int(answer))
+    if isinstance(answer, bool) or not text.isascii():
+        return None
+    place = int(text) if text.isdigit() and len(text) < 3 else ascii_uppercase.find(text.upper())
+    return place if text and (text.isdigit() or len(text) == 1) and 0 <= place < num_options else None

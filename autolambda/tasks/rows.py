@@ -1,0 +1,138 @@
+"""Rows of a user's file or a benchmark, each with the place at which messages name it.
+
+Cells are what the file holds: nothing is guessed of an empty one, and a cell of the wrong type is an error that says
+where. JSON Lines, CSV and Parquet are read here; ``sources`` reads folders and the hub.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from autolambda.errors import TaskError
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row: its cells by column, its source (a file, a hub dataset) and its place there (``line 3``)."""
+
+    cells: Mapping[str, object]
+    source: str
+    place: str
+
+    @property
+    def where(self) -> str:
+        """The row, for messages."""
+        return f"{self.source}, {self.place}"
+
+    @property
+    def id(self) -> str:
+        """The ``id`` column, else the number of the row or line (from 1)."""
+        return self.text("id") if "id" in self.cells else self.place.rpartition(" ")[2]
+
+    def cell(self, column: str, *, key: str | None = None) -> object:
+        """A cell. Raises ``TaskError``; ``key`` is the task's key with which the column's name can be changed."""
+        if column not in self.cells:
+            hint = f". Name yours with the task's key '{key}' (--set tasks.0.{key}=COLUMN)" if key else ""
+            has = ", ".join(map(repr, self.cells)) or "none"
+            raise TaskError(f"{self.where}: no column {column!r}; it has {has}{hint}")
+        return self.cells[column]
+
+    def text(self, column: str, *, key: str | None = None) -> str:
+        """A cell as text. Raises ``TaskError`` for anything but a text or a number."""
+        return as_text(self.cell(column, key=key), f"{self.where}: {column!r}")
+
+    def filled(self, column: str, *, key: str | None = None) -> str:
+        """A cell as text that is not just white space. Raises ``TaskError``."""
+        text = self.text(column, key=key)
+        if not text.strip():
+            raise TaskError(f"{self.where}: {column!r} is empty")
+        return text
+
+    def items(self, column: str, *, key: str | None = None) -> list[object]:
+        """A cell that holds a list, or a list written as JSON, as CSV has it. Raises ``TaskError``."""
+        cell = self.cell(column, key=key)
+        if isinstance(cell, str):
+            with suppress(ValueError, RecursionError):  # no JSON: said below, as of any other cell without a list
+                cell = json.loads(cell)
+        if not isinstance(cell, list | tuple) or not cell:
+            raise TaskError(f"{self.where}: {column!r} must be a list with something in it, seen {str(cell)[:60]!r}")
+        return list(cell)
+
+
+def as_text(value: object, where: str) -> str:
+    """A value as text. Raises ``TaskError`` for anything but a text or a number: an empty cell is None or NaN."""
+    if not isinstance(value, str | int | float) or isinstance(value, bool) or value != value:
+        raise TaskError(f"{where} must be a text or a number, seen {str(value)[:60]!r}")
+    text = str(value)
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise TaskError(f"{where} holds half of a UTF-16 pair (\\ud800 to \\udfff), which no tokenizer takes")
+    return text
+
+
+def read_file(path: Path) -> list[Row]:
+    """The rows of a file, by its ending. Raises ``TaskError``."""
+    reader = READERS.get(path.suffix.lower())
+    if reader is None:
+        raise TaskError(f"task file '{path}': its ending must be .jsonl, .csv or .parquet, or it must be a folder")
+    try:
+        return [Row(cells, str(path), place) for place, cells in reader(path)]
+    except FileNotFoundError as error:
+        raise TaskError(f"task file '{path}' does not exist") from error
+    except (OSError, ValueError, RecursionError, csv.Error) as error:  # pyarrow's and Unicode's errors are ValueErrors
+        raise TaskError(f"{path}: cannot be read: {first_line(error)}") from error
+
+
+def numbered(cells: Iterable[Mapping[str, object]], source: str) -> list[Row]:
+    """Rows that have a number and no line."""
+    return [Row(each, source, f"row {i}") for i, each in enumerate(cells, start=1)]
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, or its name."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def _json_rows(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
+    with path.open(encoding="utf-8-sig") as file:  # str.splitlines would also cut at U+2028, which JSON allows in texts
+        for i, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise TaskError(f"{path}, line {i}: not JSON ({error.msg}); each line is one JSON object") from error
+            if not isinstance(row, dict):
+                raise TaskError(f"{path}, line {i}: expected a JSON object, seen {line.strip()[:60]!r}")
+            yield f"line {i}", row
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file, strict=True)
+        for row in reader:
+            place = f"line {reader.line_num}"
+            if None in row:
+                raise TaskError(f"{path}, {place}: more fields than the header has; put a text with commas in quotes")
+            yield place, row
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
+    import pyarrow.parquet
+
+    with path.open("rb") as file:  # a folder is refused here: pyarrow would read all that is in it
+        table = pyarrow.parquet.read_table(file)
+    for i, row in enumerate(table.to_pylist(), start=1):
+        yield f"row {i}", row
+
+
+READERS: Mapping[str, Callable[[Path], Iterator[tuple[str, Mapping[str, object]]]]] = {
+    ".jsonl": _json_rows,
+    ".json": _json_rows,
+    ".csv": _csv_rows,
+    ".parquet": _parquet_rows,
+}

@@ -1,0 +1,238 @@
+"""The slices of a config's tasks: what the search may see and what only the confirmation sees.
+
+The order of a slice follows from the seed alone, and any number of its first prompts holds the same shares of each
+difficulty. No prompt, white space apart, is in a search slice and in a confirmation slice, of whatever tasks.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from autolambda.config import Config
+from autolambda.errors import TaskError
+from autolambda.graders import GRADERS, check_target
+from autolambda.tasks import lm_eval
+from autolambda.tasks.arithmetic import Arithmetic
+from autolambda.tasks.base import Item, Phase, Slice
+from autolambda.tasks.config import BUNDLED_TASK, SourceConfig, TaskConfig
+from autolambda.tasks.free_form import MATH, PLAIN, conversation, free_form
+from autolambda.tasks.multiple_choice import CHOICES, multiple_choice
+from autolambda.tasks.rows import Row, first_line
+from autolambda.tasks.sources import has_splits, read_hub, read_path
+
+
+@dataclass(frozen=True)
+class Slices:
+    """The slices of both phases, in the tasks' order, and what there is to say of them."""
+
+    search: tuple[Slice, ...]
+    confirm: tuple[Slice, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Pool:
+    """All items of one source. ``mine``: the user's own file, in which what is wrong can be put right."""
+
+    source: str
+    items: tuple[Item, ...]
+    mine: bool
+    notes: tuple[str, ...] = ()
+
+
+def open_slices(config: Config) -> Slices:
+    """Reads all tasks of a config. Raises ``TaskError``."""
+    notes: list[str] = []
+    found: dict[Phase, list[tuple[Slice, Sequence[Item]]]] = {"search": [], "confirm": []}
+    for task in config.tasks:
+        pools = _pools(task, share=config.confirm.share, seed=config.search.seed)
+        notes += [*_test_set_notes(task), *(note for pool in pools.values() for note in pool.notes)]
+        for phase, pool in pools.items():
+            limit = task.limit if phase == "search" else config.confirm.limit
+            items = pool.items[:limit]
+            found[phase].append((_slice(task, config, phase, items), items))
+    _check_no_leak(*([item for _, items in found[phase] for item in items] for phase in found))
+    search, confirm = (tuple(part for part, _ in found[phase]) for phase in ("search", "confirm"))
+    return Slices(search, confirm, tuple(dict.fromkeys(notes)))
+
+
+def _slice(task: TaskConfig, config: Config, phase: Phase, items: Sequence[Item]) -> Slice:
+    source = task.confirm_on or task if phase == "confirm" else task
+    repeats = task.repeats if phase == "search" else config.confirm.repeats
+    return Slice(
+        task.label,
+        source.grader_name,
+        tuple(item.sample for item in items),
+        repeats or (source.benchmark.repeats if source.benchmark else 1),
+        task.weight,
+        task.guard.max_drop if task.guard else None,
+        task.on_grader_error,
+    )
+
+
+def _pools(task: TaskConfig, *, share: float, seed: int) -> dict[Phase, _Pool]:
+    """What each phase may draw from, in the order of its slice."""
+    if task.name == BUNDLED_TASK:
+        return {"search": _bundled("search"), "confirm": _bundled("confirm")}
+    pool = _ordered(_pool(task), seed)
+    other = _confirm_source(task)
+    if other is not None:
+        confirm = _ordered(_pool(other), seed)
+        return {"search": _without(pool, confirm), "confirm": confirm}
+    if len(pool.items) < 2:
+        raise TaskError(
+            f"{pool.source}: {len(pool.items)} rows; at least 2 are needed, to search and to confirm on others"
+        )
+    num_confirm = min(max(round(len(pool.items) * share), 1), len(pool.items) - 1)
+    confirm = replace(pool, items=pool.items[:num_confirm], notes=())
+    return {"search": replace(pool, items=pool.items[num_confirm:]), "confirm": confirm}
+
+
+def _confirm_source(task: TaskConfig) -> SourceConfig | None:
+    """What the confirmation reads; ``None`` where it takes a share of the same rows."""
+    if task.confirm_on is not None:
+        return task.confirm_on
+    benchmark = task.benchmark
+    split = task.confirm_split
+    if split is None and benchmark and (task.path is None or has_splits(Path(task.path))):
+        split = benchmark.confirm_split
+    searched = task.split or (benchmark.split if benchmark else None)
+    return None if split is None or split == searched else task.model_copy(update={"split": split})
+
+
+def _pool(source: SourceConfig) -> _Pool:
+    """A source's items, each once, with targets that its grader can meet."""
+    mine = source.path is not None and source.name is None
+    if source.lm_eval is not None:
+        items = lm_eval.read_items(source.lm_eval, include_path=source.include_path, num_fewshot=source.num_fewshot)
+    else:
+        items = [_item(source, row) for row in _rows(source)]
+    name = source.path or source.hub or (source.benchmark.hub if source.benchmark else f"lm-eval {source.lm_eval}")
+    if not items:
+        raise TaskError(f"{name}: 0 rows; at least 2 are needed, to search and to confirm on others")
+    pool = _distinct(_Pool(name, tuple(items), mine))
+    _check_targets(pool.items, source.grader_name)
+    return pool
+
+
+def _rows(source: SourceConfig) -> list[Row]:
+    benchmark = source.benchmark
+    subset, split = (benchmark.subset, benchmark.split) if benchmark else (None, None)
+    if source.path is not None:
+        said = {"subset": source.subset, "split": source.split}
+        return read_path(Path(source.path), **said, usual_subset=subset, usual_split=split)
+    hub = benchmark.hub if benchmark else source.hub
+    assert hub is not None
+    return read_hub(hub, subset=source.subset or subset, split=source.split or split, revision=source.revision)
+
+
+def _item(source: SourceConfig, row: Row) -> Item:
+    if source.benchmark is not None:
+        return source.benchmark.item(row)
+    if source.messages is not None:
+        return conversation(row, messages=source.messages, answer=source.answer)
+    if source.choices is not None:
+        columns = {"question": source.question, "choices": source.choices, "answer": source.answer}
+        return multiple_choice(row, **columns, prompt=source.prompt or CHOICES)
+    usual = MATH if source.grader_name == "math" else PLAIN
+    return free_form(row, question=source.question, answer=source.answer, prompt=source.prompt or usual)
+
+
+def _bundled(phase: Phase) -> _Pool:
+    samples = Arithmetic().samples(phase)
+    items = [Item(each, f"arithmetic, {each.id}", each.messages[0]["content"]) for each in samples]
+    return _Pool("arithmetic", tuple(items), mine=False)
+
+
+def _ordered(pool: _Pool, seed: int) -> _Pool:
+    """Shuffled by the seed, with each difficulty spread evenly from the first to the last."""
+    items = list(pool.items)
+    random.Random(seed).shuffle(items)
+    sizes = Counter(_difficulty(item) for item in items)
+    met: Counter[str] = Counter()
+    places = []
+    for number, item in enumerate(items):
+        stratum = _difficulty(item)
+        places.append(((met[stratum] + 0.5) / sizes[stratum], number, item))
+        met[stratum] += 1
+    return replace(pool, items=tuple(item for _, _, item in sorted(places, key=lambda place: place[:2])))
+
+
+def _difficulty(item: Item) -> str:
+    return str(item.sample.metadata.get("difficulty"))
+
+
+def _bare(item: Item) -> str:
+    return " ".join(item.question.split())
+
+
+def _distinct(pool: _Pool) -> _Pool:
+    """Each id and each prompt once: a user's file is refused, of a published set the first is taken and it is said."""
+    seen: dict[tuple[str, str], str] = {}
+    kept = []
+    for item in pool.items:
+        keys = [("id", item.sample.id), ("prompt", _bare(item))]
+        twice = next((key for key in keys if key in seen), None)
+        if twice and pool.mine:
+            kind, value = twice
+            first, second = (where.removeprefix(f"{pool.source}, ") for where in (seen[twice], item.where))
+            raise TaskError(f"{pool.source}: the {kind} {value[:60]!r} stands twice ({first} and {second}); remove one")
+        if not twice:
+            kept.append(item)
+            seen.update(dict.fromkeys(keys, item.where))
+    lost = len(pool.items) - len(kept)
+    notes = (f"{pool.source}: {lost} of its prompts or ids stand twice; each is taken once",) if lost else ()
+    return replace(pool, items=tuple(kept), notes=notes)
+
+
+def _without(search: _Pool, confirm: _Pool) -> _Pool:
+    """The search's items that are not confirmed on, where they are of a published set; a file of one's own is checked
+    for them later.
+    """
+    held_back = {_bare(item) for item in confirm.items}
+    kept = tuple(item for item in search.items if search.mine or _bare(item) not in held_back)
+    if not kept:
+        raise TaskError(f"{search.source}: all of its prompts are in {confirm.source} too; confirm on another set")
+    lost = len(search.items) - len(kept)
+    note = f"{search.source}: {lost} of its prompts are in {confirm.source} too and are left out of the search"
+    return replace(search, items=kept, notes=(*search.notes, *((note,) if lost else ())))
+
+
+def _check_no_leak(search: Iterable[Item], confirm: Iterable[Item]) -> None:
+    """The same prompt in both phases would let the search see what the confirmation asks."""
+    searched = {_bare(item): item.where for item in search}
+    for item in confirm:
+        if first := searched.get(_bare(item)):
+            raise TaskError(
+                f"the prompt {_bare(item)[:60]!r} is searched on ({first}) and confirmed on ({item.where}); "
+                "remove it from one of them"
+            )
+
+
+def _check_targets(items: Sequence[Item], grader: str) -> None:
+    """A target that its own grader would not accept could never be met."""
+    for item in items:
+        try:
+            check_target(grader, item.sample.target)
+        except ValueError as error:
+            raise TaskError(
+                f"{item.where}: grader '{grader}' cannot compare with the answer {item.sample.target[:60]!r} "
+                f"({first_line(error)}); correct it, or take another grader ({', '.join(GRADERS)})"
+            ) from error
+
+
+def _test_set_notes(task: TaskConfig) -> list[str]:
+    """What to say of a search on prompts on which models are compared."""
+    benchmark = task.benchmark
+    if benchmark is None or task.subset not in (None, benchmark.subset):
+        return []
+    if (task.split or benchmark.split) not in benchmark.test_splits:
+        return []
+    elsewhere = task.confirm_on.source_name if task.confirm_on else benchmark.name
+    advice = benchmark.instead if elsewhere == benchmark.name else f"report the confirmation, on {elsewhere}"
+    lost = "what the pick scores on those prompts is no fair test any more"
+    return [f"searching on {benchmark.name}, a test set: {lost}; {advice}"]

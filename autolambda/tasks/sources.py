@@ -1,0 +1,188 @@
+"""Sources of rows: a file, a folder, or a dataset of the hub.
+
+A folder is one that ``save_to_disk`` wrote, one with a file a split, or a copy of a hub repository. Whatever is missing
+is one line that says what there is, or what to do: a gated set, a hub out of reach.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from autolambda.errors import TaskError
+from autolambda.tasks.rows import READERS, Row, first_line, numbered, read_file
+
+if TYPE_CHECKING:  # slow to import
+    import datasets
+
+SECONDS = 10.0  # for the hub to answer, before what is in the cache is taken instead
+
+
+def has_splits(path: Path) -> bool:
+    """Whether a path is a folder of several splits: a file and a dataset saved on its own are one, whichever."""
+    is_folder = os.path.isdir(path) and path.suffix.lower() not in READERS  # false for a name too long for the system
+    return is_folder and not (path / "state.json").exists()
+
+
+def read_path(
+    path: Path,
+    *,
+    subset: str | None = None,
+    split: str | None = None,
+    usual_subset: str | None = None,
+    usual_split: str | None = None,
+) -> list[Row]:
+    """The rows of a file, or of one split of a folder; what is usual is taken where nothing is said and there is such.
+
+    Raises ``TaskError``.
+    """
+    if has_splits(path):
+        return _read_folder(path, subset, usual_subset, split or usual_split)
+    if subset or split:
+        raise TaskError(f"'{path}' has no subsets or splits; leave out {'subset' if subset else 'split'}")
+    if os.path.exists(path / "state.json"):
+        return _read_folder(path, None, None, None)
+    return read_file(path)
+
+
+def read_hub(
+    hub: str, *, subset: str | None = None, split: str | None = None, revision: str | None = None
+) -> list[Row]:
+    """The rows of one split of a hub dataset, from the cache where the hub is out of reach. Raises ``TaskError``."""
+    import datasets
+
+    reason = _out_of_reach(hub)
+    if reason and revision:
+        raise TaskError(_offline(hub, f"cannot be reached ({reason}), and the cache may hold another revision"))
+    with _quiet(offline=bool(reason)):
+        try:
+            loaded = datasets.load_dataset(hub, subset, split=split, revision=revision)
+        except Exception as error:  # of datasets, pyarrow, httpx, fsspec and the hub's client, with no common root
+            raise TaskError(_hub_problem(hub, error, reason)) from error
+    return _rows_of(loaded, hub, split)
+
+
+def _read_folder(folder: Path, subset: str | None, usual_subset: str | None, split: str | None) -> list[Row]:
+    import datasets
+
+    described = (folder / "README.md").exists()  # a copy of a repository, which says where its parts are
+    below = subset or usual_subset
+    if below and not described and (folder / below).is_dir():
+        folder, subset, usual_subset = folder / below, None, None
+    try:
+        if (folder / "dataset_dict.json").exists() or (folder / "state.json").exists():
+            return _rows_of(datasets.load_from_disk(folder), str(folder), split)
+        if not described and not subset and (file := _split_file(folder, split)):
+            return read_file(file)
+        with _quiet(offline=False):  # a folder needs no hub
+            if usual_subset and not subset and usual_subset in datasets.get_dataset_config_names(str(folder)):
+                subset = usual_subset
+            loaded = datasets.load_dataset(str(folder), subset, split=split)
+    except (OSError, ValueError, RuntimeError, KeyError, datasets.exceptions.DatasetsError) as error:
+        raise TaskError(f"task folder '{folder}': {_lower(first_line(error))}") from error
+    return _rows_of(loaded, str(folder), split)
+
+
+def _split_file(folder: Path, split: str | None) -> Path | None:
+    """The file of a split in a folder with a file a split; raises ``TaskError`` where there are such, but not it."""
+    files = {file.stem: file for file in sorted(folder.iterdir()) if file.suffix.lower() in READERS}
+    if split is None and len(files) == 1:
+        return next(iter(files.values()))
+    if split is not None and split in files:
+        return files[split]
+    if files and not any("-of-" in stem for stem in files):
+        raise TaskError(_no_split(str(folder), split, list(files)))
+    return None
+
+
+def _rows_of(loaded: datasets.Dataset | datasets.DatasetDict, source: str, split: str | None) -> list[Row]:
+    """The rows of a dataset, or of the one split that is asked for."""
+    import datasets
+
+    if isinstance(loaded, datasets.Dataset):
+        return numbered(loaded.to_list(), source)
+    if split is None and len(loaded) == 1:
+        split = next(iter(loaded))
+    if split is None or split not in loaded:
+        raise TaskError(_no_split(source, split, [str(name) for name in loaded]))
+    return numbered(loaded[split].to_list(), f"{source} ({split})")
+
+
+def _no_split(source: str, split: str | None, splits: list[str]) -> str:
+    known = ", ".join(map(repr, splits))
+    if split is None:
+        return f"'{source}' has several splits, {known}; say which with split"
+    return f"'{source}' has no split {split!r}; it has {known}"
+
+
+def _out_of_reach(hub: str) -> str | None:
+    """Why the hub cannot be asked, ``None`` where it can: one short request, since downloads retry for minutes.
+
+    Raises ``TaskError`` for a gated set to which there is no access.
+    """
+    from huggingface_hub import constants, get_session, hf_raise_for_status
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, OfflineModeIsEnabled
+    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # public, but loaded lazily
+
+    url = f"{constants.ENDPOINT}/api/datasets/{quote(hub)}/auth-check"
+    try:
+        hf_raise_for_status(get_session().get(url, headers=build_hf_headers(), timeout=SECONDS))
+    except GatedRepoError as error:
+        raise TaskError(_gated(hub)) from error
+    except HfHubHTTPError:
+        return None  # of no such set, or of a mirror that does not know this question: loading says what it is
+    except OfflineModeIsEnabled:
+        return "HF_HUB_OFFLINE is set"
+    except Exception as error:  # the client's HTTP library is not the same in all its versions
+        return f"{type(error).__name__} from {constants.ENDPOINT}"
+    return None
+
+
+def _hub_problem(hub: str, error: Exception, reason: str | None) -> str:
+    """What went wrong with a hub dataset and what to do, in one line."""
+    said = first_line(error)
+    if isinstance(error, ConnectionError) or reason:
+        return _offline(hub, f"cannot be reached ({reason or said}) and is not in the cache")
+    if "gated" in said:
+        return _gated(hub)
+    return f"hub dataset '{hub}': {_lower(said)}"
+
+
+def _gated(hub: str) -> str:
+    return (
+        f"hub dataset '{hub}' is gated: ask for access at https://huggingface.co/datasets/{hub} and log in with "
+        f"'hf auth login', or give a copy of it with path"
+    )
+
+
+def _offline(hub: str, problem: str) -> str:
+    return (
+        f"hub dataset '{hub}' {problem}; where there is a network: "
+        f"hf download --repo-type dataset {hub} --local-dir DIR; then set path to DIR"
+    )
+
+
+def _lower(text: str) -> str:
+    """An error's text as the end of a sentence; a class's name keeps its capital."""
+    return text[:1].lower() + text[1:] if text.partition(" ")[0].istitle() else text
+
+
+@contextmanager
+def _quiet(*, offline: bool) -> Iterator[None]:
+    """Loads without progress bars, which would break the display; ``offline`` takes the cache at once."""
+    import datasets
+
+    config: Any = datasets.config
+    was_offline, had_bars = config.HF_HUB_OFFLINE, not datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    config.HF_HUB_OFFLINE = offline or was_offline
+    try:
+        yield
+    finally:
+        config.HF_HUB_OFFLINE = was_offline
+        if had_bars:
+            datasets.enable_progress_bars()
