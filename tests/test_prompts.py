@@ -8,21 +8,28 @@ from pathlib import Path
 import pytest
 from small_search import finished, small_config
 
+from autolambda.config import Config
 from autolambda.digest import prompts_key
-from autolambda.job import open_slices
 from autolambda.prompts import Prompts, load_prompts
 from autolambda.responses import Sample
+from autolambda.tasks.slices import open_slices
 
 
 def test_the_prompts_of_a_study_are_found_by_task_and_id() -> None:
     report = finished()
     prompts = load_prompts(report.config, report.identity)
     assert prompts.problem is None and len(prompts.samples) == 16 + 32
-    for phase in open_slices(report.config):
+    opened = open_slices(report.config)
+    for phase in (opened.search, opened.confirm):
         for sample in phase[0].samples:
             assert prompts.text("arithmetic", sample.id) == sample.messages[0]["content"]
             assert prompts.target("arithmetic", sample.id) == sample.target
     assert prompts.text("arithmetic", "nothing") is None and prompts.target("other", "1") is None
+
+
+def key_of(config: Config) -> str:
+    opened = open_slices(config)
+    return prompts_key((opened.search, opened.confirm))
 
 
 @pytest.fixture
@@ -34,7 +41,7 @@ def task(tmp_path: Path) -> Path:
 
 def test_a_task_file_that_is_gone_is_said_to_be(task: Path) -> None:
     config = small_config(tasks=[{"path": str(task)}])
-    identity = {"tasks": prompts_key(open_slices(config))}
+    identity = {"tasks": key_of(config)}
     assert load_prompts(config, identity).text("sums", "1") == "0 + 1?"
     task.unlink()
     prompts = load_prompts(config, identity)
@@ -44,7 +51,7 @@ def test_a_task_file_that_is_gone_is_said_to_be(task: Path) -> None:
 
 def test_a_task_file_that_has_changed_says_nothing_about_what_was_asked(task: Path) -> None:
     config = small_config(tasks=[{"path": str(task)}])
-    identity = {"tasks": prompts_key(open_slices(config))}
+    identity = {"tasks": key_of(config)}
     task.write_text(task.read_text().replace("3 + 1?", "3 + 1 = ?"))
     prompts = load_prompts(config, identity)
     assert not prompts.samples and prompts.problem is not None and "no longer those that were asked" in prompts.problem

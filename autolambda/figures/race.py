@@ -5,13 +5,14 @@ from __future__ import annotations
 import pandas
 import plotly.graph_objects as go
 
-from autolambda.figures.base import CONFIRMED, FAINT, TRUNCATED, UNPARSED, WRONG, figure, safe
+from autolambda.figures.base import CONFIRMED, FAINT, PICK, TRUNCATED, UNPARSED, WRONG, figure, safe
 from autolambda.findings import Findings
 
 KINDS = {
     "complete": ("measured to its end", CONFIRMED),
     "over the budget": ("stopped: over the budget", WRONG),
     "off the front": ("stopped: off the front", UNPARSED),
+    "breaks a guard": ("stopped: breaks a guard", PICK),
     "failed": ("could not be measured", TRUNCATED),
 }
 
