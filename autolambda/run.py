@@ -23,7 +23,7 @@ from autolambda.evaluation import EVERYTHING, Evaluator, is_aborted
 from autolambda.events import Began, Ended, Generated, Noted, OnEvent
 from autolambda.graders.marking import Marking
 from autolambda.job import Job, open_engine
-from autolambda.metrics import measure
+from autolambda.metrics import Measured, measure
 from autolambda.racing import OVER_BUDGET, most_tokens, stopped_for
 from autolambda.record import load_record
 from autolambda.report import Report, build_report, confirm_key, slack_sentence
@@ -34,6 +34,7 @@ from autolambda.store import Kind, Store
 from autolambda.study import Study, Trial
 from autolambda.tasks.base import Phase
 
+MOSTLY = 0.9  # of a task's responses
 MAX_FAILURES = 2  # trials in a row that fail before the search stops: it is then hardly their schedules
 PARENTS = {"instruct": Schedule.uniform(0.0), "thinking": Schedule.uniform(1.0)}
 
@@ -53,6 +54,7 @@ class Run:
         self._given = engine
         self._opened: Engine | None = None
         self._parent_tokens: dict[str, float] = {}
+        self._unread: set[str] = set()
         config = job.config
         self._aims = job.aims(config.budget)
         self._record = load_record(store, study, weights=config.weights)
@@ -118,6 +120,7 @@ class Run:
         seen = self._record.of(trial.schedule)
         measured = None if is_aborted(graded) or seen is None else seen.measured
         self._on_event(Ended(title, trial.schedule, measured, stopped))
+        self._compare_graders(measured)
         if stopped or measured is None:
             self.study.prune(trial, stopped or OVER_BUDGET)
             return
@@ -281,6 +284,17 @@ class Run:
         self._parent_tokens[parent] = mean_tokens
         if sentence := slack_sentence(config.budget, self._parent_tokens, bundled=config.models.bundled):
             self._on_event(Noted(sentence))
+
+    def _compare_graders(self, measured: Measured | None) -> None:
+        """Tells, once a task, that its grader finds no answer in nearly all responses: hardly the model's fault."""
+        for part in self._job.search:
+            task = measured.tasks.get(part.task) if measured else None
+            if task and task.unparsed_ratio.value > MOSTLY and part.task not in self._unread:
+                self._unread.add(part.task)
+                share = f"{task.unparsed_ratio.value:.0%}"
+                self._on_event(
+                    Noted(f"task '{part.task}': grader '{part.grader}' finds no answer in {share} of the responses")
+                )
 
     def close(self) -> None:
         """Frees the engine and the processes that grade."""

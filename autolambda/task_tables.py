@@ -47,8 +47,8 @@ def guard_lines(entry: Entry) -> Iterator[str]:
     for task, drop in entry.drops.items():
         word = {"kept": "kept", "broken": "[red]broken[/red]", "unsure": "[yellow]not shown to be kept[/yellow]"}
         yield (
-            f"Guard {_name(task)} is {word[guard_word(drop.kept)]}: {-100 * drop.value:+.1f} points against the better "
-            f"parent ({-100 * drop.high:+.1f} to {-100 * drop.low:+.1f}), {100 * drop.max_drop:g} may be lost."
+            f"Guard {_name(task)} is {word[guard_word(drop.kept)]}: {0.0 - 100 * drop.value:+.1f} points against the "
+            f"better parent ({-100 * drop.high:+.1f} to {-100 * drop.low:+.1f}), {100 * drop.max_drop:g} may be lost."
         )
 
 

@@ -143,6 +143,25 @@ def test_another_budget_reuses_every_trial(copied: str) -> None:
     assert free.verdict is None and free.best is None and len(free.confirmed_front) >= 2 and free.is_done
 
 
+def test_a_grader_that_finds_no_answers_is_named_once_and_a_guard_holds_the_verdict(tmp_path: Path) -> None:
+    """No response of the bundled pair has a box, so the guard's accuracy is 0 everywhere: nothing can be lost on it."""
+    rows = [{"question": f"{a}+{b}=", "answer": str((a + b) % 10)} for a in range(6) for b in range(6)]
+    (tmp_path / "boxes.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    tasks = [
+        {"name": "arithmetic", "limit": 16},
+        {"path": str(tmp_path / "boxes.jsonl"), "grader": "math", "guard": {"max_drop": 0.3}},
+    ]
+    events: list[Event] = []
+    config = small_config(tasks=tasks, search__trials=4, search__ladder=3, confirm__finalists=1)
+    report = search(config, name=NAME, storage=storage_in(tmp_path), on_event=events.append)
+    named = [text for text in texts(events) if "finds no answer" in text]
+    assert named == ["task 'boxes': grader 'math' finds no answer in 100% of the responses"]
+    [confirmed] = report.confirmed
+    assert set(confirmed.measured.tasks) == {"arithmetic", "boxes"} and confirmed.guards == "kept"
+    assert confirmed.measured.accuracy == confirmed.measured.tasks["arithmetic"].accuracy
+    assert all(parent is not None and "boxes" in parent.measured.tasks for parent in report.parents.values())
+
+
 def test_a_budget_that_cannot_bind_is_said_to_be_so(copied: str, tmp_path: Path) -> None:
     report = search(small_config(budget=4000), name=NAME, storage=copied)
     thinking = report.parents["thinking"]

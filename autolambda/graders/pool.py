@@ -52,8 +52,7 @@ class Pool:
 
     def __init__(self, graders: Sequence[str], *, num_workers: int, seconds: float, num_bytes: int) -> None:
         self._jobs: _Queue = SimpleQueue()
-        arguments = (tuple(graders), seconds, num_bytes)
-        self._keepers = [_Keeper(self._jobs, arguments, seconds=seconds) for _ in range(num_workers)]
+        self._keepers = [_Keeper(self._jobs, graders, seconds=seconds, num_bytes=num_bytes) for _ in range(num_workers)]
         for keeper in self._keepers:
             keeper.start()
 
@@ -77,9 +76,10 @@ class Pool:
 class _Keeper(threading.Thread):
     """Feeds one worker and replaces it."""
 
-    def __init__(self, jobs: _Queue, arguments: tuple[object, ...], *, seconds: float) -> None:
+    def __init__(self, jobs: _Queue, graders: Sequence[str], *, seconds: float, num_bytes: int) -> None:
         super().__init__(name="grading", daemon=True)
-        self._jobs, self._arguments, self._seconds = jobs, arguments, seconds
+        self._jobs, self._seconds, self._num_bytes = jobs, seconds, num_bytes
+        self._graders = tuple(graders)  # loaded ahead by the first worker; one that replaces it loads what it meets
         self._waiting: deque[_Job] = deque()  # taken from the queue, not sent
         self._sent: deque[_Job] = deque()
         self._since = 0.0  # when the worker could begin with the first of them
@@ -124,7 +124,9 @@ class _Keeper(threading.Thread):
     def _launch(self) -> None:
         context = multiprocessing.get_context("spawn")
         self._connection, other = context.Pipe()
-        self._process = context.Process(target=serve, args=(other, *self._arguments), daemon=True, name="grading")
+        arguments = (other, self._graders, self._seconds, self._num_bytes)
+        self._process = context.Process(target=serve, args=arguments, daemon=True, name="grading")
+        self._graders = ()
         try:
             with _LOCK:
                 self._process.start()
