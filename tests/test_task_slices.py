@@ -259,7 +259,7 @@ EXPECTED = {
     "aime.yaml": ({"aime24/aime25": ("math", 30, 8)}, {"aime24/aime25": ("math", 30, 8)}, 1),
     "gpqa-ifeval.yaml": (
         {"gpqa": ("choice", 14, 2), "ifeval": ("ifeval", 10, 1)},
-        {"gpqa": ("choice", 6, 4), "ifeval": ("ifeval", 10, 1)},
+        {"gpqa": ("choice", 6, 4), "ifeval": ("ifeval", 10, 4)},
         2,
     ),
     "own-models.yaml": ({"my": ("number", 10, 1)}, {"my": ("number", 10, 1)}, 0),
