@@ -60,8 +60,7 @@ _RESPONSES = sa.Table(
     sa.Column("answer", sa.LargeBinary),
     sa.Column("thought", sa.Boolean, nullable=False),
 )
-_OUTCOME = ("task", "sample_id", "repeat", "num_tokens", "finish_reason", "grade", "thought")
-_TEXTS = ("text", "answer")
+_OUTCOME = ("task", "sample_id", "repeat", "num_tokens", "finish_reason", "grade", "thought", "answer")
 _GRADES = {grade.value: grade for grade in Grade}
 
 
@@ -95,11 +94,11 @@ class Store:
     def __init__(self, url: str, *, must_exist: bool = False, with_texts: bool = True) -> None:
         """Opens a ``sqlite:///`` URL and makes the tables. Raises ``StudyError``.
 
-        ``with_texts=False`` is for those who only count: ``graded`` then gives responses without text and answer, in
+        ``with_texts=False`` is for those who only count: ``graded`` then gives responses without their text, in
         half the time and with little memory, for texts can be gigabytes.
         """
         path = sqlite_path(url)
-        self._columns = [_RESPONSES.c[name] for name in (*_OUTCOME, *(_TEXTS if with_texts else ()))]
+        self._columns = [_RESPONSES.c[name] for name in (*_OUTCOME, *(["text"] if with_texts else []))]
         if must_exist and not path.is_file():
             raise StudyError(f"no study database at '{path}'; 'autolambda list' shows the studies")
         self._engine = sa.create_engine(url)
@@ -253,10 +252,9 @@ def sqlite_path(url: str) -> Path:
 
 
 def _graded(row: Any) -> Graded:
-    """From the columns that every store reads, then text and answer where they were read: by place, which is quick."""
-    task, sample_id, repeat, num_tokens, finish_reason, grade, thought, *texts = row
-    text, answer = texts or (None, None)
-    response = Response("" if text is None else _unpacked(text), num_tokens, finish_reason)
+    """From the columns that every store reads, then the text where it was read: by place, which is quick."""
+    task, sample_id, repeat, num_tokens, finish_reason, grade, thought, answer, *text = row
+    response = Response(_unpacked(text[0]) if text else "", num_tokens, finish_reason)
     answer = None if answer is None else _unpacked(answer)
     return Graded(task, sample_id, repeat, response, _GRADES[grade], answer, thought)
 
