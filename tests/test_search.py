@@ -405,6 +405,7 @@ def answer(report: Report) -> dict[str, object]:
 
 
 def test_kills_at_any_moment_change_nothing(tmp_path: Path) -> None:
+    finished()
     rng = random.Random(0)
     storage = storage_in(tmp_path)
     starts = ["note: study", "note: engine", "trial 1 ", "trial 3 ", "trial 5 ", "thinking as is"]
