@@ -215,9 +215,7 @@ def _texts(
     if evaluation is None:
         return {}
     graded = store.graded(evaluation, sample_ids=sorted({sample for _, sample, _ in places}))
-    return {
-        (each.task, each.sample_id, each.repeat): each for each in graded if each.response.finish_reason != "aborted"
-    }
+    return {each.key: each for each in graded if each.response.finish_reason != "aborted"}
 
 
 def _cell(graded: Graded, think_end: str) -> Cell:

@@ -23,7 +23,7 @@ from autolambda.metrics import Difference, accuracy, mean_tokens, paired_differe
 from autolambda.pareto import Decision, Finalist, Score, confirmation_order, decide, front
 from autolambda.responses import Graded
 from autolambda.sampler import Aims, allowance_of, fit, targets_of
-from autolambda.surrogate import Draw
+from autolambda.surrogate import Draw, Surrogate
 
 NUM_DRAWS = 512
 LIKELY = 0.5  # the chance to break no guard from which a schedule may be confirmed where no budget asks for more
@@ -38,18 +38,19 @@ class Plan:
     num_parent: int
 
 
-def plan(evidence: Evidence, config: Config, aims: Aims) -> Plan:
+def plan(evidence: Evidence, config: Config, aims: Aims, *, model: Surrogate | None = None) -> Plan:
     """The plan for the aims' budget, or for the whole front: indices into the evidence's points.
 
     With a budget: the most accurate schedule that is sure to be shown within it, one that is expected to be worth the
     risk, and one that is a fifth cheaper and may be as good. Without: an even choice along the predicted front, of
     what rather breaks no guard than one. With guards the parents are confirmed on as many responses as the finalists.
+    ``model`` is that of the evidence, where it is fitted already.
     """
     granted = allowance_of(evidence.points, config.search, aims)
     if granted is None:  # a ladder without an end: what there is, as far as the slice goes
         return Plan(tuple(range(len(evidence.points)))[: config.confirm.finalists], aims.num_confirm, aims.num_confirm)
     schedules = [point.observation.schedule for point in evidence.points]
-    model = fit(evidence, config.search.knots, guards=aims.guards)
+    model = model or fit(evidence, config.search.knots, guards=aims.guards)
     draw = model.draw(schedules, num_draws=NUM_DRAWS, seed=config.search.seed)
     predicted = draw.tokens.mean(axis=0).tolist()
     if aims.budget is None:
@@ -124,11 +125,8 @@ def drops_of(
 
 def difference(left: Sequence[Graded], right: Sequence[Graded], *, weights: Mapping[str, float]) -> Difference:
     """Accuracy of ``left`` minus that of ``right``, over the responses that both have: budgets differ in how many."""
-    keys = [{(each.task, each.sample_id, each.repeat) for each in side} for side in (left, right)]
-    shared = keys[0] & keys[1]
-    one, other = (
-        [each for each in side if (each.task, each.sample_id, each.repeat) in shared] for side in (left, right)
-    )
+    shared = {each.key for each in left} & {each.key for each in right}
+    one, other = ([each for each in side if each.key in shared] for side in (left, right))
     return paired_difference(one, other, weights=weights)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from autolambda.guards import Drop, keeps_guards
 from autolambda.metrics import Measured
@@ -52,7 +52,7 @@ class Entry:
             "trial": self.trial,
             "schedule": self.schedule.to_dict(),
             **_numbers(self.measured),
-            "stage": stage_of(self.measured.think_ratio.value),
+            "stage": stage(self.measured),
             "confirmed": self.confirmed,
             "num_responses": self.measured.num_responses,
             "stopped": self.stopped,
@@ -78,6 +78,11 @@ class Entry:
         if name in self.scores:
             found["scores"] = dict(self.scores[name])
         return found
+
+
+def stage(measured: Measured) -> Literal[1, 2, 3]:
+    """The stage of a measured schedule; a mean of ones may round to a little more than one."""
+    return stage_of(min(max(measured.think_ratio.value, 0.0), 1.0))
 
 
 def guard_word(kept: bool | None) -> str:

@@ -65,3 +65,8 @@ class EngineError(AutolambdaError):
 
 class StorageError(AutolambdaError):
     """The study's database failed in the middle of a run, as on a full disk; the study can be resumed."""
+
+
+def one_line(error: object, *, limit: int = 200) -> str:
+    """What an error says as part of a message: in one line of at most ``limit`` characters."""
+    return " ".join(str(error).split())[:limit]

@@ -81,11 +81,16 @@ def share(means: Floats, *, num_responses: int) -> Estimate:
         blended = (informative * clustered + spread / size) / (informative + 1)
         effective = spread / blended * (_Z / _student(0.975, size - 1)) ** 2
         effective = min(max(effective, size), num_responses)
-    square = _Z**2 / effective
-    middle = (value + square / 2) / (1 + square)
-    reach = math.sqrt(square * (spread + square / 4)) / (1 + square)
+    middle, reach = wilson(value, effective)
     low, high = max(0.0, min(middle - reach, value)), min(1.0, max(middle + reach, value))
     return Estimate(value, max(math.sqrt(clustered), reach / _Z), low, high, size, num_responses)
+
+
+def wilson(value: float, size: float) -> tuple[float, float]:
+    """The middle of Wilson's 95 % interval of a share ``value`` (0 to 1) among ``size``, and its half-width."""
+    square = _Z**2 / size
+    middle = (value + square / 2) / (1 + square)
+    return middle, math.sqrt(square * (value * (1 - value) + square / 4)) / (1 + square)
 
 
 def tokens(means: Floats, *, num_responses: int, cap: float, seed: int) -> Limits:

@@ -25,7 +25,7 @@ from autolambda.engines.base import Engine, Progress, Prompt, Sampling
 from autolambda.errors import EngineError, GraderError
 from autolambda.graders import Mark
 from autolambda.graders.marking import Marking
-from autolambda.responses import Grade, Graded, Response, Sample
+from autolambda.responses import Grade, Graded, Key, Response, Sample
 from autolambda.schedule import Schedule
 from autolambda.store import Store, StoredEvaluation
 from autolambda.tasks.base import Phase, Slice
@@ -39,7 +39,6 @@ EVERYTHING = slice(None)
 
 OnBatch = Callable[[Sequence[Graded]], None]
 OnNote = Callable[[str], None]
-Key = tuple[str, str, int]  # task, sample id, repeat: unique in an evaluation
 
 
 @dataclass(frozen=True)
@@ -99,11 +98,11 @@ class Evaluator:
         what was stored until then is not generated again.
         """
         wanted = owed_on(slices)[window]
-        done = {_key(graded): graded for graded in self.store.graded(evaluation)}
+        done = {graded.key: graded for graded in self.store.graded(evaluation)}
 
         def keep(fresh: Sequence[Graded]) -> None:
             self.store.add(evaluation, fresh)
-            done.update({_key(graded): graded for graded in fresh})
+            done.update({graded.key: graded for graded in fresh})
             if on_batch:
                 on_batch(fresh)
 
@@ -262,10 +261,6 @@ def batches(owed: Sequence[Owed], *, size: int | None = None) -> list[Sequence[O
 def is_aborted(graded: Sequence[Graded]) -> bool:
     """Whether an evaluation was ended before its responses were: its tokens are then a lower bound."""
     return any(each.response.finish_reason == "aborted" for each in graded)
-
-
-def _key(graded: Graded) -> Key:
-    return (graded.task, graded.sample_id, graded.repeat)
 
 
 def derive_seed(*parts: object) -> int:

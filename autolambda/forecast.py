@@ -6,11 +6,11 @@ and as so many where they are independent, and the truth lies between.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from autolambda.allowance import allowance
 from autolambda.config import Config
+from autolambda.estimates import wilson
 from autolambda.models import Models
 from autolambda.tasks.base import Slice
 
@@ -18,14 +18,12 @@ TOKENS_PER_SECOND = 5_000  # of one GPU
 BYTES_PER_TOKEN = 2.0  # of a stored response: 4.3 characters a token, of which zlib keeps 32 % to 45 % in prose
 FEW_PROMPTS = 30
 DISAGREEMENT = 0.2  # of the prompts, on which one of two schedules is right and the other wrong
-_Z = 1.959964
 _Z95, _Z80 = 1.644854, 0.841621  # one-sided
 
 
 def half_width(accuracy: float, num: float) -> float:
     """Half of Wilson's 95 % interval (share of 1) for an accuracy measured on ``num`` independent responses."""
-    spread = accuracy * (1 - accuracy) / num + _Z**2 / (4 * num**2)
-    return _Z * math.sqrt(spread) / (1 + _Z**2 / num)
+    return wilson(accuracy, num)[1]
 
 
 def slice_lines(phase: str, part: Slice) -> list[str]:

@@ -182,10 +182,6 @@ def _unparsed(repeats: Repeats) -> float:
     return sum(each.grade is Grade.UNPARSED for each in repeats) / len(repeats)
 
 
-def _place(graded: Graded) -> tuple[str, str, int]:
-    return graded.task, graded.sample_id, graded.repeat
-
-
 def _by_task(graded: Sequence[Graded], weights: Weights | None = None) -> dict[str, dict[str, list[Graded]]]:
     """The responses of each prompt of each task: in an order that does not follow the one they were stored in.
 
@@ -193,12 +189,12 @@ def _by_task(graded: Sequence[Graded], weights: Weights | None = None) -> dict[s
     """
     if not graded:
         raise InputError("no responses to measure")
-    if len(set(map(_place, graded))) < len(graded):
+    if len({each.key for each in graded}) < len(graded):
         raise InputError("a response was given twice: task, sample and repeat must be unique")
     met = dict.fromkeys(each.task for each in graded)
     known = [name for name in weights or () if name in met]
     tasks: dict[str, dict[str, list[Graded]]] = {name: defaultdict(list) for name in dict.fromkeys([*known, *met])}
-    for each in sorted(graded, key=_place):
+    for each in sorted(graded, key=lambda each: each.key):
         tasks[each.task][each.sample_id].append(each)
     return tasks
 

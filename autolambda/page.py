@@ -20,14 +20,15 @@ from rich.text import Text
 
 from autolambda import __version__
 from autolambda.comparison import Comparison, legible
-from autolambda.entry import Entry
+from autolambda.entry import Entry, stage
 from autolambda.figures import FIGURES
-from autolambda.figures.base import DARK, number
+from autolambda.figures.base import DARK
 from autolambda.findings import Findings
 from autolambda.pareto import Verdict
 from autolambda.report import UNFINISHED, Report
-from autolambda.stages import sentence, stage_of
+from autolambda.stages import sentence
 from autolambda.tables import in_lines, verdict_lines
+from autolambda.task_tables import number
 
 CAPTIONS = {
     "front": (
@@ -149,7 +150,7 @@ def _tiles(report: Report) -> Iterator[dict[str, Any]]:
     yield {
         "name": "Think ratio",
         "value": f"{100 * think.value:.0f} %",
-        "note": f"stage {stage_of(min(max(think.value, 0.0), 1.0))}",
+        "note": f"stage {stage(entry.measured)}",
     }
     if thinking is not None and thinking.confirmed == entry.confirmed:
         points = 100 * (entry.score.accuracy - thinking.score.accuracy)
@@ -161,8 +162,7 @@ def _tiles(report: Report) -> Iterator[dict[str, Any]]:
 
 
 def _stages_said(report: Report) -> list[str]:
-    has_curve = len({entry.schedule.lam for entry in report.trials} - {None}) > 1
-    return [*([sentence(report.stages)] if has_curve else []), *(f"{note}." for note in report.stages.notes)]
+    return [*([sentence(report.stages)] if report.has_curve else []), *(f"{note}." for note in report.stages.notes)]
 
 
 def _fronts(report: Report) -> list[tuple[str, Sequence[Entry], bool]]:
@@ -188,7 +188,7 @@ def _row_of(entry: Entry, report: Report, *, name: str = "") -> dict[str, Any]:
         "tokens": (number(tokens.value), f"{number(tokens.low)}–{number(tokens.high)}"),
         "think": f"{100 * think.value:.0f}",
         "cut": f"{100 * measured.truncated_ratio.value:.0f}",
-        "stage": stage_of(min(max(think.value, 0.0), 1.0)),
+        "stage": stage(measured),
         "num_responses": f"{measured.num_responses:,}",
         "tasks": [
             (legible(task), f"{100 * each.accuracy.value:.1f}", number(each.mean_tokens.value))

@@ -89,6 +89,11 @@ class Report:
         return tuple(front(self.confirmed, key=lambda e: e.score))
 
     @property
+    def has_curve(self) -> bool:
+        """Whether more than one uniform lambda is measured, so that there is something to say of stages."""
+        return len({entry.schedule.lam for entry in self.trials} - {None}) > 1
+
+    @property
     def slack(self) -> str | None:
         """Says that the budget cannot bind, where no parent and no trial needs more; ``None`` where it may."""
         parents = {name: entry.score.mean_tokens for name, entry in self.parents.items() if entry}
@@ -135,12 +140,12 @@ def build_report(store: Store, study: Study, *, budget: float | None) -> Report:
     record = load_record(store, study, weights=weights)
     if not record.seen:
         raise StudyError(f"study '{study.name}' has no complete trial yet; go on with 'autolambda resume {study.name}'")
-    model = fit(record.evidence, config.search.knots, guards=tuple(config.guards.items()))
-    trials = measured_entries(record.seen, model, config)
-    smoothed = smoothed_entries(trials, model)
     sizes = stored.identity["confirm.responses"], stored.identity["confirm.prompts"]
     aims = Aims(budget, tuple(stored.identity["search.rungs"]), *sizes, tuple(config.guards.items()))
-    finalists = plan(record.evidence, config, aims).finalists
+    model = fit(record.evidence, config.search.knots, guards=aims.guards)
+    trials = measured_entries(record.seen, model, config)
+    smoothed = smoothed_entries(trials, model)
+    finalists = plan(record.evidence, config, aims, model=model).finalists
     responses, own = confirmed_responses(store, study, trials), parent_responses(store, study)
     entries = {
         e.trial: confirmed_entry(e.trial, e.schedule, responses[e.trial], config, parents=own)

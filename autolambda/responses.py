@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
+Key = tuple[str, str, int]  # task, sample id, repeat: unique in an evaluation
 FinishReason = Literal["stop", "length", "aborted"]
 
 
@@ -58,3 +59,8 @@ class Graded:
     grade: Grade
     answer: str | None
     thought: bool
+
+    @property
+    def key(self) -> Key:
+        """Its place in the evaluation."""
+        return (self.task, self.sample_id, self.repeat)

@@ -32,11 +32,12 @@ from autolambda.sampler import Proposal, Stop, allowance_of, on_the_ladder, prop
 from autolambda.schedule import Schedule
 from autolambda.store import Kind, Store
 from autolambda.study import Study, Trial
+from autolambda.surrogate import ENDS
 from autolambda.tasks.base import Phase
 
 MOSTLY = 0.9  # of a task's responses
 MAX_FAILURES = 2  # trials in a row that fail before the search stops: it is then hardly their schedules
-PARENTS = {"instruct": Schedule.uniform(0.0), "thinking": Schedule.uniform(1.0)}
+PARENTS = dict(zip(("instruct", "thinking"), ENDS, strict=True))
 
 Step = tuple[str, Schedule, Kind, str, ChatFormat | None, int]  # title, schedule, kind, key, chat, responses
 

@@ -13,13 +13,13 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from autolambda.entry import Entry
+from autolambda.entry import Entry, stage
 from autolambda.events import Ended
 from autolambda.metrics import Estimate, Measured
 from autolambda.pareto import Verdict
 from autolambda.report import Report
 from autolambda.schedule import Profile, Schedule
-from autolambda.stages import sentence, stage_of
+from autolambda.stages import sentence
 from autolambda.task_tables import guard_lines, is_held_by_guard, number, task_table
 
 MAX_ROWS = 8  # of a front that nobody confirmed
@@ -43,10 +43,9 @@ def progress_view(report: Report) -> RenderableType:
         front_table(report, _few(report.smoothed_front), title=title, with_parents=not report.confirmed_front)
     )
     notes = [Text(f"Note: {printable(note)}.", style="dim") for note in report.stages.notes]
-    has_curve = len({entry.schedule.lam for entry in report.trials} - {None}) > 1
     if (tasks := task_table(report)) is not None:
         fronts += [Text(), tasks]
-    return Group(*fronts, Text(), *([Text(sentence(report.stages))] if has_curve else []), *notes)
+    return Group(*fronts, Text(), *([Text(sentence(report.stages))] if report.has_curve else []), *notes)
 
 
 def _few(entries: Sequence[Entry]) -> list[Entry]:
@@ -174,7 +173,7 @@ def _cells(measured: Measured, *, with_cut: bool) -> tuple[str, ...]:
         _tokens(measured.mean_tokens),
         f"{100 * measured.think_ratio.value:.0f}",
         *([f"{100 * measured.truncated_ratio.value:.0f}"] if with_cut else []),
-        str(stage_of(measured.think_ratio.value)),
+        str(stage(measured)),
     )
 
 

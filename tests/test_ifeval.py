@@ -8,7 +8,7 @@ import pytest
 from punkt import install_punkt
 
 from autolambda.errors import TaskError
-from autolambda.graders import ifeval
+from autolambda.graders import GRADERS, ifeval
 
 ENGLISH = "The river rose in the night and nobody in the village slept until the morning came."
 GERMAN = "Der Fluss stieg in der Nacht und niemand im Dorf schlief, bis endlich der Morgen kam."
@@ -112,8 +112,8 @@ def test_scores_over_responses_weigh_each_instruction_alike():
 
 def test_an_empty_text_is_no_answer():
     assert ifeval.read(" \n", target("punctuation:no_comma")).answer is None
-    assert ifeval.glance(" \n", "{}").answer is None
-    assert ifeval.glance("a", "{}") is None
+    assert GRADERS["ifeval"].glance(" \n", "{}").answer is None
+    assert GRADERS["ifeval"].glance("a", "{}") is None
 
 
 def test_one_text_is_always_of_one_language():

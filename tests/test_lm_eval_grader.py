@@ -5,7 +5,7 @@ import json
 import pytest
 
 from autolambda.errors import TaskError
-from autolambda.graders import lm_eval
+from autolambda.graders import GRADERS, lm_eval
 from autolambda.graders.lm_eval_tasks import load_task
 
 pytest.importorskip("lm_eval")
@@ -158,5 +158,5 @@ def test_a_missing_package_is_said(monkeypatch):
 
 
 def test_only_an_empty_text_is_told_at_a_glance():
-    assert lm_eval.glance(" ", "{}").answer is None
-    assert lm_eval.glance("a", "{}") is None
+    assert GRADERS["lm_eval"].glance(" ", "{}").answer is None
+    assert GRADERS["lm_eval"].glance("a", "{}") is None

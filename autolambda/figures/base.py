@@ -11,10 +11,10 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from autolambda.entry import Entry
+from autolambda.entry import Entry, stage
 from autolambda.metrics import Estimate
-from autolambda.stages import stage_of
 from autolambda.tables import in_lines, printable
+from autolambda.task_tables import number
 
 INK, SOFT, FAINT = "#27303f", "#667085", "#a7b0be"
 GRID, PAPER, MIDDLE = "#e4e8ee", "#ffffff", "#dfe3ea"
@@ -104,7 +104,7 @@ def hover(entry: Entry, *, name: str | None = None) -> str:
         f"<b>{safe(title)}</b>{schedule}"
         f"<br>accuracy {percent(accuracy)}"
         f"<br>tokens {number(tokens.value)} ({number(tokens.low)} to {number(tokens.high)})"
-        f"<br>Think ratio {think.value:.1%}, stage {stage_of(min(max(think.value, 0.0), 1.0))}"
+        f"<br>Think ratio {think.value:.1%}, stage {stage(measured)}"
         f"<br>on {measured.num_responses:,} responses{stopped}"
     )
 
@@ -112,11 +112,6 @@ def hover(entry: Entry, *, name: str | None = None) -> str:
 def percent(estimate: Estimate) -> str:
     """A share in percent, with its interval."""
     return f"{100 * estimate.value:.1f} % ({100 * estimate.low:.1f} to {100 * estimate.high:.1f})"
-
-
-def number(value: float) -> str:
-    """Tokens: thousands without decimals, less with one."""
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.1f}"
 
 
 def bars(estimates: Iterable[Estimate], *, color: str, scale: float = 1.0, thickness: float = 1.3) -> dict[str, Any]:

@@ -15,10 +15,10 @@ from autolambda.figures.base import (
     THINKING,
     figure,
     marks,
-    number,
 )
 from autolambda.findings import Findings
 from autolambda.report import Report
+from autolambda.task_tables import number
 
 PARENTS = {"instruct": INSTRUCT, "thinking": THINKING}
 

@@ -13,7 +13,7 @@ from functools import cache
 
 from autolambda.errors import TaskError
 from autolambda.graders import choice, contains, exact, ifeval, lm_eval, math, number, own, regex
-from autolambda.graders.reading import Reading
+from autolambda.graders.reading import Reading, glance
 from autolambda.responses import Grade, Response
 
 Read = Callable[[str, str], Reading]
@@ -68,9 +68,9 @@ GRADERS: Mapping[str, Grader] = {
     "contains": Grader(contains.read, contains.read, check=exact.check, ideal=_same),
     "math": Grader(math.read, math.glance, check=math.check, ideal=math.ideal, ready=math.ready, essence=math.essence),
     "choice": Grader(choice.read, choice.read, check=choice.check, ideal=choice.ideal),
-    "regex": Grader(regex.read, regex.glance, check=regex.check),
-    "ifeval": Grader(ifeval.read, ifeval.glance, check=ifeval.check_target, ready=ifeval.ready),
-    "lm_eval": Grader(lm_eval.read, lm_eval.glance, check=lm_eval.check, ready=lm_eval.ready),
+    "regex": Grader(regex.read, glance, check=regex.check),
+    "ifeval": Grader(ifeval.read, glance, check=ifeval.check_target, ready=ifeval.ready),
+    "lm_eval": Grader(lm_eval.read, glance, check=lm_eval.check, ready=lm_eval.ready),
 }
 
 

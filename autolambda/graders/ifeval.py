@@ -95,11 +95,6 @@ def read(text: str, target: str) -> Reading:
     return Reading(json.dumps(scores, separators=(",", ":")), bool(scores[CORRECT]))
 
 
-def glance(text: str, target: str) -> Reading | None:
-    """An empty text has no answer."""
-    return None if text.strip() else Reading(None)
-
-
 def scores(answers: Iterable[str]) -> Mapping[str, float]:
     """The four scores over the answers of ``read``: shares of prompts, and of instructions. None: no scores."""
     rows = [json.loads(answer) for answer in answers]

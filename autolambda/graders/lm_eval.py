@@ -33,11 +33,6 @@ def read(text: str, target: str) -> Reading:
     return Reading(json.dumps(metrics, separators=(",", ":")), metrics[metric] >= 1)
 
 
-def glance(text: str, target: str) -> Reading | None:
-    """An empty text has no answer."""
-    return None if text.strip() else Reading(None)
-
-
 def choose_metric(task: Any) -> str:
     """The metric that counts unless another is named: a customary one that the task has, else the task's first."""
     names = [str(name) for name in task.higher_is_better()]

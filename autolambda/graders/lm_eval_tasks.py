@@ -10,7 +10,7 @@ from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
-from autolambda.errors import TaskError
+from autolambda.errors import TaskError, one_line
 
 
 @cache
@@ -24,12 +24,12 @@ def load_task(name: str, include_path: str | None = None) -> Any:
         loaded = index.load([name])["tasks"]
     except OSError as error:  # what datasets raises for a set that it cannot reach or find
         raise TaskError(
-            f"the data of the lm-eval task {name!r} cannot be loaded ({_line(error)}); load it once where there is a "
-            "network and bring the cache of datasets along (HF_HOME)"
+            f"the data of the lm-eval task {name!r} cannot be loaded ({one_line(error)}); load it once where there is "
+            "a network and bring the cache of datasets along (HF_HOME)"
         ) from error
     except Exception as error:  # a task is anybody's YAML and code
         raise TaskError(
-            f"the lm-eval task {name!r} cannot be built ({type(error).__name__}: {_line(error)})"
+            f"the lm-eval task {name!r} cannot be built ({type(error).__name__}: {one_line(error)})"
         ) from error
     task = loaded[name] if name in loaded else next(iter(loaded.values()))
     if task.OUTPUT_TYPE != "generate_until":
@@ -64,7 +64,3 @@ def _check_name(name: str, index: Any) -> None:
     nearest = get_close_matches(name, index.all_subtasks, n=3)
     hint = f"did you mean {' or '.join(nearest)}?" if nearest else "see: lm-eval ls tasks"
     raise TaskError(f"unknown lm-eval task {name!r}; {hint}")
-
-
-def _line(error: object) -> str:
-    return " ".join(str(error).split())[:200]

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Any
 
-from autolambda.errors import TaskError
+from autolambda.errors import TaskError, one_line
 from autolambda.graders.reading import Reading
 
 Function = Callable[[str, str], Any]
@@ -29,8 +29,9 @@ def load(name: str) -> Function:
         module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:
         raise TaskError(
-            f"grader {name!r}: the module {module_name!r} cannot be imported ({type(error).__name__}: {_line(error)}); "
-            f"it is looked for in {os.getcwd()} and where Python finds packages"
+            f"grader {name!r}: the module {module_name!r} cannot be imported "
+            f"({type(error).__name__}: {one_line(error)}); it is looked for in {os.getcwd()} and where Python finds "
+            "packages"
         ) from error
     function = getattr(module, attribute, None)
     if not callable(function):
@@ -62,11 +63,7 @@ def reader(function: Function, *, name: str) -> Callable[[str, str], Reading]:
                 return Reading(answer, correct)
             case other:
                 raise TypeError(
-                    f"it returned {_line(repr(other))}, not a bool, (answer, bool) with a text or None, or None"
+                    f"it returned {one_line(repr(other))}, not a bool, (answer, bool) with a text or None, or None"
                 )
 
     return read
-
-
-def _line(error: object) -> str:
-    return " ".join(str(error).split())[:200]

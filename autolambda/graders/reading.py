@@ -11,3 +11,8 @@ class Reading:
 
     answer: str | None
     correct: bool = False
+
+
+def glance(text: str, target: str) -> Reading | None:
+    """What a grader tells at once where any text takes its full read: an empty one has no answer."""
+    return None if text.strip() else Reading(None)

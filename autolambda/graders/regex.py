@@ -29,11 +29,6 @@ def read(text: str, target: str) -> Reading:
     return Reading(found[0] or text, True) if found else Reading(text)
 
 
-def glance(text: str, target: str) -> Reading | None:
-    """An empty text has no answer; anything else may take forever."""
-    return None if text.strip() else Reading(None)
-
-
 def check(target: str) -> None:
     """The expression compiles and is not empty."""
     import regex

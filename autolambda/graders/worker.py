@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
-from autolambda.errors import AutolambdaError
+from autolambda.errors import AutolambdaError, one_line
 from autolambda.graders import find_grader
 from autolambda.graders.reading import Reading
 
@@ -94,4 +94,4 @@ def _outcome(grader: str, text: str, target: str, *, seconds: float, log: int) -
 
 def describe(error: BaseException) -> str:
     """An error in one line: its type and message."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}".rstrip(": ")
+    return f"{type(error).__name__}: {one_line(error, limit=300)}".rstrip(": ")
