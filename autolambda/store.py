@@ -140,10 +140,11 @@ class Store:
         with self._engine.begin() as connection:
             connection.execute(sa.insert(_STUDIES), row)
 
-    def update_config(self, name: str, config: Mapping[str, Any]) -> None:
-        """Replaces the stored config of a study that has grown."""
+    def update_study(self, name: str, *, config: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+        """Replaces the config and the identity of a study that has grown."""
+        row = {"config": json.dumps(config), "identity": json.dumps(identity)}
         with self._engine.begin() as connection:
-            connection.execute(sa.update(_STUDIES).where(_STUDIES.c.name == name).values(config=json.dumps(config)))
+            connection.execute(sa.update(_STUDIES).where(_STUDIES.c.name == name).values(row))
 
     def evaluation(
         self, study: str, *, kind: Kind, key: str, schedule: Schedule, num_responses: int

@@ -90,7 +90,7 @@ LAYERS = (
     {"acquisition", "evidence", "export", "forecast", "identity", "prompts"},
     {"optuna_samplers"},
     {"sampler"},
-    {"confirm", "job", "racing", "study"},
+    {"confirm", "growth", "job", "racing", "study"},
     {"baselines", "history", "record"},
     {"entries", "worth"},
     {"report"},
