@@ -4,8 +4,8 @@
 
 Each trial is a schedule drawn at random (SAMPLER: random), merged in place and measured on 16 responses; the search has
 no other end than the clock. A line a minute tells trials, the process's memory, the database's size, and the median
-milliseconds of asking for a trial, of storing its responses and of telling it. At the end: growth from the first third to
-the last, as ratios.
+milliseconds of asking for a trial, of storing its responses and of telling it. At the end: growth from the first third
+to the last, as ratios.
 """
 
 from __future__ import annotations
