@@ -18,13 +18,14 @@ LAYERS = (
         "engines.device",
         "engines.rows",
         "errors",
+        "files",
         "gaussian_process",
         "graders.latex",
         "graders.reading",
         "quantiles",
         "responses",
-        "strict",
         "tasks.__init__",
+        "yaml_text",
     },
     {
         "chat",
@@ -46,6 +47,7 @@ LAYERS = (
         "schedule",
         "settings",
         "shards",
+        "strict",
         "tasks.rows",
     },
     {

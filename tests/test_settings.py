@@ -26,7 +26,7 @@ def refused(call, *arguments):
         ("a: b: c", ", line 1: not valid YAML: mapping values"),
         ("a:\n\t- b", ", line 2: not valid YAML"),
         ("budget: \x00", ": not valid YAML: unacceptable character"),
-        ("budget: 2026-13-45", ": not valid YAML: month"),
+        ("budget: 2026-13-45", ", line 1: not valid YAML: '2026-13-45' is no timestamp"),
         ("a: !!python/object:os.system {}", ", line 1: not valid YAML"),
         ("[" * 1000, ": not valid YAML"),
         (b"\xff\xfe", ": not valid YAML"),

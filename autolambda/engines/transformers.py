@@ -56,7 +56,9 @@ class TransformersEngine:
             torch.set_num_threads(threads)
         self._tokenizer = tokenizer
         self._num_layers = pair.num_layers
-        config = AutoConfig.from_pretrained(pair.thinking.folder, tie_word_embeddings=pair.tied)
+        config = AutoConfig.from_pretrained(
+            pair.thinking.folder, tie_word_embeddings=pair.tied, trust_remote_code=False
+        )
         with _memory_errors(), torch.inference_mode():
             self._instruct = _parameters(pair.instruct.folder, pair, self._device)
             self._thinking = _parameters(pair.thinking.folder, pair, self._device)
@@ -127,7 +129,12 @@ def _load(folder: Path, *, dtype: torch.dtype, config: PretrainedConfig | None =
     logging_of_transformers.disable_progress_bar()  # type: ignore[no-untyped-call]  # untyped upstream
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            folder, config=config, dtype=dtype, use_safetensors=True, output_loading_info=True
+            folder,
+            config=config,
+            dtype=dtype,
+            use_safetensors=True,
+            output_loading_info=True,
+            trust_remote_code=False,  # unsaid, transformers asks on the terminal
         )
     finally:
         if shown:

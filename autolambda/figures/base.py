@@ -12,8 +12,9 @@ from typing import Any
 import plotly.graph_objects as go
 
 from autolambda.entry import Entry, stage
+from autolambda.errors import printable
 from autolambda.metrics import Estimate
-from autolambda.tables import in_lines, printable
+from autolambda.tables import in_lines
 from autolambda.task_tables import number
 
 INK, SOFT, FAINT = "#27303f", "#667085", "#a7b0be"

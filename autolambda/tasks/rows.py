@@ -13,7 +13,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from autolambda.errors import TaskError
+from autolambda.errors import TaskError, in_short
+from autolambda.files import open_bytes, open_text
 
 
 @dataclass(frozen=True)
@@ -60,14 +61,14 @@ class Row:
             with suppress(ValueError, RecursionError):  # no JSON: said below, as of any other cell without a list
                 cell = json.loads(cell)
         if not isinstance(cell, list | tuple) or not cell:
-            raise TaskError(f"{self.where}: {column!r} must be a list with something in it, seen {str(cell)[:60]!r}")
+            raise TaskError(f"{self.where}: {column!r} must be a list with something in it, seen {in_short(cell)}")
         return list(cell)
 
 
 def as_text(value: object, where: str) -> str:
     """A value as text. Raises ``TaskError`` for anything but a text or a number: an empty cell is None or NaN."""
     if not isinstance(value, str | int | float) or isinstance(value, bool) or value != value:
-        raise TaskError(f"{where} must be a text or a number, seen {str(value)[:60]!r}")
+        raise TaskError(f"{where} must be a text or a number, seen {in_short(value)}")
     text = str(value)
     if any("\ud800" <= character <= "\udfff" for character in text):
         raise TaskError(f"{where} holds half of a UTF-16 pair (\\ud800 to \\udfff), which no tokenizer takes")
@@ -98,7 +99,8 @@ def first_line(error: BaseException) -> str:
 
 
 def _json_rows(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
-    with path.open(encoding="utf-8-sig") as file:  # str.splitlines would also cut at U+2028, which JSON allows in texts
+    # str.splitlines would also cut at U+2028, which JSON allows in texts
+    with open_text(path, encoding="utf-8-sig") as file:
         for i, line in enumerate(file, start=1):
             if not line.strip():
                 continue
@@ -107,12 +109,12 @@ def _json_rows(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
             except json.JSONDecodeError as error:
                 raise TaskError(f"{path}, line {i}: not JSON ({error.msg}); each line is one JSON object") from error
             if not isinstance(row, dict):
-                raise TaskError(f"{path}, line {i}: expected a JSON object, seen {line.strip()[:60]!r}")
+                raise TaskError(f"{path}, line {i}: expected a JSON object, seen {in_short(line.strip())}")
             yield f"line {i}", row
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
+    with open_text(path, encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, strict=True)
         for row in reader:
             place = f"line {reader.line_num}"
@@ -124,7 +126,7 @@ def _csv_rows(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
 def _parquet_rows(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
     import pyarrow.parquet
 
-    with path.open("rb") as file:  # a folder is refused here: pyarrow would read all that is in it
+    with open_bytes(path) as file:  # a folder is refused here: pyarrow would read all that is in it
         table = pyarrow.parquet.read_table(file)
     for i, row in enumerate(table.to_pylist(), start=1):
         yield f"row {i}", row
