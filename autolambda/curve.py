@@ -48,7 +48,7 @@ def read_curve(path: str | Path) -> list[CurvePoint]:
             rows = csv.DictReader(file, skipinitialspace=True)
             missing = {"lambda", "think_ratio"} - set(rows.fieldnames or ())
             if missing:
-                seen = ", ".join(rows.fieldnames or ())[:60] or "an empty file"
+                seen = one_line(", ".join(rows.fieldnames or ()), limit=60) or "an empty file"
                 raise InputError(f"{path}: a curve needs the columns lambda and think_ratio, seen {seen}")
             if twice := [name for name in COLUMNS if (rows.fieldnames or []).count(name) > 1]:
                 raise InputError(f"{path}: the column {twice[0]} stands twice; remove one")

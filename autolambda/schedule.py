@@ -191,7 +191,7 @@ def read_schedule(path: Path) -> Schedule:
     """The schedule of a YAML file. Raises ``ScheduleError`` for one that cannot be read or is none."""
     try:
         plain = load_yaml(read_text(path))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: not UTF-8
+    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: not UTF-8
         raise ScheduleError(f"schedule file '{path}' cannot be read: {one_line(error)}") from error
     if not isinstance(plain, Mapping):
         raise ScheduleError(f"{path}: expected keys such as 'lambda: 0.6', seen {in_short(plain)}")

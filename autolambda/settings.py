@@ -19,7 +19,7 @@ def read_settings(path: Path) -> dict[str, Any]:
         plain = load_yaml(read_text(path))
     except OSError as error:
         raise ConfigError(f"config file '{path}' cannot be read: {error.strerror or error}") from error
-    except (ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: not UTF-8
+    except (ValueError, yaml.YAMLError) as error:  # ValueError: not UTF-8
         raise ConfigError(f"{path}{_yaml_problem(error)}") from error
     if not isinstance(plain, dict):
         raise ConfigError(f"{path}: expected keys and values, seen {in_short(plain)}")
@@ -40,7 +40,7 @@ def parse_setting(text: str) -> tuple[str, object]:
         raise ConfigError(f"--set takes KEY=VALUE, seen {in_short(text)}")
     try:
         return key.strip(), load_yaml(value)
-    except (ValueError, RecursionError, yaml.YAMLError) as error:
+    except (ValueError, yaml.YAMLError) as error:
         raise ConfigError(f"--set {key.strip()!r}: {value[:60]!r} is not a valid YAML value") from error
 
 

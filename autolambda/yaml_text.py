@@ -1,8 +1,8 @@
 """YAML from a user: plain keys and values, read without trusting the text.
 
-Only null, truth values, numbers, dates, texts, lists and mappings are taken. A key may stand once, aliases may not
-expand to more than ``MOST_NODES`` values (a few lines of them can stand for billions), and whatever PyYAML stumbles
-over is a ``yaml.YAMLError`` with its line.
+Only null, truth values, numbers, dates, texts, lists and mappings are taken. A key may stand once, nothing is nested
+deeper than ``DEEPEST``, and aliases may not expand to more than ``MOST_NODES`` values (a few lines can stand for
+billions). Whatever PyYAML stumbles over is a ``yaml.YAMLError`` with its line.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from yaml.constructor import ConstructorError, SafeConstructor
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 MOST_NODES = 100_000
+DEEPEST = 50
 _LONGEST_INT = 1024  # bits, as much as a float's range
 
 _UNFIT = re.compile("[\0\ud800-\udfff]")
@@ -22,7 +23,7 @@ _TAGS = ("null", "bool", "int", "float", "timestamp", "str", "seq", "map")
 
 
 def load_yaml(text: str) -> Any:
-    """The value of a text with one YAML document. Raises ``yaml.YAMLError`` or ``RecursionError``."""
+    """The value of a text with one YAML document. Raises ``yaml.YAMLError``."""
     loader = _Loader(text)
     try:
         node = loader.get_single_node()
@@ -40,6 +41,17 @@ class _Loader(yaml.SafeLoader):
     yaml_constructors: ClassVar[dict[Any, Any]] = {
         tag: SafeConstructor.yaml_constructors[tag] for tag in (*(f"tag:yaml.org,2002:{name}" for name in _TAGS), None)
     }
+
+    _depth = 0
+
+    def compose_node(self, parent: Node | None, index: Any) -> Node | None:
+        self._depth += 1
+        if self._depth > DEEPEST:  # PyYAML's own limit is Python's stack, in a time that grows with its square
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]  # untyped upstream
+            raise ConstructorError(None, None, f"lists and mappings are nested deeper than {DEEPEST}", mark)
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
 
     def construct_object(self, node: Node, deep: bool = False) -> Any:
         try:
