@@ -22,6 +22,7 @@ LAYERS = (
         "gaussian_process",
         "graders.latex",
         "graders.reading",
+        "json_text",
         "quantiles",
         "responses",
         "tasks.__init__",

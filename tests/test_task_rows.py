@@ -94,8 +94,13 @@ BAD_JSONL = {
     "[1, 2]": r"line 1: expected a JSON object, seen '\[1, 2\]'",
     "7": "line 1: expected a JSON object",
     "[" * 100_000: "cannot be read|not JSON",
-    '{"question": "a", "answer": ' + "9" * 5000 + "}": "cannot be read",
+    '{"question": "a", "answer": ' + "9" * 5000 + "}": "line 1: not JSON .a number has thousands of digits",
     '{"question": "a", "solution": "1"}': "line 1: no column 'answer'; it has 'question', 'solution'",
+    '{"question": "a", "answer": "1", "answer": "2"}': "line 1: not JSON .the key 'answer' stands twice",
+    '{"question": "a", "answer": "1", "x": '
+    + "[" * 200
+    + "]" * 200
+    + "}": "line 1: not JSON .it is nested deeper than 100",
     "{}": "no column 'question'; it has none",
     '{"question": "a", "answer": null}': "line 1: 'answer' must be a text or a number, seen 'None'",
     '{"question": "a", "answer": NaN}': "seen 'nan'",

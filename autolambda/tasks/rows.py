@@ -13,8 +13,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from autolambda.errors import TaskError, in_short
+from autolambda.errors import TaskError, in_short, one_line
 from autolambda.files import open_bytes, open_text
+from autolambda.json_text import load_json
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,8 @@ class Row:
         """A cell that holds a list, or a list written as JSON, as CSV has it. Raises ``TaskError``."""
         cell = self.cell(column, key=key)
         if isinstance(cell, str):
-            with suppress(ValueError, RecursionError):  # no JSON: said below, as of any other cell without a list
-                cell = json.loads(cell)
+            with suppress(ValueError):  # no JSON: said below, as of any other cell without a list
+                cell = load_json(cell)
         if not isinstance(cell, list | tuple) or not cell:
             raise TaskError(f"{self.where}: {column!r} must be a list with something in it, seen {in_short(cell)}")
         return list(cell)
@@ -105,9 +106,10 @@ def _json_rows(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise TaskError(f"{path}, line {i}: not JSON ({error.msg}); each line is one JSON object") from error
+                row = load_json(line)
+            except ValueError as error:
+                problem = error.msg if isinstance(error, json.JSONDecodeError) else one_line(error)
+                raise TaskError(f"{path}, line {i}: not JSON ({problem}); each line is one JSON object") from error
             if not isinstance(row, dict):
                 raise TaskError(f"{path}, line {i}: expected a JSON object, seen {in_short(line.strip())}")
             yield f"line {i}", row
