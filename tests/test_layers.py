@@ -23,6 +23,7 @@ LAYERS = (
         "graders.latex",
         "graders.reading",
         "json_text",
+        "limits",
         "quantiles",
         "responses",
         "tasks.__init__",
