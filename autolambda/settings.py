@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from autolambda.errors import ConfigError, in_short
+from autolambda.errors import ConfigError, in_short, one_line
 from autolambda.files import read_text
 from autolambda.yaml_text import load_yaml
 
@@ -30,7 +30,7 @@ def _yaml_problem(error: Exception) -> str:
     """Where and what, in one line; PyYAML's own text has several."""
     mark = getattr(error, "problem_mark", None)
     problem = getattr(error, "problem", None) or next(iter(str(error).splitlines()), type(error).__name__)
-    return f"{f', line {mark.line + 1}' if mark else ''}: not valid YAML: {problem}"
+    return f"{f', line {mark.line + 1}' if mark else ''}: not valid YAML: {one_line(problem)}"
 
 
 def parse_setting(text: str) -> tuple[str, object]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
 from autolambda.errors import InputError, PairError, printable
@@ -34,6 +34,7 @@ def examples(number: int) -> settings:
         max_examples=number * FACTOR,
         derandomize=FACTOR == 1,
         database=None,
+        phases=[Phase.explicit, Phase.generate] if FACTOR > 1 else [*Phase],  # shrinking takes longer than a campaign
         deadline=None,  # the clock below does not depend on how busy the machine is
         suppress_health_check=list(HealthCheck),
     )

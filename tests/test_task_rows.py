@@ -103,6 +103,9 @@ BAD_JSONL = {
     + "[" * 200
     + "]" * 200
     + "}": "line 1: not JSON .it is nested deeper than 100",
+    json.dumps(
+        {f"column {i}": i for i in range(5000)}
+    ): "no column 'question'; it has 'column 0', .{150,200}. Name yours",
     "{}": "no column 'question'; it has none",
     '{"question": "a", "answer": null}': "line 1: 'answer' must be a text or a number, seen 'None'",
     '{"question": "a", "answer": NaN}': "seen 'nan'",

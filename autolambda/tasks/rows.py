@@ -49,7 +49,7 @@ class Row:
         """A cell. Raises ``TaskError``; ``key`` is the task's key with which the column's name can be changed."""
         if column not in self.cells:
             hint = f". Name yours with the task's key '{key}' (--set tasks.0.{key}=COLUMN)" if key else ""
-            has = ", ".join(map(repr, self.cells)) or "none"
+            has = one_line(", ".join(map(repr, self.cells))) or "none"
             raise TaskError(f"{self.where}: no column {column!r}; it has {has}{hint}")
         return self.cells[column]
 
@@ -107,7 +107,7 @@ def numbered(cells: Iterable[Mapping[str, object]], source: str) -> list[Row]:
 
 def first_line(error: BaseException) -> str:
     """The first line of what an error says, or its name."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return next((line.strip()[:200] for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def _json_rows(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
