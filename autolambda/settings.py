@@ -30,7 +30,7 @@ def _yaml_problem(error: Exception) -> str:
     """Where and what, in one line; PyYAML's own text has several."""
     mark = getattr(error, "problem_mark", None)
     problem = getattr(error, "problem", None) or next(iter(str(error).splitlines()), type(error).__name__)
-    return f"{f', line {mark.line + 1}' if mark else ''}: not valid YAML: {one_line(problem)}"
+    return f"{f', line {mark.line + 1}' if mark else ''}: not valid YAML: {one_line(problem, limit=120)}"
 
 
 def parse_setting(text: str) -> tuple[str, object]:
