@@ -24,7 +24,7 @@ from autolambda.arguments import (
     storage_url,
     stored_config,
 )
-from autolambda.errors import AutolambdaError, ConfigError, InputError, PairError, StudyError
+from autolambda.errors import AutolambdaError, ConfigError, InputError, PairError, StudyError, printable
 
 if TYPE_CHECKING:  # the types of what the commands import on their own, so that --help stays quick
     from rich.console import Console
@@ -280,7 +280,7 @@ def validate(path: Path) -> None:
     from autolambda.job import validate as check
 
     *found, verdict = check(load_config(path, overrides={}))
-    click.echo("\n".join([*found, f"{path}: {verdict}"]))
+    click.echo("\n".join(map(printable, [*found, f"{path}: {verdict}"])))
 
 
 def _watch(config: Config, *, name: str, storage: str | None, confirm_for: float | None = None) -> None:
@@ -361,8 +361,5 @@ def main() -> None:
 def _line(error: AutolambdaError) -> str:
     """An error's message without control characters, which names from files and models may hold."""
     lines = str(error).splitlines() if isinstance(error, PairError) else [str(error)]
-    if not all(line.isprintable() for line in lines):
-        from autolambda.tables import printable
-
-        lines = [printable(line) for line in lines]
+    lines = [printable(line) for line in lines]
     return "\n".join([f"error: {lines[0]}", *lines[1:]])

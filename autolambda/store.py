@@ -17,7 +17,8 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
-from autolambda.errors import StorageError, StudyError
+from autolambda.errors import StorageError, StudyError, in_short, one_line
+from autolambda.json_text import load_json
 from autolambda.responses import Grade, Graded, Response
 from autolambda.schedule import Schedule
 
@@ -126,7 +127,7 @@ class Store:
             return None
         if row.schema_version > SCHEMA_VERSION:
             raise StudyError(f"study '{name}' was made by a newer autolambda; upgrade with pip install -U autolambda")
-        return StoredStudy(name, json.loads(row.config), json.loads(row.identity), row.created_at)
+        return StoredStudy(name, _object(row.config, name), _object(row.identity, name), row.created_at)
 
     def create_study(self, name: str, *, config: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
         """Adds a study."""
@@ -273,6 +274,19 @@ def _on_connect(connection: Any, _: Any) -> None:
     """Readers never block the writer, and a commit is on the disk before it returns."""
     for pragma in ("busy_timeout=10000", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
+
+
+def _object(text: str, study: str) -> dict[str, Any]:
+    """A stored JSON object. Raises ``StudyError`` for anything else, which autolambda never wrote."""
+    try:
+        value = load_json(text)
+    except ValueError as error:
+        raise StudyError(
+            f"study '{study}': its stored config is damaged ({one_line(error)}); restore a copy"
+        ) from error
+    if not isinstance(value, dict):
+        raise StudyError(f"study '{study}': its config is damaged ({in_short(value)}); restore a copy")
+    return value
 
 
 def _reason(error: BaseException) -> str:

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from autolambda.entry import Entry, stage
+from autolambda.errors import printable
 from autolambda.estimates import number
 from autolambda.events import Ended
 from autolambda.metrics import Estimate, Measured
@@ -157,11 +158,6 @@ def in_lines(schedule: Schedule) -> str:
     if "other" in schedule.to_dict():
         lines.append(f"other {schedule.other:.4g}")
     return "\n".join(lines)
-
-
-def printable(text: str) -> str:
-    """``text`` with control characters (escape sequences, line ends) as their Python escapes."""
-    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
 
 
 def _profile(profile: Profile) -> str:
