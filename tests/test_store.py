@@ -7,10 +7,13 @@ from contextlib import closing
 import pytest
 import sqlalchemy as sa
 
+from autolambda.databases import open_database
+from autolambda.databases.base import storage_errors
 from autolambda.errors import StorageError, StudyError
 from autolambda.responses import Grade, Graded, Response
 from autolambda.schedule import Profile, Schedule
-from autolambda.store import SCHEMA_VERSION, Store, sqlite_path, storage_errors
+from autolambda.schema import SCHEMA_VERSION
+from autolambda.store import Store
 
 HALF = Schedule.uniform(0.5)
 
@@ -72,11 +75,11 @@ def test_a_batch_that_breaks_in_the_middle_leaves_nothing(store):
 
 
 @pytest.mark.parametrize(
-    "url", ["sqlite:///a.db?password=s3cret", "sqlite://bob:s3cret@/x", "postgresql://s3cret:x@h/d"]
+    "url", ["sqlite:///a.db?password=s3cret", "sqlite://bob:s3cret@/x", "mysql://s3cret:x@h/d", "postgresql://s3cret@h"]
 )
 def test_no_part_of_a_refused_url_that_may_be_secret_is_shown(url):
     with pytest.raises(StudyError) as raised:
-        sqlite_path(url)
+        open_database(url)
     assert "s3cret" not in str(raised.value)
 
 
@@ -150,7 +153,10 @@ def test_two_studies_in_one_database_are_apart(store):
 def test_readers_are_not_kept_waiting_by_an_open_writer(store, url):
     evaluation = begin(store)
     store.add(evaluation, [graded("1")])
-    with closing(sqlite3.connect(sqlite_path(url), isolation_level=None)) as writer, closing(Store(url)) as reader:
+    with (
+        closing(sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)) as writer,
+        closing(Store(url)) as reader,
+    ):
         writer.execute("BEGIN IMMEDIATE")
         writer.execute("delete from autolambda_responses")
         assert [g.sample_id for g in reader.graded(evaluation)] == ["1"]
@@ -175,7 +181,7 @@ def test_a_newer_schema_is_refused(store, url):
 @pytest.mark.parametrize(
     "url",
     [
-        "postgresql://user:secret@host/db",
+        "postgresql+psycopg2://user:secret@host/db",
         "postgresql://user:secret@host:port/db",
         "mysql+driver://user:secret@host/db",
         "sqlite+other:///x.db",

@@ -1,8 +1,8 @@
 """Makes the studies of a release: python tests/assets/make.py VERSION, with that release's code on PYTHONPATH.
 
-Writes study-VERSION.db.xz and study-VERSION.json beside this file. The database holds two small searches of the bundled
-pair, ``finished`` and ``unfinished``; the second was killed with SIGKILL in its fourth trial, with half of its responses
-stored. The JSON is the release's own report of the first.
+Writes study-VERSION.db.xz and study-VERSION.json beside this file. The database holds two small searches of the
+bundled pair, ``finished`` and ``unfinished``; the second was killed with SIGKILL in its fourth trial, with half of its
+responses stored. The JSON is the release's own report of the first.
 """
 
 from __future__ import annotations
