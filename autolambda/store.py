@@ -86,7 +86,7 @@ class Store:
             make_tables(self._engine)
 
     def close(self) -> None:
-        self._engine.dispose()
+        self.database.release(self._engine)
 
     def names(self) -> list[str]:
         """The studies of this database, oldest first."""

@@ -117,7 +117,7 @@ class Study:
         """
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.name = name
-        database = store.database
+        database = self._database = store.database
         with database.making():
             try:
                 self._storage = optuna.storages.RDBStorage(
@@ -146,7 +146,7 @@ class Study:
     def close(self) -> None:
         """Lets go of the database."""
         self._storage.remove_session()
-        self._storage.engine.dispose()
+        self._database.release(self._storage.engine)
 
     def counts(self) -> Counts:
         """The trials by state."""

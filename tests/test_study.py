@@ -81,10 +81,11 @@ def ask(study, config=CONFIG):
 
 def drive(store, url, *, name="one", config=CONFIG, num_trials=None):
     """Runs a study for ``num_trials`` trials or to its end; each trial's schedule."""
-    study, schedules = open_study(store, url, name), []
-    while len(schedules) != num_trials and (trial := ask(study, config)) is not None:
-        schedules.append(trial.schedule)
-        study.tell(trial, measured(trial.schedule))
+    schedules = []
+    with closing(open_study(store, url, name)) as study:
+        while len(schedules) != num_trials and (trial := ask(study, config)) is not None:
+            schedules.append(trial.schedule)
+            study.tell(trial, measured(trial.schedule))
     return schedules
 
 

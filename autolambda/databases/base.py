@@ -44,6 +44,11 @@ class Database:
         pool = sa.StaticPool if self.is_shared else sa.QueuePool
         return {"creator": self.connect, "poolclass": pool, "pool_pre_ping": self.is_reader}
 
+    def release(self, engine: sa.Engine) -> None:
+        """Closes an engine's connections, but for the one that is not its own."""
+        if not self.is_shared:
+            engine.dispose()
+
     def watch(self, engine: sa.Engine) -> None:
         """Checks before each use of a connection that the database is still there."""
         sa.event.listen(engine, "checkout", lambda *_: self.check())

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from typing import Any
 
 import sqlalchemy as sa
@@ -79,24 +79,35 @@ def _connector(url: sa.URL, *, settings: tuple[str, ...] = ()) -> Callable[[], A
     named = {"fallback_application_name": "autolambda", "connect_timeout": 15, **_CLIENT, **named}
 
     def connect() -> Any:
-        try:
-            connection = psycopg.connect(*positional, **named)
+        with ExitStack() as stack, _errors():
+            connection = stack.enter_context(closing(psycopg.connect(*positional, **named)))
             # a driver is idle as long as a batch takes, which may be hours
             endless = ("idle_session_timeout = 0",) if connection.info.server_version >= 140_000 else ()
             for setting in (*_SERVER, *endless, *settings):
                 connection.execute(f"SET {setting}")
             connection.commit()
-        except psycopg.Error as error:
-            raise sa.exc.OperationalError("", {}, error) from error
+            stack.pop_all()
         return connection
 
     return connect
 
 
 def _execute(connection: Any, statement: str, key: int) -> Any:
-    [(value,)] = connection.execute(statement, [key]).fetchall()
-    connection.commit()
+    with _errors():
+        [(value,)] = connection.execute(statement, [key]).fetchall()
+        connection.commit()
     return value
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """psycopg's own errors as SQLAlchemy raises them."""
+    import psycopg
+
+    try:
+        yield
+    except psycopg.Error as error:
+        raise sa.exc.OperationalError("", {}, error) from error
 
 
 def _key(*parts: str) -> int:
