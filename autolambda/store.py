@@ -70,7 +70,7 @@ class Store:
             self.is_empty = self.database.is_reader and not has_tables(self._engine)
             if not self.database.is_reader:
                 self._make_tables()
-        except sa.exc.SQLAlchemyError as error:
+        except (OSError, sa.exc.SQLAlchemyError) as error:
             self.close()
             raise unopened(self.database.shown, error) from error
         except BaseException:

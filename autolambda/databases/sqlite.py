@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from urllib.parse import quote
 
@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from autolambda.databases.base import Database, taken, unopened
 from autolambda.errors import StorageError, StudyError
 
+BUSY_SECONDS = 10.0  # to wait for another process's transaction
 _WRITING = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON")
 _READING = ("query_only=ON",)
 
@@ -45,8 +46,10 @@ def open_database(url: sa.URL, *, must_exist: bool) -> Database:
         known[:] = known or [_inode(path) or (0, 0)]
         return connection
 
-    making = filelock.FileLock(path.with_name(f"{path.name}.lock"))
-    return Database(str(path), "sqlite", connect, check, lambda: making, must_exist)
+    def making() -> AbstractContextManager[object]:
+        return nullcontext() if must_exist else filelock.FileLock(path.with_name(f"{path.name}.lock"))
+
+    return Database(str(path), "sqlite", connect, check, making, must_exist)
 
 
 @contextmanager
@@ -77,7 +80,7 @@ def _connect(path: Path, *, is_reader: bool) -> sqlite3.Connection:
         log = path.with_name(f"{path.name}-wal")
         mode = "mode=ro" if log.exists() and log.stat().st_size else "immutable=1"
     location = f"file:{quote(os.path.abspath(path))}?{mode}"
-    connection = sqlite3.connect(location, uri=True, timeout=10, check_same_thread=False)
+    connection = sqlite3.connect(location, uri=True, timeout=BUSY_SECONDS, check_same_thread=False)
     try:
         for pragma in _READING if is_reader else _WRITING:
             connection.execute(f"PRAGMA {pragma}")
