@@ -10,6 +10,7 @@ from contextlib import closing, contextmanager
 from tempfile import TemporaryDirectory
 
 from autolambda.config import Config
+from autolambda.databases import driver_lock
 from autolambda.engines.base import Engine
 from autolambda.events import Noted, OnEvent, ignore
 from autolambda.growth import check_identity, growth_sentence
@@ -19,7 +20,7 @@ from autolambda.report import Report
 from autolambda.run import MAX_FAILURES, PARENTS, FailedTwice, Run
 from autolambda.schedule import Schedule
 from autolambda.store import Store
-from autolambda.study import Study, driver_errors, driver_lock
+from autolambda.study import Study, driver_errors
 
 __all__ = ["PARENTS", "confirm", "evaluate", "search"]
 
@@ -75,11 +76,16 @@ def evaluate(
 def _running(config: Config, *, name: str, storage: str, engine: Engine | None, on_event: OnEvent) -> Iterator[Run]:
     """A run on an opened job and a locked study; both are let go at the end."""
     job = open_job(config)
-    with driver_lock(storage, name), driver_errors(), closing(Store(storage)) as store:
+    with (
+        driver_errors(),
+        driver_lock(storage, name) as database,
+        closing(Store(database)) as store,
+        closing(Study(store, name=name)) as study,
+    ):
+        # after the trials' tables: who finds the study's row finds its trials
         if changed := enter(store, job, name=name):
             on_event(Noted(changed))
-        run = Run(job, store, Study(store, name=name, storage=storage), engine, on_event)
-        with closing(run.study), closing(run):
+        with closing(Run(job, store, study, engine, on_event)) as run:
             yield run
 
 

@@ -12,18 +12,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import filelock
 import optuna
 from optuna.samplers import RandomSampler
 from optuna.trial import TrialState
 
 from autolambda.box import to_schedule
-from autolambda.errors import StorageError, StudyError
+from autolambda.databases.base import failure, storage_errors
+from autolambda.errors import StorageError, StudyError, one_line
 from autolambda.metrics import Measured
 from autolambda.optuna_samplers import DIRECTIONS, distributions
 from autolambda.sampler import Proposal, StopReason
 from autolambda.schedule import Schedule
-from autolambda.store import Store, sqlite_path, storage_errors, storage_failure
+from autolambda.store import Store
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -85,52 +85,55 @@ def default_storage(name: str) -> str:
 
 
 @contextmanager
-def driver_lock(storage: str, name: str) -> Iterator[None]:
-    """Held by the one process that proposes and writes; it ends with its process, however that ends."""
-    path = sqlite_path(storage)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(path.with_name(f"{path.name}.{name}.lock"), timeout=0)
-        lock.acquire()
-    except filelock.Timeout as error:
-        raise StudyError(f"study '{name}' is being run by another process; wait for it or stop it") from error
-    except OSError as error:
-        raise StudyError(f"study database '{path}' cannot be locked: {error.strerror or error}") from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-@contextmanager
 def driver_errors() -> Iterator[None]:
     """Turns what the database raises under Optuna's hands or ours into one line. Raises ``StorageError``."""
     try:
         with storage_errors():
             yield
     except optuna.exceptions.StorageInternalError as error:
-        raise StorageError(storage_failure(error.__cause__ or error)) from error
+        raise StorageError(failure(error.__cause__ or error)) from error
 
 
 class Study:
     """The trials of one study."""
 
-    def __init__(self, store: Store, *, name: str, storage: str) -> None:
+    def __init__(self, store: Store, *, name: str) -> None:
+        """Opens a study in the store's database: for its driver, or, where the store is a reader's, as far as it got.
+
+        Raises ``StudyError`` for tables of another release of Optuna.
+        """
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.name = name
-        self._storage = optuna.storages.RDBStorage(storage)
-        self._study = optuna.create_study(
-            study_name=name,
+        database = self._database = store.database
+        with database.making():
+            try:
+                self._storage = optuna.storages.RDBStorage(
+                    database.url, engine_kwargs=database.options, skip_table_creation=database.is_reader
+                )
+            except RuntimeError as error:
+                raise StudyError(f"the trials in '{database.shown}' cannot be read: {one_line(error)}") from error
+            database.watch(self._storage.engine)
+            self._study = self._load() if database.is_reader else self._create()
+
+    def _create(self) -> optuna.Study:
+        return optuna.create_study(
+            study_name=self.name,
             storage=self._storage,
             directions=list(DIRECTIONS),
             sampler=RandomSampler(seed=0),
             load_if_exists=True,
         )  # the sampler is never asked: every trial is added with all its parameters
 
+    def _load(self) -> optuna.Study:
+        try:
+            return optuna.load_study(study_name=self.name, storage=self._storage, sampler=RandomSampler(seed=0))
+        except KeyError as error:
+            raise StudyError(f"study '{self.name}' has no trials yet; go on with the command that began it") from error
+
     def close(self) -> None:
         """Lets go of the database."""
         self._storage.remove_session()
-        self._storage.engine.dispose()
+        self._database.release(self._storage.engine)
 
     def counts(self) -> Counts:
         """The trials by state."""

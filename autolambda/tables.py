@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from autolambda.databases.base import shown_storage
 from autolambda.entry import Entry, stage
 from autolambda.errors import printable
 from autolambda.estimates import number
@@ -93,7 +94,7 @@ def front_table(report: Report, entries: Sequence[Entry], *, title: str, with_pa
 
 def verdict_lines(report: Report, *, storage: str | None = None) -> Iterator[str]:
     """The verdict for the budget in a few lines (rich markup), the last of them the command to go on with."""
-    where = f"--storage {shlex.quote(storage)}" if storage else ""
+    where = f"--storage {shlex.quote(shown_storage(storage))}" if storage else ""
     if report.budget is None:
         yield "No budget was given: the front is the answer."
         yield _command("For a pick:", "confirm", report.study, "--budget TOKENS", where)

@@ -12,6 +12,7 @@ from optuna.trial import TrialState
 
 from autolambda.box import uniform_params
 from autolambda.config import SearchConfig
+from autolambda.databases import driver_lock
 from autolambda.errors import StorageError, StudyError
 from autolambda.estimates import Estimate
 from autolambda.metrics import Measured
@@ -25,7 +26,6 @@ from autolambda.study import (
     check_name,
     default_storage,
     driver_errors,
-    driver_lock,
     studies_under,
 )
 
@@ -47,7 +47,7 @@ def store(url):
 
 
 def open_study(store, url, name="one"):
-    return Study(store, name=name, storage=url)
+    return Study(store, name=name)
 
 
 def measured(schedule: Schedule) -> Measured:
@@ -80,10 +80,11 @@ def ask(study, config=CONFIG):
 
 def drive(store, url, *, name="one", config=CONFIG, num_trials=None):
     """Runs a study for ``num_trials`` trials or to its end; each trial's schedule."""
-    study, schedules = open_study(store, url, name), []
-    while len(schedules) != num_trials and (trial := ask(study, config)) is not None:
-        schedules.append(trial.schedule)
-        study.tell(trial, measured(trial.schedule))
+    schedules = []
+    with closing(open_study(store, url, name)) as study:
+        while len(schedules) != num_trials and (trial := ask(study, config)) is not None:
+            schedules.append(trial.schedule)
+            study.tell(trial, measured(trial.schedule))
     return schedules
 
 
@@ -268,7 +269,7 @@ def test_optuna_holds_the_study_under_its_name(store, url):
 
 HOLD = """
 import sys
-from autolambda.study import driver_lock
+from autolambda.databases import driver_lock
 with driver_lock(sys.argv[1], "one"):
     print("held", flush=True)
     sys.stdin.read()
@@ -297,7 +298,7 @@ def test_a_lock_is_let_go_after_an_error(url):
 
 def test_a_lock_that_cannot_be_made_is_an_error_of_ours(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(StudyError, match="cannot be locked"), driver_lock(f"sqlite:///{tmp_path}/file/study.db", "one"):
+    with pytest.raises(StudyError, match="cannot be opened"), driver_lock(f"sqlite:///{tmp_path}/file/study.db", "one"):
         pass
 
 
