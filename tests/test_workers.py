@@ -126,7 +126,7 @@ def test_a_node_that_is_removed_is_not_waited_for(joined, asked):
         engine.set_schedule(OTHER)
         assert engine.generate(asked.prompts, asked.sampling) == asked.answers[OTHER]
         assert engine._crew.num_usable == 2 and "is lost" in notes[0]
-        joined.add_node(num_cpus=2)
+        joined.add_node(num_cpus=1)
         until_back(engine, asked, num_workers=3)
 
 
@@ -138,6 +138,7 @@ def notes() -> list[str]:
 @pytest.fixture(scope="module")
 def two(cluster: Any, notes: list[str]) -> Iterator[WorkersEngine]:
     """An engine with two workers that both answer, for one test after the other."""
+    cluster.add_node(num_cpus=2)  # for the engines that a test opens beside it
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_ADDRESS", cluster.address)
         engine = opened(open_job(small_config(engine__workers=2, engine__batch_size=256)), notes)
@@ -342,7 +343,7 @@ def test_what_is_wrong_on_another_machine_names_it(two, monkeypatch):
         ({"RAY_ADDRESS": "127.0.0.1:1"}, "Ray at '127.0.0.1:1' cannot be used"),
         (
             {},
-            "engine.workers: 64 workers with 1 CPU each are asked for, and the 5 machines of the Ray cluster have 4 CPUs; set it to 4 at most",
+            r"engine.workers: 64 workers with 1 CPU each are asked for, and .* have (\d) CPUs; set it to \1 at most",
         ),
     ],
 )
