@@ -53,8 +53,7 @@ def _explained(model: type[BaseModel], detail: dict[str, Any]) -> str:
     message = str(detail["msg"]).removeprefix("Value error, ")
     if detail["type"] == "value_error":
         return f"{key}: {message}" if key else message
-    if detail["type"] == "model_type":
-        message = "expected keys and values"
+    message = {"model_type": "expected keys and values", "tuple_type": "expected a list"}.get(detail["type"], message)
     return f"{key}: {message[0].lower()}{message[1:]}, seen {_seen(detail['input'])}"
 
 
