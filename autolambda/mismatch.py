@@ -30,6 +30,7 @@ _DERIVED = (
     "num_key_value_heads", "head_dim", "hidden_act", "hidden_activation", "num_experts", "num_local_experts",
     "sliding_window", "use_sliding_window", "max_window_layers", "layer_types", "tie_word_embeddings",
 )  # fmt: skip
+_ONE_END = ("rms_norm_eps", "layer_norm_eps", "sliding_window", "max_window_layers", "layer_types")
 _Token = Mapping[str, Any]
 _ABSENT = "not given"
 _NUM_SHOWN = 5
@@ -37,10 +38,15 @@ _NUM_SHOWN = 5
 
 @dataclass(frozen=True)
 class Finding:
-    """One difference; a merge is refused where it is ``fatal``."""
+    """One difference; a merge is refused where it is ``fatal``.
+
+    ``one_end`` marks what forbids no arithmetic: with the Thinking parent's setting the merge is well defined, but its
+    other end no longer is the first model.
+    """
 
     text: str
     fatal: bool = True
+    one_end: bool = False
 
 
 def compare_configs(instruct: Checkpoint, *, thinking: Checkpoint) -> Iterator[Finding]:
@@ -50,7 +56,8 @@ def compare_configs(instruct: Checkpoint, *, thinking: Checkpoint) -> Iterator[F
     for key in sorted(settings.keys() | others.keys()):
         one, other = settings.get(key, _ABSENT), others.get(key, _ABSENT)
         if one != other and not (key == "layer_types" and _ABSENT in (one, other)):  # transformers 4 leaves it out
-            yield Finding(f"config '{key}': instruct {one!r}, thinking {other!r}")
+            one_end = key.startswith("rope settings") or key in _ONE_END
+            yield Finding(f"config '{key}': instruct {one!r}, thinking {other!r}", one_end=one_end)
     for name, config in zip(("instruct", "thinking"), configs, strict=True):
         if config.get("quantization_config"):
             yield Finding(f"{name} is quantised (quantization_config); use the checkpoint it was made from")

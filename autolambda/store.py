@@ -22,8 +22,9 @@ from autolambda.responses import Grade, Graded, Response
 from autolambda.schedule import Schedule
 
 SCHEMA_VERSION = 1
-# A parent is measured on the confirm slice, under its own template; a baseline is another method's merge.
-Kind = Literal["trial", "confirm", "parent", "baseline"]
+# A parent is measured on the confirm slice, under its own template; a baseline is another method's merge; an ablation
+# is a row of the paper's studies.
+Kind = Literal["trial", "confirm", "parent", "baseline", "ablation"]
 
 _METADATA = sa.MetaData()
 _STUDIES = sa.Table(
@@ -213,6 +214,12 @@ class Store:
         with self._engine.connect() as connection:
             rows = connection.execute(query.where(of.study == study).order_by(sa.text("autolambda_responses.rowid")))
             return [tuple(row) for row in rows]
+
+    def num_stored(self, evaluation: StoredEvaluation) -> int:
+        """How many responses of an evaluation are there."""
+        query = sa.select(sa.func.count()).where(_RESPONSES.c.evaluation == evaluation.id)
+        with self._engine.connect() as connection:
+            return int(connection.scalar(query) or 0)
 
     def num_tokens(self, study: str) -> int:
         """All tokens ever generated for a study: its cost."""
