@@ -290,12 +290,17 @@ def ablate(
 @click.argument("curve", type=click.Path(path_type=Path))
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
 def stages(curve: Path, form: str) -> None:
-    """Finds the three stages in a sweep: a CSV with the columns lambda,think_ratio[,num_responses]."""
-    from autolambda.formats import stages_json
-    from autolambda.stages import detect_stages, read_curve, sentence
+    """Finds the three stages in a sweep that you already have.
 
-    found = detect_stages(read_curve(curve))
-    click.echo(stages_json(found) if form == "json" else "\n".join([sentence(found), *found.notes]))
+    CURVE is a CSV with the columns lambda,think_ratio[,num_responses][,accuracy,mean_tokens], shares from 0 to 1. With
+    the last two it says where the sweet spot is, and where more tokens stop buying accuracy.
+    """
+    from autolambda.curve import read_curve
+    from autolambda.formats import curve_json
+    from autolambda.returns import worth_of_curve
+
+    found = worth_of_curve(read_curve(curve))
+    click.echo(curve_json(found) if form == "json" else "\n".join(found.sentences()))
 
 
 @cli.command()
