@@ -210,6 +210,18 @@ def test_vocabularies_are_compared_by_content(
     assert all(message in finding.text for message, finding in zip(messages, findings, strict=True))
 
 
+def test_a_reserved_token_may_have_been_given_a_name(tokenizers: tuple[Checkpoint, Checkpoint]) -> None:
+    """As DeepSeek's distillation did with those of Llama, some of them as tokens that are not special."""
+    one, _ = tokenizers
+    path = one.folder / "tokenizer.json"
+    content = json.loads(path.read_text())
+    content["added_tokens"][3] |= {"content": "<|reserved_special_token_6|>", "special": True}
+    path.write_text(json.dumps(content))
+    for pair in (tokenizers, tokenizers[::-1]):
+        (finding,) = compare_tokenizers(pair[0], thinking=pair[1])
+        assert not finding.fatal and "'<|reserved_special_token_6|>' for" in finding.text and "<think>" in finding.text
+
+
 def test_special_roles_and_templates_are_warnings(tokenizers: tuple[Checkpoint, Checkpoint]) -> None:
     one, other = tokenizers
     (other.folder / "chat_template.jinja").unlink()
