@@ -19,10 +19,9 @@ from rich.text import Text
 
 from autolambda.ablation_results import Ablation, Result
 from autolambda.entry import stage
-from autolambda.estimates import Estimate
+from autolambda.estimates import Estimate, number
 from autolambda.formats import FILE_WIDTH, write_text
 from autolambda.tables import printable
-from autolambda.task_tables import number
 
 WIDTHS = {"accuracy": 10, "tokens": 9, "think": 10, "cut": 4, "stage": 5, "difference": 14}  # of an interval
 

@@ -265,7 +265,7 @@ EXPECTED = {
     "qwen3-4b.yaml": (
         {"math": ("math", 40, 1), "gpqa": ("choice", 14, 1)},
         {"math": ("math", 10, 2), "gpqa": ("choice", 6, 2)},
-        0,
+        1,
     ),
     "qwen3-30b-a3b.yaml": (
         {"math": ("math", 40, 1), "ifeval": ("ifeval", 10, 1)},

@@ -9,9 +9,8 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from autolambda.ablation_results import Ablation, Result
-from autolambda.estimates import Estimate
+from autolambda.estimates import Estimate, number
 from autolambda.figures.base import CONFIRMED, FAINT, SMOOTHED, bars, percent, safe, style
-from autolambda.task_tables import number
 
 ROW_HEIGHT, MARGINS = 26, 96  # pixels
 COLUMNS = {"accuracy": ("accuracy, %", 100.0), "mean_tokens": ("tokens", 1.0), "think_ratio": ("Think ratio, %", 100.0)}
