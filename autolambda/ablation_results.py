@@ -88,13 +88,18 @@ def read_ablations(
     *,
     weights: Mapping[str, float],
     num_layers: int | None,
+    num_responses: int | None,
     only: Sequence[AblationName] = ABLATIONS,
 ) -> tuple[Ablation, ...]:
-    """The ablations of a study of which something is measured."""
+    """The ablations of a study of which something is measured.
+
+    A row is complete with as many responses as were asked for when it began, or with ``num_responses``, which the
+    study's config asks for now (``ablation.responses``).
+    """
     graded: dict[Row, list[Graded]] = {}
     for evaluation in store.evaluations(study, kind="ablation"):
         responses = store.graded(evaluation)
-        if len(responses) >= evaluation.num_responses:
+        if len(responses) >= min(evaluation.num_responses, num_responses or evaluation.num_responses):
             graded[row_of(evaluation.key, evaluation.schedule)] = responses
     measured: dict[Row, Measured] = {}
 

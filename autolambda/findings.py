@@ -57,7 +57,13 @@ def load_findings(store: Store, study: Study, *, budget: float | None) -> Findin
         outcomes = outcomes_frame(store.outcomes(study.name))
     trials = history(ended, outcomes, weights=report.config.weights, reference_tokens=_reference(report))
     layers = num_layers(report.config)
-    ablations = read_ablations(store, study.name, weights=report.config.weights, num_layers=layers)
+    ablations = read_ablations(
+        store,
+        study.name,
+        weights=report.config.weights,
+        num_layers=layers,
+        num_responses=report.config.ablation.responses,
+    )
     return Findings(report, trials, outcomes, layers, ablations)
 
 

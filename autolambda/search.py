@@ -89,8 +89,14 @@ def ablate(
     with _running(config, name=name, storage=storage, engine=engine, on_event=on_event) as run:
         measure_ablations(run, only, on_event)
     with closing(Store(storage, with_texts=False)) as store:
-        num_layers = run.job.models.pair.num_layers
-        return read_ablations(store, name, weights=config.weights, num_layers=num_layers, only=only)
+        return read_ablations(
+            store,
+            name,
+            weights=config.weights,
+            num_layers=run.job.models.pair.num_layers,
+            num_responses=config.ablation.responses,
+            only=only,
+        )
 
 
 @contextmanager

@@ -165,6 +165,24 @@ def test_more_responses_are_added_to_those_that_are_there(tmp_path: Path) -> Non
     assert all(after[:16] == before[key] for key, after in responses(storage).items())
 
 
+def test_fewer_responses_are_enough_for_a_row_that_was_begun_with_more(tmp_path: Path) -> None:
+    def interrupt(event: Event) -> None:
+        if isinstance(event, Generated):
+            raise KeyboardInterrupt
+
+    rows, storage = ROWS | {"lambdas": [1.0]}, storage_in(tmp_path)
+    begun = ablation_config(ablation=rows, engine__batch_size=8)
+    with pytest.raises(KeyboardInterrupt):
+        ablate(begun, name=NAME, storage=storage, only=["uniform"], on_event=interrupt)
+    fewer = ablation_config(ablation=rows | {"responses": 8}, engine__batch_size=8)
+    (found,) = ablate(fewer, name=NAME, storage=storage, only=["uniform"])
+    assert {result.label: result.measured.num_responses for result in found.results} == {
+        "Instruct as is": 8,
+        "Thinking as is": 8,
+        "lambda 1": 8,
+    }
+
+
 def test_a_search_does_not_see_the_ablations_of_its_study(tmp_path: Path) -> None:
     storage = copy_finished(storage_in(tmp_path))
     ablate(small_config(ablation=ROWS), name=NAME, storage=storage, only=["modules"])
