@@ -12,14 +12,15 @@ from autolambda.ablation_results import Ablation, Result
 from autolambda.estimates import Estimate, number
 from autolambda.figures.base import CONFIRMED, FAINT, SMOOTHED, bars, percent, safe, style
 
-ROW_HEIGHT, MARGINS = 26, 96  # pixels
+ROW_HEIGHT, MARGINS = 26, 64  # pixels
 COLUMNS = {"accuracy": ("accuracy, %", 100.0), "mean_tokens": ("tokens", 1.0), "think_ratio": ("Think ratio, %", 100.0)}
 
 
 def draw(ablation: Ablation) -> go.Figure:
     """A row each, from the top in the order of the table."""
     drawn = make_subplots(rows=1, cols=len(COLUMNS), shared_yaxes=True, horizontal_spacing=0.03)
-    style(drawn, height=MARGINS + ROW_HEIGHT * len(ablation.results), showlegend=False)
+    margin = {"l": 8, "r": 12, "t": 8, "b": 8}
+    style(drawn, height=MARGINS + ROW_HEIGHT * len(ablation.results), showlegend=False, margin=margin)
     kinds = ((False, CONFIRMED), (True, SMOOTHED))
     for column, (name, (title, scale)) in enumerate(COLUMNS.items(), start=1):
         for is_reference, color in kinds:
