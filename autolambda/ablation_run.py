@@ -105,8 +105,11 @@ def _engine_for(run: Run, pair: Pair | None, method: MethodName | None) -> Abstr
 
 @contextmanager
 def _backbone_engine(run: Run, pair: Pair) -> Iterator[OpenEngine]:
+    """As ``merged_engine``, in this process: workers know the config's own pair alone."""
     opened: list[Engine] = []
-    job = replace(run.job, models=replace(run.job.models, pair=pair))
+    engine_config = run.job.config.engine.model_copy(update={"workers": 1})
+    config = run.job.config.model_copy(update={"engine": engine_config})
+    job = replace(run.job, config=config, models=replace(run.job.models, pair=pair))
 
     def engine() -> Engine:
         if not opened:

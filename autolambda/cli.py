@@ -25,8 +25,9 @@ from autolambda.arguments import (
     schedule_of,
     storage_url,
     stored_config,
+    with_workers,
 )
-from autolambda.errors import AutolambdaError, ConfigError, InputError, PairError, StudyError
+from autolambda.errors import AutolambdaError, ConfigError, InputError, PairError, StorageError, StudyError, printable
 
 if TYPE_CHECKING:  # the types of what the commands import on their own, so that --help stays quick
     from rich.console import Console
@@ -46,10 +47,14 @@ storage_option = click.option(
     "--storage",
     envvar="AUTOLAMBDA_STORAGE",
     metavar="URL",
-    help="Database of the study (sqlite:///PATH).  [default: studies/NAME/study.db]",
+    help="Database of the study (sqlite:///PATH or postgresql://USER@HOST/DATABASE).  [default: studies/NAME/study.db]",
 )
 budget_option = click.option(
     "--budget", type=float, metavar="TOKENS", help="Mean generated tokens a response may cost."
+)
+
+workers_option = click.option(
+    "--workers", type=int, metavar="N", help="Engines that share the work, each with GPUs of its own, on Ray."
 )
 
 
@@ -92,6 +97,7 @@ def cli() -> None:
 @click.option("--study", metavar="NAME", help="The study's name.  [default: the Thinking model's name]")
 @click.option("--trials", type=int, metavar="N", help="Trials in all; a finished study goes on with more.")
 @click.option("--seed", type=int, metavar="N", help="Seed of proposals and responses.")
+@workers_option
 @storage_option
 def search(study: str | None, storage: str | None, **options: Any) -> None:
     """Creates or resumes a study and prints its verdict.
@@ -104,19 +110,21 @@ def search(study: str | None, storage: str | None, **options: Any) -> None:
 
 @cli.command()
 @click.argument("name")
+@workers_option
 @storage_option
-def resume(name: str, storage: str | None) -> None:
+def resume(name: str, workers: int | None, storage: str | None) -> None:
     """Goes on with a study's own stored config."""
-    _watch(stored_config(name, storage), name=name, storage=storage)
+    _watch(with_workers(stored_config(name, storage), workers), name=name, storage=storage)
 
 
 @cli.command()
 @click.argument("name")
 @click.option("--budget", type=float, metavar="TOKENS", required=True, help="The budget to confirm the picks for.")
+@workers_option
 @storage_option
-def confirm(name: str, budget: float, storage: str | None) -> None:
+def confirm(name: str, budget: float, workers: int | None, storage: str | None) -> None:
     """Re-measures the picks for another budget on unseen prompts."""
-    config = stored_config(name, storage)
+    config = with_workers(stored_config(name, storage), workers)
     _watch(config, name=name, storage=storage, confirm_for=positive_budget(budget))
 
 
@@ -124,6 +132,7 @@ def confirm(name: str, budget: float, storage: str | None) -> None:
 @storage_option
 def list_studies(storage: str | None) -> None:
     """Lists the studies of this folder, or of one database."""
+    from autolambda.databases.base import shown_storage, storage_errors
     from autolambda.store import Store
     from autolambda.study import studies_under
 
@@ -131,12 +140,12 @@ def list_studies(storage: str | None) -> None:
     found = 0
     for url in urls:
         try:
-            with closing(Store(url, must_exist=True)) as store:
+            with storage_errors(), closing(Store(url, must_exist=True)) as store:
                 for name in store.names():
                     stored = store.study(name)
                     found += 1
-                    click.echo(f"{name:<32} {stored.created_at if stored else '':<28} {url}")
-        except StudyError as error:
+                    click.echo(f"{name:<32} {stored.created_at if stored else '':<28} {shown_storage(url)}")
+        except (StudyError, StorageError) as error:
             if storage is not None:
                 raise
             click.echo(_line(error), err=True)  # one database that cannot be read does not hide the others
@@ -238,6 +247,7 @@ def merge(
 @model_options
 @click.option("--lambda", "lam", type=float, metavar="X", help="One lambda for all parameters, 0 to 1.")
 @click.option("--schedule", type=click.Path(path_type=Path), metavar="FILE", help="A schedule as YAML.")
+@workers_option
 def evaluate(lam: float | None, schedule: Path | None, **options: Any) -> None:
     """Measures one schedule on the search slice."""
     from autolambda.progress import watching
@@ -316,7 +326,7 @@ def validate(path: Path) -> None:
     from autolambda.job import validate as check
 
     *found, verdict = check(load_config(path, overrides={}))
-    click.echo("\n".join([*found, f"{path}: {verdict}"]))
+    click.echo("\n".join(map(printable, [*found, f"{path}: {verdict}"])))
 
 
 def _watch(config: Config, *, name: str, storage: str | None, confirm_for: float | None = None) -> None:
@@ -357,10 +367,13 @@ def _say_bundled(config: Config, on_event: OnEvent) -> None:
 
 def _say_interrupted(name: str, storage: str | None) -> None:
     """The front so far, if there is one, and the command to go on with."""
+    from autolambda.databases.base import shown_storage
+
     command = "the same command"
     try:
         stored_config(name, storage)
-        command = shlex.join(["autolambda", "resume", name, *(["--storage", storage] if storage else [])])
+        where = ["--storage", shown_storage(storage)] if storage else []
+        command = shlex.join(["autolambda", "resume", name, *where])
         from autolambda.tables import progress_view
 
         _console().print(progress_view(report_of(name, storage, None)))
@@ -401,8 +414,5 @@ def main() -> None:
 def _line(error: AutolambdaError) -> str:
     """An error's message without control characters, which names from files and models may hold."""
     lines = str(error).splitlines() if isinstance(error, PairError) else [str(error)]
-    if not all(line.isprintable() for line in lines):
-        from autolambda.tables import printable
-
-        lines = [printable(line) for line in lines]
+    lines = [printable(line) for line in lines]
     return "\n".join([f"error: {lines[0]}", *lines[1:]])

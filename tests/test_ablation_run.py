@@ -15,6 +15,7 @@ from small_search import copy_finished, database, finished, small_config, storag
 
 from autolambda.ablation_config import AblationName
 from autolambda.config import Config
+from autolambda.databases import driver_lock
 from autolambda.engines.base import Engine, Prompt, Sampling, Watch
 from autolambda.errors import ConfigError, StudyError
 from autolambda.events import Ended, Event, Generated, Noted
@@ -24,7 +25,6 @@ from autolambda.responses import Graded, Response
 from autolambda.schedule import Schedule
 from autolambda.search import ablate, search
 from autolambda.store import Store
-from autolambda.study import driver_lock
 from autolambda.tasks.arithmetic import FOLDER
 
 
