@@ -19,9 +19,9 @@ from rich.text import Text
 
 from autolambda.ablation_results import Ablation, Result
 from autolambda.entry import stage
+from autolambda.errors import printable
 from autolambda.estimates import Estimate, number
 from autolambda.formats import FILE_WIDTH, write_text
-from autolambda.tables import printable
 
 WIDTHS = {"accuracy": 10, "tokens": 9, "think": 10, "cut": 4, "stage": 5, "difference": 14}  # of an interval
 
