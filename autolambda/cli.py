@@ -24,7 +24,15 @@ from autolambda.arguments import (
     storage_url,
     stored_config,
 )
-from autolambda.errors import AutolambdaError, ConfigError, InputError, PairError, StorageError, StudyError
+from autolambda.errors import (
+    AutolambdaError,
+    ConfigError,
+    InputError,
+    PairError,
+    StorageError,
+    StudyError,
+    hide_secrets,
+)
 
 if TYPE_CHECKING:  # the types of what the commands import on their own, so that --help stays quick
     from rich.console import Console
@@ -358,8 +366,9 @@ def main() -> None:
 
 
 def _line(error: AutolambdaError) -> str:
-    """An error's message without control characters, which names from files and models may hold."""
-    lines = str(error).splitlines() if isinstance(error, PairError) else [str(error)]
+    """An error's message without secrets and control characters, which names from files and models may hold."""
+    said = hide_secrets(str(error))
+    lines = said.splitlines() if isinstance(error, PairError) else [said]
     if not all(line.isprintable() for line in lines):
         from autolambda.tables import printable
 
