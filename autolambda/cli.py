@@ -32,6 +32,7 @@ from autolambda.errors import (
     StorageError,
     StudyError,
     hide_secrets,
+    printable,
 )
 
 if TYPE_CHECKING:  # the types of what the commands import on their own, so that --help stays quick
@@ -263,12 +264,17 @@ def evaluate(lam: float | None, schedule: Path | None, **options: Any) -> None:
 @click.argument("curve", type=click.Path(path_type=Path))
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
 def stages(curve: Path, form: str) -> None:
-    """Finds the three stages in a sweep: a CSV with the columns lambda,think_ratio[,num_responses]."""
-    from autolambda.formats import stages_json
-    from autolambda.stages import detect_stages, read_curve, sentence
+    """Finds the three stages in a sweep that you already have.
 
-    found = detect_stages(read_curve(curve))
-    click.echo(stages_json(found) if form == "json" else "\n".join([sentence(found), *found.notes]))
+    CURVE is a CSV with the columns lambda,think_ratio[,num_responses][,accuracy,mean_tokens], shares from 0 to 1. With
+    the last two it says where the sweet spot is, and where more tokens stop buying accuracy.
+    """
+    from autolambda.curve import read_curve
+    from autolambda.formats import curve_json
+    from autolambda.returns import worth_of_curve
+
+    found = worth_of_curve(read_curve(curve))
+    click.echo(curve_json(found) if form == "json" else "\n".join(found.sentences()))
 
 
 @cli.command()
@@ -284,7 +290,7 @@ def validate(path: Path) -> None:
     from autolambda.job import validate as check
 
     *found, verdict = check(load_config(path, overrides={}))
-    click.echo("\n".join([*found, f"{path}: {verdict}"]))
+    click.echo("\n".join(map(printable, [*found, f"{path}: {verdict}"])))
 
 
 def _watch(config: Config, *, name: str, storage: str | None, confirm_for: float | None = None) -> None:
@@ -369,8 +375,5 @@ def _line(error: AutolambdaError) -> str:
     """An error's message without secrets and control characters, which names from files and models may hold."""
     said = hide_secrets(str(error))
     lines = said.splitlines() if isinstance(error, PairError) else [said]
-    if not all(line.isprintable() for line in lines):
-        from autolambda.tables import printable
-
-        lines = [printable(line) for line in lines]
+    lines = [printable(line) for line in lines]
     return "\n".join([f"error: {lines[0]}", *lines[1:]])

@@ -17,7 +17,8 @@ import sqlalchemy as sa
 
 from autolambda.databases import open_database
 from autolambda.databases.base import Database, unopened
-from autolambda.errors import StorageError, StudyError
+from autolambda.errors import StorageError, StudyError, in_short, one_line
+from autolambda.json_text import load_json
 from autolambda.responses import Grade, Graded, Response
 from autolambda.schedule import Schedule
 from autolambda.schema import EVALUATIONS, RESPONSES, SCHEMA_VERSION, STUDIES, has_tables, make_tables, order, version
@@ -104,7 +105,7 @@ class Store:
         if row is None:
             return None
         _check_version(name, row.schema_version)
-        return StoredStudy(name, json.loads(row.config), json.loads(row.identity), row.created_at)
+        return StoredStudy(name, _object(row.config, name), _object(row.identity, name), row.created_at)
 
     def create_study(self, name: str, *, config: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
         """Adds a study."""
@@ -118,10 +119,11 @@ class Store:
         with self._engine.begin() as connection:
             connection.execute(sa.insert(STUDIES), row)
 
-    def update_config(self, name: str, config: Mapping[str, Any]) -> None:
-        """Replaces the stored config of a study that has grown."""
+    def update_study(self, name: str, *, config: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+        """Replaces the config and the identity of a study that has grown."""
+        row = {"config": json.dumps(config), "identity": json.dumps(identity)}
         with self._engine.begin() as connection:
-            connection.execute(sa.update(STUDIES).where(STUDIES.c.name == name).values(config=json.dumps(config)))
+            connection.execute(sa.update(STUDIES).where(STUDIES.c.name == name).values(row))
 
     def evaluation(
         self, study: str, *, kind: Kind, key: str, schedule: Schedule, num_responses: int
@@ -225,6 +227,17 @@ def _unpacked(data: bytes) -> str:
     try:
         return zlib.decompress(data).decode("utf-8", "surrogatepass")
     except (zlib.error, ValueError) as error:
-        raise StorageError(
-            f"the study's database holds a damaged response ({error}); restore it from a copy"
+        raise StorageError(f"the study's database holds a damaged response ({error}); restore a copy") from error
+
+
+def _object(text: str, study: str) -> dict[str, Any]:
+    """A stored JSON object. Raises ``StudyError`` for anything else, which autolambda never wrote."""
+    try:
+        value = load_json(text)
+    except ValueError as error:
+        raise StudyError(
+            f"study '{study}': its stored config is damaged ({one_line(error)}); restore a copy"
         ) from error
+    if not isinstance(value, dict):
+        raise StudyError(f"study '{study}': its config is damaged ({in_short(value)}); restore a copy")
+    return value

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import optuna
 from optuna.samplers import RandomSampler
@@ -24,7 +23,7 @@ from autolambda.metrics import Measured
 from autolambda.optuna_samplers import DIRECTIONS, distributions
 from autolambda.sampler import Proposal, StopReason
 from autolambda.schedule import Schedule
-from autolambda.store import Store, StoredStudy
+from autolambda.store import Store
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -83,18 +82,6 @@ def check_name(name: str) -> str:
 def default_storage(name: str) -> str:
     """Where a study lives unless the user says otherwise."""
     return f"sqlite:///studies/{name}/study.db"
-
-
-def check_identity(stored: StoredStudy, identity: Mapping[str, Any]) -> None:
-    """Raises ``StudyError`` naming every key on which the stored results depend and that is different now."""
-    before, now = stored.identity, identity
-    changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
-    if changed:
-        listed = "; ".join(f"{key}: {_short(before.get(key))} then, {_short(now.get(key))} now" for key in changed)
-        raise StudyError(
-            f"study '{stored.name}' was made with another config ({listed}); its results would not compare. "
-            "Take the old values, or start another study with --study"
-        )
 
 
 @contextmanager
@@ -228,8 +215,3 @@ class Study:
 def studies_under(folder: Path) -> list[tuple[str, str]]:
     """(name, storage URL) of each study with its own database under ``folder``."""
     return [(path.parent.name, f"sqlite:///{path}") for path in sorted(folder.glob("*/study.db")) if path.is_file()]
-
-
-def _short(value: object) -> str:
-    text = "none" if value is None else str(value) if str(value).isprintable() else repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -79,7 +79,10 @@ def small_findings(storage: str | None = None, budget: float | None = BUDGET) ->
 def go_on(storage: str, num_trials: int) -> None:
     """What a search does that goes on with a finished study, up to its next trial."""
     with closing(Store(storage)) as store:
-        store.update_config(NAME, small_config(search__trials=num_trials).model_dump(mode="json"))
+        stored = store.study(NAME)
+        assert stored is not None
+        config = small_config(search__trials=num_trials).model_dump(mode="json")
+        store.update_study(NAME, config=config, identity=stored.identity)
         with closing(Study(store, name=NAME)) as study:
             study.stopped_for = None
 

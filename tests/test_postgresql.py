@@ -141,10 +141,10 @@ def test_a_driver_that_was_cut_off_never_writes_again(server: Server, url: str) 
             server.cut(database_of(url))
             with driver_lock(url, "one") as another, closing(Store(another)) as theirs:
                 attempts: list[Callable[[], object]] = [
-                    lambda: store.update_config("one", {"from": "the first"}),
+                    lambda: store.update_study("one", config={"from": "the first"}, identity={}),
                     lambda: setattr(study, "stopped_for", "gain"),
                     lambda: drive_one(study),
-                    lambda: store.update_config("one", {"from": "the first"}),
+                    lambda: store.update_study("one", config={"from": "the first"}, identity={}),
                 ]
                 for attempt in attempts:
                     with pytest.raises(StorageError, match="nothing stored is lost"), driver_errors():
@@ -171,7 +171,7 @@ def test_readers_need_no_lock_are_not_kept_waiting_and_change_nothing(server: Se
                 stored = reader.study("one")
                 assert stored is not None and stored.config == {"a": 1} and seen.counts().running == 0
                 with pytest.raises(StorageError, match="read-only"), storage_errors():
-                    reader.update_config("one", {})
+                    reader.update_study("one", config={}, identity={})
 
 
 def stop(url: str, reason: StopReason | None) -> None:

@@ -57,14 +57,14 @@ def begin(store, key="0", *, study="one", kind="trial", schedule=HALF):
 
 
 def test_a_study_comes_back_after_reopening(store, url):
-    store.update_config("one", {"a": [1, 2]})
+    store.update_study("one", config={"a": [1, 2]}, identity={"b": 3})
     evaluation = begin(store, schedule=Schedule.by_depth(Profile((0.1, 0.9)), other=0.3))
     batch = [graded("1"), graded("0"), graded("0", 1)]
     store.add(evaluation, batch)
     store.close()
     with closing(Store(url, must_exist=True)) as again:
         stored = again.study("one")
-        assert (stored.name, stored.config, stored.identity) == ("one", {"a": [1, 2]}, {"b": 2})
+        assert (stored.name, stored.config, stored.identity) == ("one", {"a": [1, 2]}, {"b": 3})
         assert again.evaluations("one", kind="trial") == [evaluation]
         assert again.graded(evaluation) == batch
 
