@@ -30,7 +30,8 @@ def config_of(options: Mapping[str, Any]) -> Config:
     }
     if tasks := options.get("tasks"):
         overrides["tasks"] = [{"path": task} if _is_path(task) else {"name": task} for task in tasks]
-    for option, key in (("budget", "budget"), ("trials", "search.trials"), ("seed", "search.seed")):
+    keys = {"budget": "budget", "trials": "search.trials", "seed": "search.seed", "workers": "engine.workers"}
+    for option, key in keys.items():
         if options.get(option) is not None:
             overrides[key] = options[option]
     return load_config(options.get("config"), overrides=overrides, settings=options.get("settings", ()))
@@ -77,6 +78,16 @@ def stored_config(name: str, storage: str | None) -> Config:
         stored = store.study(name)
         assert stored is not None
         return parse_config(stored.config)
+
+
+def with_workers(config: Config, workers: int | None) -> Config:
+    """The config with another number of workers, where one is given. Raises ``ConfigError`` for less than one."""
+    from autolambda.config import parse_config
+
+    if workers is None:
+        return config
+    plain = config.model_dump(mode="json")
+    return parse_config({**plain, "engine": {**plain["engine"], "workers": workers}})
 
 
 def report_of(name: str, storage: str | None, budget: float | None) -> Report:

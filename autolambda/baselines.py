@@ -59,9 +59,12 @@ def write_baseline(
 def baseline_job(job: Job, folder: Path) -> Job:
     """The job with the model of ``folder`` as both parents, for ``open_engine``: every schedule is that model.
 
-    Prompts, chat formats, sampling and identity stay the job's. Raises as ``open_pair`` does.
+    Prompts, chat formats, sampling and identity stay the job's. It runs in this process: the folder is on this machine
+    alone. Raises as ``open_pair`` does.
     """
-    return replace(job, models=replace(job.models, pair=open_pair(str(folder), str(folder))))
+    engine = job.config.engine.model_copy(update={"workers": 1})
+    config = job.config.model_copy(update={"engine": engine})
+    return replace(job, config=config, models=replace(job.models, pair=open_pair(str(folder), str(folder))))
 
 
 def check_baselines(job: Job) -> None:

@@ -23,6 +23,7 @@ from autolambda.arguments import (
     schedule_of,
     storage_url,
     stored_config,
+    with_workers,
 )
 from autolambda.errors import (
     AutolambdaError,
@@ -57,6 +58,10 @@ storage_option = click.option(
 )
 budget_option = click.option(
     "--budget", type=float, metavar="TOKENS", help="Mean generated tokens a response may cost."
+)
+
+workers_option = click.option(
+    "--workers", type=int, metavar="N", help="Engines that share the work, each with GPUs of its own, on Ray."
 )
 
 
@@ -99,6 +104,7 @@ def cli() -> None:
 @click.option("--study", metavar="NAME", help="The study's name.  [default: the Thinking model's name]")
 @click.option("--trials", type=int, metavar="N", help="Trials in all; a finished study goes on with more.")
 @click.option("--seed", type=int, metavar="N", help="Seed of proposals and responses.")
+@workers_option
 @storage_option
 def search(study: str | None, storage: str | None, **options: Any) -> None:
     """Creates or resumes a study and prints its verdict.
@@ -111,19 +117,21 @@ def search(study: str | None, storage: str | None, **options: Any) -> None:
 
 @cli.command()
 @click.argument("name")
+@workers_option
 @storage_option
-def resume(name: str, storage: str | None) -> None:
+def resume(name: str, workers: int | None, storage: str | None) -> None:
     """Goes on with a study's own stored config."""
-    _watch(stored_config(name, storage), name=name, storage=storage)
+    _watch(with_workers(stored_config(name, storage), workers), name=name, storage=storage)
 
 
 @cli.command()
 @click.argument("name")
 @click.option("--budget", type=float, metavar="TOKENS", required=True, help="The budget to confirm the picks for.")
+@workers_option
 @storage_option
-def confirm(name: str, budget: float, storage: str | None) -> None:
+def confirm(name: str, budget: float, workers: int | None, storage: str | None) -> None:
     """Re-measures the picks for another budget on unseen prompts."""
-    config = stored_config(name, storage)
+    config = with_workers(stored_config(name, storage), workers)
     _watch(config, name=name, storage=storage, confirm_for=positive_budget(budget))
 
 
@@ -246,6 +254,7 @@ def merge(
 @model_options
 @click.option("--lambda", "lam", type=float, metavar="X", help="One lambda for all parameters, 0 to 1.")
 @click.option("--schedule", type=click.Path(path_type=Path), metavar="FILE", help="A schedule as YAML.")
+@workers_option
 def evaluate(lam: float | None, schedule: Path | None, **options: Any) -> None:
     """Measures one schedule on the search slice."""
     from autolambda.progress import watching

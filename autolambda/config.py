@@ -68,8 +68,8 @@ class EngineConfig(Strict):
     """What generates. ``batch_size`` is the number of responses generated, stored and resumed together.
 
     ``None`` is 256 with transformers, and with vLLM everything that an evaluation owes. ``merge`` and ``parents`` are
-    vLLM's: how weights are merged, and where the parents live. With ``name: vllm`` every further key is an engine
-    argument of its own.
+    vLLM's: how weights are merged, and where the parents live. ``workers`` is the number of engines, each with GPUs of
+    its own. With ``name: vllm`` every further key is an engine argument of its own.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -82,6 +82,7 @@ class EngineConfig(Strict):
     threads: Annotated[int, Field(ge=1, le=4096)] | None = None
     merge: Literal["auto", "direct", "stream"] = "auto"
     parents: Literal["auto", "gpu", "host", "files"] = "auto"
+    workers: Annotated[int, Field(ge=1, le=4096)] = 1
 
     @property
     def arguments(self) -> dict[str, Any]:

@@ -334,7 +334,7 @@ class Run:
             return self._given
         if self._opened is None:
             self._on_event(Noted(f"engine: {self._job.engine_in_words}"))
-            self._opened = open_engine(self._job)
+            self._opened = open_engine(self._job, on_note=lambda note: self._on_event(Noted(note)))
             if self._opened.in_words != self._job.engine_in_words:
                 self._on_event(Noted(f"engine: {self._opened.in_words}"))
         return self._opened

@@ -105,8 +105,9 @@ def _info(path: Path, name: str, entry: object, *, start: int) -> TensorInfo:
     match entry:
         case {"dtype": str(dtype), "shape": [*shape], "data_offsets": [int(begin), int(end)]}:
             if dtype not in DTYPES:
+                seen = in_short(dtype, limit=20)
                 raise CheckpointError(
-                    f"tensor {in_short(name)} in '{path}' has dtype {dtype[:20]}; known are {', '.join(DTYPES)}"
+                    f"tensor {in_short(name)} in '{path}' has dtype {seen}; known are {', '.join(DTYPES)}"
                 )
             whole = all(type(number) is int for number in (begin, end, *shape))
             if whole and len(shape) <= _MOST_DIMENSIONS and all(0 <= length < 2**63 for length in shape):

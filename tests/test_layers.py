@@ -90,12 +90,13 @@ LAYERS = (
         "engines.vllm_memory",
         "engines.vllm_worker",
         "graders.marking",
+        "pieces",
         "tasks.benchmarks",
     },
-    {"engines.transformers", "engines.vllm_arguments", "evaluation", "tasks.config"},
-    {"config", "engines.cut", "engines.vllm"},
-    {"box", "models", "tasks.slices"},
-    {"acquisition", "evidence", "export", "forecast", "identity", "prompts"},
+    {"engines.transformers", "engines.vllm_arguments", "evaluation", "tasks.config", "worker"},
+    {"cluster", "config", "engines.cut", "engines.vllm", "member"},
+    {"box", "crew", "models", "tasks.slices"},
+    {"workers", "acquisition", "evidence", "export", "forecast", "identity", "prompts"},
     {"optuna_samplers"},
     {"sampler"},
     {"confirm", "growth", "job", "racing", "study"},
@@ -148,7 +149,7 @@ HEAVY = {
         "engines.vllm_process",
         "engines.vllm_worker",
     },
-    "ray": set(),
+    "ray": {"cluster", "member"},
 }
 
 

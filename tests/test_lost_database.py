@@ -205,7 +205,8 @@ def test_a_study_on_a_read_only_file_system_can_be_read(
         with driver_lock(f"sqlite:///{other}/study.db", NAME) as database, closing(Store(database)) as store:
             stored = store.study(NAME)
             assert stored is not None
-            store.update_study(NAME, config={**stored.config, "budget": 4.0}, identity=stored.identity)
+            config = small_config(budget=4.0).model_dump(mode="json")
+            store.update_study(NAME, config=config, identity=stored.identity)
             shutil.copytree(other, folder)  # as a kill leaves it
         assert (folder / "study.db-wal").stat().st_size
     read_only(folder)

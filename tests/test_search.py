@@ -286,7 +286,7 @@ class Opener:
         self._deaths = list(deaths)
         monkeypatch.setattr(runs, "open_engine", self)
 
-    def __call__(self, job: Job) -> Breaking:
+    def __call__(self, job: Job, **_: object) -> Breaking:
         death = self._deaths.pop(0) if self._deaths else None
         if isinstance(death, Exception):
             raise death

@@ -84,7 +84,8 @@ def test_reads_what_the_library_wrote(tmp_path: Path) -> None:
         (raw({"\ud800": entry()["x"]}, data=b"1234"), "name is no Unicode"),
         (raw(json.dumps(entry()).encode("utf-16"), data=b"1234"), "not JSON"),
         (raw(b'{"x":' + b"[" * 400 + b"]" * 400 + b"}"), "nested deeper"),
-        (raw(entry(dtype="F3"), data=b"1234"), "has dtype F3; known are BF16"),
+        (raw(entry(dtype="F3"), data=b"1234"), "has dtype 'F3'; known are BF16"),
+        (raw(entry(dtype="\u2028" * 99), data=b"1234"), "has dtype .{90,130}; known"),
     ],
 )
 def test_broken_files_are_refused(tmp_path: Path, content: bytes, message: str) -> None:

@@ -47,7 +47,10 @@ TABLES = {
     "values": "SELECT trial_id, objective, value FROM trial_values ORDER BY trial_id, objective",
     "notes": "SELECT trial_id, key, value_json FROM trial_user_attributes ORDER BY trial_id, key",
     "evaluations": "SELECT id, kind, key, schedule, num_responses FROM autolambda_evaluations ORDER BY id",
-    "responses": "SELECT * FROM autolambda_responses ORDER BY evaluation, task, sample_id, repeat",
+    "responses": (
+        "SELECT evaluation, task, sample_id, repeat, text, num_tokens, finish_reason, grade, answer, thought "
+        "FROM autolambda_responses ORDER BY evaluation, task, sample_id, repeat"
+    ),
 }
 
 
