@@ -27,7 +27,16 @@ from autolambda.arguments import (
     stored_config,
     with_workers,
 )
-from autolambda.errors import AutolambdaError, ConfigError, InputError, PairError, StorageError, StudyError, printable
+from autolambda.errors import (
+    AutolambdaError,
+    ConfigError,
+    InputError,
+    PairError,
+    StorageError,
+    StudyError,
+    hide_secrets,
+    printable,
+)
 
 if TYPE_CHECKING:  # the types of what the commands import on their own, so that --help stays quick
     from rich.console import Console
@@ -412,7 +421,8 @@ def main() -> None:
 
 
 def _line(error: AutolambdaError) -> str:
-    """An error's message without control characters, which names from files and models may hold."""
-    lines = str(error).splitlines() if isinstance(error, PairError) else [str(error)]
+    """An error's message without secrets and control characters, which names from files and models may hold."""
+    said = hide_secrets(str(error))
+    lines = said.splitlines() if isinstance(error, PairError) else [said]
     lines = [printable(line) for line in lines]
     return "\n".join([f"error: {lines[0]}", *lines[1:]])

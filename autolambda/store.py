@@ -234,9 +234,7 @@ def _unpacked(data: bytes) -> str:
     try:
         return zlib.decompress(data).decode("utf-8", "surrogatepass")
     except (zlib.error, ValueError) as error:
-        raise StorageError(
-            f"the study's database holds a damaged response ({error}); restore it from a copy"
-        ) from error
+        raise StorageError(f"the study's database holds a damaged response ({error}); restore a copy") from error
 
 
 def _object(text: str, study: str) -> dict[str, Any]:
