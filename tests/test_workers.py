@@ -18,6 +18,7 @@ from typing import Any
 
 import psutil
 import pytest
+from deadly import Deadly, refuse
 from small_search import BUDGET, NAME, database, finished, finished_storage, small_config, storage_in
 
 from autolambda import crew
@@ -253,28 +254,6 @@ def test_an_abort_does_not_wait_for_a_worker_that_is_suspended(two, asked, monke
         )
 
 
-class Deadly:
-    """An engine that ends its process where a prompt says so."""
-
-    streams, in_words = True, "by hand"
-
-    def set_schedule(self, schedule: Schedule) -> None:
-        pass
-
-    def generate(self, prompts, sampling, *, watch=None):
-        if any(prompt.text == "die" for prompt in prompts):
-            os.kill(os.getpid(), signal.SIGKILL)
-        if any(prompt.text == "fail" for prompt in prompts):
-            raise EngineError("out of luck; try again")
-        return [Response(prompt.text, 1, "stop") for prompt in prompts]
-
-    def fingerprint(self) -> str:
-        return str(os.getpid())
-
-    def close(self) -> None:
-        pass
-
-
 def by_hand(opening: Callable[[], Any] = Deadly, notes: list[str] | None = None) -> WorkersEngine:
     return WorkersEngine(
         opening,
@@ -325,10 +304,6 @@ def test_a_suspended_worker_ends_with_the_engine(two):
     process.suspend()
     engine.close()
     gone(process)
-
-
-def refuse() -> Any:
-    raise ConfigError("models.instruct: no such folder '/data/x'")
 
 
 def test_what_is_wrong_on_another_machine_names_it(two, monkeypatch):
