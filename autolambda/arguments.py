@@ -58,11 +58,13 @@ def storage_url(name: str, storage: str | None) -> str:
 
 @contextmanager
 def opened_store(name: str, storage: str | None, *, with_texts: bool = True) -> Iterator[Store]:
-    """The store of a study that exists. Raises ``StudyError``."""
+    """The store of a study that exists, to read it. Raises ``StudyError``, and ``StorageError`` where it fails."""
     from autolambda.errors import StudyError
     from autolambda.store import Store
+    from autolambda.study import driver_errors
 
-    with closing(Store(storage_url(name, storage), must_exist=True, with_texts=with_texts)) as store:
+    url = storage_url(name, storage)
+    with driver_errors(), closing(Store(url, must_exist=True, with_texts=with_texts)) as store:
         if store.study(name) is None:
             raise StudyError(f"no study '{name}' in this database; it has: {', '.join(store.names()) or 'none'}")
         yield store
@@ -97,7 +99,7 @@ def report_of(name: str, storage: str | None, budget: float | None) -> Report:
     wanted = config.budget if budget is None else positive_budget(budget)
     with (
         opened_store(name, storage, with_texts=False) as store,
-        closing(Study(store, name=name, storage=storage_url(name, storage))) as study,
+        closing(Study(store, name=name)) as study,
     ):
         return build_report(store, study, budget=wanted)
 

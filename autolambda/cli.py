@@ -25,7 +25,7 @@ from autolambda.arguments import (
     stored_config,
     with_workers,
 )
-from autolambda.errors import AutolambdaError, ConfigError, InputError, PairError, StudyError
+from autolambda.errors import AutolambdaError, ConfigError, InputError, PairError, StorageError, StudyError, printable
 
 if TYPE_CHECKING:  # the types of what the commands import on their own, so that --help stays quick
     from rich.console import Console
@@ -45,7 +45,7 @@ storage_option = click.option(
     "--storage",
     envvar="AUTOLAMBDA_STORAGE",
     metavar="URL",
-    help="Database of the study (sqlite:///PATH).  [default: studies/NAME/study.db]",
+    help="Database of the study (sqlite:///PATH or postgresql://USER@HOST/DATABASE).  [default: studies/NAME/study.db]",
 )
 budget_option = click.option(
     "--budget", type=float, metavar="TOKENS", help="Mean generated tokens a response may cost."
@@ -130,6 +130,7 @@ def confirm(name: str, budget: float, workers: int | None, storage: str | None) 
 @storage_option
 def list_studies(storage: str | None) -> None:
     """Lists the studies of this folder, or of one database."""
+    from autolambda.databases.base import shown_storage, storage_errors
     from autolambda.store import Store
     from autolambda.study import studies_under
 
@@ -137,12 +138,12 @@ def list_studies(storage: str | None) -> None:
     found = 0
     for url in urls:
         try:
-            with closing(Store(url, must_exist=True)) as store:
+            with storage_errors(), closing(Store(url, must_exist=True)) as store:
                 for name in store.names():
                     stored = store.study(name)
                     found += 1
-                    click.echo(f"{name:<32} {stored.created_at if stored else '':<28} {url}")
-        except StudyError as error:
+                    click.echo(f"{name:<32} {stored.created_at if stored else '':<28} {shown_storage(url)}")
+        except (StudyError, StorageError) as error:
             if storage is not None:
                 raise
             click.echo(_line(error), err=True)  # one database that cannot be read does not hide the others
@@ -289,7 +290,7 @@ def validate(path: Path) -> None:
     from autolambda.job import validate as check
 
     *found, verdict = check(load_config(path, overrides={}))
-    click.echo("\n".join([*found, f"{path}: {verdict}"]))
+    click.echo("\n".join(map(printable, [*found, f"{path}: {verdict}"])))
 
 
 def _watch(config: Config, *, name: str, storage: str | None, confirm_for: float | None = None) -> None:
@@ -326,10 +327,13 @@ def _run(config: Config, *, name: str, url: str, confirm_for: float | None, on_e
 
 def _say_interrupted(name: str, storage: str | None) -> None:
     """The front so far, if there is one, and the command to go on with."""
+    from autolambda.databases.base import shown_storage
+
     command = "the same command"
     try:
         stored_config(name, storage)
-        command = shlex.join(["autolambda", "resume", name, *(["--storage", storage] if storage else [])])
+        where = ["--storage", shown_storage(storage)] if storage else []
+        command = shlex.join(["autolambda", "resume", name, *where])
         from autolambda.tables import progress_view
 
         _console().print(progress_view(report_of(name, storage, None)))
@@ -370,8 +374,5 @@ def main() -> None:
 def _line(error: AutolambdaError) -> str:
     """An error's message without control characters, which names from files and models may hold."""
     lines = str(error).splitlines() if isinstance(error, PairError) else [str(error)]
-    if not all(line.isprintable() for line in lines):
-        from autolambda.tables import printable
-
-        lines = [printable(line) for line in lines]
+    lines = [printable(line) for line in lines]
     return "\n".join([f"error: {lines[0]}", *lines[1:]])

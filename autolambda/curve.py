@@ -12,9 +12,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from autolambda.errors import InputError
+from autolambda.errors import InputError, in_short, one_line
+from autolambda.files import open_text
+
+MOST_ROWS = 10_000
 
 OPTIONAL = ("num_responses", "accuracy", "mean_tokens")  # columns
+COLUMNS = ("lambda", "think_ratio", *OPTIONAL)
 DEFAULT_RESPONSES = 100.0  # taken for a point without a count
 
 
@@ -50,16 +54,20 @@ def read_curve(path: str | Path) -> list[CurvePoint]:
     """
     points: list[CurvePoint] = []
     try:
-        with Path(path).open(encoding="utf-8-sig", newline="") as file:
+        with open_text(Path(path), encoding="utf-8-sig", newline="") as file:
             rows = csv.DictReader(file, skipinitialspace=True)
             missing = {"lambda", "think_ratio"} - set(rows.fieldnames or ())
             if missing:
-                seen = ", ".join(rows.fieldnames or ()) or "an empty file"
+                seen = one_line(", ".join(rows.fieldnames or ()), limit=60) or "an empty file"
                 raise InputError(f"{path}: a curve needs the columns lambda and think_ratio, seen {seen}")
+            if twice := [name for name in COLUMNS if (rows.fieldnames or []).count(name) > 1]:
+                raise InputError(f"{path}: the column {twice[0]} stands twice; remove one")
             for row in rows:
                 points.append(_read_point(row, f"{path}, line {rows.line_num}"))
+                if len(points) > MOST_ROWS:
+                    raise InputError(f"{path}: a curve has at most {MOST_ROWS:,} rows; pool those of one lambda")
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read as a CSV file in UTF-8 ({error})") from error
+        raise InputError(f"{path}: cannot be read as a CSV file in UTF-8 ({one_line(error)})") from error
     if not points:
         raise InputError(f"{path}: a curve needs at least 2 rows under its header, seen none")
     return points
@@ -69,13 +77,13 @@ def _read_point(row: Mapping[str | None, str | list[str] | None], place: str) ->
     if None in row:
         raise InputError(f"{place}: more cells than columns (is there a decimal comma?)")
     numbers: dict[str, float] = {}
-    for column in ("lambda", "think_ratio", *OPTIONAL):
+    for column in COLUMNS:
         text = str(row.get(column) or "").strip()
         if text or column not in OPTIONAL:
             try:
-                numbers[column] = float(text)
+                numbers[column] = float(text if "_" not in text else "")  # Python would read 1_0 as 10
             except ValueError:
-                raise InputError(f"{place}: {column} must be a number, seen {text!r}") from None
+                raise InputError(f"{place}: {column} must be a number, seen {in_short(text)}") from None
     try:
         return CurvePoint(
             numbers["lambda"], numbers["think_ratio"], **{name: numbers[name] for name in OPTIONAL if name in numbers}

@@ -23,11 +23,17 @@ from autolambda.errors import CheckpointError, ConfigError, TaskError
 from autolambda.forecast import cost_lines, slice_lines
 from autolambda.graders import find_grader, ifeval
 from autolambda.identity import BATCH_SIZE, identity_of
+from autolambda.limits import LimitError, limited
 from autolambda.models import Models, open_models
+from autolambda.responses import Sample
 from autolambda.sampler import Aims
 from autolambda.tasks.base import Slice
 from autolambda.tasks.slices import open_slices
 from autolambda.workers import WorkersEngine
+
+TEMPLATE_SECONDS = 5.0  # for one prompt, which takes a millisecond
+TEMPLATE_BYTES = 1 << 30
+CHARACTERS_PER_TOKEN = 128  # no tokenizer has longer ones but for spaces
 
 
 @dataclass(frozen=True)
@@ -229,13 +235,26 @@ def _open_here(job: Job, *, sharing: int = 1) -> Engine:
     )
 
 
+def _rendered(chat: ChatFormat, sample: Sample, context: int) -> str:
+    """A prompt by a template that came with a checkpoint: it may be endless or huge. Raises ``ConfigError``."""
+    try:
+        with limited(seconds=TEMPLATE_SECONDS, num_bytes=TEMPLATE_BYTES):
+            text = chat.render(sample)
+        problem = f"{len(text):,} characters come out" if len(text) > CHARACTERS_PER_TOKEN * context else None
+    except LimitError:
+        problem = f"it runs for more than {TEMPLATE_SECONDS:g} s"
+    if problem:
+        raise ConfigError(f"models.chat_template cannot render sample {sample.id[:60]!r}: {problem}; correct it")
+    return text
+
+
 def _longest_prompt(models: Models, chat: ChatFormat, *, slices: Sequence[Slice]) -> int:
     """The tokens of the longest prompt.
 
     Raises ``TaskError`` for one that does not fit the context with its response, which would be cut short unseen.
     """
     samples = [(part.task, sample) for part in slices for sample in part.samples]
-    texts = [chat.render(sample) for _, sample in samples]
+    texts = [_rendered(chat, sample, models.context) for _, sample in samples]
     prompts = chat.tokenizer(texts, add_special_tokens=False).input_ids
     max_tokens = models.sampling.max_tokens
     for (task, sample), ids in zip(samples, prompts, strict=True):

@@ -16,6 +16,7 @@ from autolambda.baselines import check_baselines, choose_cut, merged_engine
 from autolambda.chat import ChatFormat
 from autolambda.config import BaselineName, SearchConfig
 from autolambda.confirm import plan
+from autolambda.databases.base import shown_storage
 from autolambda.engines.base import Engine
 from autolambda.engines.cut import CutEngine
 from autolambda.errors import EngineError
@@ -272,7 +273,7 @@ class Run:
             f"then up to {config.confirm.finalists} finalists on up to {num_confirm} others"
         )
         progress = f"; {evidence.num_trials} trials done so far" if evidence.num_trials else ""
-        self._on_event(Noted(f"study {self.study.name}: {plan}{progress} ({storage})"))
+        self._on_event(Noted(f"study {self.study.name}: {plan}{progress} ({shown_storage(storage)})"))
         for seen in self._record.seen:
             self.compare_budget(seen.schedule, seen.measured.mean_tokens.value)
 

@@ -13,7 +13,9 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from autolambda.databases.base import shown_storage
 from autolambda.entry import Entry, stage
+from autolambda.errors import printable
 from autolambda.estimates import number
 from autolambda.events import Ended
 from autolambda.metrics import Estimate, Measured
@@ -92,7 +94,7 @@ def front_table(report: Report, entries: Sequence[Entry], *, title: str, with_pa
 
 def verdict_lines(report: Report, *, storage: str | None = None) -> Iterator[str]:
     """The verdict for the budget in a few lines (rich markup), the last of them the command to go on with."""
-    where = f"--storage {shlex.quote(storage)}" if storage else ""
+    where = f"--storage {shlex.quote(shown_storage(storage))}" if storage else ""
     if report.budget is None:
         yield "No budget was given: the front is the answer."
         yield _command("For a pick:", "confirm", report.study, "--budget TOKENS", where)
@@ -157,11 +159,6 @@ def in_lines(schedule: Schedule) -> str:
     if "other" in schedule.to_dict():
         lines.append(f"other {schedule.other:.4g}")
     return "\n".join(lines)
-
-
-def printable(text: str) -> str:
-    """``text`` with control characters (escape sequences, line ends) as their Python escapes."""
-    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
 
 
 def _profile(profile: Profile) -> str:

@@ -90,6 +90,7 @@ def test_a_budget_that_is_a_number_is_taken(budget):
         ({"models": {"instruct": "", "thinking": "x"}}, "models.instruct"),
         ({"models": {"think_end": ""}}, "models.think_end"),
         ({"tasks": {"path": "x"}}, "tasks: "),
+        ({"tasks": 5}, "tasks: expected a list, seen 5"),
         ({"tasks": ["x"]}, "tasks.0: expected keys and values, seen 'x'"),
         ({"tasks": [{}]}, "tasks.0: give either name or path"),
         ({"tasks": [{"path": "x", "weight": 0}]}, "tasks.0.weight"),

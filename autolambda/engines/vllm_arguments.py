@@ -32,6 +32,8 @@ OWN = {
     "worker_extension_cls": None,
     "runner": None,
     "hf_token": None,  # it would be stored with the study
+    "trust_remote_code": None,  # a checkpoint's author has no code run
+    "code_revision": None,
     "enable_eplb": None,  # it moves experts while they are merged
 }
 """Arguments that are the study's, with the config key that says them."""

@@ -3,10 +3,11 @@
     python studies/kills/kills.py [KILLS] [SEED]
 
 Each run is a process of its own, forked from this one so that it need not import everything again, and killed by
-SIGKILL: half of them by the clock, the others at a random step of storing, telling, confirming or exporting (a statement
-or a commit of any database connection, an fsync, a rename), which a clock would seldom hit. After each, every response that was ever stored must still be there as it was, and no more than one trial may be open. In the
-end trials, parameters, values, evaluations, responses and the report must be those of the undisturbed search, bit for
-bit, and the exported folder intact.
+SIGKILL: half of them by the clock, the others at a random step of storing, telling, confirming or exporting (a
+statement or a commit of any database connection, an fsync, a rename), which a clock would seldom hit. After each, every
+response that was ever stored must still be there as it was, and no more than one trial may be open. In the end trials,
+parameters, values, evaluations, responses and the report must be those of the undisturbed search, bit for bit, and the
+exported folder intact.
 """
 
 from __future__ import annotations
@@ -46,7 +47,10 @@ TABLES = {
     "values": "SELECT trial_id, objective, value FROM trial_values ORDER BY trial_id, objective",
     "notes": "SELECT trial_id, key, value_json FROM trial_user_attributes ORDER BY trial_id, key",
     "evaluations": "SELECT id, kind, key, schedule, num_responses FROM autolambda_evaluations ORDER BY id",
-    "responses": "SELECT * FROM autolambda_responses ORDER BY evaluation, task, sample_id, repeat",
+    "responses": (
+        "SELECT evaluation, task, sample_id, repeat, text, num_tokens, finish_reason, grade, answer, thought "
+        "FROM autolambda_responses ORDER BY evaluation, task, sample_id, repeat"
+    ),
 }
 
 
@@ -170,10 +174,8 @@ def disturbed(folder: Path, rng: random.Random, *, seconds: float, steps: int, a
     is_done = False
     while killed.total() < at_most and not is_done:
         by_clock = rng.random() < 0.5
-        when: dict[str, Any] = (
-            {"seconds": rng.uniform(0, seconds / 4)} if by_clock else {"step": rng.randint(1, steps // 4)}
-        )
-        ended = run(folder, *SEARCH, **when)
+        clock, step = {"seconds": rng.uniform(0, seconds / 4)}, {"step": rng.randint(1, steps // 4)}
+        ended = run(folder, *SEARCH, **(clock if by_clock else step))
         after = contents(folder)
         check(before, after)
         before, is_done = after, not ended.was_killed
