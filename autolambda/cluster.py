@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from typing import Any
 from autolambda.errors import ConfigError, EngineError, one_line
 from autolambda.worker import Place
 
+CONNECT_SECONDS = 10.0
 PLACE_SECONDS = 120.0  # from asking for a worker to its process
 
 # Read by Ray when it is imported or starts its own processes.
@@ -67,8 +69,9 @@ def join() -> bool:
     own: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
     with _signals_kept():
         try:
+            _check_reachable(address)
             ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, **own)
-        except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             raise ConfigError(
                 f"engine.workers: Ray at '{address}' cannot be used ({one_line(error)}); mend RAY_ADDRESS, or unset it "
                 "to use this machine alone"
@@ -76,6 +79,13 @@ def join() -> bool:
     # what befalls a worker is told by workers.py in its own words; Ray has no public switch for its own
     ray._private.worker._worker_logs_enabled = False
     return True
+
+
+def _check_reachable(address: str) -> None:
+    """Raises ``OSError`` where nobody listens at ``HOST:PORT``, for which Ray would wait for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
 
 
 def leave() -> None:

@@ -156,7 +156,7 @@ class Crew:
             if rows.responses[row] is None:
                 rows.num_deaths[row] += 1
         if max(rows.num_deaths[row] for row in member.piece.rows) >= MAX_DEATHS:
-            raise EngineError(f"{MAX_DEATHS} workers failed over the same prompts, the last, {member.name}: {reason}")
+            raise EngineError(f"{MAX_DEATHS} workers failed over the same prompts; the last, {member.name}: {reason}")
 
     def _refill(self) -> None:
         """Has the rows that nobody works on wait for somebody."""

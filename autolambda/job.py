@@ -151,7 +151,13 @@ def open_engine(job: Job, *, on_note: Callable[[str], None] = lambda note: None)
 
     return WorkersEngine(
         functools.partial(
-            _open_there, _config_there(job, share), job.engine, job.context, dict(job.identity), socket.gethostname()
+            _open_there,
+            _config_there(job, share),
+            job.engine,
+            job.context,
+            dict(job.identity),
+            home=socket.gethostname(),
+            sharing=job.config.engine.workers,
         ),
         num_workers=job.config.engine.workers,
         share=share,
@@ -188,7 +194,13 @@ def _config_there(job: Job, share: Share) -> dict[str, Any]:
 
 
 def _open_there(
-    plain: Mapping[str, Any], engine: EngineName, context: int, identity: Mapping[str, Any], home: str
+    plain: Mapping[str, Any],
+    engine: EngineName,
+    context: int,
+    identity: Mapping[str, Any],
+    *,
+    home: str,
+    sharing: int,
 ) -> Engine:
     """The engine of a job in a worker, which may be on another host than ``home``: its files must hold the same.
 
@@ -202,10 +214,10 @@ def _open_there(
                 f"models.{name}: '{parent.source}' holds other weights on {socket.gethostname()} than where the search "
                 "runs; give each machine the same files"
             )
-    return _open_here(Job(config, models, (), (), engine, context, identity))
+    return _open_here(Job(config, models, (), (), engine, context, identity), sharing=sharing)
 
 
-def _open_here(job: Job) -> Engine:
+def _open_here(job: Job, *, sharing: int = 1) -> Engine:
     engine, pair, tokenizer = job.config.engine, job.models.pair, job.models.chat.tokenizer
     if job.engine == "vllm":
         return VllmEngine(
@@ -216,6 +228,7 @@ def _open_here(job: Job) -> Engine:
             merge=engine.merge,
             parents=engine.parents,
             arguments=engine.arguments,
+            sharing=sharing,
         )
     return TransformersEngine(
         pair, tokenizer=tokenizer, device=engine.device, dtype=engine.dtype, threads=engine.threads

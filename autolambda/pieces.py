@@ -11,13 +11,14 @@ import itertools
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from autolambda.engines.base import WATCH_STEPS, Progress, Prompt, Sampling, Watch
-from autolambda.engines.decoder import Decoder
-from autolambda.engines.rows import ROW_STEP, round_up
 from autolambda.responses import Response
 from autolambda.schedule import Schedule
+
+if TYPE_CHECKING:  # it loads transformers, which a worker loads with its engine
+    from autolambda.engines.decoder import Decoder
 
 NOBODY = -1
 State = Literal["running", "done", "failed"]
@@ -131,6 +132,8 @@ def cut(rows: Sequence[int], *, num_workers: int, most: int | None) -> list[tupl
     Without ``most`` there is one piece a worker, and all begin with the first rows: an engine that fills its own batch
     then finishes the first rows first.
     """
+    from autolambda.engines.rows import ROW_STEP, round_up  # with torch: see above
+
     if not rows:
         return []
     if most is None:

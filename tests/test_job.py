@@ -1,5 +1,6 @@
 """A job: what can be checked before a weight is moved, and which engine will run."""
 
+import functools
 import json
 import sys
 from importlib import metadata
@@ -8,10 +9,12 @@ import mirrors
 import pytest
 import torch
 
+from autolambda import job as jobs
+from autolambda.cluster import Share
 from autolambda.config import Config, parse_config
 from autolambda.engines.transformers import TransformersEngine
-from autolambda.errors import ConfigError, TaskError
-from autolambda.job import open_engine, open_job, resolve_engine, validate
+from autolambda.errors import CheckpointError, ConfigError, TaskError
+from autolambda.job import open_engine, open_job, resolve_engine, share_of, validate
 
 
 @pytest.fixture
@@ -181,7 +184,7 @@ def test_the_engine_of_the_job_is_opened(vllm, path, monkeypatch, one_thread):
     job = open_job(config(path, engine={"name": "vllm"} | said))
     open_engine(job)
     arguments = {"kv_cache_dtype": said.pop("kv_cache_dtype")}
-    rest = {"tokenizer": job.models.chat.tokenizer, "context": job.context, "arguments": arguments}
+    rest = {"tokenizer": job.models.chat.tokenizer, "context": job.context, "arguments": arguments, "sharing": 1}
     assert opened == [(job.models.pair, said | rest)]
     assert isinstance(open_engine(open_job(config(path, engine={"device": "cpu"}))), TransformersEngine)
 
@@ -239,3 +242,53 @@ def test_validate_checks_the_arguments_of_vllm(vllm, path, monkeypatch):
     with pytest.raises(ConfigError, match=r"unknown \['no_such_argument'\]"):
         validate(config(path, engine={"name": "vllm", "no_such_argument": 1}))
     assert validate(config(path, engine={"device": "cpu"}))  # with transformers there are none
+
+
+def test_a_worker_gets_this_machines_device_and_dtype(path):
+    """Whatever its own machine has, so that all workers' responses compare."""
+    job = open_job(config(path, engine={"workers": 3, "device": "cpu"}))
+    assert share_of(job) == Share(num_gpus=0, num_cpus=1)
+    plain = jobs._config_there(job, share_of(job))["engine"]
+    assert (plain["workers"], plain["device"], plain["dtype"], plain["threads"]) == (1, "cpu", "float32", 1)
+    assert "engine.workers" not in job.identity
+
+
+@pytest.mark.parametrize(
+    ("engine", "expected"),
+    [
+        ({"name": "vllm"}, (1, 0)),
+        ({"name": "vllm", "tensor_parallel_size": 4, "pipeline_parallel_size": 2}, (8, 0)),
+        ({"name": "vllm", "tensor_parallel_size": 4, "distributed_executor_backend": "ray"}, (0, 1)),
+        ({"name": "transformers"}, (1, 0)),
+        ({"name": "transformers", "device": "cpu", "threads": 2}, (0, 2)),
+    ],
+)
+def test_what_a_worker_takes_of_a_machine_with_gpus(vllm, path, monkeypatch, engine, expected):
+    job = open_job(config(path, engine=engine | {"workers": 2}))
+    monkeypatch.setattr(jobs, "vllm_device", lambda: GPU)
+    monkeypatch.setattr(jobs, "resolve_device", lambda name: CPU if name == "cpu" else GPU)
+    assert share_of(job) == Share(*expected)
+
+
+def test_a_gpu_by_name_goes_with_one_worker(path, monkeypatch):
+    job = open_job(config(path, engine={"workers": 2, "device": "cpu"}))
+    monkeypatch.setattr(jobs, "resolve_device", lambda name: torch.device("cuda:1"))
+    with pytest.raises(ConfigError, match="names one GPU, and each worker gets its own; say cuda"):
+        share_of(job)
+
+
+def test_other_weights_on_another_machine_are_refused(path, monkeypatch, one_thread):
+    job = open_job(config(path, engine={"workers": 2, "device": "cpu"}))
+    plain = jobs._config_there(job, share_of(job))
+    identity = dict(job.identity)
+    open_there = functools.partial(jobs._open_there, plain, job.engine, job.context, sharing=2)
+    assert isinstance(open_there(identity, home="elsewhere"), TransformersEngine)
+    identity["models.thinking"] = "0" * 64
+    with pytest.raises(CheckpointError, match=r"models.thinking: .* holds other weights on .* the same files"):
+        open_there(identity, home="elsewhere")
+
+
+def test_without_ray_several_workers_are_refused_at_once(path, monkeypatch):
+    monkeypatch.setattr("autolambda.cluster.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"engine.workers: several need ray; pip install 'autolambda\[ray\]'"):
+        open_job(config(path, engine={"workers": 2}))

@@ -67,3 +67,11 @@ def test_a_gpu_that_is_not_there():
 def test_this_machine_has_some_room():
     found = measure_room(gpu_bytes=5)
     assert (found.gpu, found.host > 1 << 28, found.disk > 1 << 20) == (5, True, True)
+
+
+def test_engines_that_share_a_machine_share_its_room():
+    """They open at once, and each would see all that is free: eight pinned copies exhaust a host."""
+    alone, one_of_eight = measure_room(gpu_bytes=5), measure_room(gpu_bytes=5, sharing=8)
+    assert one_of_eight.gpu == 5
+    assert one_of_eight.host == pytest.approx(alone.host / 8, rel=0.3)
+    assert one_of_eight.disk == pytest.approx(alone.disk / 8, rel=0.3)

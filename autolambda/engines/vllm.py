@@ -59,12 +59,13 @@ class VllmEngine:
         merge: Literal["auto", "direct", "stream"] = "auto",
         parents: Literal["auto", "gpu", "host", "files"] = "auto",
         arguments: Mapping[str, Any] | None = None,
+        sharing: int = 1,
     ) -> None:
         """Starts vLLM and makes both parents resident.
 
         ``context`` is the number of tokens of the longest prompt and its response; ``arguments`` are vLLM's own engine
-        arguments. Raises ``ConfigError`` for what the config can put right, ``EngineError`` where vLLM or the memory
-        fails.
+        arguments; ``sharing`` the number of engines that share this host's memory. Raises ``ConfigError`` for what the
+        config can put right, ``EngineError`` where vLLM or the memory fails.
         """
         arguments = arguments or {}
         check_arguments(arguments)
@@ -81,7 +82,9 @@ class VllmEngine:
         compute = resolve_dtype(dtype, pair, vllm_device())
         home: Home | None = None  # a stream reads the checkpoints
         if merge != "stream":
-            home = place_parents(pair, arguments, asked=parents, context=context, itemsize=compute.itemsize)
+            home = place_parents(
+                pair, arguments, asked=parents, context=context, itemsize=compute.itemsize, sharing=sharing
+            )
         dtype_name = str(compute).removeprefix("torch.")
         self._start(
             engine_arguments(

@@ -101,12 +101,15 @@ def check_architecture(pair: Pair) -> None:
         raise ConfigError(f"vLLM has no code for this architecture ({shown}); set engine.name to transformers")
 
 
-def place_parents(pair: Pair, arguments: Mapping[str, Any], *, asked: str, context: int, itemsize: int) -> Home:
-    """Where the parents go, by the memory there is. Raises as ``choose_home`` does."""
+def place_parents(
+    pair: Pair, arguments: Mapping[str, Any], *, asked: str, context: int, itemsize: int, sharing: int = 1
+) -> Home:
+    """Where the parents go, by the memory there is for one of ``sharing`` engines. Raises as ``choose_home`` does."""
     num_gpus = _num_gpus(arguments)
     need = Need(pair.num_parameters * itemsize // num_gpus, _cache_bytes(pair, context, itemsize) // num_gpus)
     total = _gpu_bytes()
-    room = measure_room(gpu_bytes=None if total is None else int(total * _utilization(arguments)))
+    gpu_bytes = None if total is None else int(total * _utilization(arguments))
+    room = measure_room(gpu_bytes=gpu_bytes, sharing=sharing)
     return choose_home(need, room, asked=asked, num_gpus=num_gpus)
 
 

@@ -62,10 +62,14 @@ _ADVICE_GPU = "raise engine.tensor_parallel_size, or lower sampling.max_tokens"
 _ADVICE_DISK = "set TMPDIR to a larger disk, or engine.merge to stream"
 
 
-def measure_room(*, gpu_bytes: int | None) -> Room:
-    """The free memory of this host and the free space where temporary files go; ``gpu_bytes`` is vLLM's share."""
+def measure_room(*, gpu_bytes: int | None, sharing: int = 1) -> Room:
+    """The free memory of this host and the free space where temporary files go; ``gpu_bytes`` is vLLM's share.
+
+    Of ``sharing`` engines that may be on one host, all opened at once, each has its part.
+    """
     host = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return Room(gpu_bytes, _available(host), shutil.disk_usage(tempfile.gettempdir()).free)
+    disk = shutil.disk_usage(tempfile.gettempdir()).free
+    return Room(gpu_bytes, _available(host) // sharing, disk // sharing)
 
 
 def _available(fallback: int) -> int:

@@ -1,0 +1,39 @@
+"""Engines for tests of workers, in a file of their own that a worker's process loads quickly."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Sequence
+
+from autolambda.engines.base import Engine, Prompt, Sampling, Watch
+from autolambda.errors import ConfigError, EngineError
+from autolambda.responses import Response
+from autolambda.schedule import Schedule
+
+
+class Deadly:
+    """An engine that fails, or ends its process, where a prompt says so."""
+
+    streams, in_words = True, "by hand"
+
+    def set_schedule(self, schedule: Schedule) -> None:
+        pass
+
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling, *, watch: Watch | None = None) -> list[Response]:
+        if any(prompt.text == "die" for prompt in prompts):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if any(prompt.text == "fail" for prompt in prompts):
+            raise EngineError("out of luck; try again")
+        return [Response(prompt.text, 1, "stop") for prompt in prompts]
+
+    def fingerprint(self) -> str:
+        return str(os.getpid())
+
+    def close(self) -> None:
+        pass
+
+
+def refuse() -> Engine:
+    """Stands in for an engine whose files are not there."""
+    raise ConfigError("models.instruct: no such folder '/data/x'")
