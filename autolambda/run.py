@@ -12,11 +12,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from autolambda.allowance import CONFIRM_SHARE
-from autolambda.baselines import check_baselines, choose_cut, merged_engine
+from autolambda.baselines import baseline_method, check_baselines, choose_cut
 from autolambda.chat import ChatFormat
 from autolambda.config import BaselineName, SearchConfig
 from autolambda.confirm import plan
 from autolambda.engines.base import Engine
+from autolambda.engines.by_method import MethodEngine
 from autolambda.engines.cut import CutEngine
 from autolambda.errors import EngineError
 from autolambda.evaluation import EVERYTHING, Evaluator, is_aborted
@@ -219,8 +220,8 @@ class Run:
             return
         schedule = Schedule.uniform(round(finalist.other, 4))
         key = f"slerp at lambda {schedule.other:g}" if method == "slerp" else method
-        with merged_engine(self._job, method, lam=schedule.other, before=self.free) as engine:
-            self._measure_baseline(key, schedule, size, engine)
+        chosen = baseline_method(self._job, method, lam=schedule.other)
+        self._measure_baseline(key, schedule, size, lambda: MethodEngine(self._engine(), chosen))
 
     def _cut(self, size: int, budget: float | None) -> None:
         """The Thinking model with its thinking cut to meet the budget; once more where it thinks on after the cut."""

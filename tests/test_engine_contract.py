@@ -14,14 +14,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+from checkpoints import write_merge
 from vllm_engines import Fresh, fresh_vllm, live_weights, needs_vllm, open_vllm
 
 from autolambda.chat import load_tokenizer
 from autolambda.engines.base import Engine, Prompt, Sampling
 from autolambda.engines.transformers import TransformersEngine
-from autolambda.pair import merge_tensors, open_pair
+from autolambda.merges import open_merge
+from autolambda.pair import open_pair
 from autolambda.schedule import Profile, Schedule
-from autolambda.shards import write_checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -114,7 +115,7 @@ def test_the_endpoints_are_the_parents_bit_for_bit(kind, engine, parents, lam, p
 def merged_folder(folder: Path, parents: tuple[Path, Path], schedule: Schedule) -> Path:
     pair = open_pair(*map(str, parents))
     shutil.copytree(parents[1], folder, ignore=shutil.ignore_patterns("*.safetensors", "config.json"))
-    write_checkpoint(folder, merge_tensors(pair, schedule=schedule), config=pair.config, max_shard_size=1 << 30)
+    write_merge(folder, open_merge(pair, schedule))
     return folder
 
 

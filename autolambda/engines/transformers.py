@@ -22,6 +22,8 @@ from autolambda.engines.batch import Batch
 from autolambda.engines.decoder import Decoder, end_ids_of
 from autolambda.errors import ConfigError, EngineError
 from autolambda.merge import interpolate
+from autolambda.merges import check_in_place, open_merge
+from autolambda.methods import Method
 from autolambda.pair import Pair
 from autolambda.responses import Response
 from autolambda.schedule import Schedule
@@ -55,8 +57,8 @@ class TransformersEngine:
         if threads is not None:
             torch.set_num_threads(threads)
         self._tokenizer = tokenizer
-        self._num_layers = pair.num_layers
-        config = AutoConfig.from_pretrained(pair.thinking.folder, tie_word_embeddings=pair.tied)
+        self._pair = pair
+        config = _config(pair)
         with _memory_errors(), torch.inference_mode():
             self._instruct = _parameters(pair.instruct.folder, pair, self._device)
             self._thinking = _parameters(pair.thinking.folder, pair, self._device)
@@ -72,9 +74,24 @@ class TransformersEngine:
     @torch.inference_mode()
     def set_schedule(self, schedule: Schedule) -> None:
         """Merges in place: ``interpolate`` into each live parameter."""
-        lams = {name: schedule.lam_of(name, num_layers=self._num_layers) for name in self._live}
+        lams = {name: schedule.lam_of(name, num_layers=self._pair.num_layers) for name in self._live}
         for name, lam in lams.items():
             interpolate(self._instruct[name], self._thinking[name], lam, out=self._live[name])
+
+    @torch.inference_mode()
+    def set_method(self, method: Method) -> None:
+        """Merges in place from the files: the merge is made in memory as on disk, loaded, and copied over."""
+        merge = open_merge(self._pair, method)
+        check_in_place(merge)
+        with _memory_errors():
+            model, _ = _load(
+                self._pair.thinking.folder,
+                dtype=_widest(self._pair),
+                config=_config(self._pair),
+                state_dict=dict(merge.tensors_by_name()),
+            )
+            for name, parameter in model.named_parameters():
+                self._live[name].copy_(parameter)
 
     @torch.inference_mode()
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, *, watch: Watch | None = None) -> list[Response]:
@@ -121,13 +138,32 @@ def _parameters(folder: Path, pair: Pair, device: torch.device) -> dict[str, tor
     return {name: parameter.detach().to(dtypes.get(name, pair.dtype)) for name, parameter in parameters}
 
 
-def _load(folder: Path, *, dtype: torch.dtype, config: PretrainedConfig | None = None) -> tuple[Any, dict[str, Any]]:
-    """The model of a checkpoint folder, and transformers' report on its keys; without its progress bars."""
+def _config(pair: Pair) -> PretrainedConfig:
+    config: PretrainedConfig = AutoConfig.from_pretrained(pair.thinking.folder, tie_word_embeddings=pair.tied)
+    return config
+
+
+def _load(
+    folder: Path,
+    *,
+    dtype: torch.dtype,
+    config: PretrainedConfig | None = None,
+    state_dict: dict[str, torch.Tensor] | None = None,
+) -> tuple[Any, dict[str, Any]]:
+    """The model of a checkpoint folder, or of tensors by their names in its files, without progress bars.
+
+    With it comes transformers' report on its keys.
+    """
     shown = logging_of_transformers.is_progress_bar_enabled()
     logging_of_transformers.disable_progress_bar()  # type: ignore[no-untyped-call]  # untyped upstream
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            folder, config=config, dtype=dtype, use_safetensors=True, output_loading_info=True
+            folder if state_dict is None else None,  # type: ignore[arg-type]  # its annotation forgets None
+            config=config,
+            dtype=dtype,
+            use_safetensors=True,
+            output_loading_info=True,
+            state_dict=state_dict,
         )
     finally:
         if shown:
