@@ -76,7 +76,7 @@ def check_export(folder: Path) -> str:
         case _:
             raise OutputError(f"'{folder / PROVENANCE}' was changed after the export; export it again")
     changed = [name for name in sorted(files) if Path(name).name != name or _sha256(folder / name) != files[name]]
-    if not changed and isinstance(tensors := rest.get("tensors"), dict):  # older exports have hashes of whole files only
+    if not changed and isinstance(tensors := rest.get("tensors"), dict):  # older ones have files only
         changed = _changed_tensors(folder, tensors)
     if changed:
         shown = ", ".join(changed[:5]) + (f" and {len(changed) - 5} more" if len(changed) > 5 else "")

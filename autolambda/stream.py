@@ -65,8 +65,9 @@ def write_weights(
         stack.enter_context(_one_thread_each())
         work = _Pass(merge, readers, writer, identify, on_bytes or (lambda num_bytes: None))
         pool = stack.enter_context(ThreadPoolExecutor(num_threads))
-        futures = [pool.submit(work.write, name) for name in by_size]
+        futures = []
         try:
+            futures = [pool.submit(work.write, name) for name in by_size]
             wait(futures, return_when=FIRST_EXCEPTION)
         except BaseException:  # an interrupt
             work.stopped.set()

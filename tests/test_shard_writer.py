@@ -59,7 +59,9 @@ def test_shards_are_filled_up_to_their_size(tmp_path: Path) -> None:
     assert [sorted(load_file(tmp_path / file)) for file in files] == [
         ["t0", "t1", "t2"], ["t3", "t4", "t5"], ["t6"], ["large"],
     ]  # fmt: skip
-    assert all(torch.equal(load_file(tmp_path / file)[name], tensors[name]) for name, file in index["weight_map"].items())
+    assert all(
+        torch.equal(load_file(tmp_path / file)[name], tensors[name]) for name, file in index["weight_map"].items()
+    )
     assert index["weight_map"].keys() == tensors.keys()
 
 

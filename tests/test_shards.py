@@ -97,7 +97,7 @@ def test_a_file_that_ends_too_soon_or_is_gone_is_refused(tmp_path: Path) -> None
     with ShardReader(tmp_path) as reader, pytest.raises(CheckpointError, match="ended inside 'a'; download"):
         reader.read("a", info, 0, torch.empty(24, dtype=torch.uint8))
     path.unlink()
-    with ShardReader(tmp_path) as reader, pytest.raises(CheckpointError, match="cannot read .* No such file"):
+    with ShardReader(tmp_path) as reader, pytest.raises(CheckpointError, match=r"cannot read .* No such file"):
         reader.read("a", info, 0, torch.empty(24, dtype=torch.uint8))
 
 

@@ -84,12 +84,12 @@ class TransformersEngine:
         merge = open_merge(self._pair, method)
         check_in_place(merge)
         with _memory_errors():
-            model, _ = _load(
-                self._pair.thinking.folder,
-                dtype=_widest(self._pair),
-                config=_config(self._pair),
-                state_dict=dict(merge.tensors_by_name()),
-            )
+            tensors = dict(merge.tensors_by_name())
+            with _without_bars():
+                # its own loader fuses what lies apart in the files, such as experts
+                model: Any = type(self._model).from_pretrained(
+                    None, config=_config(self._pair), dtype=_widest(self._pair), state_dict=tensors
+                )
             for name, parameter in model.named_parameters():
                 self._live[name].copy_(parameter)
 
@@ -143,33 +143,26 @@ def _config(pair: Pair) -> PretrainedConfig:
     return config
 
 
-def _load(
-    folder: Path,
-    *,
-    dtype: torch.dtype,
-    config: PretrainedConfig | None = None,
-    state_dict: dict[str, torch.Tensor] | None = None,
-) -> tuple[Any, dict[str, Any]]:
-    """The model of a checkpoint folder, or of tensors by their names in its files, without progress bars.
+def _load(folder: Path, *, dtype: torch.dtype, config: PretrainedConfig | None = None) -> tuple[Any, dict[str, Any]]:
+    """The model of a checkpoint folder, and transformers' report on its keys."""
+    with _without_bars():
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder, config=config, dtype=dtype, use_safetensors=True, output_loading_info=True
+        )
+    model, report = loaded
+    return model, report
 
-    With it comes transformers' report on its keys.
-    """
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """transformers without its progress bars."""
     shown = logging_of_transformers.is_progress_bar_enabled()
     logging_of_transformers.disable_progress_bar()  # type: ignore[no-untyped-call]  # untyped upstream
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            folder if state_dict is None else None,  # type: ignore[arg-type]  # its annotation forgets None
-            config=config,
-            dtype=dtype,
-            use_safetensors=True,
-            output_loading_info=True,
-            state_dict=state_dict,
-        )
+        yield
     finally:
         if shown:
             logging_of_transformers.enable_progress_bar()  # type: ignore[no-untyped-call]
-    model, report = loaded
-    return model, report
 
 
 def resolve_device(name: str) -> torch.device:

@@ -6,17 +6,13 @@ when it ends. The copy reads both parents and writes as much as one of them, in 
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
-import statistics
 import subprocess
-import sys
-import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -27,7 +23,7 @@ from autolambda.tasks.arithmetic import FOLDER
 HIDDEN, FFN, HEADS, KV_HEADS, HEAD_DIM, VOCAB = 1024, 3072, 16, 8, 128, 151_936
 LAYERS = {"0.3b": 9, "0.6b": 28, "1.2b": 67}
 LAM = 0.55
-PIECE = 1 << 22
+PIECE = 1 << 18  # bytes; larger ones copy slower
 
 NAIVE = """
 import sys, torch
@@ -110,23 +106,139 @@ def copy_bytes(instruct: Path, thinking: Path, out: Path, *, sync: bool) -> None
         os.fsync(target)
 
 
-def run(command: Sequence[str], environment: dict[str, str]) -> dict[str, float]:
-    """Seconds and peak memory (GB, all resident pages) of a process and its children."""
+def run(command: Sequence[object]) -> dict[str, float]:
+    """Seconds, CPU seconds and peak memory (GB: all resident pages, and anonymous ones) of a process."""
     start = time.perf_counter()
-    process = subprocess.Popen(command, env=os.environ | environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    anonymous = [0.0]
-    watcher = threading.Thread(target=watch, args=(process.pid, anonymous))
-    watcher.start()
-    _, error = process.communicate()[0], b""
-    watcher.join()
-    usage = os.wait4 if False else None
-    del usage, error
-    return {"seconds": time.perf_counter() - start, "anonymous_gb": anonymous[0]}
+    process = subprocess.Popen([str(word) for word in command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    peaks = {"VmHWM": 0, "RssAnon": 0}
+    while not (ended := os.wait4(process.pid, os.WNOHANG))[0]:
+        for line in read_status(process.pid).splitlines():
+            key, _, value = line.partition(":")
+            if key in peaks:
+                peaks[key] = max(peaks[key], int(value.split()[0]))
+        time.sleep(0.01)
+    seconds, usage = time.perf_counter() - start, ended[2]
+    process.returncode = os.waitstatus_to_exitcode(ended[1])
+    if process.returncode:
+        raise RuntimeError(f"{command[0]} ended with {process.returncode}")
+    return {
+        "seconds": seconds,
+        "cpu_seconds": usage.ru_utime + usage.ru_stime,
+        "peak_gb": peaks["VmHWM"] / 1e6,
+        "anonymous_gb": peaks["RssAnon"] / 1e6,
+    }
 
 
-def watch(pid: int, anonymous: list[float]) -> None:
-    """Samples the anonymous pages of a process."""
+def read_status(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def contenders(place: Path, mergekit: str | None) -> dict[str, list[object]]:
+    """The commands by name; each writes the folder ``out``."""
+    instruct, thinking, out = place / "instruct", place / "thinking", place / "out"
+    recipe = place / "recipe.yml"
+    models = [{"model": str(path), "parameters": {"weight": w}} for path, w in ((instruct, 1 - LAM), (thinking, LAM))]
+    recipe.write_text(json.dumps({"merge_method": "linear", "dtype": "bfloat16", "models": models}))
+    ours = [Path(sys.executable).with_name("autolambda"), "merge", instruct, thinking, out, "--lambda", LAM]
+    python = [sys.executable, __file__]
+    found: dict[str, list[object]] = {
+        "autolambda merge": ours,
+        "weights alone, parents hashed": [*python, "--write", place, "--identify"],
+        "weights alone": [*python, "--write", place],
+        "copy": [*python, "--copy", place],
+        "copy, synced": [*python, "--copy", place, "--sync"],
+        "load everything": [sys.executable, "-c", NAIVE, instruct, thinking, out, LAM],
+    }
+    return found | ({"mergekit": [mergekit, recipe, out]} if mergekit else {})
+
+
+def timed(work: Callable[[], object]) -> None:
+    """Runs the work of a contender in this process and tells its seconds, without the start of Python."""
+    start, cpu = time.perf_counter(), time.process_time()
+    work()
+    found = {"work_seconds": time.perf_counter() - start, "work_cpu_seconds": time.process_time() - cpu}
+    Path(os.environ["BENCH_SECONDS"]).write_text(json.dumps(found))
+
+
+def write_alone(place: Path, *, identify: bool) -> None:
+    """The merge without model card, tokenizer and synced files: what is compared with a copy that is not synced."""
+    from autolambda.merges import open_merge
+    from autolambda.pair import open_pair
+    from autolambda.schedule import Schedule
+    from autolambda.stream import write_weights
+
+    os.fsync = lambda descriptor: None
+    merge = open_merge(open_pair(str(place / "instruct"), str(place / "thinking")), Schedule.uniform(LAM))
+    (place / "out").mkdir()
+    timed(lambda: write_weights(place / "out", merge, max_shard_size=5 * 10**9, identify=identify))
+
+
+def bench(size: str, *, mergekit: str | None, repeats: int, only: Sequence[str]) -> list[dict[str, object]]:
+    """Every contender ``repeats`` times, in turn; one line each."""
+    rows: list[dict[str, object]] = []
+    with tempfile.TemporaryDirectory() as temporary:
+        place = Path(temporary)
+        for seed, name in enumerate(("instruct", "thinking")):
+            make_parent(place / name, layers=LAYERS[size], seed=seed)
+        os.environ["BENCH_SECONDS"] = str(place / "seconds")
+        for _ in range(repeats):
+            for name, command in contenders(place, mergekit).items():
+                if only and name not in only:
+                    continue
+                shutil.rmtree(place / "out", ignore_errors=True)
+                (place / "seconds").unlink(missing_ok=True)
+                os.sync()  # no contender pays for what another wrote
+                row: dict[str, object] = {"size": size, "name": name, "load": round(os.getloadavg()[0], 1)}
+                row |= run(command)
+                if (place / "seconds").exists():
+                    row |= json.loads((place / "seconds").read_text())
+                rows.append(row)
+                print(json.dumps(row), flush=True)
+    return rows
+
+
+def show(rows: list[dict[str, object]]) -> None:
+    """Medians and spreads by contender, as a table."""
+    print("| size | | seconds, median (least to most) | CPU seconds | peak GB, all | anonymous |")
+    print("|---|---|---|---|---|---|")
+    for size, name in dict.fromkeys((row["size"], row["name"]) for row in rows):
+        own = [row for row in rows if (row["size"], row["name"]) == (size, name)]
+
+        def values(key: str, own: list[dict[str, object]] = own) -> list[float]:
+            return sorted(float(str(row.get(f"work_{key}", row[key]))) for row in own)
+
+        seconds, medians = values("seconds"), [
+            statistics.median(values(key)) for key in ("seconds", "cpu_seconds", "peak_gb", "anonymous_gb")
+        ]  # fmt: skip
+        spread = f"{medians[0]:.2f} ({seconds[0]:.2f} to {seconds[-1]:.2f})"
+        print(f"| {size} | {name} | {spread} | {medians[1]:.1f} | {medians[2]:.2f} | {medians[3]:.2f} |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--size", choices=LAYERS, action="append", help="repeatable; default 0.6b")
+    parser.add_argument("--mergekit", help="mergekit-yaml of an environment of its own")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--only", action="append", default=[], help="a contender's name; repeatable")
+    parser.add_argument("--copy", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--sync", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--write", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--identify", action="store_true", help=argparse.SUPPRESS)
+    said = parser.parse_args()
+    if said.copy:
+        place: Path = said.copy
+        timed(lambda: copy_bytes(place / "instruct", place / "thinking", place / "out", sync=said.sync))
+    elif said.write:
+        write_alone(said.write, identify=said.identify)
+    else:
+        rows: list[dict[str, object]] = []
+        for size in said.size or ["0.6b"]:
+            rows += bench(size, mergekit=said.mergekit, repeats=said.repeats, only=said.only)
+        show(rows)
 
 
 if __name__ == "__main__":
-    pass
+    main()

@@ -25,8 +25,8 @@ from autolambda.chat import load_tokenizer
 from autolambda.config import load_config
 from autolambda.engines.base import Prompt, Sampling
 from autolambda.engines.vllm import VllmEngine
-from autolambda.models import Models, open_models, parent_folders
 from autolambda.merges import open_merge
+from autolambda.models import Models, open_models, parent_folders
 from autolambda.pair import Pair, open_pair
 from autolambda.schedule import Schedule
 from autolambda.stream import write_weights
