@@ -27,7 +27,7 @@ BOOKKEEPING = ("_name_or_path", "transformers_version", "torch_dtype", "dtype", 
 """Config keys that say nothing about what the model computes."""
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?", re.ASCII)
-_HUB_FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer*", "vocab*", "merges.txt")
+_HUB_FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer*", "vocab*", "merges.txt", "README.md", "LICENSE*")
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _CHUNK = 1 << 20  # bytes a thread holds while it hashes
 NUM_THREADS = min(8, os.cpu_count() or 1)  # that read and hash

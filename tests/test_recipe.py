@@ -115,7 +115,7 @@ def steps_apart(one: Tensor, other: Tensor) -> Tensor:
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_mergekits_own_result_is_ours(name: str, method: Method) -> None:
-    """To within one bfloat16 step; of changes that are as large as the least one kept, its TIES keeps some, ours all."""
+    """To within one bfloat16 step; of changes that are as large as the least one kept its TIES keeps some, ours all."""
     merge = merge_of([ASSETS / model for model in ("base", "instruct", "thinking")], method)
     recipe = yaml.safe_load((ASSETS / f"{name.replace(' ', '_')}.yml").read_text())
     assert recipe == mergekit_recipe(merge)

@@ -6,10 +6,14 @@ when it ends. The copy reads both parents and writes as much as one of them, in 
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import shutil
+import statistics
 import subprocess
+import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
