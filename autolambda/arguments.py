@@ -31,7 +31,8 @@ def config_of(options: Mapping[str, Any]) -> Config:
     }
     if tasks := options.get("tasks"):
         overrides["tasks"] = [{"path": task} if _is_path(task) else {"name": task} for task in tasks]
-    for option, key in (("budget", "budget"), ("trials", "search.trials"), ("seed", "search.seed")):
+    keys = {"budget": "budget", "trials": "search.trials", "seed": "search.seed", "workers": "engine.workers"}
+    for option, key in keys.items():
         if options.get(option) is not None:
             overrides[key] = options[option]
     return load_config(options.get("config"), overrides=overrides, settings=options.get("settings", ()))
@@ -58,11 +59,13 @@ def storage_url(name: str, storage: str | None) -> str:
 
 @contextmanager
 def opened_store(name: str, storage: str | None, *, with_texts: bool = True) -> Iterator[Store]:
-    """The store of a study that exists. Raises ``StudyError``."""
+    """The store of a study that exists, to read it. Raises ``StudyError``, and ``StorageError`` where it fails."""
     from autolambda.errors import StudyError
     from autolambda.store import Store
+    from autolambda.study import driver_errors
 
-    with closing(Store(storage_url(name, storage), must_exist=True, with_texts=with_texts)) as store:
+    url = storage_url(name, storage)
+    with driver_errors(), closing(Store(url, must_exist=True, with_texts=with_texts)) as store:
         if store.study(name) is None:
             raise StudyError(f"no study '{name}' in this database; it has: {', '.join(store.names()) or 'none'}")
         yield store
@@ -78,6 +81,16 @@ def stored_config(name: str, storage: str | None) -> Config:
         return parse_config(stored.config)
 
 
+def with_workers(config: Config, workers: int | None) -> Config:
+    """The config with another number of workers, where one is given. Raises ``ConfigError`` for less than one."""
+    from autolambda.config import parse_config
+
+    if workers is None:
+        return config
+    plain = config.model_dump(mode="json")
+    return parse_config({**plain, "engine": {**plain["engine"], "workers": workers}})
+
+
 def report_of(name: str, storage: str | None, budget: float | None) -> Report:
     """The report for ``budget``, or for the study's own."""
     from autolambda.report import build_report
@@ -87,7 +100,7 @@ def report_of(name: str, storage: str | None, budget: float | None) -> Report:
     wanted = config.budget if budget is None else positive_budget(budget)
     with (
         opened_store(name, storage, with_texts=False) as store,
-        closing(Study(store, name=name, storage=storage_url(name, storage))) as study,
+        closing(Study(store, name=name)) as study,
     ):
         return build_report(store, study, budget=wanted)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from autolambda.errors import CheckpointError, ConfigError
+from autolambda.errors import CheckpointError, ConfigError, one_line
 from autolambda.responses import Sample
 
 
@@ -38,7 +38,7 @@ class ChatFormat:
             )
         except Exception as error:  # whatever the template's author made of it: types, keys, divisions
             raise ConfigError(
-                f"models.chat_template cannot render sample {sample.id!r}: {_first_line(error)}; "
+                f"models.chat_template cannot render sample {sample.id[:60]!r}: {_first_line(error)}; "
                 "correct it or models.chat_template_kwargs"
             ) from error
         return str(text)
@@ -66,4 +66,6 @@ def template_of(tokenizer: PreTrainedTokenizerBase) -> str | None:
 
 
 def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__).strip()
+    if isinstance(error, MemoryError):
+        return "it takes too much memory"
+    return one_line(error) or type(error).__name__

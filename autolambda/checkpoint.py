@@ -20,7 +20,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from autolambda.errors import CheckpointError
+from autolambda.errors import CheckpointError, in_short, one_line
+from autolambda.json_text import load_json
 from autolambda.shards import ShardReader, TensorHash, TensorInfo, read_shard
 
 BOOKKEEPING = ("_name_or_path", "transformers_version", "torch_dtype", "dtype", "auto_map", "use_cache")
@@ -126,7 +127,7 @@ def open_checkpoint(source: str, *, revision: str | None = None) -> Checkpoint:
     num_layers = config.get("num_hidden_layers")
     if type(num_layers) is not int or num_layers < 1:
         raise CheckpointError(
-            f"num_hidden_layers in '{folder / 'config.json'}' is {num_layers!r}; it must be a positive whole number"
+            f"num_hidden_layers in '{folder / 'config.json'}' is {num_layers!r:.60}; it must be a positive whole number"
         )
     tensors = _tensors(folder)
     embedding = next((name for name in tensors if name.endswith("embed_tokens.weight")), None)
@@ -155,11 +156,11 @@ def read_json(folder: Path, name: str) -> dict[str, Any]:
     if path is None:
         raise CheckpointError(f"'{folder}' has no {name}; give the folder of a complete checkpoint")
     try:
-        content = json.loads(path.read_bytes())
+        content = load_json(path.read_bytes())
     except OSError as error:
         raise CheckpointError(f"cannot read '{path}': {error.strerror}; check its permissions") from error
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"'{path}' is not valid JSON ({error}); download it again") from error
+    except ValueError as error:
+        raise CheckpointError(f"'{path}' is not valid JSON ({one_line(error)}); download it again") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"'{path}' holds a {type(content).__name__}, not a JSON object; download it again")
     return content
@@ -210,7 +211,9 @@ def _indexed(folder: Path) -> dict[str, TensorInfo]:
     tensors: dict[str, TensorInfo] = {}
     for file in sorted(set(weight_map.values())):
         if not re.fullmatch(r"[\w.-]+\.safetensors", file):
-            raise CheckpointError(f"'{folder / _INDEX}' names the shard {file!r}, which is no plain file name; refused")
+            raise CheckpointError(
+                f"'{folder / _INDEX}' names the shard {in_short(file)}, which is no plain file name; refused"
+            )
         path = find_file(folder, file)
         if path is None:
             raise CheckpointError(f"shard '{file}' is listed in '{folder / _INDEX}' but missing; download it again")
@@ -230,6 +233,10 @@ def _indexed(folder: Path) -> dict[str, TensorInfo]:
 def _tie(checkpoint: Checkpoint) -> Checkpoint:
     """The checkpoint with its tied flag set, without a second copy of a tied lm_head."""
     flag, tensors = checkpoint.config.get("tie_word_embeddings"), dict(checkpoint.tensors)
+    if flag is not None and not isinstance(flag, bool):
+        raise CheckpointError(
+            f"tie_word_embeddings in the config of '{checkpoint.source}' is {in_short(flag)}; it must be true or false"
+        )
     head = next((name for name in tensors if re.fullmatch(r"(.*\.)?lm_head\.weight", name)), None)
     if flag is False and head is None:
         raise CheckpointError(

@@ -24,8 +24,9 @@ from autolambda.arguments import (
     schedule_of,
     storage_url,
     stored_config,
+    with_workers,
 )
-from autolambda.errors import AutolambdaError, ConfigError, InputError, PairError, StudyError
+from autolambda.errors import AutolambdaError, ConfigError, InputError, PairError, StorageError, StudyError, printable
 
 if TYPE_CHECKING:  # the types of what the commands import on their own, so that --help stays quick
     from rich.console import Console
@@ -45,10 +46,14 @@ storage_option = click.option(
     "--storage",
     envvar="AUTOLAMBDA_STORAGE",
     metavar="URL",
-    help="Database of the study (sqlite:///PATH).  [default: studies/NAME/study.db]",
+    help="Database of the study (sqlite:///PATH or postgresql://USER@HOST/DATABASE).  [default: studies/NAME/study.db]",
 )
 budget_option = click.option(
     "--budget", type=float, metavar="TOKENS", help="Mean generated tokens a response may cost."
+)
+
+workers_option = click.option(
+    "--workers", type=int, metavar="N", help="Engines that share the work, each with GPUs of its own, on Ray."
 )
 
 
@@ -91,6 +96,7 @@ def cli() -> None:
 @click.option("--study", metavar="NAME", help="The study's name.  [default: the Thinking model's name]")
 @click.option("--trials", type=int, metavar="N", help="Trials in all; a finished study goes on with more.")
 @click.option("--seed", type=int, metavar="N", help="Seed of proposals and responses.")
+@workers_option
 @storage_option
 def search(study: str | None, storage: str | None, **options: Any) -> None:
     """Creates or resumes a study and prints its verdict.
@@ -103,19 +109,21 @@ def search(study: str | None, storage: str | None, **options: Any) -> None:
 
 @cli.command()
 @click.argument("name")
+@workers_option
 @storage_option
-def resume(name: str, storage: str | None) -> None:
+def resume(name: str, workers: int | None, storage: str | None) -> None:
     """Goes on with a study's own stored config."""
-    _watch(stored_config(name, storage), name=name, storage=storage)
+    _watch(with_workers(stored_config(name, storage), workers), name=name, storage=storage)
 
 
 @cli.command()
 @click.argument("name")
 @click.option("--budget", type=float, metavar="TOKENS", required=True, help="The budget to confirm the picks for.")
+@workers_option
 @storage_option
-def confirm(name: str, budget: float, storage: str | None) -> None:
+def confirm(name: str, budget: float, workers: int | None, storage: str | None) -> None:
     """Re-measures the picks for another budget on unseen prompts."""
-    config = stored_config(name, storage)
+    config = with_workers(stored_config(name, storage), workers)
     _watch(config, name=name, storage=storage, confirm_for=positive_budget(budget))
 
 
@@ -123,6 +131,7 @@ def confirm(name: str, budget: float, storage: str | None) -> None:
 @storage_option
 def list_studies(storage: str | None) -> None:
     """Lists the studies of this folder, or of one database."""
+    from autolambda.databases.base import shown_storage, storage_errors
     from autolambda.store import Store
     from autolambda.study import studies_under
 
@@ -130,12 +139,12 @@ def list_studies(storage: str | None) -> None:
     found = 0
     for url in urls:
         try:
-            with closing(Store(url, must_exist=True)) as store:
+            with storage_errors(), closing(Store(url, must_exist=True)) as store:
                 for name in store.names():
                     stored = store.study(name)
                     found += 1
-                    click.echo(f"{name:<32} {stored.created_at if stored else '':<28} {url}")
-        except StudyError as error:
+                    click.echo(f"{name:<32} {stored.created_at if stored else '':<28} {shown_storage(url)}")
+        except (StudyError, StorageError) as error:
             if storage is not None:
                 raise
             click.echo(_line(error), err=True)  # one database that cannot be read does not hide the others
@@ -276,6 +285,7 @@ def merge(
 @model_options
 @click.option("--lambda", "lam", type=float, metavar="X", help="One lambda for all parameters, 0 to 1.")
 @click.option("--schedule", type=click.Path(path_type=Path), metavar="FILE", help="A schedule as YAML.")
+@workers_option
 def evaluate(lam: float | None, schedule: Path | None, **options: Any) -> None:
     """Measures one schedule on the search slice."""
     from autolambda.progress import watching
@@ -294,12 +304,17 @@ def evaluate(lam: float | None, schedule: Path | None, **options: Any) -> None:
 @click.argument("curve", type=click.Path(path_type=Path))
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
 def stages(curve: Path, form: str) -> None:
-    """Finds the three stages in a sweep: a CSV with the columns lambda,think_ratio[,num_responses]."""
-    from autolambda.formats import stages_json
-    from autolambda.stages import detect_stages, read_curve, sentence
+    """Finds the three stages in a sweep that you already have.
 
-    found = detect_stages(read_curve(curve))
-    click.echo(stages_json(found) if form == "json" else "\n".join([sentence(found), *found.notes]))
+    CURVE is a CSV with the columns lambda,think_ratio[,num_responses][,accuracy,mean_tokens], shares from 0 to 1. With
+    the last two it says where the sweet spot is, and where more tokens stop buying accuracy.
+    """
+    from autolambda.curve import read_curve
+    from autolambda.formats import curve_json
+    from autolambda.returns import worth_of_curve
+
+    found = worth_of_curve(read_curve(curve))
+    click.echo(curve_json(found) if form == "json" else "\n".join(found.sentences()))
 
 
 @cli.command()
@@ -315,7 +330,7 @@ def validate(path: Path) -> None:
     from autolambda.job import validate as check
 
     *found, verdict = check(load_config(path, overrides={}))
-    click.echo("\n".join([*found, f"{path}: {verdict}"]))
+    click.echo("\n".join(map(printable, [*found, f"{path}: {verdict}"])))
 
 
 def _watch(config: Config, *, name: str, storage: str | None, confirm_for: float | None = None) -> None:
@@ -352,10 +367,13 @@ def _run(config: Config, *, name: str, url: str, confirm_for: float | None, on_e
 
 def _say_interrupted(name: str, storage: str | None) -> None:
     """The front so far, if there is one, and the command to go on with."""
+    from autolambda.databases.base import shown_storage
+
     command = "the same command"
     try:
         stored_config(name, storage)
-        command = shlex.join(["autolambda", "resume", name, *(["--storage", storage] if storage else [])])
+        where = ["--storage", shown_storage(storage)] if storage else []
+        command = shlex.join(["autolambda", "resume", name, *where])
         from autolambda.tables import progress_view
 
         _console().print(progress_view(report_of(name, storage, None)))
@@ -396,8 +414,5 @@ def main() -> None:
 def _line(error: AutolambdaError) -> str:
     """An error's message without control characters, which names from files and models may hold."""
     lines = str(error).splitlines() if isinstance(error, PairError) else [str(error)]
-    if not all(line.isprintable() for line in lines):
-        from autolambda.tables import printable
-
-        lines = [printable(line) for line in lines]
+    lines = [printable(line) for line in lines]
     return "\n".join([f"error: {lines[0]}", *lines[1:]])

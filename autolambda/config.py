@@ -18,7 +18,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from autolambda.errors import ConfigError
 from autolambda.settings import merged, parse_setting, read_settings, set_key
-from autolambda.strict import Name, Positive, Strict, explain
+from autolambda.strict import Name, Positive, Repeats, Strict, explain
 from autolambda.tasks.config import SourceConfig, TaskConfig
 
 EngineName = Literal["transformers", "vllm"]
@@ -68,8 +68,8 @@ class EngineConfig(Strict):
     """What generates. ``batch_size`` is the number of responses generated, stored and resumed together.
 
     ``None`` is 256 with transformers, and with vLLM everything that an evaluation owes. ``merge`` and ``parents`` are
-    vLLM's: how weights are merged, and where the parents live. With ``name: vllm`` every further key is an engine
-    argument of its own.
+    vLLM's: how weights are merged, and where the parents live. ``workers`` is the number of engines, each with GPUs of
+    its own. With ``name: vllm`` every further key is an engine argument of its own.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -82,6 +82,7 @@ class EngineConfig(Strict):
     threads: Annotated[int, Field(ge=1, le=4096)] | None = None
     merge: Literal["auto", "direct", "stream"] = "auto"
     parents: Literal["auto", "gpu", "host", "files"] = "auto"
+    workers: Annotated[int, Field(ge=1, le=4096)] = 1
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -108,7 +109,7 @@ class SamplingConfig(Strict):
 
     temperature: Annotated[float, Field(ge=0, le=100)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=0)] | None = None
+    top_k: Annotated[int, Field(ge=0, lt=2**31)] | None = None
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0  # as OpenAI and vLLM have it
     stop: tuple[Name, ...] = ()
@@ -126,15 +127,15 @@ class SearchConfig(Strict):
     """
 
     spaces: Annotated[tuple[Space, ...], Field(min_length=1)] = ("uniform", "module", "both")
-    trials: Annotated[int, Field(ge=2)] = 64
-    ladder: Annotated[int, Field(ge=2)] = 9
+    trials: Annotated[int, Field(ge=2, le=10**6)] = 64
+    ladder: Annotated[int, Field(ge=2, le=10**6)] = 9
     knots: Annotated[int, Field(ge=2, le=6)] = 3
     sampler: Literal["surrogate", "gp", "tpe", "random", "grid"] = "surrogate"
     rungs: Annotated[tuple[Positive, ...], Field(min_length=1)] | None = None
     max_tokens_generated: Positive | None = None
     min_gain: Annotated[float, Field(ge=0, lt=1)] = 0.002
     baselines: tuple[BaselineName, ...] = ()
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
     def rungs_of(self, num_responses: int) -> tuple[int, ...]:
         """The rungs of a slice: those below its size, and its size."""
@@ -145,7 +146,7 @@ class ConfirmConfig(Strict):
     """``limit`` prompts of each task's confirm slice for up to ``finalists`` schedules; ``share`` of a set's rows."""
 
     limit: Positive | None = 1024
-    repeats: Positive | None = None  # each benchmark's own, else 1
+    repeats: Repeats | None = None  # each benchmark's own, else 1
     finalists: Positive = 3
     margin: Annotated[float, Field(ge=0, lt=1)] = 0.01
     share: Annotated[float, Field(gt=0, lt=1)] = 0.5
@@ -205,7 +206,7 @@ def parse_config(plain: Mapping[str, object]) -> Config:
     try:
         return Config.model_validate(plain)
     except ValidationError as error:
-        raise ConfigError("; ".join(explain(Config, dict(detail)) for detail in error.errors())) from error
+        raise ConfigError(explain(Config, error)) from error
 
 
 def bundled_defaults(*, with_task: bool) -> dict[str, Any]:

@@ -70,3 +70,16 @@ class StorageError(AutolambdaError):
 def one_line(error: object, *, limit: int = 200) -> str:
     """What an error says as part of a message: in one line of at most ``limit`` characters."""
     return " ".join(str(error).split())[:limit]
+
+
+def printable(text: str) -> str:
+    """``text`` with control characters (escape sequences, line ends) as their Python escapes."""
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
+
+
+def in_short(value: object, *, limit: int = 60) -> str:
+    """The start of any value's text, quoted, for a message."""
+    try:
+        return repr(str(value)[:limit])
+    except (ValueError, RecursionError):  # an integer of thousands of digits, a nest that is too deep
+        return f"a {type(value).__name__} too large to show"

@@ -79,7 +79,7 @@ def share(means: Floats, *, num_responses: int) -> Estimate:
         clustered = float(means.var(ddof=1)) / size
         informative = int(np.count_nonzero(means if value < 0.5 else 1 - means))
         blended = (informative * clustered + spread / size) / (informative + 1)
-        effective = spread / blended * (_Z / _student(0.975, size - 1)) ** 2
+        effective = spread / blended * (_Z / student(0.975, size - 1)) ** 2
         effective = min(max(effective, size), num_responses)
     middle, reach = wilson(value, effective)
     low, high = max(0.0, min(middle - reach, value)), min(1.0, max(middle + reach, value))
@@ -132,9 +132,9 @@ def paired(changes: Mapping[str, Floats], *, weights: Weights | None) -> Differe
         variance += part
         freedom += part**2 / max(size - 1, 1)
     error, freedom = math.sqrt(variance), variance**2 / freedom  # Welch & Satterthwaite
-    reach = _student(0.975, freedom) * error
+    reach = student(0.975, freedom) * error
     low, high = max(-1.0, min(centre - reach, value)), min(1.0, max(centre + reach, value))
-    reach = _student(0.95, freedom) * error
+    reach = student(0.95, freedom) * error
     lower, upper = max(-1.0, min(centre - reach, value)), min(1.0, max(centre + reach, value))
     return Difference(value, error, low, high, lower, upper, sum(map(len, changes.values())))
 
@@ -173,6 +173,11 @@ def task_weights(tasks: Iterable[str], *, weights: Weights | None) -> Weights:
     return weights
 
 
+def number(value: float) -> str:
+    """A number of tokens, with a decimal where it is small."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.1f}"
+
+
 def _studentised(means: Floats, deviation: float, seed: int) -> Floats:
     """The 2.5, 5, 95 and 97.5 % quantiles of (mean - truth) / standard error.
 
@@ -181,7 +186,7 @@ def _studentised(means: Floats, deviation: float, seed: int) -> Floats:
     size = len(means)
     levels = np.array([0.025, 0.05, 0.95, 0.975])
     if size < _FEWEST or np.ptp(means) == 0:
-        return np.array([_student(float(level), max(size - 1, 1)) for level in levels])
+        return np.array([student(float(level), max(size - 1, 1)) for level in levels])
     centred, rng = means - means.mean(), np.random.default_rng(seed)
     ratios = []
     step = max(1, _CHUNK // size)
@@ -194,7 +199,8 @@ def _studentised(means: Floats, deviation: float, seed: int) -> Floats:
     return quantiles
 
 
-def _student(level: float, freedom: float) -> float:
+def student(level: float, freedom: float) -> float:
+    """The quantile of Student's t with ``freedom`` degrees of freedom."""
     from scipy.special import stdtrit  # type: ignore[import-untyped]  # scipy ships no annotations
 
     return float(stdtrit(freedom, level))

@@ -21,7 +21,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from autolambda.engines.base import Engine, Progress, Prompt, Sampling
+from autolambda.engines.base import Engine, Foreseeing, Progress, Prompt, Sampling
 from autolambda.errors import EngineError, GraderError
 from autolambda.graders import Mark
 from autolambda.graders.marking import Marking
@@ -107,6 +107,14 @@ class Evaluator:
                 on_batch(fresh)
 
         own = evaluation.schedule if phase == "search" else None
+        rendered: dict[Key, Prompt] = {}
+
+        def prompt(owed: Owed) -> Prompt:
+            if owed.key not in rendered:
+                text = (chat or self.chat).render(owed.sample)
+                rendered[owed.key] = Prompt(text, self.seed_of(owed, phase, own))
+            return rendered[owed.key]
+
         intake = _Intake(self._mark, self._graded, keep)
         taken = {key: graded.response for key, graded in done.items()}
         missing = [[owed for owed in batch if owed.key not in done] for batch in batches(wanted, size=self.batch_size)]
@@ -117,12 +125,12 @@ class Evaluator:
                 break
             left = most_tokens - sum(owed.weight * response.num_tokens for owed, response in so_far)
             if not merged:
-                self.engine().set_schedule(evaluation.schedule)
+                engine = self.engine()
+                engine.set_schedule(evaluation.schedule)
+                if isinstance(engine, Foreseeing):
+                    engine.expect([prompt(owed) for part in missing for owed in part], self.sampling)
                 merged = True
-            prompts = [
-                Prompt((chat or self.chat).render(owed.sample), self.seed_of(owed, phase, own)) for owed in batch
-            ]
-            taken |= self._generate(batch, prompts, intake, left)
+            taken |= self._generate(batch, [prompt(owed) for owed in batch], intake, left)
         intake.settle(wait=True)
         return [done[owed.key] for owed in wanted if owed.key in done]
 

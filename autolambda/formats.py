@@ -13,6 +13,7 @@ from rich.console import Console
 from autolambda.entry import Entry
 from autolambda.errors import OutputError
 from autolambda.report import Report
+from autolambda.returns import CurveWorth
 from autolambda.stages import Boundary, Stages
 from autolambda.tables import report_view
 
@@ -59,9 +60,15 @@ def report_text(report: Report) -> str:
     return file.getvalue()
 
 
-def stages_json(stages: Stages) -> str:
-    """The two boundaries, each ``{"lambda", "low", "high"}`` or null."""
-    return json.dumps(_plain_stages(stages), indent=2)
+def curve_json(found: CurveWorth) -> str:
+    """The two boundaries, each ``{"lambda", "low", "high"}`` or null; the sweet spot and the slope in stage 3."""
+    spot, slope = found.sweet_spot, found.slope
+    worth = {
+        "sweet_spot": spot and {"lambda": spot.lam, "accuracy": spot.accuracy, "mean_tokens": spot.mean_tokens},
+        "overthinking": slope and slope.to_dict(),
+        "runaway": found.runaway and found.runaway.to_dict(),
+    }
+    return json.dumps(_plain_stages(found.stages) | worth, indent=2)
 
 
 def _plain_report(report: Report) -> dict[str, Any]:
@@ -90,6 +97,7 @@ def _plain_report(report: Report) -> dict[str, Any]:
         "baselines": [{"method": name, **entry.to_dict()} for name, entry in report.baselines.items()],
         "stop_reason": report.stop_reason,
         "stages": _plain_stages(report.stages),
+        "worth": report.worth.to_dict(),
         "tokens_generated": report.tokens_generated,
         "trials": {name: getattr(report.counts, name) for name in ("complete", "pruned", "failed")},
     }

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from autolambda.checkpoint import BOOKKEEPING, Checkpoint, find_file, read_json
-from autolambda.errors import CheckpointError, ScheduleError
+from autolambda.errors import CheckpointError, ScheduleError, one_line
 from autolambda.merge import MERGEABLE
 from autolambda.schedule import Schedule
 from autolambda.shards import TensorInfo
@@ -198,7 +198,10 @@ def _roles(folder: Path) -> dict[str, object]:
     config = read_json(folder, "tokenizer_config.json") if find_file(folder, "tokenizer_config.json") else {}
     roles = {key: _content(config.get(key)) for key in ("bos_token", "eos_token", "pad_token", "unk_token")}
     template = find_file(folder, "chat_template.jinja")
-    roles["chat template"] = template.read_text(encoding="utf-8") if template else config.get("chat_template")
+    try:
+        roles["chat template"] = template.read_text(encoding="utf-8") if template else config.get("chat_template")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"'{template}' cannot be read as UTF-8 ({one_line(error)}); download it again") from error
     return roles
 
 

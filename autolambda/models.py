@@ -10,11 +10,13 @@ from autolambda.chat import ChatFormat, load_tokenizer, template_of
 from autolambda.checkpoint import find_file, read_json
 from autolambda.config import Config, ModelsConfig, SamplingConfig, parse_config
 from autolambda.engines.base import Sampling
-from autolambda.errors import CheckpointError, ConfigError
+from autolambda.errors import CheckpointError, ConfigError, in_short, one_line
+from autolambda.files import read_text
 from autolambda.pair import Pair, open_pair
 from autolambda.tasks.arithmetic import FOLDER
 
 DEFAULT_MAX_TOKENS = 32_768
+MOST_TEMPLATE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -72,9 +74,10 @@ def _chats(models: ModelsConfig, pair: Pair) -> tuple[ChatFormat, dict[str, Chat
 
 def _read_template(path: str) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8")
+        return read_text(Path(path), max_bytes=MOST_TEMPLATE_BYTES)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"models.chat_template: 'thinking', 'instruct' or a file, seen {path!r} ({error})") from error
+        seen = f"{in_short(path, limit=200)} ({one_line(error)})"
+        raise ConfigError(f"models.chat_template: 'thinking', 'instruct' or a file, seen {seen}") from error
 
 
 def _sampling(said: SamplingConfig, pair: Pair) -> Sampling:
@@ -122,4 +125,10 @@ def _generation_defaults(said: SamplingConfig, folder: Path) -> SamplingConfig:
 
 
 def _context(pair: Pair) -> int:
-    return int(pair.config.get("max_position_embeddings") or DEFAULT_MAX_TOKENS * 2)
+    said = pair.config.get("max_position_embeddings")
+    if said is not None and (type(said) is not int or said < 1):
+        raise CheckpointError(
+            f"'{pair.thinking.source}': max_position_embeddings in config.json is {in_short(said)}; "
+            "it must be a positive whole number"
+        )
+    return said or DEFAULT_MAX_TOKENS * 2

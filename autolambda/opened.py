@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 
 import pandas
 
-from autolambda.arguments import opened_store, positive_budget, report_of, storage_url, stored_config
+from autolambda.arguments import opened_store, positive_budget, report_of, stored_config
 from autolambda.comparison import Comparison, compare
+from autolambda.databases.base import storage_errors
 from autolambda.entry import Entry
 from autolambda.errors import StudyError
 from autolambda.figures import FIGURES
@@ -64,7 +65,7 @@ class OpenedStudy:
         """What figures are drawn from. Raises ``StudyError`` before the first trial is done."""
         with (
             opened_store(self.name, self.storage, with_texts=False) as store,
-            closing(Study(store, name=self.name, storage=storage_url(self.name, self.storage))) as study,
+            closing(Study(store, name=self.name)) as study,
         ):
             return load_findings(store, study, budget=self.budget)
 
@@ -134,7 +135,7 @@ class _Figures(Mapping[str, "go.Figure"]):
 
 
 def _only_one(url: str) -> str:
-    with closing(Store(url, must_exist=True)) as store:
+    with storage_errors(), closing(Store(url, must_exist=True)) as store:
         names = store.names()
     if len(names) != 1:
         raise StudyError(f"this database holds {', '.join(names) or 'no study'}; open one by name, with storage=URL")

@@ -60,13 +60,15 @@ def _ask(
     replay = optuna.create_study(directions=directions, sampler=RandomSampler(seed=0))
     space = distributions(config.knots)
     held = {name: 0.0 for name in space if name not in free}
-    for point in points:
-        replay.enqueue_trial({**dict.fromkeys(space, 0.0), **point.params})
-        trial = replay.ask(dict(space))
+    for point in () if isinstance(sampler, RandomSampler) else points:
         accuracy, mean_tokens = point.observation.values[ACCURACY], point.observation.values[TOKENS]
-        if budget is not None:
-            trial.set_constraint("budget", mean_tokens / budget - 1)
-        replay.tell(trial, (accuracy, mean_tokens)[: len(directions)])
+        told = optuna.trial.create_trial(
+            params={**dict.fromkeys(space, 0.0), **point.params},
+            distributions=dict(space),
+            values=(accuracy, mean_tokens)[: len(directions)],
+            constraints=None if budget is None else {"budget": mean_tokens / budget - 1},
+        )
+        replay.add_trial(told)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         # GPSampler divides 0 by 0 where no place looks better than another, and then goes on with the first

@@ -21,14 +21,15 @@ from rich.text import Text
 from autolambda import __version__
 from autolambda.comparison import Comparison, legible
 from autolambda.entry import Entry, stage
+from autolambda.estimates import number
 from autolambda.figures import FIGURES
 from autolambda.figures.base import DARK
 from autolambda.findings import Findings
 from autolambda.pareto import Verdict
 from autolambda.report import UNFINISHED, Report
 from autolambda.stages import sentence
-from autolambda.tables import in_lines, verdict_lines
-from autolambda.task_tables import number
+from autolambda.tables import beside_thinking, in_lines, verdict_lines
+from autolambda.worth import worth_sentences
 
 CAPTIONS = {
     "front": (
@@ -134,7 +135,6 @@ def _tiles(report: Report) -> Iterator[dict[str, Any]]:
     if entry is None:
         return
     accuracy, tokens, think = entry.measured.accuracy, entry.measured.mean_tokens, entry.measured.think_ratio
-    thinking = report.parents.get("thinking")
     yield {
         "name": "accuracy",
         "value": f"{100 * accuracy.value:.1f} %",
@@ -152,17 +152,19 @@ def _tiles(report: Report) -> Iterator[dict[str, Any]]:
         "value": f"{100 * think.value:.0f} %",
         "note": f"stage {stage(entry.measured)}",
     }
-    if thinking is not None and thinking.confirmed == entry.confirmed:
-        points = 100 * (entry.score.accuracy - thinking.score.accuracy)
+    if beside := beside_thinking(report, entry):
+        points, _, interval = beside[0].partition(" (")
+        of_them = f"95 % interval {interval.removesuffix(')')}; " if interval else ""
         yield {
             "name": "beside Thinking as is",
-            "value": f"{points:+.1f} points".replace("-", "−"),
-            "note": f"{100 * entry.score.mean_tokens / thinking.score.mean_tokens:.0f} % of its tokens",
+            "value": points.replace("-", "−"),
+            "note": f"{of_them}{100 * beside[1]:.0f} % of its tokens",
         }
 
 
 def _stages_said(report: Report) -> list[str]:
-    return [*([sentence(report.stages)] if report.has_curve else []), *(f"{note}." for note in report.stages.notes)]
+    said = [sentence(report.stages), *worth_sentences(report.worth)] if report.has_curve else []
+    return [*said, *(f"{note}." for note in report.stages.notes)]
 
 
 def _fronts(report: Report) -> list[tuple[str, Sequence[Entry], bool]]:

@@ -14,10 +14,11 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from autolambda.errors import printable
 from autolambda.events import Began, Ended, Event, Generated, Noted, OnEvent
 from autolambda.pareto import Score, front
 from autolambda.schedule import Schedule
-from autolambda.tables import in_lines, printable, trial_line
+from autolambda.tables import in_lines, trial_line
 
 MAX_ROWS = 8
 BAR_WIDTH = 24  # columns

@@ -32,6 +32,7 @@ from autolambda.sampler import Aims, fit
 from autolambda.stages import CurvePoint, Stages, detect_stages
 from autolambda.store import Store
 from autolambda.study import Counts, Study
+from autolambda.worth import Worth, worth_of
 
 __all__ = ["UNFINISHED", "Alike", "Report", "build_report", "confirm_key", "slack_sentence"]
 
@@ -54,7 +55,7 @@ class Report:
     over which a cheaper ``best`` was picked. ``alike`` are finalists within the budget whose accuracy cannot be told
     apart from that of ``best``. ``trials`` are the measured schedules, one each, ``smoothed`` the same with the
     surrogate's numbers, ``confirmed`` those that were ever confirmed, for any budget. ``baselines`` were measured on
-    the same prompts. ``identity`` is what the results depend on.
+    the same prompts. ``worth`` says what tokens buy, ``identity`` what the results depend on.
     """
 
     study: str
@@ -70,6 +71,7 @@ class Report:
     parents: Mapping[str, Entry | None]
     baselines: Mapping[str, Entry]
     stages: Stages
+    worth: Worth
     counts: Counts
     tokens_generated: int
     stop_reason: str
@@ -152,6 +154,7 @@ def build_report(store: Store, study: Study, *, budget: float | None) -> Report:
         for e in trials
         if e.trial in responses
     }
+    shown = [(entry, responses[trial]) for trial, entry in entries.items()]
     numbers = [trials[index].trial for index in finalists]
     chosen = [entries.get(number) for number in numbers]
     decision = None
@@ -175,6 +178,7 @@ def build_report(store: Store, study: Study, *, budget: float | None) -> Report:
         parents=parent_entries(own, trials, config),
         baselines=baseline_entries(store, study, own, config),
         stages=_stages(trials),
+        worth=worth_of(record.seen, smoothed, shown, own, weights=weights),
         counts=study.counts(),
         tokens_generated=store.num_tokens(study.name),
         stop_reason=study.stopped_for or UNFINISHED,

@@ -16,6 +16,7 @@ from autolambda.baselines import baseline_method, check_baselines, choose_cut
 from autolambda.chat import ChatFormat
 from autolambda.config import BaselineName, SearchConfig
 from autolambda.confirm import plan
+from autolambda.databases.base import shown_storage
 from autolambda.engines.base import Engine
 from autolambda.engines.by_method import MethodEngine
 from autolambda.engines.cut import CutEngine
@@ -273,7 +274,7 @@ class Run:
             f"then up to {config.confirm.finalists} finalists on up to {num_confirm} others"
         )
         progress = f"; {evidence.num_trials} trials done so far" if evidence.num_trials else ""
-        self._on_event(Noted(f"study {self.study.name}: {plan}{progress} ({storage})"))
+        self._on_event(Noted(f"study {self.study.name}: {plan}{progress} ({shown_storage(storage)})"))
         for seen in self._record.seen:
             self.compare_budget(seen.schedule, seen.measured.mean_tokens.value)
 
@@ -334,7 +335,7 @@ class Run:
             return self._given
         if self._opened is None:
             self._on_event(Noted(f"engine: {self._job.engine_in_words}"))
-            self._opened = open_engine(self._job)
+            self._opened = open_engine(self._job, on_note=lambda note: self._on_event(Noted(note)))
             if self._opened.in_words != self._job.engine_in_words:
                 self._on_event(Noted(f"engine: {self._opened.in_words}"))
         return self._opened

@@ -16,7 +16,9 @@ from typing import Literal
 
 import yaml
 
-from autolambda.errors import ScheduleError
+from autolambda.errors import ScheduleError, in_short, one_line
+from autolambda.files import read_text
+from autolambda.yaml_text import load_yaml
 
 Module = Literal["attention", "ffn", "other"]
 Kind = Literal["knots", "bands"]
@@ -188,11 +190,11 @@ class Schedule:
 def read_schedule(path: Path) -> Schedule:
     """The schedule of a YAML file. Raises ``ScheduleError`` for one that cannot be read or is none."""
     try:
-        plain = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: not UTF-8, a 13th month
-        raise ScheduleError(f"schedule file '{path}' cannot be read: {str(error).splitlines()[0]}") from error
+        plain = load_yaml(read_text(path))
+    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: not UTF-8
+        raise ScheduleError(f"schedule file '{path}' cannot be read: {one_line(error)}") from error
     if not isinstance(plain, Mapping):
-        raise ScheduleError(f"{path}: expected keys such as 'lambda: 0.6', seen {str(plain)[:60]!r}")
+        raise ScheduleError(f"{path}: expected keys such as 'lambda: 0.6', seen {in_short(plain)}")
     return Schedule.from_dict(plain)
 
 
@@ -201,14 +203,14 @@ def _profile(plain: object, key: str) -> Profile:
         if len(plain) == 1 and (kind := next(iter(plain))) in ("knots", "bands") and isinstance(plain[kind], list):
             return Profile(tuple(_number(value, key) for value in plain[kind]), kind)
         raise ScheduleError(
-            f"{key}: expected a number, {{knots: [...]}} or {{bands: [...]}}, seen {str(dict(plain))[:80]}"
+            f"{key}: expected a number, {{knots: [...]}} or {{bands: [...]}}, seen {in_short(dict(plain))}"
         )
     return Profile((_number(plain, key),))
 
 
 def _number(value: object, key: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ScheduleError(f"{key}: expected a number between 0 and 1, seen {str(value)[:60]!r}")
+        raise ScheduleError(f"{key}: expected a number between 0 and 1, seen {in_short(value)}")
     _check_lam(value)  # before the conversion: an integer can be too long for it
     return float(value)
 

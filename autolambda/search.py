@@ -10,15 +10,17 @@ from contextlib import closing, contextmanager
 from tempfile import TemporaryDirectory
 
 from autolambda.config import Config
+from autolambda.databases import driver_lock
 from autolambda.engines.base import Engine
-from autolambda.events import OnEvent, ignore
+from autolambda.events import Noted, OnEvent, ignore
+from autolambda.growth import check_identity, growth_sentence
 from autolambda.job import Job, open_job
 from autolambda.metrics import Measured, measure
 from autolambda.report import Report
 from autolambda.run import MAX_FAILURES, PARENTS, FailedTwice, Run
 from autolambda.schedule import Schedule
 from autolambda.store import Store
-from autolambda.study import Study, check_identity, driver_errors, driver_lock
+from autolambda.study import Study, driver_errors
 
 __all__ = ["PARENTS", "confirm", "evaluate", "search"]
 
@@ -74,20 +76,30 @@ def evaluate(
 def _running(config: Config, *, name: str, storage: str, engine: Engine | None, on_event: OnEvent) -> Iterator[Run]:
     """A run on an opened job and a locked study; both are let go at the end."""
     job = open_job(config)
-    with driver_lock(storage, name), driver_errors(), closing(Store(storage)) as store:
-        enter(store, job, name=name)
-        run = Run(job, store, Study(store, name=name, storage=storage), engine, on_event)
-        with closing(run.study), closing(run):
+    with (
+        driver_errors(),
+        driver_lock(storage, name) as database,
+        closing(Store(database)) as store,
+        closing(Study(store, name=name)) as study,
+    ):
+        # after the trials' tables: who finds the study's row finds its trials
+        if changed := enter(store, job, name=name):
+            on_event(Noted(changed))
+        with closing(Run(job, store, study, engine, on_event)) as run:
             yield run
 
 
-def enter(store: Store, job: Job, *, name: str) -> None:
-    """Adds the study, or checks that its results compare with the job's and lets it grow. Raises ``StudyError``."""
+def enter(store: Store, job: Job, *, name: str) -> str | None:
+    """Adds the study, or checks that its results compare with the job's and lets it grow; says what has changed.
+
+    Raises ``StudyError`` where they do not compare.
+    """
     config = job.config.model_dump(mode="json")
     stored = store.study(name)
     if stored is None:
         store.create_study(name, config=config, identity=dict(job.identity))
-        return
-    check_identity(stored, job.identity)
-    if stored.config != config:
-        store.update_config(name, config)
+        return None
+    check_identity(stored, job.identity, slices=(job.search, job.confirm))
+    if stored.config != config or stored.identity != job.identity:
+        store.update_study(name, config=config, identity=dict(job.identity))
+    return growth_sentence(stored.config, job.config)

@@ -8,19 +8,21 @@ from typing import Any
 
 import yaml
 
-from autolambda.errors import ConfigError
+from autolambda.errors import ConfigError, in_short, one_line
+from autolambda.files import read_text
+from autolambda.yaml_text import load_yaml
 
 
 def read_settings(path: Path) -> dict[str, Any]:
     """The keys and values of a YAML file. Raises ``ConfigError`` that says where it is none."""
     try:
-        plain = yaml.safe_load(path.read_text(encoding="utf-8"))
+        plain = load_yaml(read_text(path))
     except OSError as error:
         raise ConfigError(f"config file '{path}' cannot be read: {error.strerror or error}") from error
-    except (ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: not UTF-8, a 13th month
+    except (ValueError, yaml.YAMLError) as error:  # ValueError: not UTF-8
         raise ConfigError(f"{path}{_yaml_problem(error)}") from error
     if not isinstance(plain, dict):
-        raise ConfigError(f"{path}: expected keys and values, seen {str(plain)[:60]!r}")
+        raise ConfigError(f"{path}: expected keys and values, seen {in_short(plain)}")
     return plain
 
 
@@ -28,17 +30,17 @@ def _yaml_problem(error: Exception) -> str:
     """Where and what, in one line; PyYAML's own text has several."""
     mark = getattr(error, "problem_mark", None)
     problem = getattr(error, "problem", None) or next(iter(str(error).splitlines()), type(error).__name__)
-    return f"{f', line {mark.line + 1}' if mark else ''}: not valid YAML: {problem}"
+    return f"{f', line {mark.line + 1}' if mark else ''}: not valid YAML: {one_line(problem, limit=120)}"
 
 
 def parse_setting(text: str) -> tuple[str, object]:
     """The dotted key and the value of ``KEY=VALUE``, the value as YAML. Raises ``ConfigError``."""
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        raise ConfigError(f"--set takes KEY=VALUE, seen {text!r}")
+        raise ConfigError(f"--set takes KEY=VALUE, seen {in_short(text)}")
     try:
-        return key.strip(), yaml.safe_load(value)
-    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        return key.strip(), load_yaml(value)
+    except (ValueError, yaml.YAMLError) as error:
         raise ConfigError(f"--set {key.strip()!r}: {value[:60]!r} is not a valid YAML value") from error
 
 
@@ -52,7 +54,7 @@ def set_key(plain: dict[str, Any], key: str, value: object) -> None:
             node[part] = {}
         node = node[place]
         if not isinstance(node, dict | list):
-            raise ConfigError(f"{key!r}: {'.'.join(parents[: i + 1])!r} is {str(node)[:60]!r}, which has no keys")
+            raise ConfigError(f"{key!r}: {'.'.join(parents[: i + 1])!r} is {in_short(node)}, which has no keys")
     node[_index(node, last, key) if isinstance(node, list) else last] = value
 
 

@@ -18,7 +18,8 @@ from threading import Lock
 import torch
 from torch import Tensor
 
-from autolambda.errors import CheckpointError, ConfigError
+from autolambda.errors import CheckpointError, ConfigError, in_short, one_line
+from autolambda.json_text import load_json
 
 DTYPES = {
     "BF16": torch.bfloat16,
@@ -35,6 +36,7 @@ DTYPES = {
     "BOOL": torch.bool,
 }
 _MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors library
+_MOST_DIMENSIONS = 64  # of a tensor, in NumPy
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
@@ -67,17 +69,25 @@ def read_shard(path: Path) -> dict[str, TensorInfo]:
             length = int.from_bytes(file.read(8), "little")
             if size < 8 or length > min(_MAX_HEADER, size - 8):
                 raise _broken(path, f"is cut short or is no safetensors file ({size} bytes)")
-            header = json.loads(file.read(length))
+            header = load_json(file.read(length))
     except OSError as error:
         raise CheckpointError(f"cannot read '{path}': {error.strerror}; check the path or download it again") from error
-    except (ValueError, RecursionError) as error:
-        raise _broken(path, "has a header that is not JSON") from error
+    except ValueError as error:
+        raise _broken(path, f"has a header that is not JSON as it should be ({one_line(error, limit=80)})") from error
     if not isinstance(header, dict):
         raise _broken(path, "has a header that is not a JSON object")
-    header.pop("__metadata__", None)
+    metadata = header.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
+        raise _broken(path, "has a __metadata__ that is no mapping of texts")
     start = 8 + length
     infos = {name: _info(path, name, entry, start=start) for name, entry in header.items()}
-    end = max((info.offset + info.num_bytes for info in infos.values()), default=start)
+    end = start
+    if unfit := next((name for name in infos if any("\ud800" <= character <= "\udfff" for character in name)), None):
+        raise _broken(path, f"has a tensor whose name is no Unicode, {unfit[:60]!r}")
+    for name, info in sorted(infos.items(), key=lambda item: (item[1].offset, item[1].num_bytes)):
+        if info.offset != end:
+            raise _broken(path, f"has a hole or an overlap before tensor {in_short(name)}")
+        end += info.num_bytes
     if end != size:
         raise _broken(path, f"has {size} bytes, but its header describes {end}")
     return infos
@@ -87,12 +97,15 @@ def _info(path: Path, name: str, entry: object, *, start: int) -> TensorInfo:
     match entry:
         case {"dtype": str(dtype), "shape": [*shape], "data_offsets": [int(begin), int(end)]}:
             if dtype not in DTYPES:
-                raise CheckpointError(f"tensor '{name}' in '{path}' has dtype {dtype}; known are {', '.join(DTYPES)}")
-            if all(type(length) is int and length >= 0 for length in shape):
+                raise CheckpointError(
+                    f"tensor {in_short(name)} in '{path}' has dtype {dtype[:20]}; known are {', '.join(DTYPES)}"
+                )
+            whole = all(type(number) is int for number in (begin, end, *shape))
+            if whole and len(shape) <= _MOST_DIMENSIONS and all(0 <= length < 2**63 for length in shape):
                 info = TensorInfo(DTYPES[dtype], tuple(shape), path.name, start + begin)
                 if begin >= 0 and end - begin == info.num_bytes:
                     return info
-    raise _broken(path, f"describes tensor '{name}' wrongly ({str(entry)[:80]})")
+    raise _broken(path, f"describes tensor {in_short(name)} wrongly ({in_short(entry, limit=80)})")
 
 
 def _broken(path: Path, what: str) -> CheckpointError:
@@ -176,7 +189,7 @@ def parse_size(text: str) -> int:
     """Bytes of ``5GB``, ``500 MB``, ``2GiB`` or a plain number. Raises ``ConfigError`` for anything else and for 0."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMG]?I?B)?\s*", text, re.IGNORECASE | re.ASCII)
     unit = (match[2] or "").upper() if match else ""
-    size = int(float(match[1]) * _UNITS[unit]) if match and unit in _UNITS else 0
-    if size < 1:
-        raise ConfigError(f"a size is a number with KB, MB or GB, such as 5GB; seen {text!r}")
-    return size
+    size = float(match[1]) * _UNITS[unit] if match and unit in _UNITS else 0
+    if not 1 <= size < 2**63:
+        raise ConfigError(f"a size is a number with KB, MB or GB, such as 5GB; seen {in_short(text)}")
+    return int(size)

@@ -17,14 +17,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from autolambda.curve import CurvePoint, read_curve
+from autolambda.curve import DEFAULT_RESPONSES, CurvePoint, read_curve
 from autolambda.errors import InputError
 
 __all__ = ["Boundary", "CurvePoint", "Stages", "detect_stages", "read_curve", "sentence", "stage_of"]
 
 Floats = NDArray[np.float64]
 
-DEFAULT_RESPONSES = 100.0  # taken for a point without a count
 EMERGENCE_AT, SATURATION_AT = 0.05, 0.95
 
 _CUTOFF = 3.841458820694124  # chi-square with 1 degree of freedom, 95 %

@@ -10,8 +10,8 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
+from autolambda.arguments import opened_store
 from autolambda.config import parse_config
-from autolambda.errors import StudyError
 from autolambda.report import UNFINISHED, build_report
 from autolambda.store import Store
 from autolambda.study import Study, default_storage
@@ -32,19 +32,16 @@ def show_status(name: str, storage: str, *, console: Console, watch: bool, budge
     ``budget`` stands in for the study's own; the study is done when its own is decided. Ctrl-C ends watching, and the
     last view stays on the screen. Raises ``StudyError`` where there is no such study.
     """
-    with closing(Store(storage, must_exist=True, with_texts=False)) as store:
-        if store.study(name) is None:
-            raise StudyError(f"no study '{name}' in this database; it has: {', '.join(store.names()) or 'none'}")
-        with closing(Study(store, name=name, storage=storage)) as study:
-            seen = _look(store, study, storage, budget)
-            if not watch:
-                console.print(seen.view)
-                return
-            with Live(seen.view, console=console, auto_refresh=False) as live, suppress(KeyboardInterrupt):
-                while not seen.is_done:
-                    time.sleep(SECONDS)
-                    seen = _look(store, study, storage, budget)
-                    live.update(seen.view, refresh=True)
+    with opened_store(name, storage, with_texts=False) as store, closing(Study(store, name=name)) as study:
+        seen = _look(store, study, storage, budget)
+        if not watch:
+            console.print(seen.view)
+            return
+        with Live(seen.view, console=console, auto_refresh=False) as live, suppress(KeyboardInterrupt):
+            while not seen.is_done:
+                time.sleep(SECONDS)
+                seen = _look(store, study, storage, budget)
+                live.update(seen.view, refresh=True)
 
 
 def _look(store: Store, study: Study, storage: str, budget: float | None) -> _Seen:

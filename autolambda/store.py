@@ -9,57 +9,23 @@ from __future__ import annotations
 import datetime
 import json
 import zlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import sqlalchemy as sa
 
-from autolambda.errors import StorageError, StudyError
+from autolambda.databases import open_database
+from autolambda.databases.base import Database, unopened
+from autolambda.errors import StorageError, StudyError, in_short, one_line
+from autolambda.json_text import load_json
 from autolambda.responses import Grade, Graded, Response
 from autolambda.schedule import Schedule
+from autolambda.schema import EVALUATIONS, RESPONSES, SCHEMA_VERSION, STUDIES, has_tables, make_tables, order, version
 
-SCHEMA_VERSION = 1
 # A parent is measured on the confirm slice, under its own template; a baseline is another method's merge.
 Kind = Literal["trial", "confirm", "parent", "baseline"]
 
-_METADATA = sa.MetaData()
-_STUDIES = sa.Table(
-    "autolambda_studies",
-    _METADATA,
-    sa.Column("name", sa.String(128), primary_key=True),
-    sa.Column("schema_version", sa.Integer, nullable=False),
-    sa.Column("config", sa.Text, nullable=False),
-    sa.Column("identity", sa.Text, nullable=False),
-    sa.Column("created_at", sa.String(32), nullable=False),
-)
-_EVALUATIONS = sa.Table(
-    "autolambda_evaluations",
-    _METADATA,
-    sa.Column("id", sa.Integer, primary_key=True),
-    sa.Column("study", sa.ForeignKey("autolambda_studies.name"), nullable=False),
-    sa.Column("kind", sa.String(16), nullable=False),
-    sa.Column("key", sa.String(512), nullable=False),
-    sa.Column("schedule", sa.Text, nullable=False),
-    sa.Column("num_responses", sa.Integer, nullable=False),
-    sa.UniqueConstraint("study", "kind", "key"),
-)
-_RESPONSES = sa.Table(
-    "autolambda_responses",
-    _METADATA,
-    sa.Column("evaluation", sa.ForeignKey("autolambda_evaluations.id"), primary_key=True),
-    sa.Column("task", sa.String(128), primary_key=True),
-    sa.Column("sample_id", sa.String(256), primary_key=True),
-    sa.Column("repeat", sa.Integer, primary_key=True),
-    sa.Column("text", sa.LargeBinary, nullable=False),  # zlib: a trace of 32k tokens is 100 kB
-    sa.Column("num_tokens", sa.Integer, nullable=False),
-    sa.Column("finish_reason", sa.String(16), nullable=False),
-    sa.Column("grade", sa.String(16), nullable=False),
-    sa.Column("answer", sa.LargeBinary),
-    sa.Column("thought", sa.Boolean, nullable=False),
-)
 _OUTCOME = ("task", "sample_id", "repeat", "num_tokens", "finish_reason", "grade", "thought", "answer")
 _GRADES = {grade.value: grade for grade in Grade}
 
@@ -91,42 +57,55 @@ class StoredEvaluation:
 class Store:
     """The tables of one database. Every method is one transaction."""
 
-    def __init__(self, url: str, *, must_exist: bool = False, with_texts: bool = True) -> None:
-        """Opens a ``sqlite:///`` URL and makes the tables. Raises ``StudyError``.
+    def __init__(self, storage: str | Database, *, must_exist: bool = False, with_texts: bool = True) -> None:
+        """Opens a database URL, or what the driver's lock gave; tables are made unless it ``must_exist``.
 
         ``with_texts=False`` is for those who only count: ``graded`` then gives responses without their text, in
-        half the time and with little memory, for texts can be gigabytes.
+        half the time and with little memory, for texts can be gigabytes. Raises ``StudyError``.
         """
-        path = sqlite_path(url)
-        self._columns = [_RESPONSES.c[name] for name in (*_OUTCOME, *(["text"] if with_texts else []))]
-        if must_exist and not path.is_file():
-            raise StudyError(f"no study database at '{path}'; 'autolambda list' shows the studies")
-        self._engine = sa.create_engine(url)
-        sa.event.listen(self._engine, "connect", _on_connect)
+        self.database = open_database(storage, must_exist=must_exist) if isinstance(storage, str) else storage
+        self._columns = [RESPONSES.c[name] for name in (*_OUTCOME, *(["text"] if with_texts else []))]
+        self._engine = sa.create_engine(self.database.url, **self.database.options)
+        self.database.watch(self._engine)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _METADATA.create_all(self._engine)
-        except (OSError, sa.exc.DatabaseError) as error:
+            self.is_empty = self.database.is_reader and not has_tables(self._engine)
+            if not self.database.is_reader:
+                self._make_tables()
+        except (OSError, sa.exc.SQLAlchemyError) as error:
             self.close()
-            raise StudyError(f"study database '{path}' cannot be opened: {_reason(error)}") from error
+            raise unopened(self.database.shown, error) from error
+        except BaseException:
+            self.close()
+            raise
+        self._order = order(self._engine)
+
+    def _make_tables(self) -> None:
+        with self.database.making():
+            if has_tables(self._engine):
+                with self._engine.connect() as connection:
+                    _check_version(self.database.shown, version(connection))
+            make_tables(self._engine)
 
     def close(self) -> None:
-        self._engine.dispose()
+        self.database.release(self._engine)
 
     def names(self) -> list[str]:
         """The studies of this database, oldest first."""
+        if self.is_empty:
+            return []
         with self._engine.connect() as connection:
-            return list(connection.scalars(sa.select(_STUDIES.c.name).order_by(_STUDIES.c.created_at)))
+            return list(connection.scalars(sa.select(STUDIES.c.name).order_by(STUDIES.c.created_at, STUDIES.c.name)))
 
     def study(self, name: str) -> StoredStudy | None:
         """A study's row, ``None`` where there is none. Raises ``StudyError`` for one of a newer schema."""
+        if self.is_empty:
+            return None
         with self._engine.connect() as connection:
-            row = connection.execute(sa.select(_STUDIES).where(_STUDIES.c.name == name)).one_or_none()
+            row = connection.execute(sa.select(STUDIES).where(STUDIES.c.name == name)).one_or_none()
         if row is None:
             return None
-        if row.schema_version > SCHEMA_VERSION:
-            raise StudyError(f"study '{name}' was made by a newer autolambda; upgrade with pip install -U autolambda")
-        return StoredStudy(name, json.loads(row.config), json.loads(row.identity), row.created_at)
+        _check_version(name, row.schema_version)
+        return StoredStudy(name, _object(row.config, name), _object(row.identity, name), row.created_at)
 
     def create_study(self, name: str, *, config: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
         """Adds a study."""
@@ -138,18 +117,19 @@ class Store:
             "created_at": datetime.datetime.now(datetime.UTC).isoformat(" ", "seconds"),
         }
         with self._engine.begin() as connection:
-            connection.execute(sa.insert(_STUDIES), row)
+            connection.execute(sa.insert(STUDIES), row)
 
-    def update_config(self, name: str, config: Mapping[str, Any]) -> None:
-        """Replaces the stored config of a study that has grown."""
+    def update_study(self, name: str, *, config: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+        """Replaces the config and the identity of a study that has grown."""
+        row = {"config": json.dumps(config), "identity": json.dumps(identity)}
         with self._engine.begin() as connection:
-            connection.execute(sa.update(_STUDIES).where(_STUDIES.c.name == name).values(config=json.dumps(config)))
+            connection.execute(sa.update(STUDIES).where(STUDIES.c.name == name).values(row))
 
     def evaluation(
         self, study: str, *, kind: Kind, key: str, schedule: Schedule, num_responses: int
     ) -> StoredEvaluation:
         """The evaluation of that key, added if it is new."""
-        found = [e for e in self.evaluations(study, kind=kind) if e.key == key]
+        found = self._evaluations(study, kind, EVALUATIONS.c.key == key)
         if found:
             return found[0]
         row = {
@@ -160,15 +140,18 @@ class Store:
             "num_responses": num_responses,
         }
         with self._engine.begin() as connection:
-            inserted = connection.execute(sa.insert(_EVALUATIONS).values(row)).inserted_primary_key
+            inserted = connection.execute(sa.insert(EVALUATIONS).values(row)).inserted_primary_key
         assert inserted is not None
         return StoredEvaluation(int(inserted[0]), kind, key, schedule, num_responses)
 
     def evaluations(self, study: str, *, kind: Kind) -> list[StoredEvaluation]:
         """All evaluations of a kind, oldest first; some may be unfinished."""
-        query = sa.select(_EVALUATIONS).where(_EVALUATIONS.c.study == study, _EVALUATIONS.c.kind == kind)
+        return self._evaluations(study, kind)
+
+    def _evaluations(self, study: str, kind: Kind, *conditions: sa.ColumnElement[bool]) -> list[StoredEvaluation]:
+        query = sa.select(EVALUATIONS).where(EVALUATIONS.c.study == study, EVALUATIONS.c.kind == kind, *conditions)
         with self._engine.connect() as connection:
-            rows = connection.execute(query.order_by(_EVALUATIONS.c.id)).all()
+            rows = connection.execute(query.order_by(EVALUATIONS.c.id)).all()
         return [
             StoredEvaluation(row.id, kind, row.key, Schedule.from_dict(json.loads(row.schedule)), row.num_responses)
             for row in rows
@@ -192,13 +175,13 @@ class Store:
             for g in graded
         ]
         with self._engine.begin() as connection:
-            connection.execute(sa.insert(_RESPONSES), rows)
+            connection.execute(sa.insert(RESPONSES), rows)
 
     def graded(self, evaluation: StoredEvaluation, *, sample_ids: Collection[str] | None = None) -> list[Graded]:
         """The stored responses of an evaluation, in the order in which they were stored; to ``sample_ids`` alone."""
-        query = sa.select(*self._columns).where(_RESPONSES.c.evaluation == evaluation.id).order_by(sa.text("rowid"))
+        query = sa.select(*self._columns).where(RESPONSES.c.evaluation == evaluation.id).order_by(self._order)
         if sample_ids is not None:
-            query = query.where(_RESPONSES.c.sample_id.in_(sample_ids))
+            query = query.where(RESPONSES.c.sample_id.in_(sample_ids))
         with self._engine.connect() as connection:
             return [_graded(row) for row in connection.execute(query).all()]
 
@@ -207,48 +190,23 @@ class Store:
 
         Kind and key of its evaluation, task, sample id, repeat, grade, whether it thought, tokens, finish reason.
         """
-        of, each = _EVALUATIONS.c, _RESPONSES.c
+        of, each = EVALUATIONS.c, RESPONSES.c
         columns = (of.kind, of.key, each.task, each.sample_id, each.repeat, each.grade, each.thought)
-        query = sa.select(*columns, each.num_tokens, each.finish_reason).select_from(_RESPONSES.join(_EVALUATIONS))
+        query = sa.select(*columns, each.num_tokens, each.finish_reason).select_from(RESPONSES.join(EVALUATIONS))
         with self._engine.connect() as connection:
-            rows = connection.execute(query.where(of.study == study).order_by(sa.text("autolambda_responses.rowid")))
+            rows = connection.execute(query.where(of.study == study).order_by(self._order))
             return [tuple(row) for row in rows]
 
     def num_tokens(self, study: str) -> int:
         """All tokens ever generated for a study: its cost."""
-        query = sa.select(sa.func.coalesce(sa.func.sum(_RESPONSES.c.num_tokens), 0)).join(_EVALUATIONS)
+        query = sa.select(sa.func.coalesce(sa.func.sum(RESPONSES.c.num_tokens), 0)).join(EVALUATIONS)
         with self._engine.connect() as connection:
-            return int(connection.scalar(query.where(_EVALUATIONS.c.study == study)) or 0)
+            return int(connection.scalar(query.where(EVALUATIONS.c.study == study)) or 0)
 
 
-@contextmanager
-def storage_errors() -> Iterator[None]:
-    """Turns what the database raises in the middle of a run into one line. Raises ``StorageError``."""
-    try:
-        yield
-    except sa.exc.DatabaseError as error:
-        raise StorageError(storage_failure(error)) from error
-
-
-def storage_failure(error: BaseException) -> str:
-    """The one line for a database that failed."""
-    return (
-        f"the study's database failed ({_reason(error)}); nothing stored is lost. Mend it, run the same command again"
-    )
-
-
-def sqlite_path(url: str) -> Path:
-    """The file of a ``sqlite:///`` URL. Raises ``StudyError`` for any other URL, its password hidden."""
-    try:
-        parsed = sa.make_url(url)
-    except (sa.exc.ArgumentError, ValueError):  # a port that is no number; its text could hold a password
-        raise StudyError("--storage is not a database URL; give sqlite:///PATH") from None
-    plain = parsed.drivername in ("sqlite", "sqlite+pysqlite") and not (parsed.query or parsed.host or parsed.username)
-    if not plain or not parsed.database or parsed.database == ":memory:":
-        # neither the user nor the query is shown: either may hold a password
-        shown = sa.URL.create(parsed.drivername, host=parsed.host, database=parsed.database).render_as_string()
-        raise StudyError(f"storage '{shown}' is not supported; give sqlite:///PATH, without a host or a query")
-    return Path(parsed.database)
+def _check_version(name: str, seen: int) -> None:
+    if seen > SCHEMA_VERSION:
+        raise StudyError(f"study '{name}' was made by a newer autolambda; upgrade with pip install -U autolambda")
 
 
 def _graded(row: Any) -> Graded:
@@ -265,14 +223,23 @@ def _packed(text: str) -> bytes:
 
 
 def _unpacked(data: bytes) -> str:
-    return zlib.decompress(data).decode("utf-8", "surrogatepass")
+    """Raises ``StorageError`` for what cannot have been stored by us."""
+    try:
+        return zlib.decompress(data).decode("utf-8", "surrogatepass")
+    except (zlib.error, ValueError) as error:
+        raise StorageError(
+            f"the study's database holds a damaged response ({error}); restore it from a copy"
+        ) from error
 
 
-def _on_connect(connection: Any, _: Any) -> None:
-    """Readers never block the writer, and a commit is on the disk before it returns."""
-    for pragma in ("busy_timeout=10000", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-        connection.execute(f"PRAGMA {pragma}")
-
-
-def _reason(error: BaseException) -> str:
-    return str(getattr(error, "orig", None) or error).splitlines()[0]
+def _object(text: str, study: str) -> dict[str, Any]:
+    """A stored JSON object. Raises ``StudyError`` for anything else, which autolambda never wrote."""
+    try:
+        value = load_json(text)
+    except ValueError as error:
+        raise StudyError(
+            f"study '{study}': its stored config is damaged ({one_line(error)}); restore a copy"
+        ) from error
+    if not isinstance(value, dict):
+        raise StudyError(f"study '{study}': its config is damaged ({in_short(value)}); restore a copy")
+    return value

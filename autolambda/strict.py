@@ -6,10 +6,15 @@ import difflib
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-Positive = Annotated[int, Field(ge=1)]
+from autolambda.errors import in_short
+
+Positive = Annotated[int, Field(ge=1, le=10**12)]
+Repeats = Annotated[int, Field(ge=1, le=10_000)]
 Name = Annotated[str, Field(min_length=1)]
+_MOST_PROBLEMS = 8
+_LONGEST = 60  # characters of a key in a message
 
 
 class Strict(BaseModel):
@@ -26,9 +31,17 @@ class Strict(BaseModel):
         return value
 
 
-def explain(model: type[BaseModel], detail: dict[str, Any]) -> str:
-    """One problem in words: the dotted key, what is wrong, and the nearest key where it is unknown."""
-    key = ".".join(map(str, detail["loc"]))
+def explain(model: type[BaseModel], error: ValidationError) -> str:
+    """Every problem in words, up to a number, in one line."""
+    problems = [_explained(model, dict(detail)) for detail in error.errors()]
+    if (more := len(problems) - _MOST_PROBLEMS) > 0:
+        problems[_MOST_PROBLEMS:] = [f"and {more} more"]
+    return "; ".join(problems)
+
+
+def _explained(model: type[BaseModel], detail: dict[str, Any]) -> str:
+    """One problem: the dotted key, what is wrong, and the nearest key where it is unknown."""
+    key = ".".join(str(part)[:_LONGEST] for part in detail["loc"])
     if detail["type"] == "extra_forbidden":
         known = _known_keys(model, detail["loc"][:-1])
         nearest = difflib.get_close_matches(str(detail["loc"][-1]), known, n=1)
@@ -42,8 +55,15 @@ def explain(model: type[BaseModel], detail: dict[str, Any]) -> str:
         return f"{key}: {message}" if key else message
     if detail["type"] == "model_type":
         message = "expected keys and values"
-    seen = repr(detail["input"])
-    return f"{key}: {message[0].lower()}{message[1:]}, seen {seen if len(seen) <= 80 else seen[:77] + '...'}"
+    return f"{key}: {message[0].lower()}{message[1:]}, seen {_seen(detail['input'])}"
+
+
+def _seen(value: object) -> str:
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # an integer of thousands of digits
+        return in_short(value)
+    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def _known_keys(model: type[BaseModel], location: Sequence[str | int]) -> list[str]:

@@ -11,20 +11,19 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import filelock
 import optuna
 from optuna.samplers import RandomSampler
 from optuna.trial import TrialState
 
 from autolambda.box import to_schedule
-from autolambda.errors import StorageError, StudyError
+from autolambda.databases.base import failure, storage_errors
+from autolambda.errors import StorageError, StudyError, one_line
 from autolambda.metrics import Measured
 from autolambda.optuna_samplers import DIRECTIONS, distributions
 from autolambda.sampler import Proposal, StopReason
 from autolambda.schedule import Schedule
-from autolambda.store import Store, StoredStudy, sqlite_path, storage_errors, storage_failure
+from autolambda.store import Store
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -86,64 +85,55 @@ def default_storage(name: str) -> str:
 
 
 @contextmanager
-def driver_lock(storage: str, name: str) -> Iterator[None]:
-    """Held by the one process that proposes and writes; it ends with its process, however that ends."""
-    path = sqlite_path(storage)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(path.with_name(f"{path.name}.{name}.lock"), timeout=0)
-        lock.acquire()
-    except filelock.Timeout as error:
-        raise StudyError(f"study '{name}' is being run by another process; wait for it or stop it") from error
-    except OSError as error:
-        raise StudyError(f"study database '{path}' cannot be locked: {error.strerror or error}") from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def check_identity(stored: StoredStudy, identity: Mapping[str, Any]) -> None:
-    """Raises ``StudyError`` naming every key on which the stored results depend and that is different now."""
-    before, now = stored.identity, identity
-    changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
-    if changed:
-        listed = "; ".join(f"{key}: {_short(before.get(key))} then, {_short(now.get(key))} now" for key in changed)
-        raise StudyError(
-            f"study '{stored.name}' was made with another config ({listed}); its results would not compare. "
-            "Take the old values, or start another study with --study"
-        )
-
-
-@contextmanager
 def driver_errors() -> Iterator[None]:
     """Turns what the database raises under Optuna's hands or ours into one line. Raises ``StorageError``."""
     try:
         with storage_errors():
             yield
     except optuna.exceptions.StorageInternalError as error:
-        raise StorageError(storage_failure(error.__cause__ or error)) from error
+        raise StorageError(failure(error.__cause__ or error)) from error
 
 
 class Study:
     """The trials of one study."""
 
-    def __init__(self, store: Store, *, name: str, storage: str) -> None:
+    def __init__(self, store: Store, *, name: str) -> None:
+        """Opens a study in the store's database: for its driver, or, where the store is a reader's, as far as it got.
+
+        Raises ``StudyError`` for tables of another release of Optuna.
+        """
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.name = name
-        self._storage = optuna.storages.RDBStorage(storage)
-        self._study = optuna.create_study(
-            study_name=name,
+        database = self._database = store.database
+        with database.making():
+            try:
+                self._storage = optuna.storages.RDBStorage(
+                    database.url, engine_kwargs=database.options, skip_table_creation=database.is_reader
+                )
+            except RuntimeError as error:
+                raise StudyError(f"the trials in '{database.shown}' cannot be read: {one_line(error)}") from error
+            database.watch(self._storage.engine)
+            self._study = self._load() if database.is_reader else self._create()
+
+    def _create(self) -> optuna.Study:
+        return optuna.create_study(
+            study_name=self.name,
             storage=self._storage,
             directions=list(DIRECTIONS),
             sampler=RandomSampler(seed=0),
             load_if_exists=True,
         )  # the sampler is never asked: every trial is added with all its parameters
 
+    def _load(self) -> optuna.Study:
+        try:
+            return optuna.load_study(study_name=self.name, storage=self._storage, sampler=RandomSampler(seed=0))
+        except KeyError as error:
+            raise StudyError(f"study '{self.name}' has no trials yet; go on with the command that began it") from error
+
     def close(self) -> None:
         """Lets go of the database."""
         self._storage.remove_session()
-        self._storage.engine.dispose()
+        self._database.release(self._storage.engine)
 
     def counts(self) -> Counts:
         """The trials by state."""
@@ -225,8 +215,3 @@ class Study:
 def studies_under(folder: Path) -> list[tuple[str, str]]:
     """(name, storage URL) of each study with its own database under ``folder``."""
     return [(path.parent.name, f"sqlite:///{path}") for path in sorted(folder.glob("*/study.db")) if path.is_file()]
-
-
-def _short(value: object) -> str:
-    text = "none" if value is None else str(value) if str(value).isprintable() else repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -13,14 +13,18 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from autolambda.databases.base import shown_storage
 from autolambda.entry import Entry, stage
+from autolambda.errors import printable
+from autolambda.estimates import number
 from autolambda.events import Ended
 from autolambda.metrics import Estimate, Measured
 from autolambda.pareto import Verdict
 from autolambda.report import Report
 from autolambda.schedule import Profile, Schedule
 from autolambda.stages import sentence
-from autolambda.task_tables import guard_lines, is_held_by_guard, number, task_table
+from autolambda.task_tables import guard_lines, is_held_by_guard, task_table
+from autolambda.worth import difference_phrase, worth_sentences
 
 MAX_ROWS = 8  # of a front that nobody confirmed
 _SPEND = "(search.max_tokens_generated)"
@@ -45,7 +49,8 @@ def progress_view(report: Report) -> RenderableType:
     notes = [Text(f"Note: {printable(note)}.", style="dim") for note in report.stages.notes]
     if (tasks := task_table(report)) is not None:
         fronts += [Text(), tasks]
-    return Group(*fronts, Text(), *([Text(sentence(report.stages))] if report.has_curve else []), *notes)
+    said = [sentence(report.stages), *worth_sentences(report.worth)] if report.has_curve else []
+    return Group(*fronts, Text(), *map(Text, said), *notes)
 
 
 def _few(entries: Sequence[Entry]) -> list[Entry]:
@@ -89,7 +94,7 @@ def front_table(report: Report, entries: Sequence[Entry], *, title: str, with_pa
 
 def verdict_lines(report: Report, *, storage: str | None = None) -> Iterator[str]:
     """The verdict for the budget in a few lines (rich markup), the last of them the command to go on with."""
-    where = f"--storage {shlex.quote(storage)}" if storage else ""
+    where = f"--storage {shlex.quote(shown_storage(storage))}" if storage else ""
     if report.budget is None:
         yield "No budget was given: the front is the answer."
         yield _command("For a pick:", "confirm", report.study, "--budget TOKENS", where)
@@ -156,11 +161,6 @@ def in_lines(schedule: Schedule) -> str:
     return "\n".join(lines)
 
 
-def printable(text: str) -> str:
-    """``text`` with control characters (escape sequences, line ends) as their Python escapes."""
-    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
-
-
 def _profile(profile: Profile) -> str:
     if len(profile.values) == 1:
         return f"{profile.values[0]:.4g}"
@@ -195,13 +195,23 @@ def _numbers(entry: Entry) -> str:
     )
 
 
-def _against_thinking(report: Report, best: Entry) -> Iterator[str]:
-    """What the pick costs and gives beside the Thinking parent, where both were measured on the same prompts."""
+def beside_thinking(report: Report, entry: Entry) -> tuple[str, float] | None:
+    """An entry's points of accuracy beside the Thinking parent, with their interval, and its share of the tokens.
+
+    ``None`` unless both were measured on the same prompts.
+    """
     thinking = report.parents["thinking"]
-    if thinking is not None and thinking.confirmed == best.confirmed:
-        points = 100 * (best.score.accuracy - thinking.score.accuracy)
-        share = best.score.mean_tokens / thinking.score.mean_tokens
-        yield f"Beside the Thinking model as is: {points:+.1f} points of accuracy, {share:.0%} of its tokens."
+    if thinking is None or thinking.confirmed != entry.confirmed:
+        return None
+    change = report.worth.beside(entry, "thinking")
+    points = f"{100 * (entry.score.accuracy - thinking.score.accuracy):+.1f} points"
+    return difference_phrase(change) if change else points, entry.score.mean_tokens / thinking.score.mean_tokens
+
+
+def _against_thinking(report: Report, best: Entry) -> Iterator[str]:
+    """What the pick costs and gives beside the Thinking parent."""
+    if beside := beside_thinking(report, best):
+        yield f"Beside the Thinking model as is: {beside[0]} of accuracy, {beside[1]:.0%} of its tokens."
 
 
 def _alike(report: Report) -> Iterator[str]:
@@ -209,8 +219,8 @@ def _alike(report: Report) -> Iterator[str]:
     for each in report.alike:
         change = each.difference
         yield (
-            f"Trial {each.entry.trial} cannot be told apart from it: {100 * change.value:+.1f} points of accuracy "
-            f"({100 * change.low:+.1f} to {100 * change.high:+.1f}) at {number(each.entry.score.mean_tokens)} tokens."
+            f"Trial {each.entry.trial} cannot be told apart from it: {difference_phrase(change)} of accuracy "
+            f"at {number(each.entry.score.mean_tokens)} tokens."
         )
 
 

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from autolambda.entry import Entry, guard_word
+from autolambda.estimates import number
 from autolambda.metrics import Measured
 from autolambda.report import Report
 
@@ -58,11 +59,6 @@ def is_held_by_guard(report: Report) -> bool:
     return budget is not None and any(
         entry.measured.mean_tokens.high <= budget and entry.guards in ("broken", "unsure") for entry in report.confirmed
     )
-
-
-def number(value: float) -> str:
-    """A number of tokens, with a decimal where it is small."""
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.1f}"
 
 
 def _name(task: str) -> str:

@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 from checkpoints import edit_tensors, tiny_checkpoint
+from postgres import server
 from torch import Tensor
+
+__all__ = ["server"]
 
 
 @pytest.fixture

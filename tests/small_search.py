@@ -72,15 +72,18 @@ def small_findings(storage: str | None = None, budget: float | None = BUDGET) ->
     """What the figures of the finished study are drawn from, or of its copy at ``storage``."""
     finished()
     url = storage or finished_storage()
-    with closing(Store(url, with_texts=False)) as store, closing(Study(store, name=NAME, storage=url)) as study:
+    with closing(Store(url, with_texts=False)) as store, closing(Study(store, name=NAME)) as study:
         return load_findings(store, study, budget=budget)
 
 
 def go_on(storage: str, num_trials: int) -> None:
     """What a search does that goes on with a finished study, up to its next trial."""
     with closing(Store(storage)) as store:
-        store.update_config(NAME, small_config(search__trials=num_trials).model_dump(mode="json"))
-        with closing(Study(store, name=NAME, storage=storage)) as study:
+        stored = store.study(NAME)
+        assert stored is not None
+        config = small_config(search__trials=num_trials).model_dump(mode="json")
+        store.update_study(NAME, config=config, identity=stored.identity)
+        with closing(Study(store, name=NAME)) as study:
             study.stopped_for = None
 
 
@@ -101,7 +104,8 @@ def database(storage: str) -> dict[str, list[Any]]:
         "params": "SELECT trial_id, param_name, param_value FROM trial_params ORDER BY trial_id, param_name",
         "values": "SELECT trial_id, objective, value FROM trial_values ORDER BY trial_id, objective",
         "evaluations": "SELECT id, kind, key, schedule, num_responses FROM autolambda_evaluations ORDER BY id",
-        "responses": "SELECT * FROM autolambda_responses ORDER BY rowid",
+        "responses": "SELECT evaluation, task, sample_id, repeat, text, num_tokens, finish_reason, grade, answer, "
+        "thought FROM autolambda_responses ORDER BY id",
     }
     with closing(sqlite3.connect(storage.removeprefix("sqlite:///"))) as connection:
         return {name: connection.execute(query).fetchall() for name, query in queries.items()}

@@ -215,3 +215,18 @@ def test_a_file_or_a_revision_of_a_folder_is_refused(tied: Path) -> None:
     refused(tied / SINGLE, "is a file; give the folder")
     with pytest.raises(CheckpointError, match="has no revision 'main'; leave it out"):
         open_checkpoint(str(tied), revision="main")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"num_hidden_layers": 2, "num_hidden_layers": 3}', "the key 'num_hidden_layers' stands twice"),
+        (b'{"a": ' + b"[" * 800 + b"]" * 800 + b"}", "nested deeper than 100"),
+        (b'{"num_hidden_layers": 2, "tie_word_embeddings": "false"}', "tie_word_embeddings .* is 'false'; it must be"),
+        (b'{"num_hidden_layers": ' + b"9" * 5000 + b"}", "thousands of digits"),
+        ('{"num_hidden_layers": 2}'.encode("utf-16"), "not valid JSON"),
+    ],
+)
+def test_a_config_that_could_be_read_in_two_ways_is_refused(tied: Path, content: bytes, message: str) -> None:
+    (tied / "config.json").write_bytes(content)
+    refused(tied, message)

@@ -27,15 +27,15 @@ EXECUTABLE = Path(sys.executable).with_name("autolambda")
 INSTRUCT, THINKING = str(FOLDER / "instruct"), str(FOLDER / "thinking")
 FROM_CONFIG = "instruct thinking --config --set --task"
 INTERFACE = {
-    "search": f"{FROM_CONFIG} --budget --seed --storage --study --trials",
-    "resume": "name --storage",
-    "confirm": "name --budget --storage",
+    "search": f"{FROM_CONFIG} --budget --seed --storage --study --trials --workers",
+    "resume": "name --storage --workers",
+    "confirm": "name --budget --storage --workers",
     "list": "--storage",
     "status": "name --storage --watch",
     "report": "name --budget --format --out --storage --watch",
     "export": "name out --budget --max-shard-size --push-to-hub --storage --trial",
     "merge": "instruct thinking out --base --lambda --max-shard-size --method --schedule",
-    "evaluate": f"{FROM_CONFIG} --lambda --schedule",
+    "evaluate": f"{FROM_CONFIG} --lambda --schedule --workers",
     "stages": "curve --format",
     "validate": "path",
 }

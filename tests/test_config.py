@@ -42,7 +42,7 @@ def refused(call, *arguments, match=None, **options):
         (
             {"engine": {"x\n": 1}},
             "engine.x\\n",
-            "known: name, device, dtype, batch_size, threads, merge, parents (vLLM's",
+            "known: name, device, dtype, batch_size, threads, merge, parents, workers (vLLM's",
         ),
     ],
 )
@@ -197,7 +197,7 @@ def test_the_engine_arguments_of_vllm_are_passed_on_as_they_are(tmp_path):
 @pytest.mark.parametrize("name", ["auto", "transformers"])
 def test_without_vllm_its_engine_arguments_are_unknown_keys(name):
     message = refused(parse_config, {"engine": {"name": name, "enforce_eager": True, "batch": 1}})
-    known = "known: name, device, dtype, batch_size, threads, merge, parents"
+    known = "known: name, device, dtype, batch_size, threads, merge, parents, workers"
     hint = "(vLLM's own engine arguments go with engine.name: vllm)"
     assert f"unknown key 'engine.enforce_eager'; {known} {hint}" in message
     assert message.endswith("unknown key 'engine.batch'; did you mean 'batch_size'?")
@@ -234,7 +234,7 @@ def test_auto_keeps_what_only_one_engine_takes():
 def test_a_config_stored_before_there_was_vllm_is_read():
     stored = {"name": "auto", "device": "auto", "dtype": "auto", "batch_size": 256, "threads": None}
     engine = parse_config({"engine": stored}).engine
-    assert engine.model_dump() == stored | {"merge": "auto", "parents": "auto"}
+    assert engine.model_dump() == stored | {"merge": "auto", "parents": "auto", "workers": 1}
     assert parse_config({}).engine.batch_size is None
 
 

@@ -53,3 +53,18 @@ def test_a_malformed_curve_is_one_clear_line(tmp_path, content, message):
 def test_a_missing_file(tmp_path):
     with pytest.raises(InputError, match=r"none\.csv"):
         read_curve(tmp_path / "none.csv")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"lambda,think_ratio,lambda\n0,0,1\n", "the column lambda stands twice"),
+        (b"lambda,think_ratio\n0_1,0\n", "line 2: lambda must be a number, seen '0_1'"),
+        (b'lambda,"think\nratio"\n0,0\n', "seen lambda, think ratio"),
+        (b"lambda,think_ratio\n0," + b"x" * 9000, "seen 'x{60}'$"),
+        (b"a" * 9000, "seen a{60}$"),
+        (b"lambda,think_ratio\n" + b"0,0\n" * 10_001, "at most 10,000 rows"),
+    ],
+)
+def test_what_could_be_misread_or_fill_the_screen(tmp_path, content, message):
+    test_a_malformed_curve_is_one_clear_line(tmp_path, content, message)

@@ -34,7 +34,7 @@ def test_before_the_first_trial_there_are_none(tmp_path: Path) -> None:
     storage = storage_in(tmp_path)
     with closing(Store(storage)) as store:
         enter(store, open_job(small_config()), name=NAME)
-        with closing(Study(store, name=NAME, storage=storage)) as study, pytest.raises(StudyError, match="no complete"):
+        with closing(Study(store, name=NAME)) as study, pytest.raises(StudyError, match="no complete"):
             load_findings(store, study, budget=None)
 
 

@@ -14,13 +14,14 @@ from small_search import finished
 
 from autolambda.errors import OutputError
 from autolambda.estimates import Difference
-from autolambda.formats import report_csv, report_json, report_text, stages_json, write_report
+from autolambda.formats import curve_json, report_csv, report_json, report_text, write_report
 from autolambda.guards import Drop
 from autolambda.report import Alike
+from autolambda.returns import CurveWorth
 from autolambda.stages import Boundary, Stages
 
 KEYS = {"study", "budget", "verdict", "best", "nearest", "front", "fronts", "parents", "baselines", "stop_reason"}
-KEYS |= {"stages", "tokens_generated", "trials", "alike"}
+KEYS |= {"stages", "worth", "tokens_generated", "trials", "alike"}
 SHARES = {"accuracy", "accuracy_low", "accuracy_high", "think_ratio", "think_ratio_low", "think_ratio_high"}
 NUMBERS = SHARES | {"truncated_ratio", "unparsed_ratio", "mean_tokens", "mean_tokens_low", "mean_tokens_high"}
 ENTRY_KEYS = NUMBERS | {"trial", "schedule", "stage", "confirmed", "num_responses", "stopped", "tasks", "guards"}
@@ -36,6 +37,10 @@ def test_the_json_has_the_documented_keys_and_types() -> None:
     assert plain["parents"].keys() == {"instruct", "thinking"} and plain["baselines"] == []
     assert plain["trials"] == {"complete": 6, "pruned": 0, "failed": 0} and plain["stop_reason"] == "trials"
     assert plain["stages"].keys() == {"emergence", "saturation"}
+    assert plain["worth"].keys() == {"sweet_spot", "overthinking", "runaway", "beats_both_parents"}
+    assert plain["worth"]["sweet_spot"].keys() == ENTRY_KEYS
+    over = {f"accuracy_over_{name}{end}" for name in ("instruct", "thinking") for end in ("", "_low", "_high")}
+    assert plain["worth"]["beats_both_parents"].keys() == {"trial", "is_shown", *over}
     assert type(plain["tokens_generated"]) is int and plain["nearest"] is None
 
 
@@ -137,5 +142,7 @@ def test_a_file_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
 
 
 def test_stages_as_json() -> None:
-    plain = json.loads(stages_json(Stages(Boundary(0.4, 0.3, 0.5), None, ("a note",))))
+    stages = Stages(Boundary(0.4, 0.3, 0.5), None, ("a note",))
+    plain = json.loads(curve_json(CurveWorth(stages, None, None, (), None)))
+    assert {plain.pop(key) for key in ("sweet_spot", "overthinking", "runaway")} == {None}
     assert plain == {"emergence": {"lambda": 0.4, "low": 0.3, "high": 0.5}, "saturation": None}

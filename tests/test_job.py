@@ -52,6 +52,34 @@ def test_a_prompt_must_fit_with_its_response(path):
         open_job(config(path, sampling={"max_tokens": context - 5}))
 
 
+LOOP = "{% for i in range(99999) %}" * 3 + "{% endfor %}" * 3
+DOUBLED = "{% set x = namespace(s='a') %}{% for i in range(60) %}{% set x.s = x.s ~ x.s %}{% endfor %}{{ x.s }}"
+
+
+@pytest.mark.parametrize(
+    ("template", "problem"),
+    [
+        (LOOP, "it runs for more than 0.2 s"),
+        ("{{ 9**(9**9) }}", "it runs for more than 0.2 s"),
+        ("{{ 'a' * 10**11 }}", "it takes too much memory"),
+        (DOUBLED, "it takes too much memory|it runs for more than"),
+        ("{{ 'a' * 10**6 }}", "1,000,000 characters come out"),
+        ("{{ range(10**9) | list }}", "Range too big"),
+        ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "recursion"),
+        ("{{ ''.__class__.__mro__ }}", "__class__"),
+        ("{{ messages.clear() }}", "unsafe"),
+        ("{% include '/etc/passwd' %}", "no loader"),
+    ],
+)
+def test_a_hostile_template_ends_in_one_line(path, tmp_path, monkeypatch, template, problem):
+    monkeypatch.setattr("autolambda.job.TEMPLATE_SECONDS", 0.2)
+    file = tmp_path / "hostile.jinja"
+    file.write_text(template)
+    with pytest.raises(ConfigError, match=problem) as caught:
+        open_job(config(path, models={"chat_template": str(file)}))
+    assert "models.chat_template cannot render sample" in str(caught.value) and "\n" not in str(caught.value)
+
+
 def test_a_prompt_may_not_be_empty(path, tmp_path):
     template = tmp_path / "empty.jinja"
     template.write_text("{# nothing #}")

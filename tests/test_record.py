@@ -144,7 +144,7 @@ def test_the_database_gives_the_record_that_was_kept_live(tmp_path):
     steps = [(0.5, 0, 8, None), (0.25, 0, 8, None), (0.5, 8, 16, None), (0.9, 0, 8, 3), (0.75, 0, 8, "fails")]
     with closing(Store(url)) as store:
         store.create_study("s", config={}, identity={})
-        with closing(Study(store, name="s", storage=url)) as study:
+        with closing(Study(store, name="s")) as study:
             for lam, start, stop, aborted in steps:
                 proposal = Proposal(uniform_params(lam, num_knots=3), start, stop)
                 asked = study.ask(lambda proposal=proposal: proposal, num_knots=3)

@@ -29,7 +29,7 @@ from autolambda.study import Study
 @contextmanager
 def opened(storage: str):
     with closing(Store(storage)) as store:
-        yield store, Study(store, name=NAME, storage=storage)
+        yield store, Study(store, name=NAME)
 
 
 def rebuilt(storage: str, budget: float | None) -> Report:

@@ -186,7 +186,7 @@ def test_a_budget_that_cannot_bind_is_said_to_be_so(copied: str, tmp_path: Path)
     [
         ({"search__seed": 1}, "search.seed"),
         ({"sampling__temperature": 0.5}, "sampling.temperature"),
-        ({"confirm__limit": 33}, "confirm.prompts"),
+        ({"confirm__limit": 31}, "confirm.prompts"),
         ({"search__rungs": [8]}, "search.rungs"),
         ({"models__chat_template": "instruct"}, "models.chat_template"),
     ],
@@ -285,7 +285,7 @@ class Opener:
         self._deaths = list(deaths)
         monkeypatch.setattr(runs, "open_engine", self)
 
-    def __call__(self, job: Job) -> Breaking:
+    def __call__(self, job: Job, **_: object) -> Breaking:
         death = self._deaths.pop(0) if self._deaths else None
         if isinstance(death, Exception):
             raise death

@@ -26,9 +26,10 @@ def refused(call, *arguments):
         ("a: b: c", ", line 1: not valid YAML: mapping values"),
         ("a:\n\t- b", ", line 2: not valid YAML"),
         ("budget: \x00", ": not valid YAML: unacceptable character"),
-        ("budget: 2026-13-45", ": not valid YAML: month"),
+        ("budget: 2026-13-45", ", line 1: not valid YAML: '2026-13-45' is no timestamp"),
         ("a: !!python/object:os.system {}", ", line 1: not valid YAML"),
-        ("[" * 1000, ": not valid YAML"),
+        ("a: *" + "x" * 5000, ", line 1: not valid YAML: found undefined alias"),
+        ("[" * 1000, ", line 1: not valid YAML: lists and mappings are nested deeper than 50"),
         (b"\xff\xfe", ": not valid YAML"),
     ],
 )

@@ -61,6 +61,23 @@ def test_reads_what_the_library_wrote(tmp_path: Path) -> None:
         (raw(entry(shape=1), data=b"1234"), "tensor 'x' wrongly"),
         (raw({"x": 3}), "tensor 'x' wrongly"),
         (raw({"x": {}}), "tensor 'x' wrongly"),
+        (raw(entry(shape=[True], offsets=[False, 4]), data=b"1234"), "tensor 'x' wrongly"),
+        (raw(entry("U8", shape=[2**63, 0], offsets=[0, 0])), "tensor 'x' wrongly"),
+        (raw(entry("U8", shape=[1] * 65, offsets=[0, 1]), data=b"1"), "tensor 'x' wrongly"),
+        (raw(entry("U8", shape=[1.0], offsets=[0, 1]), data=b"1"), "tensor 'x' wrongly"),
+        (raw(entry() | {"y": entry(offsets=[2, 6])["x"]}, data=b"123456"), "hole or an overlap before tensor 'y'"),
+        (raw(entry() | {"y": entry(offsets=[5, 9])["x"]}, data=b"123456789"), "hole or an overlap before tensor 'y'"),
+        (raw(entry(offsets=[1, 5]), data=b"12345"), "hole or an overlap before tensor 'x'"),
+        (raw(json.dumps(entry()).encode()[:-1] + b',"x":{}}', data=b"1234"), "the key 'x' stands twice"),
+        (
+            raw(json.dumps(entry()).replace("}", ',"shape":[1]}', 1).encode(), data=b"1234"),
+            "the key 'shape' stands twice",
+        ),
+        (raw(entry() | {"__metadata__": {"a": 1}}, data=b"1234"), "__metadata__"),
+        (raw(entry() | {"__metadata__": []}, data=b"1234"), "__metadata__"),
+        (raw({"\ud800": entry()["x"]}, data=b"1234"), "name is no Unicode"),
+        (raw(json.dumps(entry()).encode("utf-16"), data=b"1234"), "not JSON"),
+        (raw(b'{"x":' + b"[" * 400 + b"]" * 400 + b"}"), "nested deeper"),
         (raw(entry(dtype="F3"), data=b"1234"), "has dtype F3; known are BF16"),
     ],
 )
@@ -124,7 +141,10 @@ def test_sizes(text: str, size: int) -> None:
     assert parse_size(text) == size
 
 
-@pytest.mark.parametrize("text", ["", "GB", "5TB", "-5GB", "0", "0.1B", "5GB more", "5 0GB", "1e9", "iB", "5iB", "٥GB"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "GB", "5TB", "-5GB", "0", "0.1B", "9" * 400, "9" * 30 + "GB", "5GB more", "5 0GB", "1e9", "iB", "5iB", "٥GB"],
+)
 def test_other_sizes_are_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="such as 5GB; seen"):
         parse_size(text)

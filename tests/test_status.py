@@ -17,6 +17,7 @@ from autolambda.job import open_job
 from autolambda.search import enter, search
 from autolambda.status import show_status
 from autolambda.store import Store
+from autolambda.study import Study
 
 
 def shown(name: str, storage: str, *, watch: bool = False, budget: float | None = None) -> str:
@@ -50,6 +51,7 @@ def test_a_study_that_goes_on_shows_the_front_without_a_verdict(tmp_path: Path) 
 def test_a_study_before_its_first_trial(tmp_path: Path) -> None:
     storage = storage_in(tmp_path)
     with closing(Store(storage)) as store:
+        Study(store, name=NAME).close()
         enter(store, open_job(small_config()), name=NAME)
     assert shown(NAME, storage) == "small: 0 of at most 6 trials are done; 0 tokens generated\n"
 

@@ -1,4 +1,4 @@
-"""The store: batches are there whole or not at all, and everything comes back as it went in."""
+"""The store: batches are there whole or not at all, and everything comes back as it went in, in either database."""
 
 import random
 import sqlite3
@@ -7,10 +7,13 @@ from contextlib import closing
 import pytest
 import sqlalchemy as sa
 
+from autolambda.databases import open_database
+from autolambda.databases.base import storage_errors
 from autolambda.errors import StorageError, StudyError
 from autolambda.responses import Grade, Graded, Response
 from autolambda.schedule import Profile, Schedule
-from autolambda.store import SCHEMA_VERSION, Store, sqlite_path, storage_errors
+from autolambda.schema import SCHEMA_VERSION
+from autolambda.store import Store
 
 HALF = Schedule.uniform(0.5)
 
@@ -20,15 +23,33 @@ def graded(sample_id="1", repeat=0, *, text="so</think>7", answer="7", num_token
 
 
 @pytest.fixture
-def url(tmp_path):
+def file_url(tmp_path):
     return f"sqlite:///{tmp_path}/folder/study.db"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request):
+    if request.param == "sqlite":
+        return request.getfixturevalue("file_url")
+    return request.getfixturevalue("server").new_database()
+
+
+def opened(url):
+    store = Store(url)
+    store.create_study("one", config={"a": [1]}, identity={"b": 2})
+    return closing(store)
 
 
 @pytest.fixture
 def store(url):
-    with closing(Store(url)) as opened:
-        opened.create_study("one", config={"a": [1]}, identity={"b": 2})
-        yield opened
+    with opened(url) as made:
+        yield made
+
+
+@pytest.fixture
+def file_store(file_url):
+    with opened(file_url) as made:
+        yield made
 
 
 def begin(store, key="0", *, study="one", kind="trial", schedule=HALF):
@@ -36,14 +57,14 @@ def begin(store, key="0", *, study="one", kind="trial", schedule=HALF):
 
 
 def test_a_study_comes_back_after_reopening(store, url):
-    store.update_config("one", {"a": [1, 2]})
+    store.update_study("one", config={"a": [1, 2]}, identity={"b": 3})
     evaluation = begin(store, schedule=Schedule.by_depth(Profile((0.1, 0.9)), other=0.3))
     batch = [graded("1"), graded("0"), graded("0", 1)]
     store.add(evaluation, batch)
     store.close()
     with closing(Store(url, must_exist=True)) as again:
         stored = again.study("one")
-        assert (stored.name, stored.config, stored.identity) == ("one", {"a": [1, 2]}, {"b": 2})
+        assert (stored.name, stored.config, stored.identity) == ("one", {"a": [1, 2]}, {"b": 3})
         assert again.evaluations("one", kind="trial") == [evaluation]
         assert again.graded(evaluation) == batch
 
@@ -72,29 +93,29 @@ def test_a_batch_that_breaks_in_the_middle_leaves_nothing(store):
 
 
 @pytest.mark.parametrize(
-    "url", ["sqlite:///a.db?password=s3cret", "sqlite://bob:s3cret@/x", "postgresql://s3cret:x@h/d"]
+    "url", ["sqlite:///a.db?password=s3cret", "sqlite://bob:s3cret@/x", "mysql://s3cret:x@h/d", "postgresql://s3cret@h"]
 )
 def test_no_part_of_a_refused_url_that_may_be_secret_is_shown(url):
     with pytest.raises(StudyError) as raised:
-        sqlite_path(url)
+        open_database(url)
     assert "s3cret" not in str(raised.value)
 
 
-def test_a_full_database_is_one_line_and_keeps_what_was_stored(store, url):
+def test_a_full_database_is_one_line_and_keeps_what_was_stored(file_store, file_url):
     """SQLite's own limit of pages gives the error of a full disk."""
-    evaluation = begin(store)
-    store.add(evaluation, [graded("1")])
-    sa.event.listen(store._engine, "connect", lambda connection, _: connection.execute("PRAGMA max_page_count=1"))
-    store.close()
+    evaluation = begin(file_store)
+    file_store.add(evaluation, [graded("1")])
+    sa.event.listen(file_store._engine, "connect", lambda connection, _: connection.execute("PRAGMA max_page_count=1"))
+    file_store.close()
     batch = [graded(str(i), text=random.Random(i).randbytes(3000).hex()) for i in range(2, 60)]
     with (
         pytest.raises(StorageError, match=r"^the study's database failed \(.*full\); nothing stored is lost") as raised,
         storage_errors(),
     ):
-        store.add(evaluation, batch)
+        file_store.add(evaluation, batch)
     assert raised.value.exit_code == 1
-    store.close()
-    with closing(Store(url)) as again:
+    file_store.close()
+    with closing(Store(file_url)) as again:
         assert [g.sample_id for g in again.graded(evaluation)] == ["1"]
 
 
@@ -147,10 +168,13 @@ def test_two_studies_in_one_database_are_apart(store):
     assert store.study("three") is None
 
 
-def test_readers_are_not_kept_waiting_by_an_open_writer(store, url):
-    evaluation = begin(store)
-    store.add(evaluation, [graded("1")])
-    with closing(sqlite3.connect(sqlite_path(url), isolation_level=None)) as writer, closing(Store(url)) as reader:
+def test_readers_are_not_kept_waiting_by_an_open_writer(file_store, file_url):
+    evaluation = begin(file_store)
+    file_store.add(evaluation, [graded("1")])
+    with (
+        closing(sqlite3.connect(file_url.removeprefix("sqlite:///"), isolation_level=None)) as writer,
+        closing(Store(file_url)) as reader,
+    ):
         writer.execute("BEGIN IMMEDIATE")
         writer.execute("delete from autolambda_responses")
         assert [g.sample_id for g in reader.graded(evaluation)] == ["1"]
@@ -158,8 +182,8 @@ def test_readers_are_not_kept_waiting_by_an_open_writer(store, url):
         assert reader.graded(evaluation) == []
 
 
-def test_a_commit_is_on_the_disk_before_it_returns(store):
-    with store._engine.connect() as connection:
+def test_a_commit_is_on_the_disk_before_it_returns(file_store):
+    with file_store._engine.connect() as connection:
         pragmas = [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in
                    ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")]  # fmt: skip
     assert pragmas == ["wal", 2, 1, 10_000]
@@ -175,7 +199,7 @@ def test_a_newer_schema_is_refused(store, url):
 @pytest.mark.parametrize(
     "url",
     [
-        "postgresql://user:secret@host/db",
+        "postgresql+psycopg2://user:secret@host/db",
         "postgresql://user:secret@host:port/db",
         "mysql+driver://user:secret@host/db",
         "sqlite+other:///x.db",

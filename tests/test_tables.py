@@ -134,7 +134,7 @@ def test_those_that_cannot_be_told_apart_from_the_pick_are_named() -> None:
     entry = finished().confirmed[0]
     alike = (Alike(entry, Difference(-0.0123, 0.02, -0.05, 0.03, -0.04, 0.02, 32)),)
     line = next(line for line in said(replace(finished(), alike=alike)).splitlines() if "told apart" in line)
-    assert line.startswith(f"Trial {entry.trial} cannot be told apart from it: -1.2 points of accuracy (-5.0 to +3.0)")
+    assert line.startswith(f"Trial {entry.trial} cannot be told apart from it: -1.2 points (-5.0 to +3.0) of accuracy")
     assert line.endswith(f"at {entry.score.mean_tokens:.1f} tokens.")
 
 

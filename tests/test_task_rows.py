@@ -3,6 +3,8 @@
 import json
 
 import pandas
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from autolambda.config import parse_config
@@ -94,8 +96,16 @@ BAD_JSONL = {
     "[1, 2]": r"line 1: expected a JSON object, seen '\[1, 2\]'",
     "7": "line 1: expected a JSON object",
     "[" * 100_000: "cannot be read|not JSON",
-    '{"question": "a", "answer": ' + "9" * 5000 + "}": "cannot be read",
+    '{"question": "a", "answer": ' + "9" * 5000 + "}": "line 1: not JSON .a number has thousands of digits",
     '{"question": "a", "solution": "1"}': "line 1: no column 'answer'; it has 'question', 'solution'",
+    '{"question": "a", "answer": "1", "answer": "2"}': "line 1: not JSON .the key 'answer' stands twice",
+    '{"question": "a", "answer": "1", "x": '
+    + "[" * 200
+    + "]" * 200
+    + "}": "line 1: not JSON .it is nested deeper than 100",
+    json.dumps(
+        {f"column {i}": i for i in range(5000)}
+    ): "no column 'question'; it has 'column 0', .{150,200}. Name yours",
     "{}": "no column 'question'; it has none",
     '{"question": "a", "answer": null}': "line 1: 'answer' must be a text or a number, seen 'None'",
     '{"question": "a", "answer": NaN}': "seen 'nan'",
@@ -143,6 +153,50 @@ def test_bad_files(tmp_path, name, content, message):
     with pytest.raises(TaskError, match=message) as caught:
         samples_of(write(tmp_path / name, content))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.parquet"])
+def test_a_column_may_stand_once(tmp_path, name):
+    content = "question,answer,answer\na,1,2\nb,3,4\n"
+    if name == "a.parquet":
+        columns = [pyarrow.array(each) for each in (["a", "b"], [1, 3], [2, 4])]
+        pyarrow.parquet.write_table(
+            pyarrow.Table.from_arrays(columns, ["question", "answer", "answer"]), tmp_path / name
+        )
+    else:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(TaskError, match="the column 'answer' stands twice; remove or rename one"):
+        read_file(tmp_path / name)
+
+
+def test_empty_columns_of_a_spreadsheet_do_not_count_as_twice(tmp_path):
+    (row,) = read_file(write(tmp_path / "a.csv", "question,answer,,\na,1,,\n"))
+    assert (row.text("question"), row.text("answer")) == ("a", "1")
+
+
+def test_a_parquet_file_that_unpacks_without_end_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("autolambda.tasks.rows.MOST_BYTES", 1 << 24)
+    path = tmp_path / "bomb.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"question": ["x" * 100_000] * 2000, "answer": [1] * 2000}), path)
+    assert path.stat().st_size < 1_000_000
+    with pytest.raises(TaskError, match="its rows take more than"):
+        read_file(path)
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        ({"id": "x" * 257}, "'id' has at most 256 characters"),
+        ({"id": "a\0"}, "'id' has at most 256 characters and no"),
+        ({"question": "x" * 16_000_001}, "'question' has 16,000,001 characters; at most"),
+        ({"answer": "1" * 1_000_001}, "the answer has 1,000,001 characters"),
+    ],
+)
+def test_a_cell_has_a_size(tmp_path, cells, message):
+    rows = [{"question": "a", "answer": "1"}, {"question": "b", "answer": "2"} | cells]
+    with pytest.raises(TaskError, match=message) as caught:
+        samples_of(save(tmp_path / "a.jsonl", rows))
+    assert len(str(caught.value)) < 300
 
 
 @pytest.mark.parametrize("empty", [None, float("nan")])

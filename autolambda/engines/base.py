@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from autolambda.methods import Method
 from autolambda.responses import Response
@@ -47,11 +47,12 @@ class Progress:
     """How far a call of ``generate`` got, in the order of its prompts.
 
     ``num_tokens`` are the tokens generated so far (an engine may be some tokens ahead); ``responses`` holds those that
-    are finished, ``None`` for the others.
+    are finished, ``None`` for the others. ``tokens`` are the ids that each has, not copied: they grow on.
     """
 
     num_tokens: Sequence[int]
     responses: Sequence[Response | None]
+    tokens: Sequence[Sequence[int]] = ()
 
 
 WATCH_STEPS = 64  # the most steps between two looks of a watcher
@@ -89,3 +90,11 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Frees the weights; the engine cannot be used afterwards."""
+
+
+@runtime_checkable
+class Foreseeing(Protocol):
+    """An engine that makes use of knowing what will be asked for next."""
+
+    def expect(self, prompts: Sequence[Prompt], sampling: Sampling) -> None:
+        """The prompts of the next calls of ``generate`` under the schedule that is set, in order."""

@@ -135,8 +135,8 @@ class Batch:
                 self._finish(place, "aborted")
 
     def progress(self) -> Progress:
-        """How far it got: values that the next step does not change."""
-        return Progress([len(tokens) for tokens in self._tokens], list(self._responses))
+        """How far it got: values that the next step does not change, but for the tokens."""
+        return Progress([len(tokens) for tokens in self._tokens], list(self._responses), self._tokens)
 
     def responses(self) -> list[Response]:
         """In the order of the prompts, once no row is running."""

@@ -20,7 +20,7 @@ from transformers.utils import logging as logging_of_transformers
 from autolambda.engines.base import WATCH_STEPS, Prompt, Sampling, Watch
 from autolambda.engines.batch import Batch
 from autolambda.engines.decoder import Decoder, end_ids_of
-from autolambda.errors import ConfigError, EngineError
+from autolambda.errors import CheckpointError, ConfigError, EngineError, one_line
 from autolambda.merge import interpolate
 from autolambda.merges import check_in_place, open_merge
 from autolambda.methods import Method
@@ -58,7 +58,8 @@ class TransformersEngine:
             torch.set_num_threads(threads)
         self._tokenizer = tokenizer
         self._pair = pair
-        config = _config(pair)
+        with _model_errors(pair.thinking.folder):
+            config = _config(pair)
         with _memory_errors(), torch.inference_mode():
             self._instruct = _parameters(pair.instruct.folder, pair, self._device)
             self._thinking = _parameters(pair.thinking.folder, pair, self._device)
@@ -139,15 +140,22 @@ def _parameters(folder: Path, pair: Pair, device: torch.device) -> dict[str, tor
 
 
 def _config(pair: Pair) -> PretrainedConfig:
-    config: PretrainedConfig = AutoConfig.from_pretrained(pair.thinking.folder, tie_word_embeddings=pair.tied)
+    config: PretrainedConfig = AutoConfig.from_pretrained(
+        pair.thinking.folder, tie_word_embeddings=pair.tied, trust_remote_code=False
+    )
     return config
 
 
 def _load(folder: Path, *, dtype: torch.dtype, config: PretrainedConfig | None = None) -> tuple[Any, dict[str, Any]]:
     """The model of a checkpoint folder, and transformers' report on its keys."""
-    with _without_bars():
+    with _without_bars(), _model_errors(folder):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            folder, config=config, dtype=dtype, use_safetensors=True, output_loading_info=True
+            folder,
+            config=config,
+            dtype=dtype,
+            use_safetensors=True,
+            output_loading_info=True,
+            trust_remote_code=False,  # unsaid, transformers asks on the terminal
         )
     model, report = loaded
     return model, report
@@ -197,13 +205,30 @@ def resolve_dtype(name: str, pair: Pair, device: torch.device) -> torch.dtype:
     return compute
 
 
+def _is_of_memory(error: Exception) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+@contextmanager
+def _model_errors(folder: Path) -> Iterator[None]:
+    """Turns what transformers raises over a config into one line."""
+    try:
+        yield
+    except Exception as error:  # whatever a value leads to in the code of its family: types, keys, divisions, sizes
+        if _is_of_memory(error):
+            raise
+        raise CheckpointError(
+            f"'{folder}': transformers cannot make the model of its config.json ({one_line(error)}); correct the config"
+        ) from error
+
+
 @contextmanager
 def _memory_errors() -> Iterator[None]:
     """Turns an out-of-memory error into one line that says what to change."""
     try:
         yield
     except RuntimeError as error:
-        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+        if _is_of_memory(error):
             advice = "lower engine.batch_size or sampling.max_tokens, or use smaller parents"
             raise EngineError(f"out of memory: {str(error).splitlines()[0]}; {advice}") from error
         raise

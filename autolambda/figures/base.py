@@ -12,9 +12,10 @@ from typing import Any
 import plotly.graph_objects as go
 
 from autolambda.entry import Entry, stage
+from autolambda.errors import printable
+from autolambda.estimates import number
 from autolambda.metrics import Estimate
-from autolambda.tables import in_lines, printable
-from autolambda.task_tables import number
+from autolambda.tables import in_lines
 
 INK, SOFT, FAINT = "#27303f", "#667085", "#a7b0be"
 GRID, PAPER, MIDDLE = "#e4e8ee", "#ffffff", "#dfe3ea"

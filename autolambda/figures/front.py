@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import plotly.graph_objects as go
 
+from autolambda.estimates import number
 from autolambda.figures.base import (
     BUDGET,
     CONFIRMED,
@@ -18,7 +19,6 @@ from autolambda.figures.base import (
 )
 from autolambda.findings import Findings
 from autolambda.report import Report
-from autolambda.task_tables import number
 
 PARENTS = {"instruct": INSTRUCT, "thinking": THINKING}
 

@@ -7,9 +7,9 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 from plotly.subplots import make_subplots
 
+from autolambda.estimates import number
 from autolambda.figures.base import FAINT, INK, INSTRUCT, STAGES, THINKING, style
 from autolambda.findings import Findings
-from autolambda.task_tables import number
 
 Floats = NDArray[np.float64]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import plotly.graph_objects as go
 
+from autolambda.estimates import number
 from autolambda.figures.base import CONFIRMED, FAINT, SOFT, figure, safe
 from autolambda.findings import Findings
-from autolambda.task_tables import number
 
 
 def draw(findings: Findings) -> go.Figure:

@@ -13,12 +13,13 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field, field_validator, model_validator
 
 from autolambda.graders import GRADERS, is_own
-from autolambda.strict import Name, Positive, Strict
+from autolambda.strict import Name, Positive, Repeats, Strict
 from autolambda.tasks.base import Benchmark
 from autolambda.tasks.benchmarks import BENCHMARKS
 
 BUNDLED_TASK = "arithmetic"
 TASK_NAMES = (BUNDLED_TASK, *BENCHMARKS)
+LONGEST_LABEL = 128  # characters, of the column in the database
 
 _COLUMNS = frozenset({"question", "answer", "choices", "messages", "prompt"})
 _SOURCE_KEYS = _COLUMNS | {"path", "include_path", "num_fewshot", "subset", "split", "revision", "grader"}
@@ -36,7 +37,7 @@ class SourceConfig(Strict):
     hub: Annotated[str, Field(pattern=r"^[\w.-]+(/[\w.-]+)?$")] | None = None
     lm_eval: Name | None = None
     include_path: Name | None = None
-    num_fewshot: Annotated[int, Field(ge=0)] | None = None
+    num_fewshot: Annotated[int, Field(ge=0, le=10_000)] | None = None
     subset: Name | None = None
     split: Name | None = None
     revision: Name | None = None
@@ -113,9 +114,9 @@ class TaskConfig(SourceConfig):
     keys); else the benchmark's usual split for it, else a share of the rows.
     """
 
-    label: str = ""
+    label: Annotated[str, Field(max_length=LONGEST_LABEL)] = ""
     limit: Positive | None = 1024
-    repeats: Positive | None = None
+    repeats: Repeats | None = None
     weight: Annotated[float, Field(gt=0)] = 1.0
     guard: GuardConfig | None = None
     on_grader_error: Literal["stop", "unparsed"] = "stop"
@@ -142,7 +143,7 @@ class TaskConfig(SourceConfig):
             raise ValueError(f"{BUNDLED_TASK!r} has a confirmation slice of its own; leave out confirm_on")
         if not self.label:  # filled in, so that a stored config keeps the name under which its responses are stored
             names = [self.source_name, *([self.confirm_on.source_name] if self.confirm_on else [])]
-            object.__setattr__(self, "label", "/".join(names))
+            object.__setattr__(self, "label", "/".join(names)[:LONGEST_LABEL])
         return self
 
 

@@ -5,7 +5,7 @@ It serves a user's file and any other set of the hub; benchmarks of mathematics 
 
 from __future__ import annotations
 
-from autolambda.errors import TaskError
+from autolambda.errors import TaskError, in_short
 from autolambda.responses import Sample
 from autolambda.tasks.base import Item, user_item
 from autolambda.tasks.rows import Row, as_text
@@ -68,7 +68,7 @@ def _message(plain: object, row: Row, column: str) -> dict[str, str]:
     if not isinstance(plain, dict) or plain.get("role") not in _ROLES:
         raise TaskError(
             f"{row.where}: {column!r} must hold messages with 'role' ({', '.join(_ROLES)}) and 'content', "
-            f"seen {str(plain)[:60]!r}"
+            f"seen {in_short(plain)}"
         )
     content = as_text(plain.get("content"), f"{row.where}: a message's 'content'")
     if not content.strip():

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 
-from autolambda.errors import TaskError
+from autolambda.errors import TaskError, in_short
 from autolambda.tasks.base import Benchmark, Item, user_item
 from autolambda.tasks.rows import Row, as_text
 
@@ -28,7 +28,7 @@ def _item(row: Row) -> Item:
 def _arguments(plain: object, row: Row) -> dict[str, object]:
     """Those that are said: a table has a cell for every argument of any instruction."""
     if plain is not None and not isinstance(plain, dict):
-        raise TaskError(f"{row.where}: 'kwargs' must hold keys and values, seen {str(plain)[:60]!r}")
+        raise TaskError(f"{row.where}: 'kwargs' must hold keys and values, seen {in_short(plain)}")
     return {str(name): value for name, value in (plain or {}).items() if value is not None}
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from string import ascii_uppercase
 
-from autolambda.errors import TaskError
+from autolambda.errors import TaskError, in_short
 from autolambda.tasks.base import Item, user_item
 from autolambda.tasks.free_form import difficulty_of, filled_in
 from autolambda.tasks.rows import Row, as_text
@@ -30,7 +30,7 @@ def multiple_choice(row: Row, *, question: str, choices: str, answer: str, promp
         letters = ascii_uppercase[: len(options)]
         raise TaskError(
             f"{row.where}: {answer!r} must be the letter of an option ({letters[0]} to {letters[-1]}) or its index "
-            f"from 0, seen {str(row.cells[answer])[:60]!r}"
+            f"from 0, seen {in_short(row.cells[answer])}"
         )
     return choice_item(row, asked, options, right, id=row.id, prompt=prompt, metadata=difficulty_of(row))
 

@@ -13,7 +13,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from autolambda.errors import TaskError
+from autolambda.errors import TaskError, in_short, one_line
+from autolambda.files import open_bytes, open_text
+from autolambda.json_text import load_json
+
+LONGEST_ID = 256  # characters, of the column in the database
+MOST_CHARACTERS = 16_000_000  # of a cell: four times what a context of a million tokens holds
+MOST_BYTES = 4 << 30  # of all rows of a Parquet file
 
 
 @dataclass(frozen=True)
@@ -32,13 +38,18 @@ class Row:
     @property
     def id(self) -> str:
         """The ``id`` column, else the number of the row or line (from 1)."""
-        return self.text("id") if "id" in self.cells else self.place.rpartition(" ")[2]
+        if "id" not in self.cells:
+            return self.place.rpartition(" ")[2]
+        text = self.text("id")
+        if len(text) > LONGEST_ID or "\0" in text:
+            raise TaskError(f"{self.where}: 'id' has at most {LONGEST_ID} characters and no \\0, seen {in_short(text)}")
+        return text
 
     def cell(self, column: str, *, key: str | None = None) -> object:
         """A cell. Raises ``TaskError``; ``key`` is the task's key with which the column's name can be changed."""
         if column not in self.cells:
             hint = f". Name yours with the task's key '{key}' (--set tasks.0.{key}=COLUMN)" if key else ""
-            has = ", ".join(map(repr, self.cells)) or "none"
+            has = one_line(", ".join(map(repr, self.cells))) or "none"
             raise TaskError(f"{self.where}: no column {column!r}; it has {has}{hint}")
         return self.cells[column]
 
@@ -57,18 +68,20 @@ class Row:
         """A cell that holds a list, or a list written as JSON, as CSV has it. Raises ``TaskError``."""
         cell = self.cell(column, key=key)
         if isinstance(cell, str):
-            with suppress(ValueError, RecursionError):  # no JSON: said below, as of any other cell without a list
-                cell = json.loads(cell)
+            with suppress(ValueError):  # no JSON: said below, as of any other cell without a list
+                cell = load_json(cell)
         if not isinstance(cell, list | tuple) or not cell:
-            raise TaskError(f"{self.where}: {column!r} must be a list with something in it, seen {str(cell)[:60]!r}")
+            raise TaskError(f"{self.where}: {column!r} must be a list with something in it, seen {in_short(cell)}")
         return list(cell)
 
 
 def as_text(value: object, where: str) -> str:
     """A value as text. Raises ``TaskError`` for anything but a text or a number: an empty cell is None or NaN."""
     if not isinstance(value, str | int | float) or isinstance(value, bool) or value != value:
-        raise TaskError(f"{where} must be a text or a number, seen {str(value)[:60]!r}")
+        raise TaskError(f"{where} must be a text or a number, seen {in_short(value)}")
     text = str(value)
+    if len(text) > MOST_CHARACTERS:
+        raise TaskError(f"{where} has {len(text):,} characters; at most {MOST_CHARACTERS:,} are read")
     if any("\ud800" <= character <= "\udfff" for character in text):
         raise TaskError(f"{where} holds half of a UTF-16 pair (\\ud800 to \\udfff), which no tokenizer takes")
     return text
@@ -94,26 +107,29 @@ def numbered(cells: Iterable[Mapping[str, object]], source: str) -> list[Row]:
 
 def first_line(error: BaseException) -> str:
     """The first line of what an error says, or its name."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return next((line.strip()[:200] for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def _json_rows(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
-    with path.open(encoding="utf-8-sig") as file:  # str.splitlines would also cut at U+2028, which JSON allows in texts
+    # str.splitlines would also cut at U+2028, which JSON allows in texts
+    with open_text(path, encoding="utf-8-sig") as file:
         for i, line in enumerate(file, start=1):
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise TaskError(f"{path}, line {i}: not JSON ({error.msg}); each line is one JSON object") from error
+                row = load_json(line)
+            except ValueError as error:
+                problem = error.msg if isinstance(error, json.JSONDecodeError) else one_line(error)
+                raise TaskError(f"{path}, line {i}: not JSON ({problem}); each line is one JSON object") from error
             if not isinstance(row, dict):
-                raise TaskError(f"{path}, line {i}: expected a JSON object, seen {line.strip()[:60]!r}")
+                raise TaskError(f"{path}, line {i}: expected a JSON object, seen {in_short(line.strip())}")
             yield f"line {i}", row
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
+    with open_text(path, encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, strict=True)
+        _check_once(filter(None, reader.fieldnames or ()), path)
         for row in reader:
             place = f"line {reader.line_num}"
             if None in row:
@@ -124,10 +140,26 @@ def _csv_rows(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
 def _parquet_rows(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
     import pyarrow.parquet
 
-    with path.open("rb") as file:  # a folder is refused here: pyarrow would read all that is in it
-        table = pyarrow.parquet.read_table(file)
-    for i, row in enumerate(table.to_pylist(), start=1):
-        yield f"row {i}", row
+    num_rows = num_bytes = 0
+    try:
+        with open_bytes(path) as file, pyarrow.parquet.ParquetFile(file) as table:
+            _check_once(table.schema_arrow.names, path)
+            for batch in table.iter_batches(batch_size=1024):
+                num_bytes += batch.nbytes
+                if num_bytes > MOST_BYTES:  # a few bytes on the disk can stand for terabytes
+                    raise TaskError(f"{path}: its rows take more than {MOST_BYTES >> 30} GB; give a smaller file")
+                for row in batch.to_pylist():
+                    num_rows += 1
+                    yield f"row {num_rows}", row
+    except (pyarrow.ArrowException, TypeError, KeyError, OverflowError) as error:  # types that Python does not have
+        raise TaskError(f"{path}: cannot be read: {one_line(error)}") from error
+
+
+def _check_once(columns: Iterable[str], path: Path) -> None:
+    """Of two columns of one name Python would keep the last."""
+    names = list(columns)
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise TaskError(f"{path}: the column {in_short(twice)} stands twice; remove or rename one")
 
 
 READERS: Mapping[str, Callable[[Path], Iterator[tuple[str, Mapping[str, object]]]]] = {

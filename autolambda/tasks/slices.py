@@ -24,6 +24,8 @@ from autolambda.tasks.multiple_choice import CHOICES, multiple_choice
 from autolambda.tasks.rows import Row, first_line
 from autolambda.tasks.sources import has_splits, read_hub, read_path
 
+MOST_TARGET = 1_000_000  # characters of an answer; its grader reads it again and again
+
 
 @dataclass(frozen=True)
 class Slices:
@@ -216,6 +218,10 @@ def _check_no_leak(search: Iterable[Item], confirm: Iterable[Item]) -> None:
 def _check_targets(items: Sequence[Item], grader: str) -> None:
     """A target that its own grader would not accept could never be met."""
     for item in items:
+        if len(item.sample.target) > MOST_TARGET:
+            raise TaskError(
+                f"{item.where}: the answer has {len(item.sample.target):,} characters; give at most {MOST_TARGET:,}"
+            )
         try:
             check_target(grader, item.sample.target)
         except ValueError as error:

@@ -85,7 +85,7 @@ def synthesise(folder: Path, *, num_trials: int, num_responses: int) -> str:
     storage = f"sqlite:///{folder / 'study.db'}"
     with closing(Store(storage)) as store:
         enter(store, job, name=NAME)
-        with closing(Study(store, name=NAME, storage=storage)) as study:
+        with closing(Study(store, name=NAME)) as study:
             rng = np.random.default_rng(0)
             for params in _places(rng, num_trials, job.config.search.knots):
                 _trial(store, study, params, job, rng)

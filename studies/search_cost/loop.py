@@ -57,7 +57,7 @@ def main() -> None:
         url = f"sqlite:///{Path(folder)}/study.db"
         with closing(Store(url)) as store:
             store.create_study("loop", config={}, identity={})
-            with closing(Study(store, name="loop", storage=url)) as study:
+            with closing(Study(store, name="loop")) as study:
                 for _ in range(args.trials):
                     trial = _timed(parts, "ask", lambda: study.ask(lambda: _ask(record, config), num_knots=args.knots))
                     if trial is None:
