@@ -383,7 +383,7 @@ def test_export_validate_and_an_existing_folder(run: Run, storage: str) -> None:
     assert {path: path.read_bytes() for path in files()} == before
     weights = next(Path("out").glob("*.safetensors"))
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x7f")
-    refused(run("validate", "out"), f"changed after the export: {weights.name}")
+    refused(run("validate", "out"), "changed after the export: ")
 
 
 def test_an_export_of_a_trial_claims_no_verdict(run: Run, storage: str) -> None:

@@ -71,14 +71,19 @@ class LiveParents:
 
     @torch.no_grad()
     def merge_by(self, method: Method) -> list[str]:
-        """Sends the merge by any method through vLLM's loader; the tensors whose live values are then another's."""
+        """Merges by any method from the files, by either path; the tensors whose live values are then another's."""
         merge = open_merge(self._pair, method)
         check_in_place(merge)
-        self._stream(merge.tensors_by_name())
         held: dict[str, list[tuple[Place, Part]]] = {}
         for place in self._places.values():
             for part in () if place.quantised else place.parts:
                 held.setdefault(part.tensor, []).append((place, part))
+        if self._snapshots:
+            for name, tensor in merge.tensors_by_name():
+                for place, part in held.get(name, ()):
+                    place.read(part).copy_(tensor[part.source])
+        else:
+            self._stream(merge.tensors_by_name())
         found: set[str] = set()
         for name, tensor in merge.tensors_by_name():  # made again: a copy of all would not fit
             for place, part in held.get(name, ()):
