@@ -37,7 +37,7 @@ class Method:
 
     def __post_init__(self) -> None:
         if (self.name in AROUND_BASE) != (self.base is not None):
-            needs = "needs" if self.base is None else "takes no"
+            needs = "needs a" if self.base is None else "takes no"
             raise ConfigError(f"{self.name} {needs} base model (--base or models.base)")
         if (self.name in AROUND_BASE) == (self.schedule is not None):
             needs = "needs a" if self.schedule is None else "takes no"
@@ -54,9 +54,13 @@ class Method:
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any], *, base: str | None = None) -> Method:
-        """The method of ``to_dict``."""
-        schedule = Schedule.from_dict(plain["schedule"]) if "schedule" in plain else None
-        return cls(plain["method"], schedule, base)
+        """The method of ``to_dict``. Raises ``ConfigError`` or ``ScheduleError`` for anything else."""
+        name, schedule = plain.get("method"), plain.get("schedule")
+        if name not in METHODS or not isinstance(schedule, Mapping | None):
+            raise ConfigError(
+                f"a method is one of {', '.join(METHODS)}, with a schedule; seen {str(dict(plain))[:80]!r}"
+            )
+        return cls(name, None if schedule is None else Schedule.from_dict(schedule), base)
 
     def __str__(self) -> str:
         if self.name == "linear":
