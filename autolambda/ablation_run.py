@@ -14,9 +14,10 @@ from itertools import groupby
 
 from autolambda.ablation import METHODS, WITH_BASE, Row, name_of, references_of, rows_of
 from autolambda.ablation_config import AblationName, MethodName
-from autolambda.baselines import merged_engine
+from autolambda.baselines import baseline_method
 from autolambda.engines.base import Engine
-from autolambda.errors import ConfigError, PairError
+from autolambda.engines.by_method import MethodEngine
+from autolambda.errors import AutolambdaError, ConfigError, PairError
 from autolambda.events import Ended, Noted, OnEvent
 from autolambda.job import Job, open_engine
 from autolambda.metrics import measure
@@ -51,7 +52,7 @@ def measure_ablations(run: Run, only: Sequence[AblationName], on_event: OnEvent)
                 progress, number = (number / len(owed), 1 / len(owed)), number + 1
                 try:
                     _measure(run, row, size, engine, on_event, progress)
-                except PairError as error:
+                except (PairError, ConfigError) as error:
                     if method is None:
                         raise
                     on_event(Noted(f"{METHODS[method]} is left out: {_in_a_line(error)}"))
@@ -99,13 +100,14 @@ def _engine_for(run: Run, pair: Pair | None, method: MethodName | None) -> Abstr
     if pair is not None:
         return _backbone_engine(run, pair)
     if method is not None:
-        return merged_engine(run.job, method, lam=run.job.config.ablation.partial_lambda, before=run.free)
+        merge = baseline_method(run.job, method, lam=run.job.config.ablation.partial_lambda)
+        return nullcontext(lambda: MethodEngine(run.engine(), merge))
     return nullcontext(None)
 
 
 @contextmanager
 def _backbone_engine(run: Run, pair: Pair) -> Iterator[OpenEngine]:
-    """As ``merged_engine``, in this process: workers know the config's own pair alone."""
+    """In this process: workers know the config's own pair alone."""
     opened: list[Engine] = []
     engine_config = run.job.config.engine.model_copy(update={"workers": 1})
     config = run.job.config.model_copy(update={"engine": engine_config})
@@ -144,5 +146,5 @@ def _measure(
     on_event(Ended(label, row.schedule, measure(graded, weights=job.config.weights)))
 
 
-def _in_a_line(error: PairError) -> str:
+def _in_a_line(error: AutolambdaError) -> str:
     return "; ".join(line.strip().removeprefix("- ") for line in str(error).splitlines())

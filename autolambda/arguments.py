@@ -10,13 +10,14 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from autolambda.errors import ConfigError
 
 if TYPE_CHECKING:  # see above
     from autolambda.ablation_config import AblationName
     from autolambda.config import Config
+    from autolambda.methods import Method, MethodName
     from autolambda.report import Report
     from autolambda.schedule import Schedule
     from autolambda.store import Store
@@ -140,6 +141,14 @@ def positive_budget(budget: float) -> float:
     if not 0 < budget < float("inf"):
         raise ConfigError(f"--budget: a positive number of tokens, seen {budget:g}")
     return budget
+
+
+def method_of(name: str, lam: float | None, path: Path | None, base: str | None) -> Method:
+    """The method of ``--method`` with what it takes. Raises ``ConfigError`` for what it does not take or lacks."""
+    from autolambda.methods import AROUND_BASE, Method
+
+    takes_lambda = name not in AROUND_BASE or lam is not None or path is not None
+    return Method(cast("MethodName", name), schedule_of(lam, path) if takes_lambda else None, base)
 
 
 def schedule_of(lam: float | None, path: Path | None) -> Schedule:

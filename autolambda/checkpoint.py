@@ -22,15 +22,16 @@ from torch import Tensor
 
 from autolambda.errors import CheckpointError, in_short, one_line
 from autolambda.json_text import load_json
-from autolambda.shards import TensorInfo, read_shard
+from autolambda.shards import ShardReader, TensorHash, TensorInfo, read_shard
 
 BOOKKEEPING = ("_name_or_path", "transformers_version", "torch_dtype", "dtype", "auto_map", "use_cache")
 """Config keys that say nothing about what the model computes."""
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?", re.ASCII)
-_HUB_FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer*", "vocab*", "merges.txt")
+_HUB_FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer*", "vocab*", "merges.txt", "README.md", "LICENSE*")
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
-_CHUNK = 1 << 22  # bytes a thread holds while it hashes
+_CHUNK = 1 << 20  # bytes a thread holds while it hashes
+NUM_THREADS = min(8, os.cpu_count() or 1)  # that read and hash
 
 
 @dataclass(frozen=True)
@@ -65,38 +66,58 @@ class Checkpoint:
         The same for any sharding and for any bookkeeping in the config. Reads every byte once; raises
         ``CheckpointError`` with the names of tensors that hold a NaN or an infinity.
         """
-        by_size = sorted(self.tensors, key=lambda name: -self.tensors[name].num_bytes)
-        with ThreadPoolExecutor(num_threads or min(8, os.cpu_count() or 1)) as pool:
-            try:
-                digests = dict(zip(by_size, pool.map(self._tensor_digest, by_size), strict=True))
-            except OSError as error:
-                raise CheckpointError(f"cannot read '{self.source}': {error}; check the folder") from error
-        if broken := sorted(name for name, digest in digests.items() if digest is None):
-            shown = ", ".join(broken[:5]) + (f" and {len(broken) - 5} more" if len(broken) > 5 else "")
-            raise CheckpointError(f"'{self.source}' holds NaN or infinite values in {shown}; use an intact checkpoint")
+        return self.digest_of(self.hashes(num_threads=num_threads))
+
+    def digest_of(self, hashes: Mapping[str, TensorHash]) -> str:
+        """The digest from the hashes of all tensors. Raises as ``digest``."""
+        self.check_finite(hashes)
         behaviour = {key: value for key, value in self.config.items() if key not in BOOKKEEPING}
         total = hashlib.sha256(json.dumps(behaviour, sort_keys=True).encode())
         for name in self.tensors:
-            total.update(digests[name] or b"")
+            total.update(hashes[name].digest())
         return total.hexdigest()
 
-    def _tensor_digest(self, name: str) -> bytes | None:
-        """SHA-256 of one tensor, ``None`` where a value is not finite."""
+    def check_finite(self, hashes: Mapping[str, TensorHash]) -> None:
+        """Raises ``CheckpointError`` with the names of tensors that were seen to hold a NaN or an infinity."""
+        if broken := sorted(name for name in self.tensors if not hashes[name].finite):
+            shown = ", ".join(broken[:5]) + (f" and {len(broken) - 5} more" if len(broken) > 5 else "")
+            raise CheckpointError(f"'{self.source}' holds NaN or infinite values in {shown}; use an intact checkpoint")
+
+    @property
+    def model_id(self) -> str | None:
+        """The hub id, for one that was fetched from the hub or lies in its cache."""
+        repository = self._snapshot.parent.parent.name if self._snapshot else ""
+        return repository.removeprefix("models--").replace("--", "/") if repository.startswith("models--") else None
+
+    @property
+    def revision(self) -> str | None:
+        """The commit of one that lies in the hub's cache."""
+        return self._snapshot.name if self._snapshot else None
+
+    @property
+    def name(self) -> str:
+        """What others may know it by: its hub id, or the name of its folder without the path."""
+        return self.model_id or self.folder.resolve().name
+
+    @property
+    def _snapshot(self) -> Path | None:
+        folder = self.folder.resolve()
+        return folder if folder.parent.name == "snapshots" else None
+
+    def hashes(self, *, num_threads: int | None = None) -> dict[str, TensorHash]:
+        """The hash of each tensor, the largest read first. Raises ``CheckpointError``."""
+        by_size = sorted(self.tensors, key=lambda name: -self.tensors[name].num_bytes)
+        with ShardReader(self.folder) as reader, ThreadPoolExecutor(num_threads or NUM_THREADS) as pool:
+            return dict(zip(by_size, pool.map(lambda name: self._hash(name, reader), by_size), strict=True))
+
+    def _hash(self, name: str, reader: ShardReader) -> TensorHash:
         info = self.tensors[name]
-        sha = hashlib.sha256(json.dumps([name, str(info.dtype), info.shape]).encode())
-        finite = True
+        found = TensorHash(name, info)
         buffer = torch.empty(min(_CHUNK, info.num_bytes), dtype=torch.uint8)
-        with (self.folder / info.file).open("rb") as file:
-            file.seek(info.offset)
-            left = info.num_bytes
-            while left:
-                chunk = buffer[: min(left, len(buffer))]
-                if file.readinto(chunk.numpy().data) != len(chunk):
-                    raise CheckpointError(f"'{self.folder / info.file}' ended inside '{name}'; download it again")
-                sha.update(chunk.numpy().data)
-                finite = finite and _is_finite(chunk.view(info.dtype))
-                left -= len(chunk)
-        return sha.digest() if finite else None
+        for begin in range(0, info.num_bytes, _CHUNK):
+            chunk = reader.read(name, info, begin, buffer[: info.num_bytes - begin])
+            found.update(chunk.view(info.dtype))
+        return found
 
 
 def open_checkpoint(source: str, *, revision: str | None = None) -> Checkpoint:
@@ -222,7 +243,7 @@ def _tie(checkpoint: Checkpoint) -> Checkpoint:
             f"'{checkpoint.source}' has no lm_head.weight, but its config says tie_word_embeddings false; correct one"
         )
     if flag and head:
-        if checkpoint.embedding is None or not _same_bits(checkpoint.read(head), checkpoint.read(checkpoint.embedding)):
+        if checkpoint.embedding is None or not _same_bytes(checkpoint, head, checkpoint.embedding):
             raise CheckpointError(
                 f"'{checkpoint.source}' stores '{head}' unlike its embedding, but its config says "
                 "tie_word_embeddings true; correct one"
@@ -231,16 +252,15 @@ def _tie(checkpoint: Checkpoint) -> Checkpoint:
     return replace(checkpoint, tensors=tensors, tied=head is None if flag is None else bool(flag))
 
 
-def _same_bits(one: Tensor, other: Tensor) -> bool:
-    return (
-        one.dtype == other.dtype
-        and one.shape == other.shape
-        and torch.equal(one.contiguous().view(torch.uint8), other.contiguous().view(torch.uint8))
-    )
-
-
-def _is_finite(values: Tensor) -> bool:
-    if not values.is_floating_point() or values.dtype.itemsize == 1:
-        return True
-    low, high = torch.aminmax(values)  # both propagate NaN; ten times faster than isfinite on a CPU
-    return bool(torch.isfinite(low) & torch.isfinite(high))
+def _same_bytes(checkpoint: Checkpoint, one: str, other: str) -> bool:
+    infos = [checkpoint.tensors[name] for name in (one, other)]
+    if len({(info.dtype, info.shape) for info in infos}) > 1:
+        return False
+    buffers = torch.empty(2, _CHUNK, dtype=torch.uint8)
+    with ShardReader(checkpoint.folder) as reader:
+        for begin in range(0, infos[0].num_bytes, _CHUNK):
+            size = min(_CHUNK, infos[0].num_bytes - begin)
+            read = zip((one, other), infos, buffers[:, :size], strict=True)
+            if not torch.equal(*(reader.read(name, info, begin, buffer) for name, info, buffer in read)):
+                return False
+    return True

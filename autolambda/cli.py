@@ -20,6 +20,7 @@ from autolambda.arguments import (
     config_of,
     config_of_study,
     default_name,
+    method_of,
     positive_budget,
     report_of,
     schedule_of,
@@ -211,24 +212,41 @@ def report(name: str, budget: float | None, form: str, out: Path | None, watch: 
 @budget_option
 @click.option("--trial", type=int, metavar="N", help="Exports this trial instead of the pick.")
 @click.option("--max-shard-size", default="5GB", show_default=True, metavar="SIZE")
+@click.option("--push-to-hub", metavar="REPO", help="Uploads the folder too; a new repository is private.")
 @storage_option
 def export(
-    name: str, out: Path, budget: float | None, trial: int | None, max_shard_size: str, storage: str | None
+    name: str,
+    out: Path,
+    budget: float | None,
+    trial: int | None,
+    max_shard_size: str,
+    push_to_hub: str | None,
+    storage: str | None,
 ) -> None:
-    """Writes the pick of a study as a checkpoint folder."""
-    from autolambda.export import Measurement
+    """Writes the pick of a study as a checkpoint folder.
+
+    \b
+    autolambda export NAME OUT --budget 4000
+    autolambda export NAME OUT --trial 12 --push-to-hub OWNER/REPO
+    """
     from autolambda.export import export as write
+    from autolambda.hub import check_repository, push
+    from autolambda.measurement import Measurement
     from autolambda.models import open_models
+    from autolambda.progress import writing
     from autolambda.shards import parse_size
 
     shard_size = parse_size(max_shard_size)
+    if push_to_hub is not None:
+        check_repository(push_to_hub)
     found = report_of(name, storage, budget)
-    entry = found.entry(trial)
-    decided = trial is None and found.verdict is not None  # a verdict is about the pick
-    verdict = f"{found.verdict} within {found.budget:g} tokens" if decided else "not tested against a budget"
-    measurement = Measurement(name, entry, verdict, found.identity)
-    write(open_models(found.config), entry.schedule, out, max_shard_size=shard_size, measurement=measurement)
+    measurement = Measurement.of(found, trial=trial)
+    entry, models = measurement.entry, open_models(found.config)
+    with writing(_console(), total=models.pair.num_bytes) as on_bytes:
+        write(models, entry.schedule, out, max_shard_size=shard_size, measurement=measurement, on_bytes=on_bytes)
     click.echo(f"{out}: {entry.schedule}" + ("" if entry.confirmed else " (not confirmed)"))
+    if push_to_hub is not None:
+        click.echo(f"{out}: {push(out, push_to_hub)}")
 
 
 @cli.command()
@@ -237,18 +255,40 @@ def export(
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--lambda", "lam", type=float, metavar="X", help="One lambda for all parameters, 0 to 1.")
 @click.option("--schedule", type=click.Path(path_type=Path), metavar="FILE", help="A schedule as YAML.")
+@click.option(
+    "--method",
+    type=click.Choice(["linear", "task_arithmetic", "ties", "slerp"]),
+    default="linear",
+    show_default=True,
+    help="linear and slerp take a lambda or a schedule, the others a base model.",
+)
+@click.option("--base", metavar="MODEL", help="The base model of both, for task_arithmetic and ties.")
 @click.option("--max-shard-size", default="5GB", show_default=True, metavar="SIZE")
 def merge(
-    instruct: str, thinking: str, out: Path, lam: float | None, schedule: Path | None, max_shard_size: str
+    instruct: str,
+    thinking: str,
+    out: Path,
+    lam: float | None,
+    schedule: Path | None,
+    method: str,
+    base: str | None,
+    max_shard_size: str,
 ) -> None:
-    """Writes one merge as a checkpoint folder, without a study."""
+    """Writes one merge as a checkpoint folder, without a study.
+
+    \b
+    autolambda merge INSTRUCT THINKING OUT --lambda 0.6
+    autolambda merge INSTRUCT THINKING OUT --method ties --base BASE
+    """
     from autolambda.export import export as write
     from autolambda.models import open_models
+    from autolambda.progress import writing
     from autolambda.shards import parse_size
 
-    chosen = schedule_of(lam, schedule)
-    config = config_of({"instruct": instruct, "thinking": thinking})
-    write(open_models(config), chosen, out, max_shard_size=parse_size(max_shard_size))
+    chosen, shard_size = method_of(method, lam, schedule, base), parse_size(max_shard_size)
+    models = open_models(config_of({"instruct": instruct, "thinking": thinking}))
+    with writing(_console(), total=models.pair.num_bytes) as on_bytes:
+        write(models, chosen, out, max_shard_size=shard_size, on_bytes=on_bytes)
     click.echo(f"{out}: {chosen}")
 
 

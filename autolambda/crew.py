@@ -13,8 +13,8 @@ from dataclasses import replace
 
 from autolambda.errors import EngineError
 from autolambda.member import Member, answered
+from autolambda.methods import Merging
 from autolambda.pieces import News, Rows, cut
-from autolambda.schedule import Schedule
 from autolambda.worker import Failure, Opened
 
 SILENT_SECONDS = 10.0  # without an answer, after which others take over a worker's piece
@@ -70,7 +70,7 @@ class Crew:
         self._end, self._is_short = (step, places), True
         self._waiting.clear()
 
-    def fingerprints(self, schedule: Schedule) -> list[str]:
+    def fingerprints(self, schedule: Merging) -> list[str]:
         """What each worker that answers holds under a schedule."""
         return [member.fingerprint(schedule) for member in self.members if member.is_usable]
 

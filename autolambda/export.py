@@ -1,7 +1,7 @@
-"""A merge on disk: weights, tokenizer, template, generation config, model card, schedule and provenance.
+"""A merge on disk: weights, tokenizer, template, generation config, model card, schedule, recipe and provenance.
 
 Written into a temporary folder and renamed, so that ``out`` is there whole or not at all. The weights come from the
-same ``interpolate`` as the engine's, so they are the ones that were evaluated, bit for bit.
+same arithmetic as the engine's, so they are the ones that were evaluated, bit for bit.
 """
 
 from __future__ import annotations
@@ -9,106 +9,106 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from autolambda import __version__
-from autolambda.checkpoint import read_json
-from autolambda.entry import Entry
+from autolambda.card import write_card
+from autolambda.checkpoint import open_checkpoint, read_json
 from autolambda.errors import OutputError, StudyError
+from autolambda.folders import atomic_folder, output_errors
+from autolambda.measurement import Measurement
+from autolambda.merges import Merge, open_merge
+from autolambda.methods import Method
 from autolambda.models import Models
-from autolambda.pair import merge_tensors
+from autolambda.recipe import mergekit_recipe
 from autolambda.schedule import Schedule
-from autolambda.shards import TensorStream, atomic_folder, write_checkpoint
+from autolambda.stream import OnBytes, Written, write_weights
 
 DEFAULT_SHARD_SIZE = 5 * 10**9
 PROVENANCE = "autolambda.json"
 
 
-@dataclass(frozen=True)
-class Measurement:
-    """What a study knows of the schedule that is exported; ``identity`` is what its results depend on."""
-
-    study: str
-    entry: Entry
-    verdict: str
-    identity: Mapping[str, Any]
-
-
 def export(
     models: Models,
-    schedule: Schedule,
+    method: Method | Schedule,
     out: Path,
     *,
     max_shard_size: int = DEFAULT_SHARD_SIZE,
     measurement: Measurement | None = None,
+    on_bytes: OnBytes | None = None,
 ) -> None:
-    """Writes the merge of the parents by ``schedule`` into the new folder ``out``.
+    """Writes the merge of the parents, by a schedule or another method, into the new folder ``out``.
 
-    Raises ``OutputError``, and ``StudyError`` where parents or sampling are no longer those that were measured.
+    Where a study measured it, the parents are hashed in the same pass and must be those of the study. Raises
+    ``OutputError``, ``CheckpointError`` for a model that cannot be read, and ``StudyError`` where parents or sampling
+    are no longer those that were measured.
     """
+    if measurement:
+        _check_unchanged(_sampling(models), measurement)
+    merge = open_merge(models.pair, method)
     with atomic_folder(out) as folder:
-        provenance = _provenance(models, schedule, measurement)  # hashes the parents, so that a broken one ends here
+        written = write_weights(
+            folder, merge, max_shard_size=max_shard_size, identify=measurement is not None, on_bytes=on_bytes
+        )
         if measurement:
-            _check_unchanged(models, provenance, measurement)
-        try:
-            _write(folder, models, schedule, max_shard_size=max_shard_size)
-            (folder / "README.md").write_text(_card(models, schedule, measurement), encoding="utf-8")
-            _write_json(folder / PROVENANCE, provenance | {"files": _hashes(folder)})
-        except OSError as error:
-            raise OutputError(f"cannot write '{out}': {error.strerror}; free some space or choose another") from error
+            _check_unchanged({f"models.{role}": written.models[role] for role in ("instruct", "thinking")}, measurement)
+        with output_errors(out):
+            _write_settings(folder, models, merge)
+            write_card(folder, models, merge, written, measurement=measurement)
+            _write_json(folder / PROVENANCE, _provenance(folder, merge, written, measurement))
 
 
-def check_export(folder: Path) -> Schedule:
-    """Compares an exported folder's files, its model card apart, with their hashes; returns its schedule.
+def check_export(folder: Path) -> str:
+    """Compares an exported folder's tensors and files, its model card apart, with their hashes; its merge in words.
 
-    Raises ``OutputError`` with the files that differ, ``CheckpointError`` where the provenance cannot be read.
+    Raises ``OutputError`` with what differs, ``CheckpointError`` where the provenance or the weights cannot be read.
     """
     if not (folder / PROVENANCE).exists():
         raise OutputError(f"'{folder}' holds no {PROVENANCE}; only folders that autolambda exported can be validated")
-    provenance = read_json(folder, PROVENANCE)
-    match provenance:
-        case {"files": dict(before), "schedule": dict(schedule)} if before:
-            now = _hashes(folder)
+    match read_json(folder, PROVENANCE):
+        case {"files": dict(files), **rest} if files and ("schedule" in rest or "method" in rest):
+            method = Method.from_dict({"method": "linear", **rest}, base="base" if "base" in rest else None)
         case _:
             raise OutputError(f"'{folder / PROVENANCE}' was changed after the export; export it again")
-    if changed := sorted(name for name in before if now.get(name) != before[name]):
-        raise OutputError(f"'{folder}': changed after the export: {', '.join(changed)}; export it again")
-    return Schedule.from_dict(schedule)
+    changed = [name for name in sorted(files) if Path(name).name != name or _sha256(folder / name) != files[name]]
+    if not changed and isinstance(tensors := rest.get("tensors"), dict):  # older ones have files only
+        changed = _changed_tensors(folder, tensors)
+    if changed:
+        shown = ", ".join(changed[:5]) + (f" and {len(changed) - 5} more" if len(changed) > 5 else "")
+        raise OutputError(f"'{folder}': changed after the export: {shown}; export it again")
+    return str(method)
 
 
-def write_model(
-    folder: Path,
-    models: Models,
-    weights: TensorStream,
-    *,
-    config: Mapping[str, Any],
-    max_shard_size: int = DEFAULT_SHARD_SIZE,
-) -> None:
-    """What a model needs, into an empty folder: weights, config, tokenizer with the template, generation config."""
-    write_checkpoint(folder, weights, config=config, max_shard_size=max_shard_size)
+def _changed_tensors(folder: Path, before: Mapping[str, Any]) -> list[str]:
+    checkpoint = open_checkpoint(str(folder))
+    now = {name: found.digest().hex() for name, found in checkpoint.hashes().items()}
+    return sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+
+
+def _write_settings(folder: Path, models: Models, merge: Merge) -> None:
+    """All that a model needs besides its weights, and how it was made."""
+    _write_json(folder / "config.json", merge.config)
     tokenizer = copy.deepcopy(models.chat.tokenizer)
     tokenizer.chat_template = models.chat.template
     tokenizer.save_pretrained(folder)
     _write_json(folder / "generation_config.json", _generation_config(models))
+    _write_yaml(folder / "mergekit.yml", mergekit_recipe(merge))
+    if merge.method.schedule:
+        _write_yaml(folder / "schedule.yaml", merge.method.schedule.to_dict())
 
 
-def _write(folder: Path, models: Models, schedule: Schedule, *, max_shard_size: int) -> None:
-    """The merge as a model, with its schedule."""
-    weights = merge_tensors(models.pair, schedule=schedule)
-    write_model(folder, models, weights, config=models.pair.config, max_shard_size=max_shard_size)
-    (folder / "schedule.yaml").write_text(yaml.safe_dump(schedule.to_dict(), sort_keys=False), encoding="utf-8")
+def _sampling(models: Models) -> dict[str, Any]:
+    """The sampling as the database holds it."""
+    return {f"sampling.{key}": value for key, value in json.loads(json.dumps(asdict(models.sampling))).items()}
 
 
-def _check_unchanged(models: Models, provenance: Mapping[str, Any], measurement: Measurement) -> None:
+def _check_unchanged(now: Mapping[str, Any], measurement: Measurement) -> None:
     """Raises ``StudyError`` naming the keys in which the models are not those that the study measured."""
-    now = {f"models.{parent}": provenance[parent]["digest"] for parent in ("instruct", "thinking")}
-    sampling = json.loads(json.dumps(asdict(models.sampling)))  # as the database holds it
-    now |= {f"sampling.{key}": value for key, value in sampling.items()}
     changed = sorted(key for key, value in now.items() if measurement.identity.get(key) != value)
     if changed:
         raise StudyError(
@@ -117,16 +117,9 @@ def _check_unchanged(models: Models, provenance: Mapping[str, Any], measurement:
         )
 
 
-def _hashes(folder: Path) -> dict[str, str]:
-    """SHA-256 (hex) of each file but the provenance and the model card, which people edit."""
-    return {
-        path.name: _sha256(path)
-        for path in sorted(folder.iterdir())
-        if path.is_file() and path.name not in (PROVENANCE, "README.md")
-    }
-
-
-def _sha256(path: Path) -> str:
+def _sha256(path: Path) -> str | None:
+    if not path.is_file():
+        return None
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -148,72 +141,29 @@ def _generation_config(models: Models) -> dict[str, Any]:
     return config | {key: value for key, value in drawn.items() if value or key == "top_k"}
 
 
-def _provenance(models: Models, schedule: Schedule, measurement: Measurement | None) -> dict[str, Any]:
-    """Machine-readable: what was merged, how, and what was measured."""
+def _provenance(folder: Path, merge: Merge, written: Written, measurement: Measurement | None) -> dict[str, Any]:
+    """Machine-readable: what was merged, how, what was measured, and what was written.
+
+    The weights are known by their tensors, whose hashes do not depend on the sharding; all other files but the model
+    card, which people edit, by their bytes.
+    """
+    files = {path.name for path in folder.iterdir() if path.is_file() and path.suffix != ".safetensors"}
     return {
         "autolambda": __version__,
-        "schedule": schedule.to_dict(),
-        "instruct": {"source": models.pair.instruct.source, "digest": models.pair.instruct.digest()},
-        "thinking": {"source": models.pair.thinking.source, "digest": models.pair.thinking.digest()},
-        "study": measurement and measurement.study,
-        "verdict": measurement and measurement.verdict,
-        "measured": measurement and measurement.entry.to_dict(),
+        **merge.method.to_dict(),
+        **{
+            role: {"source": model.name, "revision": model.revision, "digest": written.models.get(role)}
+            for role, model in merge.models.items()
+        },
+        **(measurement.to_dict() if measurement else {"study": None, "verdict": None, "measured": None}),
+        "files": {name: _sha256(folder / name) for name in sorted(files - {PROVENANCE, "README.md"})},
+        "tensors": dict(written.tensors),
     }
-
-
-def _card(models: Models, schedule: Schedule, measurement: Measurement | None) -> str:
-    """The model card (Markdown with the hub's front matter)."""
-    sources = (models.pair.instruct.source, models.pair.thinking.source)
-    front_matter: dict[str, Any] = {"library_name": "transformers", "tags": ["merge", "autolambda"]}
-    if not any(Path(source).exists() for source in sources):  # the hub takes its own ids only
-        front_matter["base_model"] = list(sources)
-    return "\n".join(
-        [
-            "---",
-            yaml.safe_dump(front_matter, sort_keys=False).strip(),
-            "---",
-            "",
-            f"# {Path(models.pair.thinking.source).name} merged by lambda",
-            "",
-            "A weight interpolation `(1 - lambda) * Instruct + lambda * Thinking`, made with autolambda.",
-            "",
-            "| | |",
-            "|---|---|",
-            f"| Instruct | `{models.pair.instruct.source}` |",
-            f"| Thinking | `{models.pair.thinking.source}` |",
-            f"| Schedule | {schedule} |",
-            "",
-            *_measured_lines(models, measurement),
-            "Load it with `AutoModelForCausalLM.from_pretrained`; the chat template is the one that was measured with. "
-            f"A response without `{models.chat.think_end}` is an answer without thinking: a server's reasoning parser "
-            "may take all of it for reasoning and return an empty answer.",
-            "",
-        ]
-    )
-
-
-def _measured_lines(models: Models, measurement: Measurement | None) -> Iterator[str]:
-    if measurement is None:
-        return
-    numbers: Mapping[str, Any] = measurement.entry.to_dict()
-    slice_name = (
-        "confirmation slice, unseen by the search" if measurement.entry.confirmed else "search slice, not confirmed"
-    )
-    tasks = ", ".join(measurement.entry.measured.tasks)
-    yield f"Measured on {tasks} ({slice_name}), with 95 % intervals; {measurement.verdict}."
-    yield ""
-    yield "| | value | low | high |"
-    yield "|---|---|---|---|"
-    for name in ("accuracy", "mean_tokens", "think_ratio"):
-        yield f"| {name} | {numbers[name]:.4g} | {numbers[f'{name}_low']:.4g} | {numbers[f'{name}_high']:.4g} |"
-    sampling = models.sampling
-    yield ""
-    yield (
-        f"Sampling: temperature {sampling.temperature:g}, top-p {sampling.top_p:g}, top-k {sampling.top_k}, "
-        f"at most {sampling.max_tokens} tokens."
-    )
-    yield ""
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _write_yaml(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")

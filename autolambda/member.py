@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from autolambda.errors import EngineError, one_line
+from autolambda.methods import Merging
 from autolambda.pieces import News, Piece, Rows
-from autolambda.schedule import Schedule
 from autolambda.worker import Failure, Opened
 
 _POLL_SECONDS = 0.5
@@ -80,7 +80,7 @@ class Member:
         """It has no piece any more."""
         self.piece = self.rows = None
 
-    def fingerprint(self, schedule: Schedule) -> str:
+    def fingerprint(self, schedule: Merging) -> str:
         """That of its weights under a schedule. Raises ``EngineError``."""
         import ray
 

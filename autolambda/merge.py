@@ -10,8 +10,9 @@ arithmetic, TIES, SLERP) are what others do with the same models: float32 and on
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,6 +20,11 @@ from autolambda.errors import PairError, ScheduleError
 
 MERGEABLE = (torch.bfloat16, torch.float16, torch.float32)
 COLLINEAR = 0.9995  # the |cosine| above which slerp takes the straight line, as mergekit does
+SCALE_TASK_ARITHMETIC, SCALE_TIES, TIES_DENSITY = 0.7, 0.5, 0.2  # arXiv 2510.10977's
+PIECE = 1 << 18  # values; sums are by piece, so that files and tensors give the same
+Pieces = Callable[[], Iterator[tuple[Tensor, ...]]]
+"""Several tensors in flat pieces, side by side, from their start at each call."""
+
 _CHUNK = {"cpu": 1 << 20, "cuda": 1 << 26}  # values a step where a buffer is needed
 
 
@@ -52,98 +58,119 @@ def interpolate(instruct: Tensor, thinking: Tensor, lam: float, *, out: Tensor |
 
 
 @torch.no_grad()
-def task_arithmetic(base: Tensor, instruct: Tensor, thinking: Tensor, *, scale: float = 0.7) -> Tensor:
+def task_arithmetic(
+    base: Tensor, instruct: Tensor, thinking: Tensor, *, scale: float = SCALE_TASK_ARITHMETIC
+) -> Tensor:
     """``B + scale * ((I - B) + (T - B))`` of three tensors of one shape and dtype, in their dtype, on their device.
 
-    The formula is Ilharco et al.'s (2023), one scale of 0.7 for both is arXiv 2510.10977's. Integer and boolean tensors
-    must be equal and are copied. Raises ``PairError`` as ``interpolate`` does.
+    The formula is Ilharco et al.'s (2023), one scale of 0.7 for both is arXiv 2510.10977's. Value by value, so pieces
+    give the bits of the whole. Integer and boolean tensors must be equal and are copied. Raises ``PairError`` as
+    ``interpolate`` does.
     """
     _check_alike({"base": base, "instruct": instruct, "thinking": thinking})
     if not base.is_floating_point():
         return base.clone()
-    out = torch.empty_like(base, memory_format=torch.contiguous_format)
-    for part in _parts(out):
-        start, one, other = (tensor[part].float() for tensor in (base, instruct, thinking))
-        out[part] = start + scale * ((one - start) + (other - start))
-    return out
+    start, one, other = (tensor.contiguous().float() for tensor in (base, instruct, thinking))
+    return (start + scale * ((one - start) + (other - start))).to(base.dtype)
 
 
 @torch.no_grad()
-def ties(base: Tensor, instruct: Tensor, thinking: Tensor, *, density: float = 0.2, scale: float = 0.5) -> Tensor:
+def ties(
+    base: Tensor, instruct: Tensor, thinking: Tensor, *, limits: tuple[Tensor, Tensor], scale: float = SCALE_TIES
+) -> Tensor:
     """TIES (Yadav et al. 2023) of three tensors of one shape and dtype, in their dtype, on their device.
 
-    Of each task vector (``I - B`` and ``T - B``, in float32) the ``round(density * n)`` largest by magnitude are kept,
-    at least one; all that equal the smallest of these are kept too, zeros never. A value's sign is that of the sum of
-    the kept ones; with a sum of 0 the base's value stays. The result is ``B + scale *`` the mean of the kept values of
-    that sign. Integer and boolean tensors must be equal and are copied. Raises ``PairError`` as ``interpolate`` does,
-    ``ValueError`` for a density outside (0, 1].
+    Of each task vector (``I - B`` and ``T - B``, in float32) the values are kept that are not below its limit in
+    magnitude (``ties_limits``), zeros never. A value's sign is that of the sum of the kept ones; with a sum of 0 the
+    base's value stays. The result is ``B + scale *`` the mean of the kept values of that sign. Value by value once the
+    limits are known. Integer and boolean tensors must be equal and are copied. Raises ``PairError`` as ``interpolate``.
     """
     _check_alike({"base": base, "instruct": instruct, "thinking": thinking})
-    if not 0.0 < density <= 1.0:
-        raise ValueError(f"density is a share above 0 and at most 1, seen {density!r}")
-    if not base.is_floating_point() or base.numel() == 0:
+    if not base.is_floating_point():
         return base.clone()
-    rank = max(1, round(density * base.numel()))
-    limits = [(model, _magnitude(base, model, rank=rank)) for model in (instruct, thinking)]
-    out = torch.empty_like(base, memory_format=torch.contiguous_format)
-    for part in _parts(out):
-        start = base[part].float()
-        changes = [(model[part].float() - start, limit) for model, limit in limits]
-        kept = [change * (change.abs() >= limit) for change, limit in changes]
-        sign = (kept[0] + kept[1]).sign()
-        agreeing = [change * (change.sign() == sign) for change in kept]
-        count = (agreeing[0] != 0).float() + (agreeing[1] != 0).float()
-        out[part] = start + scale * ((agreeing[0] + agreeing[1]) / count.clamp(min=1))
-    return out
+    start = base.contiguous().float()
+    changes = [(model.float() - start, limit) for model, limit in zip((instruct, thinking), limits, strict=True)]
+    kept = [change * (change.abs() >= limit) for change, limit in changes]
+    sign = (kept[0] + kept[1]).sign()
+    agreeing = [change * (change.sign() == sign) for change in kept]
+    count = (agreeing[0] != 0).float() + (agreeing[1] != 0).float()
+    return (start + scale * ((agreeing[0] + agreeing[1]) / count.clamp(min=1))).to(base.dtype)
 
 
 @torch.no_grad()
-def slerp(instruct: Tensor, thinking: Tensor, lam: float) -> Tensor:
-    """Spherical interpolation (Shoemake 1985) of two tensors of one shape and dtype, in their dtype, on their device.
+def ties_limits(pieces: Pieces, *, num_values: int, density: float = TIES_DENSITY) -> tuple[Tensor, Tensor]:
+    """The least magnitude that ``ties`` keeps of each task vector, float32 [].
 
-    ``(sin((1 - lam) a) * I + sin(lam a) * T) / sin(a)``, with ``a`` the angle between the flattened tensors. Their
-    lengths are kept as they are, as mergekit does. The ends are copies. Where the cosine is beyond ``COLLINEAR`` or a
-    tensor is zero, and for integers, it is ``interpolate``, whose errors it raises.
+    ``pieces`` are those of base, instruct and thinking. The ``round(density * n)`` largest are kept, at least one, and
+    all that equal the smallest of these. Raises ``ValueError`` for a density outside (0, 1].
+    """
+    if not 0.0 < density <= 1.0:
+        raise ValueError(f"density is a share above 0 and at most 1, seen {density!r}")
+    rank = max(1, round(density * num_values))
+    return _magnitude(pieces, 1, rank=rank), _magnitude(pieces, 2, rank=rank)
+
+
+@torch.no_grad()
+def slerp(instruct: Tensor, thinking: Tensor, lam: float, *, weights: tuple[float, float] | None) -> Tensor:
+    """``weights[0] * I + weights[1] * T`` of two tensors of one shape and dtype, in their dtype, on their device.
+
+    The weights are those of ``slerp_weights``; where there are none, at the ends, and for integers it is
+    ``interpolate``, whose errors it raises.
     """
     _check(instruct, thinking, lam)
-    if lam in (0.0, 1.0) or not instruct.is_floating_point():
+    if weights is None or lam in (0.0, 1.0) or not instruct.is_floating_point():
         return interpolate(instruct, thinking, lam)
-    length = math.sqrt(_dot(instruct, instruct)) * math.sqrt(_dot(thinking, thinking))
-    cosine = _dot(instruct, thinking) / length if length else 1.0
+    merged = weights[0] * instruct.contiguous().float() + weights[1] * thinking.float()
+    return merged.to(instruct.dtype)
+
+
+@torch.no_grad()
+def slerp_weights(pieces: Pieces, lam: float) -> tuple[float, float] | None:
+    """The weights of spherical interpolation (Shoemake 1985) between two flattened tensors, given in pieces.
+
+    ``sin((1 - lam) a) / sin(a)`` and ``sin(lam a) / sin(a)``, with ``a`` the angle between them. Their lengths are kept
+    as they are, as mergekit does. ``None`` where the cosine is beyond ``COLLINEAR`` or a tensor is zero.
+    """
+    dots = [[_dot(one, one), _dot(one, other), _dot(other, other)] for one, other in pieces()]
+    squares, product, others = (math.fsum(column) for column in zip(*dots, strict=True)) if dots else (0.0, 0.0, 0.0)
+    length = math.sqrt(squares) * math.sqrt(others)
+    cosine = product / length if length else 1.0
     if abs(cosine) > COLLINEAR:
-        return interpolate(instruct, thinking, lam)
+        return None
     angle = math.acos(cosine)
-    weights = (math.sin((1 - lam) * angle) / math.sin(angle), math.sin(lam * angle) / math.sin(angle))
-    out = torch.empty_like(instruct, memory_format=torch.contiguous_format)
-    for part in _parts(out):
-        out[part] = weights[0] * instruct[part].float() + weights[1] * thinking[part].float()
-    return out
+    return math.sin((1 - lam) * angle) / math.sin(angle), math.sin(lam * angle) / math.sin(angle)
+
+
+def pieces_of(*tensors: Tensor) -> Pieces:
+    """Whole tensors in pieces of ``PIECE`` values."""
+    flat = [tensor.reshape(-1) for tensor in tensors]
+    return lambda: zip(*(torch.split(each, PIECE) for each in flat), strict=True)
 
 
 def _dot(one: Tensor, other: Tensor) -> float:
-    """The sum of the products, in float64: it decides about one number for the whole tensor."""
-    return math.fsum(float((one[part].double() * other[part].double()).sum()) for part in _parts(one))
+    """The sum of the products, in float64 and by one thread, so that it is the same wherever it is computed."""
+    return float(np.add.reduce(one.cpu().double().numpy() * other.cpu().double().numpy()))
 
 
-def _magnitude(base: Tensor, model: Tensor, *, rank: int) -> Tensor:
-    """The ``rank``-th largest ``|model - base|`` (from 1), float32 [], exact, in the memory of some parts.
+def _magnitude(pieces: Pieces, model: int, *, rank: int) -> Tensor:
+    """The ``rank``-th largest ``|model - base|`` (from 1), float32 [], exact, in the memory of some pieces.
 
     Floats from 0 up have the order of their bits, so two passes of counting find it: the upper 16 bits of the value,
     then the lower ones among the values that share those.
     """
     found = 0
     for shift in (16, 0):
-        counts = torch.zeros(1 << 16, dtype=torch.int64, device=base.device)
-        for part in _parts(base):
-            bits = (model[part].float() - base[part].float()).abs().flatten().view(torch.int32)
+        counts = torch.zeros(1 << 16, dtype=torch.int64)
+        for piece in pieces():
+            bits = (piece[model].float() - piece[0].float()).abs().view(torch.int32)
             if shift == 0:
                 bits = bits[bits >> 16 == found]
-            counts += torch.bincount(bits >> shift & 0xFFFF, minlength=1 << 16)
+            counts += torch.bincount(bits >> shift & 0xFFFF, minlength=1 << 16).cpu()
         from_top = counts.flip(0).cumsum(0)
         place = int(torch.searchsorted(from_top, rank))
         rank -= int(from_top[place - 1]) if place else 0
         found = found << 16 | 0xFFFF - place
-    return torch.tensor(found, dtype=torch.int32, device=base.device).view(torch.float32)
+    return torch.tensor(found, dtype=torch.int32).view(torch.float32)
 
 
 def _parts(out: Tensor) -> list[slice | tuple[()]]:

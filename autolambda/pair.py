@@ -133,11 +133,16 @@ def _head_of(embedding: str) -> str:
     return embedding.removesuffix("embed_tokens.weight").removesuffix("model.") + "lm_head.weight"
 
 
+def stored_name(checkpoint: Checkpoint, name: str) -> str:
+    """The name under which a tensor of ``untied_tensors`` is stored: the embedding's for a tied lm_head."""
+    if checkpoint.tied and checkpoint.embedding is not None and name == _head_of(checkpoint.embedding):
+        return checkpoint.embedding
+    return name
+
+
 def read_tensor(checkpoint: Checkpoint, name: str) -> Tensor:
     """A tensor of ``untied_tensors``, memory-mapped. Raises ``CheckpointError`` where the file fails."""
-    if checkpoint.tied and checkpoint.embedding is not None and name == _head_of(checkpoint.embedding):
-        return checkpoint.read(checkpoint.embedding)
-    return checkpoint.read(name)
+    return checkpoint.read(stored_name(checkpoint, name))
 
 
 def _unequal_integers(pair: Pair) -> list[str]:

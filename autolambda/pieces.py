@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from autolambda.engines.base import WATCH_STEPS, Progress, Prompt, Sampling, Watch
+from autolambda.methods import Merging
 from autolambda.responses import Response
-from autolambda.schedule import Schedule
 
 if TYPE_CHECKING:  # it loads transformers, which a worker loads with its engine
     from autolambda.engines.decoder import Decoder
@@ -31,7 +31,7 @@ class Piece:
     number: int
     rows: tuple[int, ...]
     prompts: tuple[Prompt, ...]
-    schedule: Schedule
+    schedule: Merging
     sampling: Sampling
 
 
@@ -57,7 +57,7 @@ class News:
 class Rows:
     """The prompts of a schedule, with the tokens so far and the responses of each, whoever generates them."""
 
-    def __init__(self, prompts: Sequence[Prompt], schedule: Schedule, sampling: Sampling, *, in_step: bool) -> None:
+    def __init__(self, prompts: Sequence[Prompt], schedule: Merging, sampling: Sampling, *, in_step: bool) -> None:
         self.prompts, self.schedule, self.sampling = list(prompts), schedule, sampling
         self.in_step = in_step
         self.num_tokens = [0] * len(prompts)

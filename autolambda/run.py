@@ -12,12 +12,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from autolambda.allowance import CONFIRM_SHARE
-from autolambda.baselines import check_baselines, choose_cut, merged_engine
+from autolambda.baselines import baseline_method, check_baselines, choose_cut
 from autolambda.chat import ChatFormat
 from autolambda.config import BaselineName, SearchConfig
 from autolambda.confirm import plan
 from autolambda.databases.base import shown_storage
 from autolambda.engines.base import Engine, Sampling
+from autolambda.engines.by_method import MethodEngine
 from autolambda.engines.cut import CutEngine
 from autolambda.errors import EngineError
 from autolambda.evaluation import EVERYTHING, Evaluator, is_aborted
@@ -62,7 +63,7 @@ class Run:
         self._record = load_record(store, study, weights=config.weights)
         self._marking = Marking()
         self._evaluator = Evaluator(
-            self._engine,
+            self.engine,
             job.models.chat,
             job.models.sampling,
             config.search.seed,
@@ -235,8 +236,8 @@ class Run:
             return
         schedule = Schedule.uniform(round(finalist.other, 4))
         key = f"slerp at lambda {schedule.other:g}" if method == "slerp" else method
-        with merged_engine(self._job, method, lam=schedule.other, before=self.free) as engine:
-            self._measure_baseline(key, schedule, size, engine)
+        chosen = baseline_method(self._job, method, lam=schedule.other)
+        self._measure_baseline(key, schedule, size, lambda: MethodEngine(self.engine(), chosen))
 
     def _cut(self, size: int, budget: float | None) -> None:
         """The Thinking model with its thinking cut to meet the budget; once more where it thinks on after the cut."""
@@ -257,7 +258,7 @@ class Run:
             aim = budget * budget / found
 
     def _cut_engine(self, cap: int) -> Engine:
-        return CutEngine(self._engine(), self._job.models.chat, cap=cap)
+        return CutEngine(self.engine(), self._job.models.chat, cap=cap)
 
     def _measure_baseline(self, key: str, schedule: Schedule, size: int, engine: Callable[[], Engine]) -> float:
         """Generates what is missing of a baseline; its mean tokens."""
@@ -343,7 +344,7 @@ class Run:
             self.free()
             raise FailedTwice(str(error)) from error
 
-    def _engine(self) -> Engine:
+    def engine(self) -> Engine:
         """The engine that was given, or the config's, opened by its first use."""
         if self._given:
             return self._given

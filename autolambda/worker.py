@@ -20,8 +20,8 @@ from typing import TypeVar
 
 from autolambda.engines.base import Engine, Progress
 from autolambda.errors import AutolambdaError, one_line
+from autolambda.methods import Merging, Method
 from autolambda.pieces import Finished, News, Piece, State
-from autolambda.schedule import Schedule
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class Worker:
     def __init__(self, opening: Callable[[], Engine]) -> None:
         self._opening = opening
         self._engine: Engine | None = None
-        self._schedule: Schedule | None = None
+        self._schedule: Merging | None = None
         self._task: _Task | None = None
         self._changed = threading.Condition()
         self._orders: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
@@ -107,7 +107,7 @@ class Worker:
             if self._task and number in (None, self._task.piece.number):
                 self._task.is_aborted = True
 
-    def fingerprint(self, schedule: Schedule) -> str:
+    def fingerprint(self, schedule: Merging) -> str:
         """The engine's, under a schedule."""
 
         def read() -> str:
@@ -149,12 +149,15 @@ class Worker:
         if engine:
             engine.close()
 
-    def _under(self, schedule: Schedule) -> Engine:
+    def _under(self, schedule: Merging) -> Engine:
         """The engine with this schedule merged."""
         engine = self._open()
         if schedule != self._schedule:
             self._schedule = None  # until it is merged
-            engine.set_schedule(schedule)
+            if isinstance(schedule, Method):
+                engine.set_method(schedule)
+            else:
+                engine.set_schedule(schedule)
             self._schedule = schedule
         return engine
 

@@ -16,6 +16,7 @@ from autolambda.engines.base import Engine, Prompt, Sampling, Watch
 from autolambda.engines.decoder import Decoder
 from autolambda.errors import ConfigError, EngineError
 from autolambda.member import Lost, Member, answered, close
+from autolambda.methods import Merging, Method
 from autolambda.pieces import AsTheyCome, InStep, Rows, cut
 from autolambda.responses import Response
 from autolambda.schedule import Schedule
@@ -44,7 +45,7 @@ class WorkersEngine:
         """
         self._decoder, self._most = decoder, most
         self._crew = Crew([], on_note)
-        self._schedule = Schedule.uniform(1.0)
+        self._schedule: Merging = Schedule.uniform(1.0)
         self._rows: Rows | None = None
         self._next = 0  # the first row that is not asked for yet
         self.streams, self.in_words = False, ""
@@ -62,9 +63,11 @@ class WorkersEngine:
 
     def set_schedule(self, schedule: Schedule) -> None:
         """Remembers it: each piece says its schedule, and a worker merges first where it has another."""
-        self._rows = None
-        self._crew.drop()
-        self._schedule = schedule
+        self._hold(schedule)
+
+    def set_method(self, method: Method) -> None:
+        """The same for any method; a base model is read on each worker's machine."""
+        self._hold(method)
 
     def expect(self, prompts: Sequence[Prompt], sampling: Sampling) -> None:
         """The prompts of the next calls, in order: workers that are free begin with them."""
@@ -105,6 +108,11 @@ class WorkersEngine:
         if self._leaves:
             self._leaves = False
             leave()
+
+    def _hold(self, merging: Merging) -> None:
+        self._rows = None
+        self._crew.drop()
+        self._schedule = merging
 
     def _open(self, members: Sequence[Member]) -> None:
         """Waits until every worker has its engine."""

@@ -21,6 +21,9 @@ from transformers import (
     Qwen3MoeForCausalLM,
 )
 
+from autolambda.merges import Merge
+from autolambda.stream import write_weights
+
 NUM_LAYERS = 2
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
@@ -84,6 +87,12 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<|im_end|>", pad_token="<pad>")
     tokenizer.chat_template = CHAT_TEMPLATE
     return tokenizer
+
+
+def write_merge(folder: Path, merge: Merge, *, max_shard_size: int = 1 << 30) -> dict[str, str]:
+    """A merge's weights and config in an existing folder, without a card; the hashes of its tensors."""
+    (folder / "config.json").write_text(json.dumps(merge.config))
+    return dict(write_weights(folder, merge, max_shard_size=max_shard_size, identify=False).tensors)
 
 
 def edit_json(path: Path, /, **changes: Any) -> None:

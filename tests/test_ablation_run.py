@@ -21,6 +21,7 @@ from autolambda.errors import ConfigError, StudyError
 from autolambda.events import Ended, Event, Generated, Noted
 from autolambda.formats import report_json
 from autolambda.job import open_engine, open_job
+from autolambda.methods import Method
 from autolambda.responses import Graded, Response
 from autolambda.schedule import Schedule
 from autolambda.search import ablate, search
@@ -44,6 +45,9 @@ class Recording:
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, *, watch: Watch | None = None) -> list[Response]:
         self.samplings.append(sampling)
         return self._engine.generate(prompts, sampling, watch=watch)
+
+    def set_method(self, method: Method) -> None:
+        self._engine.set_method(method)
 
     def fingerprint(self) -> str:
         return self._engine.fingerprint()

@@ -1,4 +1,4 @@
-"""The baselines: an engine holds what the formulas give, and a base that does not fit is refused by name."""
+"""The baselines: an engine holds in place what the formulas give, and a base that does not fit is refused by name."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import random
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,29 +13,42 @@ import torch
 from checkpoints import edit_json, edit_tensors, tiny_checkpoint, tiny_tokenizer
 from small_search import small_config
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer
-from vllm_engines import needs_vllm
 
-from autolambda.baselines import baseline_job, choose_cut, write_baseline
+from autolambda import merge as arithmetic
+from autolambda.baselines import baseline_method, check_baselines, choose_cut
 from autolambda.chat import ChatFormat
-from autolambda.checkpoint import Checkpoint, open_checkpoint
+from autolambda.checkpoint import open_checkpoint
 from autolambda.config import BaselineName
 from autolambda.engines.base import Prompt
+from autolambda.engines.by_method import MethodEngine
 from autolambda.engines.transformers import TransformersEngine
-from autolambda.errors import CheckpointError, ConfigError, InputError, OutputError, PairError
+from autolambda.errors import CheckpointError, ConfigError, InputError, PairError
 from autolambda.job import Job, open_engine, open_job
-from autolambda.merge import slerp, task_arithmetic, ties
+from autolambda.merge import pieces_of, slerp_weights, task_arithmetic, ties_limits
+from autolambda.merges import open_merge
+from autolambda.methods import Method
 from autolambda.responses import Grade, Graded, Response
 from autolambda.schedule import Schedule
-from autolambda.tasks.arithmetic import FOLDER
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 SINGLE, NORM = "model.safetensors", "model.norm.weight"
+
+
+def ties(base: Tensor, instruct: Tensor, thinking: Tensor) -> Tensor:
+    limits = ties_limits(pieces_of(base, instruct, thinking), num_values=base.numel())
+    return arithmetic.ties(base, instruct, thinking, limits=limits)
+
+
+def slerp(base: Tensor, instruct: Tensor, thinking: Tensor) -> Tensor:
+    weights = slerp_weights(pieces_of(instruct, thinking), 0.3)
+    return arithmetic.slerp(instruct, thinking, 0.3, weights=weights)
+
+
 MERGES: dict[BaselineName, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "task_arithmetic": task_arithmetic,
     "ties": ties,
-    "slerp": lambda base, instruct, thinking: slerp(instruct, thinking, 0.3),
+    "slerp": slerp,
 }
 CHAT = ChatFormat(tiny_tokenizer(), "")
 
@@ -57,16 +69,11 @@ def job_of(originals: Path, kinds: str | tuple[str, str] = "tied", **changes: ob
     return open_job(small_config(**{key: str(path) for key, path in names.items()}, **changes))
 
 
-def base_of(originals: Path, kind: str = "tied") -> Checkpoint:
-    return open_checkpoint(str(originals / f"base-{kind}"))
-
-
-def loaded(folder: Path) -> dict[str, Tensor]:
-    """The model's tensors as transformers loads them, a tied lm_head among them."""
-    model, info = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", output_loading_info=True)
-    assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys")), info
-    tensors: dict[str, Tensor] = model.state_dict()
-    return tensors
+def method_of(method: BaselineName, base: Path) -> Method:
+    if method == "slerp":
+        return Method("slerp", Schedule.uniform(0.3))
+    assert method != "cut"
+    return Method(method, base=str(base))
 
 
 @pytest.mark.parametrize("method", MERGES)
@@ -78,111 +85,88 @@ def loaded(folder: Path) -> dict[str, Tensor]:
         ("untied", "tied", "tied"),
         ("tied", "untied", "untied"),
         ("tied", "tied", "untied"),
+        ("moe", "moe", "moe"),
     ],
     ids=lambda kinds: "-".join(kinds),
 )
-def test_the_engine_holds_what_the_formula_gives(
-    originals: Path, tmp_path: Path, method: BaselineName, kinds: tuple[str, str, str]
+def test_a_merge_is_its_formula_tensor_by_tensor(
+    originals: Path, method: BaselineName, kinds: tuple[str, str, str]
 ) -> None:
-    job = job_of(originals, kinds[1:])
-    write_baseline(job.models, tmp_path / "out", method=method, base=base_of(originals, kinds[0]), lam=0.3)
+    """Experts are merged one by one, as they lie on disk."""
+    base = originals / f"base-{kinds[0]}"
+    merge = open_merge(job_of(originals, kinds[1:]).models.pair, method_of(method, base))
     names = ("base", "instruct", "thinking")
-    models = [loaded(originals / f"{name}-{kind}") for name, kind in zip(names, kinds, strict=True)]
-    expected = {name: MERGES[method](*(model[name] for model in models)) for name in models[0]}
-    merged = loaded(tmp_path / "out")
-    assert merged.keys() == expected.keys()
-    assert all(torch.equal(merged[name], tensor) for name, tensor in expected.items())
-    held = ("tied",) * 2 if method == "slerp" else ("tied",) * 3
-    assert open_checkpoint(str(tmp_path / "out")).tied is (kinds[-len(held) :] == held)
-
-    with closing(open_engine(baseline_job(job, tmp_path / "out"))) as engine:
-        assert isinstance(engine, TransformersEngine)
-        for lam in (0.0, 0.4, 1.0):
-            engine.set_schedule(Schedule.uniform(lam))
-            for name, live in engine._live.items():
-                assert torch.equal(live.bfloat16(), expected[name]), name
+    models = [open_checkpoint(str(originals / f"{name}-{kind}")) for name, kind in zip(names, kinds, strict=True)]
+    held = kinds[1:] if method == "slerp" else kinds
+    assert merge.tied is (set(held) == {"tied"}) and merge.config["tie_word_embeddings"] is merge.tied
+    assert ("lm_head.weight" in merge.tensors) is not merge.tied
+    for name in merge.tensors:
+        stored = [name if name in model.tensors else "model.embed_tokens.weight" for model in models]
+        expected = MERGES[method](*(model.read(each) for model, each in zip(models, stored, strict=True)))
+        assert torch.equal(merge.tensor(name), expected) and merge.tensor(name).dtype == expected.dtype
 
 
-@pytest.mark.parametrize("method", MERGES)
-def test_experts_are_merged_as_they_lie_on_disk(originals: Path, tmp_path: Path, method: BaselineName) -> None:
-    base, pair = base_of(originals, "moe"), job_of(originals, "moe").models.pair
-    write_baseline(job_of(originals, "moe").models, tmp_path / "out", method=method, base=base, lam=0.3)
-    merged = open_checkpoint(str(tmp_path / "out"))
-    assert any(".experts." in name for name in pair.names) and merged.tensors.keys() == base.tensors.keys()
-    for name in pair.names:
-        parents = pair.read(name)
-        assert torch.equal(merged.read(name), MERGES[method](base.read(name), parents.instruct, parents.thinking))
-    loaded(tmp_path / "out")
-
-
-def test_the_folder_is_a_whole_model(tmp_path: Path) -> None:
-    job = open_job(small_config(models__chat_template="instruct", sampling__temperature=0.7))
-    write_baseline(job.models, tmp_path / "out", method="ties", base=open_checkpoint(str(FOLDER / "base")))
-    assert {path.name for path in tmp_path.iterdir()} == {"out"}
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
-    assert tokenizer.chat_template == job.models.chat.template
-    assert tokenizer.get_vocab() == job.models.chat.tokenizer.get_vocab()
-    generation = json.loads((tmp_path / "out" / "generation_config.json").read_text())
-    assert (generation["temperature"], generation["max_new_tokens"], generation["eos_token_id"]) == (0.7, 64, 2)
-    config = json.loads((tmp_path / "out" / "config.json").read_text())
-    assert config["architectures"] == ["Qwen3ForCausalLM"]
-
-
-def test_a_baseline_job_keeps_prompts_sampling_and_ends(originals: Path, tmp_path: Path) -> None:
+def test_a_baseline_engine_holds_its_method_whatever_the_schedule(originals: Path) -> None:
     job = job_of(originals)
-    write_baseline(job.models, tmp_path / "out", method="slerp")
-    baseline = baseline_job(job, tmp_path / "out")
-    assert baseline.models.pair.instruct.folder == baseline.models.pair.thinking.folder == tmp_path / "out"
-    assert replace(baseline, models=job.models) == job
-    assert replace(baseline.models, pair=job.models.pair) == job.models
-    with closing(open_engine(baseline)) as engine, closing(open_engine(job)) as searched:
-        assert isinstance(engine, TransformersEngine) and isinstance(searched, TransformersEngine)
-        assert engine._end_ids == searched._end_ids
+    chosen = method_of("ties", originals / "base-tied")
+    with closing(open_engine(job)) as engine:
+        assert isinstance(engine, TransformersEngine)
+        baseline = MethodEngine(engine, chosen)
+        engine.set_schedule(Schedule.uniform(0.5))
+        searched, seen = engine.fingerprint(), set()
+        for lam in (0.0, 0.7):
+            baseline.set_schedule(Schedule.uniform(lam))
+            seen.add(baseline.fingerprint())
+        assert len(seen) == 1 and searched not in seen
+        prompts = [Prompt("1 + 1 =", 0)]
+        held = baseline.generate(prompts, job.models.sampling)
+        baseline.set_method(Method.linear(Schedule.uniform(0.5)))
+        assert engine.fingerprint() == searched
+        baseline.set_schedule(Schedule.uniform(0.0))
+        assert engine.generate(prompts, job.models.sampling) == held
+        assert baseline.streams is engine.streams and baseline.in_words.endswith("holding ties")
 
 
-def test_the_bundled_baselines_answer(tmp_path: Path) -> None:
+def test_the_bundled_baselines_answer() -> None:
     job = open_job(small_config(sampling__temperature=0.0, sampling__max_tokens=192))
     prompts = [Prompt(job.models.chat.render(sample), seed) for seed, sample in enumerate(job.search[0].samples)]
     fingerprints = set()
-    for method in MERGES:
-        folder = tmp_path / method
-        write_baseline(job.models, folder, method=method, base=open_checkpoint(str(FOLDER / "base")), lam=0.7)
-        with closing(open_engine(baseline_job(job, folder))) as engine:
+    with closing(open_engine(job)) as engine:
+        for method in MERGES:
+            engine.set_method(baseline_method(job, method, lam=0.7))
             fingerprints.add(engine.fingerprint())
             responses = engine.generate(prompts, job.models.sampling)
-        num_right = sum(
-            response.text.strip()[-1:] == sample.target
-            for response, sample in zip(responses, job.search[0].samples, strict=True)
-        )
-        assert num_right > len(prompts) / 2, method
+            num_right = sum(
+                response.text.strip()[-1:] == sample.target
+                for response, sample in zip(responses, job.search[0].samples, strict=True)
+            )
+            assert num_right > len(prompts) / 2, method
     assert len(fingerprints) == len(MERGES)
 
 
-@needs_vllm
-def test_vllm_opens_a_baseline(tmp_path: Path) -> None:
-    changes = {"sampling__temperature": 0.0, "engine__dtype": "float32"}
-    job = open_job(small_config(**changes))
-    write_baseline(job.models, tmp_path / "out", method="task_arithmetic", base=open_checkpoint(str(FOLDER / "base")))
-    prompts = [Prompt(job.models.chat.render(sample), 0) for sample in job.search[0].samples]
-    found = []
-    for name in ("transformers", "vllm"):
-        one = open_job(small_config(**changes, engine__name=name, engine__threads=None))
-        with closing(open_engine(baseline_job(one, tmp_path / "out"))) as engine:
-            engine.set_schedule(Schedule.uniform(0.0))
-            found.append(engine.generate(prompts, job.models.sampling))
-    assert found[0] == found[1]
-
-
 @pytest.mark.parametrize("method", ["task_arithmetic", "ties"])
-def test_a_missing_base_is_named(originals: Path, tmp_path: Path, method: BaselineName) -> None:
-    with pytest.raises(ConfigError, match=f"models.base: {method} needs the base model"):
-        write_baseline(job_of(originals).models, tmp_path / "out", method=method)
-    assert not list(tmp_path.iterdir())
+def test_a_missing_base_is_named(originals: Path, method: BaselineName) -> None:
+    job = job_of(originals, search__baselines=[method])
+    for check in (lambda: baseline_method(job, method, lam=0.5), lambda: check_baselines(job)):
+        with pytest.raises(ConfigError, match=f"models.base: {method} needs the base model"):
+            check()
 
 
-def test_a_cut_is_no_merge(originals: Path, tmp_path: Path) -> None:
+def test_a_cut_is_no_merge(originals: Path) -> None:
     with pytest.raises(ValueError, match="CutEngine"):
-        write_baseline(job_of(originals).models, tmp_path / "out", method="cut")
+        baseline_method(job_of(originals), "cut", lam=0.5)
+
+
+def checked(originals: Path, base: Path) -> None:
+    check_baselines(job_of(originals, models__base=str(base), search__baselines=["slerp", "ties"]))
+
+
+def test_a_base_with_a_head_of_its_own_has_no_place_in_an_engine_of_tied_parents(originals: Path) -> None:
+    checked(originals, originals / "base-tied")
+    with pytest.raises(ConfigError, match=r"models\.base: the base model has an lm_head of its own"):
+        checked(originals, originals / "base-untied")
+    with closing(open_engine(job_of(originals))) as engine, pytest.raises(ConfigError, match="lm_head of its own"):
+        engine.set_method(method_of("ties", originals / "base-untied"))
 
 
 def test_a_base_of_another_form_is_refused_with_all_that_differs(originals: Path, tmp_path: Path) -> None:
@@ -193,15 +177,12 @@ def test_a_base_of_another_form_is_refused_with_all_that_differs(originals: Path
     vocab["a"], vocab["b"] = vocab["b"], vocab["a"]
     (base / "tokenizer.json").write_text(json.dumps(content))
     with pytest.raises(PairError) as raised:
-        write_baseline(
-            job_of(originals).models, tmp_path / "out", method="ties", base=open_checkpoint(str(tmp_path / "base"))
-        )
+        checked(originals, base)
     text = str(raised.value)
     assert text.startswith(f"models.base: '{base}' is not the parents' base")
     assert f"{NORM}: base float32 [32], thinking bfloat16 [32]" in text
     assert f"{up_proj}: base bfloat16 [40, 32], thinking bfloat16 [48, 32]" in text
     assert "tokens with another id" in text and "instruct" not in text
-    assert not (tmp_path / "out").exists()
 
 
 def test_other_layers_and_special_tokens_are_named_as_the_bases(originals: Path, tmp_path: Path) -> None:
@@ -210,7 +191,7 @@ def test_other_layers_and_special_tokens_are_named_as_the_bases(originals: Path,
     content["added_tokens"][3]["content"] = "<thought>"
     (base / "tokenizer.json").write_text(json.dumps(content))
     with pytest.raises(PairError) as raised:
-        write_baseline(job_of(originals).models, tmp_path / "out", method="ties", base=open_checkpoint(str(base)))
+        checked(originals, base)
     assert "tensors that base does not have: model.layers.1." in str(raised.value)
     assert "is '<thought>' for base, '<think>' for thinking" in str(raised.value)
 
@@ -218,32 +199,15 @@ def test_other_layers_and_special_tokens_are_named_as_the_bases(originals: Path,
 def test_a_base_with_another_context_gives_the_parents_config(originals: Path, tmp_path: Path) -> None:
     base = tiny_checkpoint(tmp_path / "base", rope_parameters={"rope_type": "default", "rope_theta": 5e5})
     edit_json(base / "config.json", max_position_embeddings=64)
-    job = job_of(originals)
-    write_baseline(job.models, tmp_path / "out", method="ties", base=open_checkpoint(str(base)))
-    assert open_checkpoint(str(tmp_path / "out")).config == job.models.pair.config
+    pair = job_of(originals).models.pair
+    assert open_merge(pair, method_of("ties", base)).config == pair.config
 
 
 def test_a_broken_base_is_refused(originals: Path, tmp_path: Path) -> None:
     base = tiny_checkpoint(tmp_path / "base")
     edit_tensors(base / SINGLE, lambda tensors: tensors[NORM].fill_(torch.nan))
     with pytest.raises(CheckpointError, match="NaN or infinite values in model\\.norm"):
-        write_baseline(job_of(originals).models, tmp_path / "out", method="ties", base=open_checkpoint(str(base)))
-
-
-def test_a_folder_that_exists_stays_and_a_failure_leaves_none(
-    originals: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    models = job_of(originals).models
-    with pytest.raises(OutputError, match="exists already"):
-        write_baseline(models, tmp_path, method="slerp")
-
-    def fail(*tensors: Tensor) -> Tensor:
-        raise PairError("in the middle")
-
-    monkeypatch.setattr("autolambda.baselines.slerp", fail)
-    with pytest.raises(PairError, match="in the middle"):
-        write_baseline(models, tmp_path / "out", method="slerp")
-    assert not list(tmp_path.iterdir())
+        checked(originals, base)
 
 
 def thinking_response(thought: int, answer: int | None, task: str = "t") -> Graded:

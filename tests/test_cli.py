@@ -33,8 +33,8 @@ INTERFACE = {
     "list": "--storage",
     "status": "name --storage --watch",
     "report": "name --budget --format --out --storage --watch",
-    "export": "name out --budget --max-shard-size --storage --trial",
-    "merge": "instruct thinking out --lambda --max-shard-size --schedule",
+    "export": "name out --budget --max-shard-size --push-to-hub --storage --trial",
+    "merge": "instruct thinking out --base --lambda --max-shard-size --method --schedule",
     "evaluate": f"{FROM_CONFIG} --lambda --schedule --workers",
     "ablate": f"{FROM_CONFIG} --format --only --out --storage --study",
     "stages": "curve --format",
@@ -386,7 +386,7 @@ def test_export_validate_and_an_existing_folder(run: Run, storage: str) -> None:
     assert {path: path.read_bytes() for path in files()} == before
     weights = next(Path("out").glob("*.safetensors"))
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x7f")
-    refused(run("validate", "out"), f"changed after the export: {weights.name}")
+    refused(run("validate", "out"), "changed after the export: ")
 
 
 def test_an_export_of_a_trial_claims_no_verdict(run: Run, storage: str) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from checkpoints import tiny_checkpoint, write_merge
 from safetensors.torch import load_file
 from torch import Tensor
 from vllm_engines import Fresh, fresh_vllm, live_weights, needs_vllm, open_vllm
@@ -19,9 +20,10 @@ from vllm_engines import Fresh, fresh_vllm, live_weights, needs_vllm, open_vllm
 from autolambda.chat import load_tokenizer
 from autolambda.engines.base import Engine, Prompt, Sampling
 from autolambda.engines.transformers import TransformersEngine
-from autolambda.pair import merge_tensors, open_pair
+from autolambda.merges import open_merge
+from autolambda.methods import AROUND_BASE, METHODS, Method
+from autolambda.pair import open_pair
 from autolambda.schedule import Profile, Schedule
-from autolambda.shards import write_checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -82,6 +84,11 @@ def kind(request: pytest.FixtureRequest) -> Kind:
 
 
 @pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_checkpoint(tmp_path_factory.mktemp("base"), seed=0, tie=False)
+
+
+@pytest.fixture(scope="module")
 def engine(kind: Kind, parents: tuple[Path, Path]) -> Iterator[Engine]:
     engine = kind.open(*parents)
     yield engine
@@ -114,7 +121,7 @@ def test_the_endpoints_are_the_parents_bit_for_bit(kind, engine, parents, lam, p
 def merged_folder(folder: Path, parents: tuple[Path, Path], schedule: Schedule) -> Path:
     pair = open_pair(*map(str, parents))
     shutil.copytree(parents[1], folder, ignore=shutil.ignore_patterns("*.safetensors", "config.json"))
-    write_checkpoint(folder, merge_tensors(pair, schedule=schedule), config=pair.config, max_shard_size=1 << 30)
+    write_merge(folder, open_merge(pair, schedule))
     return folder
 
 
@@ -127,6 +134,25 @@ def test_a_schedule_set_in_place_equals_the_merge_loaded_from_disk(kind, engine,
     assert bits(kind.weights(engine), signed=kind.signed) == bits(stored, signed=kind.signed)
     assert engine.fingerprint() == fresh.fingerprint
     assert engine.generate(prompts(20), GREEDY) == fresh.responses
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_set_in_place_equals_the_merge_on_disk(kind, engine, parents, base, tmp_path, name):
+    around = name in AROUND_BASE
+    method = Method(name, None if around else MIXED, str(base) if around else None)
+    engine.set_schedule(Schedule.uniform(0.5))
+    engine.set_method(method)
+    hashes = write_merge(tmp_path, open_merge(open_pair(*map(str, parents)), method))
+    stored = load_file(tmp_path / "model.safetensors")
+    assert hashes.keys() == stored.keys()
+    held = kind.weights(engine)
+    assert bits(held, signed=kind.signed) == bits(stored, signed=kind.signed)
+    assert all(
+        not torch.equal(held[key], load_file(parent / "model.safetensors")[key]) for parent in parents for key in held
+    )
+    responses = engine.generate(prompts(20), GREEDY)
+    engine.set_schedule(MIXED)
+    assert (engine.generate(prompts(20), GREEDY) == responses) is (name == "linear")
 
 
 def test_switching_there_and_back_restores_weights_and_responses(engine):

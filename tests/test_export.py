@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import yaml
+from checkpoints import edit_tensors
 from small_search import finished, small_config
-from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from autolambda import export as export_module
 from autolambda.engines.base import Engine, Prompt
 from autolambda.errors import CheckpointError, OutputError, StudyError
-from autolambda.export import Measurement, check_export, export
+from autolambda.export import check_export, export
 from autolambda.job import open_engine, open_job
+from autolambda.measurement import Measurement
+from autolambda.merges import Merge
 from autolambda.models import Models, open_models
 from autolambda.schedule import Profile, Schedule
+from autolambda.shards import read_shard
 
 SINGLE = "model.safetensors"
 SCHEDULE = Schedule.by_depth_and_module(Profile((0.4, 0.9)), Profile((0.7,)))
@@ -36,9 +39,7 @@ def models() -> Models:
 
 @pytest.fixture(scope="module")
 def measurement() -> Measurement:
-    report = finished()
-    assert report.best is not None
-    return Measurement(report.study, report.best, "feasible within 30 tokens", report.identity)
+    return Measurement.of(finished())
 
 
 @pytest.fixture(scope="module")
@@ -111,8 +112,8 @@ def test_another_template_and_greedy_sampling_are_exported_too(tmp_path: Path) -
 def test_the_model_card_holds_the_numbers(folder: Path, measurement: Measurement) -> None:
     card = (folder / "README.md").read_text()
     accuracy, tokens = measurement.entry.measured.accuracy, measurement.entry.measured.mean_tokens
-    assert f"| accuracy | {accuracy.value:.4g} | {accuracy.low:.4g} | {accuracy.high:.4g} |" in card
-    assert f"| mean_tokens | {tokens.value:.4g} |" in card and "feasible within 30 tokens" in card
+    numbers = " | ".join(f"{each.value:.4g} ({each.low:.4g} to {each.high:.4g})" for each in (accuracy, tokens))
+    assert f"| this merge | {numbers} |" in card and "feasible within 30 tokens" in card
     assert "confirmation slice, unseen by the search" in card and "at most 64 tokens" in card and "</think>" in card
     front_matter = yaml.safe_load(card.split("---")[1])
     assert front_matter == {"library_name": "transformers", "tags": ["merge", "autolambda"]}
@@ -129,15 +130,16 @@ def test_an_unmeasured_merge_claims_nothing(models: Models, tmp_path: Path) -> N
     export(models, Schedule.uniform(0.5), tmp_path / "out", max_shard_size=300_000)
     assert "Measured" not in (tmp_path / "out" / "README.md").read_text()
     assert len(list((tmp_path / "out").glob("*.safetensors"))) > 1
-    assert check_export(tmp_path / "out") == Schedule.uniform(0.5)
+    assert check_export(tmp_path / "out") == "lambda 0.5"
     AutoModelForCausalLM.from_pretrained(tmp_path / "out")
 
 
 @pytest.mark.parametrize(
-    "name", [SINGLE, "config.json", "generation_config.json", "tokenizer.json", "chat_template.jinja", "schedule.yaml"]
+    "name",
+    ["config.json", "generation_config.json", "tokenizer.json", "chat_template.jinja", "schedule.yaml", "mergekit.yml"],
 )
 def test_one_flipped_byte_is_found(folder: Path, name: str) -> None:
-    assert check_export(folder) == SCHEDULE
+    assert check_export(folder) == str(SCHEDULE)
     path = folder / name
     before = path.read_bytes()
     path.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
@@ -148,10 +150,48 @@ def test_one_flipped_byte_is_found(folder: Path, name: str) -> None:
         path.write_bytes(before)
 
 
+def test_one_flipped_bit_of_a_weight_is_found_by_its_tensor(folder: Path) -> None:
+    for name in ("model.layers.1.mlp.up_proj.weight", "model.norm.weight"):
+        info = read_shard(folder / SINGLE)[name]
+        with (folder / SINGLE).open("r+b") as file:
+            file.seek(info.offset + info.num_bytes - 1)
+            [before] = file.read(1)
+            file.seek(-1, 1)
+            file.write(bytes([before ^ 1]))
+        try:
+            with pytest.raises(OutputError, match=f"changed after the export: {name}; export it again"):
+                check_export(folder)
+        finally:
+            with (folder / SINGLE).open("r+b") as file:
+                file.seek(info.offset + info.num_bytes - 1)
+                file.write(bytes([before]))
+    assert check_export(folder) == str(SCHEDULE)
+
+
+def test_tensors_that_are_gone_or_added_are_found(models: Models, tmp_path: Path) -> None:
+    export(models, Schedule.uniform(0.5), tmp_path / "out")
+    edit_tensors(tmp_path / "out" / SINGLE, lambda tensors: tensors.update(x=tensors.pop("model.norm.weight")))
+    with pytest.raises(OutputError, match=r"the export: model\.norm\.weight, x; export"):
+        check_export(tmp_path / "out")
+
+
+def test_an_export_of_an_older_version_is_checked_by_its_files(models: Models, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    export(models, Schedule.uniform(0.5), out)
+    before = json.loads((out / "autolambda.json").read_text())
+    digest = hashlib.sha256((out / SINGLE).read_bytes()).hexdigest()
+    old = {key: value for key, value in before.items() if key not in ("tensors", "method")}
+    (out / "autolambda.json").write_text(json.dumps(old | {"files": before["files"] | {SINGLE: digest}}))
+    assert check_export(out) == "lambda 0.5"
+    (out / SINGLE).write_bytes((out / SINGLE).read_bytes()[:-1] + b"\x7f")
+    with pytest.raises(OutputError, match=r"the export: model\.safetensors; export"):
+        check_export(out)
+
+
 def test_a_missing_file_is_found_and_an_edited_card_is_fine(models: Models, tmp_path: Path) -> None:
     export(models, Schedule.uniform(0.5), tmp_path / "out")
     (tmp_path / "out" / "README.md").write_text("mine")
-    assert check_export(tmp_path / "out") == Schedule.uniform(0.5)
+    assert check_export(tmp_path / "out") == "lambda 0.5"
     (tmp_path / "out" / "tokenizer.json").unlink()
     with pytest.raises(OutputError, match="the export: tokenizer"):
         check_export(tmp_path / "out")
@@ -177,22 +217,24 @@ def test_an_existing_folder_is_refused_and_untouched(models: Models, tmp_path: P
     assert [path.name for path in tmp_path.rglob("*")] == ["out", "mine"]
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")])
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), CheckpointError("cut short")])
 def test_an_interrupted_export_leaves_nothing(
     models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
-    real = export_module.merge_tensors
+    real, names = Merge.arithmetic, []
 
-    def broken(*args: object, **options: object) -> Iterator[tuple[str, Tensor]]:
-        yield from itertools.islice(real(*args, **options), 10)
+    def broken(self: Merge, name: str, *args: Any) -> Any:
+        names.append(name)
         assert len(list(tmp_path.iterdir())) == 1  # it had begun
-        raise error
+        if len(names) > 10:
+            raise error
+        return real(self, name, *args)
 
-    monkeypatch.setattr(export_module, "merge_tensors", broken)
-    with pytest.raises((KeyboardInterrupt, OutputError)) as raised:
+    monkeypatch.setattr(Merge, "arithmetic", broken)
+    with pytest.raises(type(error)):
         export(models, SCHEDULE, tmp_path / "out", max_shard_size=1000)
     assert not list(tmp_path.iterdir())
-    assert isinstance(raised.value, KeyboardInterrupt) or "No space left on device" in str(raised.value)
+    assert len(names) < len(models.pair.names)  # the others were not begun
 
 
 @pytest.mark.parametrize(

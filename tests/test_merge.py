@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -14,8 +15,9 @@ from torch import Tensor
 
 from autolambda import merge
 from autolambda.errors import PairError, ScheduleError
-from autolambda.merge import interpolate, slerp, task_arithmetic, ties
+from autolambda.merge import interpolate, pieces_of, slerp_weights, task_arithmetic, ties_limits
 
+TIES_LIMITS = (torch.zeros(()), torch.zeros(()))
 FLOATS = (torch.bfloat16, torch.float16, torch.float32)
 LAMS = (0.05, 0.3, 0.5, 0.55, 0.93)
 FUSED = torch.backends.cpu.get_cpu_capability().startswith("AVX")
@@ -37,6 +39,20 @@ def reference(instruct: Tensor, thinking: Tensor, lam: float) -> Tensor:
         exact = base.astype(np.float64) + np.float64(factor) * difference.astype(np.float64)
         return torch.from_numpy(exact.astype(np.float32)).to(instruct.dtype)
     return torch.from_numpy(base + factor * difference).to(instruct.dtype)
+
+
+def ties(*models: Tensor, density: float = 0.2, **settings: float) -> Tensor:
+    """TIES of whole tensors, its limits found in pieces."""
+    limits = ties_limits(pieces_of(*models), num_values=models[0].numel(), density=density)
+    return merge.ties(*models, limits=limits, **settings)
+
+
+def slerp(instruct: Tensor, thinking: Tensor, lam: float) -> Tensor:
+    """SLERP of whole tensors, its angle found in pieces."""
+    weights = None
+    if 0 < lam < 1 and instruct.dtype == thinking.dtype and instruct.is_floating_point():
+        weights = slerp_weights(pieces_of(instruct, thinking), lam)
+    return merge.slerp(instruct, thinking, lam, weights=weights)
 
 
 def bits(tensor: Tensor) -> Tensor:
@@ -216,7 +232,7 @@ def ties_reference(base: Tensor, instruct: Tensor, thinking: Tensor, density: fl
 def parts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tensors as they are read in one part, and in parts of 64 values."""
     if request.param:
-        monkeypatch.setitem(merge._CHUNK, "cpu", request.param)
+        monkeypatch.setattr(merge, "PIECE", request.param)
 
 
 @pytest.mark.usefixtures("parts")
@@ -335,7 +351,7 @@ def test_slerp_checks_like_interpolate() -> None:
     assert same(slerp(whole, whole.clone(), 0.5), whole)
 
 
-@pytest.mark.parametrize("method", [task_arithmetic, ties])
+@pytest.mark.parametrize("method", [task_arithmetic, functools.partial(merge.ties, limits=TIES_LIMITS)])
 class TestAroundABase:
     """What task arithmetic and TIES share."""
 
@@ -368,17 +384,6 @@ class TestAroundABase:
     def test_other_dtypes_are_refused(self, method: Callable[..., Tensor]) -> None:
         with pytest.raises(PairError, match="use bfloat16, float16 or float32"):
             method(*(torch.zeros(2, dtype=torch.float64) for _ in range(3)))
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("dtype", FLOATS)
-def test_the_baselines_on_cuda(dtype: torch.dtype) -> None:
-    models = trio(1000, 1003, dtype=dtype)
-    on_device = [model.cuda() for model in models]
-    for method in (task_arithmetic, ties):
-        assert same(method(*on_device).cpu(), method(*models))
-    merged, expected = slerp(*on_device[1:], 0.3), slerp(*models[1:], 0.3)
-    torch.testing.assert_close(merged.cpu(), expected)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

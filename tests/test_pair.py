@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from checkpoints import edit_json, edit_tensors, tiny_checkpoint
+from checkpoints import edit_json, edit_tensors, tiny_checkpoint, write_merge
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from autolambda.errors import CheckpointError, PairError
 from autolambda.merge import interpolate
+from autolambda.merges import open_merge
 from autolambda.pair import merge_tensors, open_pair
 from autolambda.schedule import Schedule
-from autolambda.shards import atomic_folder, write_checkpoint
 
 SINGLE = "model.safetensors"
 FAMILIES = ("qwen3", "llama", "qwen3_moe")
@@ -56,9 +56,8 @@ def test_a_merge_is_loaded_by_transformers(originals: Path, tmp_path: Path, fami
     pair = open_pair(str(folders[0]), str(folders[1]))
     assert pair.tied is (ties == ("tied", "tied")) and (HEAD in pair.names) is not pair.tied
     for lam in (0.0, 0.4, 1.0):
-        with atomic_folder(tmp_path / str(lam)) as folder:
-            stream = merge_tensors(pair, schedule=Schedule.uniform(lam))
-            write_checkpoint(folder, stream, config=pair.config, max_shard_size=20_000)
+        (tmp_path / str(lam)).mkdir()
+        write_merge(tmp_path / str(lam), open_merge(pair, Schedule.uniform(lam)), max_shard_size=20_000)
         merged = loaded(tmp_path / str(lam))
         one, other = (loaded(folder) for folder in folders)
         assert merged.keys() == one.keys() == other.keys()

@@ -1,23 +1,17 @@
-"""Shards: headers that lie, sizes, and folders that appear complete or not at all."""
+"""Shards: headers that lie, tensors in pieces and their hashes, sizes."""
 
 from __future__ import annotations
 
-import errno
+import hashlib
 import json
-import os
-import weakref
-from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from safetensors.torch import save_file
 
-from autolambda.errors import CheckpointError, ConfigError, OutputError
-from autolambda.shards import atomic_folder, parse_size, read_shard, write_checkpoint
+from autolambda.errors import CheckpointError, ConfigError
+from autolambda.shards import ShardReader, TensorHash, bytes_of, parse_size, read_shard
 
 TENSORS = {
     "a": torch.arange(6, dtype=torch.float32).reshape(2, 3),
@@ -101,134 +95,42 @@ def test_a_missing_file_is_said_to_be_missing(tmp_path: Path) -> None:
         read_shard(tmp_path / "x.safetensors")
 
 
-def test_one_shard_has_no_index(tmp_path: Path) -> None:
-    write_checkpoint(tmp_path, TENSORS.items(), config={"model_type": "x"}, max_shard_size=10**9)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
-    assert json.loads((tmp_path / "config.json").read_text()) == {"model_type": "x"}
-    loaded = load_file(tmp_path / "model.safetensors")
-    assert loaded.keys() == TENSORS.keys()
-    for name, tensor in TENSORS.items():
-        assert loaded[name].dtype == tensor.dtype and torch.equal(loaded[name], tensor)
-    assert torch.signbit(loaded["b"][0])
-    with safe_open(tmp_path / "model.safetensors", framework="pt") as file:
-        assert file.metadata() == {"format": "pt"}
+def test_pieces_are_the_bytes_of_the_tensor(tmp_path: Path) -> None:
+    save_file(TENSORS, tmp_path / "x.safetensors")
+    infos = read_shard(tmp_path / "x.safetensors")
+    with ShardReader(tmp_path) as reader:
+        for name, tensor in TENSORS.items():
+            read = [
+                reader.read(name, infos[name], begin, torch.empty(1, dtype=torch.uint8))
+                for begin in range(tensor.nbytes)
+            ]
+            assert b"".join(map(bytes, map(bytes_of, read))) == bytes(bytes_of(tensor))
 
 
-def test_shards_are_filled_up_to_their_size(tmp_path: Path) -> None:
-    tensors = {f"t{i}": torch.full((25,), float(i)) for i in range(7)} | {"large": torch.ones(1000)}
-    write_checkpoint(tmp_path, tensors.items(), config={}, max_shard_size=300)
-    index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
-    files = [f"model-0000{i}-of-00004.safetensors" for i in range(1, 5)]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", *files, "model.safetensors.index.json"]
-    assert index["metadata"]["total_size"] == 4700
-    assert [sorted(load_file(tmp_path / file)) for file in files] == [
-        ["t0", "t1", "t2"], ["t3", "t4", "t5"], ["t6"], ["large"],
-    ]  # fmt: skip
-    assert all(name in load_file(tmp_path / file) for name, file in index["weight_map"].items())
-    assert index["weight_map"].keys() == tensors.keys()
+def test_a_file_that_ends_too_soon_or_is_gone_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    save_file(TENSORS, path)
+    info = read_shard(path)["a"]
+    path.write_bytes(path.read_bytes()[: info.offset + 3])
+    with ShardReader(tmp_path) as reader, pytest.raises(CheckpointError, match="ended inside 'a'; download"):
+        reader.read("a", info, 0, torch.empty(24, dtype=torch.uint8))
+    path.unlink()
+    with ShardReader(tmp_path) as reader, pytest.raises(CheckpointError, match=r"cannot read .* No such file"):
+        reader.read("a", info, 0, torch.empty(24, dtype=torch.uint8))
 
 
-def test_holds_one_shard_at_a_time(tmp_path: Path) -> None:
-    arrays: list[weakref.ref[np.ndarray]] = []
-    most = 0
-
-    def stream() -> Iterator[tuple[str, Tensor]]:
-        nonlocal most
-        for number in range(20):
-            array = np.ones(25, dtype=np.float32)  # lives as long as a tensor shares its memory
-            arrays.append(weakref.ref(array))
-            most = max(most, sum(reference() is not None for reference in arrays))
-            yield f"t{number}", torch.from_numpy(array)
-            del array
-
-    write_checkpoint(tmp_path, stream(), config={}, max_shard_size=400)
-    assert most <= 5  # four of a shard and the one that did not fit
-
-
-def test_every_tensor_is_aligned(tmp_path: Path) -> None:
-    write_checkpoint(tmp_path, TENSORS.items(), config={}, max_shard_size=10**9)
-    for name, info in read_shard(tmp_path / "model.safetensors").items():
-        assert info.offset % info.dtype.itemsize == 0, name
-
-
-def test_strided_and_shared_tensors_are_written_whole(tmp_path: Path) -> None:
-    base = torch.arange(12.0).reshape(3, 4)
-    write_checkpoint(tmp_path, {"a": base.t(), "b": base, "c": base[1:]}.items(), config={}, max_shard_size=10**6)
-    loaded = load_file(tmp_path / "model.safetensors")
-    assert torch.equal(loaded["a"], base.t()) and torch.equal(loaded["b"], base) and torch.equal(loaded["c"], base[1:])
-
-
-def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(descriptor: int) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with (
-        pytest.raises(OutputError, match=r"cannot write '.*': No space left on device; free some space"),
-        atomic_folder(tmp_path / "out") as folder,
-    ):
-        write_checkpoint(folder, TENSORS.items(), config={}, max_shard_size=10**6)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_failure_in_the_stream_keeps_its_own_error(tmp_path: Path) -> None:
-    def stream() -> Iterator[tuple[str, Tensor]]:
-        yield "a", torch.ones(3)
-        raise CheckpointError("shard cut short")
-
-    with pytest.raises(CheckpointError, match="shard cut short"), atomic_folder(tmp_path / "out") as folder:
-        write_checkpoint(folder, stream(), config={}, max_shard_size=1)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_folder_appears_when_it_is_complete(tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    with atomic_folder(out) as folder:
-        (folder / "sub").mkdir()
-        (folder / "sub" / "file").write_text("x")
-        assert folder.parent == tmp_path and not out.exists()
-    assert (out / "sub" / "file").read_text() == "x"
-    assert list(tmp_path.iterdir()) == [out]
-    assert out.stat().st_mode & 0o777 == 0o777 & ~_umask()
-
-
-@pytest.mark.parametrize("error", [ValueError("x"), KeyboardInterrupt()])
-def test_nothing_stays_after_a_failure(tmp_path: Path, error: BaseException) -> None:
-    with pytest.raises(type(error)), atomic_folder(tmp_path / "out") as folder:
-        (folder / "file").write_text("x")
-        raise error
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("kind", ["folder", "file", "dangling link"])
-def test_what_exists_is_not_overwritten(tmp_path: Path, kind: str) -> None:
-    out = tmp_path / "out"
-    {"folder": out.mkdir, "file": out.touch, "dangling link": lambda: out.symlink_to("nowhere")}[kind]()
-    with pytest.raises(OutputError, match="exists already"), atomic_folder(out):
-        pytest.fail("the block must not run")
-    assert list(tmp_path.iterdir()) == [out]
-
-
-def test_what_appears_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    with pytest.raises(OutputError, match="cannot write"), atomic_folder(out):
-        out.mkdir()
-        (out / "theirs").touch()
-    assert list(tmp_path.iterdir()) == [out] and (out / "theirs").exists()
-
-
-def test_a_missing_parent_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match=r"missing' is not a folder.*create it first"):
-        atomic_folder(tmp_path / "missing" / "out").__enter__()
-
-
-def test_an_unwritable_parent_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refused(self: Path) -> None:
-        raise PermissionError(errno.EACCES, "Permission denied")
-
-    monkeypatch.setattr(Path, "mkdir", refused)
-    with pytest.raises(OutputError, match=r"out': Permission denied"):
-        atomic_folder(tmp_path / "out").__enter__()
+def test_a_hash_is_that_of_the_whole_and_sees_every_value(tmp_path: Path) -> None:
+    save_file(TENSORS, tmp_path / "x.safetensors")
+    info = read_shard(tmp_path / "x.safetensors")["a"]
+    whole, pieces = TensorHash("a", info), TensorHash("a", info)
+    whole.update(TENSORS["a"])
+    for row in TENSORS["a"]:
+        pieces.update(row)
+    said = json.dumps(["a", "torch.float32", [2, 3]]).encode() + bytes(bytes_of(TENSORS["a"]))
+    assert whole.digest() == pieces.digest() == hashlib.sha256(said).digest() and pieces.finite
+    pieces.update(torch.tensor([1.0, torch.nan]))
+    pieces.update(torch.ones(2))
+    assert not pieces.finite and pieces.digest() != whole.digest()
 
 
 @pytest.mark.parametrize(
@@ -247,9 +149,3 @@ def test_sizes(text: str, size: int) -> None:
 def test_other_sizes_are_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="such as 5GB; seen"):
         parse_size(text)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

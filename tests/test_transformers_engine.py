@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from checkpoints import edit_json, edit_tensors, tiny_checkpoint, tiny_tokenizer
+from checkpoints import edit_json, edit_tensors, tiny_checkpoint, tiny_tokenizer, write_merge
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
@@ -21,10 +21,10 @@ from autolambda.engines import batch
 from autolambda.engines.base import Progress, Prompt, Sampling
 from autolambda.engines.transformers import TransformersEngine
 from autolambda.errors import ConfigError, EngineError
+from autolambda.merges import open_merge
 from autolambda.pair import merge_tensors, open_pair
 from autolambda.responses import Response
 from autolambda.schedule import Profile, Schedule
-from autolambda.shards import write_checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -84,7 +84,7 @@ def open_engine(instruct: Path, thinking: Path, **options: object) -> Transforme
 def merge_to_disk(folder: Path, instruct: Path, thinking: Path, schedule: Schedule) -> Path:
     pair = open_pair(str(instruct), str(thinking))
     shutil.copytree(thinking, folder, ignore=shutil.ignore_patterns("*.safetensors", "config.json"))
-    write_checkpoint(folder, merge_tensors(pair, schedule=schedule), config=pair.config, max_shard_size=1 << 30)
+    write_merge(folder, open_merge(pair, schedule))
     return folder
 
 

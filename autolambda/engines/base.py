@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from autolambda.methods import Method
 from autolambda.responses import Response
 from autolambda.schedule import Schedule
 
@@ -73,6 +74,9 @@ class Engine(Protocol):
 
     def set_schedule(self, schedule: Schedule) -> None:
         """Merges in place; nothing cached under the former weights survives. Raises ``EngineError``."""
+
+    def set_method(self, method: Method) -> None:
+        """Merges in place by any method, from the files; else as ``set_schedule``. Raises ``InputError`` too."""
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, *, watch: Watch | None = None) -> list[Response]:
         """One response a prompt, in order; the same list gives the same responses.

@@ -13,6 +13,7 @@ from dataclasses import replace
 from autolambda.chat import ChatFormat
 from autolambda.engines.base import Engine, Prompt, Sampling, Watch
 from autolambda.evaluation import derive_seed
+from autolambda.methods import Method
 from autolambda.responses import Response
 from autolambda.schedule import Schedule
 
@@ -39,6 +40,10 @@ class CutEngine:
     def set_schedule(self, schedule: Schedule) -> None:
         """Merges in place in the engine inside."""
         self._engine.set_schedule(schedule)
+
+    def set_method(self, method: Method) -> None:
+        """Merges in place in the engine inside."""
+        self._engine.set_method(method)
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, *, watch: Watch | None = None) -> list[Response]:
         """One response a prompt, its ``num_tokens`` without the forced ones; ``watch`` is not asked.

@@ -22,6 +22,8 @@ from autolambda.engines.batch import Batch
 from autolambda.engines.decoder import Decoder, end_ids_of
 from autolambda.errors import CheckpointError, ConfigError, EngineError, one_line
 from autolambda.merge import interpolate
+from autolambda.merges import check_in_place, open_merge
+from autolambda.methods import Method
 from autolambda.pair import Pair
 from autolambda.responses import Response
 from autolambda.schedule import Schedule
@@ -55,11 +57,9 @@ class TransformersEngine:
         if threads is not None:
             torch.set_num_threads(threads)
         self._tokenizer = tokenizer
-        self._num_layers = pair.num_layers
+        self._pair = pair
         with _model_errors(pair.thinking.folder):
-            config = AutoConfig.from_pretrained(
-                pair.thinking.folder, tie_word_embeddings=pair.tied, trust_remote_code=False
-            )
+            config = _config(pair)
         with _memory_errors(), torch.inference_mode():
             self._instruct = _parameters(pair.instruct.folder, pair, self._device)
             self._thinking = _parameters(pair.thinking.folder, pair, self._device)
@@ -75,9 +75,24 @@ class TransformersEngine:
     @torch.inference_mode()
     def set_schedule(self, schedule: Schedule) -> None:
         """Merges in place: ``interpolate`` into each live parameter."""
-        lams = {name: schedule.lam_of(name, num_layers=self._num_layers) for name in self._live}
+        lams = {name: schedule.lam_of(name, num_layers=self._pair.num_layers) for name in self._live}
         for name, lam in lams.items():
             interpolate(self._instruct[name], self._thinking[name], lam, out=self._live[name])
+
+    @torch.inference_mode()
+    def set_method(self, method: Method) -> None:
+        """Merges in place from the files: the merge is made in memory as on disk, loaded, and copied over."""
+        merge = open_merge(self._pair, method)
+        check_in_place(merge)
+        with _memory_errors():
+            tensors = dict(merge.tensors_by_name())
+            with _without_bars():
+                # its own loader fuses what lies apart in the files, such as experts
+                model: Any = type(self._model).from_pretrained(
+                    None, config=_config(self._pair), dtype=_widest(self._pair), state_dict=tensors
+                )
+            for name, parameter in model.named_parameters():
+                self._live[name].copy_(parameter)
 
     @torch.inference_mode()
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, *, watch: Watch | None = None) -> list[Response]:
@@ -124,25 +139,38 @@ def _parameters(folder: Path, pair: Pair, device: torch.device) -> dict[str, tor
     return {name: parameter.detach().to(dtypes.get(name, pair.dtype)) for name, parameter in parameters}
 
 
+def _config(pair: Pair) -> PretrainedConfig:
+    config: PretrainedConfig = AutoConfig.from_pretrained(
+        pair.thinking.folder, tie_word_embeddings=pair.tied, trust_remote_code=False
+    )
+    return config
+
+
 def _load(folder: Path, *, dtype: torch.dtype, config: PretrainedConfig | None = None) -> tuple[Any, dict[str, Any]]:
-    """The model of a checkpoint folder, and transformers' report on its keys; without its progress bars."""
+    """The model of a checkpoint folder, and transformers' report on its keys."""
+    with _without_bars(), _model_errors(folder):
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=config,
+            dtype=dtype,
+            use_safetensors=True,
+            output_loading_info=True,
+            trust_remote_code=False,  # unsaid, transformers asks on the terminal
+        )
+    model, report = loaded
+    return model, report
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """transformers without its progress bars."""
     shown = logging_of_transformers.is_progress_bar_enabled()
     logging_of_transformers.disable_progress_bar()  # type: ignore[no-untyped-call]  # untyped upstream
     try:
-        with _model_errors(folder):
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
-                folder,
-                config=config,
-                dtype=dtype,
-                use_safetensors=True,
-                output_loading_info=True,
-                trust_remote_code=False,  # unsaid, transformers asks on the terminal
-            )
+        yield
     finally:
         if shown:
             logging_of_transformers.enable_progress_bar()  # type: ignore[no-untyped-call]
-    model, report = loaded
-    return model, report
 
 
 def resolve_device(name: str) -> torch.device:

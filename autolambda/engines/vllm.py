@@ -34,6 +34,7 @@ from autolambda.engines.vllm_call import Call, sampling_params
 from autolambda.engines.vllm_parents import Home
 from autolambda.engines.vllm_process import runs_in_process, vllm_errors, wake_when_dead
 from autolambda.errors import ConfigError, EngineError
+from autolambda.methods import Method
 from autolambda.pair import Pair
 from autolambda.responses import Response
 from autolambda.schedule import Schedule
@@ -116,6 +117,16 @@ class VllmEngine:
                 )
         if whole and schedule.lam is not None:
             self._whole_ends.add(schedule.lam)
+        self._reset_prefix_cache()
+
+    def set_method(self, method: Method) -> None:
+        """Merges in place on all ranks from the files, compares all live weights with them, resets the prefix cache."""
+        for rank, report in enumerate(self._ask("autolambda_merge_by", method.to_dict(), method.base)):
+            if differing := report["differing"]:
+                raise EngineError(
+                    f"after the merge by {method}, rank {rank} holds other weights than the files give: "
+                    f"{len(differing)} tensors, the first is '{differing[0]}'; leave this baseline out"
+                )
         self._reset_prefix_cache()
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, *, watch: Watch | None = None) -> list[Response]:

@@ -17,6 +17,8 @@ from torch import Tensor
 
 from autolambda.engines.vllm_layout import Part, Place
 from autolambda.merge import interpolate
+from autolambda.merges import check_in_place, open_merge
+from autolambda.methods import Method
 from autolambda.pair import Pair, merge_tensors
 from autolambda.schedule import Schedule
 
@@ -45,7 +47,7 @@ class LiveParents:
     def merge(self, schedule: Schedule) -> None:
         """Sets every live parameter to the merge: float32 arithmetic, one rounding to the checkpoint's dtype."""
         if not self._snapshots:
-            self._stream(schedule)
+            self._stream(merge_tensors(self._pair, schedule=schedule))
             return
         instruct, thinking = self._snapshots
         for name, place in self._places.items():
@@ -66,6 +68,33 @@ class LiveParents:
             if not self._is_merge(place, part, schedule, whole)
         }
         return sorted(found)
+
+    @torch.no_grad()
+    def merge_by(self, method: Method) -> list[str]:
+        """Merges by any method from the files, by either path; the tensors whose live values are then another's."""
+        merge = open_merge(self._pair, method)
+        check_in_place(merge)
+        held: dict[str, list[tuple[Place, Part]]] = {}
+        for place in self._places.values():
+            for part in () if place.quantised else place.parts:
+                held.setdefault(part.tensor, []).append((place, part))
+        if self._snapshots:
+            for name, tensor in merge.tensors_by_name():
+                for place, part in held.get(name, ()):
+                    place.read(part).copy_(tensor[part.source])
+        else:
+            self._stream(merge.tensors_by_name())
+        found: set[str] = set()
+        for name, tensor in merge.tensors_by_name():  # made again: a copy of all would not fit
+            for place, part in held.get(name, ()):
+                if not self._holds(place, part, tensor[part.source]):
+                    found.add(name)
+        return sorted(found)
+
+    def _holds(self, place: Place, part: Part, expected: Tensor) -> bool:
+        live = place.read(part)
+        expected = expected.to(live.device).to(live.dtype)
+        return torch.equal(live, expected) if place.packed else _same_bits(live, expected)
 
     @torch.no_grad()
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
@@ -89,15 +118,15 @@ class LiveParents:
         held = {part.tensor for place in self._places.values() for part in place.parts}
         return [name for name in self._pair.names if name not in held]
 
-    def _stream(self, schedule: Schedule) -> None:
-        """Sends the merge through vLLM's loader, and packs what that leaves unpacked."""
-        self._load(merge_tensors(self._pair, schedule=schedule))
+    def _stream(self, tensors: Iterator[tuple[str, Tensor]]) -> None:
+        """Sends a merge through vLLM's loader, and packs what that leaves unpacked."""
+        self._load(tensors)
         for place in self._places.values():
             place.repack()
 
     def _snapshot(self, schedule: Schedule, home: Home) -> dict[str, Tensor]:
         """A parent in the engine's layout and the checkpoint's dtypes."""
-        self._stream(schedule)
+        self._stream(merge_tensors(self._pair, schedule=schedule))
         live = {name: place.parameter.data for name, place in self._places.items()}
         empty = _allocate(live, {name: self._dtype(place) for name, place in self._places.items()}, home)
         return {name: empty[name].copy_(tensor) for name, tensor in live.items()}

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from autolambda.engines.vllm_layout import lay_out
 from autolambda.engines.vllm_parents import Home, LiveParents, MergePath
+from autolambda.methods import Method
 from autolambda.pair import open_pair
 from autolambda.schedule import Schedule
 
@@ -68,6 +69,13 @@ class MergingWorker:
                 torch.cuda.synchronize()
             seconds = time.perf_counter() - start
             return {"seconds": seconds, "differing": self._autolambda.differing(plan, whole=whole)}
+        except Exception as error:
+            return {"error": f"{type(error).__name__}: {error}"}
+
+    def autolambda_merge_by(self, method: Mapping[str, object], base: str | None) -> dict[str, Any]:
+        """Merges by any method from the files. Returns ``differing`` tensors, or ``error``."""
+        try:
+            return {"differing": self._autolambda.merge_by(Method.from_dict(method, base=base))}
         except Exception as error:
             return {"error": f"{type(error).__name__}: {error}"}
 

@@ -22,10 +22,10 @@ from autolambda.config import load_config
 from autolambda.engines.base import Prompt
 from autolambda.engines.transformers import TransformersEngine
 from autolambda.evaluation import derive_seed
+from autolambda.merges import open_merge
 from autolambda.models import Models, open_models
-from autolambda.pair import merge_tensors
 from autolambda.schedule import Schedule
-from autolambda.shards import write_checkpoint
+from autolambda.stream import write_weights
 from autolambda.tasks.arithmetic import Arithmetic
 
 NUM_PROMPTS = 256
@@ -34,8 +34,9 @@ NUM_PROMPTS = 256
 def load_merged(models: Models, schedule: Schedule) -> Any:
     """The merge written to disk and loaded by transformers, in float32."""
     with tempfile.TemporaryDirectory() as folder:
-        tensors = merge_tensors(models.pair, schedule=schedule)
-        write_checkpoint(Path(folder), tensors, config=models.pair.config, max_shard_size=1 << 40)
+        merge = open_merge(models.pair, schedule)
+        (Path(folder) / "config.json").write_text(json.dumps(merge.config))
+        write_weights(Path(folder), merge, max_shard_size=1 << 40, identify=False)
         return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
 
 

@@ -25,10 +25,11 @@ from autolambda.chat import load_tokenizer
 from autolambda.config import load_config
 from autolambda.engines.base import Prompt, Sampling
 from autolambda.engines.vllm import VllmEngine
+from autolambda.merges import open_merge
 from autolambda.models import Models, open_models, parent_folders
-from autolambda.pair import Pair, merge_tensors, open_pair
+from autolambda.pair import Pair, open_pair
 from autolambda.schedule import Schedule
-from autolambda.shards import write_checkpoint
+from autolambda.stream import write_weights
 from autolambda.tasks.arithmetic import Arithmetic
 
 LAM = 0.8
@@ -86,8 +87,8 @@ def switch_by_restart(pair: Pair, prompt: Prompt, ids: list[int], arguments: dic
         folder = Path(temporary) / "merged"
         start = time.perf_counter()
         shutil.copytree(pair.thinking.folder, folder, ignore=shutil.ignore_patterns("*.safetensors*", "config.json"))
-        merged = merge_tensors(pair, schedule=Schedule.uniform(0.65))
-        write_checkpoint(folder, merged, config=pair.config, max_shard_size=5 << 30)
+        (folder / "config.json").write_text(json.dumps(pair.config))
+        write_weights(folder, open_merge(pair, Schedule.uniform(0.65)), max_shard_size=5 << 30, identify=False)
         exported = time.perf_counter()
         llm = vllm.LLM(str(folder), **arguments)
         llm.generate([{"prompt_token_ids": ids}], vllm.SamplingParams(max_tokens=1), use_tqdm=False)

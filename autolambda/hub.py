@@ -1,0 +1,40 @@
+"""An exported folder to the Hugging Face Hub, once it is complete on the disk.
+
+The token is huggingface_hub's own (``hf auth login`` or HF_TOKEN); it is neither read nor shown here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from autolambda.errors import AutolambdaError, ConfigError, one_line
+
+
+def check_repository(repository: str) -> None:
+    """Raises ``ConfigError`` for what is no repository's name, before anything is written."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils._validators import validate_repo_id
+
+    try:
+        validate_repo_id(repository)
+    except HFValidationError as error:
+        raise ConfigError(f"--push-to-hub: NAME or OWNER/NAME, seen {repository!r} ({one_line(error)})") from error
+
+
+def push(folder: Path, repository: str) -> str:
+    """Uploads a folder as a model, into a private repository where there is none yet; returns its address.
+
+    Raises ``AutolambdaError`` where the hub refuses; the folder stays, and what was uploaded is not uploaded again.
+    """
+    from huggingface_hub import HfApi
+
+    api = HfApi()
+    try:
+        address = api.create_repo(repository, private=True, exist_ok=True)
+        api.upload_folder(repo_id=address.repo_id, folder_path=folder, commit_message="Upload a merge by autolambda")
+    except Exception as error:  # the client raises the errors of several libraries, with no common base
+        raise AutolambdaError(
+            f"'{folder}' is complete, but the hub did not take it as '{repository}' ({one_line(error)}); check the "
+            f"login and the network, then: hf upload {repository} {folder}"
+        ) from error
+    return str(address)

@@ -1,0 +1,47 @@
+"""What a study knows of the schedule that is exported: its numbers, the verdict, the curve around it, the data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from autolambda.config import Config
+from autolambda.entry import Entry
+from autolambda.report import Report
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One schedule of a study; ``curve`` holds the uniform lambdas that were searched, in their order.
+
+    ``parents`` are the models as they are, under their own templates; ``identity`` is what the results depend on.
+    """
+
+    study: str
+    entry: Entry
+    verdict: str
+    curve: tuple[Entry, ...]
+    parents: Mapping[str, Entry | None]
+    config: Config
+    identity: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, report: Report, *, trial: int | None = None) -> Measurement:
+        """That of a trial, or of the budget's pick. Raises ``StudyError`` where there is none."""
+        decided = trial is None and report.verdict is not None  # a verdict is about the pick
+        verdict = f"{report.verdict} within {report.budget:g} tokens" if decided else "not tested against a budget"
+        uniform = {entry.schedule.lam: entry for entry in report.trials if entry.schedule.lam is not None}
+        curve = tuple(entry for _, entry in sorted(uniform.items()))
+        return cls(report.study, report.entry(trial), verdict, curve, report.parents, report.config, report.identity)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For ``autolambda.json``: what was measured, how, and from which seed."""
+        return {
+            "study": self.study,
+            "verdict": self.verdict,
+            "measured": self.entry.to_dict(),
+            "curve": [entry.to_dict() for entry in self.curve],
+            "parents": {name: entry and entry.to_dict() for name, entry in self.parents.items()},
+            "identity": dict(self.identity),
+        }
