@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from autolambda.errors import ConfigError
 
 if TYPE_CHECKING:  # see above
+    from autolambda.ablation_config import AblationName
     from autolambda.config import Config
     from autolambda.report import Report
     from autolambda.schedule import Schedule
@@ -35,6 +36,36 @@ def config_of(options: Mapping[str, Any]) -> Config:
         if options.get(option) is not None:
             overrides[key] = options[option]
     return load_config(options.get("config"), overrides=overrides, settings=options.get("settings", ()))
+
+
+def config_of_study(options: Mapping[str, Any], *, study: str | None, storage: str | None) -> Config:
+    """The config of the command's options; where they name no models, tasks or file, that of the ``study``, if any."""
+    from autolambda.config import parse_config
+    from autolambda.errors import StudyError
+    from autolambda.settings import parse_setting, set_key
+
+    if study is None or any(options.get(name) for name in ("instruct", "thinking", "tasks", "config")):
+        return config_of(options)
+    try:
+        plain = stored_config(study, storage).model_dump(mode="json")
+    except StudyError:  # a new one; what else may be wrong with its database is told when it is opened
+        return config_of(options)
+    for key, value in map(parse_setting, options.get("settings", ())):
+        set_key(plain, key, value)
+    return parse_config(plain)
+
+
+def ablation_names(only: str | None) -> tuple[AblationName, ...]:
+    """The studies of ``--only``, all by default, in their fixed order. Raises ``ConfigError`` for an unknown one."""
+    from autolambda.ablation_config import ABLATIONS
+
+    if only is None:
+        return ABLATIONS
+    wanted = [name.strip() for name in only.split(",")]
+    unknown = [name for name in wanted if name not in ABLATIONS]
+    if unknown:
+        raise ConfigError(f"--only: no study {unknown[0]!r}; there are {', '.join(ABLATIONS)}")
+    return tuple(name for name in ABLATIONS if name in wanted)
 
 
 def _is_path(task: str) -> bool:

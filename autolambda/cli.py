@@ -16,7 +16,9 @@ import click
 
 from autolambda import __version__
 from autolambda.arguments import (
+    ablation_names,
     config_of,
+    config_of_study,
     default_name,
     positive_budget,
     report_of,
@@ -25,7 +27,16 @@ from autolambda.arguments import (
     stored_config,
     with_workers,
 )
-from autolambda.errors import AutolambdaError, ConfigError, InputError, PairError, StorageError, StudyError, printable
+from autolambda.errors import (
+    AutolambdaError,
+    ConfigError,
+    InputError,
+    PairError,
+    StorageError,
+    StudyError,
+    hide_secrets,
+    printable,
+)
 
 if TYPE_CHECKING:  # the types of what the commands import on their own, so that --help stays quick
     from rich.console import Console
@@ -261,6 +272,40 @@ def evaluate(lam: float | None, schedule: Path | None, **options: Any) -> None:
 
 
 @cli.command()
+@model_options
+@click.option("--only", metavar="NAME,...", help="Some of uniform, layers, modules, decoding, backbones, methods.")
+@click.option("--study", metavar="NAME", help="The study's name.  [default: the Thinking model's name]")
+@click.option("--format", "form", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True)
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Writes a file instead.")
+@storage_option
+def ablate(
+    only: str | None, study: str | None, form: str, out: Path | None, storage: str | None, **options: Any
+) -> None:
+    """Runs the paper's studies on a pair and prints their tables.
+
+    With nothing but --study NAME, on the pair and the prompts of that study. Run the same command again after a crash
+    or Ctrl-C: it goes on where it was, and what is done is printed at once.
+    """
+    names = ablation_names(only)
+    config = config_of_study(options, study=study, storage=storage)
+    name = default_name(config) if study is None else study
+    url = storage_url(name, storage)
+    from autolambda.ablation_tables import write_ablations
+    from autolambda.progress import watching
+
+    try:
+        with watching(_console(stderr=form != "table" and out is None)) as on_event:
+            _say_bundled(config, on_event)
+            from autolambda import search as jobs  # slow to import: the display is on the screen meanwhile
+
+            found = jobs.ablate(config, name=name, storage=url, only=names, on_event=on_event)
+    except KeyboardInterrupt:
+        click.echo("interrupted; nothing is lost. Go on with: the same command", err=True)
+        raise SystemExit(INTERRUPTED) from None
+    write_ablations(found, form=form, out=out, console=_console())
+
+
+@cli.command()
 @click.argument("curve", type=click.Path(path_type=Path))
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
 def stages(curve: Path, form: str) -> None:
@@ -313,16 +358,20 @@ def _watch(config: Config, *, name: str, storage: str | None, confirm_for: float
 
 
 def _run(config: Config, *, name: str, url: str, confirm_for: float | None, on_event: OnEvent) -> Report:
-    from autolambda.events import Noted
-
-    if config.models.bundled:
-        task = " and its arithmetic task" if [t.name for t in config.tasks] == ["arithmetic"] else ""
-        on_event(Noted(f"no models given: this is the bundled pair of tiny models{task}"))
+    _say_bundled(config, on_event)
     from autolambda import search as jobs  # slow to import: the display is on the screen meanwhile
 
     if confirm_for is None:
         return jobs.search(config, name=name, storage=url, on_event=on_event)
     return jobs.confirm(config, name=name, storage=url, budget=confirm_for, on_event=on_event)
+
+
+def _say_bundled(config: Config, on_event: OnEvent) -> None:
+    from autolambda.events import Noted
+
+    if config.models.bundled:
+        task = " and its arithmetic task" if [t.name for t in config.tasks] == ["arithmetic"] else ""
+        on_event(Noted(f"no models given: this is the bundled pair of tiny models{task}"))
 
 
 def _say_interrupted(name: str, storage: str | None) -> None:
@@ -342,10 +391,10 @@ def _say_interrupted(name: str, storage: str | None) -> None:
     click.echo(f"interrupted; nothing is lost. Go on with: {command}", err=True)
 
 
-def _console() -> Console:
+def _console(*, stderr: bool = False) -> Console:
     from rich.console import Console
 
-    return Console()
+    return Console(stderr=stderr)
 
 
 def main() -> None:
@@ -372,7 +421,8 @@ def main() -> None:
 
 
 def _line(error: AutolambdaError) -> str:
-    """An error's message without control characters, which names from files and models may hold."""
-    lines = str(error).splitlines() if isinstance(error, PairError) else [str(error)]
+    """An error's message without secrets and control characters, which names from files and models may hold."""
+    said = hide_secrets(str(error))
+    lines = said.splitlines() if isinstance(error, PairError) else [said]
     lines = [printable(line) for line in lines]
     return "\n".join([f"error: {lines[0]}", *lines[1:]])

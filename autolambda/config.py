@@ -16,6 +16,7 @@ import yaml
 from pydantic import ConfigDict, Field, JsonValue, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from autolambda.ablation_config import AblationConfig
 from autolambda.errors import ConfigError
 from autolambda.settings import merged, parse_setting, read_settings, set_key
 from autolambda.strict import Name, Positive, Repeats, Strict, explain
@@ -161,6 +162,7 @@ class Config(Strict):
     sampling: SamplingConfig = SamplingConfig()
     search: SearchConfig = SearchConfig()
     confirm: ConfirmConfig = ConfirmConfig()
+    ablation: AblationConfig = AblationConfig()
     budget: Annotated[float, Field(gt=0)] | None = None
 
     @property

@@ -14,6 +14,10 @@ AutolambdaError            1   the run failed
 `-- StorageError           1   the study's database failed in the middle of a run
 """
 
+from __future__ import annotations
+
+import re
+
 
 class AutolambdaError(Exception):
     """Base of all errors that autolambda raises on purpose."""
@@ -65,6 +69,12 @@ class EngineError(AutolambdaError):
 
 class StorageError(AutolambdaError):
     """The study's database failed in the middle of a run, as on a full disk; the study can be resumed."""
+
+
+def hide_secrets(text: str) -> str:
+    """``text`` without hub tokens and the passwords of URLs, whoever wrote it."""
+    text = re.sub(r"\bhf_[A-Za-z0-9]{20,}", "hf_***", text)
+    return re.sub(r"(://[^\s:/@]*):[^\s@]+@", r"\1:***@", text)
 
 
 def one_line(error: object, *, limit: int = 200) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pandas
 from huggingface_hub import try_to_load_from_cache
 
+from autolambda.ablation_results import Ablation, read_ablations
 from autolambda.config import Config
 from autolambda.history import history, outcomes_frame
 from autolambda.report import UNFINISHED, Report, build_report
@@ -28,13 +29,14 @@ class Findings:
     """A study as it is at one moment.
 
     ``trials`` has the columns of ``history.HISTORY``, ``outcomes`` those of ``history.OUTCOMES``. ``num_layers`` is
-    ``None`` where the models are not at hand.
+    ``None`` where the models are not at hand. ``ablations`` are the paper's studies, as far as they are measured.
     """
 
     report: Report
     trials: pandas.DataFrame
     outcomes: pandas.DataFrame
     num_layers: int | None
+    ablations: tuple[Ablation, ...] = ()
 
     @property
     def is_running(self) -> bool:
@@ -54,7 +56,15 @@ def load_findings(store: Store, study: Study, *, budget: float | None) -> Findin
         report = build_report(store, study, budget=budget)
         outcomes = outcomes_frame(store.outcomes(study.name))
     trials = history(ended, outcomes, weights=report.config.weights, reference_tokens=_reference(report))
-    return Findings(report, trials, outcomes, num_layers(report.config))
+    layers = num_layers(report.config)
+    ablations = read_ablations(
+        store,
+        study.name,
+        weights=report.config.weights,
+        num_layers=layers,
+        num_responses=report.config.ablation.responses,
+    )
+    return Findings(report, trials, outcomes, layers, ablations)
 
 
 @contextmanager

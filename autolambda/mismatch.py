@@ -7,6 +7,7 @@ transformers 4 and 5. All other differences in the config are warnings, so that 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,8 @@ _DERIVED = (
     "num_key_value_heads", "head_dim", "hidden_act", "hidden_activation", "num_experts", "num_local_experts",
     "sliding_window", "use_sliding_window", "max_window_layers", "layer_types", "tie_word_embeddings",
 )  # fmt: skip
+_ONE_END = ("rms_norm_eps", "layer_norm_eps", "sliding_window", "max_window_layers", "layer_types")
+_SPARE = re.compile(r"reserved|unused|placeholder")
 _Token = Mapping[str, Any]
 _ABSENT = "not given"
 _NUM_SHOWN = 5
@@ -37,10 +40,15 @@ _NUM_SHOWN = 5
 
 @dataclass(frozen=True)
 class Finding:
-    """One difference; a merge is refused where it is ``fatal``."""
+    """One difference; a merge is refused where it is ``fatal``.
+
+    ``one_end`` marks what forbids no arithmetic: with the Thinking parent's setting the merge is well defined, but its
+    other end no longer is the first model.
+    """
 
     text: str
     fatal: bool = True
+    one_end: bool = False
 
 
 def compare_configs(instruct: Checkpoint, *, thinking: Checkpoint) -> Iterator[Finding]:
@@ -50,7 +58,8 @@ def compare_configs(instruct: Checkpoint, *, thinking: Checkpoint) -> Iterator[F
     for key in sorted(settings.keys() | others.keys()):
         one, other = settings.get(key, _ABSENT), others.get(key, _ABSENT)
         if one != other and not (key == "layer_types" and _ABSENT in (one, other)):  # transformers 4 leaves it out
-            yield Finding(f"config '{key}': instruct {one!r}, thinking {other!r}")
+            one_end = key.startswith("rope settings") or key in _ONE_END
+            yield Finding(f"config '{key}': instruct {one!r}, thinking {other!r}", one_end=one_end)
     for name, config in zip(("instruct", "thinking"), configs, strict=True):
         if config.get("quantization_config"):
             yield Finding(f"{name} is quantised (quantization_config); use the checkpoint it was made from")
@@ -188,9 +197,14 @@ def _compare_added(one: Mapping[int, _Token], *, other: Mapping[int, _Token], fi
             token, owner = (first or second or {}), "thinking" if first is None else first_name
             yield Finding(f"added token {token['content']!r} ({index}) is known to {owner} only", fatal=False)
         elif first["content"] != second["content"]:
-            both_special = bool(first.get("special") and second.get("special"))
+            harmless = _is_spare(first) or _is_spare(second) or (first.get("special") and second.get("special"))
             text = f"added token {index} is {first['content']!r} for {first_name}, {second['content']!r} for thinking"
-            yield Finding(text, fatal=not both_special)
+            yield Finding(text, fatal=not harmless)
+
+
+def _is_spare(token: _Token) -> bool:
+    """Whether a token is one that its model keeps free, so that another may have given it a name."""
+    return bool(token.get("special")) and bool(_SPARE.search(str(token["content"])))
 
 
 def _roles(folder: Path) -> dict[str, object]:

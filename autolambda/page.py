@@ -21,10 +21,11 @@ from rich.text import Text
 from autolambda import __version__
 from autolambda.comparison import Comparison, legible
 from autolambda.entry import Entry, stage
-from autolambda.estimates import number
-from autolambda.figures import FIGURES
+from autolambda.estimates import Difference, number
+from autolambda.figures import FIGURES, ablation
 from autolambda.figures.base import DARK
 from autolambda.findings import Findings
+from autolambda.metrics import Measured
 from autolambda.pareto import Verdict
 from autolambda.report import UNFINISHED, Report
 from autolambda.stages import sentence
@@ -92,6 +93,8 @@ def render_page(findings: Findings, comparison: Comparison | None, *, storage: s
         settings=json.dumps(report.config.model_dump(mode="json", exclude_none=True), indent=2),
         identity={key: legible(str(value)) for key, value in report.identity.items()},
         row_of=_row_of,
+        numbers_of=_numbers_of,
+        points_of=_points_of,
         legible=legible,
         number=number,
     )
@@ -180,12 +183,18 @@ def _fronts(report: Report) -> list[tuple[str, Sequence[Entry], bool]]:
 
 def _row_of(entry: Entry, report: Report, *, name: str = "") -> dict[str, Any]:
     """An entry as the cells of a table."""
-    measured = entry.measured
-    accuracy, tokens, think = measured.accuracy, measured.mean_tokens, measured.think_ratio
     return {
         "name": legible(name) or str(entry.trial),
         "schedule": "" if name else in_lines(entry.schedule),
         "picked": report.best is not None and not name and entry.schedule == report.best.schedule,
+        **_numbers_of(entry.measured),
+    }
+
+
+def _numbers_of(measured: Measured) -> dict[str, Any]:
+    """What was measured, as the cells of a table."""
+    accuracy, tokens, think = measured.accuracy, measured.mean_tokens, measured.think_ratio
+    return {
         "accuracy": (f"{100 * accuracy.value:.1f}", f"{100 * accuracy.low:.1f}–{100 * accuracy.high:.1f}"),
         "tokens": (number(tokens.value), f"{number(tokens.low)}–{number(tokens.high)}"),
         "think": f"{100 * think.value:.0f}",
@@ -199,9 +208,16 @@ def _row_of(entry: Entry, report: Report, *, name: str = "") -> dict[str, Any]:
     }
 
 
+def _points_of(change: Difference) -> tuple[str, str]:
+    """A difference in points of accuracy, and its interval."""
+    return f"{100 * change.value:+.1f}", f"{100 * change.low:+.1f} to {100 * change.high:+.1f}"
+
+
 def _data(findings: Findings, comparison: Comparison | None) -> dict[str, Any]:
     """What the script works on."""
-    figures = {name: json.loads(draw(findings).to_json()) for name, draw in FIGURES.items()}
+    drawn = {name: draw(findings) for name, draw in FIGURES.items()}
+    drawn |= {f"ablation-{each.name}": ablation.draw(each) for each in findings.ablations}
+    figures = {name: json.loads(figure.to_json()) for name, figure in drawn.items()}
     if comparison is None:
         return {"figures": figures, "dark": DARK, "comparison": None}
     columns = [

@@ -79,9 +79,11 @@ class Pair:
         return schedule.lam_of(name, num_layers=self.num_layers)
 
 
-def open_pair(instruct: str | Checkpoint, thinking: str | Checkpoint) -> Pair:
+def open_pair(instruct: str | Checkpoint, thinking: str | Checkpoint, *, across_configs: bool = False) -> Pair:
     """Opens both parents and checks that they can be merged.
 
+    With ``across_configs`` settings such as rope's may differ: the merge computes with the Thinking parent's, and a
+    warning says that its other end is not the model it was.
     Raises ``CheckpointError`` for one that cannot be opened, ``PairError`` with every mismatch, one a line.
     """
     one = open_checkpoint(instruct) if isinstance(instruct, str) else instruct
@@ -96,6 +98,8 @@ def open_pair(instruct: str | Checkpoint, thinking: str | Checkpoint) -> Pair:
     if one.tied != other.tied:
         owner = "instruct" if one.tied else "thinking"
         findings.append(Finding(f"only {owner} ties lm_head to its embedding; the merge is untied", fatal=False))
+    if across_configs:
+        findings = [_bent(finding) if finding.one_end else finding for finding in findings]
     warnings = tuple(finding.text for finding in findings if not finding.fatal)
     pair = Pair(one, other, dict(sorted(tensors.items())), tied, warnings)
     errors = [finding.text for finding in findings if finding.fatal] or _unequal_integers(pair)
@@ -103,6 +107,11 @@ def open_pair(instruct: str | Checkpoint, thinking: str | Checkpoint) -> Pair:
         lines = "\n".join(f"  - {text}" for text in errors)
         raise PairError(f"'{one.source}' and '{other.source}' cannot be merged; choose two that agree in:\n{lines}")
     return pair
+
+
+def _bent(finding: Finding) -> Finding:
+    text = f"{finding.text}; the merge computes with thinking's, so towards lambda 0 it is not the model it was"
+    return Finding(text, fatal=False)
 
 
 def merge_tensors(pair: Pair, *, schedule: Schedule) -> Iterator[tuple[str, Tensor]]:

@@ -17,7 +17,7 @@ from autolambda.chat import ChatFormat
 from autolambda.config import BaselineName, SearchConfig
 from autolambda.confirm import plan
 from autolambda.databases.base import shown_storage
-from autolambda.engines.base import Engine
+from autolambda.engines.base import Engine, Sampling
 from autolambda.engines.cut import CutEngine
 from autolambda.errors import EngineError
 from autolambda.evaluation import EVERYTHING, Evaluator, is_aborted
@@ -75,6 +75,16 @@ class Run:
         for warning in (*job.models.pair.warnings, *job.warnings):
             on_event(Noted(warning))
         self._marking.start({part.grader for part in (*job.search, *job.confirm)})
+
+    @property
+    def job(self) -> Job:
+        """What is worked on."""
+        return self._job
+
+    @property
+    def store(self) -> Store:
+        """Where responses are kept."""
+        return self._store
 
     def next_trial(self) -> Trial | None:
         """The trial to measure next; ``None``, once there is none, and the reason is told."""
@@ -142,10 +152,13 @@ class Run:
         most_tokens: float = math.inf,
         planned: int | None = None,
         progress: tuple[float, float] | None = None,
+        engine: Callable[[], Engine] | None = None,
+        sampling: Sampling | None = None,
     ) -> list[Graded]:
         """A schedule's responses on a window of a slice, from the stored ones as far as there are any.
 
-        ``planned`` is the size of the evaluation, where the window is a part of it.
+        ``planned`` is the size of the evaluation, where the window is a part of it; ``engine`` and ``sampling`` stand
+        in for the study's.
 
         Raises ``FailedTwice``, or ``EngineError`` where no engine opens or the given one fails.
         """
@@ -154,12 +167,14 @@ class Run:
         evaluation = self._store.evaluation(
             self.study.name, kind=kind, key=key, schedule=schedule, num_responses=planned or num_responses
         )
-        if phase == "confirm":  # as many as were planned when it began
+        if phase == "confirm" and kind != "ablation":  # as many as were planned when it began
             window, num_responses = slice(0, evaluation.num_responses), evaluation.num_responses
         done, share = progress or self._progress(num_responses)
         self._on_event(Began(title, schedule, num_responses, done, share))
+        own = self._evaluator
+        evaluator = replace(own, engine=engine or own.engine, sampling=sampling or own.sampling)
         return self._twice(
-            lambda: self._evaluator.run(
+            lambda: evaluator.run(
                 evaluation,
                 slices,
                 phase=phase,

@@ -5,10 +5,13 @@ Everything that is measured is in the database before the next thing begins, so 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from tempfile import TemporaryDirectory
 
+from autolambda.ablation_config import ABLATIONS, AblationName
+from autolambda.ablation_results import Ablation, read_ablations
+from autolambda.ablation_run import measure_ablations
 from autolambda.config import Config
 from autolambda.databases import driver_lock
 from autolambda.engines.base import Engine
@@ -22,7 +25,7 @@ from autolambda.schedule import Schedule
 from autolambda.store import Store
 from autolambda.study import Study, driver_errors
 
-__all__ = ["PARENTS", "confirm", "evaluate", "search"]
+__all__ = ["PARENTS", "ablate", "confirm", "evaluate", "search"]
 
 
 def search(
@@ -70,6 +73,32 @@ def evaluate(
         storage = f"sqlite:///{folder}/study.db"
         with _running(config, name="evaluate", storage=storage, engine=engine, on_event=on_event) as run:
             return measure(run.generate("evaluate", schedule, kind="trial", key="0"), weights=config.weights)
+
+
+def ablate(
+    config: Config,
+    *,
+    name: str,
+    storage: str,
+    only: Sequence[AblationName] = ABLATIONS,
+    engine: Engine | None = None,
+    on_event: OnEvent = ignore,
+) -> tuple[Ablation, ...]:
+    """Runs or resumes the paper's studies on the pair, in the study ``name``; its search goes on as if they were not.
+
+    Raises as ``search`` does.
+    """
+    with _running(config, name=name, storage=storage, engine=engine, on_event=on_event) as run:
+        measure_ablations(run, only, on_event)
+    with driver_errors(), closing(Store(storage, must_exist=True, with_texts=False)) as store:
+        return read_ablations(
+            store,
+            name,
+            weights=config.weights,
+            num_layers=run.job.models.pair.num_layers,
+            num_responses=config.ablation.responses,
+            only=only,
+        )
 
 
 @contextmanager

@@ -23,8 +23,9 @@ from autolambda.responses import Grade, Graded, Response
 from autolambda.schedule import Schedule
 from autolambda.schema import EVALUATIONS, RESPONSES, SCHEMA_VERSION, STUDIES, has_tables, make_tables, order, version
 
-# A parent is measured on the confirm slice, under its own template; a baseline is another method's merge.
-Kind = Literal["trial", "confirm", "parent", "baseline"]
+# A parent is measured on the confirm slice, under its own template; a baseline is another method's merge; an ablation
+# is a row of the paper's studies.
+Kind = Literal["trial", "confirm", "parent", "baseline", "ablation"]
 
 _OUTCOME = ("task", "sample_id", "repeat", "num_tokens", "finish_reason", "grade", "thought", "answer")
 _GRADES = {grade.value: grade for grade in Grade}
@@ -197,6 +198,12 @@ class Store:
             rows = connection.execute(query.where(of.study == study).order_by(self._order))
             return [tuple(row) for row in rows]
 
+    def num_stored(self, evaluation: StoredEvaluation) -> int:
+        """How many responses of an evaluation are there."""
+        query = sa.select(sa.func.count()).where(RESPONSES.c.evaluation == evaluation.id)
+        with self._engine.connect() as connection:
+            return int(connection.scalar(query) or 0)
+
     def num_tokens(self, study: str) -> int:
         """All tokens ever generated for a study: its cost."""
         query = sa.select(sa.func.coalesce(sa.func.sum(RESPONSES.c.num_tokens), 0)).join(EVALUATIONS)
@@ -227,9 +234,7 @@ def _unpacked(data: bytes) -> str:
     try:
         return zlib.decompress(data).decode("utf-8", "surrogatepass")
     except (zlib.error, ValueError) as error:
-        raise StorageError(
-            f"the study's database holds a damaged response ({error}); restore it from a copy"
-        ) from error
+        raise StorageError(f"the study's database holds a damaged response ({error}); restore a copy") from error
 
 
 def _object(text: str, study: str) -> dict[str, Any]:

@@ -36,6 +36,7 @@ INTERFACE = {
     "export": "name out --budget --max-shard-size --storage --trial",
     "merge": "instruct thinking out --lambda --max-shard-size --schedule",
     "evaluate": f"{FROM_CONFIG} --lambda --schedule --workers",
+    "ablate": f"{FROM_CONFIG} --format --only --out --storage --study",
     "stages": "curve --format",
     "validate": "path",
 }
@@ -175,6 +176,8 @@ def test_a_bad_study_name(run: Run, name: str) -> None:
         (["merge", INSTRUCT, THINKING, "out", "--lambda", "nan"], ["lambda must lie between 0", "nan"]),
         (["merge", INSTRUCT, THINKING, "no/out", "--lambda", "1"], ["'no' is not a folder"]),
         (["evaluate", "--schedule", "no.yaml"], ["schedule file 'no.yaml' cannot be read"]),
+        (["ablate", "--only", "layer"], ["--only: no study 'layer'; there are uniform, layers"]),
+        (["ablate", "--set", "ablation.lambdas=[2]"], ["ablation.lambdas.0", "seen 2"]),
         (["stages", "no.csv"], ["no.csv"]),
         (["validate", "no.yaml"], ["no.yaml", "cannot be read"]),
         (["validate", INSTRUCT], ["holds no autolambda.json"]),
@@ -417,6 +420,28 @@ def test_validate_a_config(run: Run) -> None:
 def test_evaluate(run: Run) -> None:
     ran = run("evaluate", *small_settings(), "--lambda", "0")
     assert ran.code == 0 and "lambda 0" in ran.out and "accuracy %" in ran.out and not files()
+
+
+def test_ablate_prints_resumes_a_studys_own_config_and_writes_files(run: Run, storage: str) -> None:
+    few = ["--only", "modules", "--set", "ablation.responses=16", "--set", "ablation.partial_lambda=0.5"]
+    ran = run("ablate", "--study", NAME, *few)  # the prompts are the study's, without its config being given again
+    assert ran.code == 0 and not ran.err and "without attention" in ran.out
+    assert "ablations: 4 of 4 rows to measure, 16 responses each" in ran.out
+    ran = run("ablate", "--study", NAME, "--only=modules", "--format", "csv")
+    assert ran.code == 0 and ran.out.startswith("study,row,schedule,") and len(ran.out.splitlines()) == 1 + 2
+    assert "ablations:" not in ran.err + ran.out and "note: " in ran.err
+    ran = run("ablate", "--study", NAME, "--only=modules", "--format", "json", "--out", "a.json")
+    assert ran.code == 0 and list(json.loads(Path("a.json").read_text())) == ["modules"]
+    refused(run("ablate", "--study", NAME, "--set", "search.seed=9"), "made with another config (search.seed: 0 then")
+
+
+def test_an_interrupted_ablation_is_exit_code_130(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("autolambda.search.ablate", interrupted)
+    ran = run("ablate")
+    assert ran.code == 130 and "interrupted; nothing is lost" in ran.err
 
 
 def test_a_search_announces_the_bundled_pair_and_infeasible_is_exit_code_3(run: Run, storage: str) -> None:

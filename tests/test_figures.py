@@ -10,9 +10,10 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 from hostile import TEXTS
+from small_ablation import ablated
 from small_search import finished, small_findings, storage_in, unconfirmed
 
-from autolambda.figures import FIGURES
+from autolambda.figures import FIGURES, ablation
 from autolambda.figures.base import DARK, safe
 from autolambda.findings import Findings
 from autolambda.pareto import Verdict
@@ -62,6 +63,22 @@ def test_a_figure_is_drawn_of_every_state_of_a_study(tmp_path: Path, name: str, 
         report = replace(findings.report, confirmed=(), best=None, verdict=None, stages=Stages(None, None, ()), **few)
         findings = replace(findings, report=report, trials=findings.trials[:2])
     assert drawn(name, findings).data
+
+
+def test_a_studys_rows_are_drawn_from_the_top_with_their_intervals() -> None:
+    (each,) = [each for each in ablated() if each.name == "layers"]
+    figure = ablation.draw(each)
+    labels = [result.label for result in each.results]
+    assert list(figure.layout.yaxis.categoryarray) == labels[::-1] and len(figure.data) == 2 * 3
+    own, reference = figure.data[0], figure.data[1]
+    assert list(own.y) == labels[2:] and list(reference.y) == labels[:2]
+    accuracy = each.results[2].measured.accuracy
+    assert own.x[0] == 100 * accuracy.value and own.error_x.array[0] == pytest.approx(
+        100 * (accuracy.high - accuracy.value)
+    )
+    assert hexes(figure.to_plotly_json()) - {"#ffffff"} <= set(DARK)
+    odd = replace(each, results=(replace(each.results[0], label="<b>x"),))
+    assert "&lt;b&gt;x" in str(ablation.draw(odd).data[1].hovertext)
 
 
 def test_the_front_shows_schedules_fronts_parents_pick_and_budget() -> None:

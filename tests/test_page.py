@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from hostile import NAME as HOSTILE
 from hostile import TASK, hostile, hostile_storage
+from small_ablation import ablated, results
 from small_search import NAME, copy_finished, finished, finished_storage, go_on, small_findings, storage_in, unconfirmed
 
 from autolambda.comparison import compare
@@ -73,6 +74,17 @@ def parsed() -> Parsed:
 def data_of(parsed: Parsed) -> dict[str, Any]:
     data: dict[str, Any] = json.loads(parsed.scripts[0])
     return data
+
+
+def test_ablations_have_a_section_with_figures_and_numbers(parsed: Parsed) -> None:
+    page = page_of(replace(small_findings(), ablations=ablated()))
+    figures = data_of(page)["figures"]
+    for each in ablated():
+        assert f"ablation-{each.name}" in figures and each.title in page.words
+        assert ("figure", f"figure-ablation-{each.name}") in [(tag, attrs.get("id")) for tag, attrs in page.tags]
+    change = results()["modules"]["without ffn"].change
+    assert change is not None and f"{100 * change.low:+.1f} to {100 * change.high:+.1f}" in page.words
+    assert "ablation-" not in str(data_of(parsed)["figures"].keys()) and "The paper's studies" not in parsed.words
 
 
 def test_the_verdict_comes_first_with_its_numbers_and_the_command(parsed: Parsed) -> None:

@@ -30,6 +30,7 @@ from autolambda import run as runs
 from autolambda import search as jobs
 from autolambda.box import uniform_params
 from autolambda.config import SearchConfig
+from autolambda.databases import driver_lock
 from autolambda.engines.base import Engine, Prompt, Sampling, Watch
 from autolambda.errors import ConfigError, EngineError, StudyError
 from autolambda.events import Began, Ended, Event, Generated, Noted
@@ -603,5 +604,5 @@ def test_a_baseline_without_its_base_is_refused_before_anything_is_generated(cop
 
 
 def test_two_drivers_do_not_share_a_study(copied: str) -> None:
-    with jobs.driver_lock(copied, NAME), pytest.raises(StudyError, match="another process"):
+    with driver_lock(copied, NAME), pytest.raises(StudyError, match="another process"):
         search(small_config(), name=NAME, storage=copied, engine=NoEngine())

@@ -190,7 +190,7 @@ def train(
 
 def save(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     """A checkpoint folder as on the hub: bfloat16 safetensors, tokenizer, template, generation config."""
-    stored = Qwen3ForCausalLM(model.config)
+    stored = type(model)(model.config)
     stored.load_state_dict(model.state_dict())
     stored.to("cpu", torch.bfloat16)
     stored.generation_config = GenerationConfig(

@@ -1,0 +1,148 @@
+"""Measures what is missing of the paper's studies, on the confirm slice and with its seeds.
+
+Nothing is selected here, so the slice that searches never see is an honest one, and it is the one on which picks and
+parents are measured. It stays honest as long as nobody picks a lambda by these tables: that is what a search is for.
+Rows that need another engine (other backbones, other methods) come last, one engine at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+from autolambda.ablation import METHODS, WITH_BASE, Row, name_of, references_of, rows_of
+from autolambda.ablation_config import AblationName, MethodName
+from autolambda.baselines import merged_engine
+from autolambda.engines.base import Engine
+from autolambda.errors import ConfigError, PairError
+from autolambda.events import Ended, Noted, OnEvent
+from autolambda.job import Job, open_engine
+from autolambda.metrics import measure
+from autolambda.models import base_folder
+from autolambda.pair import Pair, open_pair
+from autolambda.run import Run
+
+OpenEngine = Callable[[], Engine]
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """The rows to measure, and the pair of each backbone by its source."""
+
+    rows: tuple[Row, ...]
+    pairs: Mapping[str, Pair]
+
+
+def measure_ablations(run: Run, only: Sequence[AblationName], on_event: OnEvent) -> None:
+    """Measures the rows of these studies that are not in the database yet. Raises as ``Run.generate`` does."""
+    plan = _plan(run.job, only, on_event)
+    size = sum(part.num_responses for part in run.job.confirm)
+    size = min(run.job.config.ablation.responses or size, size)
+    stored = {each.key: run.store.num_stored(each) for each in run.store.evaluations(run.study.name, kind="ablation")}
+    owed = [row for row in plan.rows if stored.get(row.key, 0) < size]
+    if owed:
+        on_event(Noted(f"ablations: {len(owed)} of {len(plan.rows)} rows to measure, {size:,} responses each"))
+    number = 0
+    for (backbone, method), rows in groupby(owed, key=lambda row: (row.backbone, row.method)):
+        with _engine_for(run, plan.pairs.get(backbone or ""), method) as engine:
+            for row in rows:
+                progress, number = (number / len(owed), 1 / len(owed)), number + 1
+                try:
+                    _measure(run, row, size, engine, on_event, progress)
+                except PairError as error:
+                    if method is None:
+                        raise
+                    on_event(Noted(f"{METHODS[method]} is left out: {_in_a_line(error)}"))
+
+
+def _plan(job: Job, only: Sequence[AblationName], on_event: OnEvent) -> _Plan:
+    """All rows, references first, and one engine's after the other's.
+
+    Raises ``ConfigError`` where nothing is left of what was asked for.
+    """
+    config = job.config.ablation
+    pairs = dict(_backbones(job, on_event)) if "backbones" in only else {}
+    rows: list[Row] = []
+    for name in only:
+        found = rows_of(name, config, num_layers=job.models.pair.num_layers, backbones=list(pairs))
+        if name == "methods" and base_folder(job.config.models) is None:
+            found = [row for row in found if row.method not in WITH_BASE]
+            on_event(Noted("methods: task arithmetic and TIES need models.base, the base of both parents; left out"))
+        rows += [replace(row, weights=pairs[row.backbone].instruct.digest()) if row.backbone else row for row in found]
+    if not rows:
+        raise ConfigError(f"nothing to measure for {', '.join(only)}: give models.base, or ablation.backbones")
+    ordered = sorted([*references_of(rows), *rows], key=lambda row: (row.backbone or "", row.method or ""))
+    return _Plan(tuple(dict.fromkeys(ordered)), pairs)
+
+
+def _backbones(job: Job, on_event: OnEvent) -> Iterator[tuple[str, Pair]]:
+    """Each backbone and the pair that it makes with the Thinking model; tells what does not fit or breaks an end."""
+    base = base_folder(job.config.models)
+    sources = job.config.ablation.backbones or ((base,) if base else ())
+    if not sources:
+        on_event(Noted("backbones: there is none, give models.base or ablation.backbones; left out"))
+    for source in sources:
+        try:
+            pair = open_pair(source, job.models.pair.thinking, across_configs=True)
+        except PairError as error:
+            on_event(Noted(f"backbone {name_of(source)} is left out: {_in_a_line(error)}"))
+            continue
+        for warning in pair.warnings:
+            on_event(Noted(f"backbone {name_of(source)}: {warning}"))
+        yield source, pair
+
+
+def _engine_for(run: Run, pair: Pair | None, method: MethodName | None) -> AbstractContextManager[OpenEngine | None]:
+    """What opens the engine of some rows by its first use, ``None`` for the run's own; it is closed at the end."""
+    if pair is not None:
+        return _backbone_engine(run, pair)
+    if method is not None:
+        return merged_engine(run.job, method, lam=run.job.config.ablation.partial_lambda, before=run.free)
+    return nullcontext(None)
+
+
+@contextmanager
+def _backbone_engine(run: Run, pair: Pair) -> Iterator[OpenEngine]:
+    """As ``merged_engine``, in this process: workers know the config's own pair alone."""
+    opened: list[Engine] = []
+    engine_config = run.job.config.engine.model_copy(update={"workers": 1})
+    config = run.job.config.model_copy(update={"engine": engine_config})
+    job = replace(run.job, config=config, models=replace(run.job.models, pair=pair))
+
+    def engine() -> Engine:
+        if not opened:
+            run.free()
+            opened.append(open_engine(job))
+        return opened[0]
+
+    try:
+        yield engine
+    finally:
+        for each in opened:
+            each.close()
+
+
+def _measure(
+    run: Run, row: Row, size: int, engine: OpenEngine | None, on_event: OnEvent, progress: tuple[float, float]
+) -> None:
+    job = run.job
+    label = row.label(job.models.pair.num_layers)
+    graded = run.generate(
+        label,
+        row.schedule,
+        kind="ablation",
+        key=row.key,
+        phase="confirm",
+        chat=job.models.own_chats[row.parent] if row.parent else None,
+        window=slice(0, size),
+        progress=progress,
+        engine=engine,
+        sampling=row.sampling(job.models.sampling),
+    )
+    on_event(Ended(label, row.schedule, measure(graded, weights=job.config.weights)))
+
+
+def _in_a_line(error: PairError) -> str:
+    return "; ".join(line.strip().removeprefix("- ") for line in str(error).splitlines())

@@ -1,0 +1,97 @@
+"""The paper's studies on a pair as tables: for the terminal (rich), as JSON and as CSV.
+
+A row with its intervals takes about 110 columns; on narrower screens each number stands above its interval. How sure
+the share of responses that were cut is, only JSON and CSV say.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas
+from rich.console import Console, Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from autolambda.ablation_results import Ablation, Result
+from autolambda.entry import stage
+from autolambda.errors import printable
+from autolambda.estimates import Estimate, number
+from autolambda.formats import FILE_WIDTH, write_text
+
+WIDTHS = {"accuracy": 10, "tokens": 9, "think": 10, "cut": 4, "stage": 5, "difference": 14}  # of an interval
+
+
+def write_ablations(ablations: Sequence[Ablation], *, form: str, out: Path | None, console: Console) -> None:
+    """Prints the tables as ``table``, ``json`` or ``csv``, or writes them to ``out``. Raises ``OutputError``."""
+    if form == "table" and out is None:
+        console.print(ablations_view(ablations))
+        return
+    texts = {"table": ablations_text, "json": ablations_json, "csv": ablations_csv}
+    write_text(texts[form](ablations), out=out, console=console)
+
+
+def ablations_view(ablations: Sequence[Ablation]) -> RenderableType:
+    """A table for each study."""
+    if not ablations:
+        return Text("no row is complete yet")
+    note = "Shares in percent, tokens a response, 95 % intervals; differences are paired, in points of accuracy."
+    return Group(*(part for each in ablations for part in (_table(each), Text())), Text(note, style="dim"))
+
+
+def ablations_text(ablations: Sequence[Ablation]) -> str:
+    """The tables of the terminal without its colours."""
+    file = io.StringIO()
+    Console(file=file, width=FILE_WIDTH, color_system=None).print(ablations_view(ablations))
+    return file.getvalue()
+
+
+def ablations_json(ablations: Sequence[Ablation]) -> str:
+    """One JSON object: a list of rows for each study by its name, what they are compared with first."""
+    return json.dumps({each.name: [result.to_dict() for result in each.results] for each in ablations}, indent=2) + "\n"
+
+
+def ablations_csv(ablations: Sequence[Ablation]) -> str:
+    """A row each, without the ones that are repeated to compare with; schedules as JSON."""
+    rows = [
+        {"study": each.name, **result.to_dict(), "schedule": json.dumps(result.row.schedule.to_dict())}
+        for each in ablations
+        for result in each.results
+        if not result.is_reference
+    ]
+    return str(pandas.DataFrame(rows).to_csv(index=False))
+
+
+def _table(ablation: Ablation) -> Table:
+    table = Table(
+        title=ablation.title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False
+    )
+    table.add_column("")
+    with_cut = any(result.measured.truncated_ratio.value > 0 for result in ablation.results)
+    for name in ("accuracy", "tokens", "think", *(["cut"] if with_cut else []), "stage", "difference"):
+        table.add_column(name, justify="right", min_width=WIDTHS.get(name))
+    for result in ablation.results:
+        label = escape(printable(result.label))
+        table.add_row(label, *_cells(result, with_cut=with_cut), style="dim" if result.is_reference else "")
+    return table
+
+
+def _cells(result: Result, *, with_cut: bool) -> list[str]:
+    measured, change = result.measured, result.change
+    tokens = measured.mean_tokens
+    return [
+        _share(measured.accuracy),
+        f"{number(tokens.value)} [dim]{number(tokens.low)}–{number(tokens.high)}[/dim]",
+        _share(measured.think_ratio),
+        *([f"{100 * measured.truncated_ratio.value:.1f}"] if with_cut else []),
+        str(stage(measured)),
+        f"{100 * change.value:+.1f} [dim]{100 * change.low:+.1f} to {100 * change.high:+.1f}[/dim]" if change else "",
+    ]
+
+
+def _share(estimate: Estimate) -> str:
+    return f"{100 * estimate.value:.1f} [dim]{100 * estimate.low:.1f}–{100 * estimate.high:.1f}[/dim]"
