@@ -55,9 +55,9 @@ RESPONSES = sa.Table(
 )
 
 
-def has_tables(engine: sa.Engine) -> bool:
-    """Whether a study was ever made in this database."""
-    return sa.inspect(engine).has_table(STUDIES.name)
+def has_tables(engine: sa.Engine, name: str = STUDIES.name) -> bool:
+    """Whether a study was ever made in this database, or (``version_info``) a trial: Optuna's tables are there."""
+    return sa.inspect(engine).has_table(name)
 
 
 def order(engine: sa.Engine) -> sa.ColumnElement[int]:

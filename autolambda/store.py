@@ -70,6 +70,7 @@ class Store:
         self.database.watch(self._engine)
         try:
             self.is_empty = self.database.is_reader and not has_tables(self._engine)
+            self.has_trials = not self.database.is_reader or has_tables(self._engine, "version_info")
             if not self.database.is_reader:
                 self._make_tables()
         except (OSError, sa.exc.SQLAlchemyError) as error:

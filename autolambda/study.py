@@ -100,11 +100,13 @@ class Study:
     def __init__(self, store: Store, *, name: str) -> None:
         """Opens a study in the store's database: for its driver, or, where the store is a reader's, as far as it got.
 
-        Raises ``StudyError`` for tables of another release of Optuna.
+        Raises ``StudyError`` for tables of another release of Optuna, and for a reader before there is a trial.
         """
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.name = name
         database = self._database = store.database
+        if not store.has_trials:
+            raise self._nothing()
         with database.making():
             try:
                 self._storage = optuna.storages.RDBStorage(
@@ -114,6 +116,9 @@ class Study:
                 raise StudyError(f"the trials in '{database.shown}' cannot be read: {one_line(error)}") from error
             database.watch(self._storage.engine)
             self._study = self._load() if database.is_reader else self._create()
+
+    def _nothing(self) -> StudyError:
+        return StudyError(f"study '{self.name}' has no complete trial yet; go on with 'autolambda resume {self.name}'")
 
     def _create(self) -> optuna.Study:
         return optuna.create_study(
@@ -128,7 +133,8 @@ class Study:
         try:
             return optuna.load_study(study_name=self.name, storage=self._storage, sampler=RandomSampler(seed=0))
         except KeyError as error:
-            raise StudyError(f"study '{self.name}' has no trials yet; go on with the command that began it") from error
+            self.close()
+            raise self._nothing() from error
 
     def close(self) -> None:
         """Lets go of the database."""

@@ -163,7 +163,7 @@ def test_a_bad_study_name(run: Run, name: str) -> None:
         (["search", "--trials", "1"], ["search.trials", "seen 1"]),
         (["search", "--config", "no.yaml"], ["no.yaml", "cannot be read"]),
         (["search", "--storage", "garbage"], ["--storage is not a database URL; give sqlite:///PATH"]),
-        (["search", "--storage", "postgresql://me:secret@host/db"], ["'postgresql://host/db' is not supported"]),
+        (["search", "--storage", "mysql://me:secret@host/db"], ["'mysql://host/db' is not supported"]),
         (["search", "--nonsense"], ["No such option", "--nonsense"]),
         (["serach"], ["No such command 'serach'"]),
         (["resume", "unknown"], ["no study database at 'studies/unknown/study.db'"]),
