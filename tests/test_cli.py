@@ -450,8 +450,10 @@ def test_a_search_announces_the_bundled_pair_and_infeasible_is_exit_code_3(run: 
     assert ran.code == 3 and not ran.err
     lines = ran.out.splitlines()
     assert lines[0].startswith("note: no models given: this is the bundled pair") and "arithmetic" in lines[0]
-    assert lines[1] == "note: the tokenizers differ in their chat template"
-    assert "sqlite:///studies/small/study.db" in lines[2]
+    grown = "budget 1.5 (was 30.0), search.min_gain 0.0 (was 0.002), search.trials 7 (was 6)"
+    assert lines[1] == f"note: this study goes on with {grown}"
+    assert lines[2] == "note: the tokenizers differ in their chat template"
+    assert "sqlite:///studies/small/study.db" in lines[3]
     assert sum(line.startswith("note: engine: transformers on ") for line in lines) == 1
     assert "Infeasible within 1.5 tokens; the nearest: lambda 0 (trial 0)" in ran.out
     again = run("search", "--study", NAME, *small_settings(), *more, "--budget", "1.5")
