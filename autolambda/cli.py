@@ -113,6 +113,11 @@ def search(study: str | None, storage: str | None, **options: Any) -> None:
     """Creates or resumes a study and prints its verdict.
 
     Run the same command again after a crash or Ctrl-C: it goes on where it was.
+
+    \b
+    autolambda search --budget 40                          the bundled pair
+    autolambda search INSTRUCT THINKING --task my.jsonl --budget 4000
+    autolambda search --config configs/math.yaml --set search.trials=100
     """
     config = config_of(options)
     _watch(config, name=default_name(config) if study is None else study, storage=storage)
@@ -123,7 +128,11 @@ def search(study: str | None, storage: str | None, **options: Any) -> None:
 @workers_option
 @storage_option
 def resume(name: str, workers: int | None, storage: str | None) -> None:
-    """Goes on with a study's own stored config."""
+    """Goes on with a study's own stored config.
+
+    \b
+    autolambda resume bundled
+    """
     _watch(with_workers(stored_config(name, storage), workers), name=name, storage=storage)
 
 
@@ -133,7 +142,11 @@ def resume(name: str, workers: int | None, storage: str | None) -> None:
 @workers_option
 @storage_option
 def confirm(name: str, budget: float, workers: int | None, storage: str | None) -> None:
-    """Re-measures the picks for another budget on unseen prompts."""
+    """Re-measures the picks for another budget on unseen prompts.
+
+    \b
+    autolambda confirm bundled --budget 60
+    """
     config = with_workers(stored_config(name, storage), workers)
     _watch(config, name=name, storage=storage, confirm_for=positive_budget(budget))
 
@@ -141,7 +154,12 @@ def confirm(name: str, budget: float, workers: int | None, storage: str | None) 
 @cli.command("list")
 @storage_option
 def list_studies(storage: str | None) -> None:
-    """Lists the studies of this folder, or of one database."""
+    """Lists the studies of this folder, or of one database.
+
+    \b
+    autolambda list
+    autolambda list --storage postgresql://me@host/studies
+    """
     from autolambda.databases.base import shown_storage, storage_errors
     from autolambda.store import Store
     from autolambda.study import studies_under
@@ -168,7 +186,11 @@ def list_studies(storage: str | None) -> None:
 @click.option("--watch", is_flag=True, help="Refreshes until the study is done.")
 @storage_option
 def status(name: str, watch: bool, storage: str | None) -> None:
-    """Shows a study's progress."""
+    """Shows a study's progress.
+
+    \b
+    autolambda status bundled --watch
+    """
     from autolambda.status import show_status
 
     show_status(name, storage_url(name, storage), console=_console(), watch=watch)
@@ -187,6 +209,10 @@ def report(name: str, budget: float | None, form: str, out: Path | None, watch: 
     """Prints front, stages and verdict of a study, running or done, for any budget.
 
     --format html writes one page to open in a browser, with figures and responses to read.
+
+    \b
+    autolambda report bundled --budget 60
+    autolambda report bundled --format html --out report.html
     """
     if watch:
         if form != "table" or out:
@@ -298,7 +324,12 @@ def merge(
 @click.option("--schedule", type=click.Path(path_type=Path), metavar="FILE", help="A schedule as YAML.")
 @workers_option
 def evaluate(lam: float | None, schedule: Path | None, **options: Any) -> None:
-    """Measures one schedule on the search slice."""
+    """Measures one schedule on the search slice.
+
+    \b
+    autolambda evaluate --lambda 0.6                       of the bundled pair
+    autolambda evaluate INSTRUCT THINKING --task my.jsonl --schedule schedule.yaml
+    """
     from autolambda.progress import watching
     from autolambda.search import evaluate as run
     from autolambda.tables import measured_view
@@ -325,6 +356,10 @@ def ablate(
 
     With nothing but --study NAME, on the pair and the prompts of that study. Run the same command again after a crash
     or Ctrl-C: it goes on where it was, and what is done is printed at once.
+
+    \b
+    autolambda ablate                                      of the bundled pair
+    autolambda ablate --study bundled --only layers,modules
     """
     names = ablation_names(only)
     config = config_of_study(options, study=study, storage=storage)
@@ -353,6 +388,9 @@ def stages(curve: Path, form: str) -> None:
 
     CURVE is a CSV with the columns lambda,think_ratio[,num_responses][,accuracy,mean_tokens], shares from 0 to 1. With
     the last two it says where the sweet spot is, and where more tokens stop buying accuracy.
+
+    \b
+    autolambda stages sweep.csv
     """
     from autolambda.curve import read_curve
     from autolambda.formats import curve_json
@@ -365,7 +403,12 @@ def stages(curve: Path, form: str) -> None:
 @cli.command()
 @click.argument("path", type=click.Path(path_type=Path), metavar="CONFIG|FOLDER")
 def validate(path: Path) -> None:
-    """Checks a config before a GPU is touched, or an exported folder against its hashes."""
+    """Checks a config before a GPU is touched, or an exported folder against its hashes.
+
+    \b
+    autolambda validate configs/qwen3-4b.yaml
+    autolambda validate my-merge
+    """
     if path.is_dir():
         from autolambda.export import check_export
 

@@ -161,7 +161,7 @@ def _tiles(report: Report) -> Iterator[dict[str, Any]]:
         yield {
             "name": "beside Thinking as is",
             "value": points.replace("-", "−"),
-            "note": f"{of_them}{100 * beside[1]:.0f} % of its tokens",
+            "note": f"{of_them}{100 * beside[1]:.0f} % of its tokens".replace("-", "−"),
         }
 
 

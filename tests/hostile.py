@@ -72,7 +72,11 @@ def hostile() -> Report:
     file = Path(_folder().name) / f"{TASK}.jsonl"
     texts = [text for text in TEXTS if not any("\ud800" <= character <= "\udfff" for character in text)]
     rows = [
-        {"id": f"{i}-{texts[i % len(texts)]}", "question": f"{texts[i % len(texts)]} {i}", "answer": "7"}
+        {
+            "id": f"{i}-{texts[i % len(texts)]}".replace("\0", ""),
+            "question": f"{texts[i % len(texts)]} {i}",
+            "answer": "7",
+        }
         for i in range(64)
     ]
     file.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
