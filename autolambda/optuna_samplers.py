@@ -17,7 +17,7 @@ from autolambda.evidence import Evidence, Point, is_tried
 from autolambda.surrogate import ACCURACY, TOKENS
 
 DIRECTIONS: tuple[Literal["maximize", "minimize"], ...] = ("maximize", "minimize")  # accuracy, mean_tokens
-MOST_TRIES = 8
+MOST_TRIES = 64
 
 
 def distributions(num_knots: int) -> dict[str, FloatDistribution]:
@@ -27,8 +27,11 @@ def distributions(num_knots: int) -> dict[str, FloatDistribution]:
 
 def ask_optuna(
     evidence: Evidence, config: SearchConfig, *, free: Sequence[str], budget: float | None
-) -> dict[str, float]:
-    """The next point by ``config.sampler``, with the parameters that are not ``free`` at 0."""
+) -> dict[str, float] | None:
+    """The next point by ``config.sampler``, with the parameters that are not ``free`` at 0.
+
+    Where that one was tried, another at random; ``None`` where those were tried too: the space is used up.
+    """
     # after a failure the same points must give another point
     entropy = [config.seed, evidence.num_trials, *([len(evidence.failed)] if evidence.failed else [])]
     seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
@@ -37,10 +40,11 @@ def ask_optuna(
     else:
         params = _ask(evidence.points, config, sampler=_sampler(config.sampler, seed), free=free, budget=budget)
     for again in range(MOST_TRIES):  # a tried one would get the same responses again, or fail again
+        params = {name: round(value, DECIMALS) for name, value in params.items()}
         if not is_tried(params, evidence):
-            break
+            return params
         params = _ask(evidence.points, config, sampler=RandomSampler(seed + again), free=free, budget=budget)
-    return {name: round(value, DECIMALS) for name, value in params.items()}
+    return None
 
 
 def _ask(

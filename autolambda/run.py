@@ -376,6 +376,8 @@ def stop_sentence(stop: Stop, config: SearchConfig) -> str:
         return f"the search is over: {config.trials} trials are done (search.trials)"
     if stop.reason == "tokens":
         return "the search is over: its share of the tokens is spent (search.max_tokens_generated)"
+    if stop.reason == "spaces":
+        return "the search is over: no schedule is left that was not tried (search.spaces)"
     assert stop.gain is not None
     return (
         f"the search is over: all that is still unknown is expected to be worth {100 * stop.gain:.2f} points of "

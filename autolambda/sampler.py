@@ -28,7 +28,7 @@ NUM_CENTRES = 2  # schedules around which a search looks closely
 LADDER_SHARE = 0.5  # of the search's tokens
 SHARE_OF_FINALS = 1.5  # finalists that a budget usually gets
 
-StopReason = Literal["trials", "tokens", "gain"]
+StopReason = Literal["trials", "tokens", "gain", "spaces"]
 
 
 @dataclass(frozen=True)
@@ -114,10 +114,17 @@ def fit(evidence: Evidence, num_knots: int, *, guards: Guards = ()) -> Surrogate
     return Surrogate(observations, num_knots=num_knots, excesses=tuple(evidence.excesses), guards=guards)
 
 
-def _optuna_proposal(evidence: Evidence, config: SearchConfig, aims: Aims) -> Proposal:
-    """The proposal of one of Optuna's samplers: a new schedule, to be measured at full size."""
-    free = free_of(_space(evidence, config, None), config.knots)
-    return Proposal(ask_optuna(evidence, config, free=free, budget=aims.budget), 0, aims.rungs[-1])
+def _optuna_proposal(evidence: Evidence, config: SearchConfig, aims: Aims) -> Proposal | Stop:
+    """The proposal of one of Optuna's samplers: a new schedule, to be measured at full size.
+
+    In the first space, from the one whose turn it is, that is not used up.
+    """
+    turn = config.spaces.index(_space(evidence, config, None))
+    for space in (*config.spaces[turn:], *config.spaces[:turn]):
+        params = ask_optuna(evidence, config, free=free_of(space, config.knots), budget=aims.budget)
+        if params is not None:
+            return Proposal(params, 0, aims.rungs[-1])
+    return Stop("spaces")
 
 
 def _look_ahead(evidence: Evidence, config: SearchConfig, aims: Aims, granted: Allowance) -> Proposal | Stop:

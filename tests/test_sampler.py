@@ -415,3 +415,14 @@ def test_a_look_that_guards_make_too_dear_is_not_taken():
     spent = evidence(dear, costs=(*known.costs[:-1], 5 * 10**7 - left))
     assert propose(spent, config, aims(1e6)).reason == "tokens"
     assert isinstance(propose(replace(spent, points=known.points), config, aims(1e6)), Proposal)
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe", "grid"])
+def test_a_space_that_is_used_up_makes_room_for_the_next_and_at_last_ends_the_search(sampler):
+    """A tried schedule would get the same responses again."""
+    config = endless(sampler=sampler, trials=10_000, ladder=2, spaces=["uniform", "module"])
+    tried = [point({**uniform_params(lam / 100, num_knots=3)}) for lam in range(0, 101)]
+    found = propose(evidence(tried), config, aims())
+    assert isinstance(found, Proposal) and found.params["split"] != 0
+    only = propose(evidence(tried), config.model_copy(update={"spaces": ("uniform",)}), aims())
+    assert only == Stop("spaces")
