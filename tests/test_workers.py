@@ -26,9 +26,11 @@ from autolambda.cluster import Share
 from autolambda.engines.base import Progress, Prompt, Sampling
 from autolambda.errors import ConfigError, EngineError
 from autolambda.job import Job, open_engine, open_job
+from autolambda.methods import Method
 from autolambda.responses import Response
 from autolambda.schedule import Schedule
 from autolambda.search import search
+from autolambda.tasks.arithmetic import FOLDER
 from autolambda.workers import WorkersEngine
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install -e '.[ray]'")
@@ -38,6 +40,7 @@ pytestmark = [pytest.mark.usefixtures("one_thread")]
 
 COMMAND = [sys.executable, "-W", "ignore", "-c", "from autolambda.cli import main; main()"]
 HALF, OTHER = Schedule.uniform(0.5), Schedule.by_module(attention=0.4, ffn=0.7)
+AROUND = Method("task_arithmetic", base=str(FOLDER / "base"))
 NUM = 96
 
 
@@ -65,11 +68,11 @@ def joined(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @dataclass
 class Asked:
-    """Prompts, what one engine answers under two schedules, and what it asks of a watcher."""
+    """Prompts, what one engine answers under two schedules and a method, and what it asks of a watcher."""
 
     prompts: list[Prompt]
     sampling: Sampling
-    answers: dict[Schedule, list[Response]] = field(default_factory=dict)
+    answers: dict[Schedule | Method, list[Response]] = field(default_factory=dict)
     looks: list[Progress] = field(default_factory=list)
 
 
@@ -79,6 +82,8 @@ def asked() -> Asked:
     prompts = [Prompt(one.models.chat.render(sample), seed) for seed, sample in enumerate(one.search[0].samples)]
     asked = Asked(prompts, one.models.sampling)
     with closing(open_engine(one)) as engine:
+        engine.set_method(AROUND)
+        asked.answers[AROUND] = engine.generate(prompts, asked.sampling)
         for schedule in (OTHER, HALF):
             engine.set_schedule(schedule)
             asked.looks.clear()
@@ -162,6 +167,13 @@ def until_back(engine: WorkersEngine, asked: Asked, *, num_workers: int = 2) -> 
         assert engine.generate(asked.prompts[:32], asked.sampling) == asked.answers[HALF][:32]
         time.sleep(0.1)
     assert engine.generate(asked.prompts, asked.sampling) == asked.answers[HALF]
+
+
+def test_another_method_is_merged_in_place_by_every_worker(two, asked):
+    two.set_method(AROUND)
+    assert two.generate(asked.prompts, asked.sampling) == asked.answers[AROUND]
+    two.set_schedule(HALF)
+    assert two.generate(asked.prompts, asked.sampling) == asked.answers[HALF]
 
 
 def test_a_watcher_is_asked_what_one_engine_asks(two, asked):

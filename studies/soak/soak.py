@@ -33,6 +33,7 @@ SETTINGS: dict[str, object] = {
     "confirm.limit": 16,
     "search.trials": 1_000_000,
     "search.min_gain": 0.0,
+    "search.spaces": ["both"],  # the others are used up by some hundred trials
     "search.max_tokens_generated": 10**12,
     "sampling.max_tokens": 32,
     "engine.threads": 1,
