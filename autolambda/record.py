@@ -10,7 +10,7 @@ import copy
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -28,7 +28,7 @@ from autolambda.surrogate import Excess, Guarded, Observation
 
 @dataclass(frozen=True)
 class Seen:
-    """A schedule and all its responses on the search slice.
+    """A schedule and all its responses on the search slice, without their texts.
 
     ``trial`` is its first one; ``stopped`` says why the last lost the race, if it did.
     """
@@ -73,7 +73,11 @@ class Record:
             self._excesses.append(Excess(trial.schedule, floor))
             return
         before = self._seen.get(trial.schedule)
-        graded = [*(before.graded if before else ()), *graded]
+        # texts stay in the database: those of a long search are gigabytes
+        graded = [
+            *(before.graded if before else ()),
+            *(replace(g, response=replace(g.response, text="")) for g in graded),
+        ]
         measured = measure(graded, weights=self._weights)
         observation = self._observation(trial.schedule, graded, measured)
         number, params = (before.trial, before.params) if before else (trial.number, trial.params)
@@ -148,6 +152,11 @@ class Record:
             for task in met:
                 means[tasks == task] *= self._weights[task] / total * len(prompts) / np.count_nonzero(tasks == task)
         return prompts, means
+
+
+def _without_text(graded: Graded) -> Graded:
+    """Texts stay in the database: those of a long search are gigabytes."""
+    return replace(graded, response=replace(graded.response, text=""))
 
 
 def _weighed(graded: Sequence[Graded], weights: Mapping[str, float]) -> float:

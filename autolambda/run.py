@@ -241,13 +241,13 @@ class Run:
 
     def _cut(self, size: int, budget: float | None) -> None:
         """The Thinking model with its thinking cut to meet the budget; once more where it thinks on after the cut."""
-        thinking, chat = self._record.of(PARENTS["thinking"]), self._job.models.chat
-        if thinking is None or budget is None:
+        thinking, chat = self._stored_responses(PARENTS["thinking"]), self._job.models.chat
+        if not thinking or budget is None:
             self._on_event(Noted("baseline cut: it needs a budget and the Thinking model's own responses; left out"))
             return
         aim = budget
         for _ in range(2):
-            cap = choose_cut(thinking.graded, chat, budget=aim, weights=self._job.config.weights)
+            cap = choose_cut(thinking, chat, budget=aim, weights=self._job.config.weights)
             if cap is None:
                 self._on_event(Noted(f"baseline cut: no cap on the thinking meets {aim:.1f} tokens"))
                 return
@@ -256,6 +256,11 @@ class Run:
             if found <= budget:
                 return
             aim = budget * budget / found
+
+    def _stored_responses(self, schedule: Schedule) -> list[Graded]:
+        """A schedule's responses on the search slice, with their texts."""
+        stored = self._store.evaluations(self.study.name, kind="trial")
+        return [graded for each in stored if each.schedule == schedule for graded in self._store.graded(each)]
 
     def _cut_engine(self, cap: int) -> Engine:
         return CutEngine(self.engine(), self._job.models.chat, cap=cap)

@@ -20,13 +20,13 @@ from autolambda.surrogate import TOKENS, shared_luck
 WEIGHTS = {"one": 0.75, "two": 0.25}
 
 
-def graded(start, stop, *, aborted_from=None, extra=0):
+def graded(start, stop, *, aborted_from=None, extra=0, text="x"):
     """Responses to the prompts of two tasks in turn; ``aborted_from`` on they are cut after a token."""
     found = []
     for i in range(start, stop):
         cut = aborted_from is not None and i >= aborted_from
         grade = Grade.TRUNCATED if cut else Grade.CORRECT if i % 3 else Grade.WRONG
-        response = Response("x", 1 if cut else 10 + i + extra, "aborted" if cut else "stop")
+        response = Response(text, 1 if cut else 10 + i + extra, "aborted" if cut else "stop")
         found.append(Graded(("one", "two")[i % 2], str(i % 8 // 2), i // 8, response, grade, "x", i % 4 == 0))
     return found
 
@@ -48,7 +48,7 @@ def test_windows_of_one_schedule_are_one_point():
     )
     [half, quarter] = record.seen
     assert (half.trial, quarter.trial) == (0, 1) and record.of(to_schedule(trial(0, 0.5).params)) == half
-    assert list(half.graded) == graded(0, 16) and half.measured == measure(graded(0, 16), weights=WEIGHTS)
+    assert list(half.graded) == graded(0, 16, text="") and half.measured == measure(graded(0, 16), weights=WEIGHTS)
     known = record.evidence
     assert [point.num_responses for point in known.points] == [16, 8]
     assert known.points[0].observation.values[1] == half.measured.mean_tokens.value
