@@ -234,7 +234,11 @@ def test_an_end_in_the_middle_leaves_nothing(tmp_path: Path, how: signal.Signals
     parents = big_pair(tmp_path, num_layers=34)
     place = tmp_path / "place"
     place.mkdir()
-    process = subprocess.Popen(merge_command(parents, place / "out"), stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        merge_command(parents, place / "out"),
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background ignores it
+    )
     while not list(place.glob(".out.*.tmp/*.safetensors")):
         assert process.poll() is None
         time.sleep(0.001)
