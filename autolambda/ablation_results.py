@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from autolambda.ablation import METHODS, Row, references_of, row_of
+from autolambda.ablation import METHODS, Row, references_of, row_of, uniform_row
 from autolambda.ablation_config import ABLATIONS, AblationName
 from autolambda.confirm import difference
 from autolambda.entry import stage
@@ -106,7 +106,7 @@ def read_ablations(
     def result(row: Row, *, is_reference: bool) -> Result:
         if row not in measured:
             measured[row] = measure(graded[row], weights=weights)
-        other = Row("uniform", row.reference)
+        other = uniform_row(row.reference.other)
         change = None
         if not is_reference and other != row and other in graded:
             change = difference(graded[row], graded[other], weights=weights)

@@ -20,7 +20,7 @@ from autolambda.errors import InputError
 Floats = NDArray[np.float64]
 Weights = Mapping[str, float]
 
-_Z = 1.959963984540054  # two-sided 95 %
+Z_95 = 1.959963984540054  # two-sided 95 %
 _NUM_RESAMPLES = 1000
 _CHUNK = 100_000  # resampled prompts held at a time: they stay in the cache
 _FEWEST = 4  # prompts for a bootstrap
@@ -79,16 +79,16 @@ def share(means: Floats, *, num_responses: int) -> Estimate:
         clustered = float(means.var(ddof=1)) / size
         informative = int(np.count_nonzero(means if value < 0.5 else 1 - means))
         blended = (informative * clustered + spread / size) / (informative + 1)
-        effective = spread / blended * (_Z / student(0.975, size - 1)) ** 2
+        effective = spread / blended * (Z_95 / student(0.975, size - 1)) ** 2
         effective = min(max(effective, size), num_responses)
     middle, reach = wilson(value, effective)
     low, high = max(0.0, min(middle - reach, value)), min(1.0, max(middle + reach, value))
-    return Estimate(value, max(math.sqrt(clustered), reach / _Z), low, high, size, num_responses)
+    return Estimate(value, max(math.sqrt(clustered), reach / Z_95), low, high, size, num_responses)
 
 
 def wilson(value: float, size: float) -> tuple[float, float]:
     """The middle of Wilson's 95 % interval of a share ``value`` (0 to 1) among ``size``, and its half-width."""
-    square = _Z**2 / size
+    square = Z_95**2 / size
     middle = (value + square / 2) / (1 + square)
     return middle, math.sqrt(square * (value * (1 - value) + square / 4)) / (1 + square)
 
@@ -102,7 +102,7 @@ def tokens(means: Floats, *, num_responses: int, cap: float, seed: int) -> Limit
     """
     size, value = len(means), float(means.mean())
     deviation = float(means.std(ddof=1)) if size > 1 else value
-    deviation = max(deviation, max(value, 1.0) * _Z * math.sqrt(size) / 2 / (size + _Z**2))
+    deviation = max(deviation, max(value, 1.0) * Z_95 * math.sqrt(size) / 2 / (size + Z_95**2))
     extra = (float(means.max()) - value) / 2
     raised = value + extra / (size + 1)
     raised_deviation = math.sqrt(deviation**2 + extra**2 * size / (size + 1) / max(size - 1, 1))

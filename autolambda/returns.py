@@ -15,15 +15,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from autolambda.curve import DEFAULT_RESPONSES, CurvePoint
-from autolambda.estimates import Weights, number, student, task_weights
+from autolambda.estimates import Z_95, Weights, number, student, task_weights
 from autolambda.pareto import Score
 from autolambda.responses import Grade, Graded
 from autolambda.stages import Stages, detect_stages, sentence, stage_of
 
 NEAR = 0.01  # accuracy (share of 1): as near to the most accurate as makes no matter
 RUNAWAY = 1.25  # times the tokens of the longer end
-
-_Z = 1.959963984540054  # two-sided 95 %
 
 
 @dataclass(frozen=True)
@@ -178,7 +176,7 @@ def slope_of_curve(points: Sequence[CurvePoint]) -> Slope | None:
     middle = np.average(tokens, weights=weights)
     squares = float(weights @ (tokens - middle) ** 2)
     value = float(weights @ ((tokens - middle) * accuracy)) / squares
-    reach = _Z / math.sqrt(squares)
+    reach = Z_95 / math.sqrt(squares)
     return Slope(value, value - reach, value + reach, float(tokens.mean()), len(chosen))
 
 

@@ -52,8 +52,8 @@ class Run:
     """One process's work on a study: measures schedules, tells the watcher."""
 
     def __init__(self, job: Job, store: Store, study: Study, engine: Engine | None, on_event: OnEvent) -> None:
-        self.study = study
-        self._job, self._store, self._on_event = job, store, on_event
+        self.job, self.store, self.study = job, store, study
+        self._on_event = on_event
         self._given = engine
         self._opened: Engine | None = None
         self._parent_tokens: dict[str, float] = {}
@@ -77,19 +77,9 @@ class Run:
             on_event(Noted(warning))
         self._marking.start({part.grader for part in (*job.search, *job.confirm)})
 
-    @property
-    def job(self) -> Job:
-        """What is worked on."""
-        return self._job
-
-    @property
-    def store(self) -> Store:
-        """Where responses are kept."""
-        return self._store
-
     def next_trial(self) -> Trial | None:
         """The trial to measure next; ``None``, once there is none, and the reason is told."""
-        config = self._job.config.search
+        config = self.job.config.search
 
         def ask() -> Proposal | None:
             answer = propose(self._record.evidence, config, self._aims)
@@ -104,7 +94,7 @@ class Run:
 
     def race(self, trial: Trial) -> None:
         """Measures a trial rung by rung until it is at its end or has lost, and tells it. Raises as ``generate``."""
-        config = self._job.config
+        config = self.job.config
         on_ladder = on_the_ladder(self._record.evidence, config.search, self._aims)
         title, key = f"trial {trial.number}", str(trial.number)
         rungs = [trial.start, *(rung for rung in self._aims.rungs if trial.start < rung < trial.stop), trial.stop]
@@ -163,9 +153,9 @@ class Run:
 
         Raises ``FailedTwice``, or ``EngineError`` where no engine opens or the given one fails.
         """
-        slices = self._job.search if phase == "search" else self._job.confirm
+        slices = self.job.search if phase == "search" else self.job.confirm
         num_responses = len(range(*window.indices(sum(part.num_responses for part in slices))))
-        evaluation = self._store.evaluation(
+        evaluation = self.store.evaluation(
             self.study.name, kind=kind, key=key, schedule=schedule, num_responses=planned or num_responses
         )
         if phase == "confirm" and kind != "ablation":  # as many as were planned when it began
@@ -199,7 +189,7 @@ class Run:
 
     def confirm(self, *, budget: float | None) -> Report:
         """Measures both parents and the finalists of the budget on prompts that the search never saw; the report."""
-        job, record = self._job, self._record
+        job, record = self.job, self._record
         agreed = plan(record.evidence, job.config, job.aims(budget))
         own = job.models.own_chats
         steps: list[Step] = [
@@ -227,7 +217,7 @@ class Run:
             last = record.seen[agreed.finalists[-1]].schedule
             for method in job.config.search.baselines:
                 self._baseline(method, last, agreed.num_responses, budget)
-        return build_report(self._store, self.study, budget=budget)
+        return build_report(self.store, self.study, budget=budget)
 
     def _baseline(self, method: BaselineName, finalist: Schedule, size: int, budget: float | None) -> None:
         """Measures another method on the finalists' prompts; SLERP at the mean lambda of the finalist."""
@@ -236,18 +226,18 @@ class Run:
             return
         schedule = Schedule.uniform(round(finalist.other, 4))
         key = f"slerp at lambda {schedule.other:g}" if method == "slerp" else method
-        chosen = baseline_method(self._job, method, lam=schedule.other)
+        chosen = baseline_method(self.job, method, lam=schedule.other)
         self._measure_baseline(key, schedule, size, lambda: MethodEngine(self.engine(), chosen))
 
     def _cut(self, size: int, budget: float | None) -> None:
         """The Thinking model with its thinking cut to meet the budget; once more where it thinks on after the cut."""
-        thinking, chat = self._stored_responses(PARENTS["thinking"]), self._job.models.chat
+        thinking, chat = self._stored_responses(PARENTS["thinking"]), self.job.models.chat
         if not thinking or budget is None:
             self._on_event(Noted("baseline cut: it needs a budget and the Thinking model's own responses; left out"))
             return
         aim = budget
         for _ in range(2):
-            cap = choose_cut(thinking, chat, budget=aim, weights=self._job.config.weights)
+            cap = choose_cut(thinking, chat, budget=aim, weights=self.job.config.weights)
             if cap is None:
                 self._on_event(Noted(f"baseline cut: no cap on the thinking meets {aim:.1f} tokens"))
                 return
@@ -259,16 +249,16 @@ class Run:
 
     def _stored_responses(self, schedule: Schedule) -> list[Graded]:
         """A schedule's responses on the search slice, with their texts."""
-        stored = self._store.evaluations(self.study.name, kind="trial")
-        return [graded for each in stored if each.schedule == schedule for graded in self._store.graded(each)]
+        stored = self.store.evaluations(self.study.name, kind="trial")
+        return [graded for each in stored if each.schedule == schedule for graded in self.store.graded(each)]
 
     def _cut_engine(self, cap: int) -> Engine:
-        return CutEngine(self.engine(), self._job.models.chat, cap=cap)
+        return CutEngine(self.engine(), self.job.models.chat, cap=cap)
 
     def _measure_baseline(self, key: str, schedule: Schedule, size: int, engine: Callable[[], Engine]) -> float:
         """Generates what is missing of a baseline; its mean tokens."""
-        job = self._job
-        evaluation = self._store.evaluation(
+        job = self.job
+        evaluation = self.store.evaluation(
             self.study.name, kind="baseline", key=key, schedule=schedule, num_responses=size
         )
         self._on_event(Began(f"baseline {key}", schedule, evaluation.num_responses, 1.0, 0.0))
@@ -285,9 +275,9 @@ class Run:
 
     def introduce(self, storage: str) -> None:
         """Tells what lies ahead, and where it is kept."""
-        config, evidence = self._job.config, self._record.evidence
+        config, evidence = self.job.config, self._record.evidence
         num_search, num_confirm = (
-            sum(len(part.samples) for part in slices) for slices in (self._job.search, self._job.confirm)
+            sum(len(part.samples) for part in slices) for slices in (self.job.search, self.job.confirm)
         )
         plan = (
             f"up to {config.search.trials} trials on up to {num_search} prompts, "
@@ -300,7 +290,7 @@ class Run:
 
     def compare_budget(self, schedule: Schedule, mean_tokens: float) -> None:
         """Takes in what a trial cost; tells, once both parents are measured, that the budget cannot bind, if so."""
-        config = self._job.config
+        config = self.job.config
         parent = next((name for name, end in PARENTS.items() if end == schedule), None)
         if parent is None or config.budget is None:
             return
@@ -310,7 +300,7 @@ class Run:
 
     def _compare_graders(self, measured: Measured | None) -> None:
         """Tells, once a task, that its grader finds no answer in nearly all responses: hardly the model's fault."""
-        for part in self._job.search:
+        for part in self.job.search:
             task = measured.tasks.get(part.task) if measured else None
             if task and task.unparsed_ratio.value > MOSTLY and part.task not in self._unread:
                 self._unread.add(part.task)
@@ -354,15 +344,15 @@ class Run:
         if self._given:
             return self._given
         if self._opened is None:
-            self._on_event(Noted(f"engine: {self._job.engine_in_words}"))
-            self._opened = open_engine(self._job, on_note=lambda note: self._on_event(Noted(note)))
-            if self._opened.in_words != self._job.engine_in_words:
+            self._on_event(Noted(f"engine: {self.job.engine_in_words}"))
+            self._opened = open_engine(self.job, on_note=lambda note: self._on_event(Noted(note)))
+            if self._opened.in_words != self.job.engine_in_words:
                 self._on_event(Noted(f"engine: {self._opened.in_words}"))
         return self._opened
 
     def _progress(self, num_responses: int) -> tuple[float, float]:
         """How much of the whole is done before an evaluation of the search, and how much that is: by its tokens."""
-        evidence, config = self._record.evidence, self._job.config.search
+        evidence, config = self._record.evidence, self.job.config.search
         granted = allowance_of(evidence.points, config, self._aims)
         by_trials = (1 - CONFIRM_SHARE) / config.trials
         if granted is None:

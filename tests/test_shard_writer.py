@@ -12,19 +12,12 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
+from test_shards import TENSORS
 from torch import Tensor
 
 from autolambda.errors import OutputError
 from autolambda.shard_writer import ShardWriter
 from autolambda.shards import TensorInfo, read_shard
-
-TENSORS = {
-    "a": torch.arange(6, dtype=torch.float32).reshape(2, 3),
-    "b": torch.tensor([-0.0, 1.5, 2.5]).bfloat16(),
-    "c": torch.tensor([True, False, True]),
-    "d": torch.tensor(7),
-    "e": torch.zeros(0, 4),
-}
 
 
 def write(folder: Path, tensors: Mapping[str, Tensor], *, max_shard_size: int = 10**9) -> None:

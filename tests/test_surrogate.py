@@ -248,7 +248,7 @@ def test_many_trials_in_many_dimensions_take_a_second():
         model = Surrogate(seen, num_knots=5)
         model.draw([each.schedule for each in seen], num_draws=64, seed=0)
         seconds.append(time.process_time() - start)
-    assert min(seconds) < 4.0  # 0.6 s alone; spinning threads on a busy machine count too
+    assert min(seconds) < 2.0
 
 
 def with_guard(seen, truth, *, num_prompts=400, luck=None, seed=3):
