@@ -6,10 +6,15 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from autolambda.box import Params, is_near, to_schedule, uniform_lam
-from autolambda.surrogate import TOKENS, Excess, Observation
+from autolambda.pareto import Score, front
+from autolambda.schedule import Schedule
+from autolambda.surrogate import ACCURACY, TOKENS, Excess, Observation, place
 
 NUM_NEAR = 5  # points of about the same mean tokens, by which a place that was not measured is judged
+MOST_POINTS = 200  # that the surrogate goes by: its time grows with their cube, its memory with their square
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,37 @@ class Evidence:
     @property
     def num_tokens(self) -> int:
         return sum(self.costs)
+
+
+def leading(
+    points: Sequence[Point], *, num_knots: int, about: Schedule | None = None, most: int = MOST_POINTS
+) -> list[Point]:
+    """The points that the surrogate goes by, in their order: all, up to ``most``.
+
+    Beyond, the uniform ones, the one that it is asked ``about``, and of the others one half by how near their schedule
+    is to one of the measured front, whatever came of it: to keep the best alone would believe their luck. The other
+    half is spread evenly over all trials, so that what was explored once stays known.
+    """
+    if len(points) <= most:
+        return list(points)
+    kept = {index for index, point in enumerate(points) if point.lam is not None or point.observation.schedule == about}
+    others = [index for index in range(len(points)) if index not in kept]
+    num_near = max(most - len(kept), 0) // 2
+    by_distance = sorted(others, key=dict(zip(others, _to_front(points, others, num_knots), strict=True)).__getitem__)
+    rest = sorted(by_distance[num_near:])
+    num_rest = max(most - len(kept) - num_near, 0)
+    kept |= {*by_distance[:num_near], *(rest[index * len(rest) // num_rest] for index in range(num_rest))}
+    return [points[index] for index in sorted(kept)]
+
+
+def _to_front(points: Sequence[Point], others: Sequence[int], num_knots: int) -> list[float]:
+    """How far the schedules of some points are from the nearest one of the measured front."""
+    best = front(points, key=lambda point: Score(*(point.observation.values[i] for i in (ACCURACY, TOKENS))))
+    targets = np.array([place(point.observation.schedule, num_knots=num_knots) for point in best])
+    return [
+        float(np.square(targets - place(points[index].observation.schedule, num_knots=num_knots)).sum(axis=1).min())
+        for index in others
+    ]
 
 
 def near(points: Sequence[Point], tokens: float) -> list[Point]:

@@ -6,10 +6,11 @@ All schedules answer the same prompts in the same order, and the surrogate compa
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from autolambda.acquisition import is_dominated
 from autolambda.config import SearchConfig
-from autolambda.evidence import Evidence
+from autolambda.evidence import Evidence, leading
 from autolambda.sampler import Aims, fit
 from autolambda.schedule import Schedule
 from autolambda.surrogate import ENDS
@@ -40,8 +41,9 @@ def stopped_for(schedule: Schedule, evidence: Evidence, config: SearchConfig, ai
 
     The ends are not stopped for a guard: the drop of all others is against the better of them.
     """
-    schedules = [point.observation.schedule for point in evidence.points]
-    draw = fit(evidence, config.knots, guards=aims.guards).draw(
+    points = leading(evidence.points, num_knots=config.knots, about=schedule)
+    schedules = [point.observation.schedule for point in points]
+    draw = fit(replace(evidence, points=points), config.knots, guards=aims.guards).draw(
         schedules, num_draws=NUM_DRAWS, seed=len(evidence.costs)
     )
     index = schedules.index(schedule)

@@ -17,7 +17,7 @@ from autolambda.allowance import Allowance, allowance
 from autolambda.box import Params, box, free_of, to_schedule, uniform_lam, uniform_params
 from autolambda.config import SearchConfig, Space
 from autolambda.curve import CurvePoint
-from autolambda.evidence import Evidence, Point, cost_at, is_tried, near
+from autolambda.evidence import MOST_POINTS, Evidence, Point, cost_at, is_tried, leading, near
 from autolambda.ladder import is_known, next_rung
 from autolambda.optuna_samplers import ask_optuna
 from autolambda.surrogate import THINK, TOKENS, Draw, Guards, Surrogate, shared_luck
@@ -109,9 +109,9 @@ def targets_of(points: Sequence[Point], granted: Allowance, budget: float | None
 
 
 def fit(evidence: Evidence, num_knots: int, *, guards: Guards = ()) -> Surrogate:
-    """The model of all that was measured."""
-    observations = [point.observation for point in evidence.points]
-    return Surrogate(observations, num_knots=num_knots, excesses=tuple(evidence.excesses), guards=guards)
+    """The model of what was measured: of all, or of what leads of it."""
+    observations = [point.observation for point in leading(evidence.points, num_knots=num_knots)]
+    return Surrogate(observations, num_knots=num_knots, excesses=evidence.excesses[-MOST_POINTS // 2 :], guards=guards)
 
 
 def _optuna_proposal(evidence: Evidence, config: SearchConfig, aims: Aims) -> Proposal | Stop:
@@ -147,16 +147,15 @@ def _look_into(
     step = evidence.num_trials
     rng = np.random.default_rng([config.seed, step, len(evidence.failed), len(evidence.excesses)])
     targets = targets_of(evidence.points, granted, aims.budget)
-    places = [point.params for point in evidence.points]
-    known = model.draw([point.observation.schedule for point in evidence.points], num_draws=NUM_DRAWS, seed=step)
+    points = leading(evidence.points, num_knots=config.knots)
+    places = [point.params for point in points]
+    known = model.draw([point.observation.schedule for point in points], num_draws=NUM_DRAWS, seed=step)
     centres = _centres(known, places, targets)
     new = acquisition.candidates(free_of(space, config.knots), box(config.knots), centres, rng)
     left = granted.search - evidence.num_tokens
     stopped = {excess.schedule for excess in evidence.excesses}
     open_points = [
-        point
-        for point in evidence.points
-        if _next_cost(point, aims) <= left and point.observation.schedule not in stopped
+        point for point in points if _next_cost(point, aims) <= left and point.observation.schedule not in stopped
     ]
     pool = [*(point.params for point in open_points), *(params for params in new if not is_tried(params, evidence))]
     draw = model.draw([to_schedule(params) for params in pool], num_draws=NUM_DRAWS, seed=step)
