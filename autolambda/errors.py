@@ -93,3 +93,14 @@ def in_short(value: object, *, limit: int = 60) -> str:
         return repr(str(value)[:limit])
     except (ValueError, RecursionError):  # an integer of thousands of digits, a nest that is too deep
         return f"a {type(value).__name__} too large to show"
+
+
+def error_line(error: AutolambdaError) -> str:
+    """An error for the terminal, without secrets and control characters, which names from files and models may hold.
+
+    One line, or one for each mismatch of a pair.
+    """
+    said = hide_secrets(str(error))
+    lines = said.splitlines() if isinstance(error, PairError) else [said]
+    lines = [printable(line) for line in lines]
+    return "\n".join([f"error: {lines[0]}", *lines[1:]])

@@ -47,3 +47,16 @@ def test_every_error_of_the_module_is_in_the_tree():
 @pytest.mark.parametrize("name", TREE)
 def test_every_error_says_what_it_is(name):
     assert len(inspect.getdoc(getattr(errors, name))) > 20
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (errors.StudyError("no study 'x'"), "error: no study 'x'"),
+        (errors.CheckpointError("a\nb\x1b[2J"), r"error: a\nb\x1b[2J"),
+        (errors.PairError("they differ:\nvocab_size\n\x1b[1mheads"), "error: they differ:\nvocab_size\n\\x1b[1mheads"),
+        (errors.StorageError("postgresql://me:secret@host/db"), "error: postgresql://me:***@host/db"),
+    ],
+)
+def test_an_error_on_the_terminal_is_one_line_or_one_a_mismatch(error, expected):
+    assert errors.error_line(error) == expected

@@ -117,7 +117,7 @@ LAYERS = (
         "worker",
     },
     {"cluster", "config", "engines.cut", "engines.vllm_arguments", "member"},
-    {"crew", "engines.vllm"},
+    {"commands.base", "crew", "engines.vllm"},
     {"box", "models", "tasks.slices", "workers"},
     {"acquisition", "evidence", "forecast", "identity", "prompts"},
     {"optuna_samplers"},
@@ -144,6 +144,8 @@ LAYERS = (
     {"figures.__init__"},
     {"page"},
     {"opened"},
+    {f"commands.{name}" for name in ("measure", "merge", "search", "study")},
+    {"commands.__init__"},
     {"cli"},
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
@@ -174,8 +176,8 @@ HEAVY = {
     "plotly": {"opened", "page", "figures.__init__", "figures.base"}
     | {f"figures.{name}" for name in ("ablation", "front", "curve", "schedules", "lengths", "progress", "race")},
     "jinja2": {"page"},
-    "rich": {"ablation_tables", "cli", "formats", "page", "progress", "status", "tables", "task_tables"},
-    "click": {"cli"},
+    "rich": {"ablation_tables", "commands.base", "formats", "page", "progress", "status", "tables", "task_tables"},
+    "click": {"cli"} | {f"commands.{name}" for name in ("__init__", "base", "measure", "merge", "search", "study")},
     "datasets": {"tasks.sources"},
     "math_verify": {"graders.latex"},
     "nltk": {"graders.ifeval"},

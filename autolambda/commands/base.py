@@ -1,0 +1,81 @@
+"""What commands share: their options, exit codes and console.
+
+A heavy module is imported by the function that needs it, here and in every command, so that ``--help`` stays quick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:  # see above
+    from rich.console import Console
+
+    from autolambda.config import Config
+    from autolambda.events import OnEvent
+
+INTERRUPTED = 130
+INFEASIBLE = 3
+
+Command = Callable[..., Any]
+
+storage_option = click.option(
+    "--storage",
+    envvar="AUTOLAMBDA_STORAGE",
+    metavar="URL",
+    help="Database of the study (sqlite:///PATH or postgresql://USER@HOST/DATABASE).  [default: studies/NAME/study.db]",
+)
+budget_option = click.option(
+    "--budget", type=float, metavar="TOKENS", help="Mean generated tokens a response may cost."
+)
+workers_option = click.option(
+    "--workers", type=int, metavar="N", help="Engines that share the work, each with GPUs of its own, on Ray."
+)
+study_option = click.option("--study", metavar="NAME", help="The study's name.  [default: the Thinking model's name]")
+out_option = click.option(
+    "--out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Writes a file instead."
+)
+lambda_option = click.option("--lambda", "lam", type=float, metavar="X", help="One lambda for all parameters, 0 to 1.")
+schedule_option = click.option(
+    "--schedule", type=click.Path(path_type=Path), metavar="FILE", help="A schedule as YAML."
+)
+
+
+def model_options(command: Command) -> Command:
+    """What the commands that can start from a config file share."""
+    for decorate in (
+        click.option(
+            "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any config key, dotted; repeatable."
+        ),
+        click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="A YAML config."),
+        click.option(
+            "--task",
+            "tasks",
+            multiple=True,
+            metavar="NAME|FILE",
+            help="A benchmark's name, or a file or folder with 'question' and 'answer'; repeatable.",
+        ),
+        click.argument("thinking", required=False),
+        click.argument("instruct", required=False),
+    ):
+        command = decorate(command)
+    return command
+
+
+def open_console(*, stderr: bool = False) -> Console:
+    """Where a command prints tables and progress."""
+    from rich.console import Console
+
+    return Console(stderr=stderr)
+
+
+def say_bundled(config: Config, on_event: OnEvent) -> None:
+    """Says that the models, and perhaps the task, are the bundled ones, where no others were given."""
+    from autolambda.events import Noted
+
+    if config.models.bundled:
+        task = " and its arithmetic task" if [t.name for t in config.tasks] == ["arithmetic"] else ""
+        on_event(Noted(f"no models given: this is the bundled pair of tiny models{task}"))

@@ -1,0 +1,136 @@
+"""Commands that work on a study: begin one, go on with it, confirm its picks.
+
+Progress is on the screen, then the answer; an interrupted command says how to go on.
+"""
+
+from __future__ import annotations
+
+import logging
+import shlex
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from autolambda.arguments import (
+    config_of,
+    default_name,
+    positive_budget,
+    report_of,
+    storage_url,
+    stored_config,
+    with_workers,
+)
+from autolambda.commands.base import (
+    INFEASIBLE,
+    INTERRUPTED,
+    budget_option,
+    model_options,
+    open_console,
+    say_bundled,
+    storage_option,
+    study_option,
+    workers_option,
+)
+from autolambda.errors import InputError
+
+if TYPE_CHECKING:  # the types of what the functions import on their own, so that --help stays quick
+    from autolambda.config import Config
+    from autolambda.events import OnEvent
+    from autolambda.report import Report
+
+logger = logging.getLogger(__name__)
+
+
+@click.command()
+@model_options
+@budget_option
+@study_option
+@click.option("--trials", type=int, metavar="N", help="Trials in all; a finished study goes on with more.")
+@click.option("--seed", type=int, metavar="N", help="Seed of proposals and responses.")
+@workers_option
+@storage_option
+def search(study: str | None, storage: str | None, **options: Any) -> None:
+    """Creates or resumes a study and prints its verdict.
+
+    Run the same command again after a crash or Ctrl-C: it goes on where it was.
+
+    \b
+    autolambda search --budget 40                          the bundled pair
+    autolambda search INSTRUCT THINKING --task my.jsonl --budget 4000
+    autolambda search --config configs/math.yaml --set search.trials=100
+    """
+    config = config_of(options)
+    _watch(config, name=default_name(config) if study is None else study, storage=storage)
+
+
+@click.command()
+@click.argument("name")
+@workers_option
+@storage_option
+def resume(name: str, workers: int | None, storage: str | None) -> None:
+    """Goes on with a study's own stored config.
+
+    \b
+    autolambda resume bundled
+    """
+    _watch(with_workers(stored_config(name, storage), workers), name=name, storage=storage)
+
+
+@click.command()
+@click.argument("name")
+@click.option("--budget", type=float, metavar="TOKENS", required=True, help="The budget to confirm the picks for.")
+@workers_option
+@storage_option
+def confirm(name: str, budget: float, workers: int | None, storage: str | None) -> None:
+    """Re-measures the picks for another budget on unseen prompts.
+
+    \b
+    autolambda confirm bundled --budget 60
+    """
+    config = with_workers(stored_config(name, storage), workers)
+    _watch(config, name=name, storage=storage, confirm_for=positive_budget(budget))
+
+
+def _watch(config: Config, *, name: str, storage: str | None, confirm_for: float | None = None) -> None:
+    """Runs a search or a confirmation with its progress on the screen, prints the answer and exits with its code."""
+    from autolambda.progress import watching
+
+    console, url = open_console(), storage_url(name, storage)
+    try:
+        with watching(console) as on_event:
+            found = _run(config, name=name, url=url, confirm_for=confirm_for, on_event=on_event)
+    except KeyboardInterrupt:
+        _say_interrupted(name, storage)
+        raise SystemExit(INTERRUPTED) from None
+    from autolambda.pareto import Verdict
+    from autolambda.tables import report_view
+
+    console.print(report_view(found, storage=storage))
+    if found.verdict is Verdict.INFEASIBLE:
+        raise SystemExit(INFEASIBLE)
+
+
+def _run(config: Config, *, name: str, url: str, confirm_for: float | None, on_event: OnEvent) -> Report:
+    say_bundled(config, on_event)
+    from autolambda import search as jobs  # slow to import: the display is on the screen meanwhile
+
+    if confirm_for is None:
+        return jobs.search(config, name=name, storage=url, on_event=on_event)
+    return jobs.confirm(config, name=name, storage=url, budget=confirm_for, on_event=on_event)
+
+
+def _say_interrupted(name: str, storage: str | None) -> None:
+    """The front so far, if there is one, and the command to go on with."""
+    from autolambda.databases.base import shown_storage
+
+    command = "the same command"
+    try:
+        stored_config(name, storage)
+        where = ["--storage", shown_storage(storage)] if storage else []
+        command = shlex.join(["autolambda", "resume", name, *where])
+        from autolambda.tables import progress_view
+
+        open_console().print(progress_view(report_of(name, storage, None)))
+    except InputError as error:
+        logger.debug("no front to show: %s", error)  # interrupted before the study began, or before its first trial
+    click.echo(f"interrupted; nothing is lost. Go on with: {command}", err=True)
