@@ -151,7 +151,7 @@ def _data(config: Config) -> str:
 
 
 def _use(models: Models) -> Iterator[str]:
-    tag = models.chat.think_end
+    tag = models.settings.think_end
     yield "## Use"
     yield ""
     yield (

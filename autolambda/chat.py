@@ -57,14 +57,6 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def template_of(tokenizer: PreTrainedTokenizerBase) -> str | None:
-    """The chat template that came with a tokenizer; several named ones count as their ``default``."""
-    template = tokenizer.chat_template
-    if isinstance(template, dict):
-        template = template.get("default")
-    return str(template) if template else None
-
-
 def _first_line(error: Exception) -> str:
     if isinstance(error, MemoryError):
         return "it takes too much memory"

@@ -6,7 +6,6 @@ same arithmetic as the engine's, so they are the ones that were evaluated, bit f
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 from collections.abc import Mapping
@@ -28,6 +27,7 @@ from autolambda.models import Models
 from autolambda.recipe import mergekit_recipe
 from autolambda.schedule import Schedule
 from autolambda.stream import OnBytes, Written, write_weights
+from autolambda.tokenizer_files import added_tokens, copy_tokenizer
 
 DEFAULT_SHARD_SIZE = 5 * 10**9
 PROVENANCE = "autolambda.json"
@@ -93,9 +93,7 @@ def _changed_tensors(folder: Path, before: Mapping[str, Any]) -> list[str]:
 def _write_settings(folder: Path, models: Models, merge: Merge) -> None:
     """All that a model needs besides its weights, and how it was made."""
     _write_json(folder / "config.json", merge.config)
-    tokenizer = copy.deepcopy(models.chat.tokenizer)
-    tokenizer.chat_template = models.chat.template
-    tokenizer.save_pretrained(folder)
+    copy_tokenizer(models.tokenizer_folder, folder, template=models.templates["study"])
     _write_json(folder / "generation_config.json", _generation_config(models))
     _write_yaml(folder / "mergekit.yml", mergekit_recipe(merge))
     if merge.method.schedule:
@@ -132,13 +130,24 @@ def _generation_config(models: Models) -> dict[str, Any]:
     config |= {"do_sample": sampling.temperature > 0, "max_new_tokens": sampling.max_tokens}
     config.pop("max_length", None)  # it would compete with max_new_tokens
     end = config.get("eos_token_id") or models.pair.config.get("eos_token_id") or models.chat.tokenizer.eos_token_id
-    config["eos_token_id"] = end  # a generation config without one never stops
+    config["eos_token_id"] = _with_stops(end, models)  # a generation config without one never stops
     drawn = {key: getattr(sampling, key) for key in ("temperature", "top_p", "top_k", "min_p")}
     config = {key: value for key, value in config.items() if key not in drawn}
     if sampling.temperature == 0:
         return config
     # 0 is written too: transformers takes a top_k of 50 where none stands
     return config | {key: value for key, value in drawn.items() if value or key == "top_k"}
+
+
+def _with_stops(end: Any, models: Models) -> Any:
+    """The end tokens, with those among the stop strings that are one added token, such as ``<|eot_id|>``.
+
+    A generation config has no place that engines read for the other stop strings.
+    """
+    known = added_tokens(models.tokenizer_folder) if models.sampling.stop else {}
+    stops = [known[text] for text in models.sampling.stop if text in known]
+    ends = end if isinstance(end, list) else [end]
+    return [*ends, *(token for token in stops if token not in ends)] if stops else end
 
 
 def _provenance(folder: Path, merge: Merge, written: Written, measurement: Measurement | None) -> dict[str, Any]:

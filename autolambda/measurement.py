@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from autolambda.config import Config
-from autolambda.entry import Entry
-from autolambda.report import Report
+
+if TYPE_CHECKING:  # a merge without a study does without what reads one
+    from autolambda.entry import Entry
+    from autolambda.report import Report
 
 
 @dataclass(frozen=True)

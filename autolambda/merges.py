@@ -69,6 +69,11 @@ class Merge:
             return partial(slerp, lam=lam, weights=slerp_weights(pieces, lam))
         return partial(interpolate, lam=lam)
 
+    def shows_broken(self, name: str) -> bool:
+        """Whether a NaN or an infinity in any model is one in the merge too, so that looking at that is enough."""
+        linear = self.method.name == "linear" and self.tensors[name].dtype.is_floating_point
+        return linear and 0.0 < self.lam_of(name) < 1.0
+
     def tensor(self, name: str) -> Tensor:
         """A tensor of the merge, in the checkpoint's dtype on the CPU; do not write into it."""
         models = [read_tensor(model, name) for model in self.models.values()]

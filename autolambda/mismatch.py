@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from autolambda.checkpoint import BOOKKEEPING, Checkpoint, find_file, read_json
-from autolambda.errors import CheckpointError, ScheduleError, one_line
+from autolambda.errors import CheckpointError, ScheduleError
 from autolambda.merge import MERGEABLE
 from autolambda.schedule import Schedule
 from autolambda.shards import TensorInfo
+from autolambda.tokenizer_files import template_in, tokenizer_config
 
 _EXACT = (
     "model_type", "architectures", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
@@ -209,14 +210,9 @@ def _is_spare(token: _Token) -> bool:
 
 def _roles(folder: Path) -> dict[str, object]:
     """Special tokens by their role, and the chat template, from wherever the folder keeps it."""
-    config = read_json(folder, "tokenizer_config.json") if find_file(folder, "tokenizer_config.json") else {}
+    config = tokenizer_config(folder)
     roles = {key: _content(config.get(key)) for key in ("bos_token", "eos_token", "pad_token", "unk_token")}
-    template = find_file(folder, "chat_template.jinja")
-    try:
-        roles["chat template"] = template.read_text(encoding="utf-8") if template else config.get("chat_template")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"'{template}' cannot be read as UTF-8 ({one_line(error)}); download it again") from error
-    return roles
+    return roles | {"chat template": template_in(folder)}
 
 
 def _content(token: object) -> object:

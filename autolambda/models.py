@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from autolambda.chat import ChatFormat, load_tokenizer, template_of
 from autolambda.checkpoint import find_file, read_json
 from autolambda.config import Config, ModelsConfig, SamplingConfig, parse_config
 from autolambda.engines.base import Sampling
@@ -14,6 +15,10 @@ from autolambda.errors import CheckpointError, ConfigError, in_short, one_line
 from autolambda.files import read_text
 from autolambda.pair import Pair, open_pair
 from autolambda.tasks.arithmetic import FOLDER
+from autolambda.tokenizer_files import template_in
+
+if TYPE_CHECKING:  # it loads transformers, which a merge from files to files does without
+    from autolambda.chat import ChatFormat
 
 DEFAULT_MAX_TOKENS = 32_768
 MOST_TEMPLATE_BYTES = 1 << 20
@@ -21,24 +26,48 @@ MOST_TEMPLATE_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Models:
-    """Both parents, the study's chat format, each parent's own (by ``instruct`` and ``thinking``), the sampling."""
+    """Both parents, their chat templates, and how tokens are drawn.
+
+    ``templates`` are the study's (``study``) and each parent's own (``instruct``, ``thinking``). The tokenizer is that
+    of the checkpoint in ``tokenizer_folder``; it is loaded when a chat format is first asked for.
+    """
 
     pair: Pair
-    chat: ChatFormat
-    own_chats: Mapping[str, ChatFormat]
+    tokenizer_folder: Path
+    templates: Mapping[str, str]
+    settings: ModelsConfig
     sampling: Sampling
+
+    @property
+    def chat(self) -> ChatFormat:
+        """The study's chat format. Raises ``CheckpointError`` where its tokenizer cannot be loaded."""
+        return self._chats["study"]
+
+    @property
+    def own_chats(self) -> dict[str, ChatFormat]:
+        """Each parent's own, by ``instruct`` and ``thinking``. Raises as ``chat``."""
+        return {name: self._chats[name] for name in ("instruct", "thinking")}
 
     @property
     def context(self) -> int:
         """Tokens that prompt and response may have together."""
         return _context(self.pair)
 
+    @cached_property
+    def _chats(self) -> dict[str, ChatFormat]:
+        from autolambda.chat import ChatFormat, load_tokenizer
+
+        tokenizer = load_tokenizer(self.tokenizer_folder)
+        kwargs, think_end = self.settings.chat_template_kwargs, self.settings.think_end
+        return {name: ChatFormat(tokenizer, text, kwargs, think_end) for name, text in self.templates.items()}
+
 
 def open_models(config: Config) -> Models:
     """Opens and checks the parents. Raises ``InputError`` for whatever is wrong with them or their settings."""
     pair = open_pair(*parent_folders(config.models))
-    chat, own_chats = _chats(config.models, pair)
-    return Models(pair, chat, own_chats, _sampling(config.sampling, pair))
+    folders = {"instruct": pair.instruct.folder, "thinking": pair.thinking.folder}
+    templates = _templates(config.models, folders)
+    return Models(pair, folders[config.models.tokenizer], templates, config.models, _sampling(config.sampling, pair))
 
 
 def parent_folders(models: ModelsConfig) -> tuple[str, str]:
@@ -53,23 +82,14 @@ def base_folder(models: ModelsConfig) -> str | None:
     return str(FOLDER / "base") if models.bundled else models.base
 
 
-def _chats(models: ModelsConfig, pair: Pair) -> tuple[ChatFormat, dict[str, ChatFormat]]:
-    """The study's chat format, and each parent's own: the study's for a parent that came without one."""
-    folders = {"instruct": pair.instruct.folder, "thinking": pair.thinking.folder}
-    tokenizers = {name: load_tokenizer(folder) for name, folder in folders.items()}
-    templates = {name: template_of(tokenizer) for name, tokenizer in tokenizers.items()}
+def _templates(models: ModelsConfig, folders: Mapping[str, Path]) -> dict[str, str]:
+    """The study's chat template, and each parent's own: the study's for a parent that came without one."""
+    found = {name: template_in(folder) for name, folder in folders.items()}
     chosen = models.chat_template
-    if chosen not in folders:
-        study = _read_template(chosen)
-    elif (template := templates[chosen]) is not None:
-        study = template
-    else:
+    study = found[chosen] if chosen in found else _read_template(chosen)
+    if study is None:
         raise CheckpointError(f"'{folders[chosen]}' has no chat template; set models.chat_template to a file")
-    chats = {
-        name: ChatFormat(tokenizers[models.tokenizer], template or study, models.chat_template_kwargs, models.think_end)
-        for name, template in {**templates, "study": study}.items()
-    }
-    return chats.pop("study"), chats
+    return {"study": study, **{name: template or study for name, template in found.items()}}
 
 
 def _read_template(path: str) -> str:

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from rich.console import Console, Group
 from rich.live import Live
 from rich.markup import escape
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -34,18 +33,6 @@ def watching(console: Console) -> Iterator[OnEvent]:
     view = _LiveView(console)
     with Live(get_renderable=view.render, console=console, refresh_per_second=4, transient=True):
         yield view.show
-
-
-@contextmanager
-def writing(console: Console, *, total: int) -> Iterator[Callable[[int], None] | None]:
-    """A bar over the ``total`` bytes of a checkpoint with their rate on a terminal, nothing elsewhere."""
-    if not console.is_terminal:
-        yield None
-        return
-    columns = BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
-    with Progress(TextColumn("writing"), *columns, console=console, transient=True) as progress:
-        task = progress.add_task("writing", total=total)
-        yield lambda num_bytes: progress.advance(task, num_bytes)
 
 
 def _lines(console: Console) -> Callable[[Event], None]:

@@ -1,7 +1,8 @@
 """Safetensors files being written: laid out in advance, filled in any order and by any thread.
 
 All sizes are known from the tensors' descriptions, so files have their final names and their space from the start: a
-disk that is too small says so before anything is computed.
+disk that is too small says so before anything is computed. What is written goes to the disk beside the work, so that
+little is left to wait for at the end.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Lock
 from types import TracebackType
 
 from torch import Tensor
@@ -19,6 +22,7 @@ from autolambda.folders import output_errors
 from autolambda.shards import DTYPES, TensorInfo, bytes_of
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+_FLUSH_EVERY = 128 * 10**6  # bytes written, after which a file is sent to the disk
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
@@ -32,6 +36,9 @@ class ShardWriter:
     def __init__(self, folder: Path, tensors: Mapping[str, TensorInfo], *, max_shard_size: int) -> None:
         self._folder = folder
         self._files: dict[str, int] = {}
+        self._flusher = ThreadPoolExecutor(1, "flusher")
+        self._flushes: list[tuple[str, Future[None]]] = []
+        self._num_waiting, self._lock = 0, Lock()  # bytes written since the last flush
         groups = list(_grouped(tensors, max_shard_size))
         self._infos: dict[str, TensorInfo] = {}
         try:
@@ -51,6 +58,11 @@ class ShardWriter:
             done = 0
             while done < len(data):
                 done += os.pwrite(self._files[info.file], data[done:], info.offset + begin + done)
+        with self._lock:
+            self._num_waiting += len(data)
+            if self._num_waiting >= _FLUSH_EVERY:
+                self._num_waiting = 0
+                self._flushes.append((info.file, self._flusher.submit(os.fdatasync, self._files[info.file])))
 
     def __enter__(self) -> ShardWriter:
         return self
@@ -60,6 +72,9 @@ class ShardWriter:
     ) -> None:
         try:
             if kind is None:
+                for file, flush in self._flushes:  # the system does not tell twice of an error that it met
+                    with output_errors(self._folder / file):
+                        flush.result()
                 for file, descriptor in self._files.items():
                     with output_errors(self._folder / file):
                         os.fsync(descriptor)
@@ -93,6 +108,7 @@ class ShardWriter:
             (self._folder / INDEX).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
     def _close(self) -> None:
+        self._flusher.shutdown(cancel_futures=True)
         while self._files:
             os.close(self._files.popitem()[1])
 

@@ -21,7 +21,7 @@ from autolambda.merge import PIECE
 from autolambda.merges import Merge
 from autolambda.pair import stored_name
 from autolambda.shard_writer import ShardWriter
-from autolambda.shards import ShardReader, TensorHash
+from autolambda.shards import ShardReader, TensorHash, is_finite
 
 OnBytes = Callable[[int], None]
 """Told how many bytes of the merge were written since the last call, by any thread."""
@@ -109,12 +109,14 @@ class _Pass:
         hashes = self._model_hashes(name)
         own = TensorHash(name, info)
         copied: TensorHash | None = None  # the hash of the model that the merge takes this tensor from as it is
+        shown = self._merge.shows_broken(name)
         begin = 0
         for pieces in self._pieces(name):
-            for found, piece in zip(hashes, pieces, strict=True):
-                if found:
-                    found.update(piece, hashed=self._identify)
             merged = make(*pieces)
+            checked = not (shown and is_finite(merged))
+            for found, piece in zip(hashes, pieces, strict=True):
+                if found and (checked or self._identify):
+                    found.update(piece, hashed=self._identify, checked=checked)
             copied = next(
                 (f for f, piece in zip(hashes, pieces, strict=True) if piece is merged and self._identify), None
             )

@@ -5,7 +5,7 @@ import shutil
 import pytest
 from checkpoints import CHAT_TEMPLATE, tiny_tokenizer
 
-from autolambda.chat import ChatFormat, load_tokenizer, template_of
+from autolambda.chat import ChatFormat, load_tokenizer
 from autolambda.errors import CheckpointError, ConfigError
 from autolambda.responses import Sample
 
@@ -51,20 +51,6 @@ def test_a_template_that_fails_is_one_line_with_the_sample(tokenizer, template, 
         ChatFormat(tokenizer, template, kwargs).render(SAMPLE)
     assert "'s-1'" in str(caught.value)
     assert "\n" not in str(caught.value)
-
-
-def test_a_saved_tokenizer_is_loaded_with_its_template(folder):
-    assert template_of(load_tokenizer(folder)) == CHAT_TEMPLATE
-
-
-@pytest.mark.parametrize(
-    ("template", "expected"),
-    [(None, None), ("", None), ("a", "a"), ({"default": "d", "tool_use": "t"}, "d"), ({"tool_use": "t"}, None)],
-)
-def test_the_template_of_a_tokenizer(template, expected):
-    tokenizer = tiny_tokenizer()
-    tokenizer.chat_template = template
-    assert template_of(tokenizer) == expected
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,18 @@ def test_another_template_and_greedy_sampling_are_exported_too(tmp_path: Path) -
     assert models.chat.tokenizer.chat_template == models.own_chats["thinking"].template  # not changed by the export
 
 
+def test_a_stop_string_that_is_one_token_ends_responses_elsewhere_too(tmp_path: Path) -> None:
+    """``<|im_start|>`` is such a token of the bundled pair; the other one has no place in a generation config."""
+    models = open_models(small_config(sampling__stop=["<|im_start|>", "\n\n", "<|im_end|>"]))
+    export(models, Schedule.uniform(0.5), tmp_path / "out")
+    end = models.pair.config["eos_token_id"]
+    start = models.chat.tokenizer.convert_tokens_to_ids("<|im_start|>")
+    assert models.chat.tokenizer.convert_tokens_to_ids("<|im_end|>") == end != start
+    assert json.loads((tmp_path / "out" / "generation_config.json").read_text())["eos_token_id"] == [end, start]
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert model.generation_config.eos_token_id == [end, start]
+
+
 def test_the_model_card_holds_the_numbers(folder: Path, measurement: Measurement) -> None:
     card = (folder / "README.md").read_text()
     accuracy, tokens = measurement.entry.measured.accuracy, measurement.entry.measured.mean_tokens

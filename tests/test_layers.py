@@ -10,10 +10,12 @@ import pytest
 import autolambda
 
 ROOT = Path(autolambda.__file__).parent
+PARENTS = [str(ROOT / "bundled" / name) for name in ("instruct", "thinking")]
 LAYERS = (
     {
         "__init__",
         "allowance",
+        "byte_bar",
         "engines.__init__",
         "engines.device",
         "engines.rows",
@@ -79,25 +81,26 @@ LAYERS = (
         "events",
         "graders.__init__",
         "ladder",
-        "mismatch",
         "returns",
         "tasks.arithmetic",
         "tasks.free_form",
         "tasks.ifeval",
         "tasks.lm_eval",
+        "tokenizer_files",
     },
     {
         "ablation",
         "engines.draw",
         "graders.worker",
-        "pair",
+        "mismatch",
         "store",
         "tasks.aime24",
         "tasks.gsm8k",
         "tasks.math500",
         "tasks.multiple_choice",
     },
-    {"engines.by_method", "engines.decoder", "graders.pool", "merges", "tasks.aime25", "tasks.gpqa_diamond"},
+    {"graders.pool", "pair", "tasks.aime25", "tasks.gpqa_diamond"},
+    {"engines.by_method", "engines.decoder", "merges"},
     {
         "engines.batch",
         "engines.vllm_call",
@@ -176,7 +179,17 @@ HEAVY = {
     "plotly": {"opened", "page", "figures.__init__", "figures.base"}
     | {f"figures.{name}" for name in ("ablation", "front", "curve", "schedules", "lengths", "progress", "race")},
     "jinja2": {"page"},
-    "rich": {"ablation_tables", "commands.base", "formats", "page", "progress", "status", "tables", "task_tables"},
+    "rich": {
+        "ablation_tables",
+        "byte_bar",
+        "commands.base",
+        "formats",
+        "page",
+        "progress",
+        "status",
+        "tables",
+        "task_tables",
+    },
     "click": {"cli"} | {f"commands.{name}" for name in ("__init__", "base", "measure", "merge", "search", "study")},
     "datasets": {"tasks.sources"},
     "math_verify": {"graders.latex"},
@@ -277,6 +290,20 @@ def test_reading_a_study_does_without_torch(module):
     code = f"import sys, autolambda.{module}\nprint(sorted({{'torch', 'transformers', 'vllm'}} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_a_merge_from_files_to_files_loads_torch_alone(tmp_path):
+    """Most of its time would be spent on importing the rest."""
+    words = ["merge", *PARENTS, str(tmp_path / "out"), "--lambda", "0.5"]
+    code = (
+        "import atexit, sys\nfrom autolambda.cli import cli\n"
+        "atexit.register(lambda: print('loaded', *{name.partition('.')[0] for name in sys.modules}))\n"
+        f"cli.main({words})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.rpartition("loaded ")[2].split())
+    assert "torch" in loaded and (tmp_path / "out" / "README.md").exists()
+    assert not loaded & {"transformers", "tokenizers", "sqlalchemy", "optuna", "scipy", "pandas", "datasets", "vllm"}
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from test_shards import TENSORS
 from torch import Tensor
 
+from autolambda import shard_writer
 from autolambda.errors import OutputError
 from autolambda.shard_writer import ShardWriter
 from autolambda.shards import TensorInfo, read_shard
@@ -64,13 +65,14 @@ def test_every_tensor_is_aligned(tmp_path: Path) -> None:
         assert info.offset % info.dtype.itemsize == 0, name
 
 
-@pytest.mark.parametrize("call", ["posix_fallocate", "pwrite", "fsync"])
+@pytest.mark.parametrize("call", ["posix_fallocate", "pwrite", "fdatasync", "fsync"])
 def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
     def full(*args: object) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     num_open = len(os.listdir("/proc/self/fd"))
     monkeypatch.setattr(os, call, full)
+    monkeypatch.setattr(shard_writer, "_FLUSH_EVERY", 4)
     with pytest.raises(OutputError, match=r"cannot write '.*model.safetensors': No space left on device; free some"):
         write(tmp_path, TENSORS)
     assert len(os.listdir("/proc/self/fd")) == num_open

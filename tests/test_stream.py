@@ -153,14 +153,30 @@ def test_progress_adds_up_to_the_bytes_of_the_merge(pair_of: Pairs, tmp_path: Pa
 
 @pytest.mark.parametrize("identify", [True, False])
 @pytest.mark.parametrize("parent", [0, 1])
-@pytest.mark.parametrize("lam", [0.0, 0.5])
-def test_a_broken_parent_ends_it(pair_of: Pairs, tmp_path: Path, identify: bool, parent: int, lam: float) -> None:
+@pytest.mark.parametrize(("lam", "value"), [(0.0, torch.nan), (0.5, torch.nan), (0.5, -torch.inf), (1.0, torch.inf)])
+def test_a_broken_parent_ends_it(
+    pair_of: Pairs, tmp_path: Path, identify: bool, parent: int, lam: float, value: float
+) -> None:
     folders = pair_of()
-    spoil(folders[parent], lambda tensors: tensors["model.norm.weight"][3:4].fill_(torch.nan))
+    spoil(folders[parent], lambda tensors: tensors["model.norm.weight"][3:4].fill_(value))
     (tmp_path / "out").mkdir()
     with pytest.raises(CheckpointError, match=rf"/{parent + 1}' holds NaN or infinite values in model\.norm\.weight;"):
         merge = merge_of(*folders, method=Schedule.uniform(lam))
         write_weights(tmp_path / "out", merge, max_shard_size=1 << 30, identify=identify)
+
+
+@pytest.mark.parametrize("name", ["linear", "task_arithmetic", "ties", "slerp"])
+def test_a_sum_that_overflows_breaks_no_model(pair_of: Pairs, tmp_path: Path, name: str) -> None:
+    """Values at the ends of float16's range: all models are finite, whatever their merge is."""
+    folders = [*pair_of(dtype=torch.float16), tiny_checkpoint(tmp_path / "base", dtype=torch.float16)]
+    for folder, value in zip(folders, (65504.0, 65504.0, -65504.0), strict=True):
+        spoil(folder, lambda tensors, value=value: tensors["model.norm.weight"][3:4].fill_(value))
+    half = Schedule.uniform(0.5)
+    method = Method(name, half) if name in ("linear", "slerp") else Method(name, base=str(folders[2]))
+    merge = merge_of(*folders[:2], method=method)
+    (tmp_path / "out").mkdir()
+    write_merge(tmp_path / "out", merge)
+    assert bits(written(tmp_path / "out")) == bits({name: merge.tensor(name) for name in merge.tensors})
 
 
 def test_a_parent_that_shrinks_meanwhile_ends_it(pair_of: Pairs, tmp_path: Path) -> None:

@@ -36,11 +36,11 @@ def export(
     autolambda export NAME OUT --budget 4000
     autolambda export NAME OUT --trial 12 --push-to-hub OWNER/REPO
     """
+    from autolambda.byte_bar import writing
     from autolambda.export import export as write
     from autolambda.hub import check_repository, push
     from autolambda.measurement import Measurement
     from autolambda.models import open_models
-    from autolambda.progress import writing
     from autolambda.shards import parse_size
 
     shard_size = parse_size(max_shard_size)
@@ -87,9 +87,9 @@ def merge(
     autolambda merge INSTRUCT THINKING OUT --lambda 0.6
     autolambda merge INSTRUCT THINKING OUT --method ties --base BASE
     """
+    from autolambda.byte_bar import writing
     from autolambda.export import export as write
     from autolambda.models import open_models
-    from autolambda.progress import writing
     from autolambda.shards import parse_size
 
     chosen, shard_size = method_of(method, lam, schedule, base), parse_size(max_shard_size)
