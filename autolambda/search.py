@@ -13,6 +13,7 @@ from autolambda.ablation_config import ABLATIONS, AblationName
 from autolambda.ablation_results import Ablation, read_ablations
 from autolambda.ablation_run import measure_ablations
 from autolambda.config import Config
+from autolambda.confirm_run import confirm_finalists
 from autolambda.databases import driver_lock
 from autolambda.engines.base import Engine
 from autolambda.events import Noted, OnEvent, ignore
@@ -48,7 +49,7 @@ def search(
                 run.fail(trial, error, is_last=num_failures == MAX_FAILURES)
             else:
                 num_failures = 0
-        return run.confirm(budget=config.budget)
+        return confirm_finalists(run, budget=config.budget)
 
 
 def confirm(
@@ -62,7 +63,7 @@ def confirm(
 ) -> Report:
     """Confirms the finalists of any budget in a study as far as it got. Raises as ``search`` does."""
     with _running(config, name=name, storage=storage, engine=engine, on_event=on_event) as run:
-        return run.confirm(budget=budget)
+        return confirm_finalists(run, budget=budget)
 
 
 def evaluate(
