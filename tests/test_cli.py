@@ -435,13 +435,38 @@ def test_ablate_prints_resumes_a_studys_own_config_and_writes_files(run: Run, st
     refused(run("ablate", "--study", NAME, "--set", "search.seed=9"), "made with another config (search.seed: 0 then")
 
 
-def test_an_interrupted_ablation_is_exit_code_130(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("command", "go_on"),
+    [
+        (["ablate", "--study", NAME], f"autolambda ablate --study={NAME}"),
+        (
+            ["ablate", "--study", NAME, "--only=layers", "--out=a b"],
+            f"autolambda ablate --study={NAME} --only=layers '--out=a b'",
+        ),
+        (["ablate", "--study", NAME, "--format=json"], f"autolambda ablate --study={NAME} --format=json"),
+        (["ablate", "--study", NAME, "--set=ablation.responses=8"], "the same command"),  # not the stored config yet
+        (["ablate", "--study=other"], "the same command"),
+        (["confirm", NAME, "--budget", "60.5"], f"autolambda confirm {NAME} --budget 60.5"),
+        (["resume", NAME], f"autolambda resume {NAME}"),
+        (["search", "--study", NAME, "--trials=9"], "the same command"),
+    ],
+)
+def test_an_interrupt_names_the_command_to_go_on_with(
+    run: Run, storage: str, monkeypatch: pytest.MonkeyPatch, command: list[str], go_on: str
+) -> None:
     def interrupted(*arguments: object, **options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("autolambda.search.ablate", interrupted)
-    ran = run("ablate")
-    assert ran.code == 130 and "interrupted; nothing is lost" in ran.err
+    for job in ("ablate", "confirm", "search"):
+        monkeypatch.setattr(f"autolambda.search.{job}", interrupted)
+    ran = run(*command)
+    *errors, last = ran.err.splitlines()
+    assert ran.code == 130 and last == f"interrupted; nothing is lost. Go on with: {go_on}"
+    shown, other = (
+        (errors, ran.out.splitlines()) if "--format=json" in command else (ran.out.splitlines(), errors)
+    )  # JSON goes to the output
+    so_far = "no row is complete yet" if command[0] == "ablate" else f"Front of {NAME}, smoothed"
+    assert any(so_far in line for line in shown) == ("--study=other" not in command) and not other
 
 
 def test_a_search_announces_the_bundled_pair_and_infeasible_is_exit_code_3(run: Run, storage: str) -> None:
