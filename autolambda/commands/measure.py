@@ -32,9 +32,8 @@ from autolambda.commands.base import (
 )
 
 if TYPE_CHECKING:  # the types of what the functions import on their own, so that --help stays quick
-    from rich.console import RenderableType
-
     from autolambda.ablation_config import AblationName
+    from autolambda.ablation_results import Ablation
 
 
 @click.command()
@@ -84,7 +83,7 @@ def ablate(
     config = config_of_study(options, study=study, storage=storage)
     name = default_name(config) if study is None else study
     url = storage_url(name, storage)
-    from autolambda.ablation_tables import write_ablations
+    from autolambda.ablation_tables import ablations_view, write_ablations
     from autolambda.progress import watching
 
     console = open_console(stderr=form != "table" and out is None)
@@ -98,7 +97,12 @@ def ablate(
         chosen = {"only": only, "format": None if form == "table" else form, "out": out}
         go_on = ["ablate", f"--study={name}", *(f"--{key}={value}" for key, value in chosen.items() if value)]
         end_interrupted(
-            go_on, config, name=name, storage=storage, so_far=lambda: _tables(name, storage, names), console=console
+            go_on,
+            config,
+            name=name,
+            storage=storage,
+            so_far=lambda: ablations_view(_measured(name, storage, names)),
+            console=console,
         )
     write_ablations(found, form=form, out=out, console=open_console())
 
@@ -123,15 +127,14 @@ def stages(curve: Path, form: str) -> None:
     click.echo(curve_json(found) if form == "json" else "\n".join(found.sentences()))
 
 
-def _tables(name: str, storage: str | None, only: Sequence[AblationName]) -> RenderableType:
-    """What is measured of the paper's studies."""
+def _measured(name: str, storage: str | None, only: Sequence[AblationName]) -> tuple[Ablation, ...]:
+    """The paper's studies as far as they are stored."""
     from autolambda.ablation_results import read_ablations
-    from autolambda.ablation_tables import ablations_view
     from autolambda.findings import num_layers
 
     config = stored_config(name, storage)
     with opened_store(name, storage, with_texts=False) as store:
-        found = read_ablations(
+        return read_ablations(
             store,
             name,
             weights=config.weights,
@@ -139,4 +142,3 @@ def _tables(name: str, storage: str | None, only: Sequence[AblationName]) -> Ren
             num_responses=config.ablation.responses,
             only=only,
         )
-    return ablations_view(found)

@@ -31,8 +31,6 @@ from autolambda.commands.base import (
 )
 
 if TYPE_CHECKING:  # the types of what the functions import on their own, so that --help stays quick
-    from rich.console import RenderableType
-
     from autolambda.config import Config
     from autolambda.events import OnEvent
     from autolambda.report import Report
@@ -97,9 +95,16 @@ def _watch(config: Config, *, name: str, storage: str | None, confirm_for: float
         with watching(console) as on_event:
             found = _run(config, name=name, url=url, confirm_for=confirm_for, on_event=on_event)
     except KeyboardInterrupt:
+        from autolambda.tables import progress_view
+
         go_on = ["resume", name] if confirm_for is None else ["confirm", name, "--budget", f"{confirm_for:.12g}"]
         end_interrupted(
-            go_on, config, name=name, storage=storage, so_far=lambda: _front(name, storage), console=console
+            go_on,
+            config,
+            name=name,
+            storage=storage,
+            so_far=lambda: progress_view(report_of(name, storage, None)),
+            console=console,
         )
     from autolambda.pareto import Verdict
     from autolambda.tables import report_view
@@ -116,9 +121,3 @@ def _run(config: Config, *, name: str, url: str, confirm_for: float | None, on_e
     if confirm_for is None:
         return jobs.search(config, name=name, storage=url, on_event=on_event)
     return jobs.confirm(config, name=name, storage=url, budget=confirm_for, on_event=on_event)
-
-
-def _front(name: str, storage: str | None) -> RenderableType:
-    from autolambda.tables import progress_view
-
-    return progress_view(report_of(name, storage, None))
