@@ -87,15 +87,16 @@ class Evaluator:
         window: slice = EVERYTHING,
         chat: ChatFormat | None = None,
         on_batch: OnBatch | None = None,
+        on_merge: Callable[[Engine], None] | None = None,
         most_tokens: float = math.inf,
     ) -> list[Graded]:
         """An evaluation's responses in the slices' order: those stored, and those still owed, stored as they come.
 
         They are those in a ``window`` of the fixed order. ``chat`` stands in for the study's chat format (a parent
-        under its own template); ``on_batch`` is told of each group that was stored. Once they hold more than
-        ``most_tokens``, each by its weight and those of unfinished responses included, what still runs is aborted and
-        the result ends there. Raises ``EngineError``, and ``GraderError`` for a grader of the user's own that fails;
-        what was stored until then is not generated again.
+        under its own template); ``on_batch`` is told of each group that was stored, ``on_merge`` of the engine before
+        it generates. Once they hold more than ``most_tokens``, each by its weight and those of unfinished responses
+        included, what still runs is aborted and the result ends there. Raises ``EngineError``, and ``GraderError`` for
+        a grader of the user's own that fails; what was stored until then is not generated again.
         """
         wanted = owed_on(slices)[window]
         done = {graded.key: graded for graded in self.store.graded(evaluation)}
@@ -127,6 +128,8 @@ class Evaluator:
             if not merged:
                 engine = self.engine()
                 engine.set_schedule(evaluation.schedule)
+                if on_merge:
+                    on_merge(engine)
                 if isinstance(engine, Foreseeing):
                     engine.expect([prompt(owed) for part in missing for owed in part], self.sampling)
                 merged = True

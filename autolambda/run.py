@@ -5,6 +5,7 @@ Everything that is measured is in the database before the next thing begins.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ from autolambda.chat import ChatFormat
 from autolambda.config import SearchConfig
 from autolambda.databases.base import shown_storage
 from autolambda.engines.base import Engine, Sampling
-from autolambda.errors import EngineError
+from autolambda.errors import EngineError, StudyError
 from autolambda.evaluation import EVERYTHING, Evaluator, is_aborted
 from autolambda.events import Began, Ended, Generated, Noted, OnEvent
 from autolambda.graders.marking import Marking
@@ -166,9 +167,24 @@ class Run:
                 window=window,
                 chat=chat,
                 on_batch=self._generated,
+                on_merge=functools.partial(self._know_weights, schedule) if kind == "confirm" else None,
                 most_tokens=most_tokens,
             )
         )
+
+    def _know_weights(self, schedule: Schedule, engine: Engine) -> None:
+        """Keeps what a finalist's weights are, so that an export can show that its own are these.
+
+        Raises ``StudyError`` where an earlier run had merged it to others: its responses are of another model.
+        """
+        found, known = engine.fingerprint(), self.study.weights_of(schedule)
+        if known is None and found.whole:
+            self.study.keep_weights(schedule, found.digest)
+        elif known is not None and found.whole and known != found.digest:
+            raise StudyError(
+                f"study '{self.study.name}': {schedule} was merged to other weights before, with other versions of "
+                "autolambda or PyTorch; go on with those, or start another study"
+            )
 
     def fail(self, trial: Trial, error: FailedTwice, *, is_last: bool) -> None:
         """Gives a trial up; but raises ``EngineError`` for the last before the search stops: it is hardly its fault."""

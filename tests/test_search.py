@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +33,7 @@ from autolambda import search as jobs
 from autolambda.box import uniform_params
 from autolambda.config import SearchConfig
 from autolambda.databases import driver_lock
-from autolambda.engines.base import Engine, Prompt, Sampling, Watch
+from autolambda.engines.base import Engine, Fingerprint, Prompt, Sampling, Watch
 from autolambda.errors import ConfigError, EngineError, StudyError
 from autolambda.events import Began, Ended, Event, Generated, Noted
 from autolambda.evidence import Evidence
@@ -65,7 +67,7 @@ class NoEngine:
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, *, watch: Watch | None = None) -> list[Response]:
         raise AssertionError("an engine was used")
 
-    def fingerprint(self) -> str:
+    def fingerprint(self) -> Fingerprint:
         raise AssertionError("an engine was used")
 
     def close(self) -> None:
@@ -424,6 +426,24 @@ def test_kills_at_any_moment_change_nothing(tmp_path: Path) -> None:
     assert database(storage) == database(finished_storage())
     config = small_config()
     assert answer(search(config, name=NAME, storage=storage, engine=NoEngine())) == answer(finished())
+
+
+def test_a_finalist_is_not_gone_on_with_under_other_weights(copied: str) -> None:
+    """As if a run had been killed in the middle of confirming, and PyTorch then rounded in another way."""
+    with closing(sqlite3.connect(copied.removeprefix("sqlite:///"))) as connection, connection:
+        confirming = "SELECT max(id) FROM autolambda_evaluations WHERE kind = 'confirm'"
+        last = f"SELECT id FROM autolambda_responses WHERE evaluation = ({confirming}) ORDER BY id DESC LIMIT 3"
+        assert connection.execute(f"DELETE FROM autolambda_responses WHERE id IN ({last})").rowcount == 3
+        values = "UPDATE study_user_attributes SET value_json = {} WHERE key LIKE 'weights %'"
+        assert connection.execute(values.format("replace(value_json, substr(value_json, 2, 4), 'beef')")).rowcount > 1
+    with pytest.raises(StudyError, match=r"study 'small': .* was merged to other weights before"):
+        search(small_config(), name=NAME, storage=copied)
+    with closing(sqlite3.connect(copied.removeprefix("sqlite:///"))) as connection, connection:
+        connection.execute("DELETE FROM study_user_attributes WHERE key LIKE 'weights %'")
+    report = search(small_config(), name=NAME, storage=copied)
+    before = finished()
+    assert (report.verdict, report.best) == (before.verdict, before.best)
+    assert set(report.digests.values()) < set(before.digests.values())  # of the one that was gone on with
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
