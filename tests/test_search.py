@@ -224,6 +224,7 @@ class Breaking:
         self._real: Engine = open_engine(job)
         self.streams, self.in_words = self._real.streams, self._real.in_words
         self.set_schedule, self.fingerprint = self._real.set_schedule, self._real.fingerprint
+        self.set_method = self._real.set_method
         self.num_batches = 0
         self.num_closed = 0
         self._dies_at, self._error = dies_at, error
@@ -590,6 +591,17 @@ def test_baselines_are_measured_beside_the_finalists_and_kept(copied: str) -> No
     assert answer(report) | {"baselines": []} == answer(finished()) | {"tokens_generated": plain["tokens_generated"]}
     again = search(config, name=NAME, storage=copied, engine=NoEngine())
     assert answer(again) == answer(report)
+
+
+def test_a_baseline_has_a_second_engine_too(copied: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, undisturbed = small_config(search__baselines=["slerp", "cut"]), storage_in(tmp_path / "undisturbed")
+    expected = search(config, name=NAME, storage=copy_finished(undisturbed))
+    opener, events = Opener(monkeypatch, 0, 1, 0), list[Event]()  # in the first baseline, then twice in the second
+    with pytest.raises(EngineError, match=r"^the power went$"):
+        search(config, name=NAME, storage=copied, on_event=events.append)
+    assert texts(events).count(RETRIED) == 2 and [engine.num_closed for engine in opener.engines] == [1, 1, 1]
+    assert report_json(search(config, name=NAME, storage=copied)) == report_json(expected)
+    assert database(copied) == database(undisturbed)
 
 
 def test_a_baseline_without_its_base_is_refused_before_anything_is_generated(copied: str) -> None:
