@@ -126,7 +126,7 @@ LAYERS = (
     {"optuna_samplers"},
     {"sampler"},
     {"confirm", "growth", "job", "racing", "study"},
-    {"ablation_results", "baselines", "history", "record"},
+    {"ablation_results", "baselines", "history", "job_engine", "record"},
     {"entries", "worth"},
     {"report"},
     {"measurement", "run"},

@@ -36,7 +36,8 @@ from autolambda.errors import ConfigError, EngineError, StudyError
 from autolambda.events import Began, Ended, Event, Generated, Noted
 from autolambda.evidence import Evidence
 from autolambda.formats import report_json
-from autolambda.job import Job, open_engine, open_job
+from autolambda.job import Job, open_job
+from autolambda.job_engine import open_engine
 from autolambda.pareto import Verdict
 from autolambda.report import Report
 from autolambda.responses import Response
@@ -285,7 +286,7 @@ class Opener:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *deaths: int | Exception | None) -> None:
         self.engines: list[Breaking] = []
         self._deaths = list(deaths)
-        monkeypatch.setattr(runs, "open_engine", self)
+        monkeypatch.setattr("autolambda.job_engine.open_engine", self)
 
     def __call__(self, job: Job, **_: object) -> Breaking:
         death = self._deaths.pop(0) if self._deaths else None

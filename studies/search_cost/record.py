@@ -23,7 +23,8 @@ from autolambda.config import bundled_defaults, parse_config
 from autolambda.engines.base import Prompt
 from autolambda.evaluation import derive_seed
 from autolambda.graders import GRADERS, grade
-from autolambda.job import open_engine, open_job
+from autolambda.job import open_job
+from autolambda.job_engine import open_engine
 from autolambda.responses import Grade
 from autolambda.tasks.arithmetic import FOLDER
 
