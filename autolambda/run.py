@@ -17,7 +17,7 @@ from autolambda.config import SearchConfig
 from autolambda.databases.base import shown_storage
 from autolambda.engines.base import Engine, Sampling
 from autolambda.errors import EngineError
-from autolambda.evaluation import EVERYTHING, Evaluator, is_aborted
+from autolambda.evaluation import EVERYTHING, Evaluator
 from autolambda.events import Began, Ended, Generated, Noted, OnEvent
 from autolambda.graders.marking import Marking
 from autolambda.job import Job
@@ -26,7 +26,7 @@ from autolambda.metrics import Measured
 from autolambda.racing import OVER_BUDGET, most_tokens, stopped_for
 from autolambda.record import load_record
 from autolambda.report import slack_sentence
-from autolambda.responses import Graded
+from autolambda.responses import Graded, is_aborted
 from autolambda.sampler import Proposal, Stop, allowance_of, on_the_ladder, propose
 from autolambda.schedule import Schedule
 from autolambda.store import Kind, Store

@@ -81,6 +81,7 @@ LAYERS = (
         "events",
         "graders.__init__",
         "ladder",
+        "owed",
         "returns",
         "tasks.arithmetic",
         "tasks.free_form",
