@@ -20,7 +20,8 @@ from autolambda.engines.base import Engine, Fingerprint, Prompt, Sampling, Watch
 from autolambda.errors import ConfigError, StudyError
 from autolambda.events import Ended, Event, Generated, Noted
 from autolambda.formats import report_json
-from autolambda.job import open_engine, open_job
+from autolambda.job import open_job
+from autolambda.job_engine import open_engine
 from autolambda.methods import Method
 from autolambda.responses import Graded, Response
 from autolambda.schedule import Schedule

@@ -15,7 +15,8 @@ from autolambda.chat import ChatFormat
 from autolambda.engines.base import Engine, Fingerprint, Prompt, Sampling, Watch
 from autolambda.engines.cut import CutEngine
 from autolambda.graders import GRADERS, grade
-from autolambda.job import Job, open_engine, open_job
+from autolambda.job import Job, open_job
+from autolambda.job_engine import open_engine
 from autolambda.responses import Grade, Graded, Response, Sample
 from autolambda.schedule import Schedule
 

@@ -16,10 +16,11 @@ from autolambda.chat import ChatFormat
 from autolambda.engines.base import Fingerprint, Progress, Prompt, Sampling, Watch
 from autolambda.errors import EngineError, GraderError
 from autolambda.estimates import task_weights
-from autolambda.evaluation import Evaluator, batches, derive_seed, is_aborted, owed_on, token_weights
+from autolambda.evaluation import Evaluator
 from autolambda.graders import GRADERS, Mark, grade
 from autolambda.metrics import measure
-from autolambda.responses import Grade, Response, Sample
+from autolambda.owed import batches, derive_seed, owed_on, token_weights
+from autolambda.responses import Grade, Response, Sample, is_aborted
 from autolambda.schedule import Schedule
 from autolambda.store import Store
 from autolambda.tasks.base import Slice

@@ -20,7 +20,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from autolambda.engines.base import Engine, Prompt
 from autolambda.errors import CheckpointError, OutputError, StudyError
 from autolambda.export import check_export, export
-from autolambda.job import open_engine, open_job
+from autolambda.job import open_job
+from autolambda.job_engine import open_engine
 from autolambda.measurement import Measurement
 from autolambda.merges import Merge
 from autolambda.models import Models, open_models

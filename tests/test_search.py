@@ -38,7 +38,8 @@ from autolambda.errors import ConfigError, EngineError, StudyError
 from autolambda.events import Began, Ended, Event, Generated, Noted
 from autolambda.evidence import Evidence
 from autolambda.formats import report_json
-from autolambda.job import Job, open_engine, open_job
+from autolambda.job import Job, open_job
+from autolambda.job_engine import open_engine
 from autolambda.pareto import Verdict
 from autolambda.report import Report
 from autolambda.responses import Response
@@ -226,6 +227,7 @@ class Breaking:
         self._real: Engine = open_engine(job)
         self.streams, self.in_words = self._real.streams, self._real.in_words
         self.set_schedule, self.fingerprint = self._real.set_schedule, self._real.fingerprint
+        self.set_method = self._real.set_method
         self.num_batches = 0
         self.num_closed = 0
         self._dies_at, self._error = dies_at, error
@@ -286,7 +288,7 @@ class Opener:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *deaths: int | Exception | None) -> None:
         self.engines: list[Breaking] = []
         self._deaths = list(deaths)
-        monkeypatch.setattr(runs, "open_engine", self)
+        monkeypatch.setattr("autolambda.job_engine.open_engine", self)
 
     def __call__(self, job: Job, **_: object) -> Breaking:
         death = self._deaths.pop(0) if self._deaths else None
@@ -610,6 +612,17 @@ def test_baselines_are_measured_beside_the_finalists_and_kept(copied: str) -> No
     assert answer(report) | {"baselines": []} == answer(finished()) | {"tokens_generated": plain["tokens_generated"]}
     again = search(config, name=NAME, storage=copied, engine=NoEngine())
     assert answer(again) == answer(report)
+
+
+def test_a_baseline_has_a_second_engine_too(copied: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, undisturbed = small_config(search__baselines=["slerp", "cut"]), storage_in(tmp_path / "undisturbed")
+    expected = search(config, name=NAME, storage=copy_finished(undisturbed))
+    opener, events = Opener(monkeypatch, 0, 1, 0), list[Event]()  # in the first baseline, then twice in the second
+    with pytest.raises(EngineError, match=r"^the power went$"):
+        search(config, name=NAME, storage=copied, on_event=events.append)
+    assert texts(events).count(RETRIED) == 2 and [engine.num_closed for engine in opener.engines] == [1, 1, 1]
+    assert report_json(search(config, name=NAME, storage=copied)) == report_json(expected)
+    assert database(copied) == database(undisturbed)
 
 
 def test_a_baseline_without_its_base_is_refused_before_anything_is_generated(copied: str) -> None:

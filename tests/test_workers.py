@@ -25,7 +25,8 @@ from autolambda import crew
 from autolambda.cluster import Share
 from autolambda.engines.base import Progress, Prompt, Sampling
 from autolambda.errors import ConfigError, EngineError
-from autolambda.job import Job, open_engine, open_job
+from autolambda.job import Job, open_job
+from autolambda.job_engine import open_engine
 from autolambda.methods import Method
 from autolambda.responses import Response
 from autolambda.schedule import Schedule

@@ -121,16 +121,17 @@ def _run(config: Config, *, name: str, url: str, confirm_for: float | None, on_e
 
 def _say_interrupted(name: str, storage: str | None) -> None:
     """The front so far, if there is one, and the command to go on with."""
-    from autolambda.databases.base import shown_storage
+    from autolambda.databases.base import password_hint, shown_storage
 
-    command = "the same command"
+    command, hint = "the same command", ""
     try:
         stored_config(name, storage)
         where = ["--storage", shown_storage(storage)] if storage else []
         command = shlex.join(["autolambda", "resume", name, *where])
+        hint = password_hint(storage) if storage else ""
         from autolambda.tables import progress_view
 
         open_console().print(progress_view(report_of(name, storage, None)))
     except InputError as error:
         logger.debug("no front to show: %s", error)  # interrupted before the study began, or before its first trial
-    click.echo(f"interrupted; nothing is lost. Go on with: {command}", err=True)
+    click.echo(f"interrupted; nothing is lost. Go on with{hint}: {command}", err=True)

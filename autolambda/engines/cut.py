@@ -12,8 +12,8 @@ from dataclasses import replace
 
 from autolambda.chat import ChatFormat
 from autolambda.engines.base import Engine, Fingerprint, Prompt, Sampling, Watch
-from autolambda.evaluation import derive_seed
 from autolambda.methods import Method
+from autolambda.owed import derive_seed
 from autolambda.responses import Response
 from autolambda.schedule import Schedule
 
