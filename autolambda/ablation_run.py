@@ -19,7 +19,8 @@ from autolambda.engines.base import Engine
 from autolambda.engines.by_method import MethodEngine
 from autolambda.errors import AutolambdaError, ConfigError, PairError
 from autolambda.events import Ended, Noted, OnEvent
-from autolambda.job import Job, open_engine
+from autolambda.job import Job
+from autolambda.job_engine import open_engine
 from autolambda.metrics import measure
 from autolambda.models import base_folder
 from autolambda.pair import Pair, open_pair
@@ -115,7 +116,7 @@ def _backbone_engine(run: Run, pair: Pair) -> Iterator[OpenEngine]:
 
     def engine() -> Engine:
         if not opened:
-            run.free()
+            run.engine.close()
             opened.append(open_engine(job))
         return opened[0]
 

@@ -38,7 +38,7 @@ def write_card(
         "",
         f"{METHODS_IN_WORDS[merge.method.name]}, made with autolambda {__version__}.",
         "",
-        *_made_of(merge, written),
+        *_made_of(merge, written, measurement),
         *(_measured(models, measurement) if measurement else ()),
         *_use(models),
         *_again(merge, measurement),
@@ -82,7 +82,7 @@ def _front_matter(merge: Merge) -> dict[str, Any]:
     return found
 
 
-def _made_of(merge: Merge, written: Written) -> Iterator[str]:
+def _made_of(merge: Merge, written: Written, measurement: Measurement | None) -> Iterator[str]:
     yield "| | model | revision | licence | content (SHA-256) |"
     yield "|---|---|---|---|---|"
     for role, model in merge.models.items():
@@ -97,9 +97,20 @@ def _made_of(merge: Merge, written: Written) -> Iterator[str]:
     yield ""
     if merge.method.schedule:
         yield f"Schedule: {merge.method.schedule}. Every weight is computed in float32 and rounded once."
+        yield _compared(written, measurement)
         yield ""
     yield "The licences of all models that went in apply to the merge."
     yield ""
+
+
+def _compared(written: Written, measurement: Measurement | None) -> str:
+    """What is known of the weights."""
+    sha = f"Their SHA-256 is `{written.digest}`"
+    if measurement is None:
+        return f"{sha}."
+    if measurement.weights:
+        return f"{sha}: bit for bit those that were confirmed."
+    return f"{sha}; it was not compared with that of the weights in the engine that measured them."
 
 
 def _measured(models: Models, measurement: Measurement) -> Iterator[str]:

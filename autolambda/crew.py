@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from autolambda.engines.base import Fingerprint
 from autolambda.errors import EngineError
 from autolambda.member import Member, answered
 from autolambda.methods import Merging
@@ -70,7 +71,7 @@ class Crew:
         self._end, self._is_short = (step, places), True
         self._waiting.clear()
 
-    def fingerprints(self, schedule: Merging) -> list[str]:
+    def fingerprints(self, schedule: Merging) -> list[Fingerprint]:
         """What each worker that answers holds under a schedule."""
         return [member.fingerprint(schedule) for member in self.members if member.is_usable]
 

@@ -9,7 +9,6 @@ take long are given while the engine goes on.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import math
@@ -19,13 +18,14 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from autolambda.engines.base import Engine, Foreseeing, Progress, Prompt, Sampling
 from autolambda.errors import EngineError, GraderError
 from autolambda.graders import Mark
 from autolambda.graders.marking import Marking
-from autolambda.responses import Grade, Graded, Key, Response, Sample
+from autolambda.owed import Owed, batches, derive_seed, owed_on
+from autolambda.responses import Grade, Graded, Key, Response
 from autolambda.schedule import Schedule
 from autolambda.store import Store, StoredEvaluation
 from autolambda.tasks.base import Phase, Slice
@@ -39,26 +39,6 @@ EVERYTHING = slice(None)
 
 OnBatch = Callable[[Sequence[Graded]], None]
 OnNote = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Owed:
-    """One response to generate: a sample of a task and which of its repeats.
-
-    ``weight`` is what its tokens weigh in the mean over tasks beside those of the others: 1 with one task, 0 for a
-    guard.
-    """
-
-    task: str
-    grader: str
-    sample: Sample
-    repeat: int
-    weight: float = 1.0
-    on_grader_error: Literal["stop", "unparsed"] = "stop"
-
-    @property
-    def key(self) -> Key:
-        return (self.task, self.sample.id, self.repeat)
 
 
 @dataclass(frozen=True)
@@ -87,15 +67,16 @@ class Evaluator:
         window: slice = EVERYTHING,
         chat: ChatFormat | None = None,
         on_batch: OnBatch | None = None,
+        on_merge: Callable[[Engine], None] | None = None,
         most_tokens: float = math.inf,
     ) -> list[Graded]:
         """An evaluation's responses in the slices' order: those stored, and those still owed, stored as they come.
 
         They are those in a ``window`` of the fixed order. ``chat`` stands in for the study's chat format (a parent
-        under its own template); ``on_batch`` is told of each group that was stored. Once they hold more than
-        ``most_tokens``, each by its weight and those of unfinished responses included, what still runs is aborted and
-        the result ends there. Raises ``EngineError``, and ``GraderError`` for a grader of the user's own that fails;
-        what was stored until then is not generated again.
+        under its own template); ``on_batch`` is told of each group that was stored, ``on_merge`` of the engine before
+        it generates. Once they hold more than ``most_tokens``, each by its weight and those of unfinished responses
+        included, what still runs is aborted and the result ends there. Raises ``EngineError``, and ``GraderError`` for
+        a grader of the user's own that fails; what was stored until then is not generated again.
         """
         wanted = owed_on(slices)[window]
         done = {graded.key: graded for graded in self.store.graded(evaluation)}
@@ -127,6 +108,8 @@ class Evaluator:
             if not merged:
                 engine = self.engine()
                 engine.set_schedule(evaluation.schedule)
+                if on_merge:
+                    on_merge(engine)
                 if isinstance(engine, Foreseeing):
                     engine.expect([prompt(owed) for part in missing for owed in part], self.sampling)
                 merged = True
@@ -235,43 +218,3 @@ class _Call:
             self.taken |= {owed.key: response for owed, response in fresh}
             self._intake.take(fresh)
             self._kept_at = time.monotonic()
-
-
-def owed_on(slices: Sequence[Slice]) -> list[Owed]:
-    """All responses owed on the slices, in fixed order: any number of the first holds the same share of each slice."""
-    weights = token_weights(slices)
-    places = [
-        (
-            (repeat * len(part.samples) + place + 0.5) / part.num_responses,
-            number,
-            Owed(part.task, part.grader, sample, repeat, weights[part.task], part.on_grader_error),
-        )
-        for number, part in enumerate(slices)
-        for repeat in range(part.repeats)
-        for place, sample in enumerate(part.samples)
-    ]
-    return [owed for _, _, owed in sorted(places, key=lambda each: each[:2])]
-
-
-def token_weights(slices: Sequence[Slice]) -> dict[str, float]:
-    """What a token of each task weighs, so that the weighted sum over n responses is n times the mean over tasks."""
-    shares = {part.task: part.weight if part.max_drop is None else 0.0 for part in slices}
-    total, num_responses = sum(shares.values()), sum(part.num_responses for part in slices)
-    return {part.task: shares[part.task] / total * num_responses / part.num_responses for part in slices}
-
-
-def batches(owed: Sequence[Owed], *, size: int | None = None) -> list[Sequence[Owed]]:
-    """``owed`` in its order, cut into batches of ``size``; ``None`` is all in one."""
-    size = size or max(len(owed), 1)
-    return [owed[start : start + size] for start in range(0, len(owed), size)]
-
-
-def is_aborted(graded: Sequence[Graded]) -> bool:
-    """Whether an evaluation was ended before its responses were: its tokens are then a lower bound."""
-    return any(each.response.finish_reason == "aborted" for each in graded)
-
-
-def derive_seed(*parts: object) -> int:
-    """A 63-bit seed from SHA-256 of the parts: neighbouring inputs give unrelated seeds."""
-    digest = hashlib.sha256("\x1f".join(map(str, parts)).encode("utf-8", "surrogatepass")).digest()
-    return int.from_bytes(digest[:8], "big") >> 1

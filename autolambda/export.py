@@ -44,9 +44,9 @@ def export(
 ) -> None:
     """Writes the merge of the parents, by a schedule or another method, into the new folder ``out``.
 
-    Where a study measured it, the parents are hashed in the same pass and must be those of the study. Raises
-    ``OutputError``, ``CheckpointError`` for a model that cannot be read, and ``StudyError`` where parents or sampling
-    are no longer those that were measured.
+    Where a study measured it, the parents are hashed in the same pass and must be those of the study, and the weights
+    those that were confirmed. Raises ``OutputError``, ``CheckpointError`` for a model that cannot be read, and
+    ``StudyError`` where parents, sampling or weights are no longer those that were measured.
     """
     if measurement:
         _check_unchanged(_sampling(models), measurement)
@@ -57,6 +57,11 @@ def export(
         )
         if measurement:
             _check_unchanged({f"models.{role}": written.models[role] for role in ("instruct", "thinking")}, measurement)
+            if measurement.weights not in (None, written.digest):
+                raise StudyError(
+                    f"study '{measurement.study}' confirmed other weights for {method} than these, made with other "
+                    "versions of autolambda or PyTorch; export with those, or use 'autolambda merge'"
+                )
         with output_errors(out):
             _write_settings(folder, models, merge)
             write_card(folder, models, merge, written, measurement=measurement)
@@ -165,6 +170,7 @@ def _provenance(folder: Path, merge: Merge, written: Written, measurement: Measu
             for role, model in merge.models.items()
         },
         **(measurement.to_dict() if measurement else {"study": None, "verdict": None, "measured": None}),
+        "weights": written.digest,
         "files": {name: _sha256(folder / name) for name in sorted(files - {PROVENANCE, "README.md"})},
         "tensors": dict(written.tensors),
     }

@@ -14,7 +14,7 @@ from typing import Any
 from autolambda.config import Config
 from autolambda.digest import prompts_key
 from autolambda.errors import StudyError
-from autolambda.evaluation import owed_on
+from autolambda.owed import owed_on
 from autolambda.store import StoredStudy
 from autolambda.tasks.base import Slice
 

@@ -17,7 +17,8 @@ if TYPE_CHECKING:  # a merge without a study does without what reads one
 class Measurement:
     """One schedule of a study; ``curve`` holds the uniform lambdas that were searched, in their order.
 
-    ``parents`` are the models as they are, under their own templates; ``identity`` is what the results depend on.
+    ``parents`` are the models as they are, under their own templates; ``identity`` is what the results depend on,
+    ``weights`` the SHA-256 of the weights that were confirmed, where it is known.
     """
 
     study: str
@@ -27,6 +28,7 @@ class Measurement:
     parents: Mapping[str, Entry | None]
     config: Config
     identity: Mapping[str, Any]
+    weights: str | None
 
     @classmethod
     def of(cls, report: Report, *, trial: int | None = None) -> Measurement:
@@ -35,7 +37,9 @@ class Measurement:
         verdict = f"{report.verdict} within {report.budget:g} tokens" if decided else "not tested against a budget"
         uniform = {entry.schedule.lam: entry for entry in report.trials if entry.schedule.lam is not None}
         curve = tuple(entry for _, entry in sorted(uniform.items()))
-        return cls(report.study, report.entry(trial), verdict, curve, report.parents, report.config, report.identity)
+        entry = report.entry(trial)
+        weights = report.digests.get(entry.schedule)
+        return cls(report.study, entry, verdict, curve, report.parents, report.config, report.identity, weights)
 
     def to_dict(self) -> dict[str, Any]:
         """For ``autolambda.json``: what was measured, how, and from which seed."""
@@ -46,4 +50,5 @@ class Measurement:
             "curve": [entry.to_dict() for entry in self.curve],
             "parents": {name: entry and entry.to_dict() for name, entry in self.parents.items()},
             "identity": dict(self.identity),
+            "evaluated_weights": self.weights,
         }

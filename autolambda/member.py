@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from autolambda.engines.base import Fingerprint
 from autolambda.errors import EngineError, one_line
 from autolambda.methods import Merging
 from autolambda.pieces import News, Piece, Rows
@@ -80,12 +81,12 @@ class Member:
         """It has no piece any more."""
         self.piece = self.rows = None
 
-    def fingerprint(self, schedule: Merging) -> str:
+    def fingerprint(self, schedule: Merging) -> Fingerprint:
         """That of its weights under a schedule. Raises ``EngineError``."""
         import ray
 
         try:
-            found: str = ray.get(self.actor.fingerprint.remote(schedule))
+            found: Fingerprint = ray.get(self.actor.fingerprint.remote(schedule))
         except ray.exceptions.RayError as error:
             raise EngineError(f"{self.in_words}: {_reason(error)}") from error
         return found

@@ -14,12 +14,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from autolambda.evaluation import is_aborted
 from autolambda.evidence import Evidence, Point
 from autolambda.gaussian_process import Floats
 from autolambda.metrics import Measured, measure
 from autolambda.racing import exceeded
-from autolambda.responses import Grade, Graded
+from autolambda.responses import Grade, Graded, is_aborted
 from autolambda.schedule import Schedule
 from autolambda.store import Store
 from autolambda.study import Study, Trial

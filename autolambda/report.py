@@ -29,6 +29,7 @@ from autolambda.pareto import Decision, Verdict, front
 from autolambda.record import load_record
 from autolambda.responses import Graded
 from autolambda.sampler import Aims, fit
+from autolambda.schedule import Schedule
 from autolambda.stages import CurvePoint, Stages, detect_stages
 from autolambda.store import Store
 from autolambda.study import Counts, Study
@@ -55,7 +56,8 @@ class Report:
     over which a cheaper ``best`` was picked. ``alike`` are finalists within the budget whose accuracy cannot be told
     apart from that of ``best``. ``trials`` are the measured schedules, one each, ``smoothed`` the same with the
     surrogate's numbers, ``confirmed`` those that were ever confirmed, for any budget. ``baselines`` were measured on
-    the same prompts. ``worth`` says what tokens buy, ``identity`` what the results depend on.
+    the same prompts. ``worth`` says what tokens buy, ``identity`` what the results depend on, ``digests`` the SHA-256
+    of the weights with which schedules were confirmed, where it is known.
     """
 
     study: str
@@ -77,6 +79,7 @@ class Report:
     stop_reason: str
     config: Config
     identity: Mapping[str, Any]
+    digests: Mapping[Schedule, str]
 
     @property
     def raw_front(self) -> tuple[Entry, ...]:
@@ -184,6 +187,7 @@ def build_report(store: Store, study: Study, *, budget: float | None) -> Report:
         stop_reason=study.stopped_for or UNFINISHED,
         config=config,
         identity=stored.identity,
+        digests={e.schedule: found for e in entries.values() if (found := study.weights_of(e.schedule))},
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
@@ -64,3 +64,8 @@ class Graded:
     def key(self) -> Key:
         """Its place in the evaluation."""
         return (self.task, self.sample_id, self.repeat)
+
+
+def is_aborted(graded: Sequence[Graded]) -> bool:
+    """Whether an evaluation was ended before its responses were: its tokens are then a lower bound."""
+    return any(each.response.finish_reason == "aborted" for each in graded)

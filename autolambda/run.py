@@ -5,6 +5,7 @@ Everything that is measured is in the database before the next thing begins.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -16,16 +17,17 @@ from autolambda.chat import ChatFormat
 from autolambda.config import SearchConfig
 from autolambda.databases.base import shown_storage
 from autolambda.engines.base import Engine, Sampling
-from autolambda.errors import EngineError
-from autolambda.evaluation import EVERYTHING, Evaluator, is_aborted
+from autolambda.errors import EngineError, StudyError
+from autolambda.evaluation import EVERYTHING, Evaluator
 from autolambda.events import Began, Ended, Generated, Noted, OnEvent
 from autolambda.graders.marking import Marking
-from autolambda.job import Job, open_engine
+from autolambda.job import Job
+from autolambda.job_engine import FailedTwice, JobEngine
 from autolambda.metrics import Measured
 from autolambda.racing import OVER_BUDGET, most_tokens, stopped_for
 from autolambda.record import load_record
 from autolambda.report import slack_sentence
-from autolambda.responses import Graded
+from autolambda.responses import Graded, is_aborted
 from autolambda.sampler import Proposal, Stop, allowance_of, on_the_ladder, propose
 from autolambda.schedule import Schedule
 from autolambda.store import Kind, Store
@@ -38,18 +40,13 @@ MAX_FAILURES = 2  # trials in a row that fail before the search stops: it is the
 PARENTS = dict(zip(("instruct", "thinking"), ENDS, strict=True))
 
 
-class FailedTwice(EngineError):
-    """Two engines, one after the other, failed in one evaluation."""
-
-
 class Run:
     """One process's work on a study: measures schedules, tells the watcher."""
 
     def __init__(self, job: Job, store: Store, study: Study, engine: Engine | None, on_event: OnEvent) -> None:
         self.job, self.store, self.study = job, store, study
         self.on_event = on_event
-        self._given = engine
-        self._opened: Engine | None = None
+        self.engine = JobEngine(job, engine, lambda note: on_event(Noted(note)))
         self._parent_tokens: dict[str, float] = {}
         self._unread: set[str] = set()
         config = job.config
@@ -158,7 +155,7 @@ class Run:
         self.on_event(Began(title, schedule, num_responses, done, share))
         own = self._evaluator
         evaluator = replace(own, engine=engine or own.engine, sampling=sampling or own.sampling)
-        return self._twice(
+        return self.engine.twice(
             lambda: evaluator.run(
                 evaluation,
                 slices,
@@ -166,9 +163,24 @@ class Run:
                 window=window,
                 chat=chat,
                 on_batch=self._generated,
+                on_merge=functools.partial(self._know_weights, schedule) if kind == "confirm" else None,
                 most_tokens=most_tokens,
             )
         )
+
+    def _know_weights(self, schedule: Schedule, engine: Engine) -> None:
+        """Keeps what a finalist's weights are, so that an export can show that its own are these.
+
+        Raises ``StudyError`` where an earlier run had merged it to others: its responses are of another model.
+        """
+        found, known = engine.fingerprint(), self.study.weights_of(schedule)
+        if known is None and found.whole:
+            self.study.keep_weights(schedule, found.digest)
+        elif known is not None and found.whole and known != found.digest:
+            raise StudyError(
+                f"study '{self.study.name}': {schedule} was merged to other weights before, with other versions of "
+                "autolambda or PyTorch; go on with those, or start another study"
+            )
 
     def fail(self, trial: Trial, error: FailedTwice, *, is_last: bool) -> None:
         """Gives a trial up; but raises ``EngineError`` for the last before the search stops: it is hardly its fault."""
@@ -220,43 +232,7 @@ class Run:
     def close(self) -> None:
         """Frees the engine and the processes that grade."""
         self._marking.close()
-        self.free()
-
-    def free(self) -> None:
-        """Frees the engine, if this run opened one; the next use opens another."""
-        opened, self._opened = self._opened, None
-        if opened:
-            opened.close()
-
-    def _twice(self, evaluate: Callable[[], list[Graded]]) -> list[Graded]:
-        """Runs an evaluation, and once more with a new engine where one that this run opened fails."""
-        try:
-            return evaluate()
-        except EngineError as error:
-            if self._opened is None:
-                raise
-            reason = str(error)
-        # not in the handler: the error's frames hold memory of the engine that failed
-        self.free()
-        self.on_event(Noted(f"the engine failed ({reason}); once more with a new one"))
-        try:
-            return evaluate()
-        except EngineError as error:
-            if self._opened is None:
-                raise
-            self.free()
-            raise FailedTwice(str(error)) from error
-
-    def engine(self) -> Engine:
-        """The engine that was given, or the config's, opened by its first use."""
-        if self._given:
-            return self._given
-        if self._opened is None:
-            self.on_event(Noted(f"engine: {self.job.engine_in_words}"))
-            self._opened = open_engine(self.job, on_note=lambda note: self.on_event(Noted(note)))
-            if self._opened.in_words != self.job.engine_in_words:
-                self.on_event(Noted(f"engine: {self._opened.in_words}"))
-        return self._opened
+        self.engine.close()
 
     def _progress(self, num_responses: int) -> tuple[float, float]:
         """How much of the whole is done before an evaluation of the search, and how much that is: by its tokens."""

@@ -19,9 +19,10 @@ from autolambda.engines.base import Engine
 from autolambda.events import Noted, OnEvent, ignore
 from autolambda.growth import check_identity, growth_sentence
 from autolambda.job import Job, open_job
+from autolambda.job_engine import FailedTwice
 from autolambda.metrics import Measured, measure
 from autolambda.report import Report
-from autolambda.run import MAX_FAILURES, PARENTS, FailedTwice, Run
+from autolambda.run import MAX_FAILURES, PARENTS, Run
 from autolambda.schedule import Schedule
 from autolambda.store import Store
 from autolambda.study import Study, driver_errors

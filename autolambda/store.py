@@ -205,6 +205,14 @@ class Store:
         with self._engine.connect() as connection:
             return int(connection.scalar(query) or 0)
 
+    def num_complete(self, study: str) -> int:
+        """How many evaluations beside the trials are complete: of the confirmation and of ablations."""
+        of = EVALUATIONS.c
+        stored = sa.select(RESPONSES.c.evaluation).join(EVALUATIONS).where(of.study == study, of.kind != "trial")
+        full = stored.group_by(RESPONSES.c.evaluation, of.num_responses).having(sa.func.count() == of.num_responses)
+        with self._engine.connect() as connection:
+            return int(connection.scalar(sa.select(sa.func.count()).select_from(full.subquery())) or 0)
+
     def num_tokens(self, study: str) -> int:
         """All tokens ever generated for a study: its cost."""
         query = sa.select(sa.func.coalesce(sa.func.sum(RESPONSES.c.num_tokens), 0)).join(EVALUATIONS)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from autolambda.checkpoint import NUM_THREADS
+from autolambda.fingerprint import digest_of_hashes
 from autolambda.merge import PIECE
 from autolambda.merges import Merge
 from autolambda.pair import stored_name
@@ -36,6 +37,11 @@ class Written:
 
     models: Mapping[str, str]
     tensors: Mapping[str, str]
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 (hex) of all weights, as an engine's fingerprint has it."""
+        return digest_of_hashes(self.tensors)
 
 
 class _Stopped(Exception):

@@ -6,6 +6,7 @@ its parameters are stored before its first response, and its stored responses co
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from optuna.trial import TrialState
 
 from autolambda.box import to_schedule
 from autolambda.databases.base import failure, storage_errors
+from autolambda.digest import digest
 from autolambda.errors import StorageError, StudyError, one_line
 from autolambda.metrics import Measured
 from autolambda.optuna_samplers import DIRECTIONS, distributions
@@ -206,6 +208,15 @@ class Study:
             for trial in self._study.get_trials(deepcopy=False, states=states)
         ]
 
+    def weights_of(self, schedule: Schedule) -> str | None:
+        """The SHA-256 (hex) of the weights with which a finalist was confirmed, where it is known."""
+        found: str | None = self._study.user_attrs.get(_weights_key(schedule))
+        return found
+
+    def keep_weights(self, schedule: Schedule, digest: str) -> None:
+        """Stores it."""
+        self._study.set_user_attr(_weights_key(schedule), digest)
+
     @property
     def stopped_for(self) -> StopReason | None:
         """Why the search stopped, ``None`` while it goes on."""
@@ -216,6 +227,10 @@ class Study:
     def stopped_for(self, reason: StopReason | None) -> None:
         if reason != self.stopped_for:
             self._study.set_user_attr("stopped_for", reason)
+
+
+def _weights_key(schedule: Schedule) -> str:
+    return f"weights {digest(json.dumps(schedule.to_dict(), sort_keys=True))}"
 
 
 def studies_under(folder: Path) -> list[tuple[str, str]]:

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from autolambda.databases.base import shown_storage
+from autolambda.databases.base import password_hint, shown_storage
 from autolambda.entry import Entry, stage
 from autolambda.errors import printable
 from autolambda.estimates import number
@@ -94,16 +94,15 @@ def front_table(report: Report, entries: Sequence[Entry], *, title: str, with_pa
 
 def verdict_lines(report: Report, *, storage: str | None = None) -> Iterator[str]:
     """The verdict for the budget in a few lines (rich markup), the last of them the command to go on with."""
-    where = f"--storage {shlex.quote(shown_storage(storage))}" if storage else ""
     if report.budget is None:
         yield "No budget was given: the front is the answer."
-        yield _command("For a pick:", "confirm", report.study, "--budget TOKENS", where)
+        yield _command("For a pick", "confirm", report.study, "--budget TOKENS", storage=storage)
         return
     budget = f"--budget {report.budget:g}"
     best = report.best
     if report.verdict is None:
         yield "[yellow]Not confirmed yet.[/yellow]" + (f" By the search alone: {_numbers(best)}" if best else "")
-        yield _command("Go on with:", "confirm", report.study, budget, where)
+        yield _command("Go on with", "confirm", report.study, budget, storage=storage)
     elif report.verdict is Verdict.FEASIBLE and best:
         yield f"[green bold]Feasible[/green bold] within {report.budget:g} tokens: {_numbers(best)}."
         if report.cheaper_than:
@@ -113,7 +112,7 @@ def verdict_lines(report: Report, *, storage: str | None = None) -> Iterator[str
         yield from _alike(report)
         yield from _against_thinking(report, best)
         yield from _slack(report)
-        yield _command("Export it:", "export", report.study, "OUT", budget, where)
+        yield _command("Export it", "export", report.study, "OUT", budget, storage=storage)
     elif report.nearest:
         held = is_held_by_guard(report)
         uncertain = report.verdict is Verdict.UNCERTAIN
@@ -125,7 +124,9 @@ def verdict_lines(report: Report, *, storage: str | None = None) -> Iterator[str
         remedies = ["more prompts (confirm.limit in another study)"] if uncertain else []
         remedies += ["a larger guard.max_drop"] if held else []
         yield f"What may help: {' or '.join([*remedies, 'a higher budget'])}, or more tokens to search with {_SPEND}."
-        yield _command("Export it all the same:", "export", report.study, f"OUT --trial {report.nearest.trial}", where)
+        yield _command(
+            "Export it all the same", "export", report.study, f"OUT --trial {report.nearest.trial}", storage=storage
+        )
 
 
 def trial_line(event: Ended) -> str:
@@ -229,5 +230,8 @@ def _slack(report: Report) -> Iterator[str]:
         yield f"[yellow]{escape(report.slack)}[/yellow]"
 
 
-def _command(words: str, *parts: str) -> str:
-    return f"{words} [bold]autolambda {escape(' '.join(filter(None, parts)))}[/bold]"
+def _command(words: str, *parts: str, storage: str | None) -> str:
+    """A command to go on with, and before it what to do about a password that it does not show."""
+    where = ["--storage", shlex.quote(shown_storage(storage))] if storage else []
+    hint = password_hint(storage) if storage else ""
+    return f"{words}{hint}: [bold]autolambda {escape(' '.join([*parts, *where]))}[/bold]"

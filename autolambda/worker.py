@@ -18,7 +18,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TypeVar
 
-from autolambda.engines.base import Engine, Progress
+from autolambda.engines.base import Engine, Fingerprint, Progress
 from autolambda.errors import AutolambdaError, one_line
 from autolambda.methods import Merging, Method
 from autolambda.pieces import Finished, News, Piece, State
@@ -107,10 +107,10 @@ class Worker:
             if self._task and number in (None, self._task.piece.number):
                 self._task.is_aborted = True
 
-    def fingerprint(self, schedule: Merging) -> str:
+    def fingerprint(self, schedule: Merging) -> Fingerprint:
         """The engine's, under a schedule."""
 
-        def read() -> str:
+        def read() -> Fingerprint:
             return self._under(schedule).fingerprint()
 
         return self._in_thread(read)

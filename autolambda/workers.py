@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from autolambda.cluster import Share, check_room, join, leave, placed, start
 from autolambda.crew import MAX_DEATHS, Crew, OnNote
-from autolambda.engines.base import Engine, Prompt, Sampling, Watch
+from autolambda.engines.base import Engine, Fingerprint, Prompt, Sampling, Watch
 from autolambda.engines.decoder import Decoder
 from autolambda.errors import ConfigError, EngineError
 from autolambda.member import Lost, Member, answered, close
@@ -94,7 +94,7 @@ class WorkersEngine:
                 return [response for row in places if (response := rows.responses[row])]
             self._crew.step()
 
-    def fingerprint(self) -> str:
+    def fingerprint(self) -> Fingerprint:
         """That of the weights of all workers that answer. Raises ``EngineError`` where they differ."""
         found = set(self._crew.fingerprints(self._schedule))
         if len(found) != 1:

@@ -6,7 +6,7 @@ import os
 import signal
 from collections.abc import Sequence
 
-from autolambda.engines.base import Engine, Prompt, Sampling, Watch
+from autolambda.engines.base import Engine, Fingerprint, Prompt, Sampling, Watch
 from autolambda.errors import ConfigError, EngineError
 from autolambda.responses import Response
 from autolambda.schedule import Schedule
@@ -27,8 +27,8 @@ class Deadly:
             raise EngineError("out of luck; try again")
         return [Response(prompt.text, 1, "stop") for prompt in prompts]
 
-    def fingerprint(self) -> str:
-        return str(os.getpid())
+    def fingerprint(self) -> Fingerprint:
+        return Fingerprint(str(os.getpid()), whole=False)
 
     def close(self) -> None:
         pass

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from autolambda.config import load_config
-from autolambda.engines.base import Prompt, Sampling, Watch
+from autolambda.engines.base import Fingerprint, Prompt, Sampling, Watch
 from autolambda.report import Report
 from autolambda.responses import Response
 from autolambda.schedule import Schedule
@@ -50,8 +50,8 @@ class HostileEngine:
             return Response(f"{text} thinking </think>{text} 7", 40 + seed % 40, "stop")
         return Response(f"{text} {seed % 3 + 5}", 5 + seed % 4, "stop")
 
-    def fingerprint(self) -> str:
-        return ""
+    def fingerprint(self) -> Fingerprint:
+        return Fingerprint("", whole=False)
 
     def close(self) -> None:
         """Holds nothing."""

@@ -16,11 +16,12 @@ from small_search import copy_finished, database, finished, small_config, storag
 from autolambda.ablation_config import AblationName
 from autolambda.config import Config
 from autolambda.databases import driver_lock
-from autolambda.engines.base import Engine, Prompt, Sampling, Watch
+from autolambda.engines.base import Engine, Fingerprint, Prompt, Sampling, Watch
 from autolambda.errors import ConfigError, StudyError
 from autolambda.events import Ended, Event, Generated, Noted
 from autolambda.formats import report_json
-from autolambda.job import open_engine, open_job
+from autolambda.job import open_job
+from autolambda.job_engine import open_engine
 from autolambda.methods import Method
 from autolambda.responses import Graded, Response
 from autolambda.schedule import Schedule
@@ -49,7 +50,7 @@ class Recording:
     def set_method(self, method: Method) -> None:
         self._engine.set_method(method)
 
-    def fingerprint(self) -> str:
+    def fingerprint(self) -> Fingerprint:
         return self._engine.fingerprint()
 
     def close(self) -> None:

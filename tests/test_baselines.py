@@ -23,7 +23,8 @@ from autolambda.engines.base import Prompt
 from autolambda.engines.by_method import MethodEngine
 from autolambda.engines.transformers import TransformersEngine
 from autolambda.errors import CheckpointError, ConfigError, InputError, PairError
-from autolambda.job import Job, open_engine, open_job
+from autolambda.job import Job, open_job
+from autolambda.job_engine import open_engine
 from autolambda.merge import pieces_of, slerp_weights, task_arithmetic, ties_limits
 from autolambda.merges import open_merge
 from autolambda.methods import Method

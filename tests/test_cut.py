@@ -12,10 +12,11 @@ from small_search import small_config
 
 from autolambda.baselines import choose_cut
 from autolambda.chat import ChatFormat
-from autolambda.engines.base import Engine, Prompt, Sampling, Watch
+from autolambda.engines.base import Engine, Fingerprint, Prompt, Sampling, Watch
 from autolambda.engines.cut import CutEngine
 from autolambda.graders import GRADERS, grade
-from autolambda.job import Job, open_engine, open_job
+from autolambda.job import Job, open_job
+from autolambda.job_engine import open_engine
 from autolambda.responses import Grade, Graded, Response, Sample
 from autolambda.schedule import Schedule
 
@@ -53,8 +54,8 @@ class ScriptedEngine:
             return Response(whole, len(ids) + 1, "stop")
         return Response(str(CHAT.tokenizer.decode(ids[:max_tokens])), max_tokens, "length")
 
-    def fingerprint(self) -> str:
-        return "weights"
+    def fingerprint(self) -> Fingerprint:
+        return Fingerprint("weights", whole=True)
 
     def close(self) -> None:
         self.log.append("closed")
@@ -161,7 +162,7 @@ def test_the_engine_inside_is_reached() -> None:
     assert not outside.streams and outside.in_words == "scripted, thinking cut at 4 tokens"
     outside.set_schedule(Schedule.uniform(1.0))
     outside.generate([Prompt("Q:", 1)], SAMPLING, watch=lambda progress: False)
-    assert outside.fingerprint() == "weights"
+    assert outside.fingerprint() == Fingerprint("weights", whole=True)
     outside.close()
     assert engine.log == [Schedule.uniform(1.0), "closed"]
     assert [watch for _, _, watch in engine.calls] == [None, None]

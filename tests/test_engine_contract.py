@@ -20,6 +20,7 @@ from vllm_engines import Fresh, fresh_vllm, live_weights, needs_vllm, open_vllm
 from autolambda.chat import load_tokenizer
 from autolambda.engines.base import Engine, Prompt, Sampling
 from autolambda.engines.transformers import TransformersEngine
+from autolambda.fingerprint import digest_of_hashes
 from autolambda.merges import open_merge
 from autolambda.methods import AROUND_BASE, METHODS, Method
 from autolambda.pair import open_pair
@@ -134,6 +135,13 @@ def test_a_schedule_set_in_place_equals_the_merge_loaded_from_disk(kind, engine,
     assert bits(kind.weights(engine), signed=kind.signed) == bits(stored, signed=kind.signed)
     assert engine.fingerprint() == fresh.fingerprint
     assert engine.generate(prompts(20), GREEDY) == fresh.responses
+
+
+def test_the_fingerprint_is_that_of_the_files(kind, engine, parents, tmp_path):
+    engine.set_schedule(MIXED)
+    found = engine.fingerprint()
+    written = digest_of_hashes(write_merge(tmp_path, open_merge(open_pair(*map(str, parents)), MIXED)))
+    assert found.whole is kind.signed and (found.digest == written) is found.whole
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 
 from autolambda import evaluation as evaluations
 from autolambda.chat import ChatFormat
-from autolambda.engines.base import Progress, Prompt, Sampling, Watch
+from autolambda.engines.base import Fingerprint, Progress, Prompt, Sampling, Watch
 from autolambda.errors import EngineError, GraderError
 from autolambda.estimates import task_weights
-from autolambda.evaluation import Evaluator, batches, derive_seed, is_aborted, owed_on, token_weights
+from autolambda.evaluation import Evaluator
 from autolambda.graders import GRADERS, Mark, grade
 from autolambda.metrics import measure
-from autolambda.responses import Grade, Response, Sample
+from autolambda.owed import batches, derive_seed, owed_on, token_weights
+from autolambda.responses import Grade, Response, Sample, is_aborted
 from autolambda.schedule import Schedule
 from autolambda.store import Store
 from autolambda.tasks.base import Slice
@@ -57,8 +58,8 @@ class FakeEngine:
         self.batches.append(list(prompts))
         return [self._response(prompt, sampling) for prompt in prompts]
 
-    def fingerprint(self) -> str:
-        return hashlib.sha256(str(self.schedules[-1]).encode()).hexdigest()
+    def fingerprint(self) -> Fingerprint:
+        return Fingerprint(str(self.schedules[-1]), whole=False)
 
     def close(self) -> None:
         self.closed = True

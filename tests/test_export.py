@@ -20,7 +20,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from autolambda.engines.base import Engine, Prompt
 from autolambda.errors import CheckpointError, OutputError, StudyError
 from autolambda.export import check_export, export
-from autolambda.job import open_engine, open_job
+from autolambda.job import open_job
+from autolambda.job_engine import open_engine
 from autolambda.measurement import Measurement
 from autolambda.merges import Merge
 from autolambda.models import Models, open_models
@@ -39,7 +40,8 @@ def models() -> Models:
 
 @pytest.fixture(scope="module")
 def measurement() -> Measurement:
-    return Measurement.of(finished())
+    """The numbers of the pick, for the card of another schedule too."""
+    return replace(Measurement.of(finished()), weights=None)
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +85,31 @@ def test_the_weights_are_those_that_were_evaluated(folder: Path) -> None:
         assert evaluated.fingerprint() == exported.fingerprint()
         evaluated.set_schedule(Schedule.uniform(0.5))
         assert evaluated.fingerprint() != exported.fingerprint()
+
+
+def test_an_export_of_a_finalist_holds_the_weights_that_were_confirmed(models: Models, tmp_path: Path) -> None:
+    measurement = Measurement.of(finished())
+    schedule = measurement.entry.schedule
+    export(models, schedule, tmp_path / "out", measurement=measurement)
+    provenance = json.loads((tmp_path / "out" / "autolambda.json").read_text())
+    assert provenance["weights"] == provenance["evaluated_weights"] == measurement.weights
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert f"`{measurement.weights}`: bit for bit those that were confirmed." in card
+    with closing(engine_of()) as engine:
+        engine.set_schedule(schedule)
+        assert engine.fingerprint().digest == measurement.weights
+    other = replace(measurement, weights="0" * 64)
+    with pytest.raises(StudyError, match=rf"study 'small' confirmed other weights for {schedule} than these"):
+        export(models, schedule, tmp_path / "other", measurement=other)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_weights_that_were_not_compared_are_said_to_be_so(folder: Path, models: Models, tmp_path: Path) -> None:
+    assert "it was not compared with that of the weights in the engine" in (folder / "README.md").read_text()
+    assert json.loads((folder / "autolambda.json").read_text())["evaluated_weights"] is None
+    export(models, SCHEDULE, tmp_path / "out")
+    digest = json.loads((tmp_path / "out" / "autolambda.json").read_text())["weights"]
+    assert f"Their SHA-256 is `{digest}`.\n" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_template_generation_config_and_schedule_are_the_searched_ones(folder: Path, models: Models) -> None:

@@ -1,4 +1,4 @@
-"""A job: what can be checked before a weight is moved, and which engine will run."""
+"""A job: what can be checked before a weight is moved, which engine will run, and its opening."""
 
 import functools
 import json
@@ -9,12 +9,13 @@ import mirrors
 import pytest
 import torch
 
-from autolambda import job as jobs
+from autolambda import job_engine
 from autolambda.cluster import Share
 from autolambda.config import Config, parse_config
 from autolambda.engines.transformers import TransformersEngine
 from autolambda.errors import CheckpointError, ConfigError, TaskError
-from autolambda.job import open_engine, open_job, resolve_engine, share_of, validate
+from autolambda.job import open_job, resolve_engine, validate
+from autolambda.job_engine import open_engine, share_of
 
 
 @pytest.fixture
@@ -179,7 +180,7 @@ def test_without_vllm_the_models_are_not_even_looked_for(monkeypatch):
 
 def test_the_engine_of_the_job_is_opened(vllm, path, monkeypatch, one_thread):
     opened = []
-    monkeypatch.setattr("autolambda.job.VllmEngine", lambda pair, **options: opened.append((pair, options)))
+    monkeypatch.setattr("autolambda.job_engine.VllmEngine", lambda pair, **options: opened.append((pair, options)))
     said = {"merge": "stream", "parents": "files", "dtype": "float32", "kv_cache_dtype": "fp8"}
     job = open_job(config(path, engine={"name": "vllm"} | said))
     open_engine(job)
@@ -248,7 +249,7 @@ def test_a_worker_gets_this_machines_device_and_dtype(path):
     """Whatever its own machine has, so that all workers' responses compare."""
     job = open_job(config(path, engine={"workers": 3, "device": "cpu"}))
     assert share_of(job) == Share(num_gpus=0, num_cpus=1)
-    plain = jobs._config_there(job, share_of(job))["engine"]
+    plain = job_engine._config_there(job, share_of(job))["engine"]
     assert (plain["workers"], plain["device"], plain["dtype"], plain["threads"]) == (1, "cpu", "float32", 1)
     assert "engine.workers" not in job.identity
 
@@ -265,23 +266,23 @@ def test_a_worker_gets_this_machines_device_and_dtype(path):
 )
 def test_what_a_worker_takes_of_a_machine_with_gpus(vllm, path, monkeypatch, engine, expected):
     job = open_job(config(path, engine=engine | {"workers": 2}))
-    monkeypatch.setattr(jobs, "vllm_device", lambda: GPU)
-    monkeypatch.setattr(jobs, "resolve_device", lambda name: CPU if name == "cpu" else GPU)
+    monkeypatch.setattr(job_engine, "vllm_device", lambda: GPU)
+    monkeypatch.setattr(job_engine, "resolve_device", lambda name: CPU if name == "cpu" else GPU)
     assert share_of(job) == Share(*expected)
 
 
 def test_a_gpu_by_name_goes_with_one_worker(path, monkeypatch):
     job = open_job(config(path, engine={"workers": 2, "device": "cpu"}))
-    monkeypatch.setattr(jobs, "resolve_device", lambda name: torch.device("cuda:1"))
+    monkeypatch.setattr(job_engine, "resolve_device", lambda name: torch.device("cuda:1"))
     with pytest.raises(ConfigError, match="names one GPU, and each worker gets its own; say cuda"):
         share_of(job)
 
 
 def test_other_weights_on_another_machine_are_refused(path, monkeypatch, one_thread):
     job = open_job(config(path, engine={"workers": 2, "device": "cpu"}))
-    plain = jobs._config_there(job, share_of(job))
+    plain = job_engine._config_there(job, share_of(job))
     identity = dict(job.identity)
-    open_there = functools.partial(jobs._open_there, plain, job.engine, job.context, sharing=2)
+    open_there = functools.partial(job_engine._open_there, plain, job.engine, job.context, sharing=2)
     assert isinstance(open_there(identity, home="elsewhere"), TransformersEngine)
     identity["models.thinking"] = "0" * 64
     with pytest.raises(CheckpointError, match=r"models.thinking: .* holds other weights on .* the same files"):

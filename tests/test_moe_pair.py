@@ -13,7 +13,8 @@ from vllm_engines import needs_vllm
 from autolambda.config import Config
 from autolambda.engines.base import Prompt
 from autolambda.export import check_export, export
-from autolambda.job import open_engine, open_job
+from autolambda.job import open_job
+from autolambda.job_engine import open_engine
 from autolambda.metrics import Measured
 from autolambda.models import open_models
 from autolambda.pair import merge_tensors

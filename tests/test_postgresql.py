@@ -26,7 +26,8 @@ from autolambda.databases.base import storage_errors
 from autolambda.engines.base import Engine, Prompt, Sampling, Watch
 from autolambda.errors import StorageError, StudyError
 from autolambda.formats import report_json
-from autolambda.job import open_engine, open_job
+from autolambda.job import open_job
+from autolambda.job_engine import open_engine
 from autolambda.responses import Response
 from autolambda.sampler import StopReason
 from autolambda.search import search

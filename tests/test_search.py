@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,12 +33,13 @@ from autolambda import search as jobs
 from autolambda.box import uniform_params
 from autolambda.config import SearchConfig
 from autolambda.databases import driver_lock
-from autolambda.engines.base import Engine, Prompt, Sampling, Watch
+from autolambda.engines.base import Engine, Fingerprint, Prompt, Sampling, Watch
 from autolambda.errors import ConfigError, EngineError, StudyError
 from autolambda.events import Began, Ended, Event, Generated, Noted
 from autolambda.evidence import Evidence
 from autolambda.formats import report_json
-from autolambda.job import Job, open_engine, open_job
+from autolambda.job import Job, open_job
+from autolambda.job_engine import open_engine
 from autolambda.pareto import Verdict
 from autolambda.report import Report
 from autolambda.responses import Response
@@ -65,7 +68,7 @@ class NoEngine:
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, *, watch: Watch | None = None) -> list[Response]:
         raise AssertionError("an engine was used")
 
-    def fingerprint(self) -> str:
+    def fingerprint(self) -> Fingerprint:
         raise AssertionError("an engine was used")
 
     def close(self) -> None:
@@ -224,6 +227,7 @@ class Breaking:
         self._real: Engine = open_engine(job)
         self.streams, self.in_words = self._real.streams, self._real.in_words
         self.set_schedule, self.fingerprint = self._real.set_schedule, self._real.fingerprint
+        self.set_method = self._real.set_method
         self.num_batches = 0
         self.num_closed = 0
         self._dies_at, self._error = dies_at, error
@@ -284,7 +288,7 @@ class Opener:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *deaths: int | Exception | None) -> None:
         self.engines: list[Breaking] = []
         self._deaths = list(deaths)
-        monkeypatch.setattr(runs, "open_engine", self)
+        monkeypatch.setattr("autolambda.job_engine.open_engine", self)
 
     def __call__(self, job: Job, **_: object) -> Breaking:
         death = self._deaths.pop(0) if self._deaths else None
@@ -424,6 +428,24 @@ def test_kills_at_any_moment_change_nothing(tmp_path: Path) -> None:
     assert database(storage) == database(finished_storage())
     config = small_config()
     assert answer(search(config, name=NAME, storage=storage, engine=NoEngine())) == answer(finished())
+
+
+def test_a_finalist_is_not_gone_on_with_under_other_weights(copied: str) -> None:
+    """As if a run had been killed in the middle of confirming, and PyTorch then rounded in another way."""
+    with closing(sqlite3.connect(copied.removeprefix("sqlite:///"))) as connection, connection:
+        confirming = "SELECT max(id) FROM autolambda_evaluations WHERE kind = 'confirm'"
+        last = f"SELECT id FROM autolambda_responses WHERE evaluation = ({confirming}) ORDER BY id DESC LIMIT 3"
+        assert connection.execute(f"DELETE FROM autolambda_responses WHERE id IN ({last})").rowcount == 3
+        values = "UPDATE study_user_attributes SET value_json = {} WHERE key LIKE 'weights %'"
+        assert connection.execute(values.format("replace(value_json, substr(value_json, 2, 4), 'beef')")).rowcount > 1
+    with pytest.raises(StudyError, match=r"study 'small': .* was merged to other weights before"):
+        search(small_config(), name=NAME, storage=copied)
+    with closing(sqlite3.connect(copied.removeprefix("sqlite:///"))) as connection, connection:
+        connection.execute("DELETE FROM study_user_attributes WHERE key LIKE 'weights %'")
+    report = search(small_config(), name=NAME, storage=copied)
+    before = finished()
+    assert (report.verdict, report.best) == (before.verdict, before.best)
+    assert set(report.digests.values()) < set(before.digests.values())  # of the one that was gone on with
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -590,6 +612,17 @@ def test_baselines_are_measured_beside_the_finalists_and_kept(copied: str) -> No
     assert answer(report) | {"baselines": []} == answer(finished()) | {"tokens_generated": plain["tokens_generated"]}
     again = search(config, name=NAME, storage=copied, engine=NoEngine())
     assert answer(again) == answer(report)
+
+
+def test_a_baseline_has_a_second_engine_too(copied: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, undisturbed = small_config(search__baselines=["slerp", "cut"]), storage_in(tmp_path / "undisturbed")
+    expected = search(config, name=NAME, storage=copy_finished(undisturbed))
+    opener, events = Opener(monkeypatch, 0, 1, 0), list[Event]()  # in the first baseline, then twice in the second
+    with pytest.raises(EngineError, match=r"^the power went$"):
+        search(config, name=NAME, storage=copied, on_event=events.append)
+    assert texts(events).count(RETRIED) == 2 and [engine.num_closed for engine in opener.engines] == [1, 1, 1]
+    assert report_json(search(config, name=NAME, storage=copied)) == report_json(expected)
+    assert database(copied) == database(undisturbed)
 
 
 def test_a_baseline_without_its_base_is_refused_before_anything_is_generated(copied: str) -> None:

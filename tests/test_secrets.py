@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 import signal
 import sys
 import traceback
@@ -93,7 +94,23 @@ def test_the_commands_did_their_work(ran: tuple[Path, str, list[str]]) -> None:
     assert "Feasible" in outputs[0] and (folder / "out" / "README.md").is_file() and (folder / "report.html").is_file()
     assert "password authentication failed" in outputs[10] and "not supported" in outputs[12]
     assert outputs[1].split()[0] == NAME and "no study 'unknown'" in outputs[9]
-    assert "--storage 'postgresql://owner:***@127.0.0.1" in " ".join(outputs[0].split())
+    said = " ".join(outputs[0].split())
+    assert "--storage 'postgresql://owner:***@127.0.0.1" in said
+    assert "Export it (for *** give the password, or leave it out and have it in PGPASSWORD or ~/.pgpass): " in said
+
+
+@pytest.mark.parametrize("place", ["PGPASSWORD", "PGPASSFILE"])
+def test_a_printed_storage_opens_as_its_line_says(
+    ran: tuple[Path, str, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    _, _, outputs = ran
+    (shown,) = set(re.findall(r"--storage '(postgresql://[^']*)'", "".join(outputs[2].split("\n"))))
+    file = tmp_path / "pgpass"
+    file.write_text(f"*:*:*:owner:{PASSWORD.replace(chr(92), chr(92) * 2).replace(':', chr(92) + ':')}\n")
+    file.chmod(0o600)
+    monkeypatch.setenv(place, PASSWORD if place == "PGPASSWORD" else str(file))
+    with closing(Store(shown.replace(":***", ""), must_exist=True)) as store:
+        assert store.names() == [NAME]
 
 
 def test_nothing_that_was_written_holds_a_secret(ran: tuple[Path, str, list[str]]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -12,11 +13,15 @@ from rich.console import Console
 from small_search import NAME, copy_finished, finished, finished_storage, go_on, small_config, storage_in
 
 from autolambda import status
+from autolambda.box import uniform_params
 from autolambda.errors import StudyError
 from autolambda.job import open_job
+from autolambda.report import build_report
+from autolambda.responses import Graded
+from autolambda.sampler import Proposal
 from autolambda.search import enter, search
 from autolambda.status import show_status
-from autolambda.store import Store
+from autolambda.store import Kind, Store
 from autolambda.study import Study
 
 
@@ -69,6 +74,47 @@ def test_watching_ends_with_the_verdict_and_not_before(tmp_path: Path, monkeypat
     search(seven, name=NAME, storage=storage)
     watcher.join(timeout=30)
     assert not watcher.is_alive() and "7 of at most 7 trials" in output[0] and " within 30 tokens" in output[0]
+
+
+def test_watching_reads_responses_only_where_something_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = copy_finished(storage_in(tmp_path))
+    go_on(storage, 9)
+    with closing(Store(storage)) as store, closing(Study(store, name=NAME)) as study:
+        confirmed = store.evaluations(NAME, kind="confirm")[0]
+        graded = store.graded(confirmed)
+        asked = study.ask(lambda: Proposal(uniform_params(0.3, num_knots=3), 0, 16), num_knots=3)
+        assert asked is not None
+
+        def add(kind: Kind, graded: list[Graded]) -> None:
+            evaluation = store.evaluation(NAME, kind=kind, key="6", schedule=confirmed.schedule, num_responses=32)
+            store.add(evaluation, graded)
+
+        steps: list[tuple[Callable[[], object], int]] = [  # what happens between two looks, and how often it was read
+            (lambda: None, 1),
+            (lambda: add("trial", graded[:16]), 1),  # of the trial under way
+            (lambda: study.fail(asked, "no power"), 2),
+            (lambda: add("baseline", graded[:31]), 2),
+            (lambda: add("baseline", graded[31:]), 3),
+            (lambda: store.update_study(NAME, config=small_config().model_dump(mode="json"), identity=identity), 4),
+        ]
+        stored = store.study(NAME)
+        assert stored is not None
+        identity, expected, num_read = stored.identity, [count for _, count in steps], list[int]()
+
+        def between(seconds: float) -> None:
+            num_read.append(len(built))
+            if not steps:
+                raise KeyboardInterrupt
+            steps.pop(0)[0]()
+
+        built: list[object] = []
+        monkeypatch.setattr(status.time, "sleep", between)
+        monkeypatch.setattr(status, "build_report", lambda *a, **o: built.append(a) or build_report(*a, **o))
+        text = shown(NAME, storage, watch=True)
+    assert num_read == [1, *expected]
+    assert text.strip() == shown(NAME, storage).strip() and "6 of at most 6 trials are done; " in text
 
 
 def test_watching_for_another_budget_ends_with_the_study(tmp_path: Path) -> None:

@@ -248,6 +248,17 @@ def test_outcomes_are_the_responses_of_a_study_without_their_texts(store):
     assert store.outcomes("nothing") == []
 
 
+def test_evaluations_beside_the_trials_are_counted_once_they_are_complete(store):
+    store.create_study("two", config={}, identity={})
+    counts = []
+    for study, kind in (("one", "trial"), ("one", "confirm"), ("one", "parent"), ("two", "confirm")):
+        evaluation = store.evaluation(study, kind=kind, key="k", schedule=HALF, num_responses=2)
+        for sample in ("1", "2"):
+            store.add(evaluation, [graded(sample)])
+            counts.append(store.num_complete("one"))
+    assert counts == [0, 0, 0, 1, 1, 2, 2, 2] and store.num_complete("other") == 0
+
+
 def test_a_store_without_texts_gives_everything_else(store, url):
     evaluation = begin(store)
     store.add(evaluation, [graded("1", text="long", answer="7"), graded("2", 3, text="other", answer=None)])

@@ -20,8 +20,10 @@ from torch import Tensor
 
 from autolambda.chat import load_tokenizer
 from autolambda.checkpoint import open_checkpoint
+from autolambda.engines.base import Fingerprint
 from autolambda.engines.transformers import TransformersEngine
 from autolambda.errors import CheckpointError, OutputError
+from autolambda.fingerprint import digest_of_hashes
 from autolambda.folders import atomic_folder
 from autolambda.merge import PIECE
 from autolambda.merges import Merge, open_merge
@@ -80,11 +82,12 @@ def test_files_hold_the_bits_of_the_engine(pair_of: Pairs, tmp_path: Path, kind:
     instruct, thinking = pair_of(**KINDS[kind])
     merge = merge_of(instruct, thinking)
     (tmp_path / "out").mkdir()
-    write_merge(tmp_path / "out", merge, max_shard_size=20_000)
+    hashes = write_merge(tmp_path / "out", merge, max_shard_size=20_000)
     assert len(list((tmp_path / "out").glob("*.safetensors"))) > 1
     with closing(engine_on(instruct, thinking)) as engine:
         engine.set_schedule(MIXED)
         evaluated = engine.fingerprint()
+    assert evaluated == Fingerprint(digest_of_hashes(hashes), whole=True)
     with closing(engine_on(tmp_path / "out", tmp_path / "out", tokenizer=thinking)) as engine:
         engine.set_schedule(Schedule.uniform(0.0))
         assert engine.fingerprint() == evaluated

@@ -115,6 +115,10 @@ def test_a_feasible_verdict_says_what_to_pick_and_what_it_costs() -> None:
 def test_the_commands_name_the_storage_that_was_given() -> None:
     last = said(finished(), storage="sqlite:///my studies/x.db").splitlines()[-1]
     assert last == "Export it: autolambda export small OUT --budget 30 --storage 'sqlite:///my studies/x.db'"
+    last = said(finished(), storage="postgresql://me:secret@host/x").splitlines()[-1]
+    words, _, command = last.partition(": ")
+    assert words == "Export it (for *** give the password, or leave it out and have it in PGPASSWORD or ~/.pgpass)"
+    assert command == "autolambda export small OUT --budget 30 --storage 'postgresql://me:***@host/x'"
 
 
 @pytest.mark.parametrize(

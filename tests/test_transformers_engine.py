@@ -190,6 +190,27 @@ def test_a_tensor_of_another_dtype_keeps_its_precision(tmp_path):
     assert all(torch.equal(live[key].to(tensor.dtype), tensor) for key, tensor in expected.items())
 
 
+def mapped_file(tensor: Tensor) -> str:
+    """The file in whose mapping a tensor's values lie, empty for memory of the process's own."""
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        span, *_, last = line.split()
+        first, _, end = span.partition("-")
+        if int(first, 16) <= tensor.data_ptr() < int(end, 16):
+            return last if last.startswith("/") else ""
+    raise AssertionError("no mapping holds the tensor")
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_on_a_cpu_parents_stay_in_their_files(parents, dtype):
+    """So workers on one host share them in its page cache; the live merge is each one's own, and changes no file."""
+    before = [(folder / "model.safetensors").read_bytes() for folder in parents]
+    engine = open_engine(*parents, dtype=dtype)
+    engine.set_schedule(Schedule.uniform(0.5))
+    for folder, held in zip(parents, (engine._instruct, engine._thinking), strict=True):
+        assert {mapped_file(tensor) for tensor in held.values()} == {str(folder / "model.safetensors")}
+    assert [(folder / "model.safetensors").read_bytes() for folder in parents] == before
+
+
 def test_missing_parameters_are_an_error(tmp_path):
     parents = save_parents(tmp_path, FAMILIES["qwen3"])
     for folder in parents:

@@ -12,7 +12,8 @@ from vllm_engines import fresh_vllm, needs_vllm
 
 from autolambda.engines.base import Prompt
 from autolambda.export import export
-from autolambda.job import open_engine, open_job
+from autolambda.job import open_job
+from autolambda.job_engine import open_engine
 from autolambda.schedule import Profile, Schedule
 
 pytestmark = pytest.mark.usefixtures("one_thread")

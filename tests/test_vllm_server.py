@@ -96,6 +96,9 @@ def serving(folder: Path, parser: str) -> Iterator[Server]:
         with suppress(subprocess.TimeoutExpired):
             process.wait(timeout=20)
         with suppress(ProcessLookupError):  # all of it has ended
+            for _ in range(50):  # its workers remove their shared memory
+                os.killpg(process.pid, 0)
+                time.sleep(0.1)
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 

@@ -17,7 +17,7 @@ import pytest
 from torch import Tensor
 
 from autolambda.chat import load_tokenizer
-from autolambda.engines.base import Prompt, Sampling
+from autolambda.engines.base import Fingerprint, Prompt, Sampling
 from autolambda.engines.vllm import VllmEngine
 from autolambda.pair import open_pair
 from autolambda.responses import Response
@@ -33,7 +33,7 @@ needs_vllm = pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not i
 class Fresh:
     """What an engine in a process of its own had to say."""
 
-    fingerprint: str
+    fingerprint: Fingerprint
     responses: list[Response]
 
 

@@ -101,15 +101,15 @@ def end_interrupted(
 
     ``command`` goes by the study's own config, so it is named only where that is the interrupted run's ``config``.
     """
-    from autolambda.databases.base import shown_storage
+    from autolambda.databases.base import password_hint, shown_storage
 
-    go_on = "the same command"
+    go_on, hint = "the same command", ""
     try:
         if stored_config(name, storage).model_dump() == config.model_dump():
             where = ["--storage", shown_storage(storage)] if storage else []
-            go_on = shlex.join(["autolambda", *command, *where])
+            go_on, hint = shlex.join(["autolambda", *command, *where]), password_hint(storage) if storage else ""
         console.print(so_far())
     except InputError as error:
         logger.debug("nothing to show: %s", error)  # interrupted before the study began, or before its first trial
-    click.echo(f"interrupted; nothing is lost. Go on with: {go_on}", err=True)
+    click.echo(f"interrupted; nothing is lost. Go on with{hint}: {go_on}", err=True)
     raise SystemExit(INTERRUPTED) from None

@@ -66,6 +66,13 @@ def shown_storage(storage: str) -> str:
     return url.set(query=query).render_as_string(hide_password=True)
 
 
+def password_hint(storage: str) -> str:
+    """What to do in a command about the password that ``shown_storage`` hides, as psql has it; empty without one."""
+    if shown_storage(storage) == storage:
+        return ""
+    return " (for *** give the password, or leave it out and have it in PGPASSWORD or ~/.pgpass)"
+
+
 def taken(name: str) -> StudyError:
     """The error where another process drives the study."""
     return StudyError(f"study '{name}' is being run by another process; wait for it or stop it")

@@ -61,6 +61,18 @@ Watch = Callable[[Progress], bool]
 """Called while responses are generated, at least whenever some are finished; ``False`` aborts those still running."""
 
 
+@dataclass(frozen=True)
+class Fingerprint:
+    """The SHA-256 (hex) of live weights.
+
+    Where ``whole``, it is that of the same weights in a checkpoint. An engine that shares tensors out over several
+    GPUs, quantises or repacks them has one of its own, which is equal only where the same engine holds the same.
+    """
+
+    digest: str
+    whole: bool
+
+
 class Engine(Protocol):
     """Holds the weights of both parents and of their current merge.
 
@@ -85,8 +97,8 @@ class Engine(Protocol):
         ``EngineError``; the engine is then to be closed.
         """
 
-    def fingerprint(self) -> str:
-        """SHA-256 (hex) of the live weights in the checkpoint's dtype, by parameter name."""
+    def fingerprint(self) -> Fingerprint:
+        """That of the live weights in the checkpoint's dtype."""
 
     def close(self) -> None:
         """Frees the weights; the engine cannot be used afterwards."""

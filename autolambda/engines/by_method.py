@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from autolambda.engines.base import Engine, Prompt, Sampling, Watch
+from autolambda.engines.base import Engine, Fingerprint, Prompt, Sampling, Watch
 from autolambda.methods import Method
 from autolambda.responses import Response
 from autolambda.schedule import Schedule
@@ -33,7 +33,7 @@ class MethodEngine:
         """The engine's own responses."""
         return self._engine.generate(prompts, sampling, watch=watch)
 
-    def fingerprint(self) -> str:
+    def fingerprint(self) -> Fingerprint:
         """That of the engine inside."""
         return self._engine.fingerprint()
 

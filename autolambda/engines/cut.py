@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from autolambda.chat import ChatFormat
-from autolambda.engines.base import Engine, Prompt, Sampling, Watch
-from autolambda.evaluation import derive_seed
+from autolambda.engines.base import Engine, Fingerprint, Prompt, Sampling, Watch
 from autolambda.methods import Method
+from autolambda.owed import derive_seed
 from autolambda.responses import Response
 from autolambda.schedule import Schedule
 
@@ -65,7 +65,7 @@ class CutEngine:
             responses[i] = replace(rest, text=text + rest.text, num_tokens=num_tokens)
         return responses
 
-    def fingerprint(self) -> str:
+    def fingerprint(self) -> Fingerprint:
         """That of the engine inside: a cut changes no weight."""
         return self._engine.fingerprint()
 

@@ -17,10 +17,12 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedTokenizerBase
 from transformers.utils import logging as logging_of_transformers
 
-from autolambda.engines.base import WATCH_STEPS, Prompt, Sampling, Watch
+from autolambda.engines.base import WATCH_STEPS, Fingerprint, Prompt, Sampling, Watch
 from autolambda.engines.batch import Batch
 from autolambda.engines.decoder import Decoder, end_ids_of
+from autolambda.engines.transformers_layout import tensors_in
 from autolambda.errors import CheckpointError, ConfigError, EngineError, one_line
+from autolambda.fingerprint import digest_of_tensors
 from autolambda.merge import interpolate
 from autolambda.merges import check_in_place, open_merge
 from autolambda.methods import Method
@@ -104,14 +106,16 @@ class TransformersEngine:
             _run(batch, watch)
             return batch.responses()
 
-    def fingerprint(self) -> str:
-        """SHA-256 of names and live weights in the checkpoint's dtype."""
+    def fingerprint(self) -> Fingerprint:
+        """That of the live weights in the checkpoint's dtype: whole, but for layouts that are not known here."""
+        if tensors := tensors_in(self._live, self._pair.tensors):
+            return Fingerprint(digest_of_tensors(tensors, self._pair.tensors), whole=True)
         digest = hashlib.sha256()
         for name, live in sorted(self._live.items()):
             digest.update(name.encode())
             stored = live.detach().to(self._thinking[name].dtype).cpu().contiguous()
             digest.update(stored.view(-1).view(torch.uint8).numpy().data)
-        return digest.hexdigest()
+        return Fingerprint(digest.hexdigest(), whole=False)
 
     def close(self) -> None:
         """Drops the weights."""

@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from autolambda.engines.base import Prompt, Sampling, Watch
+from autolambda.engines.base import Fingerprint, Prompt, Sampling, Watch
 from autolambda.engines.decoder import Decoder, encode, end_ids_of
 from autolambda.engines.device import vllm_device
 from autolambda.engines.transformers import resolve_dtype
@@ -34,6 +34,7 @@ from autolambda.engines.vllm_call import Call, sampling_params
 from autolambda.engines.vllm_parents import Home
 from autolambda.engines.vllm_process import runs_in_process, vllm_errors, wake_when_dead
 from autolambda.errors import ConfigError, EngineError
+from autolambda.fingerprint import digest_of_hashes
 from autolambda.methods import Method
 from autolambda.pair import Pair
 from autolambda.responses import Response
@@ -142,12 +143,14 @@ class VllmEngine:
         call.run(watch)
         return call.responses()
 
-    def fingerprint(self) -> str:
-        """SHA-256 of names and live weights in the checkpoint's dtype; with several ranks, of each rank's."""
+    def fingerprint(self) -> Fingerprint:
+        """That of the live weights in the checkpoint's dtype: whole with one rank, and where vLLM repacks nothing."""
         self._engine()
         with vllm_errors("reading the weights"):
-            digests = self._llm.collective_rpc("autolambda_digest")
-        return str(digests[0]) if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+            found = [Fingerprint(*each) for each in self._llm.collective_rpc("autolambda_digest")]
+        if len(found) == 1:
+            return found[0]
+        return Fingerprint(digest_of_hashes({str(rank): each.digest for rank, each in enumerate(found)}), whole=False)
 
     def close(self) -> None:
         """Ends vLLM and its workers."""

@@ -7,6 +7,7 @@ through vLLM's loader, which repacks and quantises it; it works everywhere, and 
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -15,12 +16,15 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from autolambda.engines.base import Fingerprint
 from autolambda.engines.vllm_layout import Part, Place
+from autolambda.fingerprint import digest_of_tensors
 from autolambda.merge import interpolate
 from autolambda.merges import check_in_place, open_merge
 from autolambda.methods import Method
 from autolambda.pair import Pair, merge_tensors
 from autolambda.schedule import Schedule
+from autolambda.shards import bytes_of
 
 MergePath = Literal["direct", "stream"]
 Home = Literal["gpu", "host", "files"]
@@ -108,6 +112,20 @@ class LiveParents:
                 continue
             for part in place.parts:
                 yield part.tensor, place.read(part).to(self._pair.tensors[part.tensor].dtype)
+
+    @torch.no_grad()
+    def fingerprint(self) -> Fingerprint:
+        """That of the live values; whole, where each tensor lies here at its full size, as it is and once."""
+        infos = self._pair.tensors
+        held = sorted(self.tensors(), key=lambda item: item[0])
+        whole = all(place.plain for place in self._places.values()) and len(held) == len(infos)
+        if whole and all(tuple(tensor.shape) == infos[name].shape for name, tensor in held):
+            return Fingerprint(digest_of_tensors(dict(held), infos), whole=True)
+        digest = hashlib.sha256()
+        for name, tensor in held:
+            digest.update(name.encode())
+            digest.update(bytes_of(tensor.contiguous().cpu()))
+        return Fingerprint(digest.hexdigest(), whole=False)
 
     def num_quantised(self) -> int:
         """How many checkpoint tensors vLLM has quantised."""

@@ -6,7 +6,6 @@ wrong instead of raising: an exception would end the engine without a reason in 
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -79,13 +78,10 @@ class MergingWorker:
         except Exception as error:
             return {"error": f"{type(error).__name__}: {error}"}
 
-    def autolambda_digest(self) -> str:
-        """SHA-256 (hex) of this rank's live weights by checkpoint name."""
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self._autolambda.tensors(), key=lambda item: item[0]):
-            digest.update(name.encode())
-            digest.update(tensor.contiguous().cpu().view(-1).view(torch.uint8).numpy().data)
-        return digest.hexdigest()
+    def autolambda_digest(self) -> tuple[str, bool]:
+        """The fingerprint of this rank's live weights: its digest, and whether they are whole."""
+        found = self._autolambda.fingerprint()
+        return found.digest, found.whole
 
     def autolambda_seed(self, seed: int) -> None:
         """Seeds what draws the tokens of requests without a seed of their own."""

@@ -12,7 +12,8 @@ import json
 from collections.abc import Iterator
 
 from autolambda.config import bundled_defaults, parse_config
-from autolambda.job import open_engine, open_job
+from autolambda.job import open_job
+from autolambda.job_engine import open_engine
 from autolambda.schedule import Profile, Schedule
 from autolambda.search import evaluate
 from autolambda.tasks.arithmetic import FOLDER

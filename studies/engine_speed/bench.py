@@ -21,9 +21,9 @@ from transformers import AutoModelForCausalLM
 from autolambda.config import load_config
 from autolambda.engines.base import Prompt
 from autolambda.engines.transformers import TransformersEngine
-from autolambda.evaluation import derive_seed
 from autolambda.merges import open_merge
 from autolambda.models import Models, open_models
+from autolambda.owed import derive_seed
 from autolambda.schedule import Schedule
 from autolambda.stream import write_weights
 from autolambda.tasks.arithmetic import Arithmetic

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from autolambda.config import load_config, parse_config
 from autolambda.engines.base import Engine
-from autolambda.job import open_engine, open_job
+from autolambda.job import open_job
+from autolambda.job_engine import open_engine
 from autolambda.metrics import Measured
 from autolambda.schedule import Schedule
 from autolambda.search import evaluate, search

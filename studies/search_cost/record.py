@@ -21,9 +21,10 @@ import numpy as np
 from autolambda.box import MAX_TILT, to_schedule
 from autolambda.config import bundled_defaults, parse_config
 from autolambda.engines.base import Prompt
-from autolambda.evaluation import derive_seed
 from autolambda.graders import GRADERS, grade
-from autolambda.job import open_engine, open_job
+from autolambda.job import open_job
+from autolambda.job_engine import open_engine
+from autolambda.owed import derive_seed
 from autolambda.responses import Grade
 from autolambda.tasks.arithmetic import FOLDER
 

@@ -28,7 +28,8 @@ from autolambda.config import load_config
 from autolambda.engines.base import Engine, Progress, Prompt, Sampling, Watch
 from autolambda.engines.decoder import Decoder
 from autolambda.evaluation import Evaluator
-from autolambda.job import open_engine, open_job
+from autolambda.job import open_job
+from autolambda.job_engine import open_engine
 from autolambda.responses import Response, Sample
 from autolambda.schedule import Schedule
 from autolambda.store import Store
