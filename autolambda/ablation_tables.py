@@ -1,7 +1,7 @@
 """The paper's studies on a pair as tables: for the terminal (rich), as JSON and as CSV.
 
-A row with its intervals takes about 110 columns; on narrower screens each number stands above its interval. How sure
-the share of responses that were cut is, only JSON and CSV say.
+A row with its intervals takes about 100 columns; on narrower screens, from about 72, each number stands above its
+interval. How sure the share of responses that were cut is, only JSON and CSV say.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
@@ -23,7 +23,7 @@ from autolambda.errors import printable
 from autolambda.estimates import Estimate, number
 from autolambda.formats import FILE_WIDTH, write_text
 
-WIDTHS = {"accuracy": 10, "tokens": 9, "think": 10, "cut": 4, "stage": 5, "difference": 14}  # of an interval
+UNLIMITED = 10_000  # columns
 
 
 def write_ablations(ablations: Sequence[Ablation], *, form: str, out: Path | None, console: Console) -> None:
@@ -40,7 +40,7 @@ def ablations_view(ablations: Sequence[Ablation]) -> RenderableType:
     if not ablations:
         return Text("no row is complete yet")
     note = "Shares in percent, tokens a response, 95 % intervals; differences are paired, in points of accuracy."
-    return Group(*(part for each in ablations for part in (_table(each), Text())), Text(note, style="dim"))
+    return Group(*(part for each in ablations for part in (_View(each), Text())), Text(note, style="dim"))
 
 
 def ablations_text(ablations: Sequence[Ablation]) -> str:
@@ -66,32 +66,47 @@ def ablations_csv(ablations: Sequence[Ablation]) -> str:
     return str(pandas.DataFrame(rows).to_csv(index=False))
 
 
-def _table(ablation: Ablation) -> Table:
+class _View:
+    """A study's table in the form that fits the screen."""
+
+    def __init__(self, ablation: Ablation) -> None:
+        self._ablation = ablation
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        table = _table(self._ablation, between=" ")
+        if console.measure(table, options=options.update_width(UNLIMITED)).maximum > options.max_width:
+            table = _table(self._ablation, between="\n")
+        yield table
+
+
+def _table(ablation: Ablation, *, between: str) -> Table:
+    """``between`` stands between a number and its interval."""
     table = Table(
         title=ablation.title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False
     )
     table.add_column("")
     with_cut = any(result.measured.truncated_ratio.value > 0 for result in ablation.results)
     for name in ("accuracy", "tokens", "think", *(["cut"] if with_cut else []), "stage", "difference"):
-        table.add_column(name, justify="right", min_width=WIDTHS.get(name))
+        table.add_column(name, justify="right", no_wrap=True)  # a label may wrap, a number may not
     for result in ablation.results:
-        label = escape(printable(result.label))
-        table.add_row(label, *_cells(result, with_cut=with_cut), style="dim" if result.is_reference else "")
+        cells = _cells(result, with_cut=with_cut, between=between)
+        table.add_row(escape(printable(result.label)), *cells, style="dim" if result.is_reference else "")
     return table
 
 
-def _cells(result: Result, *, with_cut: bool) -> list[str]:
-    measured, change = result.measured, result.change
-    tokens = measured.mean_tokens
+def _cells(result: Result, *, with_cut: bool, between: str) -> list[str]:
+    def cell(value: str, interval: str) -> str:
+        return f"{value}{between}[dim]{interval}[/dim]"
+
+    def share(estimate: Estimate) -> str:
+        return cell(f"{100 * estimate.value:.1f}", f"{100 * estimate.low:.1f}–{100 * estimate.high:.1f}")
+
+    measured, tokens, change = result.measured, result.measured.mean_tokens, result.change
     return [
-        _share(measured.accuracy),
-        f"{number(tokens.value)} [dim]{number(tokens.low)}–{number(tokens.high)}[/dim]",
-        _share(measured.think_ratio),
+        share(measured.accuracy),
+        cell(number(tokens.value), f"{number(tokens.low)}–{number(tokens.high)}"),
+        share(measured.think_ratio),
         *([f"{100 * measured.truncated_ratio.value:.1f}"] if with_cut else []),
         str(stage(measured)),
-        f"{100 * change.value:+.1f} [dim]{100 * change.low:+.1f} to {100 * change.high:+.1f}[/dim]" if change else "",
+        cell(f"{100 * change.value:+.1f}", f"{100 * change.low:+.1f} to {100 * change.high:+.1f}") if change else "",
     ]
-
-
-def _share(estimate: Estimate) -> str:
-    return f"{100 * estimate.value:.1f} [dim]{100 * estimate.low:.1f}–{100 * estimate.high:.1f}[/dim]"

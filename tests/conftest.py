@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 from checkpoints import edit_tensors, tiny_checkpoint
+from command_line import run
 from postgres import server
 from torch import Tensor
 
-__all__ = ["server"]
+__all__ = ["run", "server"]
 
 
 @pytest.fixture

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from local_server import Handler, served
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -23,20 +23,10 @@ class Hub:
     url: str = ""
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Handler):
     hub: Hub
-    protocol_version = "HTTP/1.1"
 
-    def do_HEAD(self) -> None:
-        self._answer(b"")
-
-    def do_GET(self) -> None:
-        self._answer(b"")
-
-    def do_POST(self) -> None:
-        self._answer(self.rfile.read(int(self.headers.get("Content-Length", 0))))
-
-    def _answer(self, body: bytes) -> None:
+    def answer(self, body: bytes) -> None:
         self.hub.asked.append(f"{self.command} {self.path}")
         path = self.path.partition("?")[0].removeprefix("/api").removeprefix("/datasets/")
         owner, name, *rest = path.split("/")
@@ -63,17 +53,7 @@ class _Handler(BaseHTTPRequestHandler):
         return self._send(404, {"error": "Entry not found"}, {"X-Error-Code": "EntryNotFound"})
 
     def _send(self, status: int, content: object, headers: Mapping[str, str] | None = None) -> None:
-        data = content if isinstance(content, bytes) else json.dumps(content).encode()
-        self.send_response(status)
-        for key, value in {"X-Repo-Commit": COMMIT, "Content-Length": str(len(data)), **(headers or {})}.items():
-            self.send_header(key, value)
-        self.send_header("Content-Type", "application/octet-stream" if content is data else "application/json")
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(data)
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
+        self.send(status, content, {"X-Repo-Commit": COMMIT, **(headers or {})})
 
 
 def _oid(content: bytes) -> str:
@@ -101,14 +81,6 @@ def _paths(body: bytes, content_type: str) -> list[str]:
     return parse_qs(body.decode()).get("paths", [])
 
 
-@contextlib.contextmanager
-def serving(hub: Hub) -> Iterator[Hub]:
+def serving(hub: Hub) -> AbstractContextManager[Hub]:
     """The hub, answering on a port of this machine."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub}))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    hub.url = f"http://127.0.0.1:{server.server_address[1]}"
-    try:
-        yield hub
-    finally:
-        server.shutdown()
-        server.server_close()
+    return served(hub, _Handler)

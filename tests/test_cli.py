@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 import click
 import pytest
 import torch
 from checkpoints import edit_json, edit_tensors, tiny_checkpoint
+from command_line import Run, files, refused
 from small_search import NAME, SETTINGS, copy_finished, database, finished, storage_in
 
 from autolambda import cli
@@ -40,50 +39,6 @@ INTERFACE = {
     "stages": "curve --format",
     "validate": "path",
 }
-
-
-@dataclass(frozen=True)
-class Ran:
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Ran]
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Run]:
-    """Runs the command line in this process, in an empty folder, at 80 columns."""
-    folder = tmp_path / "here"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.delenv("AUTOLAMBDA_STORAGE", raising=False)
-    before = signal.getsignal(signal.SIGTERM)
-
-    def run_it(*arguments: str) -> Ran:
-        monkeypatch.setattr(sys, "argv", ["autolambda", *arguments])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        captured = capfd.readouterr()
-        return Ran(int(ended.value.code or 0), captured.out, captured.err)
-
-    yield run_it
-    signal.signal(signal.SIGTERM, before)
-
-
-def refused(ran: Ran, *parts: str) -> str:
-    """Checks for exit code 2 and one line on stderr that holds ``parts``; returns the line."""
-    assert ran.code == 2 and len(ran.err.splitlines()) == 1 and ran.err.startswith("error: "), ran
-    assert all(part in ran.err for part in parts), ran.err
-    assert "Traceback" not in ran.out + ran.err
-    return ran.err
-
-
-def files() -> list[Path]:
-    return sorted(path for path in Path().rglob("*") if path.is_file())
 
 
 def options_of(command: click.Command) -> set[str]:
@@ -435,13 +390,38 @@ def test_ablate_prints_resumes_a_studys_own_config_and_writes_files(run: Run, st
     refused(run("ablate", "--study", NAME, "--set", "search.seed=9"), "made with another config (search.seed: 0 then")
 
 
-def test_an_interrupted_ablation_is_exit_code_130(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("command", "go_on"),
+    [
+        (["ablate", "--study", NAME], f"autolambda ablate --study={NAME}"),
+        (
+            ["ablate", "--study", NAME, "--only=layers", "--out=a b"],
+            f"autolambda ablate --study={NAME} --only=layers '--out=a b'",
+        ),
+        (["ablate", "--study", NAME, "--format=json"], f"autolambda ablate --study={NAME} --format=json"),
+        (["ablate", "--study", NAME, "--set=ablation.responses=8"], "the same command"),  # not the stored config yet
+        (["ablate", "--study=other"], "the same command"),
+        (["confirm", NAME, "--budget", "60.5"], f"autolambda confirm {NAME} --budget 60.5"),
+        (["resume", NAME], f"autolambda resume {NAME}"),
+        (["search", "--study", NAME, "--trials=9"], "the same command"),
+    ],
+)
+def test_an_interrupt_names_the_command_to_go_on_with(
+    run: Run, storage: str, monkeypatch: pytest.MonkeyPatch, command: list[str], go_on: str
+) -> None:
     def interrupted(*arguments: object, **options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("autolambda.search.ablate", interrupted)
-    ran = run("ablate")
-    assert ran.code == 130 and "interrupted; nothing is lost" in ran.err
+    for job in ("ablate", "confirm", "search"):
+        monkeypatch.setattr(f"autolambda.search.{job}", interrupted)
+    ran = run(*command)
+    *errors, last = ran.err.splitlines()
+    assert ran.code == 130 and last == f"interrupted; nothing is lost. Go on with: {go_on}"
+    shown, other = (
+        (errors, ran.out.splitlines()) if "--format=json" in command else (ran.out.splitlines(), errors)
+    )  # JSON goes to the output
+    so_far = "no row is complete yet" if command[0] == "ablate" else f"Front of {NAME}, smoothed"
+    assert any(so_far in line for line in shown) == ("--study=other" not in command) and not other
 
 
 def test_a_search_announces_the_bundled_pair_and_infeasible_is_exit_code_3(run: Run, storage: str) -> None:

@@ -123,7 +123,7 @@ LAYERS = (
         "worker",
     },
     {"cluster", "config", "engines.cut", "engines.vllm_arguments", "member"},
-    {"commands.base", "crew", "engines.vllm"},
+    {"crew", "engines.vllm"},
     {"box", "models", "tasks.slices", "workers"},
     {"acquisition", "evidence", "forecast", "identity", "prompts"},
     {"optuna_samplers"},
@@ -135,7 +135,7 @@ LAYERS = (
     {"measurement", "run"},
     {"ablation_run", "baseline_run", "card"},
     {"arguments", "confirm_run", "export", "findings", "task_tables"},
-    {"comparison", "frames", "tables"},
+    {"commands.base", "comparison", "frames", "tables"},
     {"figures.base", "formats", "progress", "search", "status"},
     {
         "ablation_tables",

@@ -1,21 +1,28 @@
-"""What commands share: their options, exit codes and console.
+"""What commands share: their options, exit codes and console, and how an interrupted one ends.
 
 A heavy module is imported by the function that needs it, here and in every command, so that ``--help`` stays quick.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+import shlex
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from autolambda.arguments import stored_config
+from autolambda.errors import InputError
+
 if TYPE_CHECKING:  # see above
-    from rich.console import Console
+    from rich.console import Console, RenderableType
 
     from autolambda.config import Config
     from autolambda.events import OnEvent
+
+logger = logging.getLogger(__name__)
 
 INTERRUPTED = 130
 INFEASIBLE = 3
@@ -79,3 +86,31 @@ def say_bundled(config: Config, on_event: OnEvent) -> None:
     if config.models.bundled:
         task = " and its arithmetic task" if [t.name for t in config.tasks] == ["arithmetic"] else ""
         on_event(Noted(f"no models given: this is the bundled pair of tiny models{task}"))
+
+
+def end_interrupted(
+    command: Sequence[str],
+    config: Config,
+    *,
+    name: str,
+    storage: str | None,
+    so_far: Callable[[], RenderableType],
+    console: Console,
+) -> NoReturn:
+    """Prints what the study has ``so_far``, if anything, and the command to go on with; exits with its code.
+
+    ``command`` goes by the study's own config, so it is named only where that is the interrupted run's ``config``.
+    """
+    from autolambda.databases.base import password_hint, shown_storage
+
+    go_on, hint = "the same command", ""
+    try:
+        if stored_config(name, storage).model_dump() == config.model_dump():
+            where = ["--storage", shown_storage(storage)] if storage else []
+            go_on = shlex.join(["autolambda", *command, *where])
+            hint = password_hint(storage) if storage else ""
+        console.print(so_far())
+    except InputError as error:
+        logger.debug("nothing to show: %s", error)  # interrupted before the study began, or before its first trial
+    click.echo(f"interrupted; nothing is lost. Go on with{hint}: {go_on}", err=True)
+    raise SystemExit(INTERRUPTED) from None

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from autolambda.arguments import ablation_names, config_of, config_of_study, default_name, schedule_of, storage_url
+from autolambda.arguments import (
+    ablation_names,
+    config_of,
+    config_of_study,
+    default_name,
+    opened_store,
+    schedule_of,
+    storage_url,
+    stored_config,
+)
 from autolambda.commands.base import (
-    INTERRUPTED,
+    end_interrupted,
     lambda_option,
     model_options,
     open_console,
@@ -20,6 +30,10 @@ from autolambda.commands.base import (
     study_option,
     workers_option,
 )
+
+if TYPE_CHECKING:  # the types of what the functions import on their own, so that --help stays quick
+    from autolambda.ablation_config import AblationName
+    from autolambda.ablation_results import Ablation
 
 
 @click.command()
@@ -69,18 +83,27 @@ def ablate(
     config = config_of_study(options, study=study, storage=storage)
     name = default_name(config) if study is None else study
     url = storage_url(name, storage)
-    from autolambda.ablation_tables import write_ablations
+    from autolambda.ablation_tables import ablations_view, write_ablations
     from autolambda.progress import watching
 
+    console = open_console(stderr=form != "table" and out is None)
     try:
-        with watching(open_console(stderr=form != "table" and out is None)) as on_event:
+        with watching(console) as on_event:
             say_bundled(config, on_event)
             from autolambda import search as jobs  # slow to import: the display is on the screen meanwhile
 
             found = jobs.ablate(config, name=name, storage=url, only=names, on_event=on_event)
     except KeyboardInterrupt:
-        click.echo("interrupted; nothing is lost. Go on with: the same command", err=True)
-        raise SystemExit(INTERRUPTED) from None
+        chosen = {"only": only, "format": None if form == "table" else form, "out": out}
+        go_on = ["ablate", f"--study={name}", *(f"--{key}={value}" for key, value in chosen.items() if value)]
+        end_interrupted(
+            go_on,
+            config,
+            name=name,
+            storage=storage,
+            so_far=lambda: ablations_view(_measured(name, storage, names)),
+            console=console,
+        )
     write_ablations(found, form=form, out=out, console=open_console())
 
 
@@ -102,3 +125,20 @@ def stages(curve: Path, form: str) -> None:
 
     found = worth_of_curve(read_curve(curve))
     click.echo(curve_json(found) if form == "json" else "\n".join(found.sentences()))
+
+
+def _measured(name: str, storage: str | None, only: Sequence[AblationName]) -> tuple[Ablation, ...]:
+    """The paper's studies as far as they are stored."""
+    from autolambda.ablation_results import read_ablations
+    from autolambda.findings import num_layers
+
+    config = stored_config(name, storage)
+    with opened_store(name, storage, with_texts=False) as store:
+        return read_ablations(
+            store,
+            name,
+            weights=config.weights,
+            num_layers=num_layers(config),
+            num_responses=config.ablation.responses,
+            only=only,
+        )

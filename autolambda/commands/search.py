@@ -5,8 +5,6 @@ Progress is on the screen, then the answer; an interrupted command says how to g
 
 from __future__ import annotations
 
-import logging
-import shlex
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -22,8 +20,8 @@ from autolambda.arguments import (
 )
 from autolambda.commands.base import (
     INFEASIBLE,
-    INTERRUPTED,
     budget_option,
+    end_interrupted,
     model_options,
     open_console,
     say_bundled,
@@ -31,14 +29,11 @@ from autolambda.commands.base import (
     study_option,
     workers_option,
 )
-from autolambda.errors import InputError
 
 if TYPE_CHECKING:  # the types of what the functions import on their own, so that --help stays quick
     from autolambda.config import Config
     from autolambda.events import OnEvent
     from autolambda.report import Report
-
-logger = logging.getLogger(__name__)
 
 
 @click.command()
@@ -100,8 +95,17 @@ def _watch(config: Config, *, name: str, storage: str | None, confirm_for: float
         with watching(console) as on_event:
             found = _run(config, name=name, url=url, confirm_for=confirm_for, on_event=on_event)
     except KeyboardInterrupt:
-        _say_interrupted(name, storage)
-        raise SystemExit(INTERRUPTED) from None
+        from autolambda.tables import progress_view
+
+        go_on = ["resume", name] if confirm_for is None else ["confirm", name, "--budget", f"{confirm_for:.12g}"]
+        end_interrupted(
+            go_on,
+            config,
+            name=name,
+            storage=storage,
+            so_far=lambda: progress_view(report_of(name, storage, None)),
+            console=console,
+        )
     from autolambda.pareto import Verdict
     from autolambda.tables import report_view
 
@@ -117,21 +121,3 @@ def _run(config: Config, *, name: str, url: str, confirm_for: float | None, on_e
     if confirm_for is None:
         return jobs.search(config, name=name, storage=url, on_event=on_event)
     return jobs.confirm(config, name=name, storage=url, budget=confirm_for, on_event=on_event)
-
-
-def _say_interrupted(name: str, storage: str | None) -> None:
-    """The front so far, if there is one, and the command to go on with."""
-    from autolambda.databases.base import password_hint, shown_storage
-
-    command, hint = "the same command", ""
-    try:
-        stored_config(name, storage)
-        where = ["--storage", shown_storage(storage)] if storage else []
-        command = shlex.join(["autolambda", "resume", name, *where])
-        hint = password_hint(storage) if storage else ""
-        from autolambda.tables import progress_view
-
-        open_console().print(progress_view(report_of(name, storage, None)))
-    except InputError as error:
-        logger.debug("no front to show: %s", error)  # interrupted before the study began, or before its first trial
-    click.echo(f"interrupted; nothing is lost. Go on with{hint}: {command}", err=True)
