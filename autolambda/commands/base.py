@@ -107,7 +107,8 @@ def end_interrupted(
     try:
         if stored_config(name, storage).model_dump() == config.model_dump():
             where = ["--storage", shown_storage(storage)] if storage else []
-            go_on, hint = shlex.join(["autolambda", *command, *where]), password_hint(storage) if storage else ""
+            go_on = shlex.join(["autolambda", *command, *where])
+            hint = password_hint(storage) if storage else ""
         console.print(so_far())
     except InputError as error:
         logger.debug("nothing to show: %s", error)  # interrupted before the study began, or before its first trial
