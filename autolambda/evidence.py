@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -46,7 +47,7 @@ class Point:
         """The share of the responses that count in what was observed."""
         return 1 - self.num_guarding / self.num_responses
 
-    @property
+    @cached_property
     def lam(self) -> float | None:
         """The lam of a uniform point, ``None`` for any other."""
         return uniform_lam(self.params)
@@ -123,6 +124,9 @@ def is_tried(params: Params, evidence: Evidence) -> bool:
     places = [*(point.params for point in evidence.points), *evidence.failed]
     if any(is_near(params, other) for other in places):
         return True
-    schedules = {excess.schedule for excess in evidence.excesses}
-    schedules |= {point.observation.schedule for point in evidence.points}
-    return to_schedule(params) in schedules | {to_schedule(other) for other in evidence.failed}
+    schedule = to_schedule(params)
+    return (
+        any(schedule == point.observation.schedule for point in evidence.points)
+        or any(schedule == excess.schedule for excess in evidence.excesses)
+        or any(schedule == to_schedule(other) for other in evidence.failed)
+    )

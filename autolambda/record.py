@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from autolambda.box import Params
 from autolambda.evidence import Evidence, Point
 from autolambda.gaussian_process import Floats
 from autolambda.metrics import Measured, measure
@@ -29,7 +30,8 @@ from autolambda.surrogate import Excess, Guarded, Observation
 class Seen:
     """A schedule and all its responses on the search slice, without their texts.
 
-    ``trial`` is its first one; ``stopped`` says why the last lost the race, if it did.
+    ``trial`` is its first one; ``point`` is how the sampler sees it; ``stopped`` says why the last lost the race, if it
+    did.
     """
 
     trial: int
@@ -37,7 +39,7 @@ class Seen:
     schedule: Schedule
     graded: Sequence[Graded]
     measured: Measured
-    observation: Observation
+    point: Point
     stopped: str | None
 
 
@@ -72,15 +74,11 @@ class Record:
             self._excesses.append(Excess(trial.schedule, floor))
             return
         before = self._seen.get(trial.schedule)
-        # texts stay in the database: those of a long search are gigabytes
-        graded = [
-            *(before.graded if before else ()),
-            *(replace(g, response=replace(g.response, text="")) for g in graded),
-        ]
+        graded = [*(before.graded if before else ()), *map(_without_text, graded)]
         measured = measure(graded, weights=self._weights)
-        observation = self._observation(trial.schedule, graded, measured)
         number, params = (before.trial, before.params) if before else (trial.number, trial.params)
-        self._seen[trial.schedule] = Seen(number, params, trial.schedule, graded, measured, observation, stopped)
+        point = self._point(params, self._observation(trial.schedule, graded, measured), measured, len(graded))
+        self._seen[trial.schedule] = Seen(number, params, trial.schedule, graded, measured, point, stopped)
 
     def with_trial(self, trial: Trial, graded: Sequence[Graded]) -> Evidence:
         """The evidence if the trial ended now."""
@@ -96,14 +94,14 @@ class Record:
     @property
     def evidence(self) -> Evidence:
         """As the sampler sees it."""
-        points = [self._point(seen) for seen in self._seen.values()]
+        points = [seen.point for seen in self._seen.values()]
         return Evidence(points, tuple(self._excesses), tuple(self._failed), tuple(self._costs))
 
-    def _point(self, seen: Seen) -> Point:
-        tasks, size = seen.measured.tasks, len(seen.graded)
+    def _point(self, params: Params, observation: Observation, measured: Measured, size: int) -> Point:
+        tasks = measured.tasks
         num_guarding = sum(task.num_responses for name, task in tasks.items() if not self._weights[name])
         cost = math.fsum(task.num_responses / size * task.mean_tokens.value for task in tasks.values())
-        return Point(seen.params, seen.observation, size, num_guarding, cost)
+        return Point(params, observation, size, num_guarding, cost)
 
     def _observation(self, schedule: Schedule, graded: Sequence[Graded], measured: Measured) -> Observation:
         estimates = (measured.accuracy, measured.mean_tokens, measured.think_ratio)

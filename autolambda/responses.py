@@ -30,7 +30,7 @@ class Sample:
     metadata: Mapping[str, object] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Response:
     """One generation.
 
@@ -44,7 +44,7 @@ class Response:
     finish_reason: FinishReason
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # a study holds all of them
 class Graded:
     """A response with its place in the evaluation and its grade.
 
