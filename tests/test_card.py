@@ -46,7 +46,8 @@ def test_models_of_the_hub_are_named_with_revision_hash_and_licence(tmp_path: Pa
     thinking = from_hub(tmp_path / "hub", "org/Small-Thinking", "thinking", card)
     report = finished()
     models = models_of(instruct, thinking)
-    export(models, Schedule.uniform(0.5), tmp_path / "out", measurement=Measurement.of(report))
+    measurement = Measurement.of(report)
+    export(models, measurement.entry.schedule, tmp_path / "out", measurement=measurement)
     card = (tmp_path / "out" / "README.md").read_text()
     found = front_matter(card)
     assert found["base_model"] == ["org/Small-Instruct", "org/Small-Thinking"] and found["license"] == "apache-2.0"
@@ -63,7 +64,8 @@ def test_models_of_the_hub_are_named_with_revision_hash_and_licence(tmp_path: Pa
 def test_the_study_is_told_with_curve_parents_data_and_seed(tmp_path: Path) -> None:
     report = finished()
     models = open_models(small_config())
-    export(models, Schedule.uniform(0.5), tmp_path / "out", measurement=Measurement.of(report))
+    measurement = Measurement.of(report)
+    export(models, measurement.entry.schedule, tmp_path / "out", measurement=measurement)
     card = (tmp_path / "out" / "README.md").read_text()
     uniform = [entry for entry in report.trials if entry.schedule.lam is not None]
     assert len(uniform) > 2
