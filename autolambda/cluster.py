@@ -11,24 +11,27 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from autolambda.errors import ConfigError, EngineError, one_line
 from autolambda.worker import Place
 
 CONNECT_SECONDS = 10.0
-PLACE_SECONDS = 120.0  # from asking for a worker to its process
+WAIT_SECONDS, PLACE_SECONDS = 30.0, 600.0  # for workers to start: until it is said, and until it is given up
 
 # Read by Ray when it is imported or starts its own processes.
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else it warns of a change to come
     "RAY_process_group_cleanup_enabled": "1",  # what a worker started ends with it, also where it is killed
+    "RAY_worker_niceness": "0",  # else 15, at which anything else on the machine starves a worker
 }
+_TOKEN = Path("~/.ray/auth_token")
 
 
 @dataclass(frozen=True)
@@ -59,13 +62,15 @@ def join() -> bool:
     A connection that this process has is used as it is. Raises ``ConfigError`` for a cluster that cannot be reached.
     """
     check_ray()
-    for name, value in _ENVIRONMENT.items():
+    address = os.environ.get("RAY_ADDRESS") or "local"
+    # as "ray start" does; a cluster that asks for no token takes one too
+    guarded = {"RAY_AUTH_MODE": "token"} if address != "local" and _has_token() else {}
+    for name, value in (_ENVIRONMENT | guarded).items():
         os.environ.setdefault(name, value)
     import ray
 
     if ray.is_initialized():
         return False
-    address = os.environ.get("RAY_ADDRESS") or "local"
     own: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
     with _signals_kept():
         try:
@@ -73,12 +78,18 @@ def join() -> bool:
             ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, **own)
         except (OSError, RuntimeError, ValueError) as error:
             raise ConfigError(
-                f"engine.workers: Ray at '{address}' cannot be used ({one_line(error)}); mend RAY_ADDRESS, or unset it "
-                "to use this machine alone"
+                f"engine.workers: Ray at '{address}' cannot be used ({one_line(error)}); mend RAY_ADDRESS, have the "
+                "cluster's ~/.ray/auth_token here if it has one, or unset RAY_ADDRESS to use this machine alone"
             ) from error
     # what befalls a worker is told by workers.py in its own words; Ray has no public switch for its own
     ray._private.worker._worker_logs_enabled = False
     return True
+
+
+def _has_token() -> bool:
+    """Whether there is a token with which clusters may be guarded; Ray leaves one behind where it ran by itself."""
+    said = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys()
+    return bool(said) or _TOKEN.expanduser().is_file()
 
 
 def _check_reachable(address: str) -> None:
@@ -128,23 +139,26 @@ def start(worker: type[Any], share: Share, arguments: Sequence[object]) -> Any:
     )
 
 
-def placed(actors: Sequence[Any], share: Share) -> list[Place]:
-    """Where workers run, once all do.
+def placed(actors: Sequence[Any], share: Share, *, on_note: Callable[[str], None]) -> list[Place]:
+    """Where workers run, once all do; ``on_note`` is told where that takes long.
 
     Raises ``ConfigError`` where some find no room for long, ``EngineError`` where a process cannot be started.
     """
     import ray
 
     questions = [actor.place.remote() for actor in actors]
-    ready, _ = ray.wait(questions, num_returns=len(questions), timeout=PLACE_SECONDS)
+    ready, missing = ray.wait(questions, num_returns=len(questions), timeout=WAIT_SECONDS)
+    if missing:
+        on_note(f"waiting for {len(missing)} workers: other work holds their {share.unit}s, or Python is slow to start")
+        ready, _ = ray.wait(questions, num_returns=len(questions), timeout=PLACE_SECONDS - WAIT_SECONDS)
     try:
         found: list[Place] = ray.get(ready)
     except ray.exceptions.RayError as error:
         raise EngineError(f"a worker cannot be started: {_last_line(error)}") from error
     if len(found) < len(actors):
         raise ConfigError(
-            f"engine.workers: {len(found)} of {len(actors)} workers found a free {share.unit} within "
-            f"{PLACE_SECONDS:g} seconds; others use the cluster: set it to {max(len(found), 1)}, or try again later"
+            f"engine.workers: {len(found)} of {len(actors)} workers started within {PLACE_SECONDS:g} seconds; other "
+            f"work holds the {share.unit}s, or Python is slow to start: set it to {max(len(found), 1)}, or try later"
         )
     return found
 

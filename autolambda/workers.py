@@ -54,7 +54,8 @@ class WorkersEngine:
             check_room(share, num_workers)
             members = [Member(i, start(Worker, share, [opening])) for i in range(num_workers)]
             self._crew = Crew(members, on_note)
-            for member, place in zip(members, placed([each.actor for each in members], share), strict=True):
+            places = placed([each.actor for each in members], share, on_note=on_note)
+            for member, place in zip(members, places, strict=True):
                 member.host = place.host
             self._open(members)
         except BaseException:

@@ -8,10 +8,11 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from typing import Any
 import psutil
 import pytest
 from deadly import Deadly, refuse
+from postgres import free_port
 from small_search import BUDGET, NAME, database, finished, finished_storage, small_config, storage_in
 
 from autolambda import crew
@@ -340,6 +342,51 @@ def test_what_cannot_be_is_one_line(cluster, settings, reason, tmp_path):
     assert done.returncode == 2, done.stdout
     assert re.search(rf"^error: .*{reason}.*\n\Z", done.stdout, re.MULTILINE), done.stdout
     assert "Traceback" not in done.stdout and "(raylet)" not in done.stdout
+
+
+def test_a_cluster_that_is_guarded_by_a_token_is_joined(tmp_path):
+    """``ray start`` guards one wherever the home folder holds a token, as a Ray of one's own leaves it there."""
+    token = tmp_path / ".ray" / "auth_token"
+    token.parent.mkdir()
+    token.write_text("0123456789abcdef" * 4)
+    at_home = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")} | {"HOME": str(tmp_path)}
+    evaluate = [*COMMAND, "evaluate", "--lambda=0.5", "--workers=2", "--set=tasks=[{name: arithmetic, limit: 8}]"]
+    with started_ray(at_home) as address:
+        said = [
+            subprocess.run(
+                evaluate,
+                cwd=tmp_path,
+                env=at_home | {"RAY_ADDRESS": address} | mode,
+                capture_output=True,
+                text=True,
+                timeout=300,
+            )
+            for mode in ({}, {"RAY_AUTH_MODE": "disabled"})
+        ]
+    assert said[0].returncode == 0 and "accuracy" in said[0].stdout, said[0].stderr
+    assert said[1].returncode == 2 and "have the cluster's ~/.ray/auth_token here" in said[1].stderr, said[1].stderr
+
+
+@contextmanager
+def started_ray(environment: dict[str, str]) -> Iterator[str]:
+    """The address of a cluster that ``ray start`` made on this machine."""
+    port = free_port()
+    start = [str(Path(sys.executable).with_name("ray")), "start", "--head", f"--port={port}", "--num-cpus=2", "--block"]
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="ray", ignore_cleanup_errors=True) as folder:  # short: sockets
+        head = subprocess.Popen(
+            [*start, "--include-dashboard=false", "--disable-usage-stats", f"--temp-dir={folder}"],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert head.stdout is not None
+        try:
+            assert any("--block" in line for line in head.stdout), "ray start ended"
+            yield f"127.0.0.1:{port}"
+        finally:
+            head.terminate()  # ends all that it started
+            head.communicate()
 
 
 def test_one_worker_does_without_ray():
