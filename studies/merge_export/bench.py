@@ -174,7 +174,7 @@ def write_alone(place: Path, *, identify: bool) -> None:
     from autolambda.schedule import Schedule
     from autolambda.stream import write_weights
 
-    os.fsync = lambda descriptor: None
+    os.fsync = os.fdatasync = lambda descriptor: None
     merge = open_merge(open_pair(str(place / "instruct"), str(place / "thinking")), Schedule.uniform(LAM))
     (place / "out").mkdir()
     timed(lambda: write_weights(place / "out", merge, max_shard_size=5 * 10**9, identify=identify))
