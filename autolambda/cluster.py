@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from autolambda.errors import ConfigError, EngineError, one_line
@@ -31,7 +30,6 @@ _ENVIRONMENT = {
     "RAY_process_group_cleanup_enabled": "1",  # what a worker started ends with it, also where it is killed
     "RAY_worker_niceness": "0",  # else 15, at which anything else on the machine starves a worker
 }
-_TOKEN = Path("~/.ray/auth_token")
 
 
 @dataclass(frozen=True)
@@ -62,15 +60,13 @@ def join() -> bool:
     A connection that this process has is used as it is. Raises ``ConfigError`` for a cluster that cannot be reached.
     """
     check_ray()
-    address = os.environ.get("RAY_ADDRESS") or "local"
-    # as "ray start" does; a cluster that asks for no token takes one too
-    guarded = {"RAY_AUTH_MODE": "token"} if address != "local" and _has_token() else {}
-    for name, value in (_ENVIRONMENT | guarded).items():
+    for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     import ray
 
     if ray.is_initialized():
         return False
+    address = os.environ.get("RAY_ADDRESS") or "local"
     own: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
     with _signals_kept():
         try:
@@ -78,18 +74,12 @@ def join() -> bool:
             ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, **own)
         except (OSError, RuntimeError, ValueError) as error:
             raise ConfigError(
-                f"engine.workers: Ray at '{address}' cannot be used ({one_line(error)}); mend RAY_ADDRESS, have the "
-                "cluster's ~/.ray/auth_token here if it has one, or unset RAY_ADDRESS to use this machine alone"
+                f"engine.workers: Ray at '{address}' cannot be used ({one_line(error)}); mend RAY_ADDRESS, set "
+                "RAY_AUTH_MODE=token if the cluster is guarded by one, or unset RAY_ADDRESS to use this machine alone"
             ) from error
     # what befalls a worker is told by workers.py in its own words; Ray has no public switch for its own
     ray._private.worker._worker_logs_enabled = False
     return True
-
-
-def _has_token() -> bool:
-    """Whether there is a token with which clusters may be guarded; Ray leaves one behind where it ran by itself."""
-    said = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys()
-    return bool(said) or _TOKEN.expanduser().is_file()
 
 
 def _check_reachable(address: str) -> None:

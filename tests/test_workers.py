@@ -345,7 +345,10 @@ def test_what_cannot_be_is_one_line(cluster, settings, reason, tmp_path):
 
 
 def test_a_cluster_that_is_guarded_by_a_token_is_joined(tmp_path):
-    """``ray start`` guards one wherever the home folder holds a token, as a Ray of one's own leaves it there."""
+    """``ray start`` guards one wherever the home folder holds a token, as a Ray of one's own leaves it there.
+
+    A token is not taken unasked: it would shut out the workers of a cluster without one.
+    """
     token = tmp_path / ".ray" / "auth_token"
     token.parent.mkdir()
     token.write_text("0123456789abcdef" * 4)
@@ -361,10 +364,10 @@ def test_a_cluster_that_is_guarded_by_a_token_is_joined(tmp_path):
                 text=True,
                 timeout=300,
             )
-            for mode in ({}, {"RAY_AUTH_MODE": "disabled"})
+            for mode in ({"RAY_AUTH_MODE": "token"}, {})
         ]
     assert said[0].returncode == 0 and "accuracy" in said[0].stdout, said[0].stderr
-    assert said[1].returncode == 2 and "have the cluster's ~/.ray/auth_token here" in said[1].stderr, said[1].stderr
+    assert said[1].returncode == 2 and "set RAY_AUTH_MODE=token if the cluster is" in said[1].stderr, said[1].stderr
 
 
 @contextmanager
