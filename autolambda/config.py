@@ -5,27 +5,29 @@
 
 from __future__ import annotations
 
-import copy
-import os
-from collections.abc import Mapping, Sequence
-from importlib import resources
-from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
-import yaml
 from pydantic import ConfigDict, Field, JsonValue, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from autolambda.ablation_config import AblationConfig
+from autolambda.config_base import Name, Positive, Repeats, Strict, explain
 from autolambda.errors import ConfigError
-from autolambda.settings import merged, parse_setting, read_settings, set_key
-from autolambda.strict import Name, Positive, Repeats, Strict, explain
+from autolambda.optimizer.settings import SamplerName, SearchSettings
+from autolambda.optimizer.space import Space
 from autolambda.tasks.config import SourceConfig, TaskConfig
+from autolambda.tasks.slices import ConfirmSize
 
 EngineName = Literal["transformers", "vllm"]
-Space = Literal["uniform", "module", "depth", "both"]
 BaselineName = Literal["task_arithmetic", "ties", "slerp", "cut"]
 Source = TypeVar("Source", bound=SourceConfig)
+
+AblationName = Literal["uniform", "layers", "modules", "decoding", "backbones", "methods"]
+AblationMethod = Literal["task_arithmetic", "ties", "slerp"]
+ABLATIONS: tuple[AblationName, ...] = get_args(AblationName)
+
+Lam = Annotated[float, Field(ge=0, le=1)]
+Lams = Annotated[tuple[Lam, ...], Field(min_length=1)]
 
 RUNGS = (128, 512, 2048)  # responses: the first fills an engine; the whole slice is the last
 
@@ -131,7 +133,7 @@ class SearchConfig(Strict):
     trials: Annotated[int, Field(ge=2, le=10**6)] = 64
     ladder: Annotated[int, Field(ge=2, le=10**6)] = 9
     knots: Annotated[int, Field(ge=2, le=6)] = 3
-    sampler: Literal["surrogate", "gp", "tpe", "random", "grid"] = "surrogate"
+    sampler: SamplerName = "surrogate"
     rungs: Annotated[tuple[Positive, ...], Field(min_length=1)] | None = None
     max_tokens_generated: Positive | None = None
     min_gain: Annotated[float, Field(ge=0, lt=1)] = 0.002
@@ -151,6 +153,25 @@ class ConfirmConfig(Strict):
     finalists: Positive = 3
     margin: Annotated[float, Field(ge=0, lt=1)] = 0.01
     share: Annotated[float, Field(gt=0, lt=1)] = 0.5
+
+
+class AblationConfig(Strict):
+    """``partial_lambda`` is that of the layers and modules that are interpolated, and of SLERP.
+
+    ``decoding_lambdas`` are measured at each of the ``temperatures`` with each of the ``top_ps``. ``backbones`` stand
+    in Instruct's place; without any, ``models.base`` does. ``responses`` are the first of the confirm slice in its
+    fixed order; ``None`` is all of them.
+    """
+
+    lambdas: Lams = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+    partial_lambda: Annotated[float, Field(gt=0, le=1)] = 0.8
+    decoding_lambdas: Lams = (0.4, 0.8)
+    temperatures: Annotated[tuple[Annotated[float, Field(ge=0, le=100)], ...], Field(min_length=1)] = (0.6, 0.7)
+    top_ps: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)] = (0.8, 0.95)
+    backbones: tuple[Name, ...] = ()
+    backbone_lambdas: Lams = (0.0, 0.4, 0.6, 0.8)
+    methods: tuple[AblationMethod, ...] = get_args(AblationMethod)
+    responses: Positive | None = None
 
 
 class Config(Strict):
@@ -177,6 +198,28 @@ class Config(Strict):
         """How far the accuracy of each guard task may fall below the better parent's (share of 1)."""
         return {task.label: task.guard.max_drop for task in self.tasks if task.guard}
 
+    @property
+    def confirm_size(self) -> ConfirmSize:
+        """The size of the confirm slices as the tasks take it."""
+        return ConfirmSize(self.confirm.limit, self.confirm.repeats, self.confirm.share)
+
+    @property
+    def search_settings(self) -> SearchSettings:
+        """The settings as the optimizer takes them."""
+        search, confirm = self.search, self.confirm
+        return SearchSettings(
+            spaces=search.spaces,
+            trials=search.trials,
+            ladder=search.ladder,
+            knots=search.knots,
+            sampler=search.sampler,
+            max_tokens_generated=search.max_tokens_generated,
+            min_gain=search.min_gain,
+            seed=search.seed,
+            finalists=confirm.finalists,
+            margin=confirm.margin,
+        )
+
     @model_validator(mode="after")
     def _distinct_tasks(self) -> Config:
         names = [task.label for task in self.tasks]
@@ -189,64 +232,9 @@ class Config(Strict):
         return self
 
 
-def load_config(path: Path | None, *, overrides: Mapping[str, object], settings: Sequence[str] = ()) -> Config:
-    """The config of a YAML file (or nothing), with dotted ``overrides`` and ``KEY=VALUE`` settings on top.
-
-    Without models the bundled pair's config lies underneath. Raises ``ConfigError`` in one line.
-    """
-    plain = read_settings(path) if path else {}
-    changes = [*overrides.items(), *map(parse_setting, settings)]
-    if not _names_models(plain, changes):
-        plain = merged(bundled_defaults(with_task="tasks" not in plain), plain)
-    for key, value in changes:
-        set_key(plain, key, value)
-    return _absolute(parse_config(plain))
-
-
 def parse_config(plain: Mapping[str, object]) -> Config:
     """Validates a plain mapping. Raises ``ConfigError`` that lists what is wrong, with the nearest valid key."""
     try:
         return Config.model_validate(plain)
     except ValidationError as error:
         raise ConfigError(explain(Config, error)) from error
-
-
-def bundled_defaults(*, with_task: bool) -> dict[str, Any]:
-    """The config that comes with the bundled pair."""
-    text = resources.files("autolambda").joinpath("bundled/config.yaml").read_text(encoding="utf-8")
-    plain: dict[str, Any] = yaml.safe_load(text)
-    if not with_task:
-        del plain["tasks"]
-    return plain
-
-
-def _absolute(config: Config) -> Config:
-    """With absolute local paths, so that a study can be resumed from another folder."""
-
-    def absolute(source: str | None) -> str | None:
-        return str(Path(source).resolve()) if source and os.path.exists(source) else source
-
-    names = ["instruct", "thinking", "base"]
-    if config.models.chat_template not in ("instruct", "thinking"):
-        names.append("chat_template")
-    models = config.models.model_copy(update={name: absolute(getattr(config.models, name)) for name in names})
-
-    def located(source: Source) -> Source:
-        paths = {key: absolute(getattr(source, key)) for key in ("path", "include_path")}
-        return source.model_copy(update=paths)
-
-    tasks = tuple(
-        located(task).model_copy(update={"confirm_on": located(task.confirm_on) if task.confirm_on else None})
-        for task in config.tasks
-    )
-    return config.model_copy(update={"models": models, "tasks": tasks})
-
-
-def _names_models(plain: Mapping[str, Any], changes: Sequence[tuple[str, object]]) -> bool:
-    """Whether the config will name a parent once the changes are made."""
-    probe = {"models": copy.deepcopy(plain.get("models"))}
-    for key, value in changes:
-        if key.partition(".")[0] == "models":
-            set_key(probe, key, value)
-    models = probe["models"]
-    return isinstance(models, dict) and any(models.get(parent) is not None for parent in ("instruct", "thinking"))

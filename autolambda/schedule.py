@@ -7,6 +7,7 @@ depth of the network for the *attention* modules, one for the *ffn* modules, and
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping
@@ -17,8 +18,7 @@ from typing import Literal
 import yaml
 
 from autolambda.errors import ScheduleError, in_short, one_line
-from autolambda.files import read_text
-from autolambda.yaml_text import load_yaml
+from autolambda.files import load_yaml, read_text
 
 Module = Literal["attention", "ffn", "other"]
 Kind = Literal["knots", "bands"]
@@ -163,6 +163,11 @@ class Schedule:
         if self != Schedule.by_depth_and_module(self.attention, self.ffn):
             plain["other"] = self.other
         return plain
+
+    @property
+    def key(self) -> str:
+        """The plain form in one line of JSON: equal schedules have equal ones. Databases and seeds go by it."""
+        return json.dumps(self.to_dict(), sort_keys=True)
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, object]) -> Schedule:

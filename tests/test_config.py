@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from autolambda.config import Config, bundled_defaults, load_config, parse_config
+from autolambda.config import Config, parse_config
+from autolambda.config_file import bundled_defaults, load_config
 from autolambda.errors import ConfigError
 
 PARENTS = {"instruct": "a/instruct", "thinking": "a/thinking"}

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from autolambda.arguments import schedule_of
-from autolambda.config import load_config
-from autolambda.curve import read_curve
+from autolambda.cli.arguments import schedule_of
+from autolambda.config_file import load_config
 from autolambda.errors import InputError
 from autolambda.files import open_bytes, open_text, read_text
+from autolambda.statistics.curve import read_curve
 from autolambda.tasks.rows import READERS, read_file
 
 ENDINGS = ("fifo", "device", "link to a device", "folder")

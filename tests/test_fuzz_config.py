@@ -17,11 +17,12 @@ from fuzz import PIECES, changed, damaged, examples, numbers, plain, refused_or,
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autolambda.config import Config, load_config, parse_config
-from autolambda.curve import CurvePoint, read_curve
+from autolambda.config import Config, parse_config
+from autolambda.config_file import load_config
 from autolambda.errors import ConfigError, InputError, ScheduleError
 from autolambda.schedule import Profile, Schedule, read_schedule
-from autolambda.stages import Stages, detect_stages
+from autolambda.statistics.curve import CurvePoint, read_curve
+from autolambda.statistics.stages import Stages, detect_stages
 
 WHOLE: dict[str, Any] = {
     "models": {

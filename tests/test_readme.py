@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from autolambda.cli import cli
-from autolambda.config import load_config
+from autolambda.cli.main import cli
+from autolambda.config_file import load_config
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -5,7 +5,7 @@ import time
 import pytest
 import yaml
 
-from autolambda.yaml_text import load_yaml
+from autolambda.files import load_yaml
 
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{name}: &{name} [{', '.join(10 * [f'*{before}'])}]\n" for before, name in zip("abcdefgh", "bcdefghi", strict=True)

@@ -1,6 +1,6 @@
 """The first plug point: an engine holds both parents, takes a schedule in place and generates.
 
-Every engine passes the contract suite in tests/test_engine_contract.py: endpoints bit-identical to the parents; a
+Every engine passes the contract suite in tests/engines/test_contract.py: endpoints bit-identical to the parents; a
 schedule set in place equals the same merge loaded from disk; switching there and back restores; same seed and batch,
 same response; greedy responses in float32 do not depend on the batch around them (with a mixture of experts but for
 ties within the last bit).
@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from autolambda.methods import Method
+from autolambda.merging.method import Method
 from autolambda.responses import Response
 from autolambda.schedule import Schedule
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from autolambda.engines.base import Engine, Fingerprint, Prompt, Sampling, Watch
-from autolambda.methods import Method
+from autolambda.merging.method import Method
 from autolambda.responses import Response
 from autolambda.schedule import Schedule
 

@@ -13,7 +13,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from autolambda.engines.base import Prompt
 from autolambda.errors import EngineError
-from autolambda.pair import Pair
+from autolambda.merging.pair import Pair
 from autolambda.responses import FinishReason, Response
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections import deque
 
-from autolambda.graders.reading import Reading
+from autolambda.graders.base import Reading
 
 _OPEN = r"(?:[\s*_$({\[]|\\[(\[]|\\(?:boxed|fbox|text(?:bf)?|math(?:bf|rm|sf)|rm|bf)\b){0,12}"
 # A small letter needs an end right after it, since "answer: a good one" names no option; a capital one does not.

@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from autolambda.errors import TaskError
-from autolambda.graders.reading import Reading
+from autolambda.graders.base import Reading
 
 CORRECT = "prompt_level_strict_acc"
 NAMES = (CORRECT, "inst_level_strict_acc", "prompt_level_loose_acc", "inst_level_loose_acc")

@@ -11,7 +11,7 @@ import re
 from fractions import Fraction
 
 from autolambda.graders import latex
-from autolambda.graders.reading import Reading
+from autolambda.graders.base import Reading
 
 _TAIL = 65_536  # characters
 _LONGEST = 1_000  # characters of a box

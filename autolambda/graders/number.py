@@ -9,7 +9,7 @@ import re
 from collections import deque
 from decimal import Decimal
 
-from autolambda.graders.reading import Reading
+from autolambda.graders.base import Reading
 
 _RUN = re.compile(r"\d+(?:[.,]\d+)*(?:[eE][+-]?\d+)?")
 # A minus sign directly after a digit, a letter or a closing bracket is an operator.

@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from queue import Empty, SimpleQueue
 
-from autolambda.graders.worker import HELLO, Outcome, describe, serve
+from autolambda.graders.process import HELLO, Outcome, describe, serve
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from autolambda.graders.reading import Reading
+from autolambda.graders.base import Reading
 
 _SECONDS = 2.0  # of the package's own clock, which was seen to be slow by half; a worker has its limit besides
 

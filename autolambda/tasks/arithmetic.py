@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
+from autolambda.bundled import FOLDER
 from autolambda.responses import Sample
 from autolambda.tasks.base import Phase
-
-FOLDER = Path(__file__).parent.parent / "bundled"
 
 
 class Arithmetic:

@@ -1,12 +1,158 @@
-"""The benchmarks by name: each file's one value."""
+"""The benchmarks by name: where each comes from, how a row becomes an item, and which splits are test sets.
+
+GSM8K (Cobbe et al. 2021), MATH-500 (Hendrycks et al. 2021; the 500 of Lightman et al. 2023), AIME 2024 and 2025, GPQA
+Diamond (Rein et al. 2023; gated on the hub), IFEval (Zhou et al. 2023).
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 
-from autolambda.tasks import aime24, aime25, gpqa_diamond, gsm8k, ifeval, math500
-from autolambda.tasks.base import Benchmark
+from autolambda.errors import TaskError, in_short
+from autolambda.tasks.base import Benchmark, Item, user_item
+from autolambda.tasks.free_form import MATH, difficulty_of, filled_in
+from autolambda.tasks.multiple_choice import choice_item
+from autolambda.tasks.rows import Row, as_text
+
+
+def _gsm8k_item(row: Row) -> Item:
+    question, solution = row.filled("question"), row.text("answer")
+    _, mark, answer = solution.rpartition("####")
+    if not mark or not answer.strip():
+        raise TaskError(f"{row.where}: 'answer' must end with #### and the number, seen {solution[-60:]!r}")
+    target = answer.strip().replace(",", "")
+    return user_item(row, filled_in(MATH, question=question), target, id=row.id, question=question)
+
+
+GSM8K = Benchmark(
+    name="gsm8k",
+    hub="openai/gsm8k",
+    subset="main",
+    split="train",
+    confirm_split="test",
+    item=_gsm8k_item,
+    grader="math",
+    test_splits=("test",),
+    instead="search on its train split and confirm on test, which is what the task does unless split says otherwise",
+)
+
+
+def _math500_item(row: Row) -> Item:
+    problem, answer = row.filled("problem"), row.filled("answer")
+    return user_item(
+        row,
+        filled_in(MATH, question=problem),
+        answer,
+        id=row.text("unique_id") if "unique_id" in row.cells else row.id,
+        question=problem,
+        metadata=difficulty_of(row, "level"),
+    )
+
+
+MATH500 = Benchmark(
+    name="math500",
+    hub="HuggingFaceH4/MATH-500",
+    split="test",
+    item=_math500_item,
+    grader="math",
+    test_splits=("test",),
+    instead="search on the 12,000 training problems (hub: hiyouga/math12k) and confirm on it (confirm_on: math500)",
+)
+
+
+_AIME_REPEATS = 8  # 30 prompts say little, and a half of them less
+
+
+def _aime_item(row: Row) -> Item:
+    """A problem in the column ``problem`` or ``question`` with its integer answer."""
+    problem = row.filled("question" if "problem" not in row.cells and "question" in row.cells else "problem")
+    answer = row.text("answer").strip().removesuffix(".0")
+    if not answer.isascii() or not answer.isdigit() or len(answer) > 3:
+        raise TaskError(f"{row.where}: 'answer' must be an integer from 0 to 999, seen {answer[:60]!r}")
+    return user_item(row, filled_in(MATH, question=problem), str(int(answer)), id=row.id, question=problem)
+
+
+AIME24 = Benchmark(
+    name="aime24",
+    hub="HuggingFaceH4/aime_2024",
+    split="train",
+    item=_aime_item,
+    grader="math",
+    repeats=_AIME_REPEATS,
+    test_splits=("train",),
+    instead="confirm on another year (confirm_on: aime25), and report that",
+)
+
+
+AIME25 = Benchmark(
+    name="aime25",
+    hub="math-ai/aime25",
+    split="test",
+    item=_aime_item,
+    grader="math",
+    repeats=_AIME_REPEATS,
+    test_splits=("test",),
+    instead="search on another year (name: aime24) and confirm on it (confirm_on: aime25)",
+)
+
+
+_GPQA_COLUMNS = ("Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3")
+
+
+def _gpqa_item(row: Row) -> Item:
+    question, record = row.filled("Question").strip(), row.filled("Record ID")
+    options = [row.filled(column).strip() for column in _GPQA_COLUMNS]
+    if len(set(options)) < len(options):
+        raise TaskError(f"{row.where}: two options are the same, seen {options[0][:60]!r}")
+    order = sorted(range(len(options)), key=lambda place: hashlib.sha256(f"{record}/{place}".encode()).digest())
+    return choice_item(row, question, [options[place] for place in order], order.index(0), id=record)
+
+
+GPQA_DIAMOND = Benchmark(
+    name="gpqa_diamond",
+    hub="Idavidrein/gpqa",
+    subset="gpqa_diamond",
+    split="train",
+    item=_gpqa_item,
+    grader="choice",
+    repeats=4,
+    test_splits=("train",),
+    instead="search on GPQA's other questions (subset: gpqa_extended) and confirm on it (confirm_on: gpqa_diamond)",
+)
+
+
+def _ifeval_item(row: Row) -> Item:
+    prompt, key = row.filled("prompt"), row.text("key")
+    instructions = [as_text(each, f"{row.where}: 'instruction_id_list'") for each in row.items("instruction_id_list")]
+    arguments = [_ifeval_arguments(each, row) for each in row.items("kwargs")]
+    if len(arguments) != len(instructions):
+        raise TaskError(
+            f"{row.where}: 'kwargs' must hold one entry for each of the {len(instructions)} instructions, "
+            f"seen {len(arguments)}"
+        )
+    target = {"key": key, "prompt": prompt, "instruction_id_list": instructions, "kwargs": arguments}
+    return user_item(row, prompt, json.dumps(target, sort_keys=True), id=key)
+
+
+def _ifeval_arguments(plain: object, row: Row) -> dict[str, object]:
+    """Those that are said: a table has a cell for every argument of any instruction."""
+    if plain is not None and not isinstance(plain, dict):
+        raise TaskError(f"{row.where}: 'kwargs' must hold keys and values, seen {in_short(plain)}")
+    return {str(name): value for name, value in (plain or {}).items() if value is not None}
+
+
+IFEVAL = Benchmark(
+    name="ifeval",
+    hub="google/IFEval",
+    split="train",
+    item=_ifeval_item,
+    grader="ifeval",
+    test_splits=("train",),
+    instead="there is no training set of it: report its confirmation, which is on the other half, as what it is",
+)
 
 BENCHMARKS: Mapping[str, Benchmark] = {
-    module.BENCHMARK.name: module.BENCHMARK for module in (gsm8k, math500, aime24, aime25, gpqa_diamond, ifeval)
+    benchmark.name: benchmark for benchmark in (GSM8K, MATH500, AIME24, AIME25, GPQA_DIAMOND, IFEVAL)
 }

@@ -12,8 +12,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
-from autolambda.graders import GRADERS, is_own
-from autolambda.strict import Name, Positive, Repeats, Strict
+from autolambda.config_base import Name, Positive, Repeats, Strict
+from autolambda.graders.grading import GRADERS, is_own
 from autolambda.tasks.base import Benchmark
 from autolambda.tasks.benchmarks import BENCHMARKS
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from autolambda.errors import TaskError
-from autolambda.graders.lm_eval_tasks import load_task
+from autolambda.graders.lm_eval import load_task
 from autolambda.responses import Sample
 from autolambda.tasks.base import Item
 from autolambda.tasks.rows import first_line

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autolambda.errors import TaskError, in_short, one_line
-from autolambda.files import open_bytes, open_text
-from autolambda.json_text import load_json
+from autolambda.files import load_json, open_bytes, open_text
 
 LONGEST_ID = 256  # characters, of the column in the database
 MOST_CHARACTERS = 16_000_000  # of a cell: four times what a context of a million tokens holds

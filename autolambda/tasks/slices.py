@@ -12,9 +12,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from autolambda.config import Config
 from autolambda.errors import TaskError
-from autolambda.graders import GRADERS, check_target
+from autolambda.graders.grading import GRADERS, check_target
 from autolambda.tasks import lm_eval
 from autolambda.tasks.arithmetic import Arithmetic
 from autolambda.tasks.base import Item, Phase, Slice
@@ -46,25 +45,38 @@ class _Pool:
     notes: tuple[str, ...] = ()
 
 
-def open_slices(config: Config) -> Slices:
-    """Reads all tasks of a config. Raises ``TaskError``."""
+@dataclass(frozen=True)
+class ConfirmSize:
+    """The size of the confirm slices: ``limit`` prompts a task, each with ``repeats`` responses.
+
+    ``None`` is no limit, and the repeats of each benchmark, else 1. ``share`` is the part of the rows that is kept for
+    the confirmation where search and confirmation draw from the same rows.
+    """
+
+    limit: int | None
+    repeats: int | None
+    share: float
+
+
+def open_slices(tasks: Sequence[TaskConfig], confirm: ConfirmSize, *, seed: int) -> Slices:
+    """Reads the rows of all tasks and cuts them into slices, in an order drawn by ``seed``. Raises ``TaskError``."""
     notes: list[str] = []
     found: dict[Phase, list[tuple[Slice, Sequence[Item]]]] = {"search": [], "confirm": []}
-    for task in config.tasks:
-        pools = _pools(task, share=config.confirm.share, seed=config.search.seed)
+    for task in tasks:
+        pools = _pools(task, share=confirm.share, seed=seed)
         notes += [*_test_set_notes(task), *(note for pool in pools.values() for note in pool.notes)]
         for phase, pool in pools.items():
-            limit = task.limit if phase == "search" else config.confirm.limit
+            limit = task.limit if phase == "search" else confirm.limit
             items = pool.items[:limit]
-            found[phase].append((_slice(task, config, phase, items), items))
+            found[phase].append((_slice(task, confirm, phase, items), items))
     _check_no_leak(*([item for _, items in found[phase] for item in items] for phase in found))
-    search, confirm = (tuple(part for part, _ in found[phase]) for phase in ("search", "confirm"))
-    return Slices(search, confirm, tuple(dict.fromkeys(notes)))
+    parts = {phase: tuple(part for part, _ in found[phase]) for phase in found}
+    return Slices(parts["search"], parts["confirm"], tuple(dict.fromkeys(notes)))
 
 
-def _slice(task: TaskConfig, config: Config, phase: Phase, items: Sequence[Item]) -> Slice:
+def _slice(task: TaskConfig, size: ConfirmSize, phase: Phase, items: Sequence[Item]) -> Slice:
     source = task.confirm_on or task if phase == "confirm" else task
-    repeats = task.repeats if phase == "search" else config.confirm.repeats
+    repeats = task.repeats if phase == "search" else size.repeats
     return Slice(
         task.label,
         source.grader_name,

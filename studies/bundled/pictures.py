@@ -13,8 +13,9 @@ from pathlib import Path
 
 import plotly.graph_objects as go
 
-from autolambda.figures import FIGURES, ablation
-from autolambda.opened import open_study
+from autolambda.ablation import figure as ablation
+from autolambda.api import open_study
+from autolambda.report.figures import FIGURES
 
 WIDTH = 1000  # pixels
 TITLE_HEIGHT = 44

@@ -11,12 +11,13 @@ import argparse
 import json
 from collections.abc import Iterator
 
-from autolambda.config import bundled_defaults, parse_config
-from autolambda.job import open_job
-from autolambda.job_engine import open_engine
+from autolambda.bundled import FOLDER
+from autolambda.config import parse_config
+from autolambda.config_file import bundled_defaults
+from autolambda.driver.engine import open_engine
+from autolambda.driver.job import open_job
+from autolambda.driver.search import evaluate
 from autolambda.schedule import Profile, Schedule
-from autolambda.search import evaluate
-from autolambda.tasks.arithmetic import FOLDER
 
 GRID = (0.0, 0.2, 0.4, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)
 

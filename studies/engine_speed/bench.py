@@ -18,15 +18,15 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM
 
-from autolambda.config import load_config
+from autolambda.config_file import load_config
+from autolambda.driver.models import Models, open_models
 from autolambda.engines.base import Prompt
-from autolambda.engines.transformers import TransformersEngine
-from autolambda.merges import open_merge
-from autolambda.models import Models, open_models
-from autolambda.owed import derive_seed
+from autolambda.engines.transformers.engine import TransformersEngine
+from autolambda.merging.merge import open_merge
+from autolambda.merging.write import write_weights
 from autolambda.schedule import Schedule
-from autolambda.stream import write_weights
 from autolambda.tasks.arithmetic import Arithmetic
+from autolambda.tasks.requests import derive_seed
 
 NUM_PROMPTS = 256
 

@@ -16,8 +16,8 @@ import sys
 import time
 from pathlib import Path
 
-from autolambda.graders.marking import Marking
 from autolambda.graders.math import glance
+from autolambda.graders.service import Marking
 from autolambda.responses import Grade, Response
 
 TEXT = "We collect the terms and simplify, as was to be shown. " * 30  # about 1,700 characters before the box

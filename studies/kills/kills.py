@@ -31,9 +31,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-import autolambda.export
-import autolambda.search  # noqa: F401  # imported once, for all that are forked
-from autolambda.cli import main as autolambda_main
+from autolambda.cli.main import main as autolambda_main
 
 SEARCH = [
     *("search", "--study=killed", "--budget=30", "--trials=6", "--set=search.ladder=4", "--set=confirm.limit=32"),

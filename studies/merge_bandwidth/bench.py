@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from autolambda.merge import interpolate
-from autolambda.pair import open_pair
+from autolambda.merging.arithmetic import interpolate
+from autolambda.merging.pair import open_pair
 
 LAM = 0.55
 

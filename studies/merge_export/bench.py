@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from autolambda.tasks.arithmetic import FOLDER
+from autolambda.bundled import FOLDER
 
 HIDDEN, FFN, HEADS, KV_HEADS, HEAD_DIM, VOCAB = 1024, 3072, 16, 8, 128, 151_936
 LAYERS = {"0.3b": 9, "0.6b": 28, "1.2b": 67}
@@ -169,10 +169,10 @@ def timed(work: Callable[[], object]) -> None:
 
 def write_alone(place: Path, *, identify: bool) -> None:
     """The merge without model card, tokenizer and synced files: what is compared with a copy that is not synced."""
-    from autolambda.merges import open_merge
-    from autolambda.pair import open_pair
+    from autolambda.merging.merge import open_merge
+    from autolambda.merging.pair import open_pair
+    from autolambda.merging.write import write_weights
     from autolambda.schedule import Schedule
-    from autolambda.stream import write_weights
 
     os.fsync = os.fdatasync = lambda descriptor: None
     merge = open_merge(open_pair(str(place / "instruct"), str(place / "thinking")), Schedule.uniform(LAM))

@@ -21,12 +21,12 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from checkpoints import tiny_checkpoint  # noqa: E402  # beside the tests
 from safetensors.torch import load_file, save_file  # noqa: E402
-from test_recipe import LINEAR, SCHEDULES  # noqa: E402
 
-from autolambda.merges import open_merge  # noqa: E402
-from autolambda.methods import Method  # noqa: E402
-from autolambda.pair import open_pair  # noqa: E402
-from autolambda.recipe import mergekit_recipe  # noqa: E402
+from autolambda.export.mergekit import mergekit_recipe  # noqa: E402
+from autolambda.merging.merge import open_merge  # noqa: E402
+from autolambda.merging.method import Method  # noqa: E402
+from autolambda.merging.pair import open_pair  # noqa: E402
+from tests.export.test_mergekit import LINEAR, SCHEDULES  # noqa: E402
 
 SIZES = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 3, "head_dim": 8, "vocab_size": 264}
 

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "bundled_pair"))
 import arithmetic  # of studies/bundled_pair
 import train as recipe
 
-from autolambda.tasks.arithmetic import FOLDER
+from autolambda.bundled import FOLDER
 
 NUM_EXPERTS, NUM_CHOSEN = 4, 2
 GAIN = 2.0  # of an expert's output: two of four are added with weights that sum to one

@@ -14,11 +14,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from autolambda.curve import CurvePoint
-from autolambda.forecast import DISAGREEMENT
-from autolambda.pareto import Decision, Finalist, Score, Verdict, confirmation_order, decide, front
-from autolambda.returns import worth_of_curve
-from autolambda.stages import stage_of
+from autolambda.driver.cost import DISAGREEMENT
+from autolambda.statistics.curve import CurvePoint
+from autolambda.statistics.pareto import Score, front
+from autolambda.statistics.stages import stage_of
+from autolambda.statistics.token_value import worth_of_curve
+from autolambda.statistics.verdict import Decision, Finalist, Verdict, confirmation_order, decide
 
 TABLE = Path(__file__).with_name("qwen3_4b.csv")
 PARENTS = {"instruct": 0.0, "thinking": 1.0}

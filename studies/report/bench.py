@@ -19,18 +19,19 @@ from pathlib import Path
 
 import numpy as np
 
-from autolambda.box import box, uniform_params
-from autolambda.config import Config, load_config
-from autolambda.job import Job, open_job
-from autolambda.metrics import measure
-from autolambda.report import confirm_key
+from autolambda.config import Config
+from autolambda.config_file import load_config
+from autolambda.driver.job import Job, open_job
+from autolambda.driver.run import PARENTS
+from autolambda.driver.search import enter
+from autolambda.optimizer.propose import Proposal
+from autolambda.optimizer.space import box, uniform_params
+from autolambda.report.report import confirm_key
 from autolambda.responses import Grade, Graded, Response
-from autolambda.run import PARENTS
-from autolambda.sampler import Proposal
 from autolambda.schedule import Schedule
-from autolambda.search import enter
-from autolambda.store import Store
-from autolambda.study import Study
+from autolambda.statistics.metrics import measure
+from autolambda.study.store import Store
+from autolambda.study.trials import Study
 
 NAME = "large"
 BUDGET = 450.0
@@ -53,7 +54,7 @@ def main() -> None:
 def measured(folder: Path, storage: str) -> dict[str, float]:
     """The command as a user runs it: seconds from start to end, megabytes of the file and of memory."""
     out = folder / "report.html"
-    code = "from autolambda.cli import main; main()"
+    code = "from autolambda.cli.main import main; main()"
     options = ["report", NAME, "--format", "html", "--out", str(out), "--storage", storage]
     start = time.monotonic()
     subprocess.run([sys.executable, "-c", code, *options], check=True)
@@ -147,11 +148,14 @@ def _trial(store: Store, study: Study, params: dict[str, float], job: Job, rng: 
 
 
 def _confirm(store: Store, study: Study, job: Job, rng: np.random.Generator) -> None:
-    from autolambda.confirm import plan
-    from autolambda.record import load_record
+    from autolambda.optimizer.finalists import plan
+    from autolambda.study.measured import load_record
 
     record = load_record(store, study, weights=job.config.weights)
-    chosen = [record.seen[index].schedule for index in plan(record.evidence, job.config, job.aims(BUDGET)).finalists]
+    chosen = [
+        record.seen[index].schedule
+        for index in plan(record.evidence, job.config.search_settings, job.aims(BUDGET)).finalists
+    ]
     steps = [("parent", name, schedule) for name, schedule in PARENTS.items()]
     steps += [("confirm", confirm_key(schedule), schedule) for schedule in chosen]
     (part,) = job.confirm

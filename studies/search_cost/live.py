@@ -14,14 +14,15 @@ import tempfile
 import time
 from pathlib import Path
 
-from autolambda.config import load_config, parse_config
+from autolambda.bundled import FOLDER
+from autolambda.config import parse_config
+from autolambda.config_file import load_config
+from autolambda.driver.engine import open_engine
+from autolambda.driver.job import open_job
+from autolambda.driver.search import evaluate, search
 from autolambda.engines.base import Engine
-from autolambda.job import open_job
-from autolambda.job_engine import open_engine
-from autolambda.metrics import Measured
 from autolambda.schedule import Schedule
-from autolambda.search import evaluate, search
-from autolambda.tasks.arithmetic import FOLDER
+from autolambda.statistics.metrics import Measured
 
 NUM_PROMPTS = 2000
 NUM_ROWS = 2048  # of the test split; a few go to a confirmation that is never run

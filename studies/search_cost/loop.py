@@ -19,13 +19,13 @@ from pathlib import Path
 import numpy as np
 
 from autolambda.config import SearchConfig
-from autolambda.racing import stopped_for
-from autolambda.record import Record
+from autolambda.optimizer.propose import Aims, Proposal, propose
+from autolambda.optimizer.racing import stopped_for
 from autolambda.responses import Grade, Graded, Response
-from autolambda.sampler import Aims, Proposal, propose
 from autolambda.schedule import Schedule
-from autolambda.store import Store
-from autolambda.study import Study
+from autolambda.study.measured import Record
+from autolambda.study.store import Store
+from autolambda.study.trials import Study
 
 NUM_RESPONSES = 128
 AIMS = Aims(40.0, (NUM_RESPONSES,), 1024, 1024)

@@ -17,8 +17,8 @@ import numpy as np
 import ours
 from bank import Bank, World
 
-from autolambda.box import to_schedule, uniform_params
-from autolambda.surrogate import ACCURACY, TOKENS, Surrogate, _scaled, place
+from autolambda.optimizer.space import to_schedule, uniform_params
+from autolambda.optimizer.surrogate import ACCURACY, TOKENS, Surrogate, _scaled, place
 
 KNOTS = 3
 

@@ -10,17 +10,18 @@ import numpy as np
 from bank import Floats, Params, World
 from numpy.typing import NDArray
 
-from autolambda import estimates
-from autolambda.box import to_schedule, uniform_params
 from autolambda.config import Config
-from autolambda.confirm import plan
-from autolambda.estimates import Estimate
-from autolambda.evidence import Evidence, Point
-from autolambda.pareto import Finalist, Score, Verdict, decide, front
-from autolambda.racing import exceeded, most_tokens, stopped_for
-from autolambda.sampler import Aims, Stop, fit, on_the_ladder, propose
-from autolambda.stages import CurvePoint, Stages, detect_stages
-from autolambda.surrogate import ACCURACY, TOKENS, Excess, Observation
+from autolambda.optimizer.finalists import plan
+from autolambda.optimizer.observations import Evidence, Point
+from autolambda.optimizer.propose import Aims, Stop, fit, on_the_ladder, propose
+from autolambda.optimizer.racing import exceeded, most_tokens, stopped_for
+from autolambda.optimizer.space import to_schedule, uniform_params
+from autolambda.optimizer.surrogate import ACCURACY, TOKENS, Excess, Observation
+from autolambda.statistics import estimates
+from autolambda.statistics.estimates import Estimate
+from autolambda.statistics.pareto import Score, front
+from autolambda.statistics.stages import CurvePoint, Stages, detect_stages
+from autolambda.statistics.verdict import Finalist, Verdict, decide
 
 Index = NDArray[np.int64]
 
@@ -52,12 +53,12 @@ class _Progress:
 
 
 def search(world: World, config: Config, *, full: int, num_confirm: int) -> Outcome:
-    """The whole of ``autolambda.search.search`` but for engine and database. ``full`` responses are the full size."""
+    """The whole of ``driver.search.search`` but for engine and database. ``full`` responses are the full size."""
     aims = Aims(config.budget, config.search.rungs_of(full), num_confirm, min(num_confirm, world.num_prompts))
     made, seconds = _Progress(), 0.0
     while True:
         started = time.perf_counter()
-        answer = propose(_evidence(world, made), config.search, aims)
+        answer = propose(_evidence(world, made), config.search_settings, aims)
         seconds += time.perf_counter() - started
         if isinstance(answer, Stop):
             break
@@ -67,7 +68,7 @@ def search(world: World, config: Config, *, full: int, num_confirm: int) -> Outc
 
 def _race(world: World, made: _Progress, config: Config, aims: Aims, params: Params, start: int, stop: int) -> float:
     """One trial; the seconds that its decisions took."""
-    on_ladder = on_the_ladder(_evidence(world, made), config.search, aims)
+    on_ladder = on_the_ladder(_evidence(world, made), config.search_settings, aims)
     key, schedule = tuple(params.values()), to_schedule(params)
     bounds = [start, *(rung for rung in aims.rungs if start < rung < stop), stop]
     before, cost, seconds = made.points.get(key, (params, np.zeros((0, 3))))[1], 0, 0.0
@@ -88,7 +89,7 @@ def _race(world: World, made: _Progress, config: Config, aims: Aims, params: Par
         if not on_ladder:
             started = time.perf_counter()
             made.costs.append(cost)
-            why = stopped_for(schedule, _evidence(world, made), config.search, aims)
+            why = stopped_for(schedule, _evidence(world, made), config.search_settings, aims)
             made.costs.pop()
             seconds += time.perf_counter() - started
             if why:
@@ -101,7 +102,7 @@ def _race(world: World, made: _Progress, config: Config, aims: Aims, params: Par
 def _confirm(world: World, made: _Progress, config: Config, aims: Aims, stop: Stop, seconds: float) -> Outcome:
     evidence, search_tokens = _evidence(world, made), world.num_tokens
     started = time.perf_counter()
-    agreed = plan(evidence, config, aims)
+    agreed = plan(evidence, config.search_settings, aims)
     model = fit(evidence, config.search.knots)
     seconds += time.perf_counter() - started
     for lam in (0.0, 1.0):

@@ -18,15 +18,16 @@ from pathlib import Path
 
 import numpy as np
 
-from autolambda.box import MAX_TILT, to_schedule
-from autolambda.config import bundled_defaults, parse_config
+from autolambda.bundled import FOLDER
+from autolambda.config import parse_config
+from autolambda.config_file import bundled_defaults
+from autolambda.driver.engine import open_engine
+from autolambda.driver.job import open_job
 from autolambda.engines.base import Prompt
-from autolambda.graders import GRADERS, grade
-from autolambda.job import open_job
-from autolambda.job_engine import open_engine
-from autolambda.owed import derive_seed
+from autolambda.graders.grading import GRADERS, grade
+from autolambda.optimizer.space import MAX_TILT, to_schedule
 from autolambda.responses import Grade
-from autolambda.tasks.arithmetic import FOLDER
+from autolambda.tasks.requests import derive_seed
 
 NUM_PROMPTS, NUM_REPEATS, NUM_KNOTS = 2000, 8, 3
 NUM_SCATTERED = 64

@@ -24,9 +24,9 @@ import rivals
 from bank import Bank, Params, World
 from paper import BENCHMARKS, PaperBank, PaperWorld
 
-from autolambda.box import uniform_params
 from autolambda.config import Config, parse_config
-from autolambda.pareto import Score, hypervolume
+from autolambda.optimizer.space import uniform_params
+from autolambda.statistics.pareto import Score, hypervolume
 
 FOLDER = Path(__file__).parent
 BUDGETS = (25.0, 40.0, 60.0)

@@ -22,8 +22,8 @@ from optuna.distributions import FloatDistribution
 from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.samplers.nsgaii import BLXAlphaCrossover
 
-from autolambda import estimates, pareto
-from autolambda.estimates import Estimate
+from autolambda.statistics import estimates, pareto
+from autolambda.statistics.estimates import Estimate
 
 Floats = NDArray[np.float64]
 Space = Literal["uniform", "module"]

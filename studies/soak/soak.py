@@ -21,12 +21,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from autolambda.config import load_config
-from autolambda.events import Ended, Event
-from autolambda.run import Run
-from autolambda.search import search
-from autolambda.store import Store
-from autolambda.study import Study
+from autolambda.config_file import load_config
+from autolambda.driver.events import Ended, Event
+from autolambda.driver.run import Run
+from autolambda.driver.search import search
+from autolambda.study.store import Store
+from autolambda.study.trials import Study
 
 SETTINGS: dict[str, object] = {
     "tasks": [{"name": "arithmetic", "limit": 16}],

@@ -16,15 +16,15 @@ from contextlib import closing
 from pathlib import Path
 from typing import TypeVar
 
-from autolambda.box import uniform_params
-from autolambda.databases import driver_lock
-from autolambda.estimates import Estimate
-from autolambda.metrics import Measured
-from autolambda.quantiles import Quantile, Quantiles
+from autolambda.optimizer.propose import Proposal
+from autolambda.optimizer.space import uniform_params
 from autolambda.responses import Grade, Graded, Response
-from autolambda.sampler import Proposal
-from autolambda.store import Store
-from autolambda.study import Study
+from autolambda.statistics.estimates import Estimate
+from autolambda.statistics.metrics import Measured
+from autolambda.statistics.quantiles import Quantile, Quantiles
+from autolambda.study.database import driver_lock
+from autolambda.study.store import Store
+from autolambda.study.trials import Study
 
 T = TypeVar("T")
 NAME, BATCH, NUM_BATCHES = "growing", 256, 2

@@ -21,15 +21,15 @@ from typing import Any
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from autolambda.chat import load_tokenizer
-from autolambda.config import load_config
+from autolambda.config_file import load_config
+from autolambda.driver.models import Models, open_models, parent_folders
 from autolambda.engines.base import Prompt, Sampling
-from autolambda.engines.vllm import VllmEngine
-from autolambda.merges import open_merge
-from autolambda.models import Models, open_models, parent_folders
-from autolambda.pair import Pair, open_pair
+from autolambda.engines.chat import load_tokenizer
+from autolambda.engines.vllm.engine import VllmEngine
+from autolambda.merging.merge import open_merge
+from autolambda.merging.pair import Pair, open_pair
+from autolambda.merging.write import write_weights
 from autolambda.schedule import Schedule
-from autolambda.stream import write_weights
 from autolambda.tasks.arithmetic import Arithmetic
 
 LAM = 0.8

@@ -22,19 +22,19 @@ from dataclasses import dataclass, replace
 import psutil
 import ray
 
-from autolambda.chat import ChatFormat
-from autolambda.cluster import Share, join
-from autolambda.config import load_config
+from autolambda.config_file import load_config
+from autolambda.driver.engine import open_engine
+from autolambda.driver.evaluation import Evaluator
+from autolambda.driver.job import open_job
 from autolambda.engines.base import Engine, Progress, Prompt, Sampling, Watch
+from autolambda.engines.chat import ChatFormat
 from autolambda.engines.decoder import Decoder
-from autolambda.evaluation import Evaluator
-from autolambda.job import open_job
-from autolambda.job_engine import open_engine
+from autolambda.engines.workers.cluster import Share, join
+from autolambda.engines.workers.engine import WorkersEngine
 from autolambda.responses import Response, Sample
 from autolambda.schedule import Schedule
-from autolambda.store import Store
+from autolambda.study.store import Store
 from autolambda.tasks.base import Slice
-from autolambda.workers import WorkersEngine
 
 KEYS = ("tokens_a_second", "tokens_a_cpu_second", "cores")
 SCHEDULE = Schedule.uniform(0.8)

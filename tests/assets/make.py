@@ -21,8 +21,8 @@ SEARCH = """
 import sys
 sys.path.insert(0, sys.argv[3])
 from small_search import small_config
-from autolambda.formats import report_json
-from autolambda.search import search
+from autolambda.report.json_csv import report_json
+from autolambda.driver.search import search
 print(report_json(search(small_config(engine__batch_size=8), name=sys.argv[1], storage=sys.argv[2])))
 """
 NUM_STORED = 3 * 16 + 8

@@ -1,0 +1,175 @@
+"""Measures what is missing of the paper's studies, on the confirm slice and with its seeds.
+
+Nothing is selected here, so the slice that searches never see is an honest one, and it is the one on which picks and
+parents are measured. It stays honest as long as nobody picks a lambda by these tables: that is what a search is for.
+Rows that need another engine (other backbones, other methods) come last, one engine at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+from autolambda.ablation.results import Ablation, read_ablations
+from autolambda.ablation.rows import METHODS, WITH_BASE, Row, name_of, references_of, rows_of
+from autolambda.config import ABLATIONS, AblationMethod, AblationName, Config
+from autolambda.driver.baselines import baseline_method
+from autolambda.driver.engine import open_engine
+from autolambda.driver.events import Ended, Noted, OnEvent, ignore
+from autolambda.driver.job import Job
+from autolambda.driver.models import base_folder
+from autolambda.driver.run import Run
+from autolambda.driver.search import running
+from autolambda.engines.base import Engine
+from autolambda.engines.by_method import MethodEngine
+from autolambda.errors import AutolambdaError, ConfigError, PairError
+from autolambda.merging.pair import Pair, open_pair
+from autolambda.statistics.metrics import measure
+from autolambda.study.reader import open_for_reading
+
+OpenEngine = Callable[[], Engine]
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """The rows to measure, and the pair of each backbone by its source."""
+
+    rows: tuple[Row, ...]
+    pairs: Mapping[str, Pair]
+
+
+def ablate(
+    config: Config,
+    *,
+    name: str,
+    storage: str,
+    only: Sequence[AblationName] = ABLATIONS,
+    engine: Engine | None = None,
+    on_event: OnEvent = ignore,
+) -> tuple[Ablation, ...]:
+    """Runs or resumes the paper's studies on the pair, in the study ``name``; its search goes on as if they were not.
+
+    Raises as ``search`` does.
+    """
+    with running(config, name=name, storage=storage, engine=engine, on_event=on_event) as run:
+        measure_ablations(run, only, on_event)
+    with open_for_reading(name, storage, with_texts=False) as reader:
+        return read_ablations(reader, only=only)
+
+
+def measure_ablations(run: Run, only: Sequence[AblationName], on_event: OnEvent) -> None:
+    """Measures the rows of these studies that are not in the database yet. Raises as ``Run.generate`` does."""
+    plan = _plan(run.job, only, on_event)
+    size = sum(part.num_responses for part in run.job.confirm)
+    size = min(run.job.config.ablation.responses or size, size)
+    stored = {each.key: run.store.num_stored(each) for each in run.store.evaluations(run.study.name, kind="ablation")}
+    owed = [row for row in plan.rows if stored.get(row.key, 0) < size]
+    if owed:
+        on_event(Noted(f"ablations: {len(owed)} of {len(plan.rows)} rows to measure, {size:,} responses each"))
+    number = 0
+    for (backbone, method), rows in groupby(owed, key=lambda row: (row.backbone, row.method)):
+        with _engine_for(run, plan.pairs.get(backbone or ""), method) as engine:
+            for row in rows:
+                progress, number = (number / len(owed), 1 / len(owed)), number + 1
+                try:
+                    _measure(run, row, size, engine, on_event, progress)
+                except (PairError, ConfigError) as error:
+                    if method is None:
+                        raise
+                    on_event(Noted(f"{METHODS[method]} is left out: {_in_a_line(error)}"))
+
+
+def _plan(job: Job, only: Sequence[AblationName], on_event: OnEvent) -> _Plan:
+    """All rows, references first, and one engine's after the other's.
+
+    Raises ``ConfigError`` where nothing is left of what was asked for.
+    """
+    config = job.config.ablation
+    pairs = dict(_backbones(job, on_event)) if "backbones" in only else {}
+    rows: list[Row] = []
+    for name in only:
+        found = rows_of(name, config, num_layers=job.models.pair.num_layers, backbones=list(pairs))
+        if name == "methods" and base_folder(job.config.models) is None:
+            found = [row for row in found if row.method not in WITH_BASE]
+            on_event(Noted("methods: task arithmetic and TIES need models.base, the base of both parents; left out"))
+        rows += [replace(row, weights=pairs[row.backbone].instruct.digest()) if row.backbone else row for row in found]
+    if not rows:
+        raise ConfigError(f"nothing to measure for {', '.join(only)}: give models.base, or ablation.backbones")
+    ordered = sorted([*references_of(rows), *rows], key=lambda row: (row.backbone or "", row.method or ""))
+    return _Plan(tuple(dict.fromkeys(ordered)), pairs)
+
+
+def _backbones(job: Job, on_event: OnEvent) -> Iterator[tuple[str, Pair]]:
+    """Each backbone and the pair that it makes with the Thinking model; tells what does not fit or breaks an end."""
+    base = base_folder(job.config.models)
+    sources = job.config.ablation.backbones or ((base,) if base else ())
+    if not sources:
+        on_event(Noted("backbones: there is none, give models.base or ablation.backbones; left out"))
+    for source in sources:
+        try:
+            pair = open_pair(source, job.models.pair.thinking, across_configs=True)
+        except PairError as error:
+            on_event(Noted(f"backbone {name_of(source)} is left out: {_in_a_line(error)}"))
+            continue
+        for warning in pair.warnings:
+            on_event(Noted(f"backbone {name_of(source)}: {warning}"))
+        yield source, pair
+
+
+def _engine_for(
+    run: Run, pair: Pair | None, method: AblationMethod | None
+) -> AbstractContextManager[OpenEngine | None]:
+    """What opens the engine of some rows by its first use, ``None`` for the run's own; it is closed at the end."""
+    if pair is not None:
+        return _backbone_engine(run, pair)
+    if method is not None:
+        merge = baseline_method(run.job, method, lam=run.job.config.ablation.partial_lambda)
+        return nullcontext(lambda: MethodEngine(run.engine(), merge))
+    return nullcontext(None)
+
+
+@contextmanager
+def _backbone_engine(run: Run, pair: Pair) -> Iterator[OpenEngine]:
+    """In this process: workers know the config's own pair alone."""
+    opened: list[Engine] = []
+    engine_config = run.job.config.engine.model_copy(update={"workers": 1})
+    config = run.job.config.model_copy(update={"engine": engine_config})
+    job = replace(run.job, config=config, models=replace(run.job.models, pair=pair))
+
+    def engine() -> Engine:
+        if not opened:
+            run.engine.close()
+            opened.append(open_engine(job))
+        return opened[0]
+
+    try:
+        yield engine
+    finally:
+        for each in opened:
+            each.close()
+
+
+def _measure(
+    run: Run, row: Row, size: int, engine: OpenEngine | None, on_event: OnEvent, progress: tuple[float, float]
+) -> None:
+    job = run.job
+    label = row.label(job.models.pair.num_layers)
+    graded = run.generate(
+        label,
+        row.schedule,
+        kind="ablation",
+        key=row.key,
+        phase="confirm",
+        chat=job.models.own_chats[row.parent] if row.parent else None,
+        window=slice(0, size),
+        progress=progress,
+        engine=engine,
+        sampling=row.sampling(job.models.sampling),
+    )
+    on_event(Ended(label, row.schedule, measure(graded, weights=job.config.weights)))
+
+
+def _in_a_line(error: AutolambdaError) -> str:
+    return "; ".join(line.strip().removeprefix("- ") for line in str(error).splitlines())

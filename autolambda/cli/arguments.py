@@ -1,0 +1,106 @@
+"""What the command line's arguments stand for: a config, a study's name and database, its report, a schedule.
+
+Heavy modules are imported by the function that needs them, so that ``--help`` stays quick.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from autolambda.errors import ConfigError
+
+if TYPE_CHECKING:  # see above
+    from autolambda.config import AblationName, Config
+    from autolambda.merging.method import Method, MethodName
+    from autolambda.schedule import Schedule
+
+
+def config_of(options: Mapping[str, Any]) -> Config:
+    """The config of the command's options: file, --set, and the options that stand for a key."""
+    from autolambda.config_file import load_config
+
+    overrides: dict[str, object] = {
+        f"models.{parent}": options[parent] for parent in ("instruct", "thinking") if options.get(parent)
+    }
+    if tasks := options.get("tasks"):
+        overrides["tasks"] = [{"path": task} if _is_path(task) else {"name": task} for task in tasks]
+    keys = {"budget": "budget", "trials": "search.trials", "seed": "search.seed", "workers": "engine.workers"}
+    for option, key in keys.items():
+        if options.get(option) is not None:
+            overrides[key] = options[option]
+    return load_config(options.get("config"), overrides=overrides, settings=options.get("settings", ()))
+
+
+def config_of_study(options: Mapping[str, Any], *, study: str | None, storage: str | None) -> Config:
+    """The config of the command's options; where they name no models, tasks or file, that of the ``study``, if any."""
+    from autolambda.config import parse_config
+    from autolambda.config_file import parse_setting, set_key
+    from autolambda.errors import StudyError
+    from autolambda.study.reader import stored_config
+
+    if study is None or any(options.get(name) for name in ("instruct", "thinking", "tasks", "config")):
+        return config_of(options)
+    try:
+        plain = stored_config(study, storage).model_dump(mode="json")
+    except StudyError:  # a new one; what else may be wrong with its database is told when it is opened
+        return config_of(options)
+    for key, value in map(parse_setting, options.get("settings", ())):
+        set_key(plain, key, value)
+    return parse_config(plain)
+
+
+def ablation_names(only: str | None) -> tuple[AblationName, ...]:
+    """The studies of ``--only``, all by default, in their fixed order. Raises ``ConfigError`` for an unknown one."""
+    from autolambda.config import ABLATIONS
+
+    if only is None:
+        return ABLATIONS
+    wanted = [name.strip() for name in only.split(",")]
+    unknown = [name for name in wanted if name not in ABLATIONS]
+    if unknown:
+        raise ConfigError(f"--only: no study {unknown[0]!r}; there are {', '.join(ABLATIONS)}")
+    return tuple(name for name in ABLATIONS if name in wanted)
+
+
+def _is_path(task: str) -> bool:
+    return "." in task or os.sep in task or os.path.exists(task)
+
+
+def default_name(config: Config) -> str:
+    """``bundled``, or the Thinking model's own name."""
+    if config.models.thinking is None:
+        return "bundled"
+    return re.sub(r"[^A-Za-z0-9._-]+|\.\.+", "-", Path(config.models.thinking).name).strip(".-_")[:64] or "study"
+
+
+def with_workers(config: Config, workers: int | None) -> Config:
+    """The config with another number of workers, where one is given. Raises ``ConfigError`` for less than one."""
+    from autolambda.config import parse_config
+
+    if workers is None:
+        return config
+    plain = config.model_dump(mode="json")
+    return parse_config({**plain, "engine": {**plain["engine"], "workers": workers}})
+
+
+def method_of(name: str, lam: float | None, path: Path | None, base: str | None) -> Method:
+    """The method of ``--method`` with what it takes. Raises ``ConfigError`` for what it does not take or lacks."""
+    from autolambda.merging.method import AROUND_BASE, Method
+
+    takes_lambda = name not in AROUND_BASE or lam is not None or path is not None
+    return Method(cast("MethodName", name), schedule_of(lam, path) if takes_lambda else None, base)
+
+
+def schedule_of(lam: float | None, path: Path | None) -> Schedule:
+    """The schedule of ``--lambda`` or ``--schedule``. Raises ``ConfigError`` unless just one of them is given."""
+    from autolambda.schedule import Schedule, read_schedule
+
+    if lam is not None and path is None:
+        return Schedule.uniform(lam)
+    if path is not None and lam is None:
+        return read_schedule(path)
+    raise ConfigError("give either --lambda X or --schedule FILE")

@@ -1,0 +1,134 @@
+"""Commands that measure outside a search: one schedule, the paper's studies, a sweep that is there already."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from autolambda.cli.arguments import (
+    ablation_names,
+    config_of,
+    config_of_study,
+    default_name,
+    schedule_of,
+)
+from autolambda.cli.options import (
+    end_interrupted,
+    lambda_option,
+    model_options,
+    open_console,
+    out_option,
+    say_bundled,
+    schedule_option,
+    storage_option,
+    study_option,
+    workers_option,
+)
+
+if TYPE_CHECKING:  # the types of what the functions import on their own, so that --help stays quick
+    from autolambda.ablation.results import Ablation
+    from autolambda.config import AblationName
+
+
+@click.command()
+@model_options
+@lambda_option
+@schedule_option
+@workers_option
+def evaluate(lam: float | None, schedule: Path | None, **options: Any) -> None:
+    """Measures one schedule on the search slice.
+
+    \b
+    autolambda evaluate --lambda 0.6                       of the bundled pair
+    autolambda evaluate INSTRUCT THINKING --task my.jsonl --schedule schedule.yaml
+    """
+    from autolambda.cli.progress import watching
+    from autolambda.driver.search import evaluate as run
+    from autolambda.report.terminal import measured_view
+
+    chosen = schedule_of(lam, schedule)
+    config = config_of(options)
+    console = open_console()
+    with watching(console) as on_event:
+        measured = run(config, chosen, on_event=on_event)
+    console.print(measured_view(chosen, measured))
+
+
+@click.command()
+@model_options
+@click.option("--only", metavar="NAME,...", help="Some of uniform, layers, modules, decoding, backbones, methods.")
+@study_option
+@click.option("--format", "form", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True)
+@out_option
+@storage_option
+def ablate(
+    only: str | None, study: str | None, form: str, out: Path | None, storage: str | None, **options: Any
+) -> None:
+    """Runs the paper's studies on a pair and prints their tables.
+
+    With nothing but --study NAME, on the pair and the prompts of that study. Run the same command again after a crash
+    or Ctrl-C: it goes on where it was, and what is done is printed at once.
+
+    \b
+    autolambda ablate                                      of the bundled pair
+    autolambda ablate --study bundled --only layers,modules
+    """
+    names = ablation_names(only)
+    config = config_of_study(options, study=study, storage=storage)
+    name = default_name(config) if study is None else study
+    from autolambda.ablation.table import ablations_view, write_ablations
+    from autolambda.cli.progress import watching
+    from autolambda.study.reader import storage_url
+
+    url = storage_url(name, storage)
+    console = open_console(stderr=form != "table" and out is None)
+    try:
+        with watching(console) as on_event:
+            say_bundled(config, on_event)
+            from autolambda.ablation.run import ablate as run  # slow to import: the display is on the screen meanwhile
+
+            found = run(config, name=name, storage=url, only=names, on_event=on_event)
+    except KeyboardInterrupt:
+        chosen = {"only": only, "format": None if form == "table" else form, "out": out}
+        go_on = ["ablate", f"--study={name}", *(f"--{key}={value}" for key, value in chosen.items() if value)]
+        end_interrupted(
+            go_on,
+            config,
+            name=name,
+            storage=storage,
+            so_far=lambda: ablations_view(_measured(name, storage, names)),
+            console=console,
+        )
+    write_ablations(found, form=form, out=out, console=open_console())
+
+
+@click.command()
+@click.argument("curve", type=click.Path(path_type=Path))
+@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
+def stages(curve: Path, form: str) -> None:
+    """Finds the three stages in a sweep that you already have.
+
+    CURVE is a CSV with the columns lambda,think_ratio[,num_responses][,accuracy,mean_tokens], shares from 0 to 1. With
+    the last two it says where the sweet spot is, and where more tokens stop buying accuracy.
+
+    \b
+    autolambda stages sweep.csv
+    """
+    from autolambda.report.json_csv import curve_json
+    from autolambda.statistics.curve import read_curve
+    from autolambda.statistics.token_value import worth_of_curve
+
+    found = worth_of_curve(read_curve(curve))
+    click.echo(curve_json(found) if form == "json" else "\n".join(found.sentences()))
+
+
+def _measured(name: str, storage: str | None, only: Sequence[AblationName]) -> tuple[Ablation, ...]:
+    """The paper's studies as far as they are stored."""
+    from autolambda.ablation.results import read_ablations
+    from autolambda.study.reader import open_for_reading
+
+    with open_for_reading(name, storage, with_texts=False) as reader:
+        return read_ablations(reader, only=only)

@@ -1,0 +1,121 @@
+"""Commands for a merge as a checkpoint folder: a study's pick, any other, and the check of a folder or a config."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from autolambda.cli.arguments import config_of, method_of
+from autolambda.cli.options import budget_option, lambda_option, open_console, schedule_option, storage_option
+from autolambda.errors import printable
+
+shard_size_option = click.option("--max-shard-size", default="5GB", show_default=True, metavar="SIZE")
+
+
+@click.command()
+@click.argument("name")
+@click.argument("out", type=click.Path(path_type=Path))
+@budget_option
+@click.option("--trial", type=int, metavar="N", help="Exports this trial instead of the pick.")
+@shard_size_option
+@click.option("--push-to-hub", metavar="REPO", help="Uploads the folder too; a new repository is private.")
+@storage_option
+def export(
+    name: str,
+    out: Path,
+    budget: float | None,
+    trial: int | None,
+    max_shard_size: str,
+    push_to_hub: str | None,
+    storage: str | None,
+) -> None:
+    """Writes the pick of a study as a checkpoint folder.
+
+    \b
+    autolambda export NAME OUT --budget 4000
+    autolambda export NAME OUT --trial 12 --push-to-hub OWNER/REPO
+    """
+    from autolambda.cli.progress import writing
+    from autolambda.driver.models import open_models
+    from autolambda.export.export import export as write
+    from autolambda.export.hub import check_repository, push
+    from autolambda.export.provenance import Measurement
+    from autolambda.merging.shards import parse_size
+    from autolambda.report.read import read_report
+
+    shard_size = parse_size(max_shard_size)
+    if push_to_hub is not None:
+        check_repository(push_to_hub)
+    found = read_report(name, storage, budget)
+    measurement = Measurement.of(found, trial=trial)
+    entry, models = measurement.entry, open_models(found.config)
+    with writing(open_console(), total=models.pair.num_bytes) as on_bytes:
+        write(models, entry.schedule, out, max_shard_size=shard_size, measurement=measurement, on_bytes=on_bytes)
+    click.echo(f"{out}: {entry.schedule}" + ("" if entry.confirmed else " (not confirmed)"))
+    if push_to_hub is not None:
+        click.echo(f"{out}: {push(out, push_to_hub)}")
+
+
+@click.command()
+@click.argument("instruct")
+@click.argument("thinking")
+@click.argument("out", type=click.Path(path_type=Path))
+@lambda_option
+@schedule_option
+@click.option(
+    "--method",
+    type=click.Choice(["linear", "task_arithmetic", "ties", "slerp"]),
+    default="linear",
+    show_default=True,
+    help="linear and slerp take a lambda or a schedule, the others a base model.",
+)
+@click.option("--base", metavar="MODEL", help="The base model of both, for task_arithmetic and ties.")
+@shard_size_option
+def merge(
+    instruct: str,
+    thinking: str,
+    out: Path,
+    lam: float | None,
+    schedule: Path | None,
+    method: str,
+    base: str | None,
+    max_shard_size: str,
+) -> None:
+    """Writes one merge as a checkpoint folder, without a study.
+
+    \b
+    autolambda merge INSTRUCT THINKING OUT --lambda 0.6
+    autolambda merge INSTRUCT THINKING OUT --method ties --base BASE
+    """
+    from autolambda.cli.progress import writing
+    from autolambda.driver.models import open_models
+    from autolambda.export.export import export as write
+    from autolambda.merging.shards import parse_size
+
+    chosen, shard_size = method_of(method, lam, schedule, base), parse_size(max_shard_size)
+    models = open_models(config_of({"instruct": instruct, "thinking": thinking}))
+    with writing(open_console(), total=models.pair.num_bytes) as on_bytes:
+        write(models, chosen, out, max_shard_size=shard_size, on_bytes=on_bytes)
+    click.echo(f"{out}: {chosen}")
+
+
+@click.command()
+@click.argument("path", type=click.Path(path_type=Path), metavar="CONFIG|FOLDER")
+def validate(path: Path) -> None:
+    """Checks a config before a GPU is touched, or an exported folder against its hashes.
+
+    \b
+    autolambda validate configs/qwen3-4b.yaml
+    autolambda validate my-merge
+    """
+    if path.is_dir():
+        from autolambda.export.export import check_export
+
+        click.echo(f"{path}: intact, {check_export(path)}")
+        return
+    from autolambda.config_file import load_config
+    from autolambda.driver.job import validate as check
+
+    *found, verdict = check(load_config(path, overrides={}))
+    click.echo("\n".join(map(printable, [*found, f"{path}: {verdict}"])))

@@ -1,0 +1,116 @@
+"""What commands share: their options, exit codes and console, and how an interrupted one ends.
+
+A heavy module is imported by the function that needs it, here and in every command, so that ``--help`` stays quick.
+"""
+
+from __future__ import annotations
+
+import logging
+import shlex
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from autolambda.errors import InputError
+
+if TYPE_CHECKING:  # see above
+    from rich.console import Console, RenderableType
+
+    from autolambda.config import Config
+    from autolambda.driver.events import OnEvent
+
+logger = logging.getLogger(__name__)
+
+INTERRUPTED = 130
+INFEASIBLE = 3
+
+Command = Callable[..., Any]
+
+storage_option = click.option(
+    "--storage",
+    envvar="AUTOLAMBDA_STORAGE",
+    metavar="URL",
+    help="Database of the study (sqlite:///PATH or postgresql://USER@HOST/DATABASE).  [default: studies/NAME/study.db]",
+)
+budget_option = click.option(
+    "--budget", type=float, metavar="TOKENS", help="Mean generated tokens a response may cost."
+)
+workers_option = click.option(
+    "--workers", type=int, metavar="N", help="Engines that share the work, each with GPUs of its own, on Ray."
+)
+study_option = click.option("--study", metavar="NAME", help="The study's name.  [default: the Thinking model's name]")
+out_option = click.option(
+    "--out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Writes a file instead."
+)
+lambda_option = click.option("--lambda", "lam", type=float, metavar="X", help="One lambda for all parameters, 0 to 1.")
+schedule_option = click.option(
+    "--schedule", type=click.Path(path_type=Path), metavar="FILE", help="A schedule as YAML."
+)
+
+
+def model_options(command: Command) -> Command:
+    """What the commands that can start from a config file share."""
+    for decorate in (
+        click.option(
+            "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any config key, dotted; repeatable."
+        ),
+        click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="A YAML config."),
+        click.option(
+            "--task",
+            "tasks",
+            multiple=True,
+            metavar="NAME|FILE",
+            help="A benchmark's name, or a file or folder with 'question' and 'answer'; repeatable.",
+        ),
+        click.argument("thinking", required=False),
+        click.argument("instruct", required=False),
+    ):
+        command = decorate(command)
+    return command
+
+
+def open_console(*, stderr: bool = False) -> Console:
+    """Where a command prints tables and progress."""
+    from rich.console import Console
+
+    return Console(stderr=stderr)
+
+
+def say_bundled(config: Config, on_event: OnEvent) -> None:
+    """Says that the models, and perhaps the task, are the bundled ones, where no others were given."""
+    from autolambda.driver.events import Noted
+
+    if config.models.bundled:
+        task = " and its arithmetic task" if [t.name for t in config.tasks] == ["arithmetic"] else ""
+        on_event(Noted(f"no models given: this is the bundled pair of tiny models{task}"))
+
+
+def end_interrupted(
+    command: Sequence[str],
+    config: Config,
+    *,
+    name: str,
+    storage: str | None,
+    so_far: Callable[[], RenderableType],
+    console: Console,
+) -> NoReturn:
+    """Prints what the study has ``so_far``, if anything, and the command to go on with; exits with its code.
+
+    ``command`` goes by the study's own config, so it is named only where that is the interrupted run's ``config``.
+    """
+    from autolambda.study.connection import password_hint, shown_storage
+    from autolambda.study.reader import stored_config
+
+    go_on, hint = "the same command", ""
+    try:
+        if stored_config(name, storage).model_dump() == config.model_dump():
+            where = ["--storage", shown_storage(storage)] if storage else []
+            go_on = shlex.join(["autolambda", *command, *where])
+            hint = password_hint(storage) if storage else ""
+        console.print(so_far())
+    except InputError as error:
+        logger.debug("nothing to show: %s", error)  # interrupted before the study began, or before its first trial
+    click.echo(f"interrupted; nothing is lost. Go on with{hint}: {go_on}", err=True)
+    raise SystemExit(INTERRUPTED) from None

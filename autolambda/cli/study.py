@@ -1,0 +1,96 @@
+"""Commands that read studies: which there are, how far one is, what it found. They change nothing."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+
+import click
+
+from autolambda.cli.options import budget_option, open_console, out_option, storage_option
+from autolambda.errors import ConfigError, StorageError, StudyError, error_line
+
+
+@click.command("list")
+@storage_option
+def list_studies(storage: str | None) -> None:
+    """Lists the studies of this folder, or of one database.
+
+    \b
+    autolambda list
+    autolambda list --storage postgresql://me@host/studies
+    """
+    from autolambda.study.connection import shown_storage, storage_errors
+    from autolambda.study.store import Store
+    from autolambda.study.trials import studies_under
+
+    urls = [url for _, url in studies_under(Path("studies"))] if storage is None else [storage]
+    found = 0
+    for url in urls:
+        try:
+            with storage_errors(), closing(Store(url, must_exist=True)) as store:
+                for name in store.names():
+                    stored = store.study(name)
+                    found += 1
+                    click.echo(f"{name:<32} {stored.created_at if stored else '':<28} {shown_storage(url)}")
+        except (StudyError, StorageError) as error:
+            if storage is not None:
+                raise
+            click.echo(error_line(error), err=True)  # one database that cannot be read does not hide the others
+    if not found:
+        click.echo("no studies here; start one with: autolambda search --budget 40")
+
+
+@click.command()
+@click.argument("name")
+@click.option("--watch", is_flag=True, help="Refreshes until the study is done.")
+@storage_option
+def status(name: str, watch: bool, storage: str | None) -> None:
+    """Shows a study's progress.
+
+    \b
+    autolambda status bundled --watch
+    """
+    from autolambda.report.status import show_status
+    from autolambda.study.reader import storage_url
+
+    show_status(name, storage_url(name, storage), console=open_console(), watch=watch)
+
+
+@click.command()
+@click.argument("name")
+@budget_option
+@click.option(
+    "--format", "form", type=click.Choice(["table", "json", "csv", "html"]), default="table", show_default=True
+)
+@out_option
+@click.option("--watch", is_flag=True, help="Refreshes the table until the study is done.")
+@storage_option
+def report(name: str, budget: float | None, form: str, out: Path | None, watch: bool, storage: str | None) -> None:
+    """Prints front, stages and verdict of a study, running or done, for any budget.
+
+    --format html writes one page to open in a browser, with figures and responses to read.
+
+    \b
+    autolambda report bundled --budget 60
+    autolambda report bundled --format html --out report.html
+    """
+    if watch:
+        if form != "table" or out:
+            raise ConfigError("--watch refreshes the table on the screen; leave out --format and --out")
+        from autolambda.report.read import positive_budget
+        from autolambda.report.status import show_status
+        from autolambda.study.reader import storage_url
+
+        wanted = None if budget is None else positive_budget(budget)
+        show_status(name, storage_url(name, storage), console=open_console(), watch=True, budget=wanted)
+    elif form == "html":
+        from autolambda.api import open_study
+        from autolambda.report.json_csv import write_text
+
+        write_text(open_study(name, storage=storage, budget=budget).page, out=out, console=open_console())
+    else:
+        from autolambda.report.json_csv import write_report
+        from autolambda.report.read import read_report
+
+        write_report(read_report(name, storage, budget), form=form, out=out, console=open_console(), storage=storage)

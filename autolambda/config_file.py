@@ -1,0 +1,135 @@
+"""Settings before they are checked: a YAML file and ``--set KEY=VALUE`` as plain keys and values."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from autolambda.config import Config, parse_config
+from autolambda.errors import ConfigError, in_short, one_line
+from autolambda.files import load_yaml, read_text
+from autolambda.tasks.config import SourceConfig
+
+Source = TypeVar("Source", bound=SourceConfig)
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The keys and values of a YAML file. Raises ``ConfigError`` that says where it is none."""
+    try:
+        plain = load_yaml(read_text(path))
+    except OSError as error:
+        raise ConfigError(f"config file '{path}' cannot be read: {error.strerror or error}") from error
+    except (ValueError, yaml.YAMLError) as error:  # ValueError: not UTF-8
+        raise ConfigError(f"{path}{_yaml_problem(error)}") from error
+    if not isinstance(plain, dict):
+        raise ConfigError(f"{path}: expected keys and values, seen {in_short(plain)}")
+    return plain
+
+
+def _yaml_problem(error: Exception) -> str:
+    """Where and what, in one line; PyYAML's own text has several."""
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or next(iter(str(error).splitlines()), type(error).__name__)
+    return f"{f', line {mark.line + 1}' if mark else ''}: not valid YAML: {one_line(problem, limit=120)}"
+
+
+def parse_setting(text: str) -> tuple[str, object]:
+    """The dotted key and the value of ``KEY=VALUE``, the value as YAML. Raises ``ConfigError``."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"--set takes KEY=VALUE, seen {in_short(text)}")
+    try:
+        return key.strip(), load_yaml(value)
+    except (ValueError, yaml.YAMLError) as error:
+        raise ConfigError(f"--set {key.strip()!r}: {value[:60]!r} is not a valid YAML value") from error
+
+
+def set_key(plain: dict[str, Any], key: str, value: object) -> None:
+    """Sets ``a.b.0.c`` in nested dicts and lists; a missing dict is made. Raises ``ConfigError`` on a value."""
+    *parents, last = key.split(".")
+    node: Any = plain
+    for i, part in enumerate(parents):
+        place = _index(node, part, key) if isinstance(node, list) else part
+        if isinstance(node, dict) and node.get(part) is None:
+            node[part] = {}
+        node = node[place]
+        if not isinstance(node, dict | list):
+            raise ConfigError(f"{key!r}: {'.'.join(parents[: i + 1])!r} is {in_short(node)}, which has no keys")
+    node[_index(node, last, key) if isinstance(node, list) else last] = value
+
+
+def _index(items: list[Any], part: str, key: str) -> int:
+    if not (part.isascii() and part.isdigit() and len(part) < 10 and int(part) < len(items)):
+        seen = f"0 to {len(items) - 1}" if items else "there is none"
+        raise ConfigError(f"{key!r}: {part!r} is not the number of an entry ({seen})")
+    return int(part)
+
+
+def merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """``over`` on top of ``under``, section by section; lists are replaced."""
+    result = dict(under)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(result.get(key), dict)
+        result[key] = merged(result[key], value) if both else value
+    return result
+
+
+def load_config(path: Path | None, *, overrides: Mapping[str, object], settings: Sequence[str] = ()) -> Config:
+    """The config of a YAML file (or nothing), with dotted ``overrides`` and ``KEY=VALUE`` settings on top.
+
+    Without models the bundled pair's config lies underneath. Raises ``ConfigError`` in one line.
+    """
+    plain = read_settings(path) if path else {}
+    changes = [*overrides.items(), *map(parse_setting, settings)]
+    if not _names_models(plain, changes):
+        plain = merged(bundled_defaults(with_task="tasks" not in plain), plain)
+    for key, value in changes:
+        set_key(plain, key, value)
+    return _absolute(parse_config(plain))
+
+
+def bundled_defaults(*, with_task: bool) -> dict[str, Any]:
+    """The config that comes with the bundled pair."""
+    text = resources.files("autolambda").joinpath("bundled/config.yaml").read_text(encoding="utf-8")
+    plain: dict[str, Any] = yaml.safe_load(text)
+    if not with_task:
+        del plain["tasks"]
+    return plain
+
+
+def _absolute(config: Config) -> Config:
+    """With absolute local paths, so that a study can be resumed from another folder."""
+
+    def absolute(source: str | None) -> str | None:
+        return str(Path(source).resolve()) if source and os.path.exists(source) else source
+
+    names = ["instruct", "thinking", "base"]
+    if config.models.chat_template not in ("instruct", "thinking"):
+        names.append("chat_template")
+    models = config.models.model_copy(update={name: absolute(getattr(config.models, name)) for name in names})
+
+    def located(source: Source) -> Source:
+        paths = {key: absolute(getattr(source, key)) for key in ("path", "include_path")}
+        return source.model_copy(update=paths)
+
+    tasks = tuple(
+        located(task).model_copy(update={"confirm_on": located(task.confirm_on) if task.confirm_on else None})
+        for task in config.tasks
+    )
+    return config.model_copy(update={"models": models, "tasks": tasks})
+
+
+def _names_models(plain: Mapping[str, Any], changes: Sequence[tuple[str, object]]) -> bool:
+    """Whether the config will name a parent once the changes are made."""
+    probe = {"models": copy.deepcopy(plain.get("models"))}
+    for key, value in changes:
+        if key.partition(".")[0] == "models":
+            set_key(probe, key, value)
+    models = probe["models"]
+    return isinstance(models, dict) and any(models.get(parent) is not None for parent in ("instruct", "thinking"))

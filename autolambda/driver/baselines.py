@@ -1,0 +1,85 @@
+"""The baselines beside the parents: what a user would try without a search, on the same prompts.
+
+Three are merges (task arithmetic and TIES around a base model, SLERP), which an engine takes in place of a schedule.
+The fourth is the Thinking model with a hard cap on its thinking: ``choose_cut`` finds the cap for a budget,
+``engines.cut`` generates.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+
+import numpy as np
+
+from autolambda.config import BaselineName
+from autolambda.driver.job import Job
+from autolambda.driver.models import base_folder
+from autolambda.engines.chat import ChatFormat
+from autolambda.errors import ConfigError
+from autolambda.merging.merge import check_in_place, open_merge
+from autolambda.merging.method import AROUND_BASE, Method
+from autolambda.responses import Graded
+from autolambda.schedule import Schedule
+from autolambda.statistics.estimates import Weights, task_weights
+
+
+def baseline_method(job: Job, name: BaselineName, *, lam: float) -> Method:
+    """The method of a baseline that is a merge; ``lam`` is for SLERP. Raises ``ConfigError`` for a missing base."""
+    if name == "slerp":
+        return Method("slerp", Schedule.uniform(lam))
+    if name == "cut":
+        raise ValueError("the baseline 'cut' has no weights of its own; put a CutEngine around an engine")
+    source = base_folder(job.config.models)
+    if source is None:
+        raise ConfigError(f"models.base: {name} needs the base model of both parents; set it, or leave {name} out")
+    return Method(name, base=source)
+
+
+def check_baselines(job: Job) -> None:
+    """Checks before anything is generated that the baselines asked for can be made.
+
+    Raises ``ConfigError`` where a base is missing or does not tie lm_head as the parents do, ``PairError`` for one that
+    does not fit, ``CheckpointError`` for one that is broken.
+    """
+    for name in [name for name in job.config.search.baselines if name in AROUND_BASE][:1]:
+        merge = open_merge(job.models.pair, baseline_method(job, name, lam=1.0))
+        check_in_place(merge)
+        assert merge.base is not None
+        merge.base.digest()  # reads every value
+
+
+def choose_cut(
+    graded: Sequence[Graded], chat: ChatFormat, *, budget: float, weights: Weights | None = None
+) -> int | None:
+    """The largest cap for ``CutEngine`` with which these responses of the Thinking model would keep the budget.
+
+    A response of ``t`` thinking tokens (its closing tag with them) and ``a`` answer tokens takes ``min(cap, t) + a``:
+    cut or not, the answer is taken to be as long. One without the tag is all thinking, its answer as long as the mean
+    of the others', and it never takes more than it did. The budget is for the mean over responses, over tasks by
+    ``weights`` as in ``metrics``. Where the budget does not bind it is the longest response, which cuts nothing;
+    ``None`` where a cap of 1 is too much already, or where no response closes its thinking. Raises ``InputError`` for
+    weights that are not the tasks'.
+    """
+    totals = np.array([each.response.num_tokens for each in graded])
+    closed = np.array([each.thought for each in graded], dtype=bool)
+    if not closed.any():
+        return None
+    thoughts = [_thought_of(each.response.text, chat.think_end) for each in graded]
+    encoded: list[list[int]] = chat.tokenizer(thoughts, add_special_tokens=False).input_ids
+    answers = np.maximum(totals - [len(ids) for ids in encoded], 0).astype(float)
+    answers[~closed] = answers[closed].mean()
+    shares = task_weights({each.task for each in graded}, weights=weights)
+    tasks = np.array([each.task for each in graded])
+
+    def mean_tokens(cap: int) -> float:
+        lengths = np.minimum(cap + answers, totals)
+        return float(sum(share * lengths[tasks == task].mean() for task, share in shares.items() if share))
+
+    return bisect_right(range(1, int(totals.max()) + 1), budget, key=mean_tokens) or None
+
+
+def _thought_of(text: str, think_end: str) -> str:
+    """The text up to the first closing tag, with it."""
+    thought, tag, _ = text.partition(think_end)
+    return thought + tag

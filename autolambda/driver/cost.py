@@ -1,0 +1,93 @@
+"""What a config will cost and what its slices can tell, before a GPU is touched.
+
+Half-widths are Wilson's at 95 %, with the prompt as the unit: its repeats count as one response where they always agree
+and as so many where they are independent, and the truth lies between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from autolambda.config import Config
+from autolambda.driver.models import Models
+from autolambda.optimizer.token_allowance import allowance
+from autolambda.statistics.estimates import wilson
+from autolambda.tasks.base import Slice
+
+TOKENS_PER_SECOND = 5_000  # of one GPU
+BYTES_PER_TOKEN = 2.0  # of a stored response: 4.3 characters a token, of which zlib keeps 32 % to 45 % in prose
+FEW_PROMPTS = 30
+DISAGREEMENT = 0.2  # of the prompts, on which one of two schedules is right and the other wrong
+_Z95, _Z80 = 1.644854, 0.841621  # one-sided
+
+
+def half_width(accuracy: float, num: float) -> float:
+    """Half of Wilson's 95 % interval (share of 1) for an accuracy measured on ``num`` independent responses."""
+    return wilson(accuracy, num)[1]
+
+
+def slice_lines(phase: str, part: Slice) -> list[str]:
+    """A slice's size, and how closely an accuracy is known from it."""
+    prompts, repeats = len(part.samples), part.repeats
+    drop = part.max_drop
+    guard = "" if drop is None else f", guard: at most {100 * drop:g} points below the better parent"
+    lines = [
+        f"{phase}: {part.task}, {prompts} prompts x {repeats}{guard}",
+        f"  accuracy to {_width(0.5, part)} at 50 % and {_width(0.8, part)} at 80 % (95 % intervals)",
+    ]
+    if phase == "confirm" and part.max_drop is not None:
+        lines.append(
+            f"  a schedule as good as both parents is shown to lose no more than {100 * part.max_drop:g} points from "
+            f"about {_rounded(_enough(part.max_drop))} prompts on"
+            if part.max_drop
+            else "  no number of prompts can show that nothing at all is lost; give max_drop some room"
+        )
+    if prompts < FEW_PROMPTS:
+        lines.append(
+            f"  {prompts} prompts can hardly tell apart schedules that differ by less than {_width(0.5, part, sign='')}"
+        )
+    return lines
+
+
+def cost_lines(config: Config, models: Models, search: Sequence[Slice], confirm: Sequence[Slice]) -> list[str]:
+    """The most that a search may generate, with its time and its place on disk."""
+    granted = allowance(
+        2.0 * models.sampling.max_tokens,
+        num_search=sum(part.num_responses for part in search),
+        num_confirm=sum(part.num_responses for part in confirm),
+        num_confirm_prompts=sum(len(part.samples) for part in confirm),
+        cap=config.search.max_tokens_generated,
+    )
+    why = "search.max_tokens_generated" if config.search.max_tokens_generated else "if every response ran to the cap"
+    hours = granted.total / TOKENS_PER_SECOND / 3600
+    return [
+        f"tokens: at most {_rounded(granted.total)}, {why}; "
+        f"at {TOKENS_PER_SECOND:,} tokens/s, an assumption, at most {_rounded(hours)} GPU hours",
+        f"disk: at most {_bytes(BYTES_PER_TOKEN * granted.total)} for the study, "
+        f"{_bytes(models.pair.num_bytes)} for an export",
+    ]
+
+
+def _enough(max_drop: float) -> float:
+    """The prompts from which a paired difference of 0 is shown to be above ``-max_drop`` four times out of five."""
+    return DISAGREEMENT * ((_Z95 + _Z80) / max_drop) ** 2
+
+
+def _width(accuracy: float, part: Slice, *, sign: str = "±") -> str:
+    """``±7.9 points``, or from the least to the most that repeats of one prompt can leave open."""
+    least, most = (100 * half_width(accuracy, num) for num in (part.num_responses, len(part.samples)))
+    return f"{sign}{most:.1f} points" if part.repeats == 1 else f"{sign}{least:.1f} to {sign}{most:.1f} points"
+
+
+def _rounded(value: float) -> str:
+    """Two figures, which is more than a bound deserves."""
+    two = float(f"{value:.2g}")
+    return f"{two:,.0f}" if two >= 10 else f"{two:g}"
+
+
+def _bytes(value: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.3g} {unit}"
+        value /= 1000
+    return f"{value:.3g} TB"

@@ -1,0 +1,178 @@
+"""The engine of a job, holding its parents: in this process, or several in workers' on as many devices.
+
+A worker opens the same job from its config, on the device and in the dtype of this machine whatever its own has, so
+that all responses compare. What a run holds is opened by its first use and opened anew where it failed.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import socket
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from autolambda.config import EngineName, parse_config
+from autolambda.driver.job import Job
+from autolambda.driver.models import open_models
+from autolambda.engines.base import Engine, Sampling
+from autolambda.engines.decoder import Decoder, end_ids_of
+from autolambda.engines.device import vllm_device
+from autolambda.engines.transformers.engine import SMALL, TransformersEngine, resolve_device
+from autolambda.engines.vllm.engine import VllmEngine
+from autolambda.engines.workers.cluster import Share
+from autolambda.engines.workers.engine import WorkersEngine
+from autolambda.errors import CheckpointError, ConfigError, EngineError
+
+T = TypeVar("T")
+
+
+class FailedTwice(EngineError):
+    """Two engines, one after the other, failed in one evaluation."""
+
+
+class JobEngine:
+    """The engine that was given, or the job's, which is opened by its first use."""
+
+    def __init__(self, job: Job, given: Engine | None, on_note: Callable[[str], None]) -> None:
+        self._job, self._given, self._on_note = job, given, on_note
+        self._opened: Engine | None = None
+
+    def __call__(self) -> Engine:
+        """The engine, open. Raises as ``open_engine`` does."""
+        if self._given:
+            return self._given
+        if self._opened is None:
+            self._on_note(f"engine: {self._job.engine_in_words}")
+            self._opened = open_engine(self._job, on_note=self._on_note)
+            if self._opened.in_words != self._job.engine_in_words:
+                self._on_note(f"engine: {self._opened.in_words}")
+        return self._opened
+
+    def close(self) -> None:
+        """Frees the engine, if it was opened here; the next use opens another."""
+        opened, self._opened = self._opened, None
+        if opened:
+            opened.close()
+
+    def twice(self, evaluate: Callable[[], T]) -> T:
+        """What ``evaluate`` gives, called once more, with a new engine, where one that was opened here fails.
+
+        Raises ``FailedTwice``, or ``EngineError`` where no engine opens or the given one fails.
+        """
+        try:
+            return evaluate()
+        except EngineError as error:
+            if self._opened is None:
+                raise
+            reason = str(error)
+        # not in the handler: the error's frames hold memory of the engine that failed
+        self.close()
+        self._on_note(f"the engine failed ({reason}); once more with a new one")
+        try:
+            return evaluate()
+        except EngineError as error:
+            if self._opened is None:
+                raise
+            self.close()
+            raise FailedTwice(str(error)) from error
+
+
+def open_engine(job: Job, *, on_note: Callable[[str], None] = lambda note: None) -> Engine:
+    """The engine of the job, holding its parents: in this process, or (``engine.workers``) several in others.
+
+    ``on_note`` is told what befalls a worker. Raises ``ConfigError`` or ``EngineError`` where it cannot.
+    """
+    if job.config.engine.workers == 1:
+        return _open_here(job)
+    pair, tokenizer = job.models.pair, job.models.chat.tokenizer
+    share = share_of(job)
+
+    def decoder(sampling: Sampling) -> Decoder:
+        return Decoder(tokenizer, end_ids_of(pair, tokenizer), sampling.stop)
+
+    return WorkersEngine(
+        functools.partial(
+            _open_there,
+            _config_there(job, share),
+            job.engine,
+            job.context,
+            dict(job.identity),
+            home=socket.gethostname(),
+            sharing=job.config.engine.workers,
+        ),
+        num_workers=job.config.engine.workers,
+        share=share,
+        decoder=decoder,
+        most=job.batch_size if job.engine == "transformers" else None,
+        on_note=on_note,
+    )
+
+
+def share_of(job: Job) -> Share:
+    """What each worker takes of its machine, by the device of this one. Raises ``ConfigError`` for one GPU by name."""
+    engine = job.config.engine
+    if job.engine == "vllm":
+        if vllm_device().type == "cpu" or engine.arguments.get("distributed_executor_backend") == "ray":
+            return Share(num_gpus=0, num_cpus=1)  # in the latter case vLLM asks Ray for the GPUs of its ranks itself
+        sizes = (engine.arguments.get(f"{name}_parallel_size", 1) for name in ("tensor", "pipeline"))
+        return Share(num_gpus=math.prod(size for size in sizes if isinstance(size, int)), num_cpus=0)
+    device = resolve_device(engine.device)
+    if device.index is not None:
+        raise ConfigError(f"engine.device: '{engine.device}' names one GPU, and each worker gets its own; say cuda")
+    if device.type == "cuda":
+        return Share(num_gpus=1, num_cpus=0)
+    cores = (os.cpu_count() or 1) // engine.workers if job.models.pair.num_parameters >= SMALL else 1
+    return Share(num_gpus=0, num_cpus=engine.threads or max(cores, 1))
+
+
+def _config_there(job: Job, share: Share) -> dict[str, Any]:
+    """The config of a worker: one engine, on the device and in the dtype of this machine, whatever its own has."""
+    engine = job.config.engine.model_copy(update={"workers": 1, "dtype": job.identity["engine.dtype"]})
+    if job.engine == "transformers":
+        on_cpu = {"device": "cpu", "threads": share.num_cpus}
+        engine = engine.model_copy(update=on_cpu if share.num_cpus else {"device": "cuda"})
+    return job.config.model_copy(update={"engine": engine}).model_dump(mode="json")
+
+
+def _open_there(
+    plain: Mapping[str, Any],
+    engine: EngineName,
+    context: int,
+    identity: Mapping[str, Any],
+    *,
+    home: str,
+    sharing: int,
+) -> Engine:
+    """The engine of a job in a worker, which may be on another host than ``home``: its files must hold the same.
+
+    Raises ``InputError`` for those, and as ``open_engine`` does.
+    """
+    config = parse_config(plain)
+    models = open_models(config)
+    for name, parent in (("instruct", models.pair.instruct), ("thinking", models.pair.thinking)):
+        if socket.gethostname() != home and parent.digest() != identity[f"models.{name}"]:
+            raise CheckpointError(
+                f"models.{name}: '{parent.source}' holds other weights on {socket.gethostname()} than where the search "
+                "runs; give each machine the same files"
+            )
+    return _open_here(Job(config, models, (), (), engine, context, identity), sharing=sharing)
+
+
+def _open_here(job: Job, *, sharing: int = 1) -> Engine:
+    engine, pair, tokenizer = job.config.engine, job.models.pair, job.models.chat.tokenizer
+    if job.engine == "vllm":
+        return VllmEngine(
+            pair,
+            tokenizer=tokenizer,
+            context=job.context,
+            dtype=engine.dtype,
+            merge=engine.merge,
+            parents=engine.parents,
+            arguments=engine.arguments,
+            sharing=sharing,
+        )
+    return TransformersEngine(
+        pair, tokenizer=tokenizer, device=engine.device, dtype=engine.dtype, threads=engine.threads
+    )

@@ -1,0 +1,117 @@
+"""What a study's results depend on: flat keys, as in the config where there is one.
+
+Contents (weights, template, vocabulary, prompts) stand for themselves by their hash, whatever their path.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from autolambda.config import Config, EngineConfig, EngineName
+from autolambda.driver.models import Models
+from autolambda.engines.device import vllm_device
+from autolambda.engines.transformers.engine import resolve_device, resolve_dtype
+from autolambda.merging.pair import Pair
+from autolambda.tasks.base import Slice
+from autolambda.tasks.digest import digest, prompts_key
+
+BATCH_SIZE = 256
+"""Responses generated together with transformers, where the config does not say."""
+
+MACHINE_ARGUMENTS = frozenset(
+    {
+        "tensor_parallel_size",
+        "pipeline_parallel_size",
+        "data_parallel_size",
+        "data_parallel_backend",
+        "enable_expert_parallel",
+        "distributed_executor_backend",
+        "device_ids",
+        "numa_bind",
+        "disable_custom_all_reduce",
+        "ray_workers_use_nsight",
+        "gpu_memory_utilization",
+        "kv_cache_memory_bytes",
+        "num_gpu_blocks_override",
+        "block_size",
+        "swap_space",
+        "cpu_offload_gb",
+        "kv_offloading_size",
+        "enable_sleep_mode",
+        "max_model_len",
+        "max_num_seqs",
+        "max_num_batched_tokens",
+        "long_prefill_token_threshold",
+        "enable_chunked_prefill",
+        "enable_prefix_caching",
+        "scheduling_policy",
+        "async_scheduling",
+        "stream_interval",
+        "enforce_eager",
+        "compilation_config",
+        "optimization_level",
+        "performance_mode",
+        "cudagraph_capture_sizes",
+        "max_cudagraph_capture_size",
+        "seed",
+        "download_dir",
+        "max_parallel_loading_workers",
+        "safetensors_load_strategy",
+        "use_tqdm_on_load",
+        "disable_log_stats",
+        "kv_cache_metrics",
+        "cudagraph_metrics",
+        "otlp_traces_endpoint",
+        "collect_detailed_traces",
+        "profiler_config",
+    }
+)
+"""vLLM's arguments of parallelism, memory, scheduling, compilation, loading and logging: no result depends on them."""
+
+
+def identity_of(
+    config: Config, models: Models, *, engine: EngineName, slices: Sequence[Sequence[Slice]]
+) -> dict[str, Any]:
+    """The keys and values that a resumed study compares, with the ``engine`` that will run.
+
+    ``slices`` are those of the search and of the confirmation. Raises ``ConfigError`` for a device that is missing or a
+    dtype that cannot hold the weights.
+    """
+    chat = models.chat
+    sampling = {
+        key: list(value) if isinstance(value, tuple) else value for key, value in asdict(models.sampling).items()
+    }
+    return {
+        "models.instruct": models.pair.instruct.digest(),
+        "models.thinking": models.pair.thinking.digest(),
+        "models.chat_template": digest(
+            chat.template,
+            *(own.template for own in models.own_chats.values()),
+            json.dumps(chat.kwargs, sort_keys=True),
+        ),
+        "models.tokenizer": config.models.tokenizer,
+        "models.vocabulary": digest(json.dumps(sorted(chat.tokenizer.get_vocab().items()))),
+        "models.think_end": chat.think_end,
+        **{f"engine.{key}": value for key, value in _engine(config.engine, engine, models.pair).items()},
+        "tasks": prompts_key(slices),
+        "search.seed": config.search.seed,
+        "search.knots": config.search.knots,
+        "search.rungs": list(config.search.rungs_of(sum(part.num_responses for part in slices[0]))),
+        "confirm.responses": sum(part.num_responses for part in slices[1]),
+        "confirm.prompts": sum(len(part.samples) for part in slices[1]),
+        **{f"sampling.{key}": value for key, value in sampling.items()},
+    }
+
+
+def _engine(said: EngineConfig, engine: EngineName, pair: Pair) -> dict[str, Any]:
+    """The engine's keys. Those of transformers have no name, as in studies from before there was another engine."""
+    device = vllm_device() if engine == "vllm" else resolve_device(said.device)
+    dtype = str(resolve_dtype(said.dtype, pair, device)).removeprefix("torch.")
+    if engine == "transformers":
+        return {"dtype": dtype, "batch_size": said.batch_size or BATCH_SIZE}
+    arguments = {key: value for key, value in said.arguments.items() if key not in MACHINE_ARGUMENTS}
+    keys = {**arguments, "name": engine, "dtype": dtype, "batch_size": said.batch_size}
+    return {key: value for key, value in keys.items() if value is not None}

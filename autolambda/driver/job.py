@@ -1,0 +1,162 @@
+"""A job: a config with its models and tasks opened, everything checked that can be before a weight is moved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from autolambda.config import Config, EngineConfig, EngineName
+from autolambda.driver.cost import cost_lines, slice_lines
+from autolambda.driver.identity import BATCH_SIZE, identity_of
+from autolambda.driver.limits import LimitError, limited
+from autolambda.driver.models import Models, open_models
+from autolambda.engines.chat import ChatFormat
+from autolambda.engines.device import vllm_device
+from autolambda.engines.transformers.engine import resolve_device
+from autolambda.engines.vllm.arguments import check_arguments, installed_version
+from autolambda.engines.workers.cluster import check_ray
+from autolambda.errors import ConfigError, TaskError
+from autolambda.graders import ifeval
+from autolambda.graders.grading import find_grader
+from autolambda.optimizer.propose import Aims
+from autolambda.responses import Sample
+from autolambda.tasks.base import Slice
+from autolambda.tasks.slices import open_slices
+
+TEMPLATE_SECONDS = 5.0  # for one prompt, which takes a millisecond
+TEMPLATE_BYTES = 1 << 30
+CHARACTERS_PER_TOKEN = 128  # no tokenizer has longer ones but for spaces
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a search or an evaluation works with: ``search`` and ``confirm`` are the slices of each phase.
+
+    ``engine`` is the one that will run; ``context`` the tokens that the longest prompt and its response need together;
+    ``identity`` what results depend on: a study refuses to go on when any of it has changed. ``warnings`` are about the
+    tasks, a sentence each.
+    """
+
+    config: Config
+    models: Models
+    search: tuple[Slice, ...]
+    confirm: tuple[Slice, ...]
+    engine: EngineName
+    context: int
+    identity: Mapping[str, Any]
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def batch_size(self) -> int | None:
+        """Responses that one call of the engine is asked for; ``None``, with vLLM, is all that an evaluation owes."""
+        return self.config.engine.batch_size or (BATCH_SIZE if self.engine == "transformers" else None)
+
+    def aims(self, budget: float | None) -> Aims:
+        """What a search on these slices is for."""
+        num_search, num_confirm = (sum(part.num_responses for part in phase) for phase in (self.search, self.confirm))
+        num_prompts = sum(len(part.samples) for part in self.confirm)
+        guards = tuple(self.config.guards.items())
+        return Aims(budget, self.config.search.rungs_of(num_search), num_confirm, num_prompts, guards)
+
+    @property
+    def engine_in_words(self) -> str:
+        """The engine that will run, for people: ``transformers on cpu, float32``."""
+        if self.engine == "vllm":
+            return f"vLLM {installed_version()}"
+        return f"transformers on {resolve_device(self.config.engine.device)}, {self.identity['engine.dtype']}"
+
+
+def open_job(config: Config) -> Job:
+    """Opens the models and tasks of a config. Raises ``InputError`` for whatever is wrong with either."""
+    if not config.tasks:
+        raise ConfigError("no task: give --task FILE (JSONL, CSV or Parquet with 'question' and 'answer'), or tasks:")
+    engine = resolve_engine(config.engine)
+    if engine == "vllm":
+        installed_version()
+    if config.engine.workers > 1:
+        check_ray()
+    _check_graders(config)
+    tasks = open_slices(config.tasks, config.confirm_size, seed=config.search.seed)
+    search, confirm = tasks.search, tasks.confirm
+    models = open_models(config)
+    longest = max(
+        _longest_prompt(models, models.chat, slices=[*search, *confirm]),
+        *(_longest_prompt(models, chat, slices=confirm) for chat in models.own_chats.values()),
+    )
+    context = longest + models.sampling.max_tokens
+    identity = identity_of(config, models, engine=engine, slices=(search, confirm))
+    return Job(config, models, search, confirm, engine, context, identity, tasks.notes)
+
+
+def _check_graders(config: Config) -> None:
+    """What the graders need is there, before anything is loaded. Raises ``TaskError``."""
+    names = {source.grader_name for task in config.tasks for source in (task, task.confirm_on) if source}
+    for name in sorted(names):
+        find_grader(name)
+    if "ifeval" in names:
+        ifeval.check()
+
+
+def validate(config: Config) -> list[str]:
+    """What there is to say of a config that is valid, a line each. Raises as ``open_job`` does.
+
+    With vLLM its own engine arguments are checked too, for which it is imported: 10 to 20 seconds.
+    """
+    job = open_job(config)
+    if job.engine == "vllm":
+        check_arguments(config.engine.arguments)
+    phases = (("search", job.search), ("confirm", job.confirm))
+    return [
+        *(f"note: {warning}" for warning in (*job.models.pair.warnings, *job.warnings)),
+        *(line for phase, slices in phases for part in slices for line in slice_lines(phase, part)),
+        *cost_lines(config, job.models, job.search, job.confirm),
+        f"engine: {job.engine_in_words}",
+        f"valid; {job.models.pair.num_parameters:,} parameters, "
+        f"at most {job.models.sampling.max_tokens} tokens a response",
+    ]
+
+
+def resolve_engine(engine: EngineConfig) -> EngineName:
+    """The engine of ``engine.name``: auto takes vLLM where a GPU and a vLLM for it are there, transformers elsewhere.
+
+    Only transformers has a ``device`` and ``threads``: auto takes it where either is said.
+    """
+    if engine.name != "auto":
+        return engine.name
+    if engine.device != "auto" or engine.threads is not None:
+        return "transformers"
+    return "vllm" if vllm_device().type == "cuda" else "transformers"
+
+
+def _rendered(chat: ChatFormat, sample: Sample, context: int) -> str:
+    """A prompt by a template that came with a checkpoint: it may be endless or huge. Raises ``ConfigError``."""
+    try:
+        with limited(seconds=TEMPLATE_SECONDS, num_bytes=TEMPLATE_BYTES):
+            text = chat.render(sample)
+        problem = f"{len(text):,} characters come out" if len(text) > CHARACTERS_PER_TOKEN * context else None
+    except LimitError:
+        problem = f"it runs for more than {TEMPLATE_SECONDS:g} s"
+    if problem:
+        raise ConfigError(f"models.chat_template cannot render sample {sample.id[:60]!r}: {problem}; correct it")
+    return text
+
+
+def _longest_prompt(models: Models, chat: ChatFormat, *, slices: Sequence[Slice]) -> int:
+    """The tokens of the longest prompt.
+
+    Raises ``TaskError`` for one that does not fit the context with its response, which would be cut short unseen.
+    """
+    samples = [(part.task, sample) for part in slices for sample in part.samples]
+    texts = [_rendered(chat, sample, models.context) for _, sample in samples]
+    prompts = chat.tokenizer(texts, add_special_tokens=False).input_ids
+    max_tokens = models.sampling.max_tokens
+    for (task, sample), ids in zip(samples, prompts, strict=True):
+        if not ids:
+            raise TaskError(f"task '{task}', sample '{sample.id}': the chat template renders it to nothing")
+        if len(ids) + max_tokens > models.context:
+            raise TaskError(
+                f"task '{task}', sample '{sample.id}': its prompt of {len(ids)} tokens and sampling.max_tokens "
+                f"{max_tokens} do not fit the model's context of {models.context}; lower sampling.max_tokens"
+            )
+    return max(map(len, prompts))

@@ -1,0 +1,154 @@
+"""The models of a config, opened: the checked pair, its chat formats, and how tokens are drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from autolambda.bundled import FOLDER
+from autolambda.config import Config, ModelsConfig, SamplingConfig, parse_config
+from autolambda.engines.base import Sampling
+from autolambda.errors import CheckpointError, ConfigError, in_short, one_line
+from autolambda.files import read_text
+from autolambda.merging.checkpoint import read_json_if_any
+from autolambda.merging.pair import Pair, open_pair
+from autolambda.merging.tokenizer import template_in
+
+if TYPE_CHECKING:  # it loads transformers, which a merge from files to files does without
+    from autolambda.engines.chat import ChatFormat
+
+DEFAULT_MAX_TOKENS = 32_768
+MOST_TEMPLATE_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Models:
+    """Both parents, their chat templates, and how tokens are drawn.
+
+    ``templates`` are the study's (``study``) and each parent's own (``instruct``, ``thinking``). The tokenizer is that
+    of the checkpoint in ``tokenizer_folder``; it is loaded when a chat format is first asked for.
+    """
+
+    pair: Pair
+    tokenizer_folder: Path
+    templates: Mapping[str, str]
+    settings: ModelsConfig
+    sampling: Sampling
+
+    @property
+    def chat(self) -> ChatFormat:
+        """The study's chat format. Raises ``CheckpointError`` where its tokenizer cannot be loaded."""
+        return self._chats["study"]
+
+    @property
+    def own_chats(self) -> dict[str, ChatFormat]:
+        """Each parent's own, by ``instruct`` and ``thinking``. Raises as ``chat``."""
+        return {name: self._chats[name] for name in ("instruct", "thinking")}
+
+    @property
+    def context(self) -> int:
+        """Tokens that prompt and response may have together."""
+        return _context(self.pair)
+
+    @cached_property
+    def _chats(self) -> dict[str, ChatFormat]:
+        from autolambda.engines.chat import ChatFormat, load_tokenizer
+
+        tokenizer = load_tokenizer(self.tokenizer_folder)
+        kwargs, think_end = self.settings.chat_template_kwargs, self.settings.think_end
+        return {name: ChatFormat(tokenizer, text, kwargs, think_end) for name, text in self.templates.items()}
+
+
+def open_models(config: Config) -> Models:
+    """Opens and checks the parents. Raises ``InputError`` for whatever is wrong with them or their settings."""
+    pair = open_pair(*parent_folders(config.models))
+    folders = {"instruct": pair.instruct.folder, "thinking": pair.thinking.folder}
+    templates = _templates(config.models, folders)
+    return Models(pair, folders[config.models.tokenizer], templates, config.models, _sampling(config.sampling, pair))
+
+
+def parent_folders(models: ModelsConfig) -> tuple[str, str]:
+    """Where the Instruct and the Thinking parent are: the config's, or the bundled ones."""
+    if models.instruct is None or models.thinking is None:
+        return str(FOLDER / "instruct"), str(FOLDER / "thinking")
+    return models.instruct, models.thinking
+
+
+def base_folder(models: ModelsConfig) -> str | None:
+    """Where the base model of both parents is, ``None`` where none is said."""
+    return str(FOLDER / "base") if models.bundled else models.base
+
+
+def _templates(models: ModelsConfig, folders: Mapping[str, Path]) -> dict[str, str]:
+    """The study's chat template, and each parent's own: the study's for a parent that came without one."""
+    found = {name: template_in(folder) for name, folder in folders.items()}
+    chosen = models.chat_template
+    study = found[chosen] if chosen in found else _read_template(chosen)
+    if study is None:
+        raise CheckpointError(f"'{folders[chosen]}' has no chat template; set models.chat_template to a file")
+    return {"study": study, **{name: template or study for name, template in found.items()}}
+
+
+def _read_template(path: str) -> str:
+    try:
+        return read_text(Path(path), max_bytes=MOST_TEMPLATE_BYTES)
+    except (OSError, ValueError) as error:
+        seen = f"{in_short(path, limit=200)} ({one_line(error)})"
+        raise ConfigError(f"models.chat_template: 'thinking', 'instruct' or a file, seen {seen}") from error
+
+
+def _sampling(said: SamplingConfig, pair: Pair) -> Sampling:
+    """The config's sampling, with the Thinking parent's generation config where it says nothing.
+
+    As in transformers, ``do_sample: false`` is greedy whatever the temperature beside it.
+    """
+    defaults = _generation_defaults(said, pair.thinking.folder)
+    context = _context(pair)
+    max_tokens = said.max_tokens or defaults.max_tokens or min(DEFAULT_MAX_TOKENS, context // 2)
+    if max_tokens >= context:
+        raise ConfigError(
+            f"sampling.max_tokens: {max_tokens} does not fit the model's context of {context} tokens; lower it"
+        )
+
+    def pick(key: str, neutral: float) -> float:
+        found = [value for source in (said, defaults) if (value := getattr(source, key)) is not None]
+        return float(found[0]) if found else neutral
+
+    return Sampling(
+        temperature=pick("temperature", 0.0),
+        top_p=pick("top_p", 1.0),
+        top_k=int(pick("top_k", 0)),
+        min_p=pick("min_p", 0.0),
+        presence_penalty=said.presence_penalty,
+        stop=said.stop,
+        max_tokens=max_tokens,
+    )
+
+
+def _generation_defaults(said: SamplingConfig, folder: Path) -> SamplingConfig:
+    """What ``generation_config.json`` says of the keys that the config leaves open. Raises ``CheckpointError``."""
+    plain = read_json_if_any(folder, "generation_config.json")
+    if plain.get("do_sample", plain.get("temperature") is not None):
+        plain = {"temperature": 1.0} | {key: value for key, value in plain.items() if value is not None}
+    else:
+        plain = plain | {"temperature": 0.0}
+    names = {"temperature": "temperature", "top_p": "top_p", "top_k": "top_k", "min_p": "min_p"}
+    names["max_tokens"] = "max_new_tokens"
+    known = {key: plain.get(name) for key, name in names.items() if getattr(said, key) is None}
+    try:
+        return parse_config({"sampling": known}).sampling
+    except ConfigError as error:
+        raise CheckpointError(f"'{folder}': generation_config.json: {error}; set that key yourself") from error
+
+
+def _context(pair: Pair) -> int:
+    said = pair.config.get("max_position_embeddings")
+    if said is not None and (type(said) is not int or said < 1):
+        raise CheckpointError(
+            f"'{pair.thinking.source}': max_position_embeddings in config.json is {in_short(said)}; "
+            "it must be a positive whole number"
+        )
+    return said or DEFAULT_MAX_TOKENS * 2

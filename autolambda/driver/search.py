@@ -1,0 +1,107 @@
+"""The main job: ask a schedule, merge in place, race it, tell; then confirm the finalists and decide.
+
+Everything that is measured is in the database before the next thing begins, so the same call goes on after any crash.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from tempfile import TemporaryDirectory
+
+from autolambda.config import Config
+from autolambda.driver.confirm import confirm_finalists
+from autolambda.driver.engine import FailedTwice
+from autolambda.driver.events import Noted, OnEvent, ignore
+from autolambda.driver.job import Job, open_job
+from autolambda.driver.run import MAX_FAILURES, PARENTS, Run
+from autolambda.engines.base import Engine
+from autolambda.report.report import Report
+from autolambda.schedule import Schedule
+from autolambda.statistics.metrics import Measured, measure
+from autolambda.study.database import driver_lock
+from autolambda.study.resume import check_identity, growth_sentence
+from autolambda.study.store import Store
+from autolambda.study.trials import Study, driver_errors
+
+__all__ = ["PARENTS", "confirm", "evaluate", "search"]
+
+
+def search(
+    config: Config, *, name: str, storage: str, engine: Engine | None = None, on_event: OnEvent = ignore
+) -> Report:
+    """Runs or resumes the study ``name`` to its verdict.
+
+    ``engine`` stands in for the one that the config names. A trial in which two engines fail one after the other is
+    given up. Raises ``InputError`` for what the user can put right and ``EngineError`` where no engine opens, the given
+    one fails, or two trials in a row or a confirmation are given up; either way the study can be resumed.
+    """
+    with running(config, name=name, storage=storage, engine=engine, on_event=on_event) as run:
+        run.introduce(storage)
+        num_failures = 0  # in a row
+        while (trial := run.next_trial()) is not None:
+            try:
+                run.race(trial)
+            except FailedTwice as error:
+                num_failures += 1
+                run.fail(trial, error, is_last=num_failures == MAX_FAILURES)
+            else:
+                num_failures = 0
+        return confirm_finalists(run, budget=config.budget)
+
+
+def confirm(
+    config: Config,
+    *,
+    name: str,
+    storage: str,
+    budget: float | None,
+    engine: Engine | None = None,
+    on_event: OnEvent = ignore,
+) -> Report:
+    """Confirms the finalists of any budget in a study as far as it got. Raises as ``search`` does."""
+    with running(config, name=name, storage=storage, engine=engine, on_event=on_event) as run:
+        return confirm_finalists(run, budget=budget)
+
+
+def evaluate(
+    config: Config, schedule: Schedule, *, engine: Engine | None = None, on_event: OnEvent = ignore
+) -> Measured:
+    """Measures one schedule on the search slice, in a study that is thrown away."""
+    with TemporaryDirectory() as folder:
+        storage = f"sqlite:///{folder}/study.db"
+        with running(config, name="evaluate", storage=storage, engine=engine, on_event=on_event) as run:
+            return measure(run.generate("evaluate", schedule, kind="trial", key="0"), weights=config.weights)
+
+
+@contextmanager
+def running(config: Config, *, name: str, storage: str, engine: Engine | None, on_event: OnEvent) -> Iterator[Run]:
+    """A run on an opened job and a locked study; both are let go at the end."""
+    job = open_job(config)
+    with (
+        driver_errors(),
+        driver_lock(storage, name) as database,
+        closing(Store(database)) as store,
+        closing(Study(store, name=name)) as study,
+    ):
+        # after the trials' tables: who finds the study's row finds its trials
+        if changed := enter(store, job, name=name):
+            on_event(Noted(changed))
+        with closing(Run(job, store, study, engine, on_event)) as run:
+            yield run
+
+
+def enter(store: Store, job: Job, *, name: str) -> str | None:
+    """Adds the study, or checks that its results compare with the job's and lets it grow; says what has changed.
+
+    Raises ``StudyError`` where they do not compare.
+    """
+    config = job.config.model_dump(mode="json")
+    stored = store.study(name)
+    if stored is None:
+        store.create_study(name, config=config, identity=dict(job.identity))
+        return None
+    check_identity(stored, job.identity, slices=(job.search, job.confirm))
+    if stored.config != config or stored.identity != job.identity:
+        store.update_study(name, config=config, identity=dict(job.identity))
+    return growth_sentence(stored.config, job.config)

@@ -1,0 +1,233 @@
+"""The transformers engine: both parents and one live model on a CPU or a GPU, merged in place, generating in batches.
+
+The live weights hold values of the checkpoint's dtype (one rounding), computed with in ``dtype``: what is evaluated is
+bit for bit what is exported. Nothing is cached between two calls of ``generate``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedTokenizerBase
+from transformers.utils import logging as logging_of_transformers
+
+from autolambda.engines.base import WATCH_STEPS, Fingerprint, Prompt, Sampling, Watch
+from autolambda.engines.decoder import Decoder, end_ids_of
+from autolambda.engines.transformers.batch import Batch
+from autolambda.engines.transformers.layout import tensors_in
+from autolambda.errors import CheckpointError, ConfigError, EngineError, one_line
+from autolambda.merging.arithmetic import interpolate
+from autolambda.merging.fingerprint import digest_of_shares, digest_of_tensors
+from autolambda.merging.merge import check_in_place, open_merge
+from autolambda.merging.method import Method
+from autolambda.merging.pair import Pair
+from autolambda.responses import Response
+from autolambda.schedule import Schedule
+
+# Below this many parameters a second thread gains little on an idle CPU and loses 5 to 10 times on a busy one.
+SMALL = 50_000_000
+
+
+class TransformersEngine:
+    """Implements ``engines.base.Engine`` with transformers' own model code."""
+
+    streams = False  # with a mixture of experts a response follows from its whole batch
+
+    def __init__(
+        self,
+        pair: Pair,
+        *,
+        tokenizer: PreTrainedTokenizerBase,
+        device: str = "auto",
+        dtype: str = "auto",
+        threads: int | None = None,
+    ) -> None:
+        """Loads both parents. ``dtype`` is the compute dtype: auto is float32 on a CPU, the checkpoint's on a GPU.
+
+        ``threads`` are PyTorch's on a CPU, by default one for a small model. Raises ``ConfigError`` for a device that
+        is missing or a dtype too narrow for the weights, ``EngineError`` where memory or parameters are missing.
+        """
+        self._device = resolve_device(device)
+        if threads is None and self._device.type == "cpu" and pair.num_parameters < SMALL:
+            threads = 1
+        if threads is not None:
+            torch.set_num_threads(threads)
+        self._tokenizer = tokenizer
+        self._pair = pair
+        with _model_errors(pair.thinking.folder):
+            config = _config(pair)
+        with _memory_errors(), torch.inference_mode():
+            self._instruct = _parameters(pair.instruct.folder, pair, self._device)
+            self._thinking = _parameters(pair.thinking.folder, pair, self._device)
+            # the one with an lm_head of its own, where only one has
+            source = pair.instruct if pair.thinking.tied and not pair.tied else pair.thinking
+            model, _ = _load(source.folder, dtype=resolve_dtype(dtype, pair, self._device), config=config)
+            self._model: Any = model.to(self._device).eval()
+        self._live: dict[str, torch.Tensor] = dict(self._model.named_parameters())
+        self._end_ids = end_ids_of(pair, tokenizer)
+        self.in_words = f"transformers on {self._device}, {str(self._model.dtype).removeprefix('torch.')}"
+        self.set_schedule(Schedule.uniform(1.0))
+
+    @torch.inference_mode()
+    def set_schedule(self, schedule: Schedule) -> None:
+        """Merges in place: ``interpolate`` into each live parameter."""
+        lams = {name: schedule.lam_of(name, num_layers=self._pair.num_layers) for name in self._live}
+        for name, lam in lams.items():
+            interpolate(self._instruct[name], self._thinking[name], lam, out=self._live[name])
+
+    @torch.inference_mode()
+    def set_method(self, method: Method) -> None:
+        """Merges in place from the files: the merge is made in memory as on disk, loaded, and copied over."""
+        merge = open_merge(self._pair, method)
+        check_in_place(merge)
+        with _memory_errors():
+            tensors = dict(merge.tensors_by_name())
+            with _without_bars():
+                # its own loader fuses what lies apart in the files, such as experts
+                model: Any = type(self._model).from_pretrained(
+                    None, config=_config(self._pair), dtype=_widest(self._pair), state_dict=tensors
+                )
+            for name, parameter in model.named_parameters():
+                self._live[name].copy_(parameter)
+
+    @torch.inference_mode()
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling, *, watch: Watch | None = None) -> list[Response]:
+        """One response a prompt; the whole list is one batch."""
+        if not prompts:
+            return []
+        with _memory_errors():
+            batch = Batch(self._model, Decoder(self._tokenizer, self._end_ids, sampling.stop), prompts, sampling)
+            _run(batch, watch)
+            return batch.responses()
+
+    def fingerprint(self) -> Fingerprint:
+        """That of the live weights in the checkpoint's dtype: whole, but for layouts that are not known here."""
+        if tensors := tensors_in(self._live, self._pair.tensors):
+            return Fingerprint(digest_of_tensors(tensors, self._pair.tensors), whole=True)
+        stored = ((name, live.to(self._thinking[name].dtype)) for name, live in sorted(self._live.items()))
+        return Fingerprint(digest_of_shares(stored), whole=False)
+
+    def close(self) -> None:
+        """Drops the weights."""
+        self._instruct, self._thinking, self._live, self._model = {}, {}, {}, None
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _run(batch: Batch, watch: Watch | None) -> None:
+    """Steps a batch to its end, or until its watcher says no."""
+    while num_active := batch.num_active:
+        batch.step()
+        is_due = batch.num_active < num_active or batch.num_steps % WATCH_STEPS == 0
+        if watch and is_due and not watch(batch.progress()):
+            batch.abort()
+
+
+def _parameters(folder: Path, pair: Pair, device: torch.device) -> dict[str, torch.Tensor]:
+    """A parent's parameters by the live model's names, in the dtypes of the files; a tied head has both its names."""
+    model, report = _load(folder, dtype=_widest(pair))
+    if missing := sorted(report["missing_keys"]):
+        raise EngineError(f"{folder}: {len(missing)} parameters are not in its files, the first is '{missing[0]}'")
+    parameters = model.to(device).named_parameters(remove_duplicate=False)
+    dtypes = {name: info.dtype for name, info in pair.tensors.items()}
+    return {name: parameter.detach().to(dtypes.get(name, pair.dtype)) for name, parameter in parameters}
+
+
+def _config(pair: Pair) -> PretrainedConfig:
+    config: PretrainedConfig = AutoConfig.from_pretrained(
+        pair.thinking.folder, tie_word_embeddings=pair.tied, trust_remote_code=False
+    )
+    return config
+
+
+def _load(folder: Path, *, dtype: torch.dtype, config: PretrainedConfig | None = None) -> tuple[Any, dict[str, Any]]:
+    """The model of a checkpoint folder, and transformers' report on its keys."""
+    with _without_bars(), _model_errors(folder):
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=config,
+            dtype=dtype,
+            use_safetensors=True,
+            output_loading_info=True,
+            trust_remote_code=False,  # unsaid, transformers asks on the terminal
+        )
+    model, report = loaded
+    return model, report
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """transformers without its progress bars."""
+    shown = logging_of_transformers.is_progress_bar_enabled()
+    logging_of_transformers.disable_progress_bar()  # type: ignore[no-untyped-call]  # untyped upstream
+    try:
+        yield
+    finally:
+        if shown:
+            logging_of_transformers.enable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device of ``engine.device``; auto is CUDA where there is one. Raises ``ConfigError`` for a missing one."""
+    try:
+        device = torch.device(name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"engine.device: '{name}' cannot be used ({reason}); use auto, cpu or cuda") from error
+    return device
+
+
+def _widest(pair: Pair) -> torch.dtype:
+    """The dtype that holds the values of every tensor."""
+    dtypes = {info.dtype for info in pair.tensors.values() if info.dtype.is_floating_point}
+    return reduce(torch.promote_types, dtypes)
+
+
+def resolve_dtype(name: str, pair: Pair, device: torch.device) -> torch.dtype:
+    """The compute dtype of ``engine.dtype``: auto is float32 on a CPU, the checkpoints' own on a GPU.
+
+    Raises ``ConfigError`` for one that cannot hold the checkpoints' values.
+    """
+    widest = _widest(pair)
+    if name == "auto":
+        return torch.float32 if device.type == "cpu" else widest
+    compute: torch.dtype = getattr(torch, name)
+    if torch.promote_types(compute, widest) != compute:
+        stored = str(widest).removeprefix("torch.")
+        raise ConfigError(f"engine.dtype: {name} cannot hold the checkpoints' {stored} values; use auto or float32")
+    return compute
+
+
+def _is_of_memory(error: Exception) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+@contextmanager
+def _model_errors(folder: Path) -> Iterator[None]:
+    """Turns what transformers raises over a config into one line."""
+    try:
+        yield
+    except Exception as error:  # whatever a value leads to in the code of its family: types, keys, divisions, sizes
+        if _is_of_memory(error):
+            raise
+        raise CheckpointError(
+            f"'{folder}': transformers cannot make the model of its config.json ({one_line(error)}); correct the config"
+        ) from error
+
+
+@contextmanager
+def _memory_errors() -> Iterator[None]:
+    """Turns an out-of-memory error into one line that says what to change."""
+    try:
+        yield
+    except RuntimeError as error:
+        if _is_of_memory(error):
+            advice = "lower engine.batch_size or sampling.max_tokens, or use smaller parents"
+            raise EngineError(f"out of memory: {str(error).splitlines()[0]}; {advice}") from error
+        raise

@@ -1,0 +1,34 @@
+"""Where a checkpoint's tensors lie in the parameters of a transformers model: under their names, or fused experts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from autolambda.merging.shards import TensorInfo
+
+_EXPERT = re.compile(r"(.+\.experts\.)(\d+)\.(gate|up|down)_proj\.weight")
+
+
+def tensors_in(live: Mapping[str, Tensor], infos: Mapping[str, TensorInfo]) -> dict[str, Tensor] | None:
+    """The live values of all a checkpoint's tensors by name, as views; ``None`` where one's place is not known."""
+    found = {name: _tensor_in(live, name) for name in infos}
+    known = {name: each for name, each in found.items() if each is not None and tuple(each.shape) == infos[name].shape}
+    return known if len(known) == len(infos) else None
+
+
+def _tensor_in(live: Mapping[str, Tensor], name: str) -> Tensor | None:
+    """transformers 5 stacks the experts of a layer: [experts, gate then up, hidden] and [experts, hidden, down]."""
+    match = _EXPERT.fullmatch(name)
+    if name in live or match is None:
+        return live.get(name)
+    stem, expert, kind = match[1], int(match[2]), match[3]
+    stacked = live.get(f"{stem}down_proj" if kind == "down" else f"{stem}gate_up_proj")
+    if stacked is None or stacked.dim() != 3 or expert >= len(stacked):
+        return None
+    if kind == "down":
+        return stacked[expert]
+    rows = stacked.shape[1] // 2
+    return stacked[expert, :rows] if kind == "gate" else stacked[expert, rows:]

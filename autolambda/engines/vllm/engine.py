@@ -1,0 +1,228 @@
+"""The vLLM engine: one engine starts once, both parents become resident once, schedules are merged inside its workers.
+
+After every switch the prefix cache is reset, because vLLM keeps it when weights change, and the live weights are
+compared with merges computed from the files. One seed a call draws its tokens: seeds of single requests take vLLM off
+its fast sampling kernels on a GPU, and fail on a CPU where a prompt is prefilled in pieces.
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import itertools
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any, ClassVar, Literal
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from autolambda.engines.base import Fingerprint, Prompt, Sampling, Watch
+from autolambda.engines.decoder import Decoder, encode, end_ids_of
+from autolambda.engines.device import vllm_device
+from autolambda.engines.transformers.engine import resolve_dtype
+from autolambda.engines.vllm.arguments import (
+    check_architecture,
+    check_arguments,
+    engine_arguments,
+    import_vllm,
+    place_parents,
+)
+from autolambda.engines.vllm.parents import Home
+from autolambda.engines.vllm.process import runs_in_process, vllm_errors, wake_when_dead
+from autolambda.engines.vllm.requests import Call, sampling_params
+from autolambda.errors import ConfigError, EngineError
+from autolambda.merging.fingerprint import digest_of_hashes
+from autolambda.merging.method import Method
+from autolambda.merging.pair import Pair
+from autolambda.responses import Response
+from autolambda.schedule import Schedule
+
+_ENDS = {0.0, 1.0}
+_HOMES = {"gpu": "on the GPU", "host": "in host memory", "files": "in memory-mapped files"}
+_DRAIN_SECONDS = 60.0
+
+
+class VllmEngine:
+    """Implements ``engines.base.Engine`` on vLLM, with as many GPUs as its arguments say."""
+
+    streams = True
+    _in_process: ClassVar[bool] = False  # vLLM's process groups are global: one engine a process
+
+    def __init__(
+        self,
+        pair: Pair,
+        *,
+        tokenizer: PreTrainedTokenizerBase,
+        context: int,
+        dtype: str = "auto",
+        merge: Literal["auto", "direct", "stream"] = "auto",
+        parents: Literal["auto", "gpu", "host", "files"] = "auto",
+        arguments: Mapping[str, Any] | None = None,
+        sharing: int = 1,
+    ) -> None:
+        """Starts vLLM and makes both parents resident.
+
+        ``context`` is the number of tokens of the longest prompt and its response; ``arguments`` are vLLM's own engine
+        arguments; ``sharing`` the number of engines that share this host's memory. Raises ``ConfigError`` for what the
+        config can put right, ``EngineError`` where vLLM or the memory fails.
+        """
+        arguments = arguments or {}
+        check_arguments(arguments)
+        check_architecture(pair)
+        if merge == "stream" and parents in ("gpu", "host"):
+            raise ConfigError(f"engine.parents: {parents} goes with the direct merge; a stream reads the files")
+        self._tokenizer, self._end_ids = tokenizer, end_ids_of(pair, tokenizer)
+        self._ids: dict[str, list[int]] = {}
+        self._calls = itertools.count()
+        self._whole_ends: set[float] = set()
+        self._llm: Any = None
+        self._num_threads = torch.get_num_threads()
+        self._set_num_threads = torch.set_num_threads
+        compute = resolve_dtype(dtype, pair, vllm_device())
+        home: Home | None = None  # a stream reads the checkpoints
+        if merge != "stream":
+            home = place_parents(
+                pair, arguments, asked=parents, context=context, itemsize=compute.itemsize, sharing=sharing
+            )
+        dtype_name = str(compute).removeprefix("torch.")
+        self._start(
+            engine_arguments(
+                pair, arguments, tokenizer=tokenizer.name_or_path, dtype=dtype_name, context=context, home=home
+            )
+        )
+        try:
+            merged = self._open_parents(pair, merge, home or "files")
+            self.set_schedule(Schedule.uniform(1.0))
+        except BaseException:
+            self.close()
+            raise
+        self.in_words = f"vLLM {import_vllm().__version__} on {vllm_device()}, {dtype_name}, {merged}"
+
+    def set_schedule(self, schedule: Schedule) -> None:
+        """Merges in place on all ranks, compares the live weights with the files, and resets the prefix cache.
+
+        The first time at an endpoint, all weights are compared, else some rows of each tensor. Raises ``EngineError``
+        for weights that are not the merge.
+        """
+        whole = schedule.lam in _ENDS - self._whole_ends
+        for rank, report in enumerate(self._ask("autolambda_merge", schedule.to_dict(), whole)):
+            if differing := report["differing"]:
+                # FlashInfer's kernels take w13 in another order than the checkpoint's (the default but for Hopper)
+                another = "engine.moe_backend to triton" if ".experts." in differing[0] else "engine.merge to stream"
+                raise EngineError(
+                    f"after the merge, rank {rank} holds other weights than the files give: {len(differing)} tensors, "
+                    f"the first is '{differing[0]}'; set {another}, or engine.name to transformers"
+                )
+        if whole and schedule.lam is not None:
+            self._whole_ends.add(schedule.lam)
+        self._reset_prefix_cache()
+
+    def set_method(self, method: Method) -> None:
+        """Merges in place on all ranks from the files, compares all live weights with them, resets the prefix cache."""
+        for rank, report in enumerate(self._ask("autolambda_merge_by", method.to_dict(), method.base)):
+            if differing := report["differing"]:
+                raise EngineError(
+                    f"after the merge by {method}, rank {rank} holds other weights than the files give: "
+                    f"{len(differing)} tensors, the first is '{differing[0]}'; leave this baseline out"
+                )
+        self._reset_prefix_cache()
+
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling, *, watch: Watch | None = None) -> list[Response]:
+        """One response a prompt; all are handed to vLLM at once, and it fills its batch as others end."""
+        if not prompts:
+            return []
+        engine = self._engine()
+        call = Call(engine, Decoder(self._tokenizer, self._end_ids, sampling.stop), next(self._calls))
+        if sampling.temperature:
+            with vllm_errors("seeding"):
+                self._llm.collective_rpc("autolambda_seed", args=(_seed_of(prompts),))
+        call.add(self._encode(prompts), sampling_params(sampling, self._end_ids))
+        call.run(watch)
+        return call.responses()
+
+    def fingerprint(self) -> Fingerprint:
+        """That of the live weights in the checkpoint's dtype: whole with one rank, and where vLLM repacks nothing."""
+        self._engine()
+        with vllm_errors("reading the weights"):
+            found = [Fingerprint(*each) for each in self._llm.collective_rpc("autolambda_digest")]
+        if len(found) == 1:
+            return found[0]
+        return Fingerprint(digest_of_hashes({str(rank): each.digest for rank, each in enumerate(found)}), whole=False)
+
+    def close(self) -> None:
+        """Ends vLLM and its workers."""
+        if self._llm is None:
+            return
+        llm, self._llm = self._llm, None
+        self._closed.set()
+        with suppress(Exception):  # of an engine that has died already
+            llm.llm_engine.engine_core.shutdown()
+        del llm
+        gc.collect()
+        if VllmEngine._in_process:
+            VllmEngine._in_process = False
+            torch.set_num_threads = self._set_num_threads  # vLLM's CPU worker had put a no-op in its place
+            torch.set_num_threads(self._num_threads)
+
+    def _start(self, arguments: Mapping[str, Any]) -> None:
+        vllm = import_vllm()
+        if VllmEngine._in_process:
+            raise EngineError("a vLLM engine is open in this process already, and there can be one; close it first")
+        VllmEngine._in_process = runs_in_process()
+        try:
+            with vllm_errors("starting"), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                self._llm = vllm.LLM(**arguments)
+            self._closed = wake_when_dead(self._llm.llm_engine.engine_core)
+        except BaseException:
+            VllmEngine._in_process = False
+            raise
+
+    def _open_parents(self, pair: Pair, merge: str, home: Home) -> str:
+        """Loads both parents in every worker; says how they will be merged, and what cannot be compared."""
+        folders = str(pair.instruct.folder), str(pair.thinking.folder)
+        reports = self._ask("autolambda_open", *folders, merge, home)
+        if lost := set.intersection(*(set(report["unplaced"]) for report in reports)):
+            raise EngineError(f"vLLM has no place for '{min(lost)}'; set engine.name to transformers")
+        path, num_quantised = reports[0]["path"], reports[0]["num_quantised"]
+        where = _HOMES[home] if path == "direct" else "in their files"
+        unseen = f"; {num_quantised} tensors are quantised and cannot be compared with the files"
+        return f"merged by {path}, parents {where}{unseen if num_quantised else ''}"
+
+    def _ask(self, method: str, *args: object) -> list[dict[str, Any]]:
+        """What all ranks return. Raises ``EngineError`` for what one of them found wrong."""
+        self._engine()
+        with vllm_errors("merging"):
+            reports: list[dict[str, Any]] = self._llm.collective_rpc(method, args=args)
+        if errors := [report["error"] for report in reports if "error" in report]:
+            raise EngineError(errors[0])
+        return reports
+
+    def _engine(self) -> Any:
+        if self._llm is None:
+            raise EngineError("the vLLM engine is closed")
+        return self._llm.llm_engine
+
+    def _encode(self, prompts: Sequence[Prompt]) -> list[list[int]]:
+        """Token ids of the prompts; every text is tokenized once."""
+        if new := [prompt for prompt in prompts if prompt.text not in self._ids]:
+            self._ids.update(zip((prompt.text for prompt in new), encode(self._tokenizer, new), strict=True))
+        return [self._ids[prompt.text] for prompt in prompts]
+
+    def _reset_prefix_cache(self) -> None:
+        """Empties the cache, once aborted responses have let go of their blocks."""
+        engine, deadline = self._engine(), time.monotonic() + _DRAIN_SECONDS
+        with vllm_errors("resetting the prefix cache"):
+            while not engine.reset_prefix_cache():
+                if time.monotonic() > deadline:
+                    raise EngineError("vLLM did not reset its prefix cache; its entries are of other weights")
+                time.sleep(0.01)
+
+
+def _seed_of(prompts: Sequence[Prompt]) -> int:
+    """One seed from those of all prompts, in 32 bits."""
+    digest = hashlib.sha256(",".join(str(prompt.seed) for prompt in prompts).encode()).digest()
+    return int.from_bytes(digest[:4], "big")

@@ -1,0 +1,91 @@
+"""The requests of one call of the vLLM engine: handed over at once, followed as they grow, aborted where asked."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+from autolambda.engines.base import WATCH_STEPS, Progress, Sampling, Watch
+from autolambda.engines.decoder import Decoder
+from autolambda.engines.vllm.process import vllm_errors
+from autolambda.errors import EngineError
+from autolambda.responses import Response
+
+
+class Call:
+    """The tokens of each request as they come, and the responses that are finished."""
+
+    def __init__(self, engine: Any, decoder: Decoder, number: int) -> None:
+        self._engine, self._decoder, self._number = engine, decoder, number
+        self._tokens: list[list[int]] = []
+        self._num_tokens: list[int] = []
+        self._responses: list[Response | None] = []
+
+    def add(self, ids: Sequence[list[int]], params: Any) -> None:
+        """Hands all prompts to vLLM, in their order."""
+        with vllm_errors("taking the prompts"):
+            for i, prompt in enumerate(ids):
+                self._engine.add_request(f"{self._number}-{i}", {"prompt_token_ids": prompt}, params)
+        self._tokens = [[] for _ in ids]
+        self._num_tokens = [0] * len(ids)
+        self._responses = [None] * len(ids)
+
+    def run(self, watch: Watch | None) -> None:
+        """Generates until all are finished, or until ``watch`` has seen enough."""
+        progress = Progress(self._num_tokens, self._responses)
+        for step in itertools.count(1):
+            with vllm_errors("generating"):
+                if not self._engine.has_unfinished_requests():
+                    return
+                outputs = self._engine.step()
+            finished = [self._take(output) for output in outputs]
+            if watch and (any(finished) or step % WATCH_STEPS == 0) and not watch(progress):
+                self._abort()
+                return
+
+    def responses(self) -> list[Response]:
+        """In the order of the prompts; those without an end were aborted."""
+        return [
+            response or self._decoder.response(tokens, "aborted")
+            for response, tokens in zip(self._responses, self._tokens, strict=True)
+        ]
+
+    def _take(self, output: Any) -> bool:
+        """Takes in what a request generated since; whether that was its end."""
+        i, completion = int(output.request_id.rpartition("-")[2]), output.outputs[0]
+        self._tokens[i] += completion.token_ids
+        self._num_tokens[i] = len(self._tokens[i])
+        if output.finished:
+            if completion.finish_reason not in ("stop", "length"):
+                raise EngineError(f"vLLM ended a response with the reason {completion.finish_reason!r}")
+            self._responses[i] = self._decoder.response(self._tokens[i], completion.finish_reason)
+        return bool(output.finished)
+
+    def _abort(self) -> None:
+        running = [f"{self._number}-{i}" for i, response in enumerate(self._responses) if response is None]
+        with vllm_errors("aborting"):
+            self._engine.abort_request(running)
+            while self._engine.has_unfinished_requests():
+                self._engine.step()
+
+
+def sampling_params(sampling: Sampling, end_ids: frozenset[int]) -> Any:
+    """vLLM's form of a sampling: what ends a response is said here, whatever the engine's model says."""
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    return SamplingParams(
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        min_p=sampling.min_p,
+        presence_penalty=sampling.presence_penalty,
+        stop=list(sampling.stop),
+        max_tokens=sampling.max_tokens,
+        stop_token_ids=sorted(end_ids),
+        ignore_eos=True,
+        detokenize=bool(sampling.stop),
+        skip_special_tokens=False,
+        output_kind=RequestOutputKind.DELTA,
+    )

@@ -1,0 +1,205 @@
+"""The model card of a merge: Markdown with the hub's front matter; all that it takes to judge it and make it again.
+
+Models are named by their hub id or their folder's name, never by a path of the machine that merged them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from autolambda import __version__
+from autolambda.config import Config
+from autolambda.driver.models import Models
+from autolambda.export.provenance import Measurement
+from autolambda.merging.checkpoint import Checkpoint, find_file
+from autolambda.merging.merge import Merge
+from autolambda.merging.method import METHODS_IN_WORDS
+from autolambda.merging.write import Written
+from autolambda.statistics.metrics import Measured
+
+_LICENSE_FILES = ("LICENSE", "LICENSE.txt", "LICENSE.md")
+
+
+def write_card(
+    folder: Path, models: Models, merge: Merge, written: Written, *, measurement: Measurement | None
+) -> None:
+    """Writes README.md into an exported folder."""
+    thinking = merge.models["thinking"].name.rpartition("/")[2]
+    lines = [
+        "---",
+        yaml.safe_dump(_front_matter(merge), sort_keys=False, allow_unicode=True).strip(),
+        "---",
+        "",
+        f"# {thinking} merged by {merge.method.name.replace('_', ' ')}",
+        "",
+        f"{METHODS_IN_WORDS[merge.method.name]}, made with autolambda {__version__}.",
+        "",
+        *_made_of(merge, written, measurement),
+        *(_measured(models, measurement) if measurement else ()),
+        *_use(models),
+        *_again(merge, measurement),
+    ]
+    (folder / "README.md").write_text("\n".join(lines), encoding="utf-8")
+
+
+def licence_of(model: Checkpoint) -> str | None:
+    """What a model's own card says of its licence, else the first line of its LICENSE file, ``None`` without either."""
+    licence = _card_of(model).get("license_name") or _card_of(model).get("license")
+    if isinstance(licence, str):
+        return _plain(licence)
+    for name in _LICENSE_FILES:
+        if path := find_file(model.folder, name):
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+            return _plain(next((line.strip() for line in lines if line.strip()), name))
+    return None
+
+
+def _card_of(model: Checkpoint) -> Mapping[str, Any]:
+    """The front matter of a model's own card, its author's text: whatever is not as it should be counts as nothing."""
+    path = find_file(model.folder, "README.md")
+    text = path.read_text(encoding="utf-8", errors="replace") if path else ""
+    if not text.startswith("---"):
+        return {}
+    try:
+        found = yaml.safe_load(text.split("---")[1])
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _front_matter(merge: Merge) -> dict[str, Any]:
+    found: dict[str, Any] = {"library_name": "transformers", "tags": ["merge", "autolambda"]}
+    ids = [model.model_id for model in merge.models.values()]
+    if all(ids):  # the hub takes its own ids only
+        found["base_model"] = ids
+    licences = {_card_of(model).get("license") for model in merge.models.values()}
+    if len(licences) == 1 and isinstance(licence := licences.pop(), str):
+        found["license"] = licence
+    return found
+
+
+def _made_of(merge: Merge, written: Written, measurement: Measurement | None) -> Iterator[str]:
+    yield "| | model | revision | licence | content (SHA-256) |"
+    yield "|---|---|---|---|---|"
+    for role, model in merge.models.items():
+        digest = written.models.get(role)
+        cells = (
+            f"`{model.name}`",
+            model.revision or "local",
+            licence_of(model) or "not stated",
+            digest or "not hashed",
+        )
+        yield f"| {role.capitalize()} | {' | '.join(map(_plain, cells))} |"
+    yield ""
+    if merge.method.schedule:
+        yield f"Schedule: {merge.method.schedule}. Every weight is computed in float32 and rounded once."
+        yield _compared(written, measurement)
+        yield ""
+    yield "The licences of all models that went in apply to the merge."
+    yield ""
+
+
+def _compared(written: Written, measurement: Measurement | None) -> str:
+    """What is known of the weights."""
+    sha = f"Their SHA-256 is `{written.digest}`"
+    if measurement is None:
+        return f"{sha}."
+    if measurement.weights:
+        return f"{sha}: bit for bit those that were confirmed."
+    return f"{sha}; it was not compared with that of the weights in the engine that measured them."
+
+
+def _measured(models: Models, measurement: Measurement) -> Iterator[str]:
+    entry, config, identity = measurement.entry, measurement.config, measurement.identity
+    where = "confirmation slice, unseen by the search" if entry.confirmed else "search slice, not confirmed"
+    yield "## Measured"
+    yield ""
+    yield f"On {', '.join(entry.measured.tasks)} ({where}), with 95 % intervals; {measurement.verdict}."
+    yield ""
+    tasks = entry.measured.tasks.items() if len(entry.measured.tasks) > 1 else ()
+    parents = [(name.capitalize(), parent) for name, parent in measurement.parents.items() if parent]
+    yield from _table(
+        [
+            ("this merge", entry.measured),
+            *((f"- on {_plain(name)}", task) for name, task in tasks),
+            *((f"{name} as is, its own template", each.measured) for name, each in parents if each.confirmed),
+        ]
+    )
+    yield ""
+    if len(measurement.curve) > 1:
+        yield "The curve over uniform lambdas, on the search slice:"
+        yield ""
+        yield from _table((f"lambda {each.schedule.lam:.4g}", each.measured) for each in measurement.curve)
+        yield ""
+    yield (
+        f"Data: {_data(config)}; prompts {identity['tasks']}. Confirmation: {identity['confirm.responses']} responses "
+        f"to {identity['confirm.prompts']} prompts. Seed {identity['search.seed']}."
+    )
+    yield ""
+    sampling = models.sampling
+    yield (
+        f"Sampling: temperature {sampling.temperature:g}, top-p {sampling.top_p:g}, top-k {sampling.top_k}, "
+        f"at most {sampling.max_tokens} tokens."
+    )
+    yield ""
+
+
+def _table(rows: Iterable[tuple[str, Measured]]) -> Iterator[str]:
+    yield "| | accuracy | mean tokens | Think ratio | responses |"
+    yield "|---|---|---|---|---|"
+    for title, measured in rows:
+        estimates = (measured.accuracy, measured.mean_tokens, measured.think_ratio)
+        cells = " | ".join(f"{each.value:.4g} ({each.low:.4g} to {each.high:.4g})" for each in estimates)
+        yield f"| {title} | {cells} | {measured.num_responses} |"
+
+
+def _data(config: Config) -> str:
+    return ", ".join(f"`{_plain(task.source_name)}`" for task in config.tasks)
+
+
+def _use(models: Models) -> Iterator[str]:
+    tag = models.settings.think_end
+    yield "## Use"
+    yield ""
+    yield (
+        "Load it with `AutoModelForCausalLM.from_pretrained` or serve the folder with vLLM; the chat template and the "
+        "generation config are those that were measured with."
+    )
+    yield ""
+    yield (
+        f"A response without `{tag}` is an answer without thinking, which low lambdas give often. A server's reasoning "
+        f"parser takes such a text for unfinished thinking: vLLM 0.32 with `--reasoning-parser deepseek_r1` or `qwen3` "
+        f"puts all of it into `reasoning` and leaves `content` empty. Serve without a reasoning parser, or read "
+        f"`reasoning` where `content` is empty."
+    )
+    yield ""
+
+
+def _again(merge: Merge, measurement: Measurement | None) -> Iterator[str]:
+    names = {role: model.model_id or f"./{model.name}" for role, model in merge.models.items()}
+    method = "" if merge.method.name == "linear" else f" --method {merge.method.name}"
+    how = " --schedule schedule.yaml" if merge.method.schedule else f" --base {names.get('base')}"
+    yield "## Make it again"
+    yield ""
+    yield "```bash"
+    yield f"autolambda merge {names['instruct']} {names['thinking']} OUT{method}{how}"
+    if measurement:
+        yield f"autolambda export {measurement.study} OUT    # from the study itself, with these numbers"
+    yield "autolambda validate OUT"
+    yield "```"
+    yield ""
+    yield (
+        "`autolambda.json` holds the SHA-256 of every tensor and every other file, `mergekit.yml` the same merge as a "
+        "recipe for mergekit, which rounds a little differently."
+    )
+    yield ""
+
+
+def _plain(text: str) -> str:
+    """Text of others in one cell of a table: no line breaks, no bars, no markup."""
+    kept = "".join(character if character.isprintable() else " " for character in text)
+    return kept.replace("|", "/").replace("<", "(").replace(">", ")")[:120]

@@ -1,0 +1,183 @@
+"""A merge on disk: weights, tokenizer, template, generation config, model card, schedule, recipe and provenance.
+
+Written into a temporary folder and renamed, so that ``out`` is there whole or not at all. The weights come from the
+same arithmetic as the engine's, so they are the ones that were evaluated, bit for bit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from autolambda import __version__
+from autolambda.driver.models import Models
+from autolambda.errors import OutputError, StudyError
+from autolambda.export.card import write_card
+from autolambda.export.mergekit import mergekit_recipe
+from autolambda.export.provenance import Measurement
+from autolambda.merging.atomic_folder import atomic_folder, output_errors
+from autolambda.merging.checkpoint import open_checkpoint, read_json, read_json_if_any
+from autolambda.merging.merge import Merge, open_merge
+from autolambda.merging.method import Method
+from autolambda.merging.tokenizer import added_tokens, copy_tokenizer
+from autolambda.merging.write import OnBytes, Written, write_weights
+from autolambda.schedule import Schedule
+
+DEFAULT_SHARD_SIZE = 5 * 10**9
+PROVENANCE = "autolambda.json"
+
+
+def export(
+    models: Models,
+    method: Method | Schedule,
+    out: Path,
+    *,
+    max_shard_size: int = DEFAULT_SHARD_SIZE,
+    measurement: Measurement | None = None,
+    on_bytes: OnBytes | None = None,
+) -> None:
+    """Writes the merge of the parents, by a schedule or another method, into the new folder ``out``.
+
+    Where a study measured it, the parents are hashed in the same pass and must be those of the study, and the weights
+    those that were confirmed. Raises ``OutputError``, ``CheckpointError`` for a model that cannot be read, and
+    ``StudyError`` where parents, sampling or weights are no longer those that were measured.
+    """
+    if measurement:
+        _check_unchanged(_sampling(models), measurement)
+    merge = open_merge(models.pair, method)
+    with atomic_folder(out) as folder:
+        written = write_weights(
+            folder, merge, max_shard_size=max_shard_size, identify=measurement is not None, on_bytes=on_bytes
+        )
+        if measurement:
+            _check_unchanged({f"models.{role}": written.models[role] for role in ("instruct", "thinking")}, measurement)
+            if measurement.weights not in (None, written.digest):
+                raise StudyError(
+                    f"study '{measurement.study}' confirmed other weights for {method} than these, made with other "
+                    "versions of autolambda or PyTorch; export with those, or use 'autolambda merge'"
+                )
+        with output_errors(out):
+            _write_settings(folder, models, merge)
+            write_card(folder, models, merge, written, measurement=measurement)
+            _write_json(folder / PROVENANCE, _provenance(folder, merge, written, measurement))
+
+
+def check_export(folder: Path) -> str:
+    """Compares an exported folder's tensors and files, its model card apart, with their hashes; its merge in words.
+
+    Raises ``OutputError`` with what differs, ``CheckpointError`` where the provenance or the weights cannot be read.
+    """
+    if not (folder / PROVENANCE).exists():
+        raise OutputError(f"'{folder}' holds no {PROVENANCE}; only folders that autolambda exported can be validated")
+    match read_json(folder, PROVENANCE):
+        case {"files": dict(files), **rest} if files and ("schedule" in rest or "method" in rest):
+            method = Method.from_dict({"method": "linear", **rest}, base="base" if "base" in rest else None)
+        case _:
+            raise OutputError(f"'{folder / PROVENANCE}' was changed after the export; export it again")
+    changed = [name for name in sorted(files) if Path(name).name != name or _sha256(folder / name) != files[name]]
+    if not changed and isinstance(tensors := rest.get("tensors"), dict):  # older ones have files only
+        changed = _changed_tensors(folder, tensors)
+    if changed:
+        shown = ", ".join(changed[:5]) + (f" and {len(changed) - 5} more" if len(changed) > 5 else "")
+        raise OutputError(f"'{folder}': changed after the export: {shown}; export it again")
+    return str(method)
+
+
+def _changed_tensors(folder: Path, before: Mapping[str, Any]) -> list[str]:
+    checkpoint = open_checkpoint(str(folder))
+    now = {name: found.digest().hex() for name, found in checkpoint.hashes().items()}
+    return sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+
+
+def _write_settings(folder: Path, models: Models, merge: Merge) -> None:
+    """All that a model needs besides its weights, and how it was made."""
+    _write_json(folder / "config.json", merge.config)
+    copy_tokenizer(models.tokenizer_folder, folder, template=models.templates["study"])
+    _write_json(folder / "generation_config.json", _generation_config(models))
+    _write_yaml(folder / "mergekit.yml", mergekit_recipe(merge))
+    if merge.method.schedule:
+        _write_yaml(folder / "schedule.yaml", merge.method.schedule.to_dict())
+
+
+def _sampling(models: Models) -> dict[str, Any]:
+    """The sampling as the database holds it."""
+    return {f"sampling.{key}": value for key, value in json.loads(json.dumps(asdict(models.sampling))).items()}
+
+
+def _check_unchanged(now: Mapping[str, Any], measurement: Measurement) -> None:
+    """Raises ``StudyError`` naming the keys in which the models are not those that the study measured."""
+    changed = sorted(key for key, value in now.items() if measurement.identity.get(key) != value)
+    if changed:
+        raise StudyError(
+            f"study '{measurement.study}' measured other models than are there now ({', '.join(changed)} changed); "
+            "put the measured ones back, or use 'autolambda merge'"
+        )
+
+
+def _sha256(path: Path) -> str | None:
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _generation_config(models: Models) -> dict[str, Any]:
+    """The Thinking parent's, with the sampling and the cap that the search measured with."""
+    config = read_json_if_any(models.pair.thinking.folder, "generation_config.json")
+    sampling = models.sampling
+    config |= {"do_sample": sampling.temperature > 0, "max_new_tokens": sampling.max_tokens}
+    config.pop("max_length", None)  # it would compete with max_new_tokens
+    end = config.get("eos_token_id") or models.pair.config.get("eos_token_id") or models.chat.tokenizer.eos_token_id
+    config["eos_token_id"] = _with_stops(end, models)  # a generation config without one never stops
+    drawn = {key: getattr(sampling, key) for key in ("temperature", "top_p", "top_k", "min_p")}
+    config = {key: value for key, value in config.items() if key not in drawn}
+    if sampling.temperature == 0:
+        return config
+    # 0 is written too: transformers takes a top_k of 50 where none stands
+    return config | {key: value for key, value in drawn.items() if value or key == "top_k"}
+
+
+def _with_stops(end: Any, models: Models) -> Any:
+    """The end tokens, with those among the stop strings that are one added token, such as ``<|eot_id|>``.
+
+    A generation config has no place that engines read for the other stop strings.
+    """
+    known = added_tokens(models.tokenizer_folder) if models.sampling.stop else {}
+    stops = [known[text] for text in models.sampling.stop if text in known]
+    ends = end if isinstance(end, list) else [end]
+    return [*ends, *(token for token in stops if token not in ends)] if stops else end
+
+
+def _provenance(folder: Path, merge: Merge, written: Written, measurement: Measurement | None) -> dict[str, Any]:
+    """Machine-readable: what was merged, how, what was measured, and what was written.
+
+    The weights are known by their tensors, whose hashes do not depend on the sharding; all other files but the model
+    card, which people edit, by their bytes.
+    """
+    files = {path.name for path in folder.iterdir() if path.is_file() and path.suffix != ".safetensors"}
+    return {
+        "autolambda": __version__,
+        **merge.method.to_dict(),
+        **{
+            role: {"source": model.name, "revision": model.revision, "digest": written.models.get(role)}
+            for role, model in merge.models.items()
+        },
+        **(measurement.to_dict() if measurement else {"study": None, "verdict": None, "measured": None}),
+        "weights": written.digest,
+        "files": {name: _sha256(folder / name) for name in sorted(files - {PROVENANCE, "README.md"})},
+        "tensors": dict(written.tensors),
+    }
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _write_yaml(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")

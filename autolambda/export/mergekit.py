@@ -1,0 +1,77 @@
+"""A merge as a recipe for mergekit 0.1.5 (``mergekit-yaml mergekit.yml OUT``).
+
+A uniform lambda is one weight a model; any other schedule is a slice a layer, with filters for the modules. Its filters
+are parts of names, the first that fits counts. Its linear merge multiplies and adds where ours is one fused step, so
+values can differ in their last bit; its TIES keeps ``int(density * n)`` values and breaks draws by position.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from autolambda.merging.arithmetic import SCALE_TASK_ARITHMETIC, SCALE_TIES, TIES_DENSITY
+from autolambda.merging.merge import Merge
+from autolambda.schedule import Schedule
+
+Setting = float | list[dict[str, Any]]
+
+_ATTENTION = ("self_attn.", "input_layernorm.")
+_OUTSIDE = ("embed_tokens.", "lm_head.", "model.norm.")
+
+
+def mergekit_recipe(merge: Merge) -> dict[str, Any]:
+    """The recipe as plain values for YAML; models that came from no hub are ``./NAME``."""
+    names = {role: model.model_id or f"./{model.name}" for role, model in merge.models.items()}
+    method, schedule = merge.method.name, merge.method.schedule
+    dtype = str(merge.pair.dtype).removeprefix("torch.")
+    found: dict[str, Any] = {"merge_method": method, "dtype": "float32", "out_dtype": dtype}
+    if schedule is None:
+        both = [names["instruct"], names["thinking"]]
+        ties = {"weight": 1.0, "density": TIES_DENSITY}
+        each = ties if method == "ties" else {"weight": SCALE_TASK_ARITHMETIC}
+        scale = {"parameters": {"normalize": True, "lambda": SCALE_TIES}} if method == "ties" else {}
+        return found | {"base_model": names["base"], "models": [_input(name, **each) for name in both]} | scale
+    if method == "slerp":
+        found["base_model"] = names["instruct"]
+    else:
+        found["parameters"] = {"normalize": False}
+    if schedule.lam is not None:
+        return found | {"models": _inputs(names, method, schedule.lam)} | _shared(method, schedule.lam)
+    slices = []
+    for layer in range(merge.pair.num_layers):
+        setting = _setting(schedule, layer, merge.pair.num_layers)
+        sources = [{**each, "layer_range": [layer, layer + 1]} for each in _inputs(names, method, setting)]
+        slices.append({"sources": sources, **_shared(method, setting)})
+    return found | {"slices": slices}
+
+
+def _setting(schedule: Schedule, layer: int, num_layers: int) -> list[dict[str, Any]]:
+    """lam of a layer's parameters and, in the first and last slice, of those outside the layers."""
+    attention, ffn = schedule.attention.at(layer, num_layers), schedule.ffn.at(layer, num_layers)
+    return [
+        *({"filter": part, "value": schedule.other} for part in _OUTSIDE),
+        *({"filter": part, "value": attention} for part in _ATTENTION),
+        {"value": ffn},
+    ]
+
+
+def _inputs(names: dict[str, str], method: str, lam: Setting) -> list[dict[str, Any]]:
+    instruct, thinking = names["instruct"], names["thinking"]
+    if method == "slerp":
+        return [{"model": instruct}, {"model": thinking}]
+    return [_input(instruct, weight=_less(lam)), _input(thinking, weight=lam)]
+
+
+def _input(model: str, **parameters: object) -> dict[str, Any]:
+    return {"model": model, "parameters": parameters}
+
+
+def _shared(method: str, lam: Setting) -> dict[str, Any]:
+    """What SLERP says once for both models."""
+    return {"parameters": {"t": lam}} if method == "slerp" else {}
+
+
+def _less(lam: Setting) -> Setting:
+    if isinstance(lam, float):
+        return 1.0 - lam
+    return [{**each, "value": 1.0 - each["value"]} for each in lam]

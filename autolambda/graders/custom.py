@@ -1,0 +1,69 @@
+"""Own: a function of the user's own as a grader, named ``package.module:function``.
+
+It is called as ``function(text, target)`` and returns whether the text is correct, or ``(answer, correct)``, or
+``None`` for a text without an answer. It is found as a script's imports are: the current directory comes first.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable
+from difflib import get_close_matches
+from typing import Any
+
+from autolambda.errors import TaskError, one_line
+from autolambda.graders.base import Reading
+
+Function = Callable[[str, str], Any]
+
+
+def load(name: str) -> Function:
+    """The function at a dotted path. Raises ``TaskError``."""
+    module_name, attribute = _parts(name)
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    importlib.invalidate_caches()  # a file that was written a moment ago
+    try:
+        module = importlib.import_module(module_name)
+    except (Exception, SystemExit) as error:
+        raise TaskError(
+            f"grader {name!r}: the module {module_name!r} cannot be imported "
+            f"({type(error).__name__}: {one_line(error)}); it is looked for in {os.getcwd()} and where Python finds "
+            "packages"
+        ) from error
+    function = getattr(module, attribute, None)
+    if not callable(function):
+        callables = [each for each, value in vars(module).items() if callable(value) and not each.startswith("_")]
+        nearest = get_close_matches(attribute, callables, n=3) or callables[:5]
+        problem = "has no function" if function is None else f"has a {type(function).__name__}, not a function, called"
+        hint = f"; it has {', '.join(nearest)}" if nearest else ""
+        raise TaskError(f"grader {name!r}: the module {module_name!r} {problem} {attribute!r}{hint}")
+    return function  # type: ignore[no-any-return]  # what it returns is checked at each call
+
+
+def _parts(name: str) -> tuple[str, str]:
+    module, _, attribute = name.partition(":") if ":" in name else name.rpartition(".")
+    if not all(part.isidentifier() for part in [*module.split("."), attribute]):
+        raise TaskError(f"grader {name!r} is no dotted path; give your function as 'package.module:function'")
+    return module, attribute
+
+
+def reader(function: Function, *, name: str) -> Callable[[str, str], Reading]:
+    """A grader's ``read`` around the function; it raises what the function raises, ``TypeError`` for its nonsense."""
+
+    def read(text: str, target: str) -> Reading:
+        match function(text, target):
+            case None:
+                return Reading(None)
+            case bool(correct):
+                return Reading(text.strip() or None, correct)
+            case (str() | None as answer, bool(correct)):
+                return Reading(answer, correct)
+            case other:
+                raise TypeError(
+                    f"it returned {one_line(repr(other))}, not a bool, (answer, bool) with a text or None, or None"
+                )
+
+    return read

@@ -1,0 +1,168 @@
+"""A merge from files to files, in one pass over the bytes: read, hashed, checked, merged, written, hashed.
+
+Each thread takes one tensor at a time in pieces, so the memory does not grow with the model. The same pass that merges
+also tells what the parents are (``Checkpoint.digest``), that they hold no NaN, and what was written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+
+import torch
+from torch import Tensor
+
+from autolambda.merging.arithmetic import PIECE
+from autolambda.merging.checkpoint import NUM_THREADS
+from autolambda.merging.fingerprint import digest_of_hashes
+from autolambda.merging.merge import Merge
+from autolambda.merging.pair import stored_name
+from autolambda.merging.shard_writer import ShardWriter
+from autolambda.merging.shards import ShardReader, TensorHash, is_finite
+
+OnBytes = Callable[[int], None]
+"""Told how many bytes of the merge were written since the last call, by any thread."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a pass found: SHA-256 (hex) of each tensor that was written, and the digest of each model by its role.
+
+    ``models`` is empty unless the models were to be identified.
+    """
+
+    models: Mapping[str, str]
+    tensors: Mapping[str, str]
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 (hex) of all weights, as an engine's fingerprint has it."""
+        return digest_of_hashes(self.tensors)
+
+
+class _Stopped(Exception):
+    """Another thread failed, or the user interrupted."""
+
+
+def write_weights(
+    folder: Path,
+    merge: Merge,
+    *,
+    max_shard_size: int,
+    identify: bool,
+    on_bytes: OnBytes | None = None,
+    num_threads: int | None = None,
+) -> Written:
+    """Writes the merge's tensors as shards into an existing empty ``folder``.
+
+    With ``identify`` every byte of the models is hashed too, which takes longer than all the rest on few cores.
+    Raises ``CheckpointError`` for a model that cannot be read or holds NaN or infinite values, ``OutputError`` where
+    the disk refuses.
+    """
+    num_threads = num_threads or NUM_THREADS
+    by_size = sorted(merge.tensors, key=lambda name: -merge.tensors[name].num_bytes)
+    with ExitStack() as stack:
+        readers = [stack.enter_context(ShardReader(model.folder)) for model in merge.models.values()]
+        writer = stack.enter_context(ShardWriter(folder, merge.tensors, max_shard_size=max_shard_size))
+        stack.enter_context(_one_thread_each())
+        work = _Pass(merge, readers, writer, identify, on_bytes or (lambda num_bytes: None))
+        pool = stack.enter_context(ThreadPoolExecutor(num_threads))
+        futures = []
+        try:
+            futures = [pool.submit(work.write, name) for name in by_size]
+            wait(futures, return_when=FIRST_EXCEPTION)
+        except BaseException:  # an interrupt
+            work.stopped.set()
+            raise
+        errors = [error for future in futures if (error := future.exception())]
+        for error in sorted(errors, key=lambda error: isinstance(error, _Stopped)):
+            raise error
+        for role, model in merge.models.items():
+            model.check_finite(work.hashes[role])
+        models = {role: model.digest_of(work.hashes[role]) for role, model in merge.models.items() if identify}
+        return Written(models, {name: work.written[name].hex() for name in merge.tensors})
+
+
+class _Pass:
+    """The state that the threads share."""
+
+    def __init__(
+        self, merge: Merge, readers: list[ShardReader], writer: ShardWriter, identify: bool, on_bytes: OnBytes
+    ) -> None:
+        self._merge, self._readers, self._writer = merge, readers, writer
+        self._identify, self._on_bytes = identify, on_bytes
+        self.hashes: dict[str, dict[str, TensorHash]] = {role: {} for role in merge.models}
+        self.written: dict[str, bytes] = {}
+        self.stopped = Event()
+
+    def write(self, name: str) -> None:
+        """Merges and writes one tensor; a failure stops the other threads."""
+        if self.stopped.is_set():
+            raise _Stopped
+        try:
+            self._write(name)
+        except BaseException:
+            self.stopped.set()
+            raise
+
+    def _write(self, name: str) -> None:
+        info = self._merge.tensors[name]
+        make = self._merge.arithmetic(name, lambda: self._pieces(name))
+        hashes = self._model_hashes(name)
+        own = TensorHash(name, info)
+        copied: TensorHash | None = None  # the hash of the model that the merge takes this tensor from as it is
+        shown = self._merge.shows_broken(name)
+        begin = 0
+        for pieces in self._pieces(name):
+            merged = make(*pieces)
+            checked = not (shown and is_finite(merged))
+            for found, piece in zip(hashes, pieces, strict=True):
+                if found and (checked or self._identify):
+                    found.update(piece, hashed=self._identify, checked=checked)
+            copied = next(
+                (f for f, piece in zip(hashes, pieces, strict=True) if piece is merged and self._identify), None
+            )
+            if copied is None:
+                own.update(merged, checked=False)
+            self._writer.write(name, begin, merged)
+            begin += merged.nbytes
+            self._on_bytes(merged.nbytes)
+        self.written[name] = (copied or own).digest()
+
+    def _pieces(self, name: str) -> Iterator[tuple[Tensor, ...]]:
+        """The tensor in all models, piece by piece, in buffers that the next piece overwrites."""
+        info = self._merge.tensors[name]
+        models = list(self._merge.models.values())
+        stored = [stored_name(model, name) for model in models]
+        infos = [model.tensors[each] for model, each in zip(models, stored, strict=True)]
+        size = min(PIECE * info.dtype.itemsize, info.num_bytes)
+        buffers = [torch.empty(size, dtype=torch.uint8) for _ in models]
+        for begin in range(0, info.num_bytes, max(size, 1)):
+            if self.stopped.is_set():
+                raise _Stopped
+            yield tuple(
+                reader.read(each, where, begin, buffer[: info.num_bytes - begin]).view(info.dtype)
+                for reader, each, where, buffer in zip(self._readers, stored, infos, buffers, strict=True)
+            )
+
+    def _model_hashes(self, name: str) -> list[TensorHash | None]:
+        """A hash for each model; none where it has the tensor under another name, which is hashed there."""
+        for role, model in self._merge.models.items():
+            if name in model.tensors:
+                self.hashes[role][name] = TensorHash(name, model.tensors[name])
+        return [self.hashes[role].get(name) for role in self._merge.models]
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """PyTorch with one thread in each of ours, and as before afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,203 @@
+"""The history of a study trial by trial: what each measured, what it cost, why it ended, and what was known after it.
+
+The numbers of a row are those of its schedule with all the responses that it had then; a trial that was aborted in
+mid-response has none. Hypervolume is of the raw front so far: accuracy averaged over all budgets up to the reference.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas
+from numpy.typing import NDArray
+
+from autolambda.schedule import Schedule
+from autolambda.statistics.pareto import Score, hypervolume
+from autolambda.statistics.stages import stage_of
+from autolambda.study.reader import open_for_reading
+from autolambda.study.store import Kind, StoredEvaluation
+from autolambda.study.trials import Ended
+
+Floats = NDArray[np.float64]
+
+OUTCOMES: dict[str, Any] = {
+    "kind": "str",
+    "key": "str",
+    "task": "str",
+    "sample_id": "str",
+    "repeat": "int64",
+    "grade": "str",
+    "thought": "bool",
+    "num_tokens": "int64",
+    "finish_reason": "str",
+}
+"""The columns of a frame of outcomes: the responses of a study without their texts."""
+
+HISTORY: dict[str, Any] = {
+    "trial": "int64",
+    "outcome": "str",
+    "reason": "str",
+    "schedule": "str",
+    "lambda": "float64",
+    "num_planned": "int64",
+    "num_responses": "int64",
+    "tokens": "int64",
+    "tokens_so_far": "int64",
+    "accuracy": "float64",
+    "mean_tokens": "float64",
+    "think_ratio": "float64",
+    "stage": "Int64",
+    "hypervolume": "float64",
+}
+
+
+def outcomes_frame(rows: Sequence[tuple[Any, ...]]) -> pandas.DataFrame:
+    """What ``Store.outcomes`` gives as a frame, a row a response."""
+    return pandas.DataFrame(rows, columns=[*OUTCOMES]).astype(OUTCOMES)
+
+
+def history(
+    ended: Sequence[Ended], outcomes: pandas.DataFrame, *, weights: Mapping[str, float], reference_tokens: float
+) -> pandas.DataFrame:
+    """A row a trial that has ended, in their order: ``outcome`` is ``complete``, ``pruned`` or ``failed``.
+
+    ``reference_tokens`` are the mean tokens up to which the hypervolume looks. ``lambda`` is missing where a schedule
+    is not uniform, and ``reason`` where a trial is complete.
+    """
+    tally = _Tally(outcomes[outcomes.kind == "trial"], weights)
+    scores: dict[Schedule, Score] = {}
+    rows, spent = [], 0
+    for each in ended:
+        own, schedule = tally.of(each), each.trial.schedule
+        spent += own.tokens
+        if own.numbers:
+            scores[schedule] = Score(own.numbers["accuracy"], own.numbers["mean_tokens"])
+        rows.append(
+            {
+                "trial": each.trial.number,
+                "outcome": "failed" if each.is_failed else "pruned" if each.stopped else "complete",
+                "reason": each.failure or each.stopped,
+                "schedule": json.dumps(schedule.to_dict()),
+                "lambda": schedule.lam,
+                "num_planned": each.trial.stop - each.trial.start,
+                "num_responses": own.num_responses,
+                "tokens": own.tokens,
+                "tokens_so_far": spent,
+                "hypervolume": hypervolume(scores.values(), reference_tokens=reference_tokens) / reference_tokens,
+                **own.numbers,
+            }
+        )
+    return pandas.DataFrame(rows, columns=[*HISTORY]).astype(HISTORY)
+
+
+@dataclass(frozen=True)
+class _Own:
+    """What one trial generated, and the numbers of its schedule after it: none where it was aborted."""
+
+    num_responses: int
+    tokens: int
+    numbers: Mapping[str, Any]
+
+
+class _Tally:
+    """The sums of every schedule so far: over a prompt's repeats, a task's prompts, then tasks by weight."""
+
+    def __init__(self, responses: pandas.DataFrame, weights: Mapping[str, float]) -> None:
+        prompts = responses.groupby(["task", "sample_id"], sort=False)
+        self._prompts, self._num_prompts = prompts.ngroup().to_numpy(), prompts.ngroups
+        tasks = np.empty(self._num_prompts, dtype=object)
+        tasks[self._prompts] = responses.task.to_numpy()
+        self._tasks = {name: tasks == name for name in responses.task.unique().tolist()}
+        self._weights = weights
+        self._values = np.column_stack([responses.grade == "correct", responses.num_tokens, responses.thought]).astype(
+            np.float64
+        )
+        self._aborted = (responses.finish_reason == "aborted").to_numpy()
+        self._places = responses.groupby("key").indices
+        self._known: dict[Schedule, tuple[Floats, Floats]] = {}
+
+    def of(self, ended: Ended) -> _Own:
+        """Takes a trial in."""
+        at = self._places.get(str(ended.trial.number), np.zeros(0, dtype=np.intp))
+        tokens, numbers = int(self._values[at, 1].sum()), dict[str, Any]()
+        if len(at) and not self._aborted[at].any():
+            empty = np.zeros((self._num_prompts, 3)), np.zeros(self._num_prompts)
+            sums, counts = self._known.setdefault(ended.trial.schedule, empty)
+            np.add.at(sums, self._prompts[at], self._values[at])
+            np.add.at(counts, self._prompts[at], 1)
+            numbers = self._numbers(sums, counts)
+        return _Own(len(at), tokens, numbers)
+
+    def _numbers(self, sums: Floats, counts: Floats) -> dict[str, Any]:
+        total, mean = 0.0, np.zeros(3)
+        for task, members in self._tasks.items():
+            seen = members & (counts > 0)
+            if share := self._weights.get(task, 0.0) if seen.any() else 0.0:
+                total += share
+                mean += share * (sums[seen] / counts[seen, None]).mean(axis=0)
+        accuracy, tokens, ratio = (mean / total).tolist()
+        ratio = min(ratio, 1.0)  # a mean of ones may round to more
+        return {"accuracy": accuracy, "mean_tokens": tokens, "think_ratio": ratio, "stage": stage_of(ratio)}
+
+
+KINDS: tuple[Kind, ...] = ("trial", "confirm", "parent", "baseline")
+
+
+def responses(name: str, *, storage: str | None = None) -> pandas.DataFrame:
+    """All stored responses of a study, a row each, in the order in which they were stored within an evaluation.
+
+    ``kind`` and ``key`` name the evaluation: a ``trial`` of that number answers the search slice; a ``confirm``ation,
+    a ``parent`` as it is and a ``baseline`` answer prompts that the search never saw. ``lambda`` is missing where the
+    schedule is not uniform. ``num_tokens`` counts the end token, and is a lower bound where ``finish_reason`` is not
+    ``stop``. ``storage`` is a database URL, the study's own by default. Raises ``StudyError`` where there is none.
+    """
+    with open_for_reading(name, storage) as reader:
+        store = reader.store
+        evaluations = [each for kind in KINDS for each in store.evaluations(name, kind=kind)]
+        rows = [
+            {
+                **_of_evaluation(evaluation),
+                "task": graded.task,
+                "sample_id": graded.sample_id,
+                "repeat": graded.repeat,
+                "grade": graded.grade.value,
+                "answer": graded.answer,
+                "thought": graded.thought,
+                "num_tokens": graded.response.num_tokens,
+                "finish_reason": graded.response.finish_reason,
+                "text": graded.response.text,
+            }
+            for evaluation in evaluations
+            for graded in store.graded(evaluation)
+        ]
+    return pandas.DataFrame(rows, columns=[*COLUMNS]).astype(COLUMNS)
+
+
+COLUMNS: dict[str, Any] = {
+    "kind": "str",
+    "key": "str",
+    "schedule": "str",
+    "lambda": "float64",
+    "task": "str",
+    "sample_id": "str",
+    "repeat": "int64",
+    "grade": "str",
+    "answer": "str",
+    "thought": "bool",
+    "num_tokens": "int64",
+    "finish_reason": "str",
+    "text": "str",
+}
+
+
+def _of_evaluation(evaluation: StoredEvaluation) -> dict[str, object]:
+    return {
+        "kind": evaluation.kind,
+        "key": evaluation.key,
+        "schedule": json.dumps(evaluation.schedule.to_dict()),
+        "lambda": evaluation.schedule.lam,
+    }

@@ -1,0 +1,22 @@
+"""The figures of a study by name; each draws findings as a plotly figure.
+
+A new one is a file with a function ``draw(findings) -> Figure`` and a line here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import plotly.graph_objects as go
+
+from autolambda.report.figures import curve, front, lengths, progress, race, schedules
+from autolambda.report.snapshot import Findings
+
+FIGURES: dict[str, Callable[[Findings], go.Figure]] = {
+    "front": front.draw,
+    "curve": curve.draw,
+    "schedules": schedules.draw,
+    "lengths": lengths.draw,
+    "progress": progress.draw,
+    "race": race.draw,
+}

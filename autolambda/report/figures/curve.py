@@ -1,0 +1,95 @@
+"""Think ratio, accuracy and mean tokens over lambda, with the stages: what figure 3 of arXiv 2510.10977 shows.
+
+The line goes through the uniform lambdas. Other schedules are faint points at their mean lambda.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from autolambda.report.figures.base import CONFIRMED, FAINT, INSTRUCT, SOFT, STAGES, THINKING, bars, hover, style
+from autolambda.report.results import Entry
+from autolambda.report.snapshot import Findings
+from autolambda.statistics.stages import Boundary, Stages
+
+ROWS = (
+    ("think_ratio", "Think ratio, %", 100.0),
+    ("accuracy", "accuracy, %", 100.0),
+    ("mean_tokens", "mean tokens", 1.0),
+)
+COLORS = (THINKING, CONFIRMED, INSTRUCT)
+
+
+def draw(findings: Findings) -> go.Figure:
+    """Three rows over one axis, all measured in the search."""
+    report = findings.report
+    uniform = sorted((e for e in report.trials if e.schedule.lam is not None), key=lambda e: e.schedule.other)
+    others = [entry for entry in report.trials if entry.schedule.lam is None]
+    drawn = make_subplots(rows=3, cols=1, shared_xaxes=True, vertical_spacing=0.055)
+    for row, (name, title, scale) in enumerate(ROWS, start=1):
+        color = COLORS[row - 1]
+        drawn.add_trace(_points(others, name, scale, FAINT, "other schedules", is_line=False, legend=row == 1), row, 1)
+        drawn.add_trace(_points(uniform, name, scale, color, title.split(",")[0], is_line=True, legend=False), row, 1)
+        drawn.update_yaxes(title_text=title, row=row, col=1)
+    style(drawn, height=620)
+    drawn.update_xaxes(title_text="lambda (0 is Instruct, 1 is Thinking)", row=3, col=1)
+    drawn.update_xaxes(range=[-0.02, 1.02])
+    _stages(drawn, report.stages)
+    return drawn
+
+
+def _points(
+    entries: Sequence[Entry], name: str, scale: float, color: str, title: str, *, is_line: bool, legend: bool
+) -> go.Scatter:
+    estimates = [getattr(entry.measured, name) for entry in entries]
+    more = {"error_y": bars(estimates, color=color, scale=scale)} if is_line else {}
+    return go.Scatter(
+        x=[entry.schedule.other for entry in entries],
+        y=[scale * each.value for each in estimates],
+        mode="lines+markers" if is_line else "markers",
+        name=title,
+        legendgroup=title,
+        showlegend=legend,
+        line={"color": color, "width": 2.2},
+        marker={"color": color, "size": 7 if is_line else 5, "opacity": 1 if is_line else 0.7},
+        hovertext=[hover(entry) for entry in entries],
+        hoverinfo="text",
+        **more,
+    )
+
+
+def _stages(drawn: go.Figure, stages: Stages) -> None:
+    """The three bands over all rows; the interval of each boundary is a darker one."""
+    first, last = stages.emergence, stages.saturation
+    if first is None and last is None:
+        return
+    edges = [0.0, first.lam if first else 0.0, last.lam if last else 1.0, 1.0]
+    for number, color in enumerate(STAGES):
+        left, right = edges[number], edges[number + 1]
+        if right <= left:
+            continue
+        drawn.add_vrect(
+            x0=left, x1=right, fillcolor=color, opacity=0.085, line_width=0, layer="below", row="all", col=1
+        )
+        drawn.add_annotation(
+            x=(left + right) / 2,
+            y=1,
+            yref="paper",
+            yanchor="bottom",
+            text=f"stage {number + 1}" if right - left > 0.12 else str(number + 1),
+            showarrow=False,
+            font={"color": color, "size": 12.5},
+        )
+    for boundary in filter(None, (first, last)):
+        _boundary(drawn, boundary)
+    drawn.update_layout(legend={"y": 1.06}, margin={"t": 64})
+
+
+def _boundary(drawn: go.Figure, boundary: Boundary) -> None:
+    drawn.add_vrect(
+        x0=boundary.low, x1=boundary.high, fillcolor=SOFT, opacity=0.09, line_width=0, layer="below", row="all", col=1
+    )
+    drawn.add_vline(x=boundary.lam, line={"color": SOFT, "width": 1.2, "dash": "dash"}, row="all", col=1)

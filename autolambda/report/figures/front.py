@@ -1,0 +1,96 @@
+"""Accuracy against mean tokens: all schedules, the three fronts, the budget, the parents and other methods."""
+
+from __future__ import annotations
+
+import plotly.graph_objects as go
+
+from autolambda.report.figures.base import (
+    BUDGET,
+    CONFIRMED,
+    FAINT,
+    INSTRUCT,
+    PICK,
+    SMOOTHED,
+    SOFT,
+    THINKING,
+    figure,
+    marks,
+)
+from autolambda.report.report import Report
+from autolambda.report.snapshot import Findings
+from autolambda.statistics.estimates import number
+
+PARENTS = {"instruct": INSTRUCT, "thinking": THINKING}
+
+
+def draw(findings: Findings) -> go.Figure:
+    """The front; the budget's pick is the large mark."""
+    report = findings.report
+    drawn = figure(height=520, x="mean tokens a response", y="accuracy, %")
+    drawn.add_trace(
+        marks(report.trials, name="measured", color=FAINT, marker={"color": FAINT, "size": 6, "opacity": 0.75})
+    )
+    raw = {"color": FAINT, "width": 1.4, "dash": "dot"}
+    drawn.add_trace(marks(report.raw_front, name="raw front", color=FAINT, mode="lines", line=raw))
+    drawn.add_trace(
+        marks(
+            report.smoothed_front,
+            name="smoothed front",
+            color=SMOOTHED,
+            mode="lines+markers",
+            with_bars=not report.confirmed,
+            line={"color": SMOOTHED, "width": 1.8},
+            marker={"color": SMOOTHED, "size": 5},
+        )
+    )
+    if report.confirmed_front:
+        drawn.add_trace(
+            marks(
+                report.confirmed_front,
+                name="confirmed front",
+                color=CONFIRMED,
+                mode="lines+markers",
+                with_bars=True,
+                line={"color": CONFIRMED, "width": 2.6},
+                marker={"color": CONFIRMED, "size": 9},
+            )
+        )
+    _parents(drawn, report)
+    if report.baselines:
+        entries = list(report.baselines.values())
+        marker = {"color": SOFT, "size": 9, "symbol": "x-thin", "line": {"width": 2, "color": SOFT}}
+        drawn.add_trace(
+            marks(entries, name="other methods", color=SOFT, names=[*report.baselines], with_bars=True, marker=marker)
+        )
+    if report.best:
+        ring = {"color": PICK, "size": 13, "line": {"color": "#ffffff", "width": 1.5}}
+        name = f"pick: trial {report.best.trial}"
+        drawn.add_trace(marks([report.best], name=name, color=PICK, with_bars=True, marker=ring))
+    if report.budget is not None:
+        _budget(drawn, report.budget)
+    drawn.update_xaxes(rangemode="tozero")
+    return drawn
+
+
+def _parents(drawn: go.Figure, report: Report) -> None:
+    for name, color in PARENTS.items():
+        entry = report.parents.get(name)
+        if entry is None:
+            continue
+        title = f"{name.capitalize()} {'as is' if entry.confirmed else 'end of the ladder'}"
+        marker = {"color": color, "size": 12, "symbol": "diamond", "line": {"color": "#ffffff", "width": 1}}
+        drawn.add_trace(marks([entry], name=title, color=color, names=[title], with_bars=True, marker=marker))
+
+
+def _budget(drawn: go.Figure, budget: float) -> None:
+    drawn.add_vline(x=budget, line={"color": BUDGET, "width": 1.6, "dash": "dash"})
+    drawn.add_annotation(
+        x=budget,
+        y=0,
+        yref="paper",
+        yanchor="bottom",
+        text=f" budget {number(budget).removesuffix('.0')}",
+        showarrow=False,
+        xanchor="left",
+        font={"color": BUDGET, "size": 12.5},
+    )

@@ -1,0 +1,66 @@
+"""The race: how many responses each trial was measured on, of how many, and why it went no further."""
+
+from __future__ import annotations
+
+import pandas
+import plotly.graph_objects as go
+
+from autolambda.report.figures.base import CONFIRMED, FAINT, PICK, TRUNCATED, UNPARSED, WRONG, figure, safe
+from autolambda.report.snapshot import Findings
+
+KINDS = {
+    "complete": ("measured to its end", CONFIRMED),
+    "over the budget": ("stopped: over the budget", WRONG),
+    "off the front": ("stopped: off the front", UNPARSED),
+    "breaks a guard": ("stopped: breaks a guard", PICK),
+    "failed": ("could not be measured", TRUNCATED),
+}
+
+WIDTH = 0.72  # of a bar, in trials
+
+
+def draw(findings: Findings) -> go.Figure:
+    """A bar a trial by outcome; its frame is what was planned."""
+    trials = findings.trials
+    kinds = [_kind(outcome, reason) for outcome, reason in zip(trials.outcome, trials.reason, strict=True)]
+    drawn = figure(height=320, x="trial", y="responses", barmode="overlay")
+    frame = {"color": "rgba(0,0,0,0)", "line": {"color": FAINT, "width": 1}}
+    drawn.add_trace(
+        go.Bar(
+            x=trials.trial.tolist(),
+            y=trials.num_planned.tolist(),
+            name="planned",
+            width=WIDTH,
+            marker=frame,
+            hoverinfo="skip",
+        )
+    )
+    for kind, (name, color) in KINDS.items():
+        rows = trials[[each == kind for each in kinds]]
+        if len(rows):
+            drawn.add_trace(
+                go.Bar(
+                    x=rows.trial.tolist(),
+                    y=rows.num_responses.tolist(),
+                    name=name,
+                    width=WIDTH,
+                    marker={"color": color, "line": {"width": 0}},
+                    hovertext=[_hover(row) for _, row in rows.iterrows()],
+                    hoverinfo="text",
+                )
+            )
+    return drawn
+
+
+def _kind(outcome: str, reason: object) -> str:
+    if outcome == "pruned":
+        return str(reason) if reason in KINDS else "off the front"
+    return outcome
+
+
+def _hover(row: pandas.Series) -> str:
+    why = "" if pandas.isna(row["reason"]) else f"<br>{safe(str(row['reason']))[:300]}"
+    return (
+        f"<b>trial {row['trial']}</b>, {safe(row['outcome'])}{why}<br>{row['num_responses']:,} of "
+        f"{row['num_planned']:,} responses, {row['tokens']:,} tokens"
+    )

@@ -1,0 +1,162 @@
+"""What a study's stages mean for a budget: the sweet spot, what more tokens bring, whether a merge beats both parents.
+
+A merge beats both where it is more accurate than each parent as it is, prompt by prompt on prompts that the search
+never saw: an intersection-union test at 5 %, divided by the number of merges that were confirmed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from autolambda.report.results import Entry, stage
+from autolambda.responses import Graded
+from autolambda.statistics.estimates import Difference, number, student
+from autolambda.statistics.token_value import (
+    Length,
+    Slope,
+    runaway,
+    runaway_sentence,
+    slope_of,
+    slope_sentence,
+    sweet_spot,
+)
+from autolambda.statistics.verdict import difference
+from autolambda.study.measured import Seen
+
+_LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class Gain:
+    """A confirmed merge and its accuracy less that of each parent as it is; ``is_shown``: it beats both."""
+
+    entry: Entry
+    over: Mapping[str, Difference]
+    is_shown: bool
+
+
+@dataclass(frozen=True)
+class Worth:
+    """``sweet_spot`` costs the fewest tokens of the schedules within a point of ``highest``, by the smoothed numbers.
+
+    ``slope`` is over the schedules in stage 3; ``lengths`` are those of uniform lambdas, ``runaway`` the one that is
+    longer than both ends by far; ``gains`` are those of the merges confirmed beside both parents, the surest first.
+    """
+
+    sweet_spot: Entry
+    highest: Entry
+    slope: Slope | None
+    lengths: tuple[Length, ...]
+    runaway: Length | None
+    gains: tuple[Gain, ...]
+
+    @property
+    def gain(self) -> Gain | None:
+        """The merge whose lead over both parents is the surest."""
+        return next(iter(self.gains), None)
+
+    def beside(self, entry: Entry, parent: str) -> Difference | None:
+        """A confirmed merge's accuracy less that of a parent, where both parents are confirmed."""
+        return next((gain.over[parent] for gain in self.gains if gain.entry is entry), None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        gain = self.gain
+        return {
+            "sweet_spot": self.sweet_spot.to_dict(),
+            "overthinking": self.slope and self.slope.to_dict(),
+            "runaway": self.runaway and self.runaway.to_dict(),
+            "beats_both_parents": gain
+            and {
+                "trial": gain.entry.trial,
+                "is_shown": gain.is_shown,
+                **{
+                    f"accuracy_over_{name}{suffix}": getattr(each, key)
+                    for name, each in gain.over.items()
+                    for suffix, key in (("", "value"), ("_low", "low"), ("_high", "high"))
+                },
+            },
+        }
+
+
+def worth_of(
+    seen: Sequence[Seen],
+    smoothed: Sequence[Entry],
+    confirmed: Sequence[tuple[Entry, Sequence[Graded]]],
+    parents: Mapping[str, Sequence[Graded]],
+    *,
+    weights: Mapping[str, float],
+) -> Worth:
+    """From what was measured in the search (at least one schedule), and what was confirmed of it and of the parents."""
+    highest = max(smoothed, key=lambda entry: (entry.score.accuracy, -entry.score.mean_tokens))
+    place = sweet_spot([entry.score for entry in smoothed])
+    assert place is not None
+    thinking = [each for each in seen if stage(each.measured) == 3]
+    slope = slope_of(
+        [each.graded for each in thinking], [each.measured.mean_tokens.value for each in thinking], weights=weights
+    )
+    lengths = tuple(
+        Length(each.schedule.lam, tokens.value, tokens.low, tokens.high)
+        for each in seen
+        if each.schedule.lam is not None and (tokens := each.measured.mean_tokens)
+    )
+    return Worth(smoothed[place], highest, slope, lengths, runaway(lengths), _gains(confirmed, parents, weights))
+
+
+def worth_sentences(worth: Worth) -> Iterator[str]:
+    """The worth of tokens in plain sentences."""
+    sweet, highest = worth.sweet_spot, worth.highest
+    if sweet is highest:
+        yield f"The sweet spot: {_numbers(highest)}; nothing cheaper comes within a point of it."
+    else:
+        yield f"The sweet spot: {_numbers(sweet)}, within a point of the most accurate, {_numbers(highest)}."
+    yield slope_sentence(worth.slope)
+    if worth.runaway:
+        yield runaway_sentence(worth.runaway, worth.lengths)
+    if worth.gain:
+        yield _gain_sentence(worth.gain)
+
+
+def difference_phrase(change: Difference) -> str:
+    """``+1.2 points (-0.3 to +2.7)``."""
+    return f"{100 * change.value:+.1f} points ({100 * change.low:+.1f} to {100 * change.high:+.1f})"
+
+
+def _gains(
+    confirmed: Sequence[tuple[Entry, Sequence[Graded]]],
+    parents: Mapping[str, Sequence[Graded]],
+    weights: Mapping[str, float],
+) -> tuple[Gain, ...]:
+    """The merges, the surest lead over both parents first; none before both parents are confirmed."""
+    merges = [(entry, graded) for entry, graded in confirmed if entry.schedule.lam not in (0.0, 1.0)]
+    if len(parents) < 2:
+        return ()
+    gains = []
+    for entry, graded in merges:
+        over = {name: difference(graded, responses, weights=weights) for name, responses in parents.items()}
+        least = min(_bound(each, level=_LEVEL / len(merges)) for each in over.values())
+        gains.append((least, Gain(entry, over, least > 0)))
+    return tuple(gain for _, gain in sorted(gains, key=lambda pair: -pair[0]))
+
+
+def _bound(change: Difference, *, level: float) -> float:
+    """The one-sided lower bound at ``level``, stretched from the one at 5 % that the difference has."""
+    freedom = max(change.num_prompts - 1, 1)
+    middle = (change.lower_bound + change.upper_bound) / 2
+    reach = (change.upper_bound - change.lower_bound) / 2
+    return middle - reach * student(1 - level, freedom) / student(1 - _LEVEL, freedom)
+
+
+def _gain_sentence(gain: Gain) -> str:
+    over = ", ".join(f"{difference_phrase(each)} beside {name.capitalize()}" for name, each in gain.over.items())
+    said = "beats both parents" if gain.is_shown else "is not shown to beat both parents"
+    return f"Trial {gain.entry.trial} {said} as they are: {over}."
+
+
+def _numbers(entry: Entry) -> str:
+    return (
+        f"trial {entry.trial} in stage {stage(entry.measured)} with {100 * entry.score.accuracy:.1f} % "
+        f"at {number(entry.score.mean_tokens)} tokens"
+    )

@@ -1,0 +1,115 @@
+"""A report as text for other programs: JSON with the keys of the README, CSV with a row a trial."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas
+from rich.console import Console
+
+from autolambda.errors import OutputError
+from autolambda.report.report import Report
+from autolambda.report.results import Entry
+from autolambda.report.terminal import report_view
+from autolambda.statistics.stages import Boundary, Stages
+from autolambda.statistics.token_value import CurveWorth
+
+FILE_WIDTH = 120  # columns of a table that is written into a file
+
+
+def write_report(report: Report, *, form: str, out: Path | None, console: Console, storage: str | None = None) -> None:
+    """Prints the report as ``table``, ``json`` or ``csv``, or writes it to ``out``. Raises ``OutputError``."""
+    if form == "table" and out is None:
+        console.print(report_view(report, storage=storage))
+        return
+    write_text({"json": report_json, "csv": report_csv, "table": report_text}[form](report), out=out, console=console)
+
+
+def write_text(text: str, *, out: Path | None, console: Console) -> None:
+    """Prints a text as it is, or writes it to ``out``. Raises ``OutputError``."""
+    if out is None:
+        console.out(text, end="", highlight=False)
+        return
+    try:
+        out.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"cannot write '{out}': {error.strerror}; choose another file") from error
+
+
+def report_json(report: Report) -> str:
+    """One JSON object."""
+    return json.dumps(_plain_report(report), indent=2) + "\n"
+
+
+def report_csv(report: Report) -> str:
+    """A row a complete trial, its schedule as JSON, its numbers those of the search slice."""
+    rows = []
+    for entry in report.trials:
+        numbers = {key: value for key, value in entry.to_dict().items() if key not in ("tasks", "confirmed")}
+        rows.append(numbers | {"schedule": json.dumps(numbers["schedule"])})
+    return str(pandas.DataFrame(rows).to_csv(index=False))
+
+
+def report_text(report: Report) -> str:
+    """The table of the terminal without its colours."""
+    file = io.StringIO()
+    Console(file=file, width=FILE_WIDTH, color_system=None).print(report_view(report))
+    return file.getvalue()
+
+
+def curve_json(found: CurveWorth) -> str:
+    """The two boundaries, each ``{"lambda", "low", "high"}`` or null; the sweet spot and the slope in stage 3."""
+    spot, slope = found.sweet_spot, found.slope
+    worth = {
+        "sweet_spot": spot and {"lambda": spot.lam, "accuracy": spot.accuracy, "mean_tokens": spot.mean_tokens},
+        "overthinking": slope and slope.to_dict(),
+        "runaway": found.runaway and found.runaway.to_dict(),
+    }
+    return json.dumps(_plain_stages(found.stages) | worth, indent=2)
+
+
+def _plain_report(report: Report) -> dict[str, Any]:
+    return {
+        "study": report.study,
+        "budget": report.budget,
+        "verdict": report.verdict,
+        "best": _plain(report.best),
+        "nearest": _plain(report.nearest),
+        "alike": [
+            {
+                "trial": each.entry.trial,
+                "accuracy_difference": each.difference.value,
+                "accuracy_difference_low": each.difference.low,
+                "accuracy_difference_high": each.difference.high,
+            }
+            for each in report.alike
+        ],
+        "front": [entry.to_dict() for entry in report.front],
+        "fronts": {
+            "raw": [entry.to_dict() for entry in report.raw_front],
+            "smoothed": [entry.to_dict() for entry in report.smoothed_front],
+            "confirmed": [entry.to_dict() for entry in report.confirmed_front],
+        },
+        "parents": {name: _plain(entry) for name, entry in report.parents.items()},
+        "baselines": [{"method": name, **entry.to_dict()} for name, entry in report.baselines.items()],
+        "stop_reason": report.stop_reason,
+        "stages": _plain_stages(report.stages),
+        "worth": report.worth.to_dict(),
+        "tokens_generated": report.tokens_generated,
+        "trials": {name: getattr(report.counts, name) for name in ("complete", "pruned", "failed")},
+    }
+
+
+def _plain(entry: Entry | None) -> dict[str, Any] | None:
+    return entry.to_dict() if entry else None
+
+
+def _plain_stages(stages: Stages) -> dict[str, dict[str, float] | None]:
+    return {"emergence": _plain_boundary(stages.emergence), "saturation": _plain_boundary(stages.saturation)}
+
+
+def _plain_boundary(boundary: Boundary | None) -> dict[str, float] | None:
+    return None if boundary is None else {"lambda": boundary.lam, "low": boundary.low, "high": boundary.high}

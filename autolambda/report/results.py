@@ -1,0 +1,236 @@
+"""The measured results of a study's schedules: in the search, smoothed, confirmed; parents and baselines.
+
+An evaluation counts once all of its responses are stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from autolambda.config import Config
+from autolambda.graders import ifeval
+from autolambda.optimizer.finalists import NUM_DRAWS
+from autolambda.optimizer.surrogate import ACCURACY, OUTPUTS, THINK, TOKENS, Surrogate
+from autolambda.responses import Graded
+from autolambda.schedule import Schedule
+from autolambda.statistics.estimates import Estimate
+from autolambda.statistics.guards import Drop, keeps_guards
+from autolambda.statistics.metrics import Measured, measure
+from autolambda.statistics.pareto import Score
+from autolambda.statistics.stages import stage_of
+from autolambda.statistics.verdict import drops_of
+from autolambda.study.measured import Seen
+from autolambda.study.store import Store, StoredEvaluation
+from autolambda.study.trials import Study
+from autolambda.tasks.base import Phase
+
+SURE = 0.95  # the chance from which a guard counts as kept, or as broken, before anything is confirmed
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A schedule with its measured numbers; ``confirmed`` says on which slice. A parent as it is has no trial.
+
+    ``stopped`` says why the race ended its measurement, where it did. ``drops`` are what it was shown to lose on the
+    guard tasks; until it is confirmed, ``allowed`` is the surrogate's chance that it breaks none of them. ``scores``
+    are further ones of a task's grader, by task.
+    """
+
+    trial: int | None
+    schedule: Schedule
+    measured: Measured
+    confirmed: bool
+    stopped: str | None = None
+    drops: Mapping[str, Drop] = field(default_factory=dict)
+    allowed: float | None = None
+    scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    @property
+    def score(self) -> Score:
+        return Score(self.measured.accuracy.value, self.measured.mean_tokens.value)
+
+    @property
+    def guards(self) -> str | None:
+        """``kept``, ``broken`` or ``unsure``; ``None`` where there is no guard or nothing is known of them."""
+        if self.drops:
+            return guard_word(keeps_guards(self.drops))
+        if self.allowed is None:
+            return None
+        return guard_word(True if self.allowed >= SURE else False if self.allowed <= 1 - SURE else None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON object of a report's front; shares from 0 to 1, intervals 95 %."""
+        return {
+            "trial": self.trial,
+            "schedule": self.schedule.to_dict(),
+            **_numbers(self.measured),
+            "stage": stage(self.measured),
+            "confirmed": self.confirmed,
+            "num_responses": self.measured.num_responses,
+            "stopped": self.stopped,
+            "guards": self.guards,
+            "tasks": {name: self._task(name, measured) for name, measured in self.measured.tasks.items()},
+        }
+
+    def _task(self, name: str, measured: Measured) -> dict[str, Any]:
+        quantiles = {level: getattr(measured.token_quantiles, level) for level in ("p50", "p90")}
+        found: dict[str, Any] = {
+            **_numbers(measured),
+            **{f"tokens_{level}": quantile.tokens for level, quantile in quantiles.items()},
+            **{f"tokens_{level}_is_bound": quantile.is_bound for level, quantile in quantiles.items()},
+        }
+        if drop := self.drops.get(name):
+            found["guard"] = {
+                "max_drop": drop.max_drop,
+                "drop": drop.value,
+                "drop_low": drop.low,
+                "drop_high": drop.high,
+                "kept": drop.kept,
+            }
+        if name in self.scores:
+            found["scores"] = dict(self.scores[name])
+        return found
+
+
+def stage(measured: Measured) -> Literal[1, 2, 3]:
+    """The stage of a measured schedule; a mean of ones may round to a little more than one."""
+    return stage_of(min(max(measured.think_ratio.value, 0.0), 1.0))
+
+
+def guard_word(kept: bool | None) -> str:
+    """What is known of a guard, in a word."""
+    return "unsure" if kept is None else "kept" if kept else "broken"
+
+
+def _numbers(measured: Measured) -> dict[str, float]:
+    numbers: dict[str, float] = {}
+    for name in ("accuracy", "mean_tokens", "think_ratio"):
+        estimate = getattr(measured, name)
+        numbers |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+    return numbers | {
+        "truncated_ratio": measured.truncated_ratio.value,
+        "unparsed_ratio": measured.unparsed_ratio.value,
+    }
+
+
+def measured_entries(seen: Sequence[Seen], model: Surrogate, config: Config) -> tuple[Entry, ...]:
+    """The measured schedules; with guards, how likely each is to break none."""
+    allowed: list[float | None] = [None] * len(seen)
+    if config.guards:
+        draw = model.draw([each.schedule for each in seen], num_draws=NUM_DRAWS, seed=config.search.seed)
+        allowed = draw.allowed.mean(axis=0).tolist()
+    return tuple(
+        Entry(
+            each.trial,
+            each.schedule,
+            each.measured,
+            confirmed=False,
+            stopped=each.stopped,
+            allowed=chance,
+            scores=_scores(each.graded, config, phase="search"),
+        )
+        for each, chance in zip(seen, allowed, strict=True)
+    )
+
+
+def confirmed_entry(
+    trial: int | None,
+    schedule: Schedule,
+    graded: Sequence[Graded],
+    config: Config,
+    *,
+    parents: Mapping[str, Sequence[Graded]],
+) -> Entry:
+    """An entry as it was confirmed; what it loses on guards is known once both ``parents`` are."""
+    drops = drops_of(graded, parents.values(), guards=config.guards) if len(parents) == 2 else {}
+    measured, scores = measure(graded, weights=config.weights), _scores(graded, config, phase="confirm")
+    return Entry(trial, schedule, measured, confirmed=True, drops=drops, scores=scores)
+
+
+def smoothed_entries(trials: Sequence[Entry], model: Surrogate) -> tuple[Entry, ...]:
+    """The trials with what the surrogate makes of all of them; truncated and unparsed shares stay as measured."""
+    bands = [model.predict([entry.schedule for entry in trials], output) for output in OUTPUTS]
+    entries = []
+    for index, entry in enumerate(trials):
+        estimates = [
+            Estimate(
+                float(band.value[index]),
+                float(band.high[index] - band.low[index]) / (2 * 1.96),
+                float(band.low[index]),
+                float(band.high[index]),
+                entry.measured.accuracy.num_prompts,
+                entry.measured.num_responses,
+            )
+            for band in bands
+        ]
+        measured = replace(
+            entry.measured,
+            accuracy=estimates[ACCURACY],
+            mean_tokens=estimates[TOKENS],
+            think_ratio=estimates[THINK],
+            tasks={},
+        )
+        entries.append(replace(entry, measured=measured, scores={}))
+    return tuple(entries)
+
+
+def confirmed_responses(store: Store, study: Study, trials: Sequence[Entry]) -> dict[int | None, list[Graded]]:
+    """The responses of every trial whose confirmation is complete; trials with equal schedules share them."""
+    evaluations = {evaluation.key: evaluation for evaluation in store.evaluations(study.name, kind="confirm")}
+    found = {e.trial: _complete(store, evaluations.get(confirm_key(e.schedule))) for e in trials}
+    return {trial: graded for trial, graded in found.items() if graded}
+
+
+def _complete(store: Store, evaluation: StoredEvaluation | None) -> list[Graded]:
+    """An evaluation's responses, none unless all are there."""
+    graded = store.graded(evaluation) if evaluation else []
+    return graded if evaluation and len(graded) == evaluation.num_responses else []
+
+
+def parent_responses(store: Store, study: Study) -> dict[str, list[Graded]]:
+    """The responses of each parent under its own template, as far as they are complete."""
+    found = {each.key: _complete(store, each) for each in store.evaluations(study.name, kind="parent")}
+    return {name: graded for name, graded in found.items() if graded}
+
+
+def parent_entries(
+    responses: Mapping[str, Sequence[Graded]], trials: tuple[Entry, ...], config: Config
+) -> dict[str, Entry | None]:
+    """Each parent as it is on the confirmation slice; until then, its end of the ladder."""
+    parents: dict[str, Entry | None] = {}
+    for name, lam in (("instruct", 0.0), ("thinking", 1.0)):
+        if graded := responses.get(name):
+            parents[name] = confirmed_entry(None, Schedule.uniform(lam), graded, config, parents={})
+        else:
+            parents[name] = next((entry for entry in trials if entry.schedule.lam == lam), None)
+    return parents
+
+
+def baseline_entries(
+    store: Store, study: Study, parents: Mapping[str, Sequence[Graded]], config: Config
+) -> dict[str, Entry]:
+    """The other methods that were measured beside the finalists, by name."""
+    stored = {each.key: each for each in store.evaluations(study.name, kind="baseline")}
+    complete = {name: graded for name, each in stored.items() if (graded := _complete(store, each))}
+    return {
+        name: confirmed_entry(None, stored[name].schedule, graded, config, parents=parents)
+        for name, graded in complete.items()
+    }
+
+
+def confirm_key(schedule: Schedule) -> str:
+    """The key of a schedule's confirmation: equal schedules are confirmed once."""
+    return schedule.key
+
+
+def _scores(graded: Sequence[Graded], config: Config, *, phase: Phase) -> dict[str, dict[str, float]]:
+    """IFEval's four scores for the tasks that it grades, over the responses that were read (``num_read``)."""
+    found = {}
+    for task in config.tasks:
+        source = task.confirm_on if phase == "confirm" and task.confirm_on else task
+        if source.grader_name == "ifeval":
+            answers = [each.answer for each in graded if each.task == task.label and each.answer is not None]
+            found[task.label] = {**ifeval.scores(answers), "num_read": len(answers)}
+    return found

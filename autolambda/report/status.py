@@ -1,0 +1,108 @@
+"""The progress of a study, from its database alone: it can be watched from another terminal.
+
+Who watches counts at each look, and reads responses only where a trial or a step of the confirmation has ended.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.text import Text
+
+from autolambda.config import parse_config
+from autolambda.report.report import UNFINISHED, build_report
+from autolambda.report.terminal import progress_view, report_view
+from autolambda.study.reader import open_for_reading
+from autolambda.study.store import Store, StoredStudy
+from autolambda.study.trials import Counts, Study, default_storage
+
+SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class _State:
+    """What the answer follows from."""
+
+    stored: StoredStudy
+    num_ended: int
+    num_complete: int
+    stopped_for: str | None
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What is shown below the first line, and what that line says with it."""
+
+    view: RenderableType
+    counts: Counts
+    stop_reason: str
+    is_done: bool
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """One look: its state, the answer (``None`` before the first complete trial), and the screen."""
+
+    state: _State
+    answer: _Answer | None
+    view: RenderableType
+
+    @property
+    def is_done(self) -> bool:
+        return self.answer is not None and self.answer.is_done
+
+
+def show_status(name: str, storage: str, *, console: Console, watch: bool, budget: float | None = None) -> None:
+    """Prints trials, tokens and the front so far; with ``watch`` again every two seconds until the study is done.
+
+    ``budget`` stands in for the study's own; the study is done when its own is decided. Ctrl-C ends watching, and the
+    last view stays on the screen. Raises ``StudyError`` where there is no such study.
+    """
+    with open_for_reading(name, storage, with_texts=False) as reader:
+        store, study = reader.store, reader.study
+        seen = _look(store, study, storage, budget)
+        if not watch:
+            console.print(seen.view)
+            return
+        with Live(seen.view, console=console, auto_refresh=False) as live, suppress(KeyboardInterrupt):
+            while not seen.is_done:
+                time.sleep(SECONDS)
+                seen = _look(store, study, storage, budget, before=seen)
+                live.update(seen.view, refresh=True)
+
+
+def _look(store: Store, study: Study, storage: str, budget: float | None, *, before: _Seen | None = None) -> _Seen:
+    """A look at the study; the answer of the one ``before`` stands while the state does."""
+    stored = store.study(study.name)
+    assert stored is not None
+    counts = study.counts()
+    num_ended = counts.complete + counts.pruned + counts.failed
+    state = _State(stored, num_ended, store.num_complete(study.name), study.stopped_for)
+    config, answer = parse_config(stored.config), None
+    if before and before.state == state:
+        answer = before.answer
+    elif counts.complete:
+        answer = _answer(store, study, storage, own=config.budget, budget=budget)
+        counts = answer.counts  # a trial may have ended in between
+    running = ", one under way or interrupted" if counts.running else ""
+    over = f", the search is over ({answer.stop_reason})" if answer and answer.stop_reason != UNFINISHED else ""
+    line = Text(
+        f"{study.name}: {counts.complete + counts.pruned} of at most {config.search.trials} trials are done"
+        f"{running}{over}; {store.num_tokens(study.name):,} tokens generated"
+    )
+    return _Seen(state, answer, Group(line, Text(), answer.view) if answer else line)
+
+
+def _answer(store: Store, study: Study, storage: str, *, own: float | None, budget: float | None) -> _Answer:
+    """The whole answer for ``budget`` where the study is done for its ``own``, else the fronts so far."""
+    report = build_report(store, study, budget=own)
+    counts, reason, is_done = report.counts, report.stop_reason, report.is_done
+    if budget is not None and budget != own:
+        report = build_report(store, study, budget=budget)
+    where = None if storage == default_storage(study.name) else storage
+    view = report_view(report, storage=where) if is_done else progress_view(report)
+    return _Answer(view, counts, reason, is_done)

@@ -1,0 +1,223 @@
+"""The Think ratio over lambda -> where reasoning emerges and where it saturates, with 95 % intervals.
+
+The curve is taken to rise: isotonic regression by the min-max formula (Robertson, Wright & Dykstra 1988, ch. 1). A
+boundary is where it passes a level, on a straight line on the probit scale between neighbours. Its interval inverts the
+likelihood-ratio test, {x: 2 (l_free - l_x) <= 3.84}, where l_x is the highest binomial log-likelihood of a rising curve
+through (x, level); and it spans the two neighbours, since inside a gap nothing was measured.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autolambda.errors import InputError
+from autolambda.statistics.curve import DEFAULT_RESPONSES, CurvePoint, read_curve
+
+__all__ = ["Boundary", "CurvePoint", "Stages", "detect_stages", "read_curve", "sentence", "stage_of"]
+
+Floats = NDArray[np.float64]
+
+EMERGENCE_AT, SATURATION_AT = 0.05, 0.95
+
+_CUTOFF = 3.841458820694124  # chi-square with 1 degree of freedom, 95 %
+_STRAY_CUTOFF = 10.827566170662733  # the same, 99.9 %
+_SHARES = np.linspace(0.0, 1.0, 21)  # places tried inside a gap
+_RISES = np.concatenate([[0.0], np.geomspace(0.02, 16.0, 40)])  # probit rises over a gap
+_NORMAL = NormalDist()
+
+
+@dataclass(frozen=True)
+class Boundary:
+    """The lambda where the ratio passes a level, with its 95 % interval."""
+
+    lam: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Stages:
+    """Emergence ends stage 1, saturation starts stage 3; ``notes`` say what was assumed, left out or not seen.
+
+    A boundary is ``None`` where the data exclude that its level is passed within the measured lambdas. Where the
+    estimate lies outside but the data do not exclude it, ``lam`` is the outermost measured lambda and the interval
+    runs on to 0 or 1.
+    """
+
+    emergence: Boundary | None
+    saturation: Boundary | None
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Curve:
+    """Points by rising lam, one a lambda: ``counts`` responses of which ``hits`` closed their thinking."""
+
+    lams: Floats
+    hits: Floats
+    counts: Floats
+
+    def without(self, index: int) -> _Curve:
+        return _Curve(np.delete(self.lams, index), np.delete(self.hits, index), np.delete(self.counts, index))
+
+
+def detect_stages(
+    points: Iterable[CurvePoint], *, emergence_at: float = EMERGENCE_AT, saturation_at: float = SATURATION_AT
+) -> Stages:
+    """The two boundaries of a curve given in any order; points at one lambda are pooled.
+
+    A stray point is left out, and noted, where the curve falls by far (1 in 1,000) and it alone is why; one in five at
+    most. Raises ``InputError`` for fewer than two lambdas or levels that do not rise within (0, 1).
+    """
+    if not 0 < emergence_at < saturation_at < 1:
+        raise InputError(f"the levels must rise between 0 and 1, seen {emergence_at!r} and {saturation_at!r}")
+    given = list(points)
+    curve = _pooled(given)
+    notes = []
+    if num_missing := sum(point.num_responses is None for point in given):
+        notes.append(f"{num_missing} of {len(given)} points have no count: {DEFAULT_RESPONSES:g} responses assumed")
+    for _ in range(len(curve.lams) // 5):
+        misfits = np.array([_misfit(curve.without(index)) for index in range(len(curve.lams))])
+        stray = int(np.argmin(misfits))
+        alone = bool(np.delete(misfits, stray).min() - misfits[stray] > _CUTOFF)
+        if not alone or _misfit(curve) - misfits[stray] <= _STRAY_CUTOFF:
+            break
+        notes.append(f"the point at lambda {curve.lams[stray]:g} does not fit a rising curve and was left out")
+        curve = curve.without(stray)
+    if _misfit(curve) > _STRAY_CUTOFF:
+        notes.append("the curve does not rise throughout: its intervals are too narrow")
+    emergence = _boundary(curve, emergence_at, notes)
+    return Stages(emergence, _boundary(curve, saturation_at, notes), tuple(notes))
+
+
+def stage_of(
+    think_ratio: float, *, emergence_at: float = EMERGENCE_AT, saturation_at: float = SATURATION_AT
+) -> Literal[1, 2, 3]:
+    """The stage of any schedule from its own Think ratio: 1 below emergence, 3 above saturation, else 2."""
+    if not 0 <= think_ratio <= 1:
+        raise InputError(f"a Think ratio lies between 0 and 1, seen {think_ratio!r}")
+    if think_ratio < emergence_at:
+        return 1
+    return 3 if think_ratio > saturation_at else 2
+
+
+def sentence(stages: Stages) -> str:
+    """The stages in one plain sentence."""
+    first, last = stages.emergence, stages.saturation
+    if first and last:
+        return (
+            f"Reasoning emerges at lambda {_shown(first)} and saturates at {_shown(last)}: stage 1 lies below, "
+            "stage 2 between, stage 3 above."
+        )
+    if first:
+        return f"Reasoning emerges at lambda {_shown(first)} and does not pass its saturation level within the curve."
+    if last:
+        return f"Reasoning has emerged before the curve starts and saturates at lambda {_shown(last)}."
+    return "The curve passes neither the emergence nor the saturation level: it stays in one stage."
+
+
+def _shown(boundary: Boundary) -> str:
+    return f"{boundary.lam:.2f} (95 % interval {boundary.low:.2f} to {boundary.high:.2f})"
+
+
+def _pooled(points: list[CurvePoint]) -> _Curve:
+    hits: dict[float, float] = defaultdict(float)
+    counts: dict[float, float] = defaultdict(float)
+    for point in points:
+        count = DEFAULT_RESPONSES if point.num_responses is None else point.num_responses
+        hits[point.lam] += count * point.think_ratio
+        counts[point.lam] += count
+    if len(counts) < 2:
+        raise InputError(f"stages need a curve with at least 2 lambdas, seen {len(counts)}")
+    lams = sorted(counts)
+    return _Curve(np.array(lams), np.array([hits[lam] for lam in lams]), np.array([counts[lam] for lam in lams]))
+
+
+def _isotonic(hits: Floats, counts: Floats) -> Floats:
+    """fit_i = max over a <= i of min over b >= i of the mean of points a to b."""
+    size = len(hits)
+    if size == 0:
+        return np.zeros(0)
+    sums, weights = np.concatenate([[0.0], np.cumsum(hits)]), np.concatenate([[0.0], np.cumsum(counts)])
+    widths = weights[None, 1:] - weights[:-1, None]
+    means = np.where(widths > 0, (sums[None, 1:] - sums[:-1, None]) / np.where(widths > 0, widths, 1.0), np.inf)
+    smallest = np.minimum.accumulate(means[:, ::-1], axis=1)[:, ::-1]
+    fit: Floats = np.clip(np.maximum.accumulate(smallest, axis=0)[np.arange(size), np.arange(size)], 0.0, 1.0)
+    return fit
+
+
+def _log_likelihood(curve: _Curve, fit: Floats) -> Floats:
+    """Binomial, without its constant; ``fit`` is (..., points). 0 log 0 is 0."""
+    from scipy.special import xlog1py, xlogy  # type: ignore[import-untyped]  # scipy ships no annotations
+
+    misses = np.maximum(curve.counts - curve.hits, 0.0)
+    total: Floats = np.sum(xlogy(curve.hits, fit) + xlog1py(misses, -fit), axis=-1)
+    return total
+
+
+def _misfit(curve: _Curve) -> float:
+    """The deviance of the rising fit against the points themselves."""
+    free = _log_likelihood(curve, curve.hits / curve.counts)
+    return float(2 * (free - _log_likelihood(curve, _isotonic(curve.hits, curve.counts))))
+
+
+def _boundary(curve: _Curve, level: float, notes: list[str]) -> Boundary | None:
+    fit, lams = _isotonic(curve.hits, curve.counts), curve.lams
+    right, last = int(np.searchsorted(fit, level)), len(lams) - 1  # the first point at or above the level
+    least = float(_log_likelihood(curve, fit)) - _CUTOFF / 2
+    inside = np.concatenate([_accepted(curve, gap, level, least) for gap in range(last)])
+    low = min([lams[max(right - 1, 0)], *inside])
+    high = max([lams[min(right, last)], *inside])
+    if _log_likelihood(curve, np.maximum(fit, level)) >= least:  # passed before the first point
+        low = 0.0
+    if _log_likelihood(curve, np.minimum(fit, level)) >= least:  # not passed up to the last
+        high = 1.0
+    if 0 < right <= last:
+        return Boundary(_crossing(curve, fit, right, level), float(low), float(high))
+    end, where = (0, "above") if right == 0 else (last, "below")
+    doubt = ", which may be chance" if len(inside) else ""
+    notes.append(f"the ratio is {where} {level:g} at every lambda measured ({fit[end]:.3g} at {lams[end]:g}){doubt}")
+    return Boundary(float(lams[end]), float(low), float(high)) if len(inside) else None
+
+
+def _accepted(curve: _Curve, gap: int, level: float, least: float) -> Floats:
+    """The places in a gap where the curve may pass ``level``: its likelihood there reaches ``least``."""
+    from scipy.special import ndtr
+
+    shares, rises = _SHARES[:, None, None], _RISES[None, :, None]
+    middle, before, after = _NORMAL.inv_cdf(level), slice(0, gap), slice(gap + 2, None)
+    left, right = ndtr(middle - shares * rises), ndtr(middle + (1 - shares) * rises)
+    fits = np.concatenate(
+        [
+            np.minimum(_isotonic(curve.hits[before], curve.counts[before]), left),
+            left,
+            right,
+            np.maximum(_isotonic(curve.hits[after], curve.counts[after]), right),
+        ],
+        axis=-1,
+    )
+    highest = _log_likelihood(curve, fits).max(axis=1)
+    places = curve.lams[gap] + _SHARES * (curve.lams[gap + 1] - curve.lams[gap])
+    accepted: Floats = places[highest >= least]
+    return accepted
+
+
+def _crossing(curve: _Curve, fit: Floats, right: int, level: float) -> float:
+    """Where the line between the points around the crossing, on the probit scale, meets ``level``.
+
+    Half a response is added to both outcomes of the points that share a fitted value, so that 0 and 1 are finite.
+    """
+    ends = []
+    for index in (right - 1, right):
+        count = float(curve.counts[fit == fit[index]].sum())
+        ends.append(_NORMAL.inv_cdf((float(fit[index]) * count + 0.5) / (count + 1)))
+    below, above = min(ends[0], _NORMAL.inv_cdf(level)), max(ends[1], _NORMAL.inv_cdf(level))
+    share = (_NORMAL.inv_cdf(level) - below) / (above - below) if above > below else 1.0
+    return float(curve.lams[right - 1] + share * (curve.lams[right] - curve.lams[right - 1]))

@@ -1,0 +1,226 @@
+"""What more tokens bring: the sweet spot, the slope of accuracy against tokens, and lengths that run away.
+
+The slope over schedules is that of a line with an intercept of its own for each prompt (the within estimator), so that
+what schedules share by answering the same prompts cancels, with errors clustered by prompt (Arellano 1987). Over the
+points of a file, whose prompts are not known, it is the weighted least-squares line of independent binomial shares.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from autolambda.responses import Grade, Graded
+from autolambda.statistics.curve import DEFAULT_RESPONSES, CurvePoint
+from autolambda.statistics.estimates import Z_95, Weights, number, student, task_weights
+from autolambda.statistics.pareto import Score
+from autolambda.statistics.stages import Stages, detect_stages, sentence, stage_of
+
+NEAR = 0.01  # accuracy (share of 1): as near to the most accurate as makes no matter
+RUNAWAY = 1.25  # times the tokens of the longer end
+
+
+@dataclass(frozen=True)
+class Slope:
+    """Accuracy (share of 1) that one more token a response brings, with its 95 % interval.
+
+    ``mean_tokens`` is where: the mean over the schedules that it was fitted to.
+    """
+
+    value: float
+    low: float
+    high: float
+    mean_tokens: float
+    num_schedules: int
+
+    def to_dict(self) -> dict[str, float]:
+        """As JSON: accuracy as a share of 1."""
+        return {
+            "accuracy_per_token": self.value,
+            "accuracy_per_token_low": self.low,
+            "accuracy_per_token_high": self.high,
+            "mean_tokens": self.mean_tokens,
+            "num_schedules": self.num_schedules,
+        }
+
+
+@dataclass(frozen=True)
+class Length:
+    """The mean tokens of a lambda, with their 95 % interval where there is one (else all three are the same)."""
+
+    lam: float
+    mean_tokens: float
+    low: float
+    high: float
+
+    def to_dict(self) -> dict[str, float]:
+        """As JSON."""
+        return {"lambda": self.lam, "mean_tokens": self.mean_tokens}
+
+
+@dataclass(frozen=True)
+class CurveWorth:
+    """The stages of a curve, and what its points say of accuracy and tokens where they have both.
+
+    Its numbers are taken as they are: without their intervals a lucky point may be the sweet spot.
+    """
+
+    stages: Stages
+    sweet_spot: CurvePoint | None
+    slope: Slope | None
+    lengths: tuple[Length, ...]
+    runaway: Length | None
+
+    def sentences(self) -> Iterator[str]:
+        """All of it in plain sentences."""
+        yield sentence(self.stages)
+        if (spot := self.sweet_spot) is not None:
+            assert spot.accuracy is not None and spot.mean_tokens is not None
+            yield (
+                f"The sweet spot: lambda {spot.lam:g} in stage {stage_of(spot.think_ratio)} with "
+                f"{100 * spot.accuracy:.1f} % at {number(spot.mean_tokens)} tokens, the fewest within a point of the "
+                "most accurate (as measured: the lucky win)."
+            )
+            yield slope_sentence(self.slope)
+        if self.runaway:
+            yield runaway_sentence(self.runaway, self.lengths)
+        yield from self.stages.notes
+
+
+def worth_of_curve(points: Sequence[CurvePoint]) -> CurveWorth:
+    """What a curve says. Raises ``InputError`` as ``detect_stages`` does."""
+    stages, measured = detect_stages(points), measured_points(points)
+    place = sweet_spot([Score(each.accuracy or 0.0, each.mean_tokens or 0.0) for each in measured])
+    lengths = tuple(
+        Length(each.lam, each.mean_tokens, each.mean_tokens, each.mean_tokens) for each in points if each.mean_tokens
+    )
+    spot = None if place is None else measured[place]
+    return CurveWorth(stages, spot, slope_of_curve(points), lengths, runaway(lengths))
+
+
+def sweet_spot(scores: Sequence[Score]) -> int | None:
+    """The index of the one with the fewest tokens among those within a point (``NEAR``) of the most accurate."""
+    highest = max((score.accuracy for score in scores), default=math.nan)
+    near = [index for index, score in enumerate(scores) if score.accuracy >= highest - NEAR]
+    return min(near, key=lambda index: (scores[index].mean_tokens, -scores[index].accuracy), default=None)
+
+
+def slope_of(
+    schedules: Sequence[Sequence[Graded]], tokens: Sequence[float], *, weights: Weights | None = None
+) -> Slope | None:
+    """The slope over schedules, each given by its responses and its mean tokens.
+
+    ``None`` for fewer than two schedules, equal mean tokens, or fewer than two prompts that two schedules answered. A
+    prompt whose answer changes once is added, so that no disagreement is not certainty.
+    """
+    if len(schedules) < 2:
+        return None
+    tasks: dict[str, dict[str, dict[int, list[bool]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
+    for place, graded in enumerate(schedules):
+        for each in graded:
+            tasks[each.task][each.sample_id][place].append(each.grade is Grade.CORRECT)
+    shares = task_weights(tasks, weights=weights)
+    value = variance = freedom = 0.0
+    for name in (name for name in tasks if shares[name] > 0):
+        line = _within(tasks[name].values(), tokens)
+        if line is None:
+            return None
+        part = shares[name] ** 2 * line.variance
+        value, variance = value + shares[name] * line.value, variance + part
+        freedom += part**2 / (line.num_prompts - 1)
+    if not variance:
+        return None
+    reach = student(0.975, variance**2 / freedom) * math.sqrt(variance)
+    return Slope(value, value - reach, value + reach, math.fsum(tokens) / len(tokens), len(schedules))
+
+
+@dataclass(frozen=True)
+class _Line:
+    value: float
+    variance: float
+    num_prompts: int
+
+
+def _within(prompts: Iterable[Mapping[int, Sequence[bool]]], tokens: Sequence[float]) -> _Line | None:
+    """The within estimator of one task: each prompt's shares correct by the number of the schedule."""
+    away, means = [], []
+    for shares in prompts:
+        if len(shares) > 1:
+            at = np.array([tokens[place] for place in shares])
+            right = np.array([sum(each) / len(each) for each in shares.values()])
+            away.append(at - at.mean())
+            means.append(right - right.mean())
+    squares = math.fsum(float(each @ each) for each in away)
+    if len(away) < 2 or squares <= 0:
+        return None
+    value = math.fsum(float(x @ y) for x, y in zip(away, means, strict=True)) / squares
+    scores = [float(x @ (y - value * x)) for x, y in zip(away, means, strict=True)]
+    added = squares / sum(map(len, away))
+    spread = (math.fsum(score**2 for score in scores) + added) * len(away) / (len(away) - 1)
+    return _Line(value, spread / squares**2, len(away))
+
+
+def slope_of_curve(points: Sequence[CurvePoint]) -> Slope | None:
+    """The slope over the points in stage 3 that have an accuracy and mean tokens; ``None`` where it has none."""
+    chosen = [point for point in measured_points(points) if stage_of(point.think_ratio) == 3]
+    tokens, accuracy = (np.array([getattr(each, name) for each in chosen]) for name in ("mean_tokens", "accuracy"))
+    if len(chosen) < 2 or np.ptp(tokens) == 0:
+        return None
+    counts = np.array([point.num_responses or DEFAULT_RESPONSES for point in chosen])
+    blended = (accuracy * counts + 1) / (counts + 2)
+    weights = counts / (blended * (1 - blended))
+    middle = np.average(tokens, weights=weights)
+    squares = float(weights @ (tokens - middle) ** 2)
+    value = float(weights @ ((tokens - middle) * accuracy)) / squares
+    reach = Z_95 / math.sqrt(squares)
+    return Slope(value, value - reach, value + reach, float(tokens.mean()), len(chosen))
+
+
+def measured_points(points: Sequence[CurvePoint]) -> list[CurvePoint]:
+    """The points that have an accuracy and mean tokens."""
+    return [point for point in points if point.accuracy is not None and point.mean_tokens is not None]
+
+
+def runaway(lengths: Sequence[Length]) -> Length | None:
+    """The longest lambda between the ends, where it is longer than both ends by far: ``RUNAWAY`` times, for sure."""
+    ordered = sorted(lengths, key=lambda each: each.lam)
+    if len(ordered) < 3:
+        return None
+    limit = RUNAWAY * max(ordered[0].high, ordered[-1].high)
+    return max((each for each in ordered[1:-1] if each.low > limit), key=lambda each: each.mean_tokens, default=None)
+
+
+def slope_sentence(slope: Slope | None) -> str:
+    """What more tokens bring in stage 3, in a sentence."""
+    if slope is None:
+        return "What more tokens bring in stage 3 is not known: that takes two schedules in it."
+    step = 0.1 * slope.mean_tokens
+    value, low, high = (f"{100 * step * each:+.1f}" for each in (slope.value, slope.low, slope.high))
+    said = (
+        "more tokens cost accuracy"
+        if slope.high < 0
+        else "more tokens still buy accuracy"
+        if slope.low > 0
+        else "more tokens are not shown to buy accuracy"
+    )
+    return (
+        f"In stage 3 {said}: 10 % more, {number(step)} tokens, bring {value} points ({low} to {high}), "
+        f"by {slope.num_schedules} schedules there."
+    )
+
+
+def runaway_sentence(found: Length, lengths: Sequence[Length]) -> str:
+    """That lengths run away, in a sentence."""
+    longest = max((min(lengths, key=lambda each: each.lam), max(lengths, key=lambda each: each.lam)), key=_tokens)
+    return (
+        f"Lengths run away in the middle: {number(found.mean_tokens)} tokens at lambda {found.lam:g}, "
+        f"{found.mean_tokens / longest.mean_tokens:.1f} times those at lambda {longest.lam:g}."
+    )
+
+
+def _tokens(length: Length) -> float:
+    return length.mean_tokens

@@ -1,0 +1,51 @@
+"""The database of a study by its URL: opened by readers, who change nothing, or locked by its one driver."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import sqlalchemy as sa
+
+from autolambda.errors import StudyError
+from autolambda.study import postgresql, sqlite
+from autolambda.study.connection import Database
+
+_POSTGRESQL = ("postgresql", "postgresql+psycopg", "postgres")
+_SQLITE = ("sqlite", "sqlite+pysqlite")
+_HELP = "give sqlite:///PATH or postgresql://USER@HOST/DATABASE"
+
+
+def open_database(storage: str, *, must_exist: bool = False) -> Database:
+    """The database of a URL, for a reader where it ``must_exist``. Raises ``StudyError``."""
+    url = _parsed(storage)
+    open_ = sqlite.open_database if url.drivername == "sqlite" else postgresql.open_database
+    return open_(url, must_exist=must_exist)
+
+
+@contextmanager
+def driver_lock(storage: str, name: str) -> Iterator[Database]:
+    """The database of the one process that proposes and writes; the lock ends with its process, however that ends.
+
+    Raises ``StudyError`` where another process has it.
+    """
+    url = _parsed(storage)
+    lock = sqlite.driver_lock if url.drivername == "sqlite" else postgresql.driver_lock
+    with lock(url, name) as database:
+        yield database
+
+
+def _parsed(storage: str) -> sa.URL:
+    """Raises ``StudyError`` for a URL of another kind, without what may be secret in it."""
+    try:
+        url = sa.make_url(storage)
+    except (sa.exc.ArgumentError, ValueError):  # a port that is no number; its text could hold a password
+        raise StudyError(f"--storage is not a database URL; {_HELP}") from None
+    if url.drivername in _POSTGRESQL and url.database:
+        return url.set(drivername="postgresql+psycopg")
+    plain = not (url.query or url.host or url.username)
+    if url.drivername in _SQLITE and plain and url.database not in (None, "", ":memory:"):
+        return url.set(drivername="sqlite")
+    # not even the user is shown: it may be a password in the wrong place
+    shown = sa.URL.create(url.drivername, host=url.host, database=url.database).render_as_string()
+    raise StudyError(f"storage '{shown}' is not supported; {_HELP} (SQLite without a host or a query)")

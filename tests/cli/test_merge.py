@@ -1,0 +1,152 @@
+"""``autolambda merge``: every method end to end, what goes together, and its progress on a terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import torch
+from checkpoints import tiny_checkpoint
+from command_line import Run, refused
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from autolambda.merging import arithmetic
+from autolambda.merging.arithmetic import pieces_of, slerp_weights, ties_limits
+
+SINGLE = "model.safetensors"
+CLI = str(Path(sys.executable).with_name("autolambda"))
+MODELS = ("base", "instruct", "thinking")
+
+
+@pytest.fixture(scope="module")
+def family(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of three models of one shape, and one of another."""
+    folder = tmp_path_factory.mktemp("family")
+    for seed, name in enumerate(MODELS):
+        tiny_checkpoint(folder / name, seed=seed)
+    tiny_checkpoint(folder / "larger", vocab_size=270)
+    return folder
+
+
+def _ties(base: Tensor, instruct: Tensor, thinking: Tensor) -> Tensor:
+    limits = ties_limits(pieces_of(base, instruct, thinking), num_values=base.numel())
+    return arithmetic.ties(base, instruct, thinking, limits=limits)
+
+
+def _slerp(base: Tensor, instruct: Tensor, thinking: Tensor) -> Tensor:
+    return arithmetic.slerp(instruct, thinking, 0.3, weights=slerp_weights(pieces_of(instruct, thinking), 0.3))
+
+
+def _linear(base: Tensor, instruct: Tensor, thinking: Tensor) -> Tensor:
+    return torch.lerp(instruct.float(), thinking.float(), 0.3).to(base.dtype)
+
+
+METHODS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "linear": _linear,
+    "slerp": _slerp,
+    "task_arithmetic": arithmetic.task_arithmetic,
+    "ties": _ties,
+}
+
+
+def options_of(method: str) -> list[str]:
+    takes = ["--lambda", "0.3"] if method in ("linear", "slerp") else ["--base", "base"]
+    return ["--method", method, *takes]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_writes_what_its_arithmetic_gives(run: Run, family: Path, method: str) -> None:
+    for name in MODELS:
+        Path(name).symlink_to(family / name)
+    ran = run("merge", "instruct", "thinking", "out", *options_of(method))
+    words = {"linear": "lambda 0.3", "slerp": "slerp, lambda 0.3"}.get(method, method)
+    assert (ran.code, ran.out, ran.err) == (0, f"out: {words}\n", "")
+    base, instruct, thinking = (load_file(family / name / SINGLE) for name in MODELS)
+    merged = load_file(Path("out") / SINGLE)
+    assert merged.keys() == instruct.keys()
+    for name, tensor in merged.items():
+        expected = METHODS[method](base[name], instruct[name], thinking[name])
+        assert tensor.dtype == torch.bfloat16 and torch.equal(tensor, expected), name
+    assert run("validate", "out").out == f"out: intact, {words}\n"
+    assert json.loads(Path("out/autolambda.json").read_text())["method"] == method
+
+
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        (["--method", "ties"], ["ties needs a base model (--base"]),
+        (["--method", "task_arithmetic"], ["task_arithmetic needs a base model (--base"]),
+        (["--method", "slerp", "--lambda", "0.3", "--base", "base"], ["slerp takes no base model (--base"]),
+        (["--lambda", "0.3", "--base", "base"], ["linear takes no base model (--base"]),
+        (["--method", "ties", "--base", "base", "--lambda", "0.3"], ["ties takes no lambda (--lambda"]),
+        (["--method", "task_arithmetic", "--base", "base", "--lambda", "0"], ["task_arithmetic takes no lambda"]),
+        (["--method", "slerp"], ["give either --lambda X or --schedule FILE"]),
+        (["--method", "slerp", "--lambda", "0.3", "--schedule", "s"], ["give either --lambda X or --schedule FILE"]),
+        (["--method", "dare"], ["Invalid value for '--method': 'dare' is not one of 'linear', 'task_arithmetic'"]),
+        (["--method", "ties", "--base", "./nowhere"], ["no folder './nowhere'"]),
+        (["--method", "ties", "--base", ""], ["no folder ''"]),
+    ],
+)
+def test_what_does_not_go_together_is_one_line_and_leaves_no_folder(
+    run: Run, family: Path, options: list[str], parts: list[str]
+) -> None:
+    for name in MODELS:
+        Path(name).symlink_to(family / name)
+    refused(run("merge", "instruct", "thinking", "out", *options), *parts)
+    assert sorted(path.name for path in Path().iterdir()) == sorted(MODELS)
+
+
+def test_a_base_of_another_shape_is_refused_with_every_mismatch(run: Run, family: Path) -> None:
+    parents = [str(family / name) for name in ("instruct", "thinking")]
+    ran = run("merge", *parents, "out", "--method", "ties", "--base", str(family / "larger"))
+    first, *rest = ran.err.splitlines()
+    assert ran.code == 2 and "is not the parents' base" in first and rest
+    assert all(line.startswith("  - ") for line in rest) and not list(Path().iterdir())
+
+
+@pytest.fixture(scope="module")
+def larger(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """A pair of 50 MB each, so that the merge takes longer than nothing."""
+    found = []
+    for name in ("instruct", "thinking"):
+        folder = tiny_checkpoint(tmp_path_factory.mktemp(name), num_hidden_layers=6)
+        tensors = load_file(folder / SINGLE)
+        layers = {f"model.layers.{i}.mlp.up_proj.weight": torch.full((2048, 2048), 0.5).bfloat16() for i in range(6)}
+        save_file(tensors | layers, folder / SINGLE)
+        found.append(str(folder))
+    return found
+
+
+def test_a_terminal_shows_megabytes_a_second_and_a_pipe_nothing(tmp_path: Path, larger: list[str]) -> None:
+    def command(out: str) -> list[str]:
+        return [CLI, "merge", *larger, str(tmp_path / out), "--lambda", "0.5"]
+
+    terminal, other_end = pty.openpty()
+    settings = os.environ | {"TERM": "xterm", "COLUMNS": "100"}
+    with subprocess.Popen(command("a"), stdout=other_end, stderr=other_end, env=settings) as process:
+        os.close(other_end)
+        shown = read_all(terminal)
+    assert process.returncode == 0
+    rates = re.findall(r"writing .*?([\d.]+)/([\d.]+) MB.*?([\d.]+) [MG]B/s", shown)
+    assert rates and rates[-1][0] == rates[-1][1] and 50 <= float(rates[-1][1]) <= 51, shown
+    piped = subprocess.run(command("b"), capture_output=True, text=True, check=True)
+    assert (piped.stdout, piped.stderr) == (f"{tmp_path / 'b'}: lambda 0.5\n", "")
+
+
+def read_all(terminal: int) -> str:
+    """What is written to a terminal until its other end is closed."""
+    parts = []
+    with suppress(OSError):  # how Linux says that the other end is closed
+        while part := os.read(terminal, 1 << 16):
+            parts.append(part)
+    os.close(terminal)
+    return b"".join(parts).decode()

@@ -1,0 +1,299 @@
+"""What every engine promises (engines/base.py), run on each that is installed."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+from checkpoints import tiny_checkpoint, write_merge
+from safetensors.torch import load_file
+from torch import Tensor
+from vllm_engines import Fresh, fresh_vllm, live_weights, needs_vllm, open_vllm
+
+from autolambda.engines.base import Engine, Prompt, Sampling
+from autolambda.engines.chat import load_tokenizer
+from autolambda.engines.transformers.engine import TransformersEngine
+from autolambda.merging.fingerprint import digest_of_hashes
+from autolambda.merging.merge import open_merge
+from autolambda.merging.method import AROUND_BASE, METHODS, Method
+from autolambda.merging.pair import open_pair
+from autolambda.schedule import Profile, Schedule
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+GREEDY = Sampling(temperature=0.0, top_p=1.0, top_k=0, min_p=0.0, presence_penalty=0.0, stop=(), max_tokens=40)
+VARIED = replace(GREEDY, presence_penalty=2.0)  # without it, tiny random models repeat themselves
+WARM = replace(GREEDY, temperature=1.5, top_k=50, top_p=0.95)
+MIXED = Schedule.by_depth_and_module(Profile((0.2, 0.9)), Profile((0.7, 0.4)))
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How the suite opens an engine in float32, in this process or afresh, and looks at its live weights.
+
+    ``weights`` are by their names on disk; where not ``signed``, reading them back loses the sign of 0.
+    """
+
+    open: Callable[[Path, Path], Engine]
+    fresh: Callable[..., Fresh]
+    weights: Callable[[Engine], dict[str, Tensor]]
+    signed: bool = True
+
+
+def open_transformers(instruct: Path, thinking: Path) -> Engine:
+    return TransformersEngine(open_pair(str(instruct), str(thinking)), tokenizer=load_tokenizer(thinking), device="cpu")
+
+
+def fresh_transformers(instruct, thinking, *, schedule, prompts, sampling):
+    engine = open_transformers(instruct, thinking)
+    engine.set_schedule(schedule)
+    answer = Fresh(engine.fingerprint(), engine.generate(prompts, sampling))
+    engine.close()
+    engine.close()
+    return answer
+
+
+def transformers_weights(engine: Engine) -> dict[str, Tensor]:
+    assert isinstance(engine, TransformersEngine)
+    return {name: live.detach().bfloat16() for name, live in engine._model.named_parameters()}
+
+
+def vllm_kind(path):
+    opening, fresh = functools.partial(open_vllm, path=path), functools.partial(fresh_vllm, path=path)
+    return Kind(opening, fresh, live_weights, signed=path == "direct")
+
+
+KINDS = {
+    "transformers": Kind(open_transformers, fresh_transformers, transformers_weights),
+    "vllm-direct": vllm_kind("direct"),
+    "vllm-stream": vllm_kind("stream"),
+}
+
+
+@pytest.fixture(
+    scope="module", params=[pytest.param(name, marks=[needs_vllm] if "vllm" in name else []) for name in KINDS]
+)
+def kind(request: pytest.FixtureRequest) -> Kind:
+    return KINDS[request.param]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_checkpoint(tmp_path_factory.mktemp("base"), seed=0, tie=False)
+
+
+@pytest.fixture(scope="module")
+def engine(kind: Kind, parents: tuple[Path, Path]) -> Iterator[Engine]:
+    engine = kind.open(*parents)
+    yield engine
+    engine.close()
+
+
+def prompts(num: int, *, seed: int = 0, longest: int = 60) -> list[Prompt]:
+    """Prompts of 1 to ``longest`` letters, a token each."""
+    chance = random.Random(seed)
+    texts = ["".join(chance.choices("abcdefghij +=", k=chance.randint(1, longest))) for _ in range(num)]
+    return [Prompt(text, chance.getrandbits(63)) for text in texts]
+
+
+def bits(tensors: dict[str, Tensor], *, signed: bool = True) -> dict[str, str]:
+    """A hash of each tensor's bytes: -0.0 and 0.0 differ unless they are not ``signed``."""
+    values = tensors if signed else {name: tensor + 0.0 for name, tensor in tensors.items()}
+    raw = {name: tensor.contiguous().view(torch.int16) for name, tensor in values.items()}
+    return {name: hashlib.sha256(tensor.numpy().tobytes()).hexdigest() for name, tensor in raw.items()}
+
+
+@pytest.mark.parametrize(("lam", "parent"), [(0.0, 0), (1.0, 1)])
+def test_the_endpoints_are_the_parents_bit_for_bit(kind, engine, parents, lam, parent):
+    stored = load_file(parents[parent] / "model.safetensors")
+    assert any((tensor.view(torch.int16) == -32768).any() for tensor in stored.values())  # -0.0
+    engine.set_schedule(MIXED)
+    engine.set_schedule(Schedule.uniform(lam))
+    assert bits(kind.weights(engine), signed=kind.signed) == bits(stored, signed=kind.signed)
+
+
+def merged_folder(folder: Path, parents: tuple[Path, Path], schedule: Schedule) -> Path:
+    pair = open_pair(*map(str, parents))
+    shutil.copytree(parents[1], folder, ignore=shutil.ignore_patterns("*.safetensors", "config.json"))
+    write_merge(folder, open_merge(pair, schedule))
+    return folder
+
+
+@pytest.mark.parametrize("schedule", [Schedule.uniform(0.55), MIXED], ids=str)
+def test_a_schedule_set_in_place_equals_the_merge_loaded_from_disk(kind, engine, parents, tmp_path, schedule):
+    merged = merged_folder(tmp_path / "merged", parents, schedule)
+    engine.set_schedule(schedule)
+    fresh = kind.fresh(merged, merged, schedule=Schedule.uniform(1.0), prompts=prompts(20), sampling=GREEDY)
+    stored = load_file(merged / "model.safetensors")
+    assert bits(kind.weights(engine), signed=kind.signed) == bits(stored, signed=kind.signed)
+    assert engine.fingerprint() == fresh.fingerprint
+    assert engine.generate(prompts(20), GREEDY) == fresh.responses
+
+
+def test_the_fingerprint_is_that_of_the_files(kind, engine, parents, tmp_path):
+    engine.set_schedule(MIXED)
+    found = engine.fingerprint()
+    written = digest_of_hashes(write_merge(tmp_path, open_merge(open_pair(*map(str, parents)), MIXED)))
+    assert found.whole is kind.signed and (found.digest == written) is found.whole
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_set_in_place_equals_the_merge_on_disk(kind, engine, parents, base, tmp_path, name):
+    around = name in AROUND_BASE
+    method = Method(name, None if around else MIXED, str(base) if around else None)
+    engine.set_schedule(Schedule.uniform(0.5))
+    engine.set_method(method)
+    hashes = write_merge(tmp_path, open_merge(open_pair(*map(str, parents)), method))
+    stored = load_file(tmp_path / "model.safetensors")
+    assert hashes.keys() == stored.keys()
+    held = kind.weights(engine)
+    assert bits(held, signed=kind.signed) == bits(stored, signed=kind.signed)
+    assert all(
+        not torch.equal(held[key], load_file(parent / "model.safetensors")[key]) for parent in parents for key in held
+    )
+    responses = engine.generate(prompts(20), GREEDY)
+    engine.set_schedule(MIXED)
+    assert (engine.generate(prompts(20), GREEDY) == responses) is (name == "linear")
+
+
+def test_switching_there_and_back_restores_weights_and_responses(engine):
+    engine.set_schedule(Schedule.uniform(0.3))
+    fingerprint, greedy, warm = (engine.fingerprint(), *(engine.generate(prompts(20), s) for s in (GREEDY, WARM)))
+    engine.set_schedule(MIXED)
+    assert engine.fingerprint() != fingerprint
+    assert engine.generate(prompts(20), GREEDY) != greedy
+    engine.set_schedule(Schedule.uniform(0.3))
+    assert engine.fingerprint() == fingerprint
+    assert [engine.generate(prompts(20), s) for s in (GREEDY, WARM)] == [greedy, warm]
+
+
+def test_nothing_cached_survives_a_switch(kind, engine, parents):
+    """Prompts longer than any cache block, generated under one merge just before the other."""
+    long = [Prompt("abc " * 60 + prompt.text, prompt.seed) for prompt in prompts(6)]
+    engine.set_schedule(Schedule.uniform(0.1))
+    engine.generate(long, GREEDY)
+    engine.set_schedule(Schedule.uniform(0.9))
+    after = engine.generate(long, GREEDY)
+    fresh = kind.fresh(*parents, schedule=Schedule.uniform(0.9), prompts=long, sampling=GREEDY)
+    assert after == fresh.responses
+
+
+def test_the_same_seeds_and_batch_give_the_same_responses(engine):
+    engine.set_schedule(MIXED)
+    first = engine.generate(prompts(20), WARM)
+    assert engine.generate(prompts(20), WARM) == first
+    others = [replace(prompt, seed=prompt.seed + 1) for prompt in prompts(20)]
+    assert sum(a == b for a, b in zip(engine.generate(others, WARM), first, strict=True)) < 5
+
+
+@pytest.mark.parametrize(("sampling", "sizes"), [(GREEDY, (3, 17)), (VARIED, (1, 7, 16, 31, 39))])
+def test_greedy_responses_do_not_depend_on_the_batch(engine, sampling, sizes):
+    engine.set_schedule(MIXED)
+    everything = prompts(40)
+    together = engine.generate(everything, sampling)
+    assert len({response.num_tokens for response in together}) > 7  # rows leave the batch one by one
+    for size in sizes:
+        order = random.Random(size).sample(range(40), 40)
+        for start in range(0, 40, size):
+            part = order[start : start + size]
+            assert engine.generate([everything[i] for i in part], sampling) == [together[i] for i in part]
+
+
+@pytest.mark.parametrize("max_tokens", [1, 2, 33])
+def test_max_tokens_cuts_and_is_marked(engine, max_tokens):
+    engine.set_schedule(MIXED)
+    full = engine.generate(prompts(20), GREEDY)
+    cut = engine.generate(prompts(20), replace(GREEDY, max_tokens=max_tokens))
+    for short, long in zip(cut, full, strict=True):
+        if long.num_tokens > max_tokens:
+            assert (short.num_tokens, short.finish_reason) == (max_tokens, "length")
+            assert long.text.startswith(short.text.rstrip("\N{REPLACEMENT CHARACTER}"))
+        else:
+            assert short == replace(long, finish_reason=short.finish_reason)
+    assert {response.finish_reason for response in cut} >= {"length"}
+
+
+def test_end_tokens_are_counted_but_not_part_of_the_text(engine):
+    engine.set_schedule(MIXED)
+    responses = engine.generate(prompts(40), VARIED)
+    ended = [(p, r) for p, r in zip(prompts(40), responses, strict=True) if r.finish_reason == "stop"]
+    assert len(ended) > 20
+    for prompt, response in ended:
+        if response.num_tokens > 1:
+            [before] = engine.generate([prompt], replace(VARIED, max_tokens=response.num_tokens - 1))
+            assert before == replace(response, num_tokens=response.num_tokens - 1, finish_reason="length")
+        else:
+            assert response.text == ""
+
+
+def test_a_stop_string_ends_a_response_and_is_not_part_of_it(engine):
+    engine.set_schedule(MIXED)
+    full = engine.generate(prompts(40), GREEDY)
+    at, stop = next((i, r.text[5:8]) for i, r in enumerate(full) if r.text[:12].isascii() and len(r.text) >= 12)
+    stopped = engine.generate(prompts(40), replace(GREEDY, stop=("no such text", stop)))
+    for before, after in zip(full, stopped, strict=True):
+        assert after.text == before.text.split(stop)[0]
+        assert after.num_tokens <= before.num_tokens
+        assert after.finish_reason == ("stop" if stop in before.text else before.finish_reason)
+    assert stopped[at].num_tokens < full[at].num_tokens
+
+
+def test_a_presence_penalty_spreads_the_tokens(engine):
+    engine.set_schedule(MIXED)
+    plain, spread = (engine.generate(prompts(20), sampling) for sampling in (GREEDY, VARIED))
+
+    def repeats(text: str) -> bool:
+        """Whether a character comes twice that is a token of its own."""
+        letters = text.replace("\N{REPLACEMENT CHARACTER}", "")
+        return "<" not in text and len(set(letters)) < len(letters)
+
+    assert any(repeats(response.text) for response in plain)
+    assert not any(repeats(response.text) for response in spread)
+
+
+def test_prompts_of_one_token_and_no_prompts(engine):
+    engine.set_schedule(MIXED)
+    assert engine.generate([], GREEDY) == []
+    single = [Prompt("a", 0), Prompt("b", 1)]
+    mixed = engine.generate([*single, *prompts(3)], GREEDY)
+    assert engine.generate(single, GREEDY) == mixed[:2]
+
+
+def test_whoever_watches_can_abort_what_still_runs(engine):
+    engine.set_schedule(MIXED)
+    full = engine.generate(prompts(40), VARIED)
+    seen = []
+
+    def watch(progress):
+        seen.append((list(progress.num_tokens), list(progress.responses)))
+        return sum(response is not None for response in progress.responses) < 10
+
+    cut = engine.generate(prompts(40), VARIED, watch=watch)
+    num_tokens, responses = seen[-1]
+    finished = [i for i, response in enumerate(responses) if response is not None]
+    assert 10 <= len(finished) < 40
+    for i, (before, after) in enumerate(zip(full, cut, strict=True)):
+        if i in finished:
+            assert after == responses[i] == before
+            assert num_tokens[i] == before.num_tokens
+        else:
+            assert after.finish_reason == "aborted"
+            assert num_tokens[i] <= after.num_tokens <= before.num_tokens
+            assert before.text.startswith(after.text.rstrip("\N{REPLACEMENT CHARACTER}"))
+    assert engine.generate(prompts(40), VARIED) == full  # nothing of the aborted is left
+
+
+def test_a_switch_after_an_abort_is_a_switch(engine):
+    engine.set_schedule(Schedule.uniform(0.2))
+    expected = engine.generate(prompts(20), GREEDY)
+    engine.set_schedule(MIXED)
+    engine.generate(prompts(20), GREEDY, watch=lambda progress: False)
+    engine.set_schedule(Schedule.uniform(0.2))
+    assert engine.generate(prompts(20), GREEDY) == expected

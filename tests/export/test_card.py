@@ -1,0 +1,121 @@
+"""The model card: what was merged, measured and how to make it again, and nothing of the machine it was made on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from checkpoints import tiny_checkpoint
+from small_search import finished, small_config
+
+from autolambda.bundled import FOLDER
+from autolambda.driver.models import Models, open_models
+from autolambda.export.card import licence_of
+from autolambda.export.export import check_export, export
+from autolambda.export.provenance import Measurement
+from autolambda.merging.checkpoint import open_checkpoint
+from autolambda.merging.method import Method
+from autolambda.schedule import Profile, Schedule
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def from_hub(cache: Path, model: str, parent: str, card: str) -> Path:
+    """A bundled parent as it would lie in the hub's cache."""
+    folder = cache / f"models--{model.replace('/', '--')}" / "snapshots" / COMMIT
+    shutil.copytree(FOLDER / parent, folder)
+    (folder / "README.md").write_text(card)
+    return folder
+
+
+def models_of(instruct: Path, thinking: Path) -> Models:
+    return open_models(small_config(models__instruct=str(instruct), models__thinking=str(thinking)))
+
+
+def front_matter(card: str) -> dict[str, object]:
+    found: dict[str, object] = yaml.safe_load(card.split("---")[1])
+    return found
+
+
+def test_models_of_the_hub_are_named_with_revision_hash_and_licence(tmp_path: Path) -> None:
+    card = "---\nlicense: apache-2.0\n---\n# A model"
+    instruct = from_hub(tmp_path / "hub", "org/Small-Instruct", "instruct", card)
+    thinking = from_hub(tmp_path / "hub", "org/Small-Thinking", "thinking", card)
+    report = finished()
+    models = models_of(instruct, thinking)
+    measurement = Measurement.of(report)
+    export(models, measurement.entry.schedule, tmp_path / "out", measurement=measurement)
+    card = (tmp_path / "out" / "README.md").read_text()
+    found = front_matter(card)
+    assert found["base_model"] == ["org/Small-Instruct", "org/Small-Thinking"] and found["license"] == "apache-2.0"
+    for parent in ("instruct", "thinking"):
+        name = f"org/Small-{parent.capitalize()}"
+        row = f"| {parent.capitalize()} | `{name}` | {COMMIT} | apache-2.0 | {report.identity[f'models.{parent}']} |"
+        assert row in card
+    assert "autolambda merge org/Small-Instruct org/Small-Thinking OUT --schedule schedule.yaml" in card
+    provenance = json.loads((tmp_path / "out" / "autolambda.json").read_text())
+    assert provenance["thinking"]["revision"] == COMMIT and provenance["thinking"]["source"] == "org/Small-Thinking"
+    assert provenance["identity"]["tasks"] == report.identity["tasks"]
+
+
+def test_the_study_is_told_with_curve_parents_data_and_seed(tmp_path: Path) -> None:
+    report = finished()
+    models = open_models(small_config())
+    measurement = Measurement.of(report)
+    export(models, measurement.entry.schedule, tmp_path / "out", measurement=measurement)
+    card = (tmp_path / "out" / "README.md").read_text()
+    uniform = [entry for entry in report.trials if entry.schedule.lam is not None]
+    assert len(uniform) > 2
+    for entry in uniform:
+        accuracy = entry.measured.accuracy
+        row = f"| lambda {entry.schedule.lam:.4g} | {accuracy.value:.4g} ({accuracy.low:.4g} to {accuracy.high:.4g}) |"
+        assert row in card
+    assert "| Instruct as is, its own template |" in card and "| Thinking as is, its own template |" in card
+    assert "Data: `arithmetic`; prompts 16x1 to search, 32x1 to confirm" in card and "Seed 0." in card
+    assert "autolambda export small OUT" in card and "leaves `content` empty" in card
+
+
+@pytest.mark.parametrize("method", ["linear", "ties"])
+def test_nothing_of_the_machine_is_in_it(tmp_path: Path, method: str) -> None:
+    place = tmp_path / "private"
+    folders = [
+        tiny_checkpoint(place / name, seed=seed) for seed, name in enumerate(("base", "my-instruct", "my-think"))
+    ]
+    chosen = Method("ties", base=str(folders[0])) if method == "ties" else Method.linear(Schedule.uniform(0.5))
+    export(models_of(folders[1], folders[2]), chosen, tmp_path / "out")
+    for name in ("README.md", "autolambda.json", "mergekit.yml", "config.json", "tokenizer_config.json"):
+        assert "private" not in (tmp_path / "out" / name).read_text(), name
+    card = (tmp_path / "out" / "README.md").read_text()
+    how = "--method ties --base ./base" if method == "ties" else "--schedule schedule.yaml"
+    assert f"autolambda merge ./my-instruct ./my-think OUT {how}" in card and "base_model" not in front_matter(card)
+    assert "| Instruct | `my-instruct` | local | not stated | not hashed |" in card and "Measured" not in card
+    assert check_export(tmp_path / "out") == ("ties" if method == "ties" else "lambda 0.5")
+
+
+@pytest.mark.parametrize(
+    ("files", "licence"),
+    [
+        ({"README.md": "---\nlicense: mit\n---\n"}, "mit"),
+        ({"README.md": "---\nlicense: other\nlicense_name: qwen\n---\n"}, "qwen"),
+        ({"README.md": "# nothing", "LICENSE": "\n  Apache License\nmore"}, "Apache License"),
+        ({"README.md": "---\nlicense: [1, 2\n---\n"}, None),
+        ({"README.md": "---\n- a list\n---\n"}, None),
+        ({"README.md": "---\nlicense: 'a | b <script>\\n c'\n---\n"}, "a / b (script)\\n c"),
+        ({}, None),
+    ],
+)
+def test_a_licence_is_what_the_model_says_of_itself(tmp_path: Path, files: dict[str, str], licence: str | None) -> None:
+    folder = tiny_checkpoint(tmp_path / "model")
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    assert licence_of(open_checkpoint(str(folder))) == licence
+
+
+def test_a_schedule_over_layers_is_written_out(tmp_path: Path) -> None:
+    models = open_models(small_config())
+    schedule = Schedule.by_depth_and_module(Profile((0.4, 0.9)), Profile((0.7,)))
+    export(models, schedule, tmp_path / "out")
+    assert f"Schedule: {schedule}." in (tmp_path / "out" / "README.md").read_text()

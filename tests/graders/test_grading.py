@@ -1,0 +1,255 @@
+"""Graders: the quick ones by tables, the four grades, and how graders are found and targets checked."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from autolambda.errors import TaskError
+from autolambda.graders.grading import GRADERS, check_target, find_grader, grade, is_own, self_answer
+from autolambda.responses import Grade, Response
+
+NUMBERS = {
+    "7": "7",
+    "the answer is 7.": "7",
+    "first 3, then 7": "7",
+    "9-2=7": "7",
+    "2-9=-7": "-7",
+    "9 - 2": "2",
+    "f(3)-2": "2",
+    "x-2": "2",
+    "-5": "-5",
+    "(-5)": "-5",
+    "$-3": "-3",
+    "\u22125": "\u22125",
+    "+5": "5",
+    "\\boxed{-7}": "-7",
+    "**7**": "7",
+    "50%": "50",
+    "$1,234.50": "1,234.50",
+    "1,234,567": "1,234,567",
+    "7.0": "7.0",
+    "1.5.": "1.5",
+    ".5": ".5",
+    "-.5": "-.5",
+    "it is...42": "42",
+    "see.42": "42",
+    "1e5": "1e5",
+    "2.5E-3": "2.5E-3",
+    "1, 2": "2",
+    "a7b": "7",
+    # no one meaning
+    "3,5": None,
+    "1,00": None,
+    "12345,678": None,
+    "3.14.15": None,
+    "1e400": None,
+    "7 or " + "1" * 200: None,
+    # no number
+    "": None,
+    " \n": None,
+    "none": None,
+    "-": None,
+    "...": None,
+}
+EQUAL = [
+    ("1,000", "1000"),
+    ("7.0", "7"),
+    ("7", "7.00"),
+    ("-0", "0"),
+    ("\u22125", "-5"),
+    ("+5", "+5"),
+    (".5", "0.5"),
+    ("1e3", "1,000"),
+    ("0.1", "0.10"),
+    ("12345678901234567890.1", "12345678901234567890.10"),
+    (" 7 ", " 7\n"),
+]
+UNEQUAL = [
+    ("7", "8"),
+    ("5", "-5"),
+    ("7", "seven"),
+    ("7", ""),
+    ("7", "-"),
+    ("7", "sNaN"),
+    ("7", "Infinity"),
+    ("10", "1_0"),
+    ("12345678901234567890.1", "12345678901234567890.2"),
+]
+
+
+@pytest.mark.parametrize("text", NUMBERS)
+def test_the_number_that_is_read(text):
+    assert GRADERS["number"].read(text, "1").answer == NUMBERS[text]
+
+
+@pytest.mark.parametrize(("text", "target"), EQUAL)
+def test_equal_as_numbers(text, target):
+    assert GRADERS["number"].read(text, target).correct
+
+
+@pytest.mark.parametrize(("text", "target"), UNEQUAL)
+def test_unequal_numbers_and_targets_that_are_none(text, target):
+    assert not GRADERS["number"].read(text, target).correct
+
+
+@pytest.mark.parametrize(
+    ("grader", "text", "target", "answer", "correct"),
+    [
+        ("exact", " Paris\n", "Paris", "Paris", True),
+        ("exact", "paris", "Paris", "paris", False),
+        ("exact", "Paris.", "Paris", "Paris.", False),
+        ("exact", " ", "Paris", None, False),
+        ("exact", "", "", None, False),
+        ("contains", "It is PARIS.", "paris", "It is PARIS.", True),
+        ("contains", "straße", "STRASSE", "straße", True),
+        ("contains", "It is Rome.", "Paris", "It is Rome.", False),
+        ("contains", "\n", "Paris", None, False),
+        ("contains", "", "", None, False),
+    ],
+)
+def test_texts(grader, text, target, answer, correct):
+    reading = GRADERS[grader].read(text, target)
+    assert (reading.answer, reading.correct) == (answer, correct)
+
+
+@pytest.mark.parametrize(
+    ("text", "finish", "expected", "answer"),
+    [
+        ("so 3</think>7", "stop", Grade.CORRECT, "7"),
+        ("so 7</think>3", "stop", Grade.WRONG, "3"),
+        ("7</think>", "stop", Grade.UNPARSED, None),
+        ("7</think>none", "stop", Grade.UNPARSED, None),
+        ("1</think>2</think>7", "stop", Grade.CORRECT, "7"),
+        ("7</think>1</think>2", "stop", Grade.WRONG, "2"),
+        ("it is 7", "stop", Grade.CORRECT, "7"),
+        ("", "stop", Grade.UNPARSED, None),
+        ("so 3</think>7", "length", Grade.TRUNCATED, "7"),
+        ("so", "length", Grade.TRUNCATED, None),
+    ],
+)
+def test_the_four_grades(text, finish, expected, answer):
+    mark = grade(Response(text, 5, finish), "7", grader=GRADERS["number"], think_end="</think>")
+    assert (mark.grade, mark.answer) == (expected, answer)
+
+
+def test_the_closing_tag_is_the_configs():
+    response = Response("1[/T]7</think>3", 5, "stop")
+    assert grade(response, "3", grader=GRADERS["number"], think_end="[/T]").grade is Grade.CORRECT
+    assert grade(Response("3[/T]7</think>x", 5, "stop"), "7", grader=GRADERS["number"], think_end="[/T]").answer == "7"
+
+
+HOSTILE = ["1", "1,", "1,111", "-", "1.", "111,", ",111", "a", "(-", " ", "\u0660", "1e", "1e1", "-.", ".1", "</think>"]
+HOSTILE += [
+    "answer",
+    "answer: ",
+    "Answer: ((",
+    "answer is ",
+    "\\boxed{",
+    "\\boxed",
+    "{",
+    "}",
+    "{}",
+    "\\",
+    "\ud800",
+    "\0",
+]
+
+
+@pytest.mark.parametrize("part", HOSTILE)
+@pytest.mark.parametrize("name", GRADERS)
+def test_a_glance_at_a_hostile_megabyte_is_quick(name, part):
+    text = part * (1_000_000 // len(part))
+    start = time.perf_counter()
+    GRADERS[name].glance(text.rpartition("</think>")[2], "7")
+    GRADERS[name].glance(text, text)
+    assert time.perf_counter() - start < 1
+
+
+@pytest.mark.parametrize(
+    ("name", "target", "reason"),
+    [
+        ("number", "1,000", None),
+        ("number", "about 7", "not a number"),
+        ("number", "", "not a number"),
+        ("exact", "Paris", None),
+        ("exact", " ", "empty"),
+        ("contains", "\n", "empty"),
+        ("math", "\\frac{1}{2}", None),
+        ("math", " ", "empty"),
+        ("math", "\\frac{1}{2", "not balanced"),
+        ("math", "1}", "not balanced"),
+        ("math", "1" * 1001, "longer than 1000"),
+        ("math", "(" * 21 + ")" * 21, "deeper than 20"),
+        ("choice", "c", None),
+        ("choice", "CD", "not a letter"),
+        ("choice", "3", "not a letter"),
+        ("choice", "\u00c4", "not a letter"),
+        ("regex", "^a+$", None),
+        ("regex", "(a", "no regular expression: missing \\)"),
+        ("regex", "", "empty"),
+        ("lm_eval", '{"task": "t", "doc": {}}', None),
+        ("lm_eval", "t", "not JSON"),
+        ("lm_eval", '{"task": "t"}', "lacks the task's name or the doc"),
+        ("ifeval", "7", "lacks one of key"),
+        ("ifeval", "[", "not JSON"),
+        ("ifeval", '{"key": 1, "prompt": "p", "instruction_id_list": ["startend:quotation"], "kwargs": [{}]}', None),
+        ("ifeval", '{"key": 1, "prompt": "p", "instruction_id_list": [], "kwargs": []}', "at least 1"),
+        ("ifeval", '{"key": 1, "prompt": "p", "instruction_id_list": ["a:b"], "kwargs": [{}]}', "unknown .*: a:b"),
+        ("ifeval", '{"key": 1, "prompt": "p", "instruction_id_list": ["startend:quotation"], "kwargs": []}', "length"),
+        (
+            "ifeval",
+            '{"key": 1, "prompt": "p", "instruction_id_list": ["startend:quotation"], "kwargs": [1]}',
+            "mapping",
+        ),
+    ],
+)
+def test_a_target_that_could_never_be_met_is_told_at_once(name, target, reason):
+    if reason is None:
+        check_target(name, target)
+        return
+    with pytest.raises(ValueError, match=reason):
+        check_target(name, target)
+
+
+@pytest.mark.parametrize(
+    ("name", "target"),
+    [("exact", " Paris"), ("number", "1,000"), ("contains", "Paris"), ("math", "(1, \\infty)"), ("choice", "c")],
+)
+def test_the_answer_that_a_target_makes_is_correct(name, target):
+    assert find_grader(name).read(self_answer(name, target), target).correct
+
+
+@pytest.mark.parametrize("name", ["regex", "ifeval", "lm_eval"])
+def test_no_answer_can_be_made_up_for_some(name):
+    assert self_answer(name, "a") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("mth", "unknown grader 'mth'; did you mean math?"),
+        ("zzzz", "unknown grader 'zzzz'; known: exact, number, .* 'package.module:function'"),
+        ("no_such_module_at_all:f", "'no_such_module_at_all' cannot be imported .ModuleNotFoundError"),
+        ("json:lods", "the module 'json' has no function 'lods'; it has loads"),
+        ("json.decoder:NaN", "has a float, not a function, called 'NaN'"),
+        ("json:", "is no dotted path"),
+        (":f", "is no dotted path"),
+        ("./json.py:f", "is no dotted path"),
+    ],
+)
+def test_a_grader_that_is_not_there(name, message):
+    with pytest.raises(TaskError, match=message) as caught:
+        find_grader(name)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_grader_of_ones_own_is_told_by_its_name():
+    assert [name for name in (*GRADERS, "mine:f", "mine.f", "f") if is_own(name)] == ["mine:f", "mine.f"]
+
+
+def test_naming_the_graders_loads_none_of_their_packages():
+    code = "import sys, autolambda.graders.service; print(*sorted(name.partition('.')[0] for name in sys.modules))"
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
+    assert not set(done.stdout.split()) & {"math_verify", "sympy", "lm_eval", "nltk", "datasets", "regex", "numpy"}

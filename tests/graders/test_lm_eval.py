@@ -1,0 +1,163 @@
+"""The scorer of an lm-evaluation-harness task, with a real task of a few rows on disk."""
+
+import json
+
+import pytest
+
+from autolambda.errors import TaskError
+from autolambda.graders import lm_eval
+from autolambda.graders.grading import GRADERS
+from autolambda.graders.lm_eval import load_task
+
+pytest.importorskip("lm_eval")
+
+SUMS = """
+task: autolambda_sums
+dataset_path: json
+dataset_kwargs:
+  data_files: {{test: {folder}/rows.jsonl}}
+test_split: test
+output_type: generate_until
+doc_to_text: "Q: {{{{question}}}}\\nA:"
+doc_to_target: "{{{{answer}}}}"
+generation_kwargs:
+  until: ["Q:", "</s>"]
+metric_list:
+  - metric: exact_match
+    aggregation: mean
+    higher_is_better: true
+    ignore_case: true
+filter_list:
+  - name: last-number
+    filter:
+      - function: regex
+        regex_pattern: "the sum is (-?[0-9]+)"
+      - function: take_first
+  - name: other
+    filter:
+      - function: take_first
+"""
+LENGTHS = """
+task: autolambda_lengths
+dataset_path: json
+dataset_kwargs:
+  data_files: {{test: {folder}/rows.jsonl}}
+test_split: test
+output_type: generate_until
+doc_to_text: "{{{{question}}}}"
+doc_to_target: "{{{{answer}}}}"
+generation_kwargs:
+  until: "."
+process_results: !function lengths.score
+metric_list:
+  - metric: length
+    aggregation: mean
+    higher_is_better: true
+  - metric: acc
+    aggregation: mean
+    higher_is_better: true
+"""
+CHOICES = """
+task: autolambda_choices
+dataset_path: json
+dataset_kwargs:
+  data_files: {{test: {folder}/rows.jsonl}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{{{question}}}}"
+doc_to_target: 0
+doc_to_choice: ["yes", "no"]
+"""
+ABSENT = CHOICES.replace("autolambda_choices", "autolambda_absent").replace("rows.jsonl", "nowhere.jsonl")
+SCORE = """
+import numpy
+def score(doc, results):
+    return {"length": len(results[0]), "acc": numpy.bool_(results[0] == doc["answer"]), "text": results[0]}
+"""
+DOC = {"question": "2 + 3", "answer": "5"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("lm_eval")
+    patch = pytest.MonkeyPatch()
+    patch.setenv("HF_DATASETS_CACHE", str(folder / "cache"))
+    patch.setattr("datasets.config.HF_DATASETS_CACHE", folder / "cache")
+    (folder / "rows.jsonl").write_text(json.dumps(DOC) + "\n")
+    (folder / "lengths.py").write_text(SCORE)
+    for name, text in {"sums": SUMS, "lengths": LENGTHS, "choices": CHOICES, "absent": ABSENT}.items():
+        (folder / f"{name}.yaml").write_text(text.format(folder=folder))
+    yield str(folder)
+    patch.undo()
+
+
+def target(folder, task="autolambda_sums", metric=None):
+    return json.dumps({"task": task, "include_path": folder, "doc": DOC, "metric": metric})
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "correct"),
+    [
+        ("the sum is 5", '{"exact_match":1.0}', True),
+        ("first the sum is 5", '{"exact_match":1.0}', True),
+        ("the sum is 6", '{"exact_match":0.0}', False),
+        ("5", '{"exact_match":0.0}', False),  # the first filter does not find it
+        ("the sum is 4 Q: the sum is 5", '{"exact_match":0.0}', False),  # behind a stop string
+        ("the sum is 5</s> the sum is 6", '{"exact_match":1.0}', True),
+        (" \n", None, False),
+    ],
+)
+def test_the_tasks_own_filter_stop_strings_and_metric(folder, text, answer, correct):
+    reading = lm_eval.read(text, target(folder))
+    assert (reading.answer, reading.correct) == (answer, correct)
+
+
+@pytest.mark.parametrize(
+    ("text", "metric", "correct"),
+    [("5.", None, True), ("6", None, False), ("6", "length", True), ("5", "acc", True)],
+)
+def test_the_metric_that_counts(folder, text, metric, correct):
+    reading = lm_eval.read(text, target(folder, "autolambda_lengths", metric))
+    assert reading.correct is correct
+    assert json.loads(reading.answer) == {"length": 1.0, "acc": float(text == "5" or text == "5.")}
+
+
+def test_a_metric_that_is_not_there(folder):
+    with pytest.raises(ValueError, match="no number 'text'; it gives length, acc"):
+        lm_eval.read("5", target(folder, "autolambda_lengths", "text"))
+
+
+def test_the_customary_metric_comes_before_the_first(folder):
+    assert lm_eval.choose_metric(load_task("autolambda_lengths", folder)) == "acc"
+    assert lm_eval.stop_strings(load_task("autolambda_lengths", folder)) == (".",)
+
+
+def test_a_task_is_loaded_once(folder):
+    lm_eval.ready(target(folder))
+    assert load_task("autolambda_sums", folder) is load_task("autolambda_sums", folder)
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        ("autolambda_choices", "of type multiple_choice, which has no response to read"),
+        ("autolambda_absent", "data of the lm-eval task 'autolambda_absent' cannot be loaded .*nowhere"),
+        ("autolambda_sum", "unknown lm-eval task 'autolambda_sum'; did you mean autolambda_sums"),
+        ("mmlu", "'mmlu' is a group of lm-eval tasks"),
+    ],
+)
+def test_a_task_that_cannot_be_used(folder, task, message):
+    with pytest.raises(TaskError, match=message) as caught:
+        load_task(task, folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_package_is_said(monkeypatch):
+    monkeypatch.setattr("autolambda.graders.lm_eval.find_spec", lambda name: None)
+    with pytest.raises(TaskError, match=r"pip install 'autolambda\[lm-eval\]'"):
+        load_task("autolambda_other")
+
+
+def test_only_an_empty_text_is_told_at_a_glance():
+    assert GRADERS["lm_eval"].glance(" ", "{}").answer is None
+    assert GRADERS["lm_eval"].glance("a", "{}") is None

@@ -1,0 +1,112 @@
+"""Small searches on the bundled pair through the real engine, for every test that needs a study."""
+
+from __future__ import annotations
+
+import functools
+import sqlite3
+import tempfile
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from autolambda.config import Config
+from autolambda.config_file import load_config
+from autolambda.driver.search import search
+from autolambda.report.report import Report
+from autolambda.report.snapshot import Findings, load_findings
+from autolambda.study.store import Store
+from autolambda.study.trials import Study
+
+NAME = "small"
+BUDGET = 30.0
+SETTINGS: dict[str, object] = {
+    "tasks": [{"name": "arithmetic", "limit": 16}],
+    "confirm.limit": 32,
+    "confirm.finalists": 3,
+    "search.trials": 6,
+    "search.ladder": 4,
+    "sampling.max_tokens": 64,
+    "engine.threads": 1,
+    "engine.batch_size": 32,
+}
+
+
+def small_config(**changes: object) -> Config:
+    """The config of a search that takes seconds; ``changes`` are dotted keys with ``__`` for the dot."""
+    overrides = {"budget": BUDGET} | SETTINGS | {key.replace("__", "."): value for key, value in changes.items()}
+    return load_config(None, overrides=overrides)
+
+
+def storage_in(folder: Path, name: str = NAME) -> str:
+    return f"sqlite:///{folder}/studies/{name}/study.db"
+
+
+@functools.cache
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory()  # removed when the process ends
+
+
+@functools.cache
+def finished() -> Report:
+    """The report of a search that ran to its verdict; its database is at ``finished_storage()`` (do not write)."""
+    return search(small_config(), name=NAME, storage=finished_storage())
+
+
+def finished_storage() -> str:
+    return storage_in(Path(_folder().name))
+
+
+def copy_finished(storage: str) -> str:
+    """Copies the finished study's database to ``storage``, write-ahead log included."""
+    finished()
+    path = Path(storage.removeprefix("sqlite:///"))
+    path.parent.mkdir(parents=True)
+    with (
+        closing(sqlite3.connect(finished_storage().removeprefix("sqlite:///"))) as source,
+        closing(sqlite3.connect(path)) as target,
+    ):
+        source.backup(target)
+    return storage
+
+
+def small_findings(storage: str | None = None, budget: float | None = BUDGET) -> Findings:
+    """What the figures of the finished study are drawn from, or of its copy at ``storage``."""
+    finished()
+    url = storage or finished_storage()
+    with closing(Store(url, with_texts=False)) as store, closing(Study(store, name=NAME)) as study:
+        return load_findings(store, study, budget=budget)
+
+
+def go_on(storage: str, num_trials: int) -> None:
+    """What a search does that goes on with a finished study, up to its next trial."""
+    with closing(Store(storage)) as store:
+        stored = store.study(NAME)
+        assert stored is not None
+        config = small_config(search__trials=num_trials).model_dump(mode="json")
+        store.update_study(NAME, config=config, identity=stored.identity)
+        with closing(Study(store, name=NAME)) as study:
+            study.stopped_for = None
+
+
+def unconfirmed(storage: str) -> str:
+    """Copies the finished study with its search alone: nothing is confirmed yet."""
+    copy_finished(storage)
+    with closing(sqlite3.connect(storage.removeprefix("sqlite:///"))) as connection, connection:
+        confirmed = "(SELECT id FROM autolambda_evaluations WHERE kind != 'trial')"
+        connection.execute(f"DELETE FROM autolambda_responses WHERE evaluation IN {confirmed}")
+        connection.execute(f"DELETE FROM autolambda_evaluations WHERE id IN {confirmed}")
+    return storage
+
+
+def database(storage: str) -> dict[str, list[Any]]:
+    """All that a study holds, in its order: trials, their parameters and values, evaluations, responses."""
+    queries = {
+        "trials": "SELECT trial_id, number, state FROM trials ORDER BY number",
+        "params": "SELECT trial_id, param_name, param_value FROM trial_params ORDER BY trial_id, param_name",
+        "values": "SELECT trial_id, objective, value FROM trial_values ORDER BY trial_id, objective",
+        "evaluations": "SELECT id, kind, key, schedule, num_responses FROM autolambda_evaluations ORDER BY id",
+        "responses": "SELECT evaluation, task, sample_id, repeat, text, num_tokens, finish_reason, grade, answer, "
+        "thought FROM autolambda_responses ORDER BY id",
+    }
+    with closing(sqlite3.connect(storage.removeprefix("sqlite:///"))) as connection:
+        return {name: connection.execute(query).fetchall() for name, query in queries.items()}

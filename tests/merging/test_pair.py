@@ -1,0 +1,185 @@
+"""Two parents: every mismatch at once, tied heads, and a merge that transformers loads."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from checkpoints import edit_json, edit_tensors, tiny_checkpoint, write_merge
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from autolambda.errors import CheckpointError, PairError
+from autolambda.merging.arithmetic import interpolate
+from autolambda.merging.merge import open_merge
+from autolambda.merging.pair import merge_tensors, open_pair
+from autolambda.schedule import Schedule
+
+SINGLE = "model.safetensors"
+FAMILIES = ("qwen3", "llama", "qwen3_moe")
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+
+
+@pytest.fixture(scope="module")
+def originals(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("originals")
+    for family in FAMILIES:
+        for seed, parent in enumerate(("instruct", "thinking")):
+            for tie in (True, False):
+                name = f"{family}-{parent}-{'tied' if tie else 'untied'}"
+                tiny_checkpoint(folder / name, family=family, tie=tie, seed=seed)
+    return folder
+
+
+@pytest.fixture
+def copies(originals: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """A pair of files to be spoiled."""
+    instruct = shutil.copytree(originals / "qwen3-instruct-untied", tmp_path / "instruct")
+    return instruct, shutil.copytree(originals / "qwen3-thinking-untied", tmp_path / "thinking")
+
+
+def refused(parents: tuple[Path, Path], *messages: str) -> str:
+    with pytest.raises(PairError) as raised:
+        open_pair(str(parents[0]), str(parents[1]))
+    text = str(raised.value)
+    assert all(message in text for message in messages), text
+    return text
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("ties", [("tied", "tied"), ("untied", "untied"), ("tied", "untied"), ("untied", "tied")])
+def test_a_merge_is_loaded_by_transformers(originals: Path, tmp_path: Path, family: str, ties: tuple[str, str]) -> None:
+    folders = [originals / f"{family}-{name}-{tie}" for name, tie in zip(("instruct", "thinking"), ties, strict=True)]
+    pair = open_pair(str(folders[0]), str(folders[1]))
+    assert pair.tied is (ties == ("tied", "tied")) and (HEAD in pair.names) is not pair.tied
+    for lam in (0.0, 0.4, 1.0):
+        (tmp_path / str(lam)).mkdir()
+        write_merge(tmp_path / str(lam), open_merge(pair, Schedule.uniform(lam)), max_shard_size=20_000)
+        merged = loaded(tmp_path / str(lam))
+        one, other = (loaded(folder) for folder in folders)
+        assert merged.keys() == one.keys() == other.keys()
+        for name, tensor in merged.items():
+            assert torch.equal(tensor, interpolate(one[name], other[name], lam)), name
+
+
+def loaded(folder: Path) -> dict[str, Tensor]:
+    model, info = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", output_loading_info=True)
+    assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys")), info
+    tensors: dict[str, Tensor] = model.state_dict()
+    return tensors
+
+
+def test_a_pair_describes_its_merge(originals: Path) -> None:
+    pair = open_pair(*(str(originals / f"qwen3-{name}-tied") for name in ("instruct", "thinking")))
+    tensors = load_file(originals / "qwen3-instruct-tied" / SINGLE)
+    assert pair.names == tuple(sorted(tensors)) and pair.num_layers == 2 and pair.warnings == ()
+    assert pair.num_parameters == sum(tensor.numel() for tensor in tensors.values())
+    assert pair.num_bytes == 2 * pair.num_parameters and pair.dtype == torch.bfloat16
+    assert all(torch.equal(pair.read(name).instruct, tensor) for name, tensor in tensors.items())
+    assert not torch.equal(pair.read(EMBEDDING).instruct, pair.read(EMBEDDING).thinking)
+    with pytest.raises(KeyError):
+        pair.read("model.layers.9.mlp.up_proj.weight")
+
+
+def test_each_tensor_gets_the_lam_of_its_place(originals: Path) -> None:
+    pair = open_pair(*(str(originals / f"qwen3-{name}-untied") for name in ("instruct", "thinking")))
+    schedule = Schedule.by_module(attention=0.0, ffn=1.0, other=0.5)
+    merged = dict(merge_tensors(pair, schedule=schedule))
+    for name, lam in (
+        ("model.layers.1.self_attn.q_proj.weight", 0.0),
+        ("model.layers.0.mlp.up_proj.weight", 1.0),
+        (HEAD, 0.5),
+    ):
+        parents = pair.read(name)
+        assert pair.lam_of(name, schedule) == lam
+        assert torch.equal(merged[name], interpolate(parents.instruct, parents.thinking, lam))
+
+
+@pytest.mark.parametrize("tied", ["instruct", "thinking"])
+def test_one_tied_parent_lends_its_embedding_as_head(originals: Path, tied: str) -> None:
+    folders = [originals / f"qwen3-{name}-{'tied' if name == tied else 'untied'}" for name in ("instruct", "thinking")]
+    pair = open_pair(str(folders[0]), str(folders[1]))
+    head, embedding = pair.read(HEAD), pair.read(EMBEDDING)
+    same = {name: torch.equal(getattr(head, name), getattr(embedding, name)) for name in ("instruct", "thinking")}
+    assert same == {"instruct": tied == "instruct", "thinking": tied == "thinking"}
+    assert pair.warnings == (f"only {tied} ties lm_head to its embedding; the merge is untied",)
+    assert pair.config["tie_word_embeddings"] is False
+
+
+def test_a_second_copy_of_a_tied_head_is_no_tensor_of_the_merge(originals: Path, tmp_path: Path) -> None:
+    stored = shutil.copytree(originals / "qwen3-instruct-tied", tmp_path / "stored")
+    edit_tensors(stored / SINGLE, lambda tensors: tensors.update({HEAD: tensors[EMBEDDING].clone()}))
+    pair = open_pair(str(stored), str(originals / "qwen3-thinking-tied"))
+    assert pair.tied and HEAD not in pair.names and pair.config["tie_word_embeddings"] is True
+
+
+def test_every_mismatch_is_listed_at_once(copies: tuple[Path, Path]) -> None:
+    instruct, thinking = copies
+    changes = {"rms_norm_eps": 1e-5, "max_position_embeddings": 9, "rope_parameters": {"rope_theta": 5e6}}
+    edit_json(thinking / "config.json", **changes)
+
+    def spoil(tensors: dict[str, Tensor]) -> None:
+        tensors["model.norm.weight"] = tensors["model.norm.weight"].float()
+        tensors["model.visual.weight"] = tensors.pop("model.layers.0.mlp.up_proj.weight")
+        tensors["model.layers.1.mlp.up_proj.weight"] = tensors["model.layers.1.mlp.up_proj.weight"][:-1].clone()
+
+    edit_tensors(thinking / SINGLE, spoil)
+    text = refused(
+        copies,
+        f"'{instruct}' and '{thinking}' cannot be merged",
+        "config 'rms_norm_eps': instruct 1e-06, thinking 1e-05",
+        "rope_theta': instruct 10000.0, thinking 5000000.0",
+        "thinking does not have: model.layers.0.mlp.up_proj.weight",
+        "instruct does not have: model.visual.weight",
+        "model.norm.weight: instruct bfloat16 [32], thinking float32 [32]",
+        "model.layers.1.mlp.up_proj.weight: instruct bfloat16 [48, 32], thinking bfloat16 [47, 32]",
+        "'model.visual.weight' belongs to no known module",
+    )
+    assert len(text.splitlines()) == 8 and "max_position_embeddings" not in text
+
+
+def test_other_architectures_vocabularies_and_depths_are_refused(originals: Path, tmp_path: Path) -> None:
+    qwen = originals / "qwen3-instruct-tied"
+    refused((qwen, originals / "llama-thinking-tied"), "config 'model_type': instruct 'qwen3', thinking 'llama'")
+    larger = tiny_checkpoint(tmp_path / "larger", vocab_size=270)
+    refused((qwen, larger), "config 'vocab_size': instruct 264, thinking 270", "[264, 32], thinking bfloat16 [270, 32]")
+    deeper = tiny_checkpoint(tmp_path / "deeper", num_hidden_layers=3)
+    refused((qwen, deeper), "config 'num_hidden_layers': instruct 2, thinking 3", "and 6 more")
+
+
+def test_dtypes_must_agree(originals: Path, tmp_path: Path) -> None:
+    other = tiny_checkpoint(tmp_path, dtype=torch.float16)
+    refused((originals / "qwen3-instruct-tied", other), "instruct bfloat16 [264, 32], thinking float16", "and 19 more")
+
+
+def test_warnings_do_not_forbid_a_merge(copies: tuple[Path, Path]) -> None:
+    instruct, thinking = copies
+    edit_json(thinking / "config.json", max_position_embeddings=4096, auto_map={"AutoModel": "x.Y"}, _name_or_path="z")
+    (thinking / "chat_template.jinja").write_text("<think>")
+    pair = open_pair(str(instruct), str(thinking))
+    assert [warning.split(":")[0] for warning in pair.warnings] == [
+        "thinking brings its own code (auto_map), which is never run",
+        "config 'max_position_embeddings'",
+        "the tokenizers differ in their chat template",
+    ]
+    assert pair.config["max_position_embeddings"] == 4096
+    assert not {"auto_map", "_name_or_path"} & pair.config.keys()
+
+
+def test_integer_tensors_must_be_equal(copies: tuple[Path, Path]) -> None:
+    name = "model.layers.0.self_attn.positions"
+    for folder in copies:
+        edit_tensors(folder / SINGLE, lambda tensors: tensors.update({name: torch.arange(4)}))
+    pair = open_pair(str(copies[0]), str(copies[1]))
+    assert torch.equal(dict(merge_tensors(pair, schedule=Schedule.uniform(0.5)))[name], torch.arange(4))
+    edit_tensors(copies[0] / SINGLE, lambda tensors: tensors[name].add_(1))
+    refused(copies, f"{name}: int64 [4] holds other integers in each parent")
+
+
+def test_a_parent_that_cannot_be_opened_is_its_own_error(copies: tuple[Path, Path]) -> None:
+    (copies[1] / SINGLE).write_bytes((copies[1] / SINGLE).read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match="its header describes"):
+        open_pair(str(copies[0]), str(copies[1]))

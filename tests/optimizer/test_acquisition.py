@@ -1,0 +1,208 @@
+"""What is read off joint draws, against brute force on draws made by hand, and the places that are looked at."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import norm
+
+from autolambda.optimizer.acquisition import (
+    SURE,
+    WORTH,
+    Target,
+    bold,
+    candidates,
+    chances,
+    expected_gain,
+    frugal,
+    is_dominated,
+    safe,
+    sampled,
+)
+from autolambda.optimizer.space import DECIMALS
+from autolambda.optimizer.surrogate import Draw
+
+TARGET = Target(100.0, 0.05)
+
+
+def draw(accuracy, tokens, allowed=None):
+    """From a row a draw; all are allowed where nothing is said."""
+    accuracy = np.array(accuracy, dtype=np.float64)
+    allowed = np.ones(accuracy.shape, dtype=bool) if allowed is None else np.array(allowed, dtype=bool)
+    return Draw(accuracy, np.array(tokens, dtype=np.float64), allowed)
+
+
+def certain(*pairs):
+    """Draws that all agree on each schedule's accuracy and tokens."""
+    accuracy, tokens = zip(*pairs, strict=True)
+    return draw([accuracy] * 3, [tokens] * 3)
+
+
+def draws():
+    """Any few draws of any few schedules."""
+    share, length = st.floats(0.01, 0.99), st.floats(5.0, 500.0)
+    sizes = st.tuples(st.integers(1, 6), st.integers(2, 5))
+
+    def of(size):
+        rows = [st.lists(st.lists(each, min_size=size[1], max_size=size[1]), min_size=size[0], max_size=size[0])
+                for each in (share, length, st.booleans())]  # fmt: skip
+        return st.builds(draw, *rows[:2], st.none() | rows[2])
+
+    return sizes.flatmap(of)
+
+
+targets = st.builds(Target, st.floats(10.0, 400.0), st.floats(0.001, 0.3))
+
+
+def test_the_highest_mean_has_its_upper_bound_at_the_budget():
+    assert TARGET.highest * (1 + norm.ppf(0.95) * 0.05) == pytest.approx(100.0)
+
+
+@settings(deadline=None)  # the first call of scipy's loads much
+@given(draws(), targets)
+def test_the_chance_to_be_shown_within(drawn, target):
+    for index, found in enumerate(chances(drawn, target)):
+        rows = zip(drawn.tokens[:, index], drawn.allowed[:, index], strict=True)
+        each = [norm.cdf((target.highest - n) / (target.spread * n)) if allowed else 0.0 for n, allowed in rows]
+        assert found == pytest.approx(np.mean(each), abs=1e-9)
+
+
+def test_at_the_highest_mean_the_chance_is_even_and_below_it_grows():
+    found = chances(certain((0.5, TARGET.highest), (0.5, 80.0), (0.5, 60.0), (0.5, 200.0)), TARGET)
+    assert found[0] == pytest.approx(0.5) and found[2] > found[1] > SURE and found[3] < 1e-6
+
+
+@given(draws(), targets)
+def test_the_safe_one_is_the_most_accurate_that_is_sure(drawn, target):
+    chance, index = chances(drawn, target), safe(drawn, target)
+    ahead = drawn.accuracy.mean(axis=0)
+    sure = [i for i in range(len(chance)) if chance[i] >= SURE]
+    assert (index in sure and ahead[index] == max(ahead[sure])) if sure else chance[index] == max(chance)
+
+
+@given(draws(), targets, st.integers(0, 1))
+def test_the_bold_one_is_worth_most(drawn, target, than):
+    chance, ahead = chances(drawn, target), drawn.accuracy.mean(axis=0)
+    worth = [chance[i] * (ahead[i] - ahead[than]) for i in range(len(chance))]
+    index = bold(drawn, target, than=than)
+    assert max(worth) < WORTH if index is None else worth[index] == max(worth) >= WORTH
+
+
+def test_a_bold_one_needs_a_chance_and_a_lead():
+    assert bold(certain((0.5, 50.0), (0.9, 500.0)), TARGET, than=0) is None  # no chance
+    assert bold(certain((0.5, 50.0), (0.5005, 50.0)), TARGET, than=0) is None  # hardly a lead
+    assert bold(certain((0.5, 50.0), (0.6, TARGET.highest), (0.55, 50.0)), TARGET, than=0) in (1, 2)
+    assert bold(certain((0.5, 50.0), (0.7, TARGET.highest), (0.55, 50.0)), TARGET, than=0) == 1
+
+
+@given(draws(), st.integers(0, 1), st.floats(0.0, 0.5))
+def test_the_frugal_one_is_the_cheapest_that_hardly_loses(drawn, than, margin):
+    ahead, tokens, allowed = (getattr(drawn, name).mean(axis=0) for name in ("accuracy", "tokens", "allowed"))
+    good = [i for i in range(len(ahead)) if ahead[i] >= ahead[than] - margin / 2 and tokens[i] <= 0.8 * tokens[than]]
+    good = [i for i in good if allowed[i] >= SURE or allowed[i] >= allowed[than]]
+    index = frugal(drawn, than=than, margin=margin)
+    assert index is None if not good else index in good and tokens[index] == min(tokens[good])
+
+
+@given(draws(), targets)
+def test_the_sampled_one_is_the_best_within_in_its_draw(drawn, target):
+    for row, (accuracy, tokens, allowed) in enumerate(zip(drawn.accuracy, drawn.tokens, drawn.allowed, strict=True)):
+        index = sampled(drawn, target, index=row)
+        within = [i for i in range(len(tokens)) if tokens[i] <= target.highest and allowed[i]]
+        if within:
+            assert index in within and accuracy[index] == max(accuracy[within])
+        elif allowed.any():
+            assert allowed[index] and tokens[index] == min(tokens[allowed])
+        else:
+            assert tokens[index] == min(tokens)
+
+
+@given(draws(), targets)
+def test_the_expected_gain_over_the_safe_one(drawn, target):
+    best, ours = [], []
+    index = safe(drawn, target)
+    doubtful = drawn.allowed[:, index].mean() < SURE
+    for accuracy, tokens, allowed in zip(drawn.accuracy, drawn.tokens, drawn.allowed, strict=True):
+        rows = zip(accuracy, tokens, allowed, strict=True)
+        best.append(max((a for a, n, kept in rows if n <= target.highest and kept), default=0.0))
+        ours.append(0.0 if doubtful and not allowed[index] else accuracy[index])
+    assert expected_gain(drawn, target) == pytest.approx(max(0.0, np.mean(best) - np.mean(ours)), abs=1e-9)
+
+
+def test_nothing_is_to_be_gained_where_all_draws_agree():
+    assert expected_gain(certain((0.5, 20.0), (0.7, 60.0), (0.9, 300.0)), TARGET) == pytest.approx(0.0)
+
+
+@given(draws())
+def test_dominated_is_so_in_almost_all_draws(drawn):
+    for index in range(drawn.tokens.shape[1]):
+        beaten = [
+            any(
+                drawn.accuracy[row, i] >= drawn.accuracy[row, index]
+                and drawn.tokens[row, i] <= drawn.tokens[row, index]
+                and (drawn.allowed[row, i] or not drawn.allowed[row, index])
+                for i in range(drawn.tokens.shape[1])
+                if i != index
+            )
+            for row in range(len(drawn.tokens))
+        ]
+        assert is_dominated(drawn, index) == (np.mean(beaten) >= SURE)
+
+
+def test_beaten_by_one_here_and_another_there_is_dominated():
+    drawn = draw([[0.6, 0.4, 0.5], [0.4, 0.6, 0.5]], [[10.0, 10.0, 20.0]] * 2)
+    assert [is_dominated(drawn, index) for index in range(3)] == [False, False, True]
+
+
+BOX = {"lam": (0.0, 1.0), "split": (-1.0, 1.0), "tilt_0": (-0.4, 0.4), "tilt_1": (-0.4, 0.4)}
+CENTRE = {"lam": 0.98, "split": -0.2, "tilt_0": 0.39, "tilt_1": 0.0}
+
+
+@pytest.mark.parametrize("free", [["lam"], ["lam", "split"], ["lam", "tilt_0", "tilt_1"], list(BOX)])
+def test_candidates_lie_in_the_box_and_only_free_ones_move(free):
+    found = candidates(free, BOX, [CENTRE], np.random.default_rng(0))
+    held = [name for name in BOX if name not in free]
+    for params in found:
+        assert params.keys() == BOX.keys()
+        assert all(BOX[name][0] <= value <= BOX[name][1] for name, value in params.items())
+        assert all(round(value, DECIMALS) == value for value in params.values())
+        assert all(params[name] in (0.0, CENTRE[name]) for name in held)
+    moved = {name for params in found for name in BOX if params[name] not in (0.0, CENTRE[name])}
+    assert moved == set(free)
+
+
+def test_uniform_candidates_are_a_fine_grid_of_lambdas():
+    found = candidates(["lam"], BOX, [CENTRE], np.random.default_rng(0))
+    assert [params["lam"] for params in found] == pytest.approx(np.linspace(0, 1, 101))
+    assert all(params["split"] == params["tilt_0"] == params["tilt_1"] == 0.0 for params in found)
+
+
+def test_some_candidates_are_uniform_some_near_a_centre_and_some_far():
+    found = candidates(["lam", "split"], BOX, [CENTRE], np.random.default_rng(0))
+    near = [p for p in found if abs(p["split"] - CENTRE["split"]) < 0.1 and p["tilt_0"] == CENTRE["tilt_0"]]
+    assert len(near) >= 20
+    assert {params["lam"] for params in found} >= {0.0, 0.5, 1.0}
+    assert np.ptp([params["lam"] for params in found if params["tilt_0"] == 0.0 != params["split"]]) > 0.8
+
+
+def test_the_same_generator_gives_the_same_candidates():
+    first, again, other = (candidates(["lam", "split"], BOX, [CENTRE], np.random.default_rng(s)) for s in (1, 1, 2))
+    assert first == again != other
+
+
+def test_what_breaks_a_guard_is_no_answer_however_good():
+    accuracy, tokens = [[0.5, 0.9, 0.6]] * 20, [[50.0, 20.0, 60.0]] * 20
+    broken = draw(accuracy, tokens, [[True, False, True]] * 20)
+    assert safe(broken, TARGET) == 2 and sampled(broken, TARGET, index=0) == 2
+    assert bold(broken, TARGET, than=0) == 2 and frugal(broken, than=2, margin=0.9) is None
+    assert expected_gain(broken, TARGET) == 0.0
+    assert [is_dominated(broken, i) for i in range(3)] == [False, False, False]
+    free = draw(accuracy, tokens)
+    assert safe(free, TARGET) == 1 and [is_dominated(free, i) for i in range(3)] == [True, False, True]
+
+
+def test_an_unsure_guard_leaves_something_to_learn():
+    even = draw([[0.5, 0.5]] * 20, [[50.0, 50.0]] * 20, [[i % 2 == 0, i % 2 == 1] for i in range(20)])
+    assert expected_gain(even, TARGET) == pytest.approx(0.25)
+    hopeless = draw([[0.5, 0.5]] * 20, [[50.0, 50.0]] * 20, [[False, False]] * 20)
+    assert expected_gain(hopeless, TARGET) == 0.0

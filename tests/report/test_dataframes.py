@@ -1,0 +1,84 @@
+"""The history: what each trial measured and cost, and what was known after it."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas
+import pytest
+from small_search import finished, finished_storage, small_findings
+
+from autolambda.report.dataframes import HISTORY, history, outcomes_frame
+from autolambda.statistics.pareto import hypervolume
+from autolambda.study.trials import Ended, Trial
+
+UNIFORM = {"split": 0.0, "tilt_0": 0.0, "tilt_1": 0.0, "tilt_2": 0.0, "twist_0": 0.0, "twist_1": 0.0, "twist_2": 0.0}
+
+
+def ended(number: int, lam: float, *, failed: bool = False, stopped: str | None = None, start: int = 0, stop: int = 4):
+    trial = Trial(number, UNIFORM | {"lam": lam}, start, stop)
+    return Ended(trial, failed, stopped, "it broke" if failed else None)
+
+
+def row(trial: int, task: str, sample: str, repeat: int, grade: str, tokens: int, *, reason: str = "stop"):
+    return ("trial", str(trial), task, sample, repeat, grade, grade == "correct", tokens, reason)
+
+
+def known(trials: list[Ended], rows: list[tuple], weights: dict[str, float]) -> pandas.DataFrame:
+    return history(trials, outcomes_frame(rows), weights=weights, reference_tokens=100.0)
+
+
+def test_a_mean_is_over_repeats_then_prompts_then_tasks_by_weight() -> None:
+    rows = [
+        row(0, "a", "1", 0, "correct", 10),
+        row(0, "a", "1", 1, "wrong", 30),  # prompt 1: a half, 20 tokens
+        row(0, "a", "2", 0, "correct", 40),  # task a: three quarters, 30 tokens
+        row(0, "b", "1", 0, "wrong", 80),
+        row(0, "guard", "1", 0, "wrong", 999),
+    ]
+    (found,) = known([ended(0, 0.5)], rows, {"a": 0.75, "b": 0.25, "guard": 0.0}).to_dict("records")
+    assert found["accuracy"] == pytest.approx(0.75 * 0.75) and found["mean_tokens"] == pytest.approx(42.5)
+    assert found["hypervolume"] == pytest.approx(0.5625 * (100 - 42.5) / 100)
+    assert found["tokens"] == 1159 and found["num_responses"] == 5 and found["stage"] == 2
+
+
+def test_trials_of_one_schedule_are_measured_together() -> None:
+    rows = [row(0, "a", "1", 0, "correct", 10), row(1, "a", "2", 0, "wrong", 30), row(2, "a", "1", 0, "correct", 20)]
+    frame = known([ended(0, 0.5), ended(1, 0.5, start=1), ended(2, 0.6)], rows, {"a": 1.0})
+    assert list(frame.accuracy) == [1.0, 0.5, 1.0] and list(frame.mean_tokens) == [10, 20, 20]
+    assert list(frame.tokens_so_far) == [10, 40, 60] and list(frame.num_responses) == [1, 1, 1]
+    # the lucky start is taken back: only what is known now counts
+    assert list(frame.hypervolume) == pytest.approx([0.9, 0.4, 0.8])
+
+
+def test_what_was_stopped_says_why_and_an_aborted_trial_has_no_numbers() -> None:
+    rows = [row(0, "a", "1", 0, "correct", 10), row(1, "a", "1", 0, "truncated", 500, reason="aborted")]
+    trials = [ended(0, 0.2), ended(1, 0.9, stopped="over the budget"), ended(2, 0.5, failed=True)]
+    frame = known(trials, rows, {"a": 1.0})
+    assert list(frame.outcome) == ["complete", "pruned", "failed"]
+    assert frame.reason.isna().tolist() == [True, False, False]
+    assert list(frame.reason[1:]) == ["over the budget", "it broke"]
+    assert frame[["accuracy", "mean_tokens", "think_ratio", "stage"]][1:].isna().all(axis=None)
+    assert list(frame.tokens_so_far) == [10, 510, 510] and frame.hypervolume.nunique() == 1
+
+
+def test_no_trial_and_no_response_is_an_empty_frame_with_its_columns() -> None:
+    frame = known([], [], {"a": 1.0})
+    assert len(frame) == 0 and list(frame.columns) == list(HISTORY)
+    assert len(known([ended(0, 0.5, failed=True)], [], {"a": 1.0})) == 1
+
+
+def test_a_study_ends_with_the_numbers_of_its_report() -> None:
+    findings, report = small_findings(), finished()
+    frame = findings.trials
+    last = frame.drop_duplicates("schedule", keep="last").set_index("schedule")
+    for entry in report.trials:
+        found = last.loc[json.dumps(entry.schedule.to_dict())]
+        assert found.accuracy == pytest.approx(entry.measured.accuracy.value)
+        assert found.mean_tokens == pytest.approx(entry.measured.mean_tokens.value)
+        assert found.think_ratio == pytest.approx(entry.measured.think_ratio.value)
+    reference = findings.reference_tokens
+    whole = hypervolume([entry.score for entry in report.trials], reference_tokens=reference) / reference
+    assert frame.hypervolume.iloc[-1] == pytest.approx(whole)
+    assert np.array_equal(frame.tokens.cumsum(), frame.tokens_so_far) and finished_storage()

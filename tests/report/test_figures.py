@@ -1,0 +1,181 @@
+"""The figures: what they draw is what the report holds, and text from outside stays text."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+from hostile import TEXTS
+from small_ablation import ablated
+from small_search import finished, small_findings, storage_in, unconfirmed
+
+from autolambda.ablation import figure as ablation
+from autolambda.report.figures import FIGURES
+from autolambda.report.figures.base import DARK, safe
+from autolambda.report.snapshot import Findings
+from autolambda.schedule import Profile, Schedule
+from autolambda.statistics.stages import Boundary, Stages
+from autolambda.statistics.verdict import Verdict
+
+
+def drawn(name: str, findings: Findings | None = None) -> go.Figure:
+    return FIGURES[name](findings or small_findings())
+
+
+def traces(figure: go.Figure) -> dict[str, Any]:
+    return {trace.name: trace for trace in figure.data}
+
+
+def changed(**report: object) -> Findings:
+    findings = small_findings()
+    return replace(findings, report=replace(findings.report, **report))
+
+
+def hexes(value: object) -> set[str]:
+    """Every colour that a figure names by its digits."""
+    if isinstance(value, dict):
+        return set().union(*map(hexes, value.values()))
+    if isinstance(value, list | tuple):
+        return set().union(*map(hexes, value))
+    return {value} if isinstance(value, str) and value.startswith("#") else set()
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_draws_something_and_has_a_dark_colour_for_each_light_one(name: str) -> None:
+    figure = drawn(name)
+    assert figure.data and figure.layout.height >= 100
+    assert hexes(figure.to_plotly_json()) - {"#ffffff"} <= set(DARK)
+
+
+@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("kind", ["unconfirmed", "no budget", "two trials"])
+def test_a_figure_is_drawn_of_every_state_of_a_study(tmp_path: Path, name: str, kind: str) -> None:
+    findings = small_findings()
+    if kind == "unconfirmed":
+        findings = small_findings(unconfirmed(storage_in(tmp_path)))
+    elif kind == "no budget":
+        findings = changed(budget=None, best=None, verdict=None)
+    else:
+        few = {name: getattr(findings.report, name)[:2] for name in ("trials", "smoothed")}
+        report = replace(findings.report, confirmed=(), best=None, verdict=None, stages=Stages(None, None, ()), **few)
+        findings = replace(findings, report=report, trials=findings.trials[:2])
+    assert drawn(name, findings).data
+
+
+def test_a_studys_rows_are_drawn_from_the_top_with_their_intervals() -> None:
+    (each,) = [each for each in ablated() if each.name == "layers"]
+    figure = ablation.draw(each)
+    labels = [result.label for result in each.results]
+    assert list(figure.layout.yaxis.categoryarray) == labels[::-1] and len(figure.data) == 2 * 3
+    own, reference = figure.data[0], figure.data[1]
+    assert list(own.y) == labels[2:] and list(reference.y) == labels[:2]
+    accuracy = each.results[2].measured.accuracy
+    assert own.x[0] == 100 * accuracy.value and own.error_x.array[0] == pytest.approx(
+        100 * (accuracy.high - accuracy.value)
+    )
+    assert hexes(figure.to_plotly_json()) - {"#ffffff"} <= set(DARK)
+    odd = replace(each, results=(replace(each.results[0], label="<b>x"),))
+    assert "&lt;b&gt;x" in str(ablation.draw(odd).data[1].hovertext)
+
+
+def test_the_front_shows_schedules_fronts_parents_pick_and_budget() -> None:
+    report, figure = finished(), drawn("front")
+    found = traces(figure)
+    assert list(found["measured"].x) == [entry.score.mean_tokens for entry in report.trials]
+    for name, front in (
+        ("raw", report.raw_front),
+        ("smoothed", report.smoothed_front),
+        ("confirmed", report.confirmed_front),
+    ):
+        assert list(found[f"{name} front"].x) == [entry.score.mean_tokens for entry in front]
+        assert list(found[f"{name} front"].y) == [100 * entry.score.accuracy for entry in front]
+    confirmed, first = found["confirmed front"], report.confirmed_front[0].measured
+    assert confirmed.error_y.array[0] == pytest.approx(100 * (first.accuracy.high - first.accuracy.value))
+    assert confirmed.error_x.arrayminus[0] == pytest.approx(first.mean_tokens.value - first.mean_tokens.low)
+    assert {"Instruct as is", "Thinking as is"} <= set(found)
+    assert report.best is not None and found[f"pick: trial {report.best.trial}"].x[0] == report.best.score.mean_tokens
+    assert [shape.x0 for shape in figure.layout.shapes] == [30.0]
+    assert "trial 0" in found["measured"].hovertext[0] and "responses" in found["measured"].hovertext[0]
+
+
+def test_other_methods_are_on_the_front_by_name() -> None:
+    found = traces(drawn("front", changed(baselines={"<b>slerp": finished().confirmed[0]})))
+    assert "&lt;b&gt;slerp" in found["other methods"].hovertext[0]
+    assert "other methods" not in traces(drawn("front"))
+
+
+def test_the_curve_goes_through_the_uniform_lambdas_with_bands_of_the_stages() -> None:
+    stages = Stages(Boundary(0.3, 0.2, 0.35), Boundary(0.8, 0.7, 1.0), ())
+    figure = drawn("curve", changed(stages=stages))
+    uniform = sorted(entry.schedule.lam for entry in finished().trials if entry.schedule.lam is not None)
+    lines = [trace for trace in figure.data if trace.mode == "lines+markers"]
+    assert [list(line.x) for line in lines] == [uniform] * 3
+    spans = {(shape.x0, shape.x1) for shape in figure.layout.shapes}
+    assert {(0.0, 0.3), (0.3, 0.8), (0.8, 1.0), (0.2, 0.35), (0.7, 1.0), (0.3, 0.3)} <= spans
+    assert [note.text for note in figure.layout.annotations] == ["stage 1", "stage 2", "stage 3"]
+
+
+@pytest.mark.parametrize(
+    ("stages", "num_bands"), [(Stages(None, None, ()), 0), (Stages(Boundary(0.5, 0.4, 0.6), None, ()), 2)]
+)
+def test_stages_that_are_not_seen_have_no_band(stages: Stages, num_bands: int) -> None:
+    figure = drawn("curve", changed(stages=stages))
+    assert len(figure.layout.annotations) == num_bands
+
+
+def test_schedules_are_drawn_layer_by_layer() -> None:
+    best = finished().best
+    assert best is not None
+    schedule = Schedule.by_depth_and_module(Profile((0.0, 1.0)), Profile((0.5,)))
+    entry = replace(best, schedule=schedule)
+    figure = drawn("schedules", changed(best=entry, confirmed=(entry,)))
+    heat = figure.data[0]
+    assert [list(row) for row in heat.z] == [pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1.0]), [0.5] * 6]
+    assert list(figure.layout.yaxis.ticktext) == [
+        f"<b>→ trial {best.trial}</b>, {module}" for module in ("attention", "ffn")
+    ]
+
+
+def test_without_the_models_depth_is_drawn_in_parts() -> None:
+    heat = drawn("schedules", replace(small_findings(), num_layers=None)).data[0]
+    assert len(heat.z[0]) == 24 and "part" in heat.hovertext[0][0]
+
+
+def test_lengths_are_shares_of_a_stages_responses() -> None:
+    findings = small_findings()
+    figure = drawn("lengths", findings)
+    stages = findings.trials.stage.dropna().unique()
+    rows: dict[str, float] = {}
+    for trace in figure.data:
+        rows[trace.yaxis] = rows.get(trace.yaxis, 0.0) + float(np.sum(trace.y))
+    assert len(rows) == len(stages) and list(rows.values()) == pytest.approx([100.0] * len(rows))
+
+
+def test_progress_is_a_step_a_trial_with_the_confirmation_after_it() -> None:
+    findings = small_findings()
+    figure = drawn("progress", findings)
+    assert list(figure.data[0].x) == findings.trials.tokens_so_far.tolist()
+    (band,) = figure.layout.shapes
+    assert (band.x0, band.x1) == (findings.trials.tokens.sum(), findings.report.tokens_generated)
+
+
+def test_the_race_says_why_each_trial_ended() -> None:
+    findings = small_findings()
+    trials = findings.trials.copy()
+    trials.loc[1, ["outcome", "reason"]] = ["pruned", "over the budget"]
+    trials.loc[2, ["outcome", "reason"]] = ["pruned", "off the front"]
+    trials.loc[3, ["outcome", "reason"]] = ["failed", "<script>"]
+    found = traces(drawn("race", replace(findings, trials=trials)))
+    assert list(found["stopped: over the budget"].x) == [1] and list(found["stopped: off the front"].x) == [2]
+    assert "&lt;script&gt;" in found["could not be measured"].hovertext[0]
+    assert list(found["measured to its end"].x) == [0, 4, 5] and list(found["planned"].x) == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_text_for_a_figure_has_no_markup_and_no_control_characters(text: str) -> None:
+    shown = safe(text)
+    assert "<" not in shown and ">" not in shown and shown.isprintable() and Verdict

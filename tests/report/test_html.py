@@ -1,0 +1,197 @@
+"""The page: whole, self-contained, and what it says in every state of a study; without a browser."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hostile import NAME as HOSTILE
+from hostile import TASK, hostile, hostile_storage
+from small_ablation import ablated, results
+from small_search import NAME, copy_finished, finished, finished_storage, go_on, small_findings, storage_in, unconfirmed
+
+from autolambda.ablation.figure import ablation_sections
+from autolambda.api import open_study
+from autolambda.report.comparison import compare
+from autolambda.report.html import Section, render_page
+from autolambda.report.prompts import load_prompts
+from autolambda.report.snapshot import Findings
+from autolambda.statistics.verdict import Verdict
+from autolambda.study.store import Store
+
+VOID = {"meta", "link", "input", "img", "br", "hr"}
+
+
+class Parsed(HTMLParser):
+    """A page's elements, its words, its scripts; fails where tags do not close."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: list[str] = []
+        self.words = ""
+        self._open: list[str] = []
+        self.feed(page)
+        self.close()
+        assert not self._open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self._open.append(tag)
+        if tag == "script":
+            self.scripts.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self._open and self._open[-1] == "script":
+            self.scripts[-1] += data
+        elif not self._open or self._open[-1] != "style":
+            self.words += data
+
+
+def page_of(findings: Findings, sections: Sequence[Section] = ()) -> Parsed:
+    report = findings.report
+    with closing(Store(finished_storage())) as store:
+        comparison = compare(findings, store, load_prompts(report.config, report.identity))
+    return Parsed(render_page(findings, comparison, sections=sections))
+
+
+@pytest.fixture(scope="module")
+def parsed() -> Parsed:
+    return page_of(small_findings())
+
+
+def data_of(parsed: Parsed) -> dict[str, Any]:
+    data: dict[str, Any] = json.loads(parsed.scripts[0])
+    return data
+
+
+def test_ablations_have_a_section_with_figures_and_numbers(parsed: Parsed) -> None:
+    page = page_of(small_findings(), sections=ablation_sections(ablated()))
+    figures = data_of(page)["figures"]
+    for each in ablated():
+        assert f"ablation-{each.name}" in figures and each.title in page.words
+        assert ("figure", f"figure-ablation-{each.name}") in [(tag, attrs.get("id")) for tag, attrs in page.tags]
+    change = results()["modules"]["without ffn"].change
+    assert change is not None and f"{100 * change.low:+.1f} to {100 * change.high:+.1f}" in page.words
+    assert "ablation-" not in str(data_of(parsed)["figures"].keys()) and "The paper's studies" not in parsed.words
+
+
+def test_the_verdict_comes_first_with_its_numbers_and_the_command(parsed: Parsed) -> None:
+    best = finished().best
+    assert best is not None
+    words = parsed.words
+    assert words.index(f"Feasible within 30 tokens: trial {best.trial}") < words.index("Accuracy against tokens")
+    assert f"{100 * best.score.accuracy:.1f} %" in words and "autolambda export small OUT --budget 30" in words
+    assert "done after 6 trials" in words
+
+
+def test_the_page_needs_nothing_else(parsed: Parsed) -> None:
+    for tag, attributes in parsed.tags:
+        for name in ("src", "href", "srcset", "action", "data"):
+            assert (attributes.get(name) or "#").startswith(("#", "data:,")), (tag, attributes)
+    assert not any(tag in ("img", "iframe", "object", "base") for tag, _ in parsed.tags)
+    links = [attributes.get("href", "") for tag, attributes in parsed.tags if tag == "a"]
+    ids = {attributes.get("id") for _, attributes in parsed.tags}
+    assert links and {str(link)[1:] for link in links} <= ids
+
+
+def test_the_policy_lets_just_the_two_scripts_run(parsed: Parsed) -> None:
+    (policy,) = [a["content"] or "" for tag, a in parsed.tags if a.get("http-equiv") == "Content-Security-Policy"]
+    assert policy.startswith("default-src 'none'; ")
+    hashes = [base64.b64encode(hashlib.sha256(each.encode()).digest()).decode() for each in parsed.scripts[1:]]
+    assert re.findall(r"'sha256-([^']+)'", policy) == hashes and len(hashes) == 2
+    assert not any(name.startswith("on") for _, attributes in parsed.tags for name in attributes)
+
+
+def test_every_figure_has_its_place_and_its_data(parsed: Parsed) -> None:
+    places = {str(a["id"]).removeprefix("figure-") for tag, a in parsed.tags if tag == "figure"}
+    figures = data_of(parsed)["figures"]
+    assert places == set(figures) == {"front", "curve", "schedules", "lengths", "progress", "race"}
+    assert all(figure["data"] for figure in figures.values())
+
+
+def test_the_responses_are_in_the_page_and_the_others_counted(parsed: Parsed) -> None:
+    comparison = data_of(parsed)["comparison"]
+    shown = sum(cell is not None for row in comparison["rows"] for cell in row["cells"])
+    assert f"{shown:,} of {len(small_findings().outcomes):,} responses" in parsed.words
+    assert comparison["columns"][comparison["pick"]]["role"] == "pick"
+
+
+def test_a_running_study_says_so(tmp_path: Path) -> None:
+    storage = copy_finished(storage_in(tmp_path))
+    go_on(storage, 9)
+    assert "still running, 6 trials so far" in Parsed(open_study(NAME, storage=storage).page).words
+
+
+def test_a_search_without_its_confirmation_says_so(tmp_path: Path) -> None:
+    words = Parsed(open_study(NAME, storage=unconfirmed(storage_in(tmp_path))).page).words
+    assert "the confirmation still to come" in words and "Not confirmed yet within 30 tokens" in words
+    assert "autolambda confirm small --budget 30" in words
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"budget": None, "best": None, "verdict": None}, "No budget was given: the front is the answer"),
+        ({"verdict": Verdict.INFEASIBLE, "best": None}, "Infeasible within 30 tokens; the nearest is trial 0"),
+        ({"verdict": Verdict.UNCERTAIN, "best": None}, "Uncertain within 30 tokens; the nearest is trial 0"),
+    ],
+)
+def test_other_answers_are_said(changes: dict[str, Any], said: str) -> None:
+    findings = small_findings()
+    nearest = replace(finished().confirmed[0], trial=0) if "verdict" in changes else None
+    assert said in page_of(replace(findings, report=replace(findings.report, nearest=nearest, **changes))).words
+
+
+def test_several_tasks_have_a_line_each_below_a_schedule() -> None:
+    findings = small_findings()
+
+    def with_two(entry: Any) -> Any:
+        (own,) = entry.measured.tasks.values()
+        return replace(entry, measured=replace(entry.measured, tasks={"sums": own, "<b>words": own}))
+
+    confirmed = tuple(map(with_two, findings.report.confirmed))
+    words = page_of(replace(findings, report=replace(findings.report, confirmed=confirmed))).words
+    assert "<b>words" in words and "sums" in words
+
+
+def test_what_models_and_files_say_stays_text() -> None:
+    hostile()
+    study = open_study(HOSTILE, storage=hostile_storage())
+    page = study.page
+    parsed = Parsed(page)
+    assert page.encode("utf-8") and "\x1b" not in page and "\x00" not in page and "\u202e" not in page
+    assert len(parsed.scripts) == 3 and not any(tag in ("img", "svg") for tag, _ in parsed.tags)
+    rows = data_of(parsed)["comparison"]["rows"]
+    texts = " ".join(cell["text"] for row in rows for cell in row["cells"] if cell)
+    for part in (
+        "<script>window.hacked=1</script>",
+        "\\x1b[2J",
+        "\\ud83d",
+        "\\u202e",
+        "{{ 7 * 191 }}",
+        "&lt;script&gt;",
+    ):
+        assert part in texts
+    assert {row["task"] for row in rows} == {TASK} and any("<script>" in row["prompt"] for row in rows)
+    assert "1337" not in parsed.words
+
+
+def test_a_page_is_written_to_a_file(tmp_path: Path) -> None:
+    study = open_study(NAME, storage=finished_storage())
+    study.save(tmp_path / "report.html")
+    size = (tmp_path / "report.html").stat().st_size
+    assert 3e6 < size < 7e6 and (tmp_path / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")

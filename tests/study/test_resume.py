@@ -1,0 +1,124 @@
+"""What may change in a study that goes on, by hand and in real searches: growth is measured on, the rest is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from small_search import NAME, copy_finished, database, finished, finished_storage, small_config, storage_in
+
+from autolambda.driver.events import Noted
+from autolambda.driver.search import search
+from autolambda.errors import StudyError
+from autolambda.responses import Sample
+from autolambda.study.resume import check_identity, growth_sentence, has_grown
+from autolambda.study.store import StoredStudy
+from autolambda.tasks.base import Slice
+from autolambda.tasks.digest import prompts_key
+
+IDENTITY = {"models.thinking": "abc", "sampling.top_k": 20, "sampling.stop": ["x"], "tasks": "123", "seed": None}
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"sampling.top_k": 5}, ["sampling.top_k: 20 then, 5 now"]),
+        ({"tasks": "9" * 200}, ["tasks: 123 then, 999", "... now"]),
+        ({"seed": 0, "models.thinking": "x"}, ["models.thinking: abc then, x now; seed: none then, 0 now"]),
+        ({"new.key": 1}, ["new.key: none then, 1 now"]),
+        ({"models.thinking": "a\nb"}, ["models.thinking: abc then, 'a\\nb' now"]),
+    ],
+)
+def test_a_changed_identity_is_refused_by_name(change, named):
+    stored = StoredStudy("one", {}, IDENTITY, "2026-01-01")
+    with pytest.raises(StudyError, match="study 'one' was made with another config") as caught:
+        check_identity(stored, IDENTITY | change, slices=([], []))
+    assert all(part in str(caught.value) for part in named)
+    assert "\n" not in str(caught.value)
+    assert "sampling.stop" not in str(caught.value)
+
+
+def test_the_same_identity_passes():
+    check_identity(StoredStudy("one", {}, IDENTITY, ""), dict(reversed(IDENTITY.items())), slices=([], []))
+
+
+def part(task="a", prompts=4, repeats=2, **more):
+    samples = tuple(Sample(str(n), ({"role": "user", "content": f"{task}{n}"},), "1") for n in range(prompts))
+    return Slice(task, "exact", samples, repeats, **more)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "expected"),
+    [
+        ([part()], [part()], True),
+        ([part()], [part(repeats=5)], True),
+        ([part()], [part(repeats=1)], False),
+        ([part(repeats=1)], [part(prompts=7, repeats=1)], True),
+        ([part(repeats=1)], [part(prompts=7, repeats=2)], True),
+        ([part(repeats=2)], [part(prompts=7, repeats=2)], False),  # the new prompts come before the second repeats
+        ([part(repeats=1)], [part(prompts=3, repeats=1)], False),
+        ([part(), part("b")], [part(repeats=4), part("b", repeats=4)], True),
+        ([part(), part("b")], [part(repeats=4), part("b", repeats=2)], False),  # they alternate in another way
+        ([part()], [part(repeats=4), part("b", repeats=4)], False),
+        ([part()], [part("b", repeats=4)], False),
+        ([part()], [part(repeats=4, weight=2.0)], False),
+        ([part(), part("b", max_drop=0.1)], [part(repeats=4), part("b", repeats=4, max_drop=0.2)], True),
+    ],
+)
+def test_what_counts_as_growth(before, now, expected):
+    key = prompts_key((before, [part("c")]))
+    assert has_grown(key, (now, [part("c")])) is expected
+    assert has_grown(prompts_key(([part("c")], before)), ([part("c")], now)) is expected
+
+
+def test_other_prompts_are_no_growth():
+    other = replace(part(), samples=(*part().samples[:3], Sample("3", ({"role": "user", "content": "x"},), "1")))
+    assert not has_grown(prompts_key(([other], [])), ([part(repeats=4)], []))
+
+
+@pytest.mark.parametrize("key", ["None", "", "x", "4x2 to search", "4x2 to search, 1x1 to confirm"])
+def test_a_key_that_is_none_is_no_growth(key):
+    assert not has_grown(key, ([part()], [part()]))
+
+
+def test_what_changed_is_said_by_its_key():
+    before = small_config().model_dump(mode="json")
+    assert growth_sentence(before, small_config()) is None
+    said = growth_sentence(before, small_config(search__trials=9, engine__threads=2, search__spaces=["uniform"]))
+    assert said == (
+        "this study goes on with engine.threads 2 (was 1), search.spaces ['uniform'] (was ['uniform', 'module', "
+        "'both']), search.trials 9 (was 6)"
+    )
+    grown = growth_sentence(before, small_config(tasks=[{"name": "arithmetic", "limit": 16, "repeats": 2}]))
+    assert grown == "this study goes on with tasks[0].repeats 2 (was none)"
+
+
+@pytest.mark.parametrize(
+    "task", [{"name": "arithmetic", "limit": 16, "repeats": 2}, {"name": "arithmetic", "limit": 24}]
+)
+def test_a_study_grows_in_repeats_and_prompts(tmp_path, task):
+    """What it has measured counts: no response is generated again, and its schedules may be measured further."""
+    storage = copy_finished(storage_in(tmp_path))
+    events = []
+    grown = search(
+        small_config(tasks=[task], search__trials=10, search__min_gain=0.0),
+        name=NAME,
+        storage=storage,
+        on_event=events.append,
+    )
+    before, after = database(finished_storage()), database(storage)
+    assert after["responses"][: len(before["responses"])] == before["responses"]
+    assert len(after["responses"]) > len(before["responses"]) and grown.is_done and grown.verdict is not None
+    assert after["trials"][: len(before["trials"])] == before["trials"]
+    said = [event.text for event in events if isinstance(event, Noted) and event.text.startswith("this study goes on")]
+    assert len(said) == 1 and "tasks[0]." in said[0] and "search.trials 10 (was 6)" in said[0]
+    assert max(entry.measured.num_responses for entry in grown.trials) > 16
+
+
+def test_a_study_does_not_shrink(tmp_path):
+    storage = copy_finished(storage_in(tmp_path))
+    before = database(storage)
+    with pytest.raises(StudyError, match="another config") as caught:
+        search(small_config(tasks=[{"name": "arithmetic", "limit": 8}]), name=NAME, storage=storage)
+    assert "tasks: 16x1 to search" in str(caught.value) and database(storage) == before
+    finished()

@@ -1,0 +1,123 @@
+"""Settings before they are checked: files that are none, ``--set``, dotted keys, one layer over the other."""
+
+import pytest
+
+from autolambda.config_file import merged, parse_setting, read_settings, set_key
+from autolambda.errors import ConfigError
+
+
+def refused(call, *arguments):
+    """The message, which is one line and not endless."""
+    with pytest.raises(ConfigError) as caught:
+        call(*arguments)
+    message = str(caught.value)
+    assert len(message.splitlines()) == 1
+    assert len(message) < 300
+    return message
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", ": expected keys and values, seen 'None'"),
+        ("- a\n- b\n", ": expected keys and values"),
+        ("just words", ": expected keys and values, seen 'just words'"),
+        ("budget: 4\nsearch: [1\n", ", line 3: not valid YAML"),
+        ("a: b: c", ", line 1: not valid YAML: mapping values"),
+        ("a:\n\t- b", ", line 2: not valid YAML"),
+        ("budget: \x00", ": not valid YAML: unacceptable character"),
+        ("budget: 2026-13-45", ", line 1: not valid YAML: '2026-13-45' is no timestamp"),
+        ("a: !!python/object:os.system {}", ", line 1: not valid YAML"),
+        ("a: *" + "x" * 5000, ", line 1: not valid YAML: found undefined alias"),
+        ("[" * 1000, ", line 1: not valid YAML: lists and mappings are nested deeper than 50"),
+        (b"\xff\xfe", ": not valid YAML"),
+    ],
+)
+def test_a_file_that_is_no_config(tmp_path, text, message):
+    path = tmp_path / "config.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    assert refused(read_settings, path).startswith(f"{path}{message}")
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    assert "No such file" in refused(read_settings, tmp_path / "gone.yaml")
+    assert "directory" in refused(read_settings, tmp_path)
+
+
+def test_a_file_is_read(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text("a: {b: [1, x]}\nc:\n", encoding="utf-8")
+    assert read_settings(path) == {"a": {"b": [1, "x"]}, "c": None}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a.b=1", ("a.b", 1)),
+        (" a =x=y", ("a", "x=y")),
+        ("a=[1, b]", ("a", [1, "b"])),
+        ("a=true", ("a", True)),
+        ("a=", ("a", None)),
+    ],
+)
+def test_a_setting_is_a_key_and_a_yaml_value(text, expected):
+    assert parse_setting(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a.b", "--set takes KEY=VALUE, seen 'a.b'"),
+        ("", "--set takes KEY=VALUE"),
+        ("=3", "--set takes KEY=VALUE"),
+        ("x\ny", "--set takes KEY=VALUE"),
+        ("search.trials=[", "--set 'search.trials': '[' is not a valid YAML value"),
+        ("budget=2026-13-45", "--set 'budget': '2026-13-45' is not a valid"),
+    ],
+)
+def test_a_setting_that_is_none(text, message):
+    assert refused(parse_setting, text).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        ("a", {"a": 9, "b": [{"c": 2}, 3], "d": None}),
+        ("b.0.c", {"a": 1, "b": [{"c": 9}, 3], "d": None}),
+        ("b.1", {"a": 1, "b": [{"c": 2}, 9], "d": None}),
+        ("d.e.f", {"a": 1, "b": [{"c": 2}, 3], "d": {"e": {"f": 9}}}),
+        ("x.y", {"a": 1, "b": [{"c": 2}, 3], "d": None, "x": {"y": 9}}),
+    ],
+)
+def test_a_dotted_key_is_set(key, expected):
+    plain = {"a": 1, "b": [{"c": 2}, 3], "d": None}
+    set_key(plain, key, 9)
+    assert plain == expected
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("tasks.7.limit", "'tasks.7.limit': '7' is not the number of an entry (0 to 1)"),
+        ("tasks.-1.limit", "'tasks.-1.limit': '-1' is not the number"),
+        ("tasks.first.limit", "'tasks.first.limit': 'first' is not the number"),
+        ("tasks.2", "'tasks.2': '2' is not the number"),
+        ("tasks.\u0661.limit", "'tasks.\u0661.limit': '\u0661' is not the number"),
+        ("empty.0", "'empty.0': '0' is not the number of an entry (there is none)"),
+        ("tasks.0.limit.x", "'tasks.0.limit.x': 'tasks.0.limit' is '5', which has no keys"),
+        ("budget.x", "'budget.x': 'budget' is '10', which has no keys"),
+    ],
+)
+def test_a_dotted_key_that_leads_nowhere(key, message):
+    plain = {"budget": 10, "tasks": [{"limit": 5}, {}], "empty": []}
+    assert refused(set_key, plain, key, 3).startswith(message)
+
+
+def test_one_layer_over_the_other():
+    under = {"a": {"b": 1, "c": {"d": 2}}, "e": [1, 2], "f": {"g": 1}}
+    assert merged(under, {"a": {"c": {"x": 3}}, "e": [3], "f": None}) == {
+        "a": {"b": 1, "c": {"d": 2, "x": 3}},
+        "e": [3],
+        "f": None,
+    }
+    assert under == {"a": {"b": 1, "c": {"d": 2}}, "e": [1, 2], "f": {"g": 1}}
