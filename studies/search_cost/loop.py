@@ -18,9 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
-from autolambda.config import SearchConfig
+from autolambda.config import parse_config
 from autolambda.optimizer.propose import Aims, Proposal, propose
 from autolambda.optimizer.racing import stopped_for
+from autolambda.optimizer.settings import SearchSettings
 from autolambda.responses import Grade, Graded, Response
 from autolambda.schedule import Schedule
 from autolambda.study.measured import Record
@@ -50,7 +51,8 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=200)
     parser.add_argument("--knots", type=int, default=5)
     args = parser.parse_args()
-    config = SearchConfig(trials=args.trials, knots=args.knots, min_gain=0.0, max_tokens_generated=10**9)
+    search = {"trials": args.trials, "knots": args.knots, "min_gain": 0.0, "max_tokens_generated": 10**9}
+    config = parse_config({"search": search}).search_settings
     rng, record = np.random.default_rng(0), Record(weights={"task": 1.0})
     parts: dict[str, list[float]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as folder:
@@ -80,7 +82,7 @@ def main() -> None:
     )
 
 
-def _ask(record: Record, config: SearchConfig) -> Proposal | None:
+def _ask(record: Record, config: SearchSettings) -> Proposal | None:
     answer = propose(record.evidence, config, AIMS)
     return answer if isinstance(answer, Proposal) else None
 
