@@ -27,8 +27,8 @@ from autolambda.report.html import render_page
 from autolambda.report.prompts import load_prompts
 from autolambda.report.read import positive_budget, read_report
 from autolambda.report.report import Report
-from autolambda.report.results import Entry
-from autolambda.report.snapshot import Findings, load_findings
+from autolambda.report.results import ScheduleResult
+from autolambda.report.snapshot import StudySnapshot, load_snapshot
 from autolambda.statistics.verdict import Verdict
 from autolambda.study.connection import storage_errors
 from autolambda.study.reader import open_for_reading, stored_config
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 
-def open_study(study: str, *, storage: str | None = None, budget: float | None = None) -> OpenedStudy:
+def open_study(study: str, *, storage: str | None = None, budget: float | None = None) -> StudyView:
     """Opens a study by its name, or by the URL of a database that holds just one.
 
     ``storage`` is a database URL, by default the study's own under ``studies/``; ``budget`` the mean tokens that the
@@ -49,10 +49,10 @@ def open_study(study: str, *, storage: str | None = None, budget: float | None =
             raise StudyError("give a study's name with storage, or a database URL alone")
         study, storage = _only_one(study), study
     config = stored_config(study, storage)
-    return OpenedStudy(study, storage, config.budget if budget is None else positive_budget(budget))
+    return StudyView(study, storage, config.budget if budget is None else positive_budget(budget))
 
 
-class OpenedStudy:
+class StudyView:
     """One study at one moment, for one budget (mean tokens a response; ``None`` where there is none)."""
 
     def __init__(self, name: str, storage: str | None, budget: float | None) -> None:
@@ -63,10 +63,10 @@ class OpenedStudy:
         return f"OpenedStudy({self.name!r}{within})"
 
     @cached_property
-    def findings(self) -> Findings:
+    def findings(self) -> StudySnapshot:
         """What figures are drawn from. Raises ``StudyError`` before the first trial is done."""
         with open_for_reading(self.name, self.storage, with_texts=False) as reader:
-            return load_findings(reader.store, reader.study, budget=self.budget)
+            return load_snapshot(reader.store, reader.study, budget=self.budget)
 
     def report(self, *, budget: float | None = None) -> Report:
         """The report, for another ``budget`` where one is given."""
@@ -78,12 +78,12 @@ class OpenedStudy:
         return self.findings.report.verdict
 
     @property
-    def pick(self) -> Entry | None:
+    def pick(self) -> ScheduleResult | None:
         """The schedule that answers the budget."""
         return self.findings.report.best
 
     @property
-    def front(self) -> tuple[Entry, ...]:
+    def front(self) -> tuple[ScheduleResult, ...]:
         """The front as far as it is confirmed, else the smoothed one; fewest tokens first."""
         return self.findings.report.front
 
@@ -127,7 +127,7 @@ class OpenedStudy:
 
 
 class _Figures(Mapping[str, "go.Figure"]):
-    def __init__(self, findings: Findings) -> None:
+    def __init__(self, findings: StudySnapshot) -> None:
         self._findings = findings
 
     def __getitem__(self, name: str) -> go.Figure:

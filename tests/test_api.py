@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from small_search import BUDGET, NAME, copy_finished, finished, finished_storage, small_config, storage_in
 
-from autolambda.api import OpenedStudy, open_study
+from autolambda.api import StudyView, open_study
 from autolambda.driver.job import open_job
 from autolambda.driver.search import enter
 from autolambda.errors import ConfigError, StudyError
@@ -24,19 +24,19 @@ NOTEBOOK = Path(__file__).parent.parent / "studies" / "notebook" / "explore.ipyn
 
 
 @pytest.fixture(scope="module")
-def study() -> OpenedStudy:
+def study() -> StudyView:
     finished()
     return open_study(NAME, storage=finished_storage())
 
 
-def test_the_answer_is_there_as_values(study: OpenedStudy) -> None:
+def test_the_answer_is_there_as_values(study: StudyView) -> None:
     report = finished()
     assert study.report() == report and study.verdict is Verdict.FEASIBLE and study.budget == BUDGET
     assert study.pick == report.best and study.front == report.front
     assert repr(study) == "OpenedStudy('small', budget=30)"
 
 
-def test_trials_and_responses_are_frames(study: OpenedStudy) -> None:
+def test_trials_and_responses_are_frames(study: StudyView) -> None:
     assert list(study.trials.columns) == list(HISTORY) and len(study.trials) == 6
     assert list(study.responses.columns) == list(COLUMNS)
     assert study.responses.num_tokens.sum() == finished().tokens_generated
@@ -46,14 +46,14 @@ def test_trials_and_responses_are_frames(study: OpenedStudy) -> None:
     }
 
 
-def test_each_figure_is_an_object_by_its_name(study: OpenedStudy) -> None:
+def test_each_figure_is_an_object_by_its_name(study: StudyView) -> None:
     assert list(study.figures) == list(FIGURES) and len(study.figures) == 6
     assert study.figures["front"].data
     with pytest.raises(KeyError):
         study.figures["nothing"]
 
 
-def test_another_budget_has_its_own_answer(study: OpenedStudy) -> None:
+def test_another_budget_has_its_own_answer(study: StudyView) -> None:
     other = open_study(NAME, storage=finished_storage(), budget=4)
     assert other.budget == 4 and other.report().budget == 4 and other.verdict is not Verdict.FEASIBLE
     assert study.report(budget=4) == other.report()

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from autolambda.ablation.rows import METHODS, Row, references_of, row_of, uniform_row
+from autolambda.ablation.rows import METHODS, AblationRow, references_of, row_of, uniform_row
 from autolambda.config import ABLATIONS, AblationName
 from autolambda.report.results import stage
 from autolambda.report.snapshot import num_layers_of
@@ -37,7 +37,7 @@ class Result:
     ``is_reference`` marks the uniform rows that are repeated in other studies to compare with.
     """
 
-    row: Row
+    row: AblationRow
     label: str
     measured: Measured
     is_reference: bool
@@ -91,14 +91,14 @@ def read_ablations(reader: StudyReader, *, only: Sequence[AblationName] = ABLATI
     """
     store, weights = reader.store, reader.config.weights
     num_layers, num_responses = num_layers_of(reader.config), reader.config.ablation.responses
-    graded: dict[Row, list[Graded]] = {}
+    graded: dict[AblationRow, list[Graded]] = {}
     for evaluation in store.evaluations(reader.name, kind="ablation"):
         responses = store.graded(evaluation)
         if len(responses) >= min(evaluation.num_responses, num_responses or evaluation.num_responses):
             graded[row_of(evaluation.key, evaluation.schedule)] = responses
-    measured: dict[Row, Measured] = {}
+    measured: dict[AblationRow, Measured] = {}
 
-    def result(row: Row, *, is_reference: bool) -> Result:
+    def result(row: AblationRow, *, is_reference: bool) -> Result:
         if row not in measured:
             measured[row] = measure(graded[row], weights=weights)
         other = uniform_row(row.reference.other)
@@ -117,7 +117,7 @@ def read_ablations(reader: StudyReader, *, only: Sequence[AblationName] = ABLATI
     return tuple(found)
 
 
-def _sorted(rows: Sequence[Row]) -> list[Row]:
+def _sorted(rows: Sequence[AblationRow]) -> list[AblationRow]:
     """The parents first, then by what the rows of a study differ in; layers and modules as they were measured."""
     methods = [None, *METHODS]
     return sorted(

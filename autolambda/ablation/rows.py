@@ -23,7 +23,7 @@ _THIRDS = ((0,), (1,), (2,), (0, 1), (1, 2))
 
 
 @dataclass(frozen=True)
-class Row:
+class AblationRow:
     """A row of a study. ``parent`` is one as it is, under its own template; ``temperature`` and ``top_p`` are its own
     sampling; ``backbone`` is the model in Instruct's place with the digest of its ``weights``.
     """
@@ -76,52 +76,56 @@ class Row:
         return lam
 
 
-def uniform_row(lam: float) -> Row:
+def uniform_row(lam: float) -> AblationRow:
     """A uniform merge, which is a row of its own study and what others are compared with."""
-    return Row("uniform", Schedule.uniform(lam))
+    return AblationRow("uniform", Schedule.uniform(lam))
 
 
-def row_of(key: str, schedule: Schedule) -> Row:
-    """The row of a key that ``Row.key`` made."""
+def row_of(key: str, schedule: Schedule) -> AblationRow:
+    """The row of a key that ``AblationRow.key`` made."""
     changes: dict[str, Any] = json.loads(key)
-    return Row(**changes | {"schedule": schedule})
+    return AblationRow(**changes | {"schedule": schedule})
 
 
-def rows_of(study: AblationName, config: AblationConfig, *, num_layers: int, backbones: Sequence[str]) -> list[Row]:
+def rows_of(
+    study: AblationName, config: AblationConfig, *, num_layers: int, backbones: Sequence[str]
+) -> list[AblationRow]:
     """The rows of a study, without the uniform ones that they are compared with; ``backbones`` by their sources."""
     lam = config.partial_lambda
     match study:
         case "uniform":
-            ends: tuple[Row, ...] = (
-                Row(study, Schedule.uniform(0.0), parent="instruct"),
-                Row(study, Schedule.uniform(1.0), parent="thinking"),
+            ends: tuple[AblationRow, ...] = (
+                AblationRow(study, Schedule.uniform(0.0), parent="instruct"),
+                AblationRow(study, Schedule.uniform(1.0), parent="thinking"),
             )
             return [*ends, *map(uniform_row, dict.fromkeys(config.lambdas))]
         case "layers":
             return [row for row in _layer_rows(lam) if any(_at(row.schedule.attention, num_layers))]
         case "modules":
             return [
-                Row(study, Schedule.by_module(attention=0.0, ffn=lam, other=lam)),
-                Row(study, Schedule.by_module(attention=lam, ffn=0.0, other=lam)),
+                AblationRow(study, Schedule.by_module(attention=0.0, ffn=lam, other=lam)),
+                AblationRow(study, Schedule.by_module(attention=lam, ffn=0.0, other=lam)),
             ]
         case "decoding":
             return [
-                Row(study, Schedule.uniform(each), temperature=temperature, top_p=top_p)
+                AblationRow(study, Schedule.uniform(each), temperature=temperature, top_p=top_p)
                 for each in dict.fromkeys(config.decoding_lambdas)
                 for temperature in dict.fromkeys(config.temperatures)
                 for top_p in dict.fromkeys(config.top_ps)
             ]
         case "backbones":
             return [
-                Row(study, Schedule.uniform(each), backbone=source)
+                AblationRow(study, Schedule.uniform(each), backbone=source)
                 for source in dict.fromkeys(backbones)
                 for each in dict.fromkeys(config.backbone_lambdas)
             ]
         case "methods":
-            return [Row(study, Schedule.uniform(lam), method=method) for method in dict.fromkeys(config.methods)]
+            return [
+                AblationRow(study, Schedule.uniform(lam), method=method) for method in dict.fromkeys(config.methods)
+            ]
 
 
-def references_of(rows: Sequence[Row]) -> list[Row]:
+def references_of(rows: Sequence[AblationRow]) -> list[AblationRow]:
     """The uniform rows that ``rows`` are compared with; for layers and modules Instruct is one of them."""
     lams = {row.reference.other for row in rows} | {0.0 for row in rows if row.study in ("layers", "modules")}
     return [uniform_row(lam) for lam in sorted(lams)]
@@ -132,11 +136,11 @@ def name_of(source: str) -> str:
     return PurePath(source).name[:64]
 
 
-def _layer_rows(lam: float) -> Iterator[Row]:
+def _layer_rows(lam: float) -> Iterator[AblationRow]:
     """Thirds and two neighbouring thirds of the layers at ``lam``; everything else is Instruct."""
     for chosen in _THIRDS:
         profile = Profile(tuple(lam if band in chosen else 0.0 for band in range(NUM_BANDS)), "bands")
-        yield Row("layers", Schedule.by_depth(profile, other=0.0))
+        yield AblationRow("layers", Schedule.by_depth(profile, other=0.0))
 
 
 def _layers(profile: Profile, num_layers: int | None) -> str:

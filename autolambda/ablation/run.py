@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 
 from autolambda.ablation.results import Ablation, read_ablations
-from autolambda.ablation.rows import METHODS, WITH_BASE, Row, name_of, references_of, rows_of
+from autolambda.ablation.rows import METHODS, WITH_BASE, AblationRow, name_of, references_of, rows_of
 from autolambda.config import ABLATIONS, AblationMethod, AblationName, Config
 from autolambda.driver.baselines import baseline_method
 from autolambda.driver.engine import open_engine
-from autolambda.driver.events import Ended, Noted, OnEvent, ignore
+from autolambda.driver.events import EvaluationEnded, Noted, OnEvent, ignore
 from autolambda.driver.job import Job
 from autolambda.driver.models import base_folder
 from autolambda.driver.run import Run
@@ -36,7 +36,7 @@ OpenEngine = Callable[[], Engine]
 class _Plan:
     """The rows to measure, and the pair of each backbone by its source."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[AblationRow, ...]
     pairs: Mapping[str, Pair]
 
 
@@ -88,7 +88,7 @@ def _plan(job: Job, only: Sequence[AblationName], on_event: OnEvent) -> _Plan:
     """
     config = job.config.ablation
     pairs = dict(_backbones(job, on_event)) if "backbones" in only else {}
-    rows: list[Row] = []
+    rows: list[AblationRow] = []
     for name in only:
         found = rows_of(name, config, num_layers=job.models.pair.num_layers, backbones=list(pairs))
         if name == "methods" and base_folder(job.config.models) is None:
@@ -152,7 +152,7 @@ def _backbone_engine(run: Run, pair: Pair) -> Iterator[OpenEngine]:
 
 
 def _measure(
-    run: Run, row: Row, size: int, engine: OpenEngine | None, on_event: OnEvent, progress: tuple[float, float]
+    run: Run, row: AblationRow, size: int, engine: OpenEngine | None, on_event: OnEvent, progress: tuple[float, float]
 ) -> None:
     job = run.job
     label = row.label(job.models.pair.num_layers)
@@ -168,7 +168,7 @@ def _measure(
         engine=engine,
         sampling=row.sampling(job.models.sampling),
     )
-    on_event(Ended(label, row.schedule, measure(graded, weights=job.config.weights)))
+    on_event(EvaluationEnded(label, row.schedule, measure(graded, weights=job.config.weights)))
 
 
 def _in_a_line(error: AutolambdaError) -> str:

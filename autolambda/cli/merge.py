@@ -40,7 +40,7 @@ def export(
     from autolambda.driver.models import open_models
     from autolambda.export.export import export as write
     from autolambda.export.hub import check_repository, push
-    from autolambda.export.provenance import Measurement
+    from autolambda.export.provenance import Provenance
     from autolambda.merging.shards import parse_size
     from autolambda.report.read import read_report
 
@@ -48,7 +48,7 @@ def export(
     if push_to_hub is not None:
         check_repository(push_to_hub)
     found = read_report(name, storage, budget)
-    measurement = Measurement.of(found, trial=trial)
+    measurement = Provenance.of(found, trial=trial)
     entry, models = measurement.entry, open_models(found.config)
     with writing(open_console(), total=models.pair.num_bytes) as on_bytes:
         write(models, entry.schedule, out, max_shard_size=shard_size, measurement=measurement, on_bytes=on_bytes)

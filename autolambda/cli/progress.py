@@ -14,12 +14,12 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from autolambda.driver.events import Began, Ended, Event, Generated, Noted, OnEvent
+from autolambda.driver.events import Began, EvaluationEnded, Event, Generated, Noted, OnEvent
 from autolambda.errors import printable
 from autolambda.report.terminal import in_lines
 from autolambda.schedule import Schedule
 from autolambda.statistics.estimates import number
-from autolambda.statistics.pareto import Score, front
+from autolambda.statistics.pareto import Objectives, front
 
 MAX_ROWS = 8
 BAR_WIDTH = 24  # columns
@@ -41,13 +41,13 @@ def _lines(console: Console) -> Callable[[Event], None]:
     def show(event: Event) -> None:
         if isinstance(event, Noted):
             console.out(f"note: {printable(event.text)}", highlight=False)
-        elif isinstance(event, Ended):
+        elif isinstance(event, EvaluationEnded):
             console.out(printable(trial_line(event)), highlight=False)
 
     return show
 
 
-def trial_line(event: Ended) -> str:
+def trial_line(event: EvaluationEnded) -> str:
     """One measured schedule in a line, for logs."""
     if event.measured is None:
         return f"{event.title:<16} stopped: {event.stopped}  {event.schedule}"
@@ -64,7 +64,7 @@ class _LiveView:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._trials: dict[Schedule, Ended] = {}
+        self._trials: dict[Schedule, EvaluationEnded] = {}
         self._current: Began | None = None
         self._first = 0.0  # the share that was done when this run began
         self._num_done = 0  # responses of the current evaluation
@@ -89,7 +89,7 @@ class _LiveView:
                 self._num_done += event.num_responses
                 self._num_tokens += event.num_tokens
                 self._seconds, self._since = self._seconds + now - self._since, now
-            case Ended():
+            case EvaluationEnded():
                 if event.title.startswith("trial "):  # the others saw other prompts and do not compare
                     self._trials[event.schedule] = event
 
@@ -100,7 +100,7 @@ class _LiveView:
     def _front(self) -> Table:
         """The trials' front, at most MAX_ROWS of it, evenly chosen from the end with most tokens."""
         measured = [(event, event.measured) for event in self._trials.values() if event.measured is not None]
-        members = front(measured, key=lambda pair: Score(pair[1].accuracy.value, pair[1].mean_tokens.value))
+        members = front(measured, key=lambda pair: Objectives(pair[1].accuracy.value, pair[1].mean_tokens.value))
         step = max(1, -(-len(members) // MAX_ROWS))
         table = Table(
             title=f"Front so far: {len(members)} of {len(self._trials)} schedules, unconfirmed",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from autolambda.driver.events import Ended
+from autolambda.driver.events import EvaluationEnded
 from autolambda.driver.measure_baselines import measure_baseline
 from autolambda.driver.run import PARENTS, Run
 from autolambda.engines.chat import ChatFormat
@@ -49,7 +49,7 @@ def confirm_finalists(run: Run, *, budget: float | None) -> Report:
             window=slice(0, step.num_responses),
             progress=(1 - CONFIRM_SHARE * (1 - number / len(steps)), CONFIRM_SHARE / len(steps)),
         )
-        run.on_event(Ended(step.title, step.schedule, measure(graded, weights=config.weights)))
+        run.on_event(EvaluationEnded(step.title, step.schedule, measure(graded, weights=config.weights)))
     if agreed.finalists:
         last = record.seen[agreed.finalists[-1]].schedule
         for method in config.search.baselines:

@@ -32,7 +32,7 @@ class FailedTwice(EngineError):
     """Two engines, one after the other, failed in one evaluation."""
 
 
-class JobEngine:
+class EngineSupervisor:
     """The engine that was given, or the job's, which is opened by its first use."""
 
     def __init__(self, job: Job, given: Engine | None, on_note: Callable[[str], None]) -> None:
@@ -56,7 +56,7 @@ class JobEngine:
         if opened:
             opened.close()
 
-    def twice(self, evaluate: Callable[[], T]) -> T:
+    def retry_once(self, evaluate: Callable[[], T]) -> T:
         """What ``evaluate`` gives, called once more, with a new engine, where one that was opened here fails.
 
         Raises ``FailedTwice``, or ``EngineError`` where no engine opens or the given one fails.

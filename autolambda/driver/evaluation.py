@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING
 from autolambda.engines.base import Engine, Foreseeing, Progress, Prompt, Sampling
 from autolambda.errors import EngineError, GraderError
 from autolambda.graders.grading import Mark
-from autolambda.graders.service import Marking
+from autolambda.graders.service import GradingService
 from autolambda.responses import Grade, Graded, Key, Response
 from autolambda.schedule import Schedule
 from autolambda.study.store import Store, StoredEvaluation
 from autolambda.tasks.base import Phase, Slice
-from autolambda.tasks.requests import Owed, batches, derive_seed, owed_on
+from autolambda.tasks.requests import Request, batches, derive_seed, requests_on
 
 if TYPE_CHECKING:  # it loads transformers and torch, which who only reads a study does without
     from autolambda.engines.chat import ChatFormat
@@ -54,7 +54,7 @@ class Evaluator:
     seed: int
     batch_size: int | None
     store: Store
-    marking: Marking = field(default_factory=Marking)
+    marking: GradingService = field(default_factory=GradingService)
     on_note: OnNote = lambda note: None
 
     def run(
@@ -77,7 +77,7 @@ class Evaluator:
         included, what still runs is aborted and the result ends there. Raises ``EngineError``, and ``GraderError`` for
         a grader of the user's own that fails; what was stored until then is not generated again.
         """
-        wanted = owed_on(slices)[window]
+        wanted = requests_on(slices)[window]
         done = {graded.key: graded for graded in self.store.graded(evaluation)}
 
         def keep(fresh: Sequence[Graded]) -> None:
@@ -89,7 +89,7 @@ class Evaluator:
         own = evaluation.schedule if phase == "search" else None
         rendered: dict[Key, Prompt] = {}
 
-        def prompt(owed: Owed) -> Prompt:
+        def prompt(owed: Request) -> Prompt:
             if owed.key not in rendered:
                 text = (chat or self.chat).render(owed.sample)
                 rendered[owed.key] = Prompt(text, self.seed_of(owed, phase, own))
@@ -116,13 +116,13 @@ class Evaluator:
         intake.settle(wait=True)
         return [done[owed.key] for owed in wanted if owed.key in done]
 
-    def seed_of(self, owed: Owed, phase: Phase, schedule: Schedule | None) -> int:
+    def seed_of(self, owed: Request, phase: Phase, schedule: Schedule | None) -> int:
         """The seed of a response: of this schedule alone, or (``None``) the same for all."""
         own = [] if schedule is None else [schedule.key]
         return derive_seed(self.seed, phase, *own, owed.task, owed.sample.id, owed.repeat)
 
     def _generate(
-        self, batch: Sequence[Owed], prompts: Sequence[Prompt], intake: _Intake, most_tokens: float
+        self, batch: Sequence[Request], prompts: Sequence[Prompt], intake: _Intake, most_tokens: float
     ) -> dict[Key, Response]:
         """One call of the engine; what it had finished is graded and stored, also where it fails."""
         engine = self.engine()
@@ -135,14 +135,14 @@ class Evaluator:
             raise
         return call.taken
 
-    def _mark(self, owed: Owed, response: Response) -> Future[Mark]:
+    def _mark(self, owed: Request, response: Response) -> Future[Mark]:
         if response.finish_reason == "aborted":  # cut by us: nothing is read from it, and it only counts as tokens
             future: Future[Mark] = Future()
             future.set_result(Mark(Grade.TRUNCATED, None))
             return future
         return self.marking.mark(response, owed.sample.target, grader=owed.grader, think_end=self.chat.think_end)
 
-    def _graded(self, owed: Owed, response: Response, future: Future[Mark]) -> Graded:
+    def _graded(self, owed: Request, response: Response, future: Future[Mark]) -> Graded:
         try:
             mark = future.result()
         except GraderError as error:
@@ -163,19 +163,19 @@ class _Intake:
 
     def __init__(
         self,
-        mark: Callable[[Owed, Response], Future[Mark]],
-        graded: Callable[[Owed, Response, Future[Mark]], Graded],
+        mark: Callable[[Request, Response], Future[Mark]],
+        graded: Callable[[Request, Response, Future[Mark]], Graded],
         keep: OnBatch,
     ) -> None:
         self._mark, self._graded, self._keep = mark, graded, keep
-        self._groups: deque[list[tuple[Owed, Response, Future[Mark]]]] = deque()
+        self._groups: deque[list[tuple[Request, Response, Future[Mark]]]] = deque()
 
     @property
     def is_waiting(self) -> bool:
         """Whether some grades are still to come."""
         return bool(self._groups)
 
-    def take(self, group: Sequence[tuple[Owed, Response]]) -> None:
+    def take(self, group: Sequence[tuple[Request, Response]]) -> None:
         """Takes in a group, which is stored in one transaction."""
         self._groups.append([(owed, response, self._mark(owed, response)) for owed, response in group])
         self.settle()
@@ -189,7 +189,7 @@ class _Intake:
 class _Call:
     """One call of ``generate``: each of its responses goes to the intake once, in groups."""
 
-    def __init__(self, batch: Sequence[Owed], intake: _Intake, *, streams: bool, most_tokens: float) -> None:
+    def __init__(self, batch: Sequence[Request], intake: _Intake, *, streams: bool, most_tokens: float) -> None:
         self.taken: dict[Key, Response] = {}
         self._batch, self._intake = batch, intake
         self._streams, self._most_tokens = streams, most_tokens

@@ -36,7 +36,7 @@ class Generated:
 
 
 @dataclass(frozen=True)
-class Ended:
+class EvaluationEnded:
     """An evaluation has ended; without numbers where it was stopped in mid-response, for the reason ``stopped``."""
 
     title: str
@@ -45,7 +45,7 @@ class Ended:
     stopped: str | None = None
 
 
-Event = Noted | Began | Generated | Ended
+Event = Noted | Began | Generated | EvaluationEnded
 OnEvent = Callable[[Event], None]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from autolambda.config import BaselineName
 from autolambda.driver.baselines import baseline_method, choose_cut
-from autolambda.driver.events import Ended, Noted
+from autolambda.driver.events import EvaluationEnded, Noted
 from autolambda.driver.run import PARENTS, Run
 from autolambda.engines.base import Engine
 from autolambda.engines.by_method import MethodEngine
@@ -72,5 +72,5 @@ def _measure(run: Run, key: str, schedule: Schedule, size: int, engine: Callable
         engine=engine,
     )
     measured = measure(graded, weights=run.job.config.weights)
-    run.on_event(Ended(title, schedule, measured))
+    run.on_event(EvaluationEnded(title, schedule, measured))
     return measured.mean_tokens.value

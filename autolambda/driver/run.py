@@ -12,14 +12,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from autolambda.driver.baselines import check_baselines
-from autolambda.driver.engine import FailedTwice, JobEngine
+from autolambda.driver.engine import EngineSupervisor, FailedTwice
 from autolambda.driver.evaluation import EVERYTHING, Evaluator
-from autolambda.driver.events import Began, Ended, Generated, Noted, OnEvent
+from autolambda.driver.events import Began, EvaluationEnded, Generated, Noted, OnEvent
 from autolambda.driver.job import Job
 from autolambda.engines.base import Engine, Sampling
 from autolambda.engines.chat import ChatFormat
 from autolambda.errors import EngineError, StudyError
-from autolambda.graders.service import Marking
+from autolambda.graders.service import GradingService
 from autolambda.optimizer.propose import Proposal, Stop, allowance_of, on_the_ladder, propose
 from autolambda.optimizer.racing import OVER_BUDGET, most_tokens, stopped_for
 from autolambda.optimizer.settings import SearchSettings
@@ -30,7 +30,7 @@ from autolambda.responses import Graded, is_aborted
 from autolambda.schedule import Schedule
 from autolambda.statistics.metrics import Measured
 from autolambda.study.connection import shown_storage
-from autolambda.study.measured import load_record
+from autolambda.study.measured import load_measured
 from autolambda.study.store import Kind, Store
 from autolambda.study.trials import Study, Trial
 from autolambda.tasks.base import Phase
@@ -46,13 +46,13 @@ class Run:
     def __init__(self, job: Job, store: Store, study: Study, engine: Engine | None, on_event: OnEvent) -> None:
         self.job, self.store, self.study = job, store, study
         self.on_event = on_event
-        self.engine = JobEngine(job, engine, lambda note: on_event(Noted(note)))
+        self.engine = EngineSupervisor(job, engine, lambda note: on_event(Noted(note)))
         self._parent_tokens: dict[str, float] = {}
         self._unread: set[str] = set()
         config = job.config
         self._aims = job.aims(config.budget)
-        self.record = load_record(store, study, weights=config.weights)
-        self._marking = Marking()
+        self.record = load_measured(store, study, weights=config.weights)
+        self._marking = GradingService()
         self._evaluator = Evaluator(
             self.engine,
             job.models.chat,
@@ -113,7 +113,7 @@ class Run:
         self.record.add(trial, graded, stopped=stopped)
         seen = self.record.of(trial.schedule)
         measured = None if is_aborted(graded) or seen is None else seen.measured
-        self.on_event(Ended(title, trial.schedule, measured, stopped))
+        self.on_event(EvaluationEnded(title, trial.schedule, measured, stopped))
         self._compare_graders(measured)
         if stopped or measured is None:
             self.study.prune(trial, stopped or OVER_BUDGET)
@@ -155,7 +155,7 @@ class Run:
         self.on_event(Began(title, schedule, num_responses, done, share))
         own = self._evaluator
         evaluator = replace(own, engine=engine or own.engine, sampling=sampling or own.sampling)
-        return self.engine.twice(
+        return self.engine.retry_once(
             lambda: evaluator.run(
                 evaluation,
                 slices,

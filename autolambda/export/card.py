@@ -14,7 +14,7 @@ import yaml
 from autolambda import __version__
 from autolambda.config import Config
 from autolambda.driver.models import Models
-from autolambda.export.provenance import Measurement
+from autolambda.export.provenance import Provenance
 from autolambda.merging.checkpoint import Checkpoint, find_file
 from autolambda.merging.merge import Merge
 from autolambda.merging.method import METHODS_IN_WORDS
@@ -24,9 +24,7 @@ from autolambda.statistics.metrics import Measured
 _LICENSE_FILES = ("LICENSE", "LICENSE.txt", "LICENSE.md")
 
 
-def write_card(
-    folder: Path, models: Models, merge: Merge, written: Written, *, measurement: Measurement | None
-) -> None:
+def write_card(folder: Path, models: Models, merge: Merge, written: Written, *, measurement: Provenance | None) -> None:
     """Writes README.md into an exported folder."""
     thinking = merge.models["thinking"].name.rpartition("/")[2]
     lines = [
@@ -82,7 +80,7 @@ def _front_matter(merge: Merge) -> dict[str, Any]:
     return found
 
 
-def _made_of(merge: Merge, written: Written, measurement: Measurement | None) -> Iterator[str]:
+def _made_of(merge: Merge, written: Written, measurement: Provenance | None) -> Iterator[str]:
     yield "| | model | revision | licence | content (SHA-256) |"
     yield "|---|---|---|---|---|"
     for role, model in merge.models.items():
@@ -103,7 +101,7 @@ def _made_of(merge: Merge, written: Written, measurement: Measurement | None) ->
     yield ""
 
 
-def _compared(written: Written, measurement: Measurement | None) -> str:
+def _compared(written: Written, measurement: Provenance | None) -> str:
     """What is known of the weights."""
     sha = f"Their SHA-256 is `{written.digest}`"
     if measurement is None:
@@ -113,7 +111,7 @@ def _compared(written: Written, measurement: Measurement | None) -> str:
     return f"{sha}; it was not compared with that of the weights in the engine that measured them."
 
 
-def _measured(models: Models, measurement: Measurement) -> Iterator[str]:
+def _measured(models: Models, measurement: Provenance) -> Iterator[str]:
     entry, config, identity = measurement.entry, measurement.config, measurement.identity
     where = "confirmation slice, unseen by the search" if entry.confirmed else "search slice, not confirmed"
     yield "## Measured"
@@ -179,7 +177,7 @@ def _use(models: Models) -> Iterator[str]:
     yield ""
 
 
-def _again(merge: Merge, measurement: Measurement | None) -> Iterator[str]:
+def _again(merge: Merge, measurement: Provenance | None) -> Iterator[str]:
     names = {role: model.model_id or f"./{model.name}" for role, model in merge.models.items()}
     method = "" if merge.method.name == "linear" else f" --method {merge.method.name}"
     how = " --schedule schedule.yaml" if merge.method.schedule else f" --base {names.get('base')}"

@@ -20,7 +20,7 @@ from autolambda.driver.models import Models
 from autolambda.errors import OutputError, StudyError
 from autolambda.export.card import write_card
 from autolambda.export.mergekit import mergekit_recipe
-from autolambda.export.provenance import Measurement
+from autolambda.export.provenance import Provenance
 from autolambda.merging.atomic_folder import atomic_folder, output_errors
 from autolambda.merging.checkpoint import open_checkpoint, read_json, read_json_if_any
 from autolambda.merging.merge import Merge, open_merge
@@ -39,7 +39,7 @@ def export(
     out: Path,
     *,
     max_shard_size: int = DEFAULT_SHARD_SIZE,
-    measurement: Measurement | None = None,
+    measurement: Provenance | None = None,
     on_bytes: OnBytes | None = None,
 ) -> None:
     """Writes the merge of the parents, by a schedule or another method, into the new folder ``out``.
@@ -110,7 +110,7 @@ def _sampling(models: Models) -> dict[str, Any]:
     return {f"sampling.{key}": value for key, value in json.loads(json.dumps(asdict(models.sampling))).items()}
 
 
-def _check_unchanged(now: Mapping[str, Any], measurement: Measurement) -> None:
+def _check_unchanged(now: Mapping[str, Any], measurement: Provenance) -> None:
     """Raises ``StudyError`` naming the keys in which the models are not those that the study measured."""
     changed = sorted(key for key, value in now.items() if measurement.identity.get(key) != value)
     if changed:
@@ -154,7 +154,7 @@ def _with_stops(end: Any, models: Models) -> Any:
     return [*ends, *(token for token in stops if token not in ends)] if stops else end
 
 
-def _provenance(folder: Path, merge: Merge, written: Written, measurement: Measurement | None) -> dict[str, Any]:
+def _provenance(folder: Path, merge: Merge, written: Written, measurement: Provenance | None) -> dict[str, Any]:
     """Machine-readable: what was merged, how, what was measured, and what was written.
 
     The weights are known by their tensors, whose hashes do not depend on the sharding; all other files but the model

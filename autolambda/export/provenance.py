@@ -10,11 +10,11 @@ from autolambda.config import Config
 
 if TYPE_CHECKING:  # a merge without a study does without what reads one
     from autolambda.report.report import Report
-    from autolambda.report.results import Entry
+    from autolambda.report.results import ScheduleResult
 
 
 @dataclass(frozen=True)
-class Measurement:
+class Provenance:
     """One schedule of a study; ``curve`` holds the uniform lambdas that were searched, in their order.
 
     ``parents`` are the models as they are, under their own templates; ``identity`` is what the results depend on,
@@ -22,16 +22,16 @@ class Measurement:
     """
 
     study: str
-    entry: Entry
+    entry: ScheduleResult
     verdict: str
-    curve: tuple[Entry, ...]
-    parents: Mapping[str, Entry | None]
+    curve: tuple[ScheduleResult, ...]
+    parents: Mapping[str, ScheduleResult | None]
     config: Config
     identity: Mapping[str, Any]
     weights: str | None
 
     @classmethod
-    def of(cls, report: Report, *, trial: int | None = None) -> Measurement:
+    def of(cls, report: Report, *, trial: int | None = None) -> Provenance:
         """That of a trial, or of the budget's pick. Raises ``StudyError`` where there is none."""
         decided = trial is None and report.verdict is not None  # a verdict is about the pick
         verdict = f"{report.verdict} within {report.budget:g} tokens" if decided else "not tested against a budget"

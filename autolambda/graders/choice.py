@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections import deque
 
-from autolambda.graders.base import Reading
+from autolambda.graders.base import ParsedAnswer
 
 _OPEN = r"(?:[\s*_$({\[]|\\[(\[]|\\(?:boxed|fbox|text(?:bf)?|math(?:bf|rm|sf)|rm|bf)\b){0,12}"
 # A small letter needs an end right after it, since "answer: a good one" names no option; a capital one does not.
@@ -29,10 +29,10 @@ _TAIL = 65_536  # characters
 _LONGEST = 40  # characters of a text that is only a letter and marks
 
 
-def read(text: str, target: str) -> Reading:
+def read(text: str, target: str) -> ParsedAnswer:
     """The last letter that is stated as the answer, in upper case."""
     letter = _stated(text) or _alone(text)
-    return Reading(letter, letter == target.strip().upper()) if letter else Reading(None)
+    return ParsedAnswer(letter, letter == target.strip().upper()) if letter else ParsedAnswer(None)
 
 
 def _stated(text: str) -> str | None:

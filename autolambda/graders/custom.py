@@ -14,7 +14,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from autolambda.errors import TaskError, one_line
-from autolambda.graders.base import Reading
+from autolambda.graders.base import ParsedAnswer
 
 Function = Callable[[str, str], Any]
 
@@ -50,17 +50,17 @@ def _parts(name: str) -> tuple[str, str]:
     return module, attribute
 
 
-def reader(function: Function, *, name: str) -> Callable[[str, str], Reading]:
+def reader(function: Function, *, name: str) -> Callable[[str, str], ParsedAnswer]:
     """A grader's ``read`` around the function; it raises what the function raises, ``TypeError`` for its nonsense."""
 
-    def read(text: str, target: str) -> Reading:
+    def read(text: str, target: str) -> ParsedAnswer:
         match function(text, target):
             case None:
-                return Reading(None)
+                return ParsedAnswer(None)
             case bool(correct):
-                return Reading(text.strip() or None, correct)
+                return ParsedAnswer(text.strip() or None, correct)
             case (str() | None as answer, bool(correct)):
-                return Reading(answer, correct)
+                return ParsedAnswer(answer, correct)
             case other:
                 raise TypeError(
                     f"it returned {one_line(repr(other))}, not a bool, (answer, bool) with a text or None, or None"

@@ -13,10 +13,10 @@ from functools import cache
 
 from autolambda.errors import TaskError
 from autolambda.graders import choice, custom, ifeval, lm_eval, math, number, regex, text
-from autolambda.graders.base import Reading, glance
+from autolambda.graders.base import ParsedAnswer, glance
 from autolambda.responses import Grade, Response
 
-Read = Callable[[str, str], Reading]
+Read = Callable[[str, str], ParsedAnswer]
 
 
 def _no_check(target: str) -> None: ...
@@ -42,7 +42,7 @@ class Grader:
     """
 
     read: Read
-    glance: Callable[[str, str], Reading | None]
+    glance: Callable[[str, str], ParsedAnswer | None]
     check: Callable[[str], None] = _no_check
     ideal: Callable[[str], str | None] = _no_ideal
     ready: Callable[[str | None], None] = _is_ready
@@ -58,7 +58,7 @@ def _same(target: str) -> str:
     return target
 
 
-def _never(text: str, target: str) -> Reading | None:
+def _never(text: str, target: str) -> ParsedAnswer | None:
     return None
 
 
@@ -117,7 +117,7 @@ def answer_part(response: Response, *, think_end: str) -> str:
     return response.text.rpartition(think_end)[2]
 
 
-def mark_of(reading: Reading, response: Response) -> Mark:
+def mark_of(reading: ParsedAnswer, response: Response) -> Mark:
     """The grade of a response: a cut one is ``truncated`` whatever it holds, one without an answer ``unparsed``."""
     if response.finish_reason == "length":
         return Mark(Grade.TRUNCATED, reading.answer)

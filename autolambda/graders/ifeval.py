@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from autolambda.errors import TaskError
-from autolambda.graders.base import Reading
+from autolambda.graders.base import ParsedAnswer
 
 CORRECT = "prompt_level_strict_acc"
 NAMES = (CORRECT, "inst_level_strict_acc", "prompt_level_loose_acc", "inst_level_loose_acc")
@@ -82,17 +82,17 @@ def ready(target: str | None) -> None:
     _checkers()
 
 
-def read(text: str, target: str) -> Reading:
+def read(text: str, target: str) -> ParsedAnswer:
     """The four scores as the answer; an empty text has none."""
     if not text.strip():
-        return Reading(None)
+        return ParsedAnswer(None)
     row, state = json.loads(target), random.getstate()
     random.seed(0)  # a checker draws an argument that its row leaves out
     try:
         scores: dict[str, Any] = _checkers().process_results(row, [text])
     finally:
         random.setstate(state)
-    return Reading(json.dumps(scores, separators=(",", ":")), bool(scores[CORRECT]))
+    return ParsedAnswer(json.dumps(scores, separators=(",", ":")), bool(scores[CORRECT]))
 
 
 def scores(answers: Iterable[str]) -> Mapping[str, float]:

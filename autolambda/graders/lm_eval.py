@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from autolambda.errors import TaskError, one_line
-from autolambda.graders.base import Reading
+from autolambda.graders.base import ParsedAnswer
 
 
 @cache
@@ -75,10 +75,10 @@ def _check_name(name: str, index: Any) -> None:
 _PREFERRED = ("exact_match", "acc", "pass@1", "f1")
 
 
-def read(text: str, target: str) -> Reading:
+def read(text: str, target: str) -> ParsedAnswer:
     """The metrics as the answer; an empty text has none. Raises ``ValueError`` where the metric is not among them."""
     if not text.strip():
-        return Reading(None)
+        return ParsedAnswer(None)
     given = json.loads(target)
     task = load_task(given["task"], given.get("include_path"))
     metrics = _numbers(task.process_results(given["doc"], [_filtered(task, _cut(text, task), given["doc"])]))
@@ -87,7 +87,7 @@ def read(text: str, target: str) -> Reading:
         raise ValueError(
             f"the task {given['task']!r} gives no number {metric!r}; it gives {', '.join(metrics) or 'none'}"
         )
-    return Reading(json.dumps(metrics, separators=(",", ":")), metrics[metric] >= 1)
+    return ParsedAnswer(json.dumps(metrics, separators=(",", ":")), metrics[metric] >= 1)
 
 
 def choose_metric(task: Any) -> str:

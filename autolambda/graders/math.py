@@ -11,7 +11,7 @@ import re
 from fractions import Fraction
 
 from autolambda.graders import latex
-from autolambda.graders.base import Reading
+from autolambda.graders.base import ParsedAnswer
 
 _TAIL = 65_536  # characters
 _LONGEST = 1_000  # characters of a box
@@ -56,32 +56,32 @@ def boxed(text: str) -> str | None:
     return found
 
 
-def glance(text: str, target: str) -> Reading | None:
+def glance(text: str, target: str) -> ParsedAnswer | None:
     """What needs no parser: no usable box, one expression in two spellings, or two plain numbers."""
     answer = boxed(text)
     if answer is None or not answer.strip() or len(answer) > _LONGEST or _depth(answer) > _DEEPEST:
-        return Reading(None)
+        return ParsedAnswer(None)
     answer = answer.strip()
     one, other = _plain(answer), _plain(target)
     whole, wanted = _integer(one), _integer(other)
     if whole is not None and wanted is not None:
-        return Reading(answer, whole == wanted)
+        return ParsedAnswer(answer, whole == wanted)
     one, other = _spelling(one), _spelling(other)
     if one == other:
-        return Reading(answer, True)
+        return ParsedAnswer(answer, True)
     value, target_value = _rational(one), _rational(other)
     if value is None or target_value is None or 0 < abs(value - target_value) < _CLOSE:
         return None
-    return Reading(answer, value == target_value)
+    return ParsedAnswer(answer, value == target_value)
 
 
-def read(text: str, target: str) -> Reading:
+def read(text: str, target: str) -> ParsedAnswer:
     """The full comparison; it may hang or die."""
     reading = glance(text, target)
     if reading is not None:
         return reading
     answer = (boxed(text) or "").strip()
-    return Reading(answer, latex.is_equal(_plain(answer), _plain(target)))
+    return ParsedAnswer(answer, latex.is_equal(_plain(answer), _plain(target)))
 
 
 def essence(text: str) -> str:

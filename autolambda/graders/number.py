@@ -9,7 +9,7 @@ import re
 from collections import deque
 from decimal import Decimal
 
-from autolambda.graders.base import Reading
+from autolambda.graders.base import ParsedAnswer
 
 _RUN = re.compile(r"\d+(?:[.,]\d+)*(?:[eE][+-]?\d+)?")
 # A minus sign directly after a digit, a letter or a closing bracket is an operator.
@@ -18,15 +18,15 @@ _NUMBER = re.compile(r"[-+\u2212]?(?:(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+)
 _LONGEST = 80  # characters
 
 
-def read(text: str, target: str) -> Reading:
+def read(text: str, target: str) -> ParsedAnswer:
     """The last number as the answer; none where it is malformed or longer than 80 characters."""
     last = deque(_RUN.finditer(text), maxlen=1)
     if not last:
-        return Reading(None)
+        return ParsedAnswer(None)
     lead = _LEAD.search(text[max(0, last[0].start() - 3) : last[0].start()])
     answer = (lead[0] if lead else "") + last[0][0]
     value = _value(answer)
-    return Reading(None) if value is None else Reading(answer, value == _value(target.strip()))
+    return ParsedAnswer(None) if value is None else ParsedAnswer(answer, value == _value(target.strip()))
 
 
 def check(target: str) -> None:

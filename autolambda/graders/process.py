@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
 from autolambda.errors import AutolambdaError, one_line
-from autolambda.graders.base import Reading
+from autolambda.graders.base import ParsedAnswer
 from autolambda.graders.grading import find_grader
 
 HELLO = "hello"
@@ -27,7 +27,7 @@ HELLO = "hello"
 class Outcome:
     """What came of a job: a reading, or why there is none. ``refused``: no text could have been read."""
 
-    reading: Reading | None
+    reading: ParsedAnswer | None
     failure: str = ""
     refused: bool = False
 

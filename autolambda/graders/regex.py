@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from autolambda.graders.base import Reading
+from autolambda.graders.base import ParsedAnswer
 
 _SECONDS = 2.0  # of the package's own clock, which was seen to be slow by half; a worker has its limit besides
 
@@ -20,13 +20,13 @@ def _compiled(target: str) -> Any:
     return regex.compile(target)
 
 
-def read(text: str, target: str) -> Reading:
+def read(text: str, target: str) -> ParsedAnswer:
     """What was found is the answer; where nothing was, the stripped text is. Raises ``TimeoutError``."""
     text = text.strip()
     if not text:
-        return Reading(None)
+        return ParsedAnswer(None)
     found = _compiled(target).search(text, timeout=_SECONDS)
-    return Reading(found[0] or text, True) if found else Reading(text)
+    return ParsedAnswer(found[0] or text, True) if found else ParsedAnswer(text)
 
 
 def check(target: str) -> None:

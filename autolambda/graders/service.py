@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from types import TracebackType
 
 from autolambda.errors import GraderError, TaskError
-from autolambda.graders.base import Reading
+from autolambda.graders.base import ParsedAnswer
 from autolambda.graders.grading import Mark, answer_part, find_grader, is_own, mark_of
 from autolambda.graders.pool import Pool
 from autolambda.graders.process import Outcome
@@ -26,7 +26,7 @@ _MOST_WORKERS = 4
 _MOST_KNOWN = 16_384  # about 1 kB each
 
 
-class Marking:
+class GradingService:
     """Grades responses; a context manager, since it holds processes.
 
     ``num_workers`` is by default the number of cores that this process may use, at most 4. ``seconds`` limits one text,
@@ -40,7 +40,7 @@ class Marking:
         # A prompt has few answers: its repeats under all schedules bring them again and again.
         self._known: dict[tuple[str, str, str], Future[Outcome]] = {}
 
-    def __enter__(self) -> Marking:
+    def __enter__(self) -> GradingService:
         return self
 
     def __exit__(
@@ -63,7 +63,7 @@ class Marking:
         future: Future[Mark] = Future()
         reading = find_grader(grader).glance(text, target)
         if reading is None and response.finish_reason == "length":
-            reading = Reading(None)
+            reading = ParsedAnswer(None)
         if reading is not None:
             future.set_result(mark_of(reading, response))
             return future
@@ -111,4 +111,4 @@ def _settle(future: Future[Mark], done: Future[Outcome], *, response: Response, 
         future.set_exception(GraderError(f"grader '{grader}': {outcome.failure}"))
     else:
         logger.debug("grader '%s' could not read a response: %s", grader, outcome.failure)
-        future.set_result(mark_of(Reading(None), response))
+        future.set_result(mark_of(ParsedAnswer(None), response))

@@ -5,19 +5,19 @@ White space at the ends never counts. An empty text is no answer.
 
 from __future__ import annotations
 
-from autolambda.graders.base import Reading
+from autolambda.graders.base import ParsedAnswer
 
 
-def exact(text: str, target: str) -> Reading:
+def exact(text: str, target: str) -> ParsedAnswer:
     """Returns the stripped text, correct if it equals the stripped target."""
     answer = text.strip()
-    return Reading(answer, answer == target.strip()) if answer else Reading(None)
+    return ParsedAnswer(answer, answer == target.strip()) if answer else ParsedAnswer(None)
 
 
-def contains(text: str, target: str) -> Reading:
+def contains(text: str, target: str) -> ParsedAnswer:
     """Returns the stripped text, correct if the target occurs in it in any letter case."""
     answer = text.strip()
-    return Reading(answer, target.strip().casefold() in answer.casefold()) if answer else Reading(None)
+    return ParsedAnswer(answer, target.strip().casefold() in answer.casefold()) if answer else ParsedAnswer(None)
 
 
 def check(target: str) -> None:

@@ -40,7 +40,7 @@ _NUM_SHOWN = 5
 
 
 @dataclass(frozen=True)
-class Finding:
+class Mismatch:
     """One difference; a merge is refused where it is ``fatal``.
 
     ``one_end`` marks what forbids no arithmetic: with the Thinking parent's setting the merge is well defined, but its
@@ -52,7 +52,7 @@ class Finding:
     one_end: bool = False
 
 
-def compare_configs(instruct: Checkpoint, *, thinking: Checkpoint) -> Iterator[Finding]:
+def compare_configs(instruct: Checkpoint, *, thinking: Checkpoint) -> Iterator[Mismatch]:
     """Differences of the two configs."""
     configs = instruct.config, thinking.config
     settings, others = (_settings(config) for config in configs)
@@ -60,16 +60,16 @@ def compare_configs(instruct: Checkpoint, *, thinking: Checkpoint) -> Iterator[F
         one, other = settings.get(key, _ABSENT), others.get(key, _ABSENT)
         if one != other and not (key == "layer_types" and _ABSENT in (one, other)):  # transformers 4 leaves it out
             one_end = key.startswith("rope settings") or key in _ONE_END
-            yield Finding(f"config '{key}': instruct {one!r}, thinking {other!r}", one_end=one_end)
+            yield Mismatch(f"config '{key}': instruct {one!r}, thinking {other!r}", one_end=one_end)
     for name, config in zip(("instruct", "thinking"), configs, strict=True):
         if config.get("quantization_config"):
-            yield Finding(f"{name} is quantised (quantization_config); use the checkpoint it was made from")
+            yield Mismatch(f"{name} is quantised (quantization_config); use the checkpoint it was made from")
         if "auto_map" in config:
-            yield Finding(f"{name} brings its own code (auto_map), which is never run", fatal=False)
+            yield Mismatch(f"{name} brings its own code (auto_map), which is never run", fatal=False)
     compared = {*_EXACT, *_ROPE, *_DERIVED, *BOOKKEEPING, "quantization_config"}
     for key in sorted((configs[0].keys() & configs[1].keys()) - compared):
         if configs[0][key] != configs[1][key]:
-            yield Finding(f"config '{key}': instruct {configs[0][key]!r}, thinking {configs[1][key]!r}", fatal=False)
+            yield Mismatch(f"config '{key}': instruct {configs[0][key]!r}, thinking {configs[1][key]!r}", fatal=False)
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, object]:
@@ -108,7 +108,7 @@ def compare_tensors(
     thinking: Mapping[str, TensorInfo],
     num_layers: int,
     first_name: str = "instruct",
-) -> Iterator[Finding]:
+) -> Iterator[Mismatch]:
     """Differences of the tensors by name, and names or dtypes that cannot be merged.
 
     ``first_name`` is what the findings call the first model: ``instruct``, or ``base``.
@@ -132,19 +132,19 @@ def compare_tensors(
     yield from _few(unknown, "parameters outside every schedule")
 
 
-def _few(lines: list[str], kind: str) -> Iterator[Finding]:
+def _few(lines: list[str], kind: str) -> Iterator[Mismatch]:
     for line in lines[:_NUM_SHOWN]:
-        yield Finding(f"{kind}: {line}")
+        yield Mismatch(f"{kind}: {line}")
     if len(lines) > _NUM_SHOWN:
-        yield Finding(f"{kind}: and {len(lines) - _NUM_SHOWN} more")
+        yield Mismatch(f"{kind}: and {len(lines) - _NUM_SHOWN} more")
 
 
-def compare_tokenizers(first: Checkpoint, *, thinking: Checkpoint, first_name: str = "instruct") -> Iterator[Finding]:
+def compare_tokenizers(first: Checkpoint, *, thinking: Checkpoint, first_name: str = "instruct") -> Iterator[Mismatch]:
     """Differences of the vocabularies by content; those of special tokens and chat templates are warnings."""
     folders = first.folder, thinking.folder
     missing = [str(folder) for folder in folders if find_file(folder, "tokenizer.json") is None]
     if missing:
-        yield Finding(f"no tokenizer.json in {' and '.join(missing)}: vocabularies were not compared", fatal=False)
+        yield Mismatch(f"no tokenizer.json in {' and '.join(missing)}: vocabularies were not compared", fatal=False)
     else:
         one, other = (read_json(folder, "tokenizer.json") for folder in folders)
         try:
@@ -159,7 +159,7 @@ def compare_tokenizers(first: Checkpoint, *, thinking: Checkpoint, first_name: s
     for key in sorted(roles.keys() | others.keys()):
         if roles.get(key) != others.get(key):
             shown = "" if key == "chat template" else f" {roles.get(key)!r} and {others.get(key)!r}"
-            yield Finding(f"the tokenizers differ in their {key}{shown}", fatal=False)
+            yield Mismatch(f"the tokenizers differ in their {key}{shown}", fatal=False)
 
 
 def _model(tokenizer: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -167,13 +167,13 @@ def _model(tokenizer: Mapping[str, Any]) -> Mapping[str, Any]:
     return model if isinstance(model, dict) else {}
 
 
-def _compare_vocabularies(one: Mapping[str, Any], *, other: Mapping[str, Any]) -> Iterator[Finding]:
+def _compare_vocabularies(one: Mapping[str, Any], *, other: Mapping[str, Any]) -> Iterator[Mismatch]:
     first, second = _by_token(one), _by_token(other)
     if differing := sorted(token for token in first.keys() | second.keys() if first.get(token) != second.get(token)):
         shown = [f"{token!r} is {first.get(token)} and {second.get(token)}" for token in differing]
         yield from _few(shown, "tokens with another id in the thinking tokenizer")
     elif _merges(one) != _merges(other):
-        yield Finding("the tokenizers have one vocabulary but other merge rules, so they split text differently")
+        yield Mismatch("the tokenizers have one vocabulary but other merge rules, so they split text differently")
 
 
 def _by_token(model: Mapping[str, Any]) -> dict[str, int]:
@@ -191,16 +191,16 @@ def _added(tokenizer: Mapping[str, Any]) -> dict[int, _Token]:
     return {token["id"]: token for token in tokenizer.get("added_tokens") or []}
 
 
-def _compare_added(one: Mapping[int, _Token], *, other: Mapping[int, _Token], first_name: str) -> Iterator[Finding]:
+def _compare_added(one: Mapping[int, _Token], *, other: Mapping[int, _Token], first_name: str) -> Iterator[Mismatch]:
     for index in sorted(one.keys() | other.keys()):
         first, second = one.get(index), other.get(index)
         if first is None or second is None:
             token, owner = (first or second or {}), "thinking" if first is None else first_name
-            yield Finding(f"added token {token['content']!r} ({index}) is known to {owner} only", fatal=False)
+            yield Mismatch(f"added token {token['content']!r} ({index}) is known to {owner} only", fatal=False)
         elif first["content"] != second["content"]:
             harmless = _is_spare(first) or _is_spare(second) or (first.get("special") and second.get("special"))
             text = f"added token {index} is {first['content']!r} for {first_name}, {second['content']!r} for thinking"
-            yield Finding(text, fatal=not harmless)
+            yield Mismatch(text, fatal=not harmless)
 
 
 def _is_spare(token: _Token) -> bool:

@@ -16,7 +16,7 @@ from torch import Tensor
 from autolambda.errors import PairError
 from autolambda.merging.arithmetic import interpolate
 from autolambda.merging.checkpoint import Checkpoint, open_checkpoint
-from autolambda.merging.compatibility import Finding, compare_configs, compare_tensors, compare_tokenizers
+from autolambda.merging.compatibility import Mismatch, compare_configs, compare_tensors, compare_tokenizers
 from autolambda.merging.shards import TensorInfo
 from autolambda.schedule import Schedule
 
@@ -97,7 +97,7 @@ def open_pair(instruct: str | Checkpoint, thinking: str | Checkpoint, *, across_
     ]
     if one.tied != other.tied:
         owner = "instruct" if one.tied else "thinking"
-        findings.append(Finding(f"only {owner} ties lm_head to its embedding; the merge is untied", fatal=False))
+        findings.append(Mismatch(f"only {owner} ties lm_head to its embedding; the merge is untied", fatal=False))
     if across_configs:
         findings = [_bent(finding) if finding.one_end else finding for finding in findings]
     warnings = tuple(finding.text for finding in findings if not finding.fatal)
@@ -109,9 +109,9 @@ def open_pair(instruct: str | Checkpoint, thinking: str | Checkpoint, *, across_
     return pair
 
 
-def _bent(finding: Finding) -> Finding:
+def _bent(finding: Mismatch) -> Mismatch:
     text = f"{finding.text}; the merge computes with thinking's, so towards lambda 0 it is not the model it was"
-    return Finding(text, fatal=False)
+    return Mismatch(text, fatal=False)
 
 
 def merge_tensors(pair: Pair, *, schedule: Schedule) -> Iterator[tuple[str, Tensor]]:

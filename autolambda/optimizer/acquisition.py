@@ -17,7 +17,7 @@ from scipy.special import ndtr  # type: ignore[import-untyped]  # scipy ships no
 
 from autolambda.optimizer.gaussian_process import Floats
 from autolambda.optimizer.space import DECIMALS, Params, Span
-from autolambda.optimizer.surrogate import Draw
+from autolambda.optimizer.surrogate import PosteriorSamples
 
 _Z = 1.6448536269514722  # one-sided 95 %
 SURE = 0.95  # the chance to be shown within the budget from which a schedule counts as safe
@@ -40,21 +40,21 @@ class Target:
         return self.budget / (1 + _Z * self.spread)
 
 
-def chances(draw: Draw, target: Target) -> Floats:
+def chances(draw: PosteriorSamples, target: Target) -> Floats:
     """The chance of each schedule to be shown within the budget and to break no guard, float64 [schedules]."""
     within: Floats = ndtr((target.highest - draw.tokens) / (target.spread * draw.tokens))
     found: Floats = (within * draw.allowed).mean(axis=0)
     return found
 
 
-def safe(draw: Draw, target: Target) -> int:
+def safe(draw: PosteriorSamples, target: Target) -> int:
     """The most accurate schedule among those sure to be shown within; where none is sure, the likeliest."""
     chance = chances(draw, target)
     sure = chance >= SURE
     return int(np.argmax(np.where(sure, draw.accuracy.mean(axis=0), -1.0) if sure.any() else chance))
 
 
-def bold(draw: Draw, target: Target, *, than: int) -> int | None:
+def bold(draw: PosteriorSamples, target: Target, *, than: int) -> int | None:
     """The schedule that is worth most beside ``than``: its chance to be within times what it is ahead by."""
     ahead = draw.accuracy.mean(axis=0)
     worth = chances(draw, target) * (ahead - ahead[than])
@@ -62,7 +62,7 @@ def bold(draw: Draw, target: Target, *, than: int) -> int | None:
     return best if worth[best] >= WORTH else None
 
 
-def frugal(draw: Draw, *, than: int, margin: float) -> int | None:
+def frugal(draw: PosteriorSamples, *, than: int, margin: float) -> int | None:
     """The cheapest schedule with a fifth fewer tokens than ``than`` that hardly loses: less than half the margin.
 
     It is as sure to break no guard, or sure enough.
@@ -73,7 +73,7 @@ def frugal(draw: Draw, *, than: int, margin: float) -> int | None:
     return int(np.argmin(np.where(good, tokens, np.inf))) if good.any() else None
 
 
-def sampled(draw: Draw, target: Target, *, index: int) -> int:
+def sampled(draw: PosteriorSamples, target: Target, *, index: int) -> int:
     """The most accurate schedule within the target in one of the draws that is allowed; where none is, the cheapest."""
     accuracy, tokens, allowed = draw.accuracy[index], draw.tokens[index], draw.allowed[index]
     within = (tokens <= target.highest) & allowed
@@ -82,7 +82,7 @@ def sampled(draw: Draw, target: Target, *, index: int) -> int:
     return int(np.argmin(np.where(allowed, tokens, np.inf) if allowed.any() else tokens))
 
 
-def expected_gain(draw: Draw, target: Target) -> float:
+def expected_gain(draw: PosteriorSamples, target: Target) -> float:
     """By how much the best within the target is expected to be more accurate than the safe one (share of 1).
 
     Where it is not sure that the safe one breaks no guard, it is worth nothing in the draws in which it does: there is
@@ -96,7 +96,7 @@ def expected_gain(draw: Draw, target: Target) -> float:
     return max(0.0, float((best - ours).mean()))
 
 
-def is_dominated(draw: Draw, index: int) -> bool:
+def is_dominated(draw: PosteriorSamples, index: int) -> bool:
     """Whether with ``SURE`` chance some other schedule is at least as accurate with no more tokens.
 
     One that breaks a guard does not count against one that breaks none.

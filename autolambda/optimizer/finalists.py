@@ -15,11 +15,11 @@ import numpy as np
 
 from autolambda.optimizer import acquisition
 from autolambda.optimizer.acquisition import Target
-from autolambda.optimizer.observations import Evidence
+from autolambda.optimizer.observations import Observations
 from autolambda.optimizer.propose import Aims, allowance_of, fit, targets_of
 from autolambda.optimizer.settings import SearchSettings
-from autolambda.optimizer.surrogate import Draw, Surrogate
-from autolambda.statistics.pareto import Score, front
+from autolambda.optimizer.surrogate import PosteriorSamples, Surrogate
+from autolambda.statistics.pareto import Objectives, front
 from autolambda.statistics.verdict import confirmation_order
 
 NUM_DRAWS = 512
@@ -35,7 +35,7 @@ class Plan:
     num_parent: int
 
 
-def plan(evidence: Evidence, settings: SearchSettings, aims: Aims, *, model: Surrogate | None = None) -> Plan:
+def plan(evidence: Observations, settings: SearchSettings, aims: Aims, *, model: Surrogate | None = None) -> Plan:
     """The plan for the aims' budget, or for the whole front: indices into the evidence's points.
 
     With a budget: the most accurate schedule that is sure to be shown within it, one that is expected to be worth the
@@ -52,7 +52,7 @@ def plan(evidence: Evidence, settings: SearchSettings, aims: Aims, *, model: Sur
     predicted = draw.tokens.mean(axis=0).tolist()
     if aims.budget is None:
         chance = draw.allowed.mean(axis=0)
-        scores = [Score(*pair) for pair in zip(draw.accuracy.mean(axis=0).tolist(), predicted, strict=True)]
+        scores = [Objectives(*pair) for pair in zip(draw.accuracy.mean(axis=0).tolist(), predicted, strict=True)]
         places = np.flatnonzero(chance >= min(LIKELY, float(chance.max()))).tolist()
         members = front(places, key=lambda index: scores[index])
         chosen = [members[i] for i in _even(len(members), settings.finalists)]
@@ -68,7 +68,7 @@ def plan(evidence: Evidence, settings: SearchSettings, aims: Aims, *, model: Sur
     return Plan(finalists, num_responses, num_responses if aims.guards else granted.num_parent)
 
 
-def _for_budget(draw: Draw, target: Target, *, margin: float) -> list[int]:
+def _for_budget(draw: PosteriorSamples, target: Target, *, margin: float) -> list[int]:
     first = acquisition.safe(draw, target)
     others = (acquisition.bold(draw, target, than=first), acquisition.frugal(draw, than=first, margin=margin))
     return list(dict.fromkeys([first, *(index for index in others if index is not None)]))

@@ -10,9 +10,9 @@ from functools import cached_property
 import numpy as np
 
 from autolambda.optimizer.space import Params, is_near, to_schedule, uniform_lam
-from autolambda.optimizer.surrogate import ACCURACY, TOKENS, Excess, Observation, place
+from autolambda.optimizer.surrogate import ACCURACY, TOKENS, CensoredTrial, Observation, place
 from autolambda.schedule import Schedule
-from autolambda.statistics.pareto import Score, front
+from autolambda.statistics.pareto import Objectives, front
 
 NUM_NEAR = 5  # points of about the same mean tokens, by which a place that was not measured is judged
 MOST_POINTS = 200  # that the surrogate goes by: its time grows with their cube, its memory with their square
@@ -54,15 +54,15 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class Observations:
     """All that a study knows: its points, in the order of their first trials, and what else became of trials.
 
-    ``excesses`` were stopped in mid-response; ``failed`` are the params of trials that could not be measured;
+    ``censored`` were stopped in mid-response; ``failed`` are the params of trials that could not be measured;
     ``costs`` are the tokens that each trial with a measurement took, in their order.
     """
 
     points: Sequence[Point] = ()
-    excesses: Sequence[Excess] = ()
+    censored: Sequence[CensoredTrial] = ()
     failed: Sequence[Params] = ()
     costs: Sequence[int] = ()
 
@@ -98,7 +98,7 @@ def leading(
 
 def _to_front(points: Sequence[Point], others: Sequence[int], num_knots: int) -> list[float]:
     """How far the schedules of some points are from the nearest one of the measured front."""
-    best = front(points, key=lambda point: Score(*(point.observation.values[i] for i in (ACCURACY, TOKENS))))
+    best = front(points, key=lambda point: Objectives(*(point.observation.values[i] for i in (ACCURACY, TOKENS))))
     targets = np.array([place(point.observation.schedule, num_knots=num_knots) for point in best])
     return [
         float(np.square(targets - place(points[index].observation.schedule, num_knots=num_knots)).sum(axis=1).min())
@@ -116,7 +116,7 @@ def cost_at(points: Sequence[Point], tokens: float) -> float:
     return tokens * statistics.median(point.cost_ratio for point in near(points, tokens))
 
 
-def is_tried(params: Params, evidence: Evidence) -> bool:
+def is_tried(params: Params, evidence: Observations) -> bool:
     """Whether a place is, for all that can be measured, one that was measured, stopped or failed.
 
     Two places may be one schedule: what leaves [0, 1] is cut off.
@@ -127,6 +127,6 @@ def is_tried(params: Params, evidence: Evidence) -> bool:
     schedule = to_schedule(params)
     return (
         any(schedule == point.observation.schedule for point in evidence.points)
-        or any(schedule == excess.schedule for excess in evidence.excesses)
+        or any(schedule == excess.schedule for excess in evidence.censored)
         or any(schedule == to_schedule(other) for other in evidence.failed)
     )

@@ -11,7 +11,7 @@ import optuna
 from optuna.distributions import FloatDistribution
 from optuna.samplers import BaseSampler, GPSampler, PartialFixedSampler, RandomSampler, TPESampler
 
-from autolambda.optimizer.observations import Evidence, Point, is_tried
+from autolambda.optimizer.observations import Observations, Point, is_tried
 from autolambda.optimizer.settings import SearchSettings
 from autolambda.optimizer.space import DECIMALS, box
 from autolambda.optimizer.surrogate import ACCURACY, TOKENS
@@ -26,7 +26,7 @@ def distributions(num_knots: int) -> dict[str, FloatDistribution]:
 
 
 def ask_optuna(
-    evidence: Evidence, settings: SearchSettings, *, free: Sequence[str], budget: float | None
+    evidence: Observations, settings: SearchSettings, *, free: Sequence[str], budget: float | None
 ) -> dict[str, float] | None:
     """The next point by ``settings.sampler``, with the parameters that are not ``free`` at 0.
 

@@ -14,19 +14,19 @@ import numpy as np
 from autolambda.optimizer import acquisition
 from autolambda.optimizer.acquisition import Target
 from autolambda.optimizer.ladder import is_known, next_rung
-from autolambda.optimizer.observations import MOST_POINTS, Evidence, Point, cost_at, is_tried, leading, near
+from autolambda.optimizer.observations import MOST_POINTS, Observations, Point, cost_at, is_tried, leading, near
 from autolambda.optimizer.optuna_samplers import ask_optuna
 from autolambda.optimizer.settings import SearchSettings
 from autolambda.optimizer.space import Params, Space, box, free_of, to_schedule, uniform_lam, uniform_params
-from autolambda.optimizer.surrogate import THINK, TOKENS, Draw, Guards, Surrogate, shared_luck
-from autolambda.optimizer.token_allowance import Allowance, allowance
+from autolambda.optimizer.surrogate import THINK, TOKENS, Guards, PosteriorSamples, Surrogate, prompt_correlation
+from autolambda.optimizer.token_allowance import TokenAllowance, allowance
 from autolambda.statistics.curve import CurvePoint
 
 NUM_DRAWS = 64
 NUM_LEVELS = 6  # budgets that stand for the whole front where none was given
 NUM_CENTRES = 2  # schedules around which a search looks closely
 LADDER_SHARE = 0.5  # of the search's tokens
-SHARE_OF_FINALS = 1.5  # finalists that a budget usually gets
+TYPICAL_FINALISTS = 1.5  # finalists that a budget usually gets
 
 StopReason = Literal["trials", "tokens", "gain", "spaces"]
 
@@ -61,7 +61,7 @@ class Stop:
     gain: float | None = None
 
 
-def propose(evidence: Evidence, settings: SearchSettings, aims: Aims) -> Proposal | Stop:
+def propose(evidence: Observations, settings: SearchSettings, aims: Aims) -> Proposal | Stop:
     """What to measure next, given all that was measured. The same arguments give the same answer."""
     if evidence.num_trials >= settings.trials:
         return Stop("trials")
@@ -75,7 +75,7 @@ def propose(evidence: Evidence, settings: SearchSettings, aims: Aims) -> Proposa
     return _look_ahead(evidence, settings, aims, granted)
 
 
-def on_the_ladder(evidence: Evidence, settings: SearchSettings, aims: Aims) -> bool:
+def on_the_ladder(evidence: Observations, settings: SearchSettings, aims: Aims) -> bool:
     """Whether the next trial is a rung: until the stages are known, or its trials or its tokens are spent."""
     granted = allowance_of(evidence.points, settings, aims)
     if evidence.num_trials >= settings.ladder or (granted and evidence.num_tokens > LADDER_SHARE * granted.search):
@@ -83,7 +83,7 @@ def on_the_ladder(evidence: Evidence, settings: SearchSettings, aims: Aims) -> b
     return not is_known([_curve_point(point) for point in evidence.points if point.lam is not None])
 
 
-def allowance_of(points: Sequence[Point], settings: SearchSettings, aims: Aims) -> Allowance | None:
+def allowance_of(points: Sequence[Point], settings: SearchSettings, aims: Aims) -> TokenAllowance | None:
     """The study's tokens, once two uniform lambdas are measured: the outermost stand for the parents."""
     costs = {point.lam: point.cost for point in points if point.lam is not None}
     if len(costs) < 2:
@@ -99,7 +99,7 @@ def allowance_of(points: Sequence[Point], settings: SearchSettings, aims: Aims) 
     )
 
 
-def targets_of(points: Sequence[Point], granted: Allowance, budget: float | None) -> list[Target]:
+def targets_of(points: Sequence[Point], granted: TokenAllowance, budget: float | None) -> list[Target]:
     """The budget, or levels between the cheapest and the longest point that stand for all budgets."""
     lengths = [point.observation.values[TOKENS] for point in points]
     if budget is not None:
@@ -108,13 +108,13 @@ def targets_of(points: Sequence[Point], granted: Allowance, budget: float | None
     return [Target(float(level), _spread(points, granted, float(level))) for level in levels]
 
 
-def fit(evidence: Evidence, num_knots: int, *, guards: Guards = ()) -> Surrogate:
+def fit(evidence: Observations, num_knots: int, *, guards: Guards = ()) -> Surrogate:
     """The model of what was measured: of all, or of what leads of it."""
     observations = [point.observation for point in leading(evidence.points, num_knots=num_knots)]
-    return Surrogate(observations, num_knots=num_knots, excesses=evidence.excesses[-MOST_POINTS // 2 :], guards=guards)
+    return Surrogate(observations, num_knots=num_knots, censored=evidence.censored[-MOST_POINTS // 2 :], guards=guards)
 
 
-def _optuna_proposal(evidence: Evidence, settings: SearchSettings, aims: Aims) -> Proposal | Stop:
+def _optuna_proposal(evidence: Observations, settings: SearchSettings, aims: Aims) -> Proposal | Stop:
     """The proposal of one of Optuna's samplers: a new schedule, to be measured at full size.
 
     In the first space, from the one whose turn it is, that is not used up.
@@ -127,7 +127,9 @@ def _optuna_proposal(evidence: Evidence, settings: SearchSettings, aims: Aims) -
     return Stop("spaces")
 
 
-def _look_ahead(evidence: Evidence, settings: SearchSettings, aims: Aims, granted: Allowance) -> Proposal | Stop:
+def _look_ahead(
+    evidence: Observations, settings: SearchSettings, aims: Aims, granted: TokenAllowance
+) -> Proposal | Stop:
     """The surrogate's choice in the first space, from the one whose turn it is, in which there is something to gain."""
     model = fit(evidence, settings.knots, guards=aims.guards)
     turn = settings.spaces.index(_space(evidence, settings, granted))
@@ -141,11 +143,16 @@ def _look_ahead(evidence: Evidence, settings: SearchSettings, aims: Aims, grante
 
 
 def _look_into(
-    space: Space, model: Surrogate, evidence: Evidence, settings: SearchSettings, aims: Aims, granted: Allowance
+    space: Space,
+    model: Surrogate,
+    evidence: Observations,
+    settings: SearchSettings,
+    aims: Aims,
+    granted: TokenAllowance,
 ) -> Proposal | Stop:
     """The surrogate's choice among the points that can be measured further and new places of a space."""
     step = evidence.num_trials
-    rng = np.random.default_rng([settings.seed, step, len(evidence.failed), len(evidence.excesses)])
+    rng = np.random.default_rng([settings.seed, step, len(evidence.failed), len(evidence.censored)])
     targets = targets_of(evidence.points, granted, aims.budget)
     points = leading(evidence.points, num_knots=settings.knots)
     places = [point.params for point in points]
@@ -153,7 +160,7 @@ def _look_into(
     centres = _centres(known, places, targets)
     new = acquisition.candidates(free_of(space, settings.knots), box(settings.knots), centres, rng)
     left = granted.search - evidence.num_tokens
-    stopped = {excess.schedule for excess in evidence.excesses}
+    stopped = {excess.schedule for excess in evidence.censored}
     open_points = [
         point for point in points if _next_cost(point, aims) <= left and point.observation.schedule not in stopped
     ]
@@ -176,7 +183,7 @@ def _next_cost(point: Point, aims: Aims) -> float:
     return np.inf if stop is None else (stop - point.num_responses) * point.cost
 
 
-def _chosen(draw: Draw, target: Target, step: int, rng: np.random.Generator) -> int:
+def _chosen(draw: PosteriorSamples, target: Target, step: int, rng: np.random.Generator) -> int:
     """Every third look goes to the pick itself, which sharpens it; the others to what may be better."""
     if step % 3 == 0:
         return acquisition.safe(draw, target)
@@ -184,7 +191,7 @@ def _chosen(draw: Draw, target: Target, step: int, rng: np.random.Generator) -> 
 
 
 def _target(
-    targets: Sequence[Target], points: Sequence[Point], granted: Allowance, step: int, rng: np.random.Generator
+    targets: Sequence[Target], points: Sequence[Point], granted: TokenAllowance, step: int, rng: np.random.Generator
 ) -> Target:
     """Today's target: the budget, every fourth time some budget below it; without one, any level."""
     if len(targets) > 1:
@@ -198,33 +205,33 @@ def _target(
     return Target(budget, _spread(points, granted, budget))
 
 
-def _centres(known: Draw, places: Sequence[Params], targets: Sequence[Target]) -> list[Params]:
+def _centres(known: PosteriorSamples, places: Sequence[Params], targets: Sequence[Target]) -> list[Params]:
     """The places around which to look: those picked for the targets, and for one of them in some draw."""
     found = [acquisition.safe(known, target) for target in targets]
     found += [acquisition.sampled(known, targets[-1], index=index) for index in range(NUM_CENTRES)]
     return [places[index] for index in dict.fromkeys(found)][: max(NUM_CENTRES, len(targets))]
 
 
-def _spread(points: Sequence[Point], granted: Allowance, budget: float) -> float:
+def _spread(points: Sequence[Point], granted: TokenAllowance, budget: float) -> float:
     """The relative standard error that the mean tokens of a finalist near the budget will have when confirmed.
 
     Of the variance of lengths the prompts' own share falls with their number, the rest with that of the responses. As
     many of them count as in the search.
     """
-    own = shared_luck([point.observation for point in points], TOKENS)
+    own = prompt_correlation([point.observation for point in points], TOKENS)
     nearest = near(points, budget)
     variances = [
         (point.observation.errors[TOKENS] / point.observation.values[TOKENS]) ** 2
         / (own / len(point.observation.prompts) + (1 - own) / (point.counted * point.num_responses))
         for point in nearest
     ]
-    num_final = granted.num_final([cost_at(points, SHARE_OF_FINALS * budget)])
+    num_final = granted.num_final([cost_at(points, TYPICAL_FINALISTS * budget)])
     counted = float(np.median([point.counted for point in nearest]))
     fall = own / (counted * min(num_final, granted.num_confirm_prompts)) + (1 - own) / (counted * num_final)
     return float(np.sqrt(np.median(variances) * fall))
 
 
-def _rung(evidence: Evidence, settings: SearchSettings, aims: Aims) -> Proposal:
+def _rung(evidence: Observations, settings: SearchSettings, aims: Aims) -> Proposal:
     """The next uniform lambda; a sampler that does not know the noise has it measured at full size."""
     curve = [(point.lam, point.observation.values[THINK]) for point in evidence.points if point.lam is not None]
     failed_lams = {lam for params in evidence.failed if (lam := uniform_lam(params)) is not None}
@@ -237,7 +244,7 @@ def _curve_point(point: Point) -> CurvePoint:
     return CurvePoint(point.lam, point.observation.values[THINK], len(point.observation.prompts))
 
 
-def _space(evidence: Evidence, settings: SearchSettings, granted: Allowance | None) -> Space:
+def _space(evidence: Observations, settings: SearchSettings, granted: TokenAllowance | None) -> Space:
     """What is left after the ladder, of trials or of tokens, is shared out evenly among the spaces, in their order."""
     done = (evidence.num_trials - settings.ladder) / max(settings.trials - settings.ladder, 1)
     if granted is not None:

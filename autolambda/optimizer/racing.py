@@ -9,7 +9,7 @@ import math
 from dataclasses import replace
 
 from autolambda.optimizer.acquisition import is_dominated
-from autolambda.optimizer.observations import Evidence, leading
+from autolambda.optimizer.observations import Observations, leading
 from autolambda.optimizer.propose import Aims, fit
 from autolambda.optimizer.settings import SearchSettings
 from autolambda.optimizer.surrogate import ENDS
@@ -36,7 +36,7 @@ def exceeded(num_tokens: float, num_responses: int) -> float:
     return num_tokens / num_responses / (1 + _DEVIATIONS / math.sqrt(num_responses))
 
 
-def stopped_for(schedule: Schedule, evidence: Evidence, settings: SearchSettings, aims: Aims) -> str | None:
+def stopped_for(schedule: Schedule, evidence: Observations, settings: SearchSettings, aims: Aims) -> str | None:
     """Why a measured schedule needs no further responses, ``None`` where it may still be the answer.
 
     The ends are not stopped for a guard: the drop of all others is against the better of them.

@@ -55,7 +55,7 @@ class Observation:
 
 
 @dataclass(frozen=True)
-class Excess:
+class CensoredTrial:
     """All that is known of a trial that was stopped in mid-response: its mean is above so many tokens."""
 
     schedule: Schedule
@@ -72,7 +72,7 @@ class Band:
 
 
 @dataclass(frozen=True)
-class Draw:
+class PosteriorSamples:
     """Joint draws from the posterior, float64 [draws, schedules] each.
 
     ``allowed`` bool [draws, schedules] says whether a schedule breaks no guard: whether on each guard task it loses no
@@ -92,7 +92,7 @@ class Surrogate:
         observations: Sequence[Observation],
         *,
         num_knots: int,
-        excesses: Sequence[Excess] = (),
+        censored: Sequence[CensoredTrial] = (),
         guards: Guards = (),
     ) -> None:
         """Fits the hyper-parameters: about 20 ms for 25 observations, a second for 200 in 12 dimensions."""
@@ -110,9 +110,9 @@ class Surrogate:
             for name, max_drop in guards
             if any(name in each.guards for each in observations)
         ]
-        if excesses:
-            floors = np.log([each.tokens for each in excesses])
-            self._processes[TOKENS].exceed(self._places([each.schedule for each in excesses]), floors)
+        if censored:
+            floors = np.log([each.tokens for each in censored])
+            self._processes[TOKENS].exceed(self._places([each.schedule for each in censored]), floors)
 
     def predict(self, schedules: Sequence[Schedule], output: int) -> Band:
         """One output at the schedules, without the noise of a measurement."""
@@ -121,12 +121,12 @@ class Surrogate:
         natural = _NATURAL[output]
         return Band(natural(mean), natural(mean - reach), natural(mean + reach))
 
-    def draw(self, schedules: Sequence[Schedule], *, num_draws: int, seed: int) -> Draw:
+    def draw(self, schedules: Sequence[Schedule], *, num_draws: int, seed: int) -> PosteriorSamples:
         """Accuracy, mean tokens and what the guards allow of all the schedules together, drawn from the posterior."""
         places, rng = self._places(schedules), np.random.default_rng(seed)
         drawn = [self._processes[output].draw(places, num_draws, rng) for output in (ACCURACY, TOKENS)]
         accuracy, tokens = (_NATURAL[output](each) for output, each in zip((ACCURACY, TOKENS), drawn, strict=True))
-        return Draw(accuracy, tokens, self._allowed(schedules, num_draws, rng))
+        return PosteriorSamples(accuracy, tokens, self._allowed(schedules, num_draws, rng))
 
     def _guard(self, seen: Sequence[tuple[Observation, Guarded]]) -> GaussianProcess:
         """The process of the accuracy on a guard task, from the observations that asked a prompt of it."""
@@ -192,7 +192,7 @@ def _luck(seen: Sequence[tuple[NDArray[np.int64], Floats]]) -> Floats:
     return found
 
 
-def shared_luck(observations: Sequence[Observation], output: int) -> float:
+def prompt_correlation(observations: Sequence[Observation], output: int) -> float:
     """How much of the spread over prompts is that of the prompts themselves, whoever answers: 0 to 0.95.
 
     The correlation of the trials' luck over the prompts that they have in common, averaged over their pairs.

@@ -15,7 +15,7 @@ LEAST_CONFIRM = 64  # responses of each schedule, whatever is left
 
 
 @dataclass(frozen=True)
-class Allowance:
+class TokenAllowance:
     """``total`` tokens of a study, of which the search may take ``search``; ``ends`` is what a response of both costs.
 
     The whole confirmation slice is ``num_confirm`` responses to ``num_confirm_prompts`` prompts. ``with_guards``: the
@@ -59,7 +59,7 @@ def allowance(
     num_confirm_prompts: int,
     cap: int | None,
     with_guards: bool = False,
-) -> Allowance:
+) -> TokenAllowance:
     """The allowance of a study whose slices hold so many responses; ``cap`` is ``search.max_tokens_generated``."""
     total = ends * max(num_search, LEAST_FULL) if cap is None else float(cap)
-    return Allowance(total, ends, num_confirm, num_confirm_prompts, with_guards)
+    return TokenAllowance(total, ends, num_confirm, num_confirm_prompts, with_guards)

@@ -15,8 +15,8 @@ import pandas
 
 from autolambda.report.prompts import Prompts
 from autolambda.report.report import Report, confirm_key
-from autolambda.report.results import Entry
-from autolambda.report.snapshot import Findings
+from autolambda.report.results import ScheduleResult
+from autolambda.report.snapshot import StudySnapshot
 from autolambda.responses import Graded
 from autolambda.study.store import Kind, Store
 
@@ -31,7 +31,7 @@ class Column:
 
     title: str
     role: Literal["pick", "neighbour", "instruct", "thinking"]
-    entry: Entry
+    entry: ScheduleResult
     kind: Kind
     key: str
 
@@ -52,7 +52,7 @@ class Contrast:
 
 
 @dataclass(frozen=True)
-class Cell:
+class ShownResponse:
     """One response as it is read; ``thinking`` is what stands before the last closing think tag."""
 
     grade: str
@@ -63,14 +63,14 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Row:
+class PromptRow:
     """One prompt with a cell a column, ``None`` where that schedule was not asked."""
 
     task: str
     sample_id: str
     prompt: str | None
     target: str | None
-    cells: tuple[Cell | None, ...]
+    cells: tuple[ShownResponse | None, ...]
 
 
 @dataclass(frozen=True)
@@ -80,14 +80,14 @@ class Comparison:
     columns: tuple[Column, ...]
     pick: int
     contrasts: tuple[Contrast, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[PromptRow, ...]
     num_shown: int
     num_responses: int
     problem: str | None
 
 
 def compare(
-    findings: Findings, store: Store, prompts: Prompts, *, num_responses: int = NUM_RESPONSES
+    findings: StudySnapshot, store: Store, prompts: Prompts, *, num_responses: int = NUM_RESPONSES
 ) -> Comparison | None:
     """The comparison around the pick, or around the nearest; ``None`` where there is no front yet.
 
@@ -109,7 +109,7 @@ def compare(
         cells = tuple(_cell(each, think_end) if each else None for each in found)
         prompt, target = prompts.text(task, sample_id), prompts.target(task, sample_id)
         shown = None if prompt is None else legible(shortened(prompt))
-        rows.append(Row(legible(task), legible(sample_id), shown, target and legible(target), cells))
+        rows.append(PromptRow(legible(task), legible(sample_id), shown, target and legible(target), cells))
     return Comparison(
         columns=tuple(columns),
         pick=pick,
@@ -158,7 +158,7 @@ def _columns(report: Report) -> list[Column]:
     return sorted(columns, key=lambda column: column.entry.score.mean_tokens)
 
 
-def _column(entry: Entry, role: Literal["pick", "neighbour"]) -> Column:
+def _column(entry: ScheduleResult, role: Literal["pick", "neighbour"]) -> Column:
     kind: Kind = "confirm" if entry.confirmed else "trial"
     key = confirm_key(entry.schedule) if entry.confirmed else str(entry.trial)
     return Column(f"trial {entry.trial}", role, entry, kind, key)
@@ -218,10 +218,10 @@ def _texts(
     return {each.key: each for each in graded if each.response.finish_reason != "aborted"}
 
 
-def _cell(graded: Graded, think_end: str) -> Cell:
+def _cell(graded: Graded, think_end: str) -> ShownResponse:
     thinking, _, text = graded.response.text.rpartition(think_end)
     answer = None if graded.answer is None else legible(shortened(graded.answer, 300))
-    return Cell(
+    return ShownResponse(
         graded.grade.value,
         graded.response.num_tokens,
         legible(shortened(thinking.strip())),

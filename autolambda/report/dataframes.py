@@ -16,11 +16,11 @@ import pandas
 from numpy.typing import NDArray
 
 from autolambda.schedule import Schedule
-from autolambda.statistics.pareto import Score, hypervolume
+from autolambda.statistics.pareto import Objectives, hypervolume
 from autolambda.statistics.stages import stage_of
 from autolambda.study.reader import open_for_reading
 from autolambda.study.store import Kind, StoredEvaluation
-from autolambda.study.trials import Ended
+from autolambda.study.trials import EndedTrial
 
 Floats = NDArray[np.float64]
 
@@ -61,7 +61,7 @@ def outcomes_frame(rows: Sequence[tuple[Any, ...]]) -> pandas.DataFrame:
 
 
 def history(
-    ended: Sequence[Ended], outcomes: pandas.DataFrame, *, weights: Mapping[str, float], reference_tokens: float
+    ended: Sequence[EndedTrial], outcomes: pandas.DataFrame, *, weights: Mapping[str, float], reference_tokens: float
 ) -> pandas.DataFrame:
     """A row a trial that has ended, in their order: ``outcome`` is ``complete``, ``pruned`` or ``failed``.
 
@@ -69,13 +69,13 @@ def history(
     is not uniform, and ``reason`` where a trial is complete.
     """
     tally = _Tally(outcomes[outcomes.kind == "trial"], weights)
-    scores: dict[Schedule, Score] = {}
+    scores: dict[Schedule, Objectives] = {}
     rows, spent = [], 0
     for each in ended:
         own, schedule = tally.of(each), each.trial.schedule
         spent += own.tokens
         if own.numbers:
-            scores[schedule] = Score(own.numbers["accuracy"], own.numbers["mean_tokens"])
+            scores[schedule] = Objectives(own.numbers["accuracy"], own.numbers["mean_tokens"])
         rows.append(
             {
                 "trial": each.trial.number,
@@ -120,7 +120,7 @@ class _Tally:
         self._places = responses.groupby("key").indices
         self._known: dict[Schedule, tuple[Floats, Floats]] = {}
 
-    def of(self, ended: Ended) -> _Own:
+    def of(self, ended: EndedTrial) -> _Own:
         """Takes a trial in."""
         at = self._places.get(str(ended.trial.number), np.zeros(0, dtype=np.intp))
         tokens, numbers = int(self._values[at, 1].sum()), dict[str, Any]()

@@ -23,10 +23,10 @@ from autolambda import __version__
 from autolambda.report.comparison import Comparison, legible
 from autolambda.report.figures import FIGURES
 from autolambda.report.figures.base import DARK
-from autolambda.report.insights import worth_sentences
+from autolambda.report.insights import insight_sentences
 from autolambda.report.report import UNFINISHED, Report
-from autolambda.report.results import Entry, stage
-from autolambda.report.snapshot import Findings
+from autolambda.report.results import ScheduleResult, stage
+from autolambda.report.snapshot import StudySnapshot
 from autolambda.report.terminal import beside_thinking, in_lines, verdict_lines
 from autolambda.statistics.estimates import Difference, number
 from autolambda.statistics.metrics import Measured
@@ -94,7 +94,7 @@ class Section:
 
 
 def render_page(
-    findings: Findings,
+    findings: StudySnapshot,
     comparison: Comparison | None,
     *,
     sections: Sequence[Section] = (),
@@ -143,7 +143,7 @@ def render_page(
     return page.encode("utf-8", "backslashreplace").decode("utf-8")  # a file's name may hold what no file can
 
 
-def _status(findings: Findings) -> str:
+def _status(findings: StudySnapshot) -> str:
     report, trials = findings.report, len(findings.trials)
     if report.stop_reason == UNFINISHED:
         return f"still running, {trials} trials so far"
@@ -208,14 +208,14 @@ def _tiles(report: Report) -> Iterator[dict[str, Any]]:
 
 
 def _stages_said(report: Report) -> list[str]:
-    said = [sentence(report.stages), *worth_sentences(report.worth)] if report.has_curve else []
+    said = [sentence(report.stages), *insight_sentences(report.worth)] if report.has_curve else []
     return [*said, *(f"{note}." for note in report.stages.notes)]
 
 
-def _fronts(report: Report) -> list[tuple[str, Sequence[Entry], bool]]:
+def _fronts(report: Report) -> list[tuple[str, Sequence[ScheduleResult], bool]]:
     """Title, entries and whether it is shown at once."""
     confirmed, smoothed = report.confirmed_front, report.smoothed_front
-    found: list[tuple[str, Sequence[Entry], bool]] = []
+    found: list[tuple[str, Sequence[ScheduleResult], bool]] = []
     if confirmed:
         found.append(("Confirmed front, on prompts that the search never saw", confirmed, True))
     found.append(("Smoothed front, over all trials, unconfirmed", smoothed, not confirmed))
@@ -223,7 +223,7 @@ def _fronts(report: Report) -> list[tuple[str, Sequence[Entry], bool]]:
     return found
 
 
-def _row_of(entry: Entry, report: Report, *, name: str = "") -> dict[str, Any]:
+def _row_of(entry: ScheduleResult, report: Report, *, name: str = "") -> dict[str, Any]:
     """An entry as the cells of a table."""
     return {
         "name": legible(name) or str(entry.trial),
@@ -255,7 +255,7 @@ def _points_of(change: Difference) -> tuple[str, str]:
     return f"{100 * change.value:+.1f}", f"{100 * change.low:+.1f} to {100 * change.high:+.1f}"
 
 
-def _data(findings: Findings, comparison: Comparison | None, sections: Sequence[Section]) -> dict[str, Any]:
+def _data(findings: StudySnapshot, comparison: Comparison | None, sections: Sequence[Section]) -> dict[str, Any]:
     """What the script works on."""
     drawn = {name: draw(findings) for name, draw in FIGURES.items()}
     drawn |= {part.name: part.figure for section in sections for part in section.parts}

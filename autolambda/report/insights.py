@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from autolambda.report.results import Entry, stage
+from autolambda.report.results import ScheduleResult, stage
 from autolambda.responses import Graded
 from autolambda.statistics.estimates import Difference, number, student
 from autolambda.statistics.token_value import (
@@ -23,7 +23,7 @@ from autolambda.statistics.token_value import (
     sweet_spot,
 )
 from autolambda.statistics.verdict import difference
-from autolambda.study.measured import Seen
+from autolambda.study.measured import MeasuredSchedule
 
 _LEVEL = 0.05
 
@@ -32,21 +32,21 @@ _LEVEL = 0.05
 class Gain:
     """A confirmed merge and its accuracy less that of each parent as it is; ``is_shown``: it beats both."""
 
-    entry: Entry
+    entry: ScheduleResult
     over: Mapping[str, Difference]
     is_shown: bool
 
 
 @dataclass(frozen=True)
-class Worth:
+class Insights:
     """``sweet_spot`` costs the fewest tokens of the schedules within a point of ``highest``, by the smoothed numbers.
 
     ``slope`` is over the schedules in stage 3; ``lengths`` are those of uniform lambdas, ``runaway`` the one that is
     longer than both ends by far; ``gains`` are those of the merges confirmed beside both parents, the surest first.
     """
 
-    sweet_spot: Entry
-    highest: Entry
+    sweet_spot: ScheduleResult
+    highest: ScheduleResult
     slope: Slope | None
     lengths: tuple[Length, ...]
     runaway: Length | None
@@ -57,7 +57,7 @@ class Worth:
         """The merge whose lead over both parents is the surest."""
         return next(iter(self.gains), None)
 
-    def beside(self, entry: Entry, parent: str) -> Difference | None:
+    def beside(self, entry: ScheduleResult, parent: str) -> Difference | None:
         """A confirmed merge's accuracy less that of a parent, where both parents are confirmed."""
         return next((gain.over[parent] for gain in self.gains if gain.entry is entry), None)
 
@@ -81,14 +81,14 @@ class Worth:
         }
 
 
-def worth_of(
-    seen: Sequence[Seen],
-    smoothed: Sequence[Entry],
-    confirmed: Sequence[tuple[Entry, Sequence[Graded]]],
+def insights_of(
+    seen: Sequence[MeasuredSchedule],
+    smoothed: Sequence[ScheduleResult],
+    confirmed: Sequence[tuple[ScheduleResult, Sequence[Graded]]],
     parents: Mapping[str, Sequence[Graded]],
     *,
     weights: Mapping[str, float],
-) -> Worth:
+) -> Insights:
     """From what was measured in the search (at least one schedule), and what was confirmed of it and of the parents."""
     highest = max(smoothed, key=lambda entry: (entry.score.accuracy, -entry.score.mean_tokens))
     place = sweet_spot([entry.score for entry in smoothed])
@@ -102,10 +102,10 @@ def worth_of(
         for each in seen
         if each.schedule.lam is not None and (tokens := each.measured.mean_tokens)
     )
-    return Worth(smoothed[place], highest, slope, lengths, runaway(lengths), _gains(confirmed, parents, weights))
+    return Insights(smoothed[place], highest, slope, lengths, runaway(lengths), _gains(confirmed, parents, weights))
 
 
-def worth_sentences(worth: Worth) -> Iterator[str]:
+def insight_sentences(worth: Insights) -> Iterator[str]:
     """The worth of tokens in plain sentences."""
     sweet, highest = worth.sweet_spot, worth.highest
     if sweet is highest:
@@ -125,7 +125,7 @@ def difference_phrase(change: Difference) -> str:
 
 
 def _gains(
-    confirmed: Sequence[tuple[Entry, Sequence[Graded]]],
+    confirmed: Sequence[tuple[ScheduleResult, Sequence[Graded]]],
     parents: Mapping[str, Sequence[Graded]],
     weights: Mapping[str, float],
 ) -> tuple[Gain, ...]:
@@ -155,7 +155,7 @@ def _gain_sentence(gain: Gain) -> str:
     return f"Trial {gain.entry.trial} {said} as they are: {over}."
 
 
-def _numbers(entry: Entry) -> str:
+def _numbers(entry: ScheduleResult) -> str:
     return (
         f"trial {entry.trial} in stage {stage(entry.measured)} with {100 * entry.score.accuracy:.1f} % "
         f"at {number(entry.score.mean_tokens)} tokens"

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from autolambda.errors import OutputError
 from autolambda.report.report import Report
-from autolambda.report.results import Entry
+from autolambda.report.results import ScheduleResult
 from autolambda.report.terminal import report_view
 from autolambda.statistics.stages import Boundary, Stages
 from autolambda.statistics.token_value import CurveWorth
@@ -103,7 +103,7 @@ def _plain_report(report: Report) -> dict[str, Any]:
     }
 
 
-def _plain(entry: Entry | None) -> dict[str, Any] | None:
+def _plain(entry: ScheduleResult | None) -> dict[str, Any] | None:
     return entry.to_dict() if entry else None
 
 

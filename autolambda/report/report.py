@@ -14,17 +14,17 @@ from autolambda.config import Config, parse_config
 from autolambda.errors import StudyError
 from autolambda.optimizer.finalists import plan
 from autolambda.optimizer.propose import Aims, fit
-from autolambda.report.insights import Worth, worth_of
+from autolambda.report.insights import Insights, insights_of
 from autolambda.report.results import (
-    Entry,
-    baseline_entries,
+    ScheduleResult,
+    baseline_results,
     confirm_key,
-    confirmed_entry,
     confirmed_responses,
-    measured_entries,
-    parent_entries,
+    confirmed_result,
+    measured_results,
     parent_responses,
-    smoothed_entries,
+    parent_results,
+    smoothed_results,
 )
 from autolambda.responses import Graded
 from autolambda.schedule import Schedule
@@ -32,7 +32,7 @@ from autolambda.statistics.estimates import Difference
 from autolambda.statistics.pareto import front
 from autolambda.statistics.stages import CurvePoint, Stages, detect_stages
 from autolambda.statistics.verdict import Decision, Verdict, difference, verdict
-from autolambda.study.measured import load_record
+from autolambda.study.measured import load_measured
 from autolambda.study.store import Store
 from autolambda.study.trials import Counts, Study
 
@@ -45,7 +45,7 @@ UNFINISHED = "unfinished"
 class Alike:
     """A confirmed schedule and its accuracy less that of the pick, of which the interval holds 0."""
 
-    entry: Entry
+    entry: ScheduleResult
     difference: Difference
 
 
@@ -64,17 +64,17 @@ class Report:
     study: str
     budget: float | None
     verdict: Verdict | None
-    best: Entry | None
-    nearest: Entry | None
-    cheaper_than: Entry | None
+    best: ScheduleResult | None
+    nearest: ScheduleResult | None
+    cheaper_than: ScheduleResult | None
     alike: tuple[Alike, ...]
-    trials: tuple[Entry, ...]
-    smoothed: tuple[Entry, ...]
-    confirmed: tuple[Entry, ...]
-    parents: Mapping[str, Entry | None]
-    baselines: Mapping[str, Entry]
+    trials: tuple[ScheduleResult, ...]
+    smoothed: tuple[ScheduleResult, ...]
+    confirmed: tuple[ScheduleResult, ...]
+    parents: Mapping[str, ScheduleResult | None]
+    baselines: Mapping[str, ScheduleResult]
     stages: Stages
-    worth: Worth
+    worth: Insights
     counts: Counts
     tokens_generated: int
     stop_reason: str
@@ -83,15 +83,15 @@ class Report:
     digests: Mapping[Schedule, str]
 
     @property
-    def raw_front(self) -> tuple[Entry, ...]:
+    def raw_front(self) -> tuple[ScheduleResult, ...]:
         return tuple(front(self.trials, key=lambda e: e.score))
 
     @property
-    def smoothed_front(self) -> tuple[Entry, ...]:
+    def smoothed_front(self) -> tuple[ScheduleResult, ...]:
         return tuple(front(self.smoothed, key=lambda e: e.score))
 
     @property
-    def confirmed_front(self) -> tuple[Entry, ...]:
+    def confirmed_front(self) -> tuple[ScheduleResult, ...]:
         return tuple(front(self.confirmed, key=lambda e: e.score))
 
     @property
@@ -116,11 +116,11 @@ class Report:
         return self.stop_reason != UNFINISHED and measured and decided
 
     @property
-    def front(self) -> tuple[Entry, ...]:
+    def front(self) -> tuple[ScheduleResult, ...]:
         """The confirmed front as far as there is one."""
         return self.confirmed_front or self.smoothed_front
 
-    def entry(self, trial: int | None) -> Entry:
+    def entry(self, trial: int | None) -> ScheduleResult:
         """A trial's entry, confirmed where it was, or the budget's pick. Raises ``StudyError`` where there is none."""
         if trial is not None:
             found = next((e for e in (*self.confirmed, *self.trials) if e.trial == trial), None)
@@ -143,18 +143,18 @@ def build_report(store: Store, study: Study, *, budget: float | None) -> Report:
     assert stored is not None
     config = parse_config(stored.config)
     weights = config.weights
-    record = load_record(store, study, weights=weights)
+    record = load_measured(store, study, weights=weights)
     if not record.seen:
         raise StudyError(f"study '{study.name}' has no complete trial yet; go on with 'autolambda resume {study.name}'")
     sizes = stored.identity["confirm.responses"], stored.identity["confirm.prompts"]
     aims = Aims(budget, tuple(stored.identity["search.rungs"]), *sizes, tuple(config.guards.items()))
     model = fit(record.evidence, config.search.knots, guards=aims.guards)
-    trials = measured_entries(record.seen, model, config)
-    smoothed = smoothed_entries(trials, model)
+    trials = measured_results(record.seen, model, config)
+    smoothed = smoothed_results(trials, model)
     finalists = plan(record.evidence, config.search_settings, aims, model=model).finalists
     responses, own = confirmed_responses(store, study, trials), parent_responses(store, study)
     entries = {
-        e.trial: confirmed_entry(e.trial, e.schedule, responses[e.trial], config, parents=own)
+        e.trial: confirmed_result(e.trial, e.schedule, responses[e.trial], config, parents=own)
         for e in trials
         if e.trial in responses
     }
@@ -179,10 +179,10 @@ def build_report(store: Store, study: Study, *, budget: float | None) -> Report:
         trials=trials,
         smoothed=smoothed,
         confirmed=tuple(entries.values()),
-        parents=parent_entries(own, trials, config),
-        baselines=baseline_entries(store, study, own, config),
+        parents=parent_results(own, trials, config),
+        baselines=baseline_results(store, study, own, config),
         stages=_stages(trials),
-        worth=worth_of(record.seen, smoothed, shown, own, weights=weights),
+        worth=insights_of(record.seen, smoothed, shown, own, weights=weights),
         counts=study.counts(),
         tokens_generated=store.num_tokens(study.name),
         stop_reason=study.stopped_for or UNFINISHED,
@@ -192,13 +192,16 @@ def build_report(store: Store, study: Study, *, budget: float | None) -> Report:
     )
 
 
-def _is_comparable(entry: Entry, config: Config) -> bool:
+def _is_comparable(entry: ScheduleResult, config: Config) -> bool:
     """Whether all that the verdict asks of a finalist is known."""
     return entry.drops.keys() == config.guards.keys()
 
 
 def _alike(
-    decision: Decision, graded: Sequence[Sequence[Graded]], entries: Sequence[Entry], weights: Mapping[str, float]
+    decision: Decision,
+    graded: Sequence[Sequence[Graded]],
+    entries: Sequence[ScheduleResult],
+    weights: Mapping[str, float],
 ) -> tuple[Alike, ...]:
     """The others within the budget whose accuracy may be that of the pick."""
     if decision.pick is None:
@@ -227,7 +230,7 @@ def slack_sentence(budget: float, parents: Mapping[str, float], *, bundled: bool
     )
 
 
-def _stages(trials: Sequence[Entry]) -> Stages:
+def _stages(trials: Sequence[ScheduleResult]) -> Stages:
     """From the uniform schedules' Think ratios; prompts, not responses, are the independent unit."""
     points = [
         CurvePoint(e.schedule.lam, e.measured.think_ratio.value, e.measured.think_ratio.num_prompts)
@@ -239,12 +242,12 @@ def _stages(trials: Sequence[Entry]) -> Stages:
     return detect_stages(points)
 
 
-def _unconfirmed(trials: tuple[Entry, ...], budget: float | None) -> Entry | None:
+def _unconfirmed(trials: tuple[ScheduleResult, ...], budget: float | None) -> ScheduleResult | None:
     """The most accurate of the smoothed trials whose upper bound is within the budget and whose guards are kept."""
     within = [e for e in trials if budget is not None and e.measured.mean_tokens.high <= budget]
     kept = [e for e in within if e.guards in (None, "kept")]
     return max(kept, key=lambda e: (e.score.accuracy, -e.score.mean_tokens), default=None)
 
 
-def _at(entries: list[Entry | None], index: int | None) -> Entry | None:
+def _at(entries: list[ScheduleResult | None], index: int | None) -> ScheduleResult | None:
     return None if index is None else entries[index]

@@ -18,10 +18,10 @@ from autolambda.schedule import Schedule
 from autolambda.statistics.estimates import Estimate
 from autolambda.statistics.guards import Drop, keeps_guards
 from autolambda.statistics.metrics import Measured, measure
-from autolambda.statistics.pareto import Score
+from autolambda.statistics.pareto import Objectives
 from autolambda.statistics.stages import stage_of
 from autolambda.statistics.verdict import drops_of
-from autolambda.study.measured import Seen
+from autolambda.study.measured import MeasuredSchedule
 from autolambda.study.store import Store, StoredEvaluation
 from autolambda.study.trials import Study
 from autolambda.tasks.base import Phase
@@ -30,7 +30,7 @@ SURE = 0.95  # the chance from which a guard counts as kept, or as broken, befor
 
 
 @dataclass(frozen=True)
-class Entry:
+class ScheduleResult:
     """A schedule with its measured numbers; ``confirmed`` says on which slice. A parent as it is has no trial.
 
     ``stopped`` says why the race ended its measurement, where it did. ``drops`` are what it was shown to lose on the
@@ -48,8 +48,8 @@ class Entry:
     scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @property
-    def score(self) -> Score:
-        return Score(self.measured.accuracy.value, self.measured.mean_tokens.value)
+    def score(self) -> Objectives:
+        return Objectives(self.measured.accuracy.value, self.measured.mean_tokens.value)
 
     @property
     def guards(self) -> str | None:
@@ -115,14 +115,14 @@ def _numbers(measured: Measured) -> dict[str, float]:
     }
 
 
-def measured_entries(seen: Sequence[Seen], model: Surrogate, config: Config) -> tuple[Entry, ...]:
+def measured_results(seen: Sequence[MeasuredSchedule], model: Surrogate, config: Config) -> tuple[ScheduleResult, ...]:
     """The measured schedules; with guards, how likely each is to break none."""
     allowed: list[float | None] = [None] * len(seen)
     if config.guards:
         draw = model.draw([each.schedule for each in seen], num_draws=NUM_DRAWS, seed=config.search.seed)
         allowed = draw.allowed.mean(axis=0).tolist()
     return tuple(
-        Entry(
+        ScheduleResult(
             each.trial,
             each.schedule,
             each.measured,
@@ -135,21 +135,21 @@ def measured_entries(seen: Sequence[Seen], model: Surrogate, config: Config) -> 
     )
 
 
-def confirmed_entry(
+def confirmed_result(
     trial: int | None,
     schedule: Schedule,
     graded: Sequence[Graded],
     config: Config,
     *,
     parents: Mapping[str, Sequence[Graded]],
-) -> Entry:
+) -> ScheduleResult:
     """An entry as it was confirmed; what it loses on guards is known once both ``parents`` are."""
     drops = drops_of(graded, parents.values(), guards=config.guards) if len(parents) == 2 else {}
     measured, scores = measure(graded, weights=config.weights), _scores(graded, config, phase="confirm")
-    return Entry(trial, schedule, measured, confirmed=True, drops=drops, scores=scores)
+    return ScheduleResult(trial, schedule, measured, confirmed=True, drops=drops, scores=scores)
 
 
-def smoothed_entries(trials: Sequence[Entry], model: Surrogate) -> tuple[Entry, ...]:
+def smoothed_results(trials: Sequence[ScheduleResult], model: Surrogate) -> tuple[ScheduleResult, ...]:
     """The trials with what the surrogate makes of all of them; truncated and unparsed shares stay as measured."""
     bands = [model.predict([entry.schedule for entry in trials], output) for output in OUTPUTS]
     entries = []
@@ -176,7 +176,7 @@ def smoothed_entries(trials: Sequence[Entry], model: Surrogate) -> tuple[Entry, 
     return tuple(entries)
 
 
-def confirmed_responses(store: Store, study: Study, trials: Sequence[Entry]) -> dict[int | None, list[Graded]]:
+def confirmed_responses(store: Store, study: Study, trials: Sequence[ScheduleResult]) -> dict[int | None, list[Graded]]:
     """The responses of every trial whose confirmation is complete; trials with equal schedules share them."""
     evaluations = {evaluation.key: evaluation for evaluation in store.evaluations(study.name, kind="confirm")}
     found = {e.trial: _complete(store, evaluations.get(confirm_key(e.schedule))) for e in trials}
@@ -195,27 +195,27 @@ def parent_responses(store: Store, study: Study) -> dict[str, list[Graded]]:
     return {name: graded for name, graded in found.items() if graded}
 
 
-def parent_entries(
-    responses: Mapping[str, Sequence[Graded]], trials: tuple[Entry, ...], config: Config
-) -> dict[str, Entry | None]:
+def parent_results(
+    responses: Mapping[str, Sequence[Graded]], trials: tuple[ScheduleResult, ...], config: Config
+) -> dict[str, ScheduleResult | None]:
     """Each parent as it is on the confirmation slice; until then, its end of the ladder."""
-    parents: dict[str, Entry | None] = {}
+    parents: dict[str, ScheduleResult | None] = {}
     for name, lam in (("instruct", 0.0), ("thinking", 1.0)):
         if graded := responses.get(name):
-            parents[name] = confirmed_entry(None, Schedule.uniform(lam), graded, config, parents={})
+            parents[name] = confirmed_result(None, Schedule.uniform(lam), graded, config, parents={})
         else:
             parents[name] = next((entry for entry in trials if entry.schedule.lam == lam), None)
     return parents
 
 
-def baseline_entries(
+def baseline_results(
     store: Store, study: Study, parents: Mapping[str, Sequence[Graded]], config: Config
-) -> dict[str, Entry]:
+) -> dict[str, ScheduleResult]:
     """The other methods that were measured beside the finalists, by name."""
     stored = {each.key: each for each in store.evaluations(study.name, kind="baseline")}
     complete = {name: graded for name, each in stored.items() if (graded := _complete(store, each))}
     return {
-        name: confirmed_entry(None, stored[name].schedule, graded, config, parents=parents)
+        name: confirmed_result(None, stored[name].schedule, graded, config, parents=parents)
         for name, graded in complete.items()
     }
 

@@ -24,7 +24,7 @@ from autolambda.study.trials import Study
 
 
 @dataclass(frozen=True)
-class Findings:
+class StudySnapshot:
     """A study as it is at one moment.
 
     ``trials`` has the columns of ``history.HISTORY``, ``outcomes`` those of ``history.OUTCOMES``. ``num_layers`` is
@@ -47,14 +47,14 @@ class Findings:
         return _reference(self.report)
 
 
-def load_findings(store: Store, study: Study, *, budget: float | None) -> Findings:
+def load_snapshot(store: Store, study: Study, *, budget: float | None) -> StudySnapshot:
     """The findings of a study, running or done. Raises ``StudyError`` before its first trial is done."""
     ended = study.ended()  # first: while a study runs, what is read later holds all that this tells of
     with _without_collection():
         report = build_report(store, study, budget=budget)
         outcomes = outcomes_frame(store.outcomes(study.name))
     trials = history(ended, outcomes, weights=report.config.weights, reference_tokens=_reference(report))
-    return Findings(report, trials, outcomes, num_layers_of(report.config))
+    return StudySnapshot(report, trials, outcomes, num_layers_of(report.config))
 
 
 @contextmanager

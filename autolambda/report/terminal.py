@@ -14,9 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from autolambda.errors import printable
-from autolambda.report.insights import difference_phrase, worth_sentences
+from autolambda.report.insights import difference_phrase, insight_sentences
 from autolambda.report.report import Report
-from autolambda.report.results import Entry, stage
+from autolambda.report.results import ScheduleResult, stage
 from autolambda.report.terminal_tasks import guard_lines, is_held_by_guard, task_table
 from autolambda.schedule import Profile, Schedule
 from autolambda.statistics.estimates import number
@@ -48,17 +48,17 @@ def progress_view(report: Report) -> RenderableType:
     notes = [Text(f"Note: {printable(note)}.", style="dim") for note in report.stages.notes]
     if (tasks := task_table(report)) is not None:
         fronts += [Text(), tasks]
-    said = [sentence(report.stages), *worth_sentences(report.worth)] if report.has_curve else []
+    said = [sentence(report.stages), *insight_sentences(report.worth)] if report.has_curve else []
     return Group(*fronts, Text(), *map(Text, said), *notes)
 
 
-def _few(entries: Sequence[Entry]) -> list[Entry]:
+def _few(entries: Sequence[ScheduleResult]) -> list[ScheduleResult]:
     """At most ``MAX_ROWS`` entries, evenly chosen, the last among them."""
     step = max(1, -(-len(entries) // MAX_ROWS))
     return list(entries[::-1][::step][::-1])
 
 
-def front_table(report: Report, entries: Sequence[Entry], *, title: str, with_parents: bool = True) -> Table:
+def front_table(report: Report, entries: Sequence[ScheduleResult], *, title: str, with_parents: bool = True) -> Table:
     """The parents and a front, fewest tokens first; the budget's pick is marked by an arrow.
 
     The share of responses that were cut has a column where there were any, and so has what is known of the guards.
@@ -173,7 +173,7 @@ def _tokens(estimate: Estimate) -> str:
     return f"{number(estimate.value)} [dim]{number(estimate.low)}–{number(estimate.high)}[/dim]"
 
 
-def _numbers(entry: Entry) -> str:
+def _numbers(entry: ScheduleResult) -> str:
     """An entry in a phrase, with its intervals."""
     accuracy, tokens = entry.measured.accuracy, entry.measured.mean_tokens
     return (
@@ -183,7 +183,7 @@ def _numbers(entry: Entry) -> str:
     )
 
 
-def beside_thinking(report: Report, entry: Entry) -> tuple[str, float] | None:
+def beside_thinking(report: Report, entry: ScheduleResult) -> tuple[str, float] | None:
     """An entry's points of accuracy beside the Thinking parent, with their interval, and its share of the tokens.
 
     ``None`` unless both were measured on the same prompts.
@@ -196,7 +196,7 @@ def beside_thinking(report: Report, entry: Entry) -> tuple[str, float] | None:
     return difference_phrase(change) if change else points, entry.score.mean_tokens / thinking.score.mean_tokens
 
 
-def _against_thinking(report: Report, best: Entry) -> Iterator[str]:
+def _against_thinking(report: Report, best: ScheduleResult) -> Iterator[str]:
     """What the pick costs and gives beside the Thinking parent."""
     if beside := beside_thinking(report, best):
         yield f"Beside the Thinking model as is: {beside[0]} of accuracy, {beside[1]:.0%} of its tokens."

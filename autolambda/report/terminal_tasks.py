@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from autolambda.report.report import Report
-from autolambda.report.results import Entry, guard_word
+from autolambda.report.results import ScheduleResult, guard_word
 from autolambda.statistics.estimates import number
 from autolambda.statistics.metrics import Measured
 
@@ -36,14 +36,14 @@ def task_table(report: Report) -> Table | None:
     return table
 
 
-def with_tasks(report: Report, entry: Entry) -> Entry:
+def with_tasks(report: Report, entry: ScheduleResult) -> ScheduleResult:
     """The entry, or for a smoothed one, which has no numbers of single tasks, the same trial as it was measured."""
     if entry.measured.tasks:
         return entry
     return next((each for each in report.trials if each.trial == entry.trial), entry)
 
 
-def guard_lines(entry: Entry) -> Iterator[str]:
+def guard_lines(entry: ScheduleResult) -> Iterator[str]:
     """A line for each guard of a confirmed entry (rich markup): what it loses, and whether that is allowed."""
     for task, drop in entry.drops.items():
         word = {"kept": "kept", "broken": "[red]broken[/red]", "unsure": "[yellow]not shown to be kept[/yellow]"}

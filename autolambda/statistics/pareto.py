@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Score:
+class Objectives:
     """The two objectives: accuracy (share of 1) and mean generated tokens per response. Both finite."""
 
     accuracy: float
@@ -27,7 +27,7 @@ class Score:
             raise InputError(f"a score needs two finite numbers, seen {self.accuracy!r} and {self.mean_tokens!r}")
 
 
-def front(points: Iterable[T], *, key: Callable[[T], Score]) -> list[T]:
+def front(points: Iterable[T], *, key: Callable[[T], Objectives]) -> list[T]:
     """The non-dominated points, mean tokens ascending; of points with equal scores the first is kept."""
     scored = [(key(point), point) for point in points]
     scored.sort(key=lambda pair: (pair[0].mean_tokens, -pair[0].accuracy))
@@ -40,7 +40,7 @@ def front(points: Iterable[T], *, key: Callable[[T], Score]) -> list[T]:
     return kept
 
 
-def hypervolume(scores: Iterable[Score], *, reference_tokens: float, reference_accuracy: float = 0.0) -> float:
+def hypervolume(scores: Iterable[Objectives], *, reference_tokens: float, reference_accuracy: float = 0.0) -> float:
     """The area dominated above ``reference_accuracy`` and below ``reference_tokens``, in tokens times accuracy.
 
     Divide by ``reference_tokens`` for a share. Points outside the reference add nothing.

@@ -17,7 +17,7 @@ import numpy as np
 from autolambda.responses import Grade, Graded
 from autolambda.statistics.curve import DEFAULT_RESPONSES, CurvePoint
 from autolambda.statistics.estimates import Z_95, Weights, number, student, task_weights
-from autolambda.statistics.pareto import Score
+from autolambda.statistics.pareto import Objectives
 from autolambda.statistics.stages import Stages, detect_stages, sentence, stage_of
 
 NEAR = 0.01  # accuracy (share of 1): as near to the most accurate as makes no matter
@@ -94,7 +94,7 @@ class CurveWorth:
 def worth_of_curve(points: Sequence[CurvePoint]) -> CurveWorth:
     """What a curve says. Raises ``InputError`` as ``detect_stages`` does."""
     stages, measured = detect_stages(points), measured_points(points)
-    place = sweet_spot([Score(each.accuracy or 0.0, each.mean_tokens or 0.0) for each in measured])
+    place = sweet_spot([Objectives(each.accuracy or 0.0, each.mean_tokens or 0.0) for each in measured])
     lengths = tuple(
         Length(each.lam, each.mean_tokens, each.mean_tokens, each.mean_tokens) for each in points if each.mean_tokens
     )
@@ -102,7 +102,7 @@ def worth_of_curve(points: Sequence[CurvePoint]) -> CurveWorth:
     return CurveWorth(stages, spot, slope_of_curve(points), lengths, runaway(lengths))
 
 
-def sweet_spot(scores: Sequence[Score]) -> int | None:
+def sweet_spot(scores: Sequence[Objectives]) -> int | None:
     """The index of the one with the fewest tokens among those within a point (``NEAR``) of the most accurate."""
     highest = max((score.accuracy for score in scores), default=math.nan)
     near = [index for index, score in enumerate(scores) if score.accuracy >= highest - NEAR]

@@ -15,10 +15,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from autolambda.optimizer.gaussian_process import Floats
-from autolambda.optimizer.observations import Evidence, Point
+from autolambda.optimizer.observations import Observations, Point
 from autolambda.optimizer.racing import exceeded
 from autolambda.optimizer.space import Params
-from autolambda.optimizer.surrogate import Excess, Guarded, Observation
+from autolambda.optimizer.surrogate import CensoredTrial, Guarded, Observation
 from autolambda.responses import Grade, Graded, is_aborted
 from autolambda.schedule import Schedule
 from autolambda.statistics.metrics import Measured, measure
@@ -27,7 +27,7 @@ from autolambda.study.trials import Study, Trial
 
 
 @dataclass(frozen=True)
-class Seen:
+class MeasuredSchedule:
     """A schedule and all its responses on the search slice, without their texts.
 
     ``trial`` is its first one; ``point`` is how the sampler sees it; ``stopped`` says why the last lost the race, if it
@@ -43,23 +43,23 @@ class Seen:
     stopped: str | None
 
 
-class Record:
+class MeasuredSchedules:
     """The schedules of a study as far as they are measured, kept up to date trial by trial."""
 
     def __init__(self, *, weights: Mapping[str, float]) -> None:
         self._weights = weights
         self._numbers: dict[tuple[str, str], int] = {}  # of prompts, as they were first asked
-        self._seen: dict[Schedule, Seen] = {}
-        self._excesses: list[Excess] = []
+        self._seen: dict[Schedule, MeasuredSchedule] = {}
+        self._excesses: list[CensoredTrial] = []
         self._failed: list[Mapping[str, float]] = []
         self._costs: list[int] = []
 
     @property
-    def seen(self) -> tuple[Seen, ...]:
+    def seen(self) -> tuple[MeasuredSchedule, ...]:
         """Every measured schedule, in the order of first trials."""
         return tuple(self._seen.values())
 
-    def of(self, schedule: Schedule) -> Seen | None:
+    def of(self, schedule: Schedule) -> MeasuredSchedule | None:
         """What is known of a schedule."""
         return self._seen.get(schedule)
 
@@ -71,16 +71,16 @@ class Record:
         self._costs.append(sum(each.response.num_tokens for each in graded))
         if is_aborted(graded):
             floor = exceeded(_weighed(graded, self._weights), trial.stop - trial.start)
-            self._excesses.append(Excess(trial.schedule, floor))
+            self._excesses.append(CensoredTrial(trial.schedule, floor))
             return
         before = self._seen.get(trial.schedule)
         graded = [*(before.graded if before else ()), *map(_without_text, graded)]
         measured = measure(graded, weights=self._weights)
         number, params = (before.trial, before.params) if before else (trial.number, trial.params)
         point = self._point(params, self._observation(trial.schedule, graded, measured), measured, len(graded))
-        self._seen[trial.schedule] = Seen(number, params, trial.schedule, graded, measured, point, stopped)
+        self._seen[trial.schedule] = MeasuredSchedule(number, params, trial.schedule, graded, measured, point, stopped)
 
-    def with_trial(self, trial: Trial, graded: Sequence[Graded]) -> Evidence:
+    def with_trial(self, trial: Trial, graded: Sequence[Graded]) -> Observations:
         """The evidence if the trial ended now."""
         ahead = copy.copy(self)
         ahead._seen, ahead._excesses, ahead._costs = dict(self._seen), [*self._excesses], [*self._costs]
@@ -92,10 +92,10 @@ class Record:
         self._failed.append(trial.params)
 
     @property
-    def evidence(self) -> Evidence:
+    def evidence(self) -> Observations:
         """As the sampler sees it."""
         points = [seen.point for seen in self._seen.values()]
-        return Evidence(points, tuple(self._excesses), tuple(self._failed), tuple(self._costs))
+        return Observations(points, tuple(self._excesses), tuple(self._failed), tuple(self._costs))
 
     def _point(self, params: Params, observation: Observation, measured: Measured, size: int) -> Point:
         tasks = measured.tasks
@@ -165,10 +165,10 @@ def _weighed(graded: Sequence[Graded], weights: Mapping[str, float]) -> float:
     return sum(weights[task] * len(graded) / count * sums[task] for task, count in counts.items())
 
 
-def load_record(store: Store, study: Study, *, weights: Mapping[str, float]) -> Record:
+def load_measured(store: Store, study: Study, *, weights: Mapping[str, float]) -> MeasuredSchedules:
     """The record of a study from its database: every trial that has ended."""
     stored = {evaluation.key: evaluation for evaluation in store.evaluations(study.name, kind="trial")}
-    record = Record(weights=weights)
+    record = MeasuredSchedules(weights=weights)
     for ended in study.ended():
         if ended.is_failed:
             record.fail(ended.trial)

@@ -16,7 +16,7 @@ from autolambda.errors import StudyError
 from autolambda.study.store import StoredStudy
 from autolambda.tasks.base import Slice
 from autolambda.tasks.digest import prompts_key
-from autolambda.tasks.requests import owed_on
+from autolambda.tasks.requests import requests_on
 
 Slices = tuple[Sequence[Slice], Sequence[Slice]]
 
@@ -57,7 +57,7 @@ def has_grown(before: str, slices: Slices) -> bool:
     if prompts_key(old) != before:
         return False
     for then, now in zip(old, slices, strict=True):
-        asked, owed = ([each.key for each in owed_on(phase)] for phase in (then, now))
+        asked, owed = ([each.key for each in requests_on(phase)] for phase in (then, now))
         if owed[: len(asked)] != asked:
             return False
     return True

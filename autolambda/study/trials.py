@@ -48,7 +48,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Ended:
+class EndedTrial:
     """A trial that has ended.
 
     ``stopped`` says why it was not measured further, if it was stopped by the race, and ``failure`` why it could not be
@@ -194,11 +194,11 @@ class Study:
         trial.handle.set_user_attr("failure", reason)
         self._study.tell(trial.handle, state=TrialState.FAIL)
 
-    def ended(self) -> list[Ended]:
+    def ended(self) -> list[EndedTrial]:
         """The trials that have ended, in the order of their numbers."""
         states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
         return [
-            Ended(
+            EndedTrial(
                 Trial(trial.number, trial.params, trial.user_attrs.get("start", 0), trial.user_attrs.get("stop", 0)),
                 trial.state is TrialState.FAIL,
                 trial.user_attrs.get("stopped"),

@@ -15,7 +15,7 @@ from autolambda.tasks.base import Slice
 
 
 @dataclass(frozen=True)
-class Owed:
+class Request:
     """One response to generate: a sample of a task and which of its repeats.
 
     ``weight`` is what its tokens weigh in the mean over tasks beside those of the others: 1 with one task, 0 for a
@@ -34,14 +34,14 @@ class Owed:
         return (self.task, self.sample.id, self.repeat)
 
 
-def owed_on(slices: Sequence[Slice]) -> list[Owed]:
+def requests_on(slices: Sequence[Slice]) -> list[Request]:
     """All responses owed on the slices, in fixed order: any number of the first holds the same share of each slice."""
     weights = token_weights(slices)
     places = [
         (
             (repeat * len(part.samples) + place + 0.5) / part.num_responses,
             number,
-            Owed(part.task, part.grader, sample, repeat, weights[part.task], part.on_grader_error),
+            Request(part.task, part.grader, sample, repeat, weights[part.task], part.on_grader_error),
         )
         for number, part in enumerate(slices)
         for repeat in range(part.repeats)
@@ -57,7 +57,7 @@ def token_weights(slices: Sequence[Slice]) -> dict[str, float]:
     return {part.task: shares[part.task] / total * num_responses / part.num_responses for part in slices}
 
 
-def batches(owed: Sequence[Owed], *, size: int | None = None) -> list[Sequence[Owed]]:
+def batches(owed: Sequence[Request], *, size: int | None = None) -> list[Sequence[Request]]:
     """``owed`` in its order, cut into batches of ``size``; ``None`` is all in one."""
     size = size or max(len(owed), 1)
     return [owed[start : start + size] for start in range(0, len(owed), size)]

@@ -1,4 +1,4 @@
-"""Measures grades a second through Marking: whole numbers, and other mathematics with and without math-verify.
+"""Measures grades a second through GradingService: whole numbers, and other mathematics with and without math-verify.
 
 `python studies/grading_speed/bench.py [NUM]` prints a table. Each line is measured with the driver waiting and with the
 driver at work in Python all the while, as an engine in the same process may be; on a machine that does other work too
@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 from autolambda.graders.math import glance
-from autolambda.graders.service import Marking
+from autolambda.graders.service import GradingService
 from autolambda.responses import Grade, Response
 
 TEXT = "We collect the terms and simplify, as was to be shown. " * 30  # about 1,700 characters before the box
@@ -63,7 +63,7 @@ def as_in_a_search(num: int) -> list[tuple[str, str]]:
 def measure(pairs: list[tuple[str, str]], *, busy: bool) -> tuple[float, float]:
     """Grades a second from the first response sent to the last mark, and CPU milliseconds of a grade."""
     responses = [(Response(f"{TEXT}\\boxed{{{answer}}}.", 500, "stop"), target) for answer, target in pairs]
-    with Marking(seconds=30) as marking:  # fresh workers, with nothing kept from before
+    with GradingService(seconds=30) as marking:  # fresh workers, with nothing kept from before
         marking.start(["math"])
         warm = [(Response(rf"\boxed{{x + {number}}}", 1, "stop"), f"{number + 1} + x") for number in range(40)]
         [marking.mark(*one, grader="math", think_end="</think>").result() for one in warm]

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from autolambda.driver.cost import DISAGREEMENT
 from autolambda.statistics.curve import CurvePoint
-from autolambda.statistics.pareto import Score, front
+from autolambda.statistics.pareto import Objectives, front
 from autolambda.statistics.stages import stage_of
 from autolambda.statistics.token_value import worth_of_curve
 from autolambda.statistics.verdict import Decision, Finalist, Verdict, confirmation_order, decide
@@ -67,8 +67,8 @@ class Row:
     think_ratio: float
 
     @property
-    def score(self) -> Score:
-        return Score(self.accuracy, self.mean_tokens)
+    def score(self) -> Objectives:
+        return Objectives(self.accuracy, self.mean_tokens)
 
 
 def main() -> None:

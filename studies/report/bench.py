@@ -149,9 +149,9 @@ def _trial(store: Store, study: Study, params: dict[str, float], job: Job, rng: 
 
 def _confirm(store: Store, study: Study, job: Job, rng: np.random.Generator) -> None:
     from autolambda.optimizer.finalists import plan
-    from autolambda.study.measured import load_record
+    from autolambda.study.measured import load_measured
 
-    record = load_record(store, study, weights=job.config.weights)
+    record = load_measured(store, study, weights=job.config.weights)
     chosen = [
         record.seen[index].schedule
         for index in plan(record.evidence, job.config.search_settings, job.aims(BUDGET)).finalists

@@ -24,7 +24,7 @@ from autolambda.optimizer.racing import stopped_for
 from autolambda.optimizer.settings import SearchSettings
 from autolambda.responses import Grade, Graded, Response
 from autolambda.schedule import Schedule
-from autolambda.study.measured import Record
+from autolambda.study.measured import MeasuredSchedules
 from autolambda.study.store import Store
 from autolambda.study.trials import Study
 
@@ -53,7 +53,7 @@ def main() -> None:
     args = parser.parse_args()
     search = {"trials": args.trials, "knots": args.knots, "min_gain": 0.0, "max_tokens_generated": 10**9}
     config = parse_config({"search": search}).search_settings
-    rng, record = np.random.default_rng(0), Record(weights={"task": 1.0})
+    rng, record = np.random.default_rng(0), MeasuredSchedules(weights={"task": 1.0})
     parts: dict[str, list[float]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as folder:
         url = f"sqlite:///{Path(folder)}/study.db"
@@ -82,7 +82,7 @@ def main() -> None:
     )
 
 
-def _ask(record: Record, config: SearchSettings) -> Proposal | None:
+def _ask(record: MeasuredSchedules, config: SearchSettings) -> Proposal | None:
     answer = propose(record.evidence, config, AIMS)
     return answer if isinstance(answer, Proposal) else None
 

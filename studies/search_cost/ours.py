@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 
 from autolambda.config import Config
 from autolambda.optimizer.finalists import plan
-from autolambda.optimizer.observations import Evidence, Point
+from autolambda.optimizer.observations import Observations, Point
 from autolambda.optimizer.propose import Aims, Stop, fit, on_the_ladder, propose
 from autolambda.optimizer.racing import exceeded, most_tokens, stopped_for
 from autolambda.optimizer.space import to_schedule, uniform_params
-from autolambda.optimizer.surrogate import ACCURACY, TOKENS, Excess, Observation
+from autolambda.optimizer.surrogate import ACCURACY, TOKENS, CensoredTrial, Observation
 from autolambda.statistics import estimates
 from autolambda.statistics.estimates import Estimate
-from autolambda.statistics.pareto import Score, front
+from autolambda.statistics.pareto import Objectives, front
 from autolambda.statistics.stages import CurvePoint, Stages, detect_stages
 from autolambda.statistics.verdict import Finalist, Verdict, decide
 
@@ -47,7 +47,7 @@ class Outcome:
 @dataclass
 class _Progress:
     points: dict[tuple[float, ...], tuple[Params, Floats]] = field(default_factory=dict)
-    excesses: list[Excess] = field(default_factory=list)
+    censored: list[CensoredTrial] = field(default_factory=list)
     costs: list[int] = field(default_factory=list)
     num_stopped: int = 0
 
@@ -79,7 +79,7 @@ def _race(world: World, made: _Progress, config: Config, aims: Aims, params: Par
         if lengths.sum() > limit:  # all run side by side: they are cut where their sum passes the limit
             reached = int(limit)
             world.num_tokens -= int(lengths.sum()) - reached
-            made.excesses.append(Excess(schedule, exceeded(reached, high - low)))
+            made.censored.append(CensoredTrial(schedule, exceeded(reached, high - low)))
             made.costs.append(cost + reached)
             made.num_stopped += 1
             return seconds
@@ -126,7 +126,7 @@ def _confirm(world: World, made: _Progress, config: Config, aims: Aims, stop: St
     points = [point.params for point in evidence.points]
     schedules = [point.observation.schedule for point in evidence.points]
     accuracy, tokens = (model.predict(schedules, output).value for output in (ACCURACY, TOKENS))
-    smoothed = front(range(len(points)), key=lambda i: Score(float(accuracy[i]), float(tokens[i])))
+    smoothed = front(range(len(points)), key=lambda i: Objectives(float(accuracy[i]), float(tokens[i])))
     curve = [
         CurvePoint(p.lam, p.observation.values[2], len(p.observation.prompts))
         for p in evidence.points
@@ -148,7 +148,7 @@ def _confirm(world: World, made: _Progress, config: Config, aims: Aims, stop: St
     )
 
 
-def _evidence(world: World, made: _Progress) -> Evidence:
+def _evidence(world: World, made: _Progress) -> Observations:
     points = []
     for params, outcomes in made.points.values():
         prompts, means = _by_prompt(outcomes, np.arange(len(outcomes)), world.num_prompts)
@@ -163,7 +163,7 @@ def _evidence(world: World, made: _Progress) -> Evidence:
             means - means.mean(axis=0),
         )
         points.append(Point(params, observation, len(outcomes)))
-    return Evidence(points, tuple(made.excesses), (), tuple(made.costs))
+    return Observations(points, tuple(made.censored), (), tuple(made.costs))
 
 
 def _by_prompt(outcomes: Floats, index: Index, num_prompts: int) -> tuple[Index, Floats]:

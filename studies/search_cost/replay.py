@@ -26,7 +26,7 @@ from paper import BENCHMARKS, PaperBank, PaperWorld
 
 from autolambda.config import Config, parse_config
 from autolambda.optimizer.space import uniform_params
-from autolambda.statistics.pareto import Score, hypervolume
+from autolambda.statistics.pareto import Objectives, hypervolume
 
 FOLDER = Path(__file__).parent
 BUDGETS = (25.0, 40.0, 60.0)
@@ -103,7 +103,7 @@ def with_truth(row: dict[str, Any], bank: Any, budget: float) -> dict[str, Any]:
     if chosen:
         truth = bank.truth(chosen)
         row |= {"accuracy": truth.accuracy, "mean_tokens": truth.mean_tokens, "within": truth.mean_tokens <= budget}
-    scores = [Score(truth.accuracy, truth.mean_tokens) for truth in map(bank.truth, row.pop("front"))]
+    scores = [Objectives(truth.accuracy, truth.mean_tokens) for truth in map(bank.truth, row.pop("front"))]
     row["hypervolume"] = hypervolume(scores, reference_tokens=budget) / budget
     if nearest := row.pop("nearest", None):
         truth = bank.truth(nearest)

@@ -106,9 +106,9 @@ class Trial:
     num_prompts: int
 
     @cached_property
-    def score(self) -> pareto.Score:
+    def score(self) -> pareto.Objectives:
         """The raw means."""
-        return pareto.Score(float(self.responses[:, 0].mean()), float(self.responses[:, 1].mean()))
+        return pareto.Objectives(float(self.responses[:, 0].mean()), float(self.responses[:, 1].mean()))
 
     @cached_property
     def accuracy(self) -> Estimate:
@@ -141,7 +141,7 @@ class Proposer(Protocol):
 
     def ask(self) -> Params: ...
 
-    def tell(self, score: pareto.Score) -> None: ...
+    def tell(self, score: pareto.Objectives) -> None: ...
 
 
 def state(trials: Sequence[Trial], *, budget: float, num_tokens: int, careful: bool = False) -> State:
@@ -184,7 +184,7 @@ class Grid:
     def ask(self) -> Params:
         return to_params({"lam": float(self._left.pop(0))})
 
-    def tell(self, score: pareto.Score) -> None:
+    def tell(self, score: pareto.Objectives) -> None:
         pass
 
 
@@ -199,7 +199,7 @@ class Asked:
         self,
         sampler: BaseSampler,
         space: Space,
-        goal: Callable[[pareto.Score], list[float]],
+        goal: Callable[[pareto.Objectives], list[float]],
         *,
         directions: Sequence[Literal["maximize", "minimize"]] = ("maximize",),
         budget: float | None = None,
@@ -220,7 +220,7 @@ class Asked:
             self._trial = self._study.ask(dict(self._space))
         return to_params({name: value for name, value in self._trial.params.items() if name != "idle"})
 
-    def tell(self, score: pareto.Score) -> None:
+    def tell(self, score: pareto.Objectives) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             if self._budget is not None:
@@ -245,7 +245,7 @@ class Nehvi:
         self._asked.append([float(x) for x in self._start[count]] if count < NUM_STARTUP else self._propose())
         return to_params(dict(zip(self._names, self._asked[-1], strict=True)))
 
-    def tell(self, score: pareto.Score) -> None:
+    def tell(self, score: pareto.Objectives) -> None:
         self._told.append([score.accuracy, -score.mean_tokens / self._full_tokens])
 
     def _propose(self) -> list[float]:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from autolambda.config_file import load_config
-from autolambda.driver.events import Ended, Event
+from autolambda.driver.events import EvaluationEnded, Event
 from autolambda.driver.run import Run
 from autolambda.driver.search import search
 from autolambda.study.store import Store
@@ -69,7 +69,7 @@ class Watcher:
 
     def on_event(self, event: Event) -> None:
         """Takes in what the search tells."""
-        if not isinstance(event, Ended):
+        if not isinstance(event, EvaluationEnded):
             return
         self.num_trials += 1
         minutes = (time.monotonic() - self.began) / 60

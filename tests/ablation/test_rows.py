@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from autolambda.ablation.rows import Row, references_of, row_of, rows_of, uniform_row
+from autolambda.ablation.rows import AblationRow, references_of, row_of, rows_of, uniform_row
 from autolambda.config import ABLATIONS, AblationConfig, AblationName, parse_config
 from autolambda.engines.base import Sampling
 from autolambda.errors import ConfigError
@@ -16,11 +16,11 @@ BACKBONES = ["/models/a-base", "owner/hybrid"]
 PARAMETERS = ("self_attn.q_proj.weight", "mlp.up_proj.weight")
 
 
-def rows(study: AblationName, *, num_layers: int = 36, **config: object) -> list[Row]:
+def rows(study: AblationName, *, num_layers: int = 36, **config: object) -> list[AblationRow]:
     return rows_of(study, AblationConfig.model_validate(config), num_layers=num_layers, backbones=BACKBONES)
 
 
-def everything() -> list[Row]:
+def everything() -> list[AblationRow]:
     return [row for study in ABLATIONS for row in rows(study)]
 
 
@@ -86,9 +86,9 @@ def test_every_row_has_a_key_of_its_own_that_says_what_it_is() -> None:
 
 
 def test_a_key_holds_the_backbones_contents_and_not_its_place() -> None:
-    one = Row("backbones", Schedule.uniform(0.4), backbone="/here/base", weights="a" * 64)
-    moved = Row("backbones", Schedule.uniform(0.4), backbone="/there/base", weights="a" * 64)
-    changed = Row("backbones", Schedule.uniform(0.4), backbone="/here/base", weights="b" * 64)
+    one = AblationRow("backbones", Schedule.uniform(0.4), backbone="/here/base", weights="a" * 64)
+    moved = AblationRow("backbones", Schedule.uniform(0.4), backbone="/there/base", weights="a" * 64)
+    changed = AblationRow("backbones", Schedule.uniform(0.4), backbone="/here/base", weights="b" * 64)
     assert one.key == moved.key != changed.key
 
 

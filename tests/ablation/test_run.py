@@ -17,7 +17,7 @@ from autolambda.ablation.run import ablate
 from autolambda.bundled import FOLDER
 from autolambda.config import AblationName, Config
 from autolambda.driver.engine import open_engine
-from autolambda.driver.events import Ended, Event, Generated, Noted
+from autolambda.driver.events import EvaluationEnded, Event, Generated, Noted
 from autolambda.driver.job import open_job
 from autolambda.driver.search import search
 from autolambda.engines.base import Engine, Fingerprint, Prompt, Sampling, Watch
@@ -136,7 +136,7 @@ def test_a_finished_ablation_is_told_at_once_and_generates_nothing() -> None:
     before, events = database(ablated_storage()), list[Event]()
     again = ablate(ablation_config(), name=NAME, storage=ablated_storage(), on_event=events.append)
     assert again == ablated() and database(ablated_storage()) == before
-    assert not [event for event in events if isinstance(event, Ended | Generated)]
+    assert not [event for event in events if isinstance(event, EvaluationEnded | Generated)]
     assert not any("engine" in note or "ablations:" in note for note in notes(events))
 
 
@@ -146,7 +146,7 @@ def test_an_interrupted_ablation_goes_on_where_it_was(tmp_path: Path) -> None:
 
     def interrupt(event: Event) -> None:
         seen.append(event)
-        if sum(isinstance(each, Ended) for each in seen) == 4 and isinstance(event, Generated):
+        if sum(isinstance(each, EvaluationEnded) for each in seen) == 4 and isinstance(event, Generated):
             raise KeyboardInterrupt
 
     only: list[AblationName] = ["uniform", "decoding"]

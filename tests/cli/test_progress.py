@@ -11,7 +11,7 @@ from small_search import finished
 
 from autolambda.cli import progress
 from autolambda.cli.progress import MAX_ROWS, watching
-from autolambda.driver.events import Began, Ended, Event, Generated, Noted
+from autolambda.driver.events import Began, EvaluationEnded, Event, Generated, Noted
 from autolambda.schedule import Schedule
 
 
@@ -32,14 +32,14 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def trial(number: int, *, accuracy: float, tokens: float, title: str = "trial", lam: float = 0.5) -> Ended:
+def trial(number: int, *, accuracy: float, tokens: float, title: str = "trial", lam: float = 0.5) -> EvaluationEnded:
     measured = finished().trials[0].measured
     changed = replace(
         measured,
         accuracy=replace(measured.accuracy, value=accuracy),
         mean_tokens=replace(measured.mean_tokens, value=tokens),
     )
-    return Ended(f"{title} {number}", Schedule.uniform(lam), changed)
+    return EvaluationEnded(f"{title} {number}", Schedule.uniform(lam), changed)
 
 
 def shown(view: RenderableType, width: int = 80) -> str:
@@ -99,7 +99,7 @@ def test_a_resumed_search_reckons_with_its_own_share_only(clock: Clock) -> None:
 def test_a_trial_that_was_stopped_in_mid_response_has_a_line_and_no_row(clock: Clock) -> None:
     view = progress._LiveView(Console(file=io.StringIO()))
     view.show(trial(0, accuracy=0.5, tokens=2.0))
-    view.show(Ended("trial 1", Schedule.uniform(0.9), None, "over the budget"))
+    view.show(EvaluationEnded("trial 1", Schedule.uniform(0.9), None, "over the budget"))
     text = shown(view.render())
     assert "Front so far: 1 of 2 schedules" in text and "trial 1" not in text
 

@@ -23,7 +23,7 @@ from autolambda.statistics.estimates import task_weights
 from autolambda.statistics.metrics import measure
 from autolambda.study.store import Store
 from autolambda.tasks.base import Slice
-from autolambda.tasks.requests import batches, derive_seed, owed_on, token_weights
+from autolambda.tasks.requests import batches, derive_seed, requests_on, token_weights
 
 SAMPLING = Sampling(1.0, 1.0, 0, 0.0, 0.0, (), 20)
 HALF = Schedule.uniform(0.5)
@@ -102,7 +102,7 @@ def samples(count, prefix):
 
 SLICES = (Slice("one", "number", samples(5, "a"), 2), Slice("two", "exact", samples(3, "b"), 1))
 NUM_RESPONSES = 13
-OWED = owed_on(SLICES)
+OWED = requests_on(SLICES)
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ def test_the_order_of_work_follows_from_the_slices():
 @given(st.lists(st.tuples(st.integers(1, 12), st.integers(1, 4)), min_size=1, max_size=4))
 def test_any_number_of_the_first_holds_the_same_share_of_each_task(sizes):
     slices = [Slice(f"t{i}", "number", samples(count, "s"), repeats) for i, (count, repeats) in enumerate(sizes)]
-    order = owed_on(slices)
+    order = requests_on(slices)
     assert len({owed.key for owed in order}) == len(order) == sum(part.num_responses for part in slices)
     for part in slices:
         places = [owed for owed in order if owed.task == part.task]
@@ -438,7 +438,7 @@ def test_tokens_are_weighed_as_in_the_mean_over_tasks(store, weights):
     shares = task_weights(by_task, weights={"one": weights[0] / sum(weights), "two": weights[1] / sum(weights)})
     weighed = sum(by_task[g.task] * g.response.num_tokens for g in graded)
     assert weighed == pytest.approx(len(graded) * measure(graded, weights=shares).mean_tokens.value)
-    assert [owed.weight for owed in owed_on(slices)] == [by_task[owed.task] for owed in owed_on(slices)]
+    assert [owed.weight for owed in requests_on(slices)] == [by_task[owed.task] for owed in requests_on(slices)]
 
 
 def test_a_guards_tokens_never_abort_anything(store):

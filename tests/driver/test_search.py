@@ -32,13 +32,13 @@ from autolambda.config import SearchConfig
 from autolambda.driver import run as runs
 from autolambda.driver import search as jobs
 from autolambda.driver.engine import open_engine
-from autolambda.driver.events import Began, Ended, Event, Generated, Noted
+from autolambda.driver.events import Began, EvaluationEnded, Event, Generated, Noted
 from autolambda.driver.job import Job, open_job
 from autolambda.driver.run import PARENTS
 from autolambda.driver.search import confirm, evaluate, search
 from autolambda.engines.base import Engine, Fingerprint, Prompt, Sampling, Watch
 from autolambda.errors import ConfigError, EngineError, StudyError
-from autolambda.optimizer.observations import Evidence
+from autolambda.optimizer.observations import Observations
 from autolambda.optimizer.propose import Aims, Proposal, Stop
 from autolambda.optimizer.space import uniform_params
 from autolambda.report.json_csv import report_json
@@ -182,7 +182,7 @@ def test_a_budget_that_cannot_bind_is_said_to_be_so(copied: str, tmp_path: Path)
         sum("cannot bind" in text for text in texts(again)) == sum("cannot bind" in text for text in texts(events)) == 1
     )
     at = next(i for i, event in enumerate(events) if isinstance(event, Noted) and "cannot bind" in event.text)
-    assert [event.title for event in events[:at] if isinstance(event, Ended)] == ["trial 0", "trial 1"]
+    assert [event.title for event in events[:at] if isinstance(event, EvaluationEnded)] == ["trial 0", "trial 1"]
 
 
 @pytest.mark.parametrize(
@@ -506,7 +506,7 @@ SCRIPT = [(0.0, 0, 8), (1.0, 0, 8), (0.9, 0, 32), (0.0, 8, 32), (0.1, 0, 8)]  # 
 COST = {0: 8, 1: 8, 2: 8, 3: 24, 4: 8}  # responses of each: of the third just the first rung, aborted
 
 
-def read_script(evidence: Evidence, config: SearchConfig, aims: Aims) -> Proposal | Stop:
+def read_script(evidence: Observations, config: SearchConfig, aims: Aims) -> Proposal | Stop:
     """Stands in for the sampler."""
     if evidence.num_trials == len(SCRIPT):
         return Stop("gain", 0.0)
@@ -548,7 +548,7 @@ def test_a_trial_far_over_the_budget_is_stopped_in_mid_response(tmp_path: Path, 
     assert any(row[6] == "aborted" for row in rows[2]) and not any(row[6] == "aborted" for row in rows[1] + rows[3])
     states = {row[1]: row[2] for row in database(storage_in(tmp_path))["trials"]}
     assert states == {0: "COMPLETE", 1: "COMPLETE", 2: "PRUNED", 3: "COMPLETE", 4: "COMPLETE"}
-    [ended] = [event for event in events if isinstance(event, Ended) and event.title == "trial 2"]
+    [ended] = [event for event in events if isinstance(event, EvaluationEnded) and event.title == "trial 2"]
     assert ended.measured is None and ended.stopped == "over the budget"
     assert report.counts.pruned == 1 and Schedule.uniform(0.9) not in [entry.schedule for entry in report.trials]
     # what it cost is counted all the same

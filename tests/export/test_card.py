@@ -15,7 +15,7 @@ from autolambda.bundled import FOLDER
 from autolambda.driver.models import Models, open_models
 from autolambda.export.card import licence_of
 from autolambda.export.export import check_export, export
-from autolambda.export.provenance import Measurement
+from autolambda.export.provenance import Provenance
 from autolambda.merging.checkpoint import open_checkpoint
 from autolambda.merging.method import Method
 from autolambda.schedule import Profile, Schedule
@@ -46,7 +46,7 @@ def test_models_of_the_hub_are_named_with_revision_hash_and_licence(tmp_path: Pa
     thinking = from_hub(tmp_path / "hub", "org/Small-Thinking", "thinking", card)
     report = finished()
     models = models_of(instruct, thinking)
-    measurement = Measurement.of(report)
+    measurement = Provenance.of(report)
     export(models, measurement.entry.schedule, tmp_path / "out", measurement=measurement)
     card = (tmp_path / "out" / "README.md").read_text()
     found = front_matter(card)
@@ -64,7 +64,7 @@ def test_models_of_the_hub_are_named_with_revision_hash_and_licence(tmp_path: Pa
 def test_the_study_is_told_with_curve_parents_data_and_seed(tmp_path: Path) -> None:
     report = finished()
     models = open_models(small_config())
-    measurement = Measurement.of(report)
+    measurement = Provenance.of(report)
     export(models, measurement.entry.schedule, tmp_path / "out", measurement=measurement)
     card = (tmp_path / "out" / "README.md").read_text()
     uniform = [entry for entry in report.trials if entry.schedule.lam is not None]

@@ -23,7 +23,7 @@ from autolambda.driver.models import Models, open_models
 from autolambda.engines.base import Engine, Prompt
 from autolambda.errors import CheckpointError, OutputError, StudyError
 from autolambda.export.export import check_export, export
-from autolambda.export.provenance import Measurement
+from autolambda.export.provenance import Provenance
 from autolambda.merging.merge import Merge
 from autolambda.merging.shards import read_shard
 from autolambda.schedule import Profile, Schedule
@@ -39,13 +39,13 @@ def models() -> Models:
 
 
 @pytest.fixture(scope="module")
-def measurement() -> Measurement:
+def measurement() -> Provenance:
     """The numbers of the pick, for the card of another schedule too."""
-    return replace(Measurement.of(finished()), weights=None)
+    return replace(Provenance.of(finished()), weights=None)
 
 
 @pytest.fixture(scope="module")
-def folder(models: Models, measurement: Measurement, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(models: Models, measurement: Provenance, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("exports") / "out"
     export(models, SCHEDULE, out, measurement=measurement)
     return out
@@ -88,7 +88,7 @@ def test_the_weights_are_those_that_were_evaluated(folder: Path) -> None:
 
 
 def test_an_export_of_a_finalist_holds_the_weights_that_were_confirmed(models: Models, tmp_path: Path) -> None:
-    measurement = Measurement.of(finished())
+    measurement = Provenance.of(finished())
     schedule = measurement.entry.schedule
     export(models, schedule, tmp_path / "out", measurement=measurement)
     provenance = json.loads((tmp_path / "out" / "autolambda.json").read_text())
@@ -148,7 +148,7 @@ def test_a_stop_string_that_is_one_token_ends_responses_elsewhere_too(tmp_path: 
     assert model.generation_config.eos_token_id == [end, start]
 
 
-def test_the_model_card_holds_the_numbers(folder: Path, measurement: Measurement) -> None:
+def test_the_model_card_holds_the_numbers(folder: Path, measurement: Provenance) -> None:
     card = (folder / "README.md").read_text()
     accuracy, tokens = measurement.entry.measured.accuracy, measurement.entry.measured.mean_tokens
     numbers = " | ".join(f"{each.value:.4g} ({each.low:.4g} to {each.high:.4g})" for each in (accuracy, tokens))
@@ -158,7 +158,7 @@ def test_the_model_card_holds_the_numbers(folder: Path, measurement: Measurement
     assert front_matter == {"library_name": "transformers", "tags": ["merge", "autolambda"]}
 
 
-def test_the_provenance_names_parents_schedule_and_measurement(folder: Path, measurement: Measurement) -> None:
+def test_the_provenance_names_parents_schedule_and_measurement(folder: Path, measurement: Provenance) -> None:
     provenance = json.loads((folder / "autolambda.json").read_text())
     assert provenance["instruct"]["digest"] == measurement.identity["models.instruct"]
     assert provenance["schedule"] == SCHEDULE.to_dict() and provenance["study"] == "small"
@@ -280,7 +280,7 @@ def test_an_interrupted_export_leaves_nothing(
     ("change", "key"), [({"models.thinking": "0" * 64}, "models.thinking"), ({"sampling.top_k": 7}, "sampling.top_k")]
 )
 def test_models_that_are_no_longer_the_measured_ones_are_refused(
-    models: Models, measurement: Measurement, tmp_path: Path, change: dict[str, object], key: str
+    models: Models, measurement: Provenance, tmp_path: Path, change: dict[str, object], key: str
 ) -> None:
     other = replace(measurement, identity={**measurement.identity, **change})
     with pytest.raises(StudyError, match=rf"measured other models than are there now \({key} changed\)"):
@@ -288,7 +288,7 @@ def test_models_that_are_no_longer_the_measured_ones_are_refused(
     assert not list(tmp_path.iterdir())
 
 
-def test_the_sampling_that_is_compared_is_all_of_it(models: Models, measurement: Measurement) -> None:
+def test_the_sampling_that_is_compared_is_all_of_it(models: Models, measurement: Provenance) -> None:
     assert {key for key in measurement.identity if key.startswith("sampling.")} == {
         f"sampling.{key}" for key in asdict(models.sampling)
     }

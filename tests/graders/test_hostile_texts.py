@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from punkt import install_punkt
 
-from autolambda.graders.service import Marking
+from autolambda.graders.service import GradingService
 from autolambda.responses import Grade, Response
 from tests.graders.test_lm_eval import DOC, SUMS
 
@@ -85,7 +85,7 @@ def mark(marking, text, target, grader):
 def test_ten_thousand_hostile_texts(targets, grader):
     if grader not in targets:
         pytest.skip("its extra is not installed")
-    with Marking(num_workers=2, seconds=SECONDS, num_bytes=NUM_BYTES) as marking:
+    with GradingService(num_workers=2, seconds=SECONDS, num_bytes=NUM_BYTES) as marking:
         marking.start([grader])
         futures = [mark(marking, text, targets[grader], grader) for text in hostile_texts(NUM_TEXTS)]
         grades, most = Counter(), 0
@@ -112,7 +112,7 @@ def most_rss(marking):
 
 @pytest.fixture(scope="module")
 def marking(targets):
-    with Marking(num_workers=2, seconds=SECONDS, num_bytes=NUM_BYTES) as marking:
+    with GradingService(num_workers=2, seconds=SECONDS, num_bytes=NUM_BYTES) as marking:
         marking.start(targets)
         yield marking
 

@@ -12,7 +12,7 @@ import pytest
 
 from autolambda.errors import GraderError, TaskError
 from autolambda.graders.grading import Mark, find_grader
-from autolambda.graders.service import LONGEST, Marking
+from autolambda.graders.service import LONGEST, GradingService
 from autolambda.responses import Grade, Response
 
 SOURCE = """
@@ -58,7 +58,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def marking(folder):
-    with Marking(num_workers=1, seconds=1, num_bytes=1 << 30) as marking:
+    with GradingService(num_workers=1, seconds=1, num_bytes=1 << 30) as marking:
         yield marking
 
 
@@ -85,7 +85,7 @@ def mark(marking, text, target, grader="math", finish="stop"):
     ],
 )
 def test_what_a_glance_tells_needs_no_process(folder, text, target, grader, finish, expected):
-    with Marking() as marking:
+    with GradingService() as marking:
         future = send(marking, text, target, grader, finish)
         assert future.done()
         assert future.result() == expected
@@ -135,7 +135,7 @@ def test_a_grader_of_ones_own_that_fails_is_an_error_and_the_next_text_is_read(m
 
 @pytest.mark.parametrize("grader", ["autolambda_marks:absent", "no_module_of_that_name:f", "mth"])
 def test_a_grader_that_is_not_there_is_refused_at_once(folder, grader):
-    with Marking() as marking, pytest.raises(TaskError):
+    with GradingService() as marking, pytest.raises(TaskError):
         marking.start([grader])
 
 
@@ -143,7 +143,7 @@ def test_a_grader_that_only_the_process_cannot_load_is_refused(folder):
     (folder / "autolambda_vanishes.py").write_text(SOURCE)
     find_grader("autolambda_vanishes:first")
     (folder / "autolambda_vanishes.py").write_text("raise OSError('gone')")
-    with Marking(num_workers=1) as marking, pytest.raises(TaskError, match="OSError: gone"):
+    with GradingService(num_workers=1) as marking, pytest.raises(TaskError, match="OSError: gone"):
         mark(marking, "7", "7", "autolambda_vanishes:first")
 
 
@@ -171,7 +171,7 @@ def test_an_interrupt_is_the_drivers(marking):
 
 
 def test_start_returns_at_once_and_starts_nothing_for_quick_graders(folder):
-    with Marking(num_workers=1) as marking:
+    with GradingService(num_workers=1) as marking:
         marking.start(["number", "choice"])
         assert marking._pool is None
         start = time.perf_counter()
@@ -181,7 +181,7 @@ def test_start_returns_at_once_and_starts_nothing_for_quick_graders(folder):
 
 
 def test_closing_cancels_what_is_owed_and_is_quick(folder):
-    with Marking(num_workers=1, seconds=60) as marking:
+    with GradingService(num_workers=1, seconds=60) as marking:
         pid = int(mark(marking, "7", "7", "autolambda_marks:whose").answer)
         owed = [send(marking, "7", "7", "autolambda_marks:hangs") for _ in range(500)]
         start = time.perf_counter()
@@ -234,13 +234,13 @@ def test_processes_end_with_a_driver_that_is_killed(folder, text):
         textwrap.dedent(
             f"""
             import time
-            from autolambda.graders.service import Marking
+            from autolambda.graders.service import GradingService
             from autolambda.responses import Response
             def send(marking, text, function):
                 response = Response(text, 1, "stop")
                 return marking.mark(response, "7", grader="autolambda_marks:" + function, think_end="<")
             if __name__ == "__main__":
-                marking = Marking(num_workers=1, seconds=3)
+                marking = GradingService(num_workers=1, seconds=3)
                 print(send(marking, "7", "whose").result().answer, flush=True)
                 send(marking, {text!r}, "holds_if_told")
                 time.sleep(0.5)
@@ -265,9 +265,9 @@ def test_a_script_without_the_guard_is_told(folder):
     script.write_text(
         textwrap.dedent(
             """
-            from autolambda.graders.service import Marking
+            from autolambda.graders.service import GradingService
             from autolambda.responses import Response
-            with Marking(num_workers=1) as marking:
+            with GradingService(num_workers=1) as marking:
                 future = marking.mark(Response("7", 1, "stop"), "7", grader="autolambda_marks:first", think_end="<")
                 print(future.result())
             """

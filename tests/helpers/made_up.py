@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from autolambda.config import parse_config
-from autolambda.optimizer.observations import Evidence, Point
+from autolambda.optimizer.observations import Observations, Point
 from autolambda.optimizer.propose import Aims, Proposal, Stop, propose
 from autolambda.optimizer.settings import SearchSettings
 from autolambda.optimizer.space import to_schedule
@@ -71,13 +71,13 @@ def aims(
     return Aims(budget=budget, rungs=rungs, num_confirm=num_confirm, num_confirm_prompts=num_confirm, guards=guards)
 
 
-def evidence(points: Sequence[Point], failed: Sequence[Mapping[str, float]] = (), **more: object) -> Evidence:
+def evidence(points: Sequence[Point], failed: Sequence[Mapping[str, float]] = (), **more: object) -> Observations:
     """As if each point had been measured in one trial."""
     costs = tuple(int(each.observation.values[TOKENS] * each.num_responses) for each in points)
-    return replace(Evidence(tuple(points), failed=tuple(failed), costs=costs), **more)
+    return replace(Observations(tuple(points), failed=tuple(failed), costs=costs), **more)
 
 
-def measured(before: Evidence, proposal: Proposal, *, rng: np.random.Generator | None = None) -> Evidence:
+def measured(before: Observations, proposal: Proposal, *, rng: np.random.Generator | None = None) -> Observations:
     """The evidence after a trial: a new point, or one that is known on more responses.
 
     With an ``rng`` a guard task was measured too, with luck.
@@ -100,15 +100,15 @@ def searched(
     settings: SearchSettings,
     *,
     budget: float | None = None,
-    start: Evidence | None = None,
+    start: Observations | None = None,
     num_trials: int | None = None,
     max_drop: float | None = None,
-) -> tuple[Evidence, list[Proposal], Stop | None]:
+) -> tuple[Observations, list[Proposal], Stop | None]:
     """A search to its end or for ``num_trials`` trials in all, from ``start``; its evidence and its proposals.
 
     With a ``max_drop`` it keeps a guard; without one what it would see of the guard is not measured.
     """
-    known, proposals = start or Evidence(), list[Proposal]()
+    known, proposals = start or Observations(), list[Proposal]()
     rng = None if max_drop is None else np.random.default_rng(settings.seed)
     guards = () if max_drop is None else ((GUARD, max_drop),)
     while num_trials is None or known.num_trials < num_trials:

@@ -13,7 +13,7 @@ from autolambda.config import Config
 from autolambda.config_file import load_config
 from autolambda.driver.search import search
 from autolambda.report.report import Report
-from autolambda.report.snapshot import Findings, load_findings
+from autolambda.report.snapshot import StudySnapshot, load_snapshot
 from autolambda.study.store import Store
 from autolambda.study.trials import Study
 
@@ -69,12 +69,12 @@ def copy_finished(storage: str) -> str:
     return storage
 
 
-def small_findings(storage: str | None = None, budget: float | None = BUDGET) -> Findings:
+def small_snapshot(storage: str | None = None, budget: float | None = BUDGET) -> StudySnapshot:
     """What the figures of the finished study are drawn from, or of its copy at ``storage``."""
     finished()
     url = storage or finished_storage()
     with closing(Store(url, with_texts=False)) as store, closing(Study(store, name=NAME)) as study:
-        return load_findings(store, study, budget=budget)
+        return load_snapshot(store, study, budget=budget)
 
 
 def go_on(storage: str, num_trials: int) -> None:

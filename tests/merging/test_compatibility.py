@@ -13,7 +13,7 @@ from checkpoints import edit_json, tiny_checkpoint
 
 from autolambda.errors import CheckpointError
 from autolambda.merging.checkpoint import Checkpoint, open_checkpoint
-from autolambda.merging.compatibility import Finding, compare_configs, compare_tensors, compare_tokenizers
+from autolambda.merging.compatibility import Mismatch, compare_configs, compare_tensors, compare_tokenizers
 from autolambda.merging.shards import TensorInfo
 
 
@@ -27,7 +27,7 @@ def with_config(checkpoint: Checkpoint, **changes: Any) -> Checkpoint:
     return replace(checkpoint, config={key: value for key, value in config.items() if value != "absent"})
 
 
-def configs(one: Checkpoint, other: Checkpoint) -> list[Finding]:
+def configs(one: Checkpoint, other: Checkpoint) -> list[Mismatch]:
     return list(compare_configs(one, thinking=other))
 
 
@@ -53,7 +53,7 @@ def test_keys_that_change_what_is_computed_are_errors(checkpoint: Checkpoint, ke
     shown = "not given" if value == "absent" else value
     seen = checkpoint.config.get(key, "not given")
     one_end = key == "rms_norm_eps"  # the others forbid the arithmetic itself, or mean something else by it
-    assert finding == Finding(f"config '{key}': instruct {seen!r}, thinking {shown!r}", one_end=one_end)
+    assert finding == Mismatch(f"config '{key}': instruct {seen!r}, thinking {shown!r}", one_end=one_end)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_rope_settings_are_compared_in_either_spelling(
 def test_sliding_windows_count_where_they_are_used(checkpoint: Checkpoint) -> None:
     four, eight = (with_config(checkpoint, use_sliding_window=True, sliding_window=n) for n in (4096, 8192))
     (finding,) = configs(four, eight)
-    assert finding == Finding("config 'sliding_window': instruct 4096, thinking 8192", one_end=True)
+    assert finding == Mismatch("config 'sliding_window': instruct 4096, thinking 8192", one_end=True)
     assert any("sliding_window" in finding.text and finding.fatal for finding in configs(checkpoint, four))
     other_layers = with_config(four, layer_types=["sliding_attention", "full_attention"])
     assert [finding.fatal for finding in configs(four, other_layers)] == [True]
@@ -121,7 +121,7 @@ def test_quantised_parents_and_their_own_code(checkpoint: Checkpoint) -> None:
     (finding,) = configs(quantised, checkpoint)
     assert finding.fatal and finding.text.startswith("instruct is quantised")
     (finding,) = configs(checkpoint, with_config(checkpoint, auto_map={"AutoModel": "x.Y"}))
-    assert finding == Finding("thinking brings its own code (auto_map), which is never run", fatal=False)
+    assert finding == Mismatch("thinking brings its own code (auto_map), which is never run", fatal=False)
 
 
 def tensors(**infos: tuple[torch.dtype, tuple[int, ...]]) -> dict[str, TensorInfo]:
@@ -230,7 +230,7 @@ def test_special_roles_and_templates_are_warnings(tokenizers: tuple[Checkpoint, 
     assert not finding.fatal and "eos_token '<|im_end|>' and '<|endoftext|>'" in finding.text
     edit_json(other.folder / "tokenizer_config.json", eos_token="<|im_end|>", chat_template="another")
     (finding,) = compare_tokenizers(one, thinking=other)
-    assert finding == Finding("the tokenizers differ in their chat template", fatal=False)
+    assert finding == Mismatch("the tokenizers differ in their chat template", fatal=False)
 
 
 def test_tokenizers_that_cannot_be_compared(tokenizers: tuple[Checkpoint, Checkpoint]) -> None:

@@ -20,7 +20,7 @@ from autolambda.optimizer.acquisition import (
     sampled,
 )
 from autolambda.optimizer.space import DECIMALS
-from autolambda.optimizer.surrogate import Draw
+from autolambda.optimizer.surrogate import PosteriorSamples
 
 TARGET = Target(100.0, 0.05)
 
@@ -29,7 +29,7 @@ def draw(accuracy, tokens, allowed=None):
     """From a row a draw; all are allowed where nothing is said."""
     accuracy = np.array(accuracy, dtype=np.float64)
     allowed = np.ones(accuracy.shape, dtype=bool) if allowed is None else np.array(allowed, dtype=bool)
-    return Draw(accuracy, np.array(tokens, dtype=np.float64), allowed)
+    return PosteriorSamples(accuracy, np.array(tokens, dtype=np.float64), allowed)
 
 
 def certain(*pairs):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from made_up import point, settings_of, truth
 
-from autolambda.optimizer.observations import MOST_POINTS, Evidence, cost_at, leading, near
+from autolambda.optimizer.observations import MOST_POINTS, Observations, cost_at, leading, near
 from autolambda.optimizer.propose import Aims
 from autolambda.optimizer.racing import stopped_for
 from autolambda.optimizer.space import box, uniform_params
@@ -85,6 +85,6 @@ def test_a_decision_among_thousands_takes_no_longer_than_among_some_hundred():
     for size in (MOST_POINTS, 2000):
         points = many(size)
         began = time.process_time()
-        stopped_for(points[20].observation.schedule, Evidence(points, costs=(1,) * size), config, aims)
+        stopped_for(points[20].observation.schedule, Observations(points, costs=(1,) * size), config, aims)
         seconds.append(time.process_time() - began)
     assert seconds[1] < 2 * seconds[0] + 1.0

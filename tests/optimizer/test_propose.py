@@ -8,10 +8,10 @@ import pytest
 from made_up import GUARD, RUNGS, aims, evidence, guarded_truth, measured, point, searched, settings_of
 
 from autolambda.optimizer.ladder import next_rung
-from autolambda.optimizer.observations import Evidence, cost_at
+from autolambda.optimizer.observations import Observations, cost_at
 from autolambda.optimizer.propose import Proposal, Stop, _next_cost, allowance_of, on_the_ladder, propose, targets_of
 from autolambda.optimizer.space import MAX_TILT, box, to_schedule, uniform_params
-from autolambda.optimizer.surrogate import THINK, TOKENS, Excess
+from autolambda.optimizer.surrogate import THINK, TOKENS, CensoredTrial
 from autolambda.schedule import Profile, Schedule
 
 SAMPLERS = ["surrogate", "tpe", "gp"]
@@ -291,9 +291,9 @@ def test_an_excess_keeps_the_search_away():
     """Where a trial was stopped in mid-response, fewer proposals go beyond it."""
     config = endless(trials=99, ladder=4, spaces=("module",))
     known = searched(config, budget=60.0, num_trials=4)[0]
-    excesses = tuple(Excess(Schedule.by_module(attention=0.7, ffn=lam), 60.0) for lam in (0.3, 0.4, 0.5))
+    censored = tuple(CensoredTrial(Schedule.by_module(attention=0.7, ffn=lam), 60.0) for lam in (0.3, 0.4, 0.5))
     counts = []
-    for each in (known, evidence(known.points, excesses=excesses)):
+    for each in (known, evidence(known.points, censored=censored)):
         beyond = 0
         for seed in range(12):
             params = propose(each, replace(config, seed=seed), aims(60.0)).params
@@ -329,7 +329,7 @@ def test_without_two_uniform_lambdas_there_is_no_allowance():
 
 
 def test_the_evidence_counts_trials_and_tokens():
-    known = measured(measured(Evidence(), Proposal(uniform_params(0.0, num_knots=3), 0, 64)),
+    known = measured(measured(Observations(), Proposal(uniform_params(0.0, num_knots=3), 0, 64)),
                      Proposal(uniform_params(0.0, num_knots=3), 64, 256))  # fmt: skip
     assert (known.num_trials, known.num_tokens, len(known.points)) == (2, 2560, 1)
     assert known.points[0].num_responses == 256 and known.points[0].lam == 0.0

@@ -1,4 +1,4 @@
-"""The surrogate: what it recovers from noisy data, luck that trials share, excesses, speed."""
+"""The surrogate: what it recovers from noisy data, luck that trials share, censored, speed."""
 
 import time
 from dataclasses import replace
@@ -14,12 +14,12 @@ from autolambda.optimizer.surrogate import (
     OUTPUTS,
     THINK,
     TOKENS,
-    Excess,
+    CensoredTrial,
     Guarded,
     Observation,
     Surrogate,
     place,
-    shared_luck,
+    prompt_correlation,
 )
 from autolambda.schedule import Profile, Schedule
 from autolambda.statistics.estimates import share
@@ -109,7 +109,7 @@ def level_error(num_trials, *, shared):
     luck = rng.standard_normal((NUM_PROMPTS, 3))
     seen = [observe(each, rng, luck=luck, shared=shared) for each in uniform(np.linspace(0, 1, num_trials))]
     draw = Surrogate(seen, num_knots=3).draw(uniform(np.linspace(0.1, 0.9, 9)), num_draws=2000, seed=0)
-    return float(np.log(draw.tokens).mean(axis=1).std()), shared_luck(seen, TOKENS)
+    return float(np.log(draw.tokens).mean(axis=1).std()), prompt_correlation(seen, TOKENS)
 
 
 def test_luck_that_trials_share_does_not_average_out():
@@ -131,9 +131,9 @@ def test_trials_on_other_prompts_share_no_luck():
     other = observe(Schedule.uniform(0.4), rng)
     apart = Observation(other.schedule, other.values, other.errors, other.prompts + NUM_PROMPTS, first.luck)
     together = Observation(other.schedule, other.values, other.errors, other.prompts, first.luck)
-    assert shared_luck([first, apart], TOKENS) == 0.0
-    assert shared_luck([first, together], TOKENS) == 0.95  # as much as is believed
-    assert shared_luck([first], TOKENS) == 0.0
+    assert prompt_correlation([first, apart], TOKENS) == 0.0
+    assert prompt_correlation([first, together], TOKENS) == 0.95  # as much as is believed
+    assert prompt_correlation([first], TOKENS) == 0.0
 
 
 def curve(rng=0, count=9):
@@ -145,7 +145,9 @@ def test_an_excess_pushes_up_and_is_no_value():
     at = [Schedule.uniform(0.9)]
     plain = Surrogate(curve(), num_knots=3).predict(at, TOKENS)
     floors = [plain.value[0] * factor for factor in (0.2, 1.0, 3.0, 20.0)]
-    pushed = [Surrogate(curve(), num_knots=3, excesses=[Excess(at[0], floor)]).predict(at, TOKENS) for floor in floors]
+    pushed = [
+        Surrogate(curve(), num_knots=3, censored=[CensoredTrial(at[0], floor)]).predict(at, TOKENS) for floor in floors
+    ]
     values = [band.value[0] for band in pushed]
     assert values == sorted(values) and values[0] == pytest.approx(plain.value[0], rel=0.2)
     assert values[1] > 1.1 * plain.value[0]
@@ -157,8 +159,8 @@ def test_an_excess_pushes_up_and_is_no_value():
 
 
 def test_excesses_leave_accuracy_and_far_places_alone():
-    excesses = [Excess(Schedule.uniform(0.95), 500.0), Excess(Schedule.uniform(0.9), 500.0)]
-    plain, pushed = Surrogate(curve(), num_knots=3), Surrogate(curve(), num_knots=3, excesses=excesses)
+    censored = [CensoredTrial(Schedule.uniform(0.95), 500.0), CensoredTrial(Schedule.uniform(0.9), 500.0)]
+    plain, pushed = Surrogate(curve(), num_knots=3), Surrogate(curve(), num_knots=3, censored=censored)
     some = uniform([0.0, 0.3, 0.95])
     for output in (ACCURACY, THINK):
         assert np.array_equal(plain.predict(some, output).value, pushed.predict(some, output).value)
@@ -168,7 +170,7 @@ def test_excesses_leave_accuracy_and_far_places_alone():
 
 def test_the_same_data_give_the_same_bits():
     schedules = uniform(np.linspace(0, 1, 21))
-    models = [Surrogate(curve(), num_knots=3, excesses=[Excess(schedules[-1], 90.0)]) for _ in range(2)]
+    models = [Surrogate(curve(), num_knots=3, censored=[CensoredTrial(schedules[-1], 90.0)]) for _ in range(2)]
     for output in OUTPUTS:
         one, other = (model.predict(schedules, output) for model in models)
         assert all(np.array_equal(getattr(one, name), getattr(other, name)) for name in ("value", "low", "high"))

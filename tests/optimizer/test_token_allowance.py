@@ -9,13 +9,13 @@ from autolambda.optimizer.token_allowance import (
     LEAST_CONFIRM,
     LEAST_FULL,
     PARENT_SHARE,
-    Allowance,
+    TokenAllowance,
     allowance,
 )
 
 
 def granted(total, *, ends=1000.0, num_confirm=1024):
-    return Allowance(total=total, ends=ends, num_confirm=num_confirm, num_confirm_prompts=num_confirm)
+    return TokenAllowance(total=total, ends=ends, num_confirm=num_confirm, num_confirm_prompts=num_confirm)
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ def granted(total, *, ends=1000.0, num_confirm=1024):
 )
 def test_the_tokens_of_a_study(num_search, cap, total):
     found = allowance(3.0, num_search=num_search, num_confirm=9, num_confirm_prompts=8, cap=cap)
-    assert found == Allowance(total=total, ends=3.0, num_confirm=9, num_confirm_prompts=8)
+    assert found == TokenAllowance(total=total, ends=3.0, num_confirm=9, num_confirm_prompts=8)
     assert found.search == pytest.approx(0.5 * total)
 
 
@@ -82,8 +82,8 @@ def test_what_is_planned_is_paid_for_unless_it_is_the_least(total, ends, num_con
 
 
 def test_with_guards_the_parents_get_as_many_responses_as_the_finalists():
-    plain = Allowance(2_000_000.0, 1000.0, 4096, 4096)
-    guarded = Allowance(2_000_000.0, 1000.0, 4096, 4096, with_guards=True)
+    plain = TokenAllowance(2_000_000.0, 1000.0, 4096, 4096)
+    guarded = TokenAllowance(2_000_000.0, 1000.0, 4096, 4096, with_guards=True)
     assert plain.search == guarded.search
     assert guarded.num_final([600.0, 400.0]) == 500  # a million for both parents and both finalists, 2,000 each
     assert plain.num_final([600.0, 400.0]) == 880

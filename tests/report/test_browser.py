@@ -12,7 +12,7 @@ from hostile import NAME as HOSTILE
 from hostile import hostile, hostile_storage
 from small_search import NAME, finished, finished_storage
 
-from autolambda.api import OpenedStudy, open_study
+from autolambda.api import StudyView, open_study
 from autolambda.report.figures import FIGURES
 from autolambda.report.figures.base import CONFIRMED, DARK
 
@@ -28,13 +28,13 @@ def started() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def study(started: Any) -> OpenedStudy:
+def study(started: Any) -> StudyView:
     finished()
     return open_study(NAME, storage=finished_storage())
 
 
 @pytest.fixture(scope="module")
-def file(study: OpenedStudy, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def file(study: StudyView, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("page") / "report.html"
     study.save(path)
     return path
@@ -80,7 +80,7 @@ def test_hovering_shows_the_trial(started: Any, file: Path) -> None:
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_the_filters_leave_what_they_say(started: Any, study: OpenedStudy, file: Path, width: int) -> None:
+def test_the_filters_leave_what_they_say(started: Any, study: StudyView, file: Path, width: int) -> None:
     comparison = study.comparison
     assert comparison is not None
     rows, pick = comparison.rows, comparison.pick
@@ -120,7 +120,7 @@ def test_the_filters_leave_what_they_say(started: Any, study: OpenedStudy, file:
         assert found.messages == [] and found.requests == []
 
 
-def test_thinking_is_folded_until_it_is_asked_for(started: Any, study: OpenedStudy, file: Path) -> None:
+def test_thinking_is_folded_until_it_is_asked_for(started: Any, study: StudyView, file: Path) -> None:
     with opened(started, file) as found:
         folded = found.page.locator(".cell details").first
         assert not folded.locator(".body").is_visible()
@@ -157,7 +157,7 @@ def test_hostile_text_is_inert(started: Any, tmp_path: Path, width: int) -> None
         assert found.messages == [] and found.requests == []
 
 
-def test_what_a_script_would_ask_of_the_network_is_refused(started: Any, study: OpenedStudy, tmp_path: Path) -> None:
+def test_what_a_script_would_ask_of_the_network_is_refused(started: Any, study: StudyView, tmp_path: Path) -> None:
     """The page's policy holds even if something got in: a test of the test, and of the last line of defence."""
     page = study.page.replace("<main>", "<main><script>window.hacked=1</script><img src='https://example.com/x.png'>")
     (tmp_path / "broken.html").write_text(page, encoding="utf-8")

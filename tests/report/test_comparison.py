@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from hostile import TEXTS
-from small_search import NAME, finished, finished_storage, small_findings, storage_in, unconfirmed
+from small_search import NAME, finished, finished_storage, small_snapshot, storage_in, unconfirmed
 
 from autolambda.report.comparison import Comparison, compare, legible, shortened
 from autolambda.report.dataframes import responses
@@ -17,7 +17,7 @@ from autolambda.study.store import Store
 
 
 def compared(storage: str | None = None, **more: int) -> Comparison:
-    findings = small_findings(storage)
+    findings = small_snapshot(storage)
     with closing(Store(storage or finished_storage())) as store:
         found = compare(findings, store, load_prompts(findings.report.config, findings.report.identity), **more)
     assert found is not None
@@ -88,7 +88,7 @@ def test_without_a_confirmation_the_searchs_own_responses_are_compared(tmp_path:
 
 
 def test_without_prompts_the_ids_stand_and_the_reason_is_told() -> None:
-    findings = small_findings()
+    findings = small_snapshot()
     empty = replace(findings.report, trials=(), smoothed=(), confirmed=(), best=None)
     with closing(Store(finished_storage())) as store:
         found = compare(findings, store, Prompts(problem="gone"))

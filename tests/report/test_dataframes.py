@@ -7,25 +7,25 @@ import json
 import numpy as np
 import pandas
 import pytest
-from small_search import finished, finished_storage, small_findings
+from small_search import finished, finished_storage, small_snapshot
 
 from autolambda.report.dataframes import HISTORY, history, outcomes_frame
 from autolambda.statistics.pareto import hypervolume
-from autolambda.study.trials import Ended, Trial
+from autolambda.study.trials import EndedTrial, Trial
 
 UNIFORM = {"split": 0.0, "tilt_0": 0.0, "tilt_1": 0.0, "tilt_2": 0.0, "twist_0": 0.0, "twist_1": 0.0, "twist_2": 0.0}
 
 
 def ended(number: int, lam: float, *, failed: bool = False, stopped: str | None = None, start: int = 0, stop: int = 4):
     trial = Trial(number, UNIFORM | {"lam": lam}, start, stop)
-    return Ended(trial, failed, stopped, "it broke" if failed else None)
+    return EndedTrial(trial, failed, stopped, "it broke" if failed else None)
 
 
 def row(trial: int, task: str, sample: str, repeat: int, grade: str, tokens: int, *, reason: str = "stop"):
     return ("trial", str(trial), task, sample, repeat, grade, grade == "correct", tokens, reason)
 
 
-def known(trials: list[Ended], rows: list[tuple], weights: dict[str, float]) -> pandas.DataFrame:
+def known(trials: list[EndedTrial], rows: list[tuple], weights: dict[str, float]) -> pandas.DataFrame:
     return history(trials, outcomes_frame(rows), weights=weights, reference_tokens=100.0)
 
 
@@ -70,7 +70,7 @@ def test_no_trial_and_no_response_is_an_empty_frame_with_its_columns() -> None:
 
 
 def test_a_study_ends_with_the_numbers_of_its_report() -> None:
-    findings, report = small_findings(), finished()
+    findings, report = small_snapshot(), finished()
     frame = findings.trials
     last = frame.drop_duplicates("schedule", keep="last").set_index("schedule")
     for entry in report.trials:

@@ -11,27 +11,27 @@ import plotly.graph_objects as go
 import pytest
 from hostile import TEXTS
 from small_ablation import ablated
-from small_search import finished, small_findings, storage_in, unconfirmed
+from small_search import finished, small_snapshot, storage_in, unconfirmed
 
 from autolambda.ablation import figure as ablation
 from autolambda.report.figures import FIGURES
 from autolambda.report.figures.base import DARK, safe
-from autolambda.report.snapshot import Findings
+from autolambda.report.snapshot import StudySnapshot
 from autolambda.schedule import Profile, Schedule
 from autolambda.statistics.stages import Boundary, Stages
 from autolambda.statistics.verdict import Verdict
 
 
-def drawn(name: str, findings: Findings | None = None) -> go.Figure:
-    return FIGURES[name](findings or small_findings())
+def drawn(name: str, findings: StudySnapshot | None = None) -> go.Figure:
+    return FIGURES[name](findings or small_snapshot())
 
 
 def traces(figure: go.Figure) -> dict[str, Any]:
     return {trace.name: trace for trace in figure.data}
 
 
-def changed(**report: object) -> Findings:
-    findings = small_findings()
+def changed(**report: object) -> StudySnapshot:
+    findings = small_snapshot()
     return replace(findings, report=replace(findings.report, **report))
 
 
@@ -54,9 +54,9 @@ def test_a_figure_draws_something_and_has_a_dark_colour_for_each_light_one(name:
 @pytest.mark.parametrize("name", FIGURES)
 @pytest.mark.parametrize("kind", ["unconfirmed", "no budget", "two trials"])
 def test_a_figure_is_drawn_of_every_state_of_a_study(tmp_path: Path, name: str, kind: str) -> None:
-    findings = small_findings()
+    findings = small_snapshot()
     if kind == "unconfirmed":
-        findings = small_findings(unconfirmed(storage_in(tmp_path)))
+        findings = small_snapshot(unconfirmed(storage_in(tmp_path)))
     elif kind == "no budget":
         findings = changed(budget=None, best=None, verdict=None)
     else:
@@ -141,12 +141,12 @@ def test_schedules_are_drawn_layer_by_layer() -> None:
 
 
 def test_without_the_models_depth_is_drawn_in_parts() -> None:
-    heat = drawn("schedules", replace(small_findings(), num_layers=None)).data[0]
+    heat = drawn("schedules", replace(small_snapshot(), num_layers=None)).data[0]
     assert len(heat.z[0]) == 24 and "part" in heat.hovertext[0][0]
 
 
 def test_lengths_are_shares_of_a_stages_responses() -> None:
-    findings = small_findings()
+    findings = small_snapshot()
     figure = drawn("lengths", findings)
     stages = findings.trials.stage.dropna().unique()
     rows: dict[str, float] = {}
@@ -156,7 +156,7 @@ def test_lengths_are_shares_of_a_stages_responses() -> None:
 
 
 def test_progress_is_a_step_a_trial_with_the_confirmation_after_it() -> None:
-    findings = small_findings()
+    findings = small_snapshot()
     figure = drawn("progress", findings)
     assert list(figure.data[0].x) == findings.trials.tokens_so_far.tolist()
     (band,) = figure.layout.shapes
@@ -164,7 +164,7 @@ def test_progress_is_a_step_a_trial_with_the_confirmation_after_it() -> None:
 
 
 def test_the_race_says_why_each_trial_ended() -> None:
-    findings = small_findings()
+    findings = small_snapshot()
     trials = findings.trials.copy()
     trials.loc[1, ["outcome", "reason"]] = ["pruned", "over the budget"]
     trials.loc[2, ["outcome", "reason"]] = ["pruned", "off the front"]

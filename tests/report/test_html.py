@@ -17,14 +17,14 @@ import pytest
 from hostile import NAME as HOSTILE
 from hostile import TASK, hostile, hostile_storage
 from small_ablation import ablated, results
-from small_search import NAME, copy_finished, finished, finished_storage, go_on, small_findings, storage_in, unconfirmed
+from small_search import NAME, copy_finished, finished, finished_storage, go_on, small_snapshot, storage_in, unconfirmed
 
 from autolambda.ablation.figure import ablation_sections
 from autolambda.api import open_study
 from autolambda.report.comparison import compare
 from autolambda.report.html import Section, render_page
 from autolambda.report.prompts import load_prompts
-from autolambda.report.snapshot import Findings
+from autolambda.report.snapshot import StudySnapshot
 from autolambda.statistics.verdict import Verdict
 from autolambda.study.store import Store
 
@@ -61,7 +61,7 @@ class Parsed(HTMLParser):
             self.words += data
 
 
-def page_of(findings: Findings, sections: Sequence[Section] = ()) -> Parsed:
+def page_of(findings: StudySnapshot, sections: Sequence[Section] = ()) -> Parsed:
     report = findings.report
     with closing(Store(finished_storage())) as store:
         comparison = compare(findings, store, load_prompts(report.config, report.identity))
@@ -70,7 +70,7 @@ def page_of(findings: Findings, sections: Sequence[Section] = ()) -> Parsed:
 
 @pytest.fixture(scope="module")
 def parsed() -> Parsed:
-    return page_of(small_findings())
+    return page_of(small_snapshot())
 
 
 def data_of(parsed: Parsed) -> dict[str, Any]:
@@ -79,7 +79,7 @@ def data_of(parsed: Parsed) -> dict[str, Any]:
 
 
 def test_ablations_have_a_section_with_figures_and_numbers(parsed: Parsed) -> None:
-    page = page_of(small_findings(), sections=ablation_sections(ablated()))
+    page = page_of(small_snapshot(), sections=ablation_sections(ablated()))
     figures = data_of(page)["figures"]
     for each in ablated():
         assert f"ablation-{each.name}" in figures and each.title in page.words
@@ -126,7 +126,7 @@ def test_every_figure_has_its_place_and_its_data(parsed: Parsed) -> None:
 def test_the_responses_are_in_the_page_and_the_others_counted(parsed: Parsed) -> None:
     comparison = data_of(parsed)["comparison"]
     shown = sum(cell is not None for row in comparison["rows"] for cell in row["cells"])
-    assert f"{shown:,} of {len(small_findings().outcomes):,} responses" in parsed.words
+    assert f"{shown:,} of {len(small_snapshot().outcomes):,} responses" in parsed.words
     assert comparison["columns"][comparison["pick"]]["role"] == "pick"
 
 
@@ -151,13 +151,13 @@ def test_a_search_without_its_confirmation_says_so(tmp_path: Path) -> None:
     ],
 )
 def test_other_answers_are_said(changes: dict[str, Any], said: str) -> None:
-    findings = small_findings()
+    findings = small_snapshot()
     nearest = replace(finished().confirmed[0], trial=0) if "verdict" in changes else None
     assert said in page_of(replace(findings, report=replace(findings.report, nearest=nearest, **changes))).words
 
 
 def test_several_tasks_have_a_line_each_below_a_schedule() -> None:
-    findings = small_findings()
+    findings = small_snapshot()
 
     def with_two(entry: Any) -> Any:
         (own,) = entry.measured.tasks.values()

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from small_search import finished
 
-from autolambda.report.insights import worth_of, worth_sentences
-from autolambda.report.results import Entry
+from autolambda.report.insights import insight_sentences, insights_of
+from autolambda.report.results import ScheduleResult
 from autolambda.schedule import Schedule
 from autolambda.statistics.metrics import measure
 from tests.statistics.test_token_value import graded
@@ -20,7 +20,9 @@ WEIGHTS = {"t": 1.0}
 
 def entry(trial, lam, right, *, confirmed=True):
     responses = graded(right)
-    return Entry(trial, Schedule.uniform(lam), measure(responses, weights=WEIGHTS), confirmed=confirmed), responses
+    return ScheduleResult(
+        trial, Schedule.uniform(lam), measure(responses, weights=WEIGHTS), confirmed=confirmed
+    ), responses
 
 
 def worth(merges, parents):
@@ -29,7 +31,7 @@ def worth(merges, parents):
     seen = [SimpleNamespace(schedule=e.schedule, graded=each, measured=e.measured) for e, each in searched]
     shown = [entry(number, lam, right) for number, (lam, right) in enumerate(merges)]
     own = {name: graded(right) for name, right in zip(("instruct", "thinking"), parents, strict=False)}
-    return worth_of(seen, [e for e, _ in searched], shown, own, weights=WEIGHTS)
+    return insights_of(seen, [e for e, _ in searched], shown, own, weights=WEIGHTS)
 
 
 def test_a_study_says_where_its_sweet_spot_is():
@@ -53,7 +55,7 @@ def test_a_studys_lead_over_the_parents_is_paired():
 def test_a_merge_that_is_better_than_both_parents_is_said_to_beat_them():
     weak, strong, best = [True] * 40 + [False] * 160, [True] * 100 + [False] * 100, [True] * 150 + [False] * 50
     found = worth([(0.5, best)], [weak, strong])
-    assert found.gain.is_shown and "Trial 0 beats both parents as they are" in " ".join(worth_sentences(found))
+    assert found.gain.is_shown and "Trial 0 beats both parents as they are" in " ".join(insight_sentences(found))
 
 
 @pytest.mark.parametrize(
@@ -65,7 +67,7 @@ def test_a_merge_that_is_better_than_both_parents_is_said_to_beat_them():
 )
 def test_a_merge_that_is_not_shown_to_be_better_is_not_said_to_beat_them(merge, parents):
     found = worth([(0.5, merge)], parents)
-    assert not found.gain.is_shown and "not shown to beat both parents" in " ".join(worth_sentences(found))
+    assert not found.gain.is_shown and "not shown to beat both parents" in " ".join(insight_sentences(found))
 
 
 def test_neither_a_parent_nor_a_merge_beside_one_parent_has_a_gain():
@@ -86,7 +88,7 @@ def test_of_several_merges_one_false_claim_is_rare():
 
 def test_the_sentences_name_the_trials():
     found = finished().worth
-    said = list(worth_sentences(found))
+    said = list(insight_sentences(found))
     assert said[0].startswith(f"The sweet spot: trial {found.sweet_spot.trial} in stage")
     alone = replace(found, sweet_spot=found.highest)
-    assert "nothing cheaper comes within a point" in next(worth_sentences(alone))
+    assert "nothing cheaper comes within a point" in next(insight_sentences(alone))

@@ -17,7 +17,7 @@ from autolambda.driver.search import confirm, enter, search
 from autolambda.errors import StudyError
 from autolambda.graders import ifeval
 from autolambda.report.report import Report, _alike, _unconfirmed, build_report, slack_sentence
-from autolambda.report.results import confirmed_entry
+from autolambda.report.results import confirmed_result
 from autolambda.responses import Grade, Graded, Response
 from autolambda.schedule import Schedule
 from autolambda.statistics.verdict import Verdict, verdict
@@ -256,7 +256,7 @@ def test_the_scores_of_ifeval_are_over_what_was_read() -> None:
         Graded("rules", str(i), 0, Response("x", 5, "stop"), Grade.WRONG, json.dumps(each) if each else None, False)
         for i, each in enumerate([*answers, None])
     ]
-    entry = confirmed_entry(None, Schedule.uniform(0.0), [*responses, *graded_as("gsm8k")], config, parents={})
+    entry = confirmed_result(None, Schedule.uniform(0.0), [*responses, *graded_as("gsm8k")], config, parents={})
     assert entry.scores.keys() == {"rules"}
     scores = entry.scores["rules"]
     assert scores["num_read"] == 3 and scores["inst_level_loose_acc"] == pytest.approx(5 / 6)

@@ -7,18 +7,18 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from small_search import NAME, copy_finished, finished, go_on, small_config, small_findings, storage_in
+from small_search import NAME, copy_finished, finished, go_on, small_config, small_snapshot, storage_in
 
 from autolambda.driver.job import open_job
 from autolambda.driver.search import enter
 from autolambda.errors import StudyError
-from autolambda.report.snapshot import load_findings, num_layers_of
+from autolambda.report.snapshot import load_snapshot, num_layers_of
 from autolambda.study.store import Store
 from autolambda.study.trials import Study
 
 
 def test_every_response_is_there_without_its_text() -> None:
-    findings = small_findings()
+    findings = small_snapshot()
     assert findings.report == finished() and findings.outcomes.num_tokens.sum() == finished().tokens_generated
     assert "text" not in findings.outcomes and set(findings.outcomes.kind) == {"trial", "confirm", "parent"}
     assert len(findings.trials) == 6 and not findings.is_running
@@ -27,7 +27,7 @@ def test_every_response_is_there_without_its_text() -> None:
 def test_a_study_that_goes_on_is_running(tmp_path: Path) -> None:
     storage = copy_finished(storage_in(tmp_path))
     go_on(storage, 9)
-    assert small_findings(storage).is_running
+    assert small_snapshot(storage).is_running
 
 
 def test_before_the_first_trial_there_are_none(tmp_path: Path) -> None:
@@ -35,7 +35,7 @@ def test_before_the_first_trial_there_are_none(tmp_path: Path) -> None:
     with closing(Store(storage)) as store:
         enter(store, open_job(small_config()), name=NAME)
         with closing(Study(store, name=NAME)) as study, pytest.raises(StudyError, match="no complete"):
-            load_findings(store, study, budget=None)
+            load_snapshot(store, study, budget=None)
 
 
 @pytest.mark.parametrize(

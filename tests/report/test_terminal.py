@@ -12,9 +12,9 @@ from small_search import BUDGET, finished
 
 from autolambda.cli.progress import trial_line
 from autolambda.config import parse_config
-from autolambda.driver.events import Ended
+from autolambda.driver.events import EvaluationEnded
 from autolambda.report.report import Alike, Report
-from autolambda.report.results import Entry
+from autolambda.report.results import ScheduleResult
 from autolambda.report.terminal import (
     front_table,
     in_lines,
@@ -56,7 +56,7 @@ def wide() -> Report:
         accuracy=replace(measured.accuracy, value=0.995, high=0.999),
         truncated_ratio=scaled(measured.accuracy, 0.3),
     )
-    entry = Entry(27, DEEP, long, confirmed=True)
+    entry = ScheduleResult(27, DEEP, long, confirmed=True)
     return replace(report, confirmed=(*report.confirmed, entry), best=entry)
 
 
@@ -190,7 +190,7 @@ def test_a_schedule_in_lines(schedule: Schedule, lines: list[str]) -> None:
 
 def test_one_measured_schedule() -> None:
     entry = finished().trials[1]
-    event = Ended("trial 1", entry.schedule, entry.measured)
+    event = EvaluationEnded("trial 1", entry.schedule, entry.measured)
     line = trial_line(event)
     assert line.startswith("trial 1 ") and line.endswith("on    16  lambda 1") and "\n" not in line
     assert trial_line(replace(event, stopped="off the front")) == f"{line}  (stopped: off the front)"
@@ -274,7 +274,7 @@ def several_tasks() -> Report:
     """As if the entries had a second task, a guard, with their numbers on the first."""
     report = finished()
 
-    def double(entry: Entry) -> Entry:
+    def double(entry: ScheduleResult) -> ScheduleResult:
         tasks = {"arithmetic": entry.measured.tasks["arithmetic"], "\x1b[2J": entry.measured.tasks["arithmetic"]}
         return replace(entry, measured=replace(entry.measured, tasks=tasks))
 

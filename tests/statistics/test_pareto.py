@@ -8,10 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autolambda.errors import InputError
-from autolambda.statistics.pareto import Score, front, hypervolume
+from autolambda.statistics.pareto import Objectives, front, hypervolume
 from autolambda.statistics.verdict import Finalist, Verdict, confirmation_order, decide
 
-scores = st.lists(st.builds(Score, st.integers(0, 8).map(lambda n: n / 8), st.integers(1, 8).map(float)), max_size=8)
+scores = st.lists(
+    st.builds(Objectives, st.integers(0, 8).map(lambda n: n / 8), st.integers(1, 8).map(float)), max_size=8
+)
 
 
 def same(score):
@@ -30,7 +32,7 @@ def test_front_is_the_non_dominated_points_in_order(points):
 
 
 def test_front_keeps_the_first_of_equal_points():
-    points = {"a": Score(0.5, 10), "b": Score(0.5, 10), "c": Score(0.4, 11)}
+    points = {"a": Objectives(0.5, 10), "b": Objectives(0.5, 10), "c": Objectives(0.4, 11)}
     assert front(points, key=points.__getitem__) == ["a"]
 
 
@@ -44,7 +46,7 @@ def test_hypervolume_against_counted_cells(points, low):
     assert hypervolume(points, reference_tokens=7, reference_accuracy=low) == pytest.approx(cells / 8)
 
 
-@given(scores, st.builds(Score, st.floats(0, 1), st.floats(0, 10)))
+@given(scores, st.builds(Objectives, st.floats(0, 1), st.floats(0, 10)))
 def test_hypervolume_never_falls_when_a_point_is_added(points, extra):
     before, after = (hypervolume(p, reference_tokens=9) for p in (points, [*points, extra]))
     assert after >= before - 1e-12
@@ -58,7 +60,7 @@ def test_empty_sets():
 @pytest.mark.parametrize("bad", [(math.nan, 1.0), (0.5, math.inf), (0.5, math.nan)])
 def test_a_score_is_finite(bad):
     with pytest.raises(InputError, match="finite"):
-        Score(*bad)
+        Objectives(*bad)
 
 
 def test_confirmation_order_is_ascending_and_stable():

@@ -10,7 +10,7 @@ import pytest
 
 from autolambda.responses import Grade, Graded, Response
 from autolambda.statistics.curve import CurvePoint
-from autolambda.statistics.pareto import Score
+from autolambda.statistics.pareto import Objectives
 from autolambda.statistics.token_value import (
     Length,
     Slope,
@@ -63,7 +63,7 @@ def paper(benchmark):
     ],
 )
 def test_the_sweet_spot(scores, expected):
-    assert sweet_spot([Score(*pair) for pair in scores]) == expected
+    assert sweet_spot([Objectives(*pair) for pair in scores]) == expected
 
 
 def test_the_slope_of_two_schedules_is_that_of_their_means():

@@ -1,4 +1,4 @@
-"""The record: trials of one schedule are one point, aborted ones are excesses, and the database gives the same."""
+"""The record: trials of one schedule are one point, aborted ones are censored, and the database gives the same."""
 
 from contextlib import closing
 
@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from autolambda.optimizer.propose import Proposal
 from autolambda.optimizer.racing import exceeded
 from autolambda.optimizer.space import to_schedule, uniform_params
-from autolambda.optimizer.surrogate import TOKENS, shared_luck
+from autolambda.optimizer.surrogate import TOKENS, prompt_correlation
 from autolambda.responses import Grade, Graded, Response
 from autolambda.statistics.metrics import measure
-from autolambda.study.measured import Record, load_record
+from autolambda.study.measured import MeasuredSchedules, load_measured
 from autolambda.study.store import Store
 from autolambda.study.trials import Study, Trial
 
@@ -36,7 +36,7 @@ def trial(number, lam, start=0, stop=8):
 
 
 def recorded(*ended):
-    record = Record(weights=WEIGHTS)
+    record = MeasuredSchedules(weights=WEIGHTS)
     for each, responses in ended:
         record.add(each, responses)
     return record
@@ -71,7 +71,7 @@ def test_an_aborted_trial_is_an_excess_and_costs_its_tokens():
     total = sum(each.response.num_tokens for each in cut)
     known = record.evidence
     assert record.of(to_schedule(trial(1, 0.9).params)) is None and len(known.points) == 1
-    [excess] = known.excesses
+    [excess] = known.censored
     means = {task: np.mean([g.response.num_tokens for g in cut if g.task == task]) for task in WEIGHTS}
     mean = sum(weight * means[task] for task, weight in WEIGHTS.items())  # as in the budget, not over all alike
     assert excess.schedule == to_schedule(trial(1, 0.9).params) and mean != pytest.approx(total / 8)
@@ -81,7 +81,7 @@ def test_an_aborted_trial_is_an_excess_and_costs_its_tokens():
 
 def test_what_was_known_before_an_abort_stays():
     record = recorded((trial(0, 0.5), graded(0, 8)), (trial(1, 0.5, 8, 16), graded(8, 16, aborted_from=9)))
-    assert len(record.evidence.points) == len(record.evidence.excesses) == 1
+    assert len(record.evidence.points) == len(record.evidence.censored) == 1
     assert record.evidence.points[0].num_responses == 8
 
 
@@ -94,7 +94,7 @@ def test_the_prompts_luck_sums_to_zero_in_each_task_and_counts_as_in_the_average
         repeat = repeats[task, prompt] = repeats.get((task, prompt), -1) + 1
         grade = Grade.CORRECT if right else Grade.WRONG
         responses.append(Graded(task, str(prompt), repeat, Response("x", tokens, "stop"), grade, "x", not right))
-    prompts, luck = Record(weights=WEIGHTS)._luck(responses)
+    prompts, luck = MeasuredSchedules(weights=WEIGHTS)._luck(responses)
     assert luck.shape == (len(repeats), 3) and len(set(prompts.tolist())) == len(repeats)
     numbers = dict(zip(dict.fromkeys((r.task, r.sample_id) for r in responses), range(len(repeats)), strict=True))
     for task in {row[0] for row in rows}:
@@ -128,7 +128,7 @@ def test_a_trial_under_way_changes_nothing_until_it_ends():
 
 def same(one, other):
     """Evidence with arrays in it."""
-    assert (one.excesses, one.costs, list(one.failed)) == (other.excesses, other.costs, list(other.failed))
+    assert (one.censored, one.costs, list(one.failed)) == (other.censored, other.costs, list(other.failed))
     for left, right in zip(one.points, other.points, strict=True):
         assert (left.params, left.num_responses) == (right.params, right.num_responses)
         for name in ("schedule", "values", "errors"):
@@ -140,7 +140,7 @@ def same(one, other):
 
 def test_the_database_gives_the_record_that_was_kept_live(tmp_path):
     url = f"sqlite:///{tmp_path}/study.db"
-    live = Record(weights=WEIGHTS)
+    live = MeasuredSchedules(weights=WEIGHTS)
     steps = [(0.5, 0, 8, None), (0.25, 0, 8, None), (0.5, 8, 16, None), (0.9, 0, 8, 3), (0.75, 0, 8, "fails")]
     with closing(Store(url)) as store:
         store.create_study("s", config={}, identity={})
@@ -163,17 +163,17 @@ def test_the_database_gives_the_record_that_was_kept_live(tmp_path):
                 else:
                     study.tell(asked, live.of(asked.schedule).measured)
             study.ask(lambda: Proposal(uniform_params(0.1, num_knots=3), 0, 8), num_knots=3)  # still runs: not counted
-            loaded = load_record(store, study, weights=WEIGHTS)
+            loaded = load_measured(store, study, weights=WEIGHTS)
     same(loaded.evidence, live.evidence)
     assert [seen.trial for seen in loaded.seen] == [seen.trial for seen in live.seen] == [0, 1]
-    assert len(loaded.evidence.excesses) == 1 and len(loaded.evidence.failed) == 1
+    assert len(loaded.evidence.censored) == 1 and len(loaded.evidence.failed) == 1
 
 
 GUARDED = {"one": 1.0, "two": 0.0}
 
 
 def test_a_guard_is_observed_apart_and_costs_all_the_same():
-    record, alone = Record(weights=GUARDED), Record(weights={"one": 1.0})
+    record, alone = MeasuredSchedules(weights=GUARDED), MeasuredSchedules(weights={"one": 1.0})
     responses = graded(0, 16)
     record.add(trial(0, 0.5, 0, 16), responses)
     alone.add(trial(0, 0.5), [each for each in responses if each.task == "one"])
@@ -194,7 +194,7 @@ def test_a_guard_is_observed_apart_and_costs_all_the_same():
 
 def test_one_task_costs_what_was_observed_whatever_its_repeats():
     """To the bit: 3 repeats of one prompt and 1 of another would otherwise weigh otherwise."""
-    record = Record(weights={"one": 1.0})
+    record = MeasuredSchedules(weights={"one": 1.0})
     record.add(trial(0, 0.5), [each for each in graded(0, 14) if each.task == "one"])
     [point] = record.evidence.points
     assert point.cost == point.observation.values[1] and point.counted == 1.0
@@ -206,7 +206,7 @@ def test_prompts_of_a_heavier_task_share_more_luck():
     common = rng.integers(10, 500, size=200)
     found = []
     for weights in ({"one": 0.95, "two": 0.05}, {"one": 0.05, "two": 0.95}):
-        record = Record(weights=weights)
+        record = MeasuredSchedules(weights=weights)
         for number in range(4):
             own = rng.integers(10, 500, size=200)
             lengths = [
@@ -216,5 +216,5 @@ def test_prompts_of_a_heavier_task_share_more_luck():
                 Graded(task, i, 0, Response("x", n, "stop"), Grade.WRONG, "x", False) for task, i, n in lengths
             ]
             record.add(trial(number, number / 4), responses)
-        found.append(shared_luck([point.observation for point in record.evidence.points], TOKENS))
+        found.append(prompt_correlation([point.observation for point in record.evidence.points], TOKENS))
     assert found[0] > 0.9 and found[1] < 0.1

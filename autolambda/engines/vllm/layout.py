@@ -31,7 +31,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Place:
+class LiveParameter:
     """A live parameter, an attribute of its layer, and what lies in it.
 
     Where ``packed``, the layer computes from a copy in the layout of its CPU kernel. ``tied`` marks a head that shares
@@ -115,7 +115,7 @@ class Place:
         return matrix.view(packed.shape)[tuple(rest)]
 
 
-def lay_out(model: nn.Module, shapes: Mapping[str, Sequence[int]], *, rank: int, size: int) -> dict[str, Place]:
+def lay_out(model: nn.Module, shapes: Mapping[str, Sequence[int]], *, rank: int, size: int) -> dict[str, LiveParameter]:
     """Every parameter of a worker's model with the checkpoint tensors in it, by the parameter's name.
 
     ``shapes`` are the checkpoint tensors'; ``rank`` of ``size`` is tensor-parallel. Tensors of another pipeline stage
@@ -135,7 +135,7 @@ def lay_out(model: nn.Module, shapes: Mapping[str, Sequence[int]], *, rank: int,
             "use engine.name: transformers for this architecture"
         )
     places = {
-        name: Place(_layer(model, name), name.rpartition(".")[2], tuple(found))
+        name: LiveParameter(_layer(model, name), name.rpartition(".")[2], tuple(found))
         for name, found in parts.items()
         if found
     }
@@ -213,11 +213,11 @@ def _layer(model: nn.Module, name: str) -> Any:
     return model.get_submodule(name.rpartition(".")[0])
 
 
-def _tied_head(model: nn.Module, places: Mapping[str, Place]) -> dict[str, Place]:
+def _tied_head(model: nn.Module, places: Mapping[str, LiveParameter]) -> dict[str, LiveParameter]:
     """A head that shares the embedding's parameter but computes from a packed copy of its own."""
     head = getattr(model, "lm_head", None)
     embedding = next((place for name, place in places.items() if name.endswith("embed_tokens.weight")), None)
     if head is None or embedding is None or getattr(head, "weight", None) is not embedding.parameter:
         return {}
-    place = Place(head, "weight", embedding.parts, tied=True)
+    place = LiveParameter(head, "weight", embedding.parts, tied=True)
     return {"lm_head.weight": place} if place.packed else {}

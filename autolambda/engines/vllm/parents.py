@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from autolambda.engines.base import Fingerprint
-from autolambda.engines.vllm.layout import Part, Place
+from autolambda.engines.vllm.layout import LiveParameter, Part
 from autolambda.merging.arithmetic import interpolate
 from autolambda.merging.fingerprint import digest_of_shares, digest_of_tensors
 from autolambda.merging.merge import check_in_place, open_merge
@@ -36,7 +36,9 @@ _ALIGNMENT = 64  # bytes
 class LiveParents:
     """Merges a pair into the live parameters of one worker and compares them with the files."""
 
-    def __init__(self, pair: Pair, places: Mapping[str, Place], *, load: Load, path: MergePath, home: Home) -> None:
+    def __init__(
+        self, pair: Pair, places: Mapping[str, LiveParameter], *, load: Load, path: MergePath, home: Home
+    ) -> None:
         """Loads both parents for the direct path."""
         self._pair, self._places, self._load = pair, places, load
         self._snapshots: tuple[dict[str, Tensor], ...] = ()
@@ -76,7 +78,7 @@ class LiveParents:
         """Merges by any method from the files, by either path; the tensors whose live values are then another's."""
         merge = open_merge(self._pair, method)
         check_in_place(merge)
-        held: dict[str, list[tuple[Place, Part]]] = {}
+        held: dict[str, list[tuple[LiveParameter, Part]]] = {}
         for place in self._places.values():
             for part in () if place.quantised else place.parts:
                 held.setdefault(part.tensor, []).append((place, part))
@@ -93,7 +95,7 @@ class LiveParents:
                     found.add(name)
         return sorted(found)
 
-    def _holds(self, place: Place, part: Part, expected: Tensor) -> bool:
+    def _holds(self, place: LiveParameter, part: Part, expected: Tensor) -> bool:
         live = place.read(part)
         expected = expected.to(live.device).to(live.dtype)
         return torch.equal(live, expected) if place.packed else _same_bits(live, expected)
@@ -143,16 +145,16 @@ class LiveParents:
         empty = _allocate(live, {name: self._dtype(place) for name, place in self._places.items()}, home)
         return {name: empty[name].copy_(tensor) for name, tensor in live.items()}
 
-    def _dtype(self, place: Place) -> torch.dtype:
+    def _dtype(self, place: LiveParameter) -> torch.dtype:
         return self._pair.tensors[place.parts[0].tensor].dtype
 
-    def _chosen(self, place: Place, whole: bool) -> list[Part]:
+    def _chosen(self, place: LiveParameter, whole: bool) -> list[Part]:
         if whole or len(place.parts) <= NUM_EXPERTS:
             return list(place.parts)
         order = torch.randperm(len(place.parts), generator=self._generator)[:NUM_EXPERTS]
         return [place.parts[i] for i in order.tolist()]
 
-    def _is_merge(self, place: Place, part: Part, schedule: Schedule, whole: bool) -> bool:
+    def _is_merge(self, place: LiveParameter, part: Part, schedule: Schedule, whole: bool) -> bool:
         parents = self._pair.read(part.tensor)
         instruct, thinking = parents.instruct[part.source], parents.thinking[part.source]
         if instruct.numel() == 0:  # a rank of nothing but padding

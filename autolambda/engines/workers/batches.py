@@ -25,7 +25,7 @@ State = Literal["running", "done", "failed"]
 
 
 @dataclass(frozen=True)
-class Piece:
+class WorkBatch:
     """What one worker is asked for: ``rows`` are the places of its prompts in the whole call."""
 
     number: int
@@ -66,13 +66,13 @@ class Rows:
         self.num_deaths = [0] * len(prompts)
         self._owners = [NOBODY] * len(prompts)
 
-    def piece(self, number: int, rows: Sequence[int], sampling: Sampling) -> Piece:
+    def piece(self, number: int, rows: Sequence[int], sampling: Sampling) -> WorkBatch:
         """A piece of these rows, whose word counts from now on."""
         for row in rows:
             self._owners[row] = number
-        return Piece(number, tuple(rows), tuple(self.prompts[row] for row in rows), self.schedule, sampling)
+        return WorkBatch(number, tuple(rows), tuple(self.prompts[row] for row in rows), self.schedule, sampling)
 
-    def take(self, piece: Piece, news: News) -> None:
+    def take(self, piece: WorkBatch, news: News) -> None:
         """Takes in what was said of a piece, as far as its word counts and nobody was quicker."""
         for row, num_tokens in zip(piece.rows, news.num_tokens, strict=False):
             if self._counts(piece, row):
@@ -87,7 +87,7 @@ class Rows:
                 self.responses[row] = each.response
                 self.num_tokens[row] = each.response.num_tokens
 
-    def lose(self, piece: Piece) -> None:
+    def lose(self, piece: WorkBatch) -> None:
         """Nobody works on a piece any more, or it is not waited for."""
         if self.in_step:
             return
@@ -95,7 +95,7 @@ class Rows:
         for row in itertools.dropwhile(lambda row: self.responses[row] is not None, mine):
             self.responses[row], self.num_tokens[row], self._owners[row] = None, 0, NOBODY
 
-    def is_wanted(self, piece: Piece) -> bool:
+    def is_wanted(self, piece: WorkBatch) -> bool:
         """Whether any of its rows is still open to it."""
         return any(self._counts(piece, row) for row in piece.rows)
 
@@ -122,7 +122,7 @@ class Rows:
         """Whether it was not cut short by a piece that was asked for up to a step alone."""
         return response.finish_reason == "stop" or response.num_tokens == self.sampling.max_tokens
 
-    def _counts(self, piece: Piece, row: int) -> bool:
+    def _counts(self, piece: WorkBatch, row: int) -> bool:
         return self.responses[row] is None and (self.in_step or self._owners[row] == piece.number)
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
-from autolambda.engines.workers.worker import Place
+from autolambda.engines.workers.worker import WorkerAddress
 from autolambda.errors import ConfigError, EngineError, one_line
 
 CONNECT_SECONDS = 10.0
@@ -129,7 +129,7 @@ def start(worker: type[Any], share: Share, arguments: Sequence[object]) -> Any:
     )
 
 
-def placed(actors: Sequence[Any], share: Share, *, on_note: Callable[[str], None]) -> list[Place]:
+def placed(actors: Sequence[Any], share: Share, *, on_note: Callable[[str], None]) -> list[WorkerAddress]:
     """Where workers run, once all do; ``on_note`` is told where that takes long.
 
     Raises ``ConfigError`` where some find no room for long, ``EngineError`` where a process cannot be started.
@@ -142,7 +142,7 @@ def placed(actors: Sequence[Any], share: Share, *, on_note: Callable[[str], None
         on_note(f"waiting for {len(missing)} workers: other work holds their {share.unit}s, or Python is slow to start")
         ready, _ = ray.wait(questions, num_returns=len(questions), timeout=PLACE_SECONDS - WAIT_SECONDS)
     try:
-        found: list[Place] = ray.get(ready)
+        found: list[WorkerAddress] = ray.get(ready)
     except ray.exceptions.RayError as error:
         raise EngineError(f"a worker cannot be started: {_last_line(error)}") from error
     if len(found) < len(actors):

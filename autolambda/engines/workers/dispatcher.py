@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from autolambda.engines.base import Fingerprint
 from autolambda.engines.workers.batches import News, Rows, cut
-from autolambda.engines.workers.handle import Member, answered
+from autolambda.engines.workers.handle import WorkerHandle, answered
 from autolambda.engines.workers.worker import Failure, Opened
 from autolambda.errors import EngineError
 from autolambda.merging.method import Merging
@@ -25,10 +25,10 @@ MAX_DEATHS = 3  # of workers over the same prompts: it is then hardly theirs
 OnNote = Callable[[str], None]
 
 
-class Crew:
+class Dispatcher:
     """Works on one call's rows at a time; ``on_note`` is told what befalls a worker."""
 
-    def __init__(self, members: Sequence[Member], on_note: OnNote) -> None:
+    def __init__(self, members: Sequence[WorkerHandle], on_note: OnNote) -> None:
         self.members, self._on_note = members, on_note
         self._rows: Rows | None = None
         self._most: int | None = None
@@ -91,7 +91,7 @@ class Crew:
                 self._lose(member)
         self._check_answering()
 
-    def _hand_out(self, member: Member) -> None:
+    def _hand_out(self, member: WorkerHandle) -> None:
         """Gives the next piece to a worker that has none."""
         assert self._rows is not None
         sampling = self._rows.sampling
@@ -109,7 +109,7 @@ class Crew:
         elif time.monotonic() - self._answered_at > GONE_SECONDS:
             raise EngineError(f"none of the {len(self.members)} workers has answered for {GONE_SECONDS:g} seconds")
 
-    def _hear(self, member: Member) -> None:
+    def _hear(self, member: WorkerHandle) -> None:
         """Takes in one answer."""
         reply, piece, rows = member.answer(), member.piece, member.rows
         if member.is_silent:
@@ -142,13 +142,13 @@ class Crew:
             if not reply.for_ever:
                 member.open()
 
-    def _lose(self, member: Member) -> None:
+    def _lose(self, member: WorkerHandle) -> None:
         """Nobody waits for a worker's piece any more."""
         if member.piece and member.rows is self._rows and self._rows and not self._end:
             self._rows.lose(member.piece)
         self._is_short = True
 
-    def _count_death(self, member: Member, reason: str) -> None:
+    def _count_death(self, member: WorkerHandle, reason: str) -> None:
         """Raises ``EngineError`` where too many failed over the same prompts."""
         rows = self._rows
         if rows is None or member.rows is not rows or member.piece is None:

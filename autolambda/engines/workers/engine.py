@@ -14,8 +14,8 @@ from autolambda.engines.base import Engine, Fingerprint, Prompt, Sampling, Watch
 from autolambda.engines.decoder import Decoder
 from autolambda.engines.workers.batches import AsTheyCome, InStep, Rows, cut
 from autolambda.engines.workers.cluster import Share, check_room, join, leave, placed, start
-from autolambda.engines.workers.dispatcher import MAX_DEATHS, Crew, OnNote
-from autolambda.engines.workers.handle import Lost, Member, answered, close
+from autolambda.engines.workers.dispatcher import MAX_DEATHS, Dispatcher, OnNote
+from autolambda.engines.workers.handle import Lost, WorkerHandle, answered, close
 from autolambda.engines.workers.worker import Failure, Opened, Worker
 from autolambda.errors import ConfigError, EngineError
 from autolambda.merging.method import Merging, Method
@@ -44,7 +44,7 @@ class WorkersEngine:
         what the user can put right on one of them; ``EngineError`` where an engine does not open.
         """
         self._decoder, self._most = decoder, most
-        self._crew = Crew([], on_note)
+        self._crew = Dispatcher([], on_note)
         self._schedule: Merging = Schedule.uniform(1.0)
         self._rows: Rows | None = None
         self._next = 0  # the first row that is not asked for yet
@@ -52,8 +52,8 @@ class WorkersEngine:
         self._leaves = join()
         try:
             check_room(share, num_workers)
-            members = [Member(i, start(Worker, share, [opening])) for i in range(num_workers)]
-            self._crew = Crew(members, on_note)
+            members = [WorkerHandle(i, start(Worker, share, [opening])) for i in range(num_workers)]
+            self._crew = Dispatcher(members, on_note)
             places = placed([each.actor for each in members], share, on_note=on_note)
             for member, place in zip(members, places, strict=True):
                 member.host = place.host
@@ -105,7 +105,7 @@ class WorkersEngine:
     def close(self) -> None:
         """Ends all workers, and Ray where this engine started or joined it."""
         close(self._crew.members, seconds=CLOSE_SECONDS)
-        self._crew = Crew([], lambda note: None)
+        self._crew = Dispatcher([], lambda note: None)
         if self._leaves:
             self._leaves = False
             leave()
@@ -115,7 +115,7 @@ class WorkersEngine:
         self._crew.drop()
         self._schedule = merging
 
-    def _open(self, members: Sequence[Member]) -> None:
+    def _open(self, members: Sequence[WorkerHandle]) -> None:
         """Waits until every worker has its engine."""
         for member in members:
             member.open()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from autolambda.engines.base import Fingerprint
-from autolambda.engines.workers.batches import News, Piece, Rows
+from autolambda.engines.workers.batches import News, Rows, WorkBatch
 from autolambda.engines.workers.worker import Failure, Opened
 from autolambda.errors import EngineError, one_line
 from autolambda.merging.method import Merging
@@ -27,7 +27,7 @@ class Lost:
     for_ever: bool
 
 
-class Member:
+class WorkerHandle:
     """One of several workers."""
 
     def __init__(self, number: int, actor: Any) -> None:
@@ -35,7 +35,7 @@ class Member:
         self.name = f"worker {number + 1}"
         self.host = ""
         self.is_open = self.is_silent = self.is_gone = False
-        self.piece: Piece | None = None
+        self.piece: WorkBatch | None = None
         self.rows: Rows | None = None
         self._num_known = 0
         self._is_aborted = False
@@ -61,7 +61,7 @@ class Member:
         self.is_open = False
         self._ask(self.actor.open.options(max_task_retries=-1).remote())
 
-    def give(self, piece: Piece, rows: Rows) -> None:
+    def give(self, piece: WorkBatch, rows: Rows) -> None:
         """Hands a piece over and asks for news of it."""
         self.piece, self.rows, self._num_known, self._is_aborted = piece, rows, 0, False
         self._ask(self.actor.work.remote(piece))
@@ -108,7 +108,7 @@ class Member:
         self._question, self._asked_at = question, time.monotonic()
 
 
-def answered(members: Sequence[Member]) -> list[Member]:
+def answered(members: Sequence[WorkerHandle]) -> list[WorkerHandle]:
     """Those that have answered; waits a moment for the first one."""
     import ray
 
@@ -121,7 +121,7 @@ def answered(members: Sequence[Member]) -> list[Member]:
     return [asked[question] for question in ready]
 
 
-def close(members: Sequence[Member], *, seconds: float) -> None:
+def close(members: Sequence[WorkerHandle], *, seconds: float) -> None:
     """Has all that answer free their engines, then ends all for good."""
     import ray
 

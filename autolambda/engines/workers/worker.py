@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from autolambda.engines.base import Engine, Fingerprint, Progress
-from autolambda.engines.workers.batches import Finished, News, Piece, State
+from autolambda.engines.workers.batches import Finished, News, State, WorkBatch
 from autolambda.errors import AutolambdaError, one_line
 from autolambda.merging.method import Merging, Method
 
@@ -32,7 +32,7 @@ Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
-class Place:
+class WorkerAddress:
     """Where a worker runs."""
 
     host: str
@@ -68,9 +68,9 @@ class Worker:
         self._thread = threading.Thread(target=self._serve, daemon=True, name="engine")
         self._thread.start()
 
-    def place(self) -> Place:
+    def place(self) -> WorkerAddress:
         """Where it runs."""
-        return Place(socket.gethostname(), os.getpid())
+        return WorkerAddress(socket.gethostname(), os.getpid())
 
     def open(self) -> Opened | Failure:
         """Opens the engine, unless it is open; what was running for somebody who lost the thread is dropped."""
@@ -82,7 +82,7 @@ class Worker:
             return Failure(_reason(error), isinstance(error, AutolambdaError) and error.exit_code == 2)
         return Opened(engine.in_words, engine.streams)
 
-    def work(self, piece: Piece) -> News:
+    def work(self, piece: WorkBatch) -> News:
         """Begins a piece; the first news of it."""
         with self._changed:
             task = self._task = _Task(piece)
@@ -188,7 +188,7 @@ class Worker:
 class _Task:
     """A piece under way: read and written under the worker's lock."""
 
-    def __init__(self, piece: Piece) -> None:
+    def __init__(self, piece: WorkBatch) -> None:
         self.piece = piece
         self.finished: list[Finished] = []
         self.is_aborted = False

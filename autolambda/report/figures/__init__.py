@@ -10,9 +10,9 @@ from collections.abc import Callable
 import plotly.graph_objects as go
 
 from autolambda.report.figures import curve, front, lengths, progress, race, schedules
-from autolambda.report.snapshot import Findings
+from autolambda.report.snapshot import StudySnapshot
 
-FIGURES: dict[str, Callable[[Findings], go.Figure]] = {
+FIGURES: dict[str, Callable[[StudySnapshot], go.Figure]] = {
     "front": front.draw,
     "curve": curve.draw,
     "schedules": schedules.draw,

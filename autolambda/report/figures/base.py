@@ -12,7 +12,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from autolambda.errors import printable
-from autolambda.report.results import Entry, stage
+from autolambda.report.results import ScheduleResult, stage
 from autolambda.report.terminal import in_lines
 from autolambda.statistics.estimates import number
 from autolambda.statistics.metrics import Estimate
@@ -94,7 +94,7 @@ def safe(text: str) -> str:
     return html.escape(printable(text))
 
 
-def hover(entry: Entry, *, name: str | None = None) -> str:
+def hover(entry: ScheduleResult, *, name: str | None = None) -> str:
     """An entry in a few lines: its name or trial, schedule, numbers with their intervals, responses."""
     measured = entry.measured
     accuracy, tokens, think = measured.accuracy, measured.mean_tokens, measured.think_ratio
@@ -130,7 +130,7 @@ def bars(estimates: Iterable[Estimate], *, color: str, scale: float = 1.0, thick
 
 
 def marks(
-    entries: Sequence[Entry],
+    entries: Sequence[ScheduleResult],
     *,
     name: str,
     color: str,

@@ -11,8 +11,8 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from autolambda.report.figures.base import CONFIRMED, FAINT, INSTRUCT, SOFT, STAGES, THINKING, bars, hover, style
-from autolambda.report.results import Entry
-from autolambda.report.snapshot import Findings
+from autolambda.report.results import ScheduleResult
+from autolambda.report.snapshot import StudySnapshot
 from autolambda.statistics.stages import Boundary, Stages
 
 ROWS = (
@@ -23,7 +23,7 @@ ROWS = (
 COLORS = (THINKING, CONFIRMED, INSTRUCT)
 
 
-def draw(findings: Findings) -> go.Figure:
+def draw(findings: StudySnapshot) -> go.Figure:
     """Three rows over one axis, all measured in the search."""
     report = findings.report
     uniform = sorted((e for e in report.trials if e.schedule.lam is not None), key=lambda e: e.schedule.other)
@@ -42,7 +42,7 @@ def draw(findings: Findings) -> go.Figure:
 
 
 def _points(
-    entries: Sequence[Entry], name: str, scale: float, color: str, title: str, *, is_line: bool, legend: bool
+    entries: Sequence[ScheduleResult], name: str, scale: float, color: str, title: str, *, is_line: bool, legend: bool
 ) -> go.Scatter:
     estimates = [getattr(entry.measured, name) for entry in entries]
     more = {"error_y": bars(estimates, color=color, scale=scale)} if is_line else {}

@@ -17,13 +17,13 @@ from autolambda.report.figures.base import (
     marks,
 )
 from autolambda.report.report import Report
-from autolambda.report.snapshot import Findings
+from autolambda.report.snapshot import StudySnapshot
 from autolambda.statistics.estimates import number
 
 PARENTS = {"instruct": INSTRUCT, "thinking": THINKING}
 
 
-def draw(findings: Findings) -> go.Figure:
+def draw(findings: StudySnapshot) -> go.Figure:
     """The front; the budget's pick is the large mark."""
     report = findings.report
     drawn = figure(height=520, x="mean tokens a response", y="accuracy, %")

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from plotly.subplots import make_subplots
 
 from autolambda.report.figures.base import FAINT, INK, INSTRUCT, STAGES, THINKING, style
-from autolambda.report.snapshot import Findings
+from autolambda.report.snapshot import StudySnapshot
 from autolambda.statistics.estimates import number
 
 Floats = NDArray[np.float64]
@@ -17,7 +17,7 @@ NUM_BINS = 44
 NAMES = {1: "stage 1, instruct", 2: "stage 2, emergence", 3: "stage 3, thinking"}
 
 
-def draw(findings: Findings) -> go.Figure:
+def draw(findings: StudySnapshot) -> go.Figure:
     """A row a stage: the share of its responses by length on a logarithmic axis; the mean is a dashed line."""
     outcomes, trials = findings.outcomes, findings.trials
     whole = outcomes[(outcomes.kind == "trial") & (outcomes.finish_reason != "aborted")]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import plotly.graph_objects as go
 
 from autolambda.report.figures.base import CONFIRMED, FAINT, SOFT, figure, safe
-from autolambda.report.snapshot import Findings
+from autolambda.report.snapshot import StudySnapshot
 from autolambda.statistics.estimates import number
 
 
-def draw(findings: Findings) -> go.Figure:
+def draw(findings: StudySnapshot) -> go.Figure:
     """A step a trial; what was generated after the search went into the confirmation."""
     trials = findings.trials
     drawn = figure(

@@ -6,7 +6,7 @@ import pandas
 import plotly.graph_objects as go
 
 from autolambda.report.figures.base import CONFIRMED, FAINT, PICK, TRUNCATED, UNPARSED, WRONG, figure, safe
-from autolambda.report.snapshot import Findings
+from autolambda.report.snapshot import StudySnapshot
 
 KINDS = {
     "complete": ("measured to its end", CONFIRMED),
@@ -19,7 +19,7 @@ KINDS = {
 WIDTH = 0.72  # of a bar, in trials
 
 
-def draw(findings: Findings) -> go.Figure:
+def draw(findings: StudySnapshot) -> go.Figure:
     """A bar a trial by outcome; its frame is what was planned."""
     trials = findings.trials
     kinds = [_kind(outcome, reason) for outcome, reason in zip(trials.outcome, trials.reason, strict=True)]

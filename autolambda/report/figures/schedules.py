@@ -8,8 +8,8 @@ from __future__ import annotations
 import plotly.graph_objects as go
 
 from autolambda.report.figures.base import INSTRUCT, MIDDLE, PICK, SOFT, THINKING, figure
-from autolambda.report.results import Entry
-from autolambda.report.snapshot import Findings
+from autolambda.report.results import ScheduleResult
+from autolambda.report.snapshot import StudySnapshot
 from autolambda.schedule import Schedule
 
 NUM_PARTS = 24
@@ -17,7 +17,7 @@ MAX_SCHEDULES = 8
 WORDY = 14  # cells in a row up to which each says its number
 
 
-def draw(findings: Findings) -> go.Figure:
+def draw(findings: StudySnapshot) -> go.Figure:
     """The front and the pick, fewest tokens first."""
     report, depth = findings.report, findings.num_layers or NUM_PARTS
     front = list(report.front)
@@ -85,7 +85,7 @@ def _values(schedule: Schedule, module: str, depth: int) -> list[float]:
     return [profile.at(layer, depth) for layer in range(depth)]
 
 
-def _few(entries: list[Entry], best: Entry | None) -> list[Entry]:
+def _few(entries: list[ScheduleResult], best: ScheduleResult | None) -> list[ScheduleResult]:
     """At most ``MAX_SCHEDULES``, evenly chosen, the pick among them."""
     step = max(1, -(-len(entries) // MAX_SCHEDULES))
     kept = entries[::-1][::step][::-1]

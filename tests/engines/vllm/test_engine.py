@@ -16,7 +16,7 @@ from packaging.version import Version
 from vllm_engines import live_weights, needs_vllm, open_vllm, opened
 
 from autolambda.engines.vllm.arguments import installed_version
-from autolambda.engines.vllm.layout import Place
+from autolambda.engines.vllm.layout import LiveParameter
 from autolambda.engines.vllm.parents import LiveParents
 from autolambda.errors import ConfigError, EngineError
 from autolambda.merging.pair import merge_tensors, open_pair
@@ -104,7 +104,7 @@ def test_one_tensor_left_stale_stops_the_run(tmp_path, monkeypatch, family):
 )
 def test_what_vllm_forgets_to_pack_is_seen(tmp_path, monkeypatch, family, tied, what):
     with opened(*pair_of(tmp_path, family=family, ties=(tied, tied))) as engine:
-        monkeypatch.setattr(Place, "repack", lambda place: None)
+        monkeypatch.setattr(LiveParameter, "repack", lambda place: None)
         with pytest.raises(EngineError, match=what):
             engine.set_schedule(Schedule.uniform(0.3))
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from autolambda.engines.base import Progress, Prompt, Sampling
-from autolambda.engines.workers.batches import Piece
+from autolambda.engines.workers.batches import WorkBatch
 from autolambda.engines.workers.worker import NEWS_SECONDS, REST_SECONDS, Failure, Opened, Worker
 from autolambda.errors import ConfigError, EngineError
 from autolambda.responses import Response
@@ -57,9 +57,9 @@ class Stepping:
         self.calls.append("closed")
 
 
-def piece(number: int, num: int, schedule: Schedule = HALF) -> Piece:
+def piece(number: int, num: int, schedule: Schedule = HALF) -> WorkBatch:
     prompts = tuple(Prompt("p", seed) for seed in range(num))
-    return Piece(number, tuple(range(num)), prompts, schedule, SAMPLING)
+    return WorkBatch(number, tuple(range(num)), prompts, schedule, SAMPLING)
 
 
 @pytest.fixture
