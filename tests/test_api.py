@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from paths import ROOT
 from small_search import BUDGET, NAME, copy_finished, finished, finished_storage, small_config, storage_in
 
 from autolambda.api import StudyView, open_study
@@ -20,7 +21,7 @@ from autolambda.report.figures import FIGURES
 from autolambda.statistics.verdict import Verdict
 from autolambda.study.store import Store
 
-NOTEBOOK = Path(__file__).parent.parent / "studies" / "notebook" / "explore.ipynb"
+NOTEBOOK = ROOT / "studies" / "notebook" / "explore.ipynb"
 
 
 @pytest.fixture(scope="module")

@@ -8,11 +8,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from paths import ROOT
 
 from autolambda.cli.main import cli
 from autolambda.config_file import load_config
 
-ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 MAP = dict(re.findall(r"^\| `(autolambda/[^`]+)` \| (.+?) \|$", README, flags=re.MULTILINE))
 

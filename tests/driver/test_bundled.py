@@ -7,11 +7,11 @@ import json
 import random
 import sys
 from functools import cache
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
+from paths import ROOT
 from safetensors.torch import load_file
 from small_search import small_config
 
@@ -24,7 +24,7 @@ from autolambda.driver.search import evaluate
 from autolambda.schedule import Schedule
 from autolambda.statistics.metrics import Measured
 
-STUDY = Path(__file__).parent.parent / "studies" / "bundled_pair"
+STUDY = ROOT / "studies" / "bundled_pair"
 SPLITS = {"search": 512, "confirm": 1024, "test": 2048}
 MODELS = ("base", "instruct", "thinking")
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
-KILLS = Path(__file__).parents[1] / "studies/kills/kills.py"
+from paths import ROOT
+
+KILLS = ROOT / "studies/kills/kills.py"
 
 
 def test_a_search_that_is_killed_ends_as_one_that_nobody_disturbed() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from paths import ROOT
 from small_search import NAME, small_config, storage_in
 from transformers import AutoModelForCausalLM
 from vllm_engines import needs_vllm
@@ -22,7 +23,7 @@ from autolambda.merging.shards import parse_size
 from autolambda.schedule import Schedule
 from autolambda.statistics.metrics import Measured
 
-PAIR = Path(__file__).parent.parent / "studies" / "moe_pair"
+PAIR = ROOT / "studies" / "moe_pair"
 
 
 def moe_config(**changes: object) -> Config:

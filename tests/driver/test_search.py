@@ -28,9 +28,9 @@ from small_search import (
     storage_in,
 )
 
+from autolambda.bundled import FOLDER
 from autolambda.config import SearchConfig
 from autolambda.driver import run as runs
-from autolambda.driver import search as jobs
 from autolambda.driver.engine import open_engine
 from autolambda.driver.events import Began, EvaluationEnded, Event, Generated, Noted
 from autolambda.driver.job import Job, open_job
@@ -626,7 +626,7 @@ def test_a_baseline_has_a_second_engine_too(copied: str, tmp_path: Path, monkeyp
 
 
 def test_a_baseline_without_its_base_is_refused_before_anything_is_generated(copied: str) -> None:
-    parents = Path(jobs.__file__).parent / "bundled"
+    parents = FOLDER
     config = small_config(
         search__baselines=["slerp", "ties"],
         models__instruct=str(parents / "instruct"),

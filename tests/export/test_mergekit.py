@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 from checkpoints import tiny_checkpoint
+from paths import ASSETS
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -22,7 +23,7 @@ from autolambda.merging.method import Method
 from autolambda.merging.pair import open_pair
 from autolambda.schedule import Profile, Schedule
 
-ASSETS = Path(__file__).parent / "assets" / "mergekit"
+MERGEKIT = ASSETS / "mergekit"
 SCHEDULES = {
     "uniform": Schedule.uniform(0.3),
     "module": Schedule.by_module(attention=0.7, ffn=0.2),

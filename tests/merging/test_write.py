@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from checkpoints import edit_tensors, tiny_checkpoint, write_merge
+from paths import HELPERS
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -236,7 +237,7 @@ print(*before, *after)
 
 def merge_elsewhere(parents: list[str], out: Path, *, limit: int = 1 << 40) -> subprocess.CompletedProcess[str]:
     """The merge in another process, which may write no larger files and tells its peak memory before and after."""
-    paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    paths = os.pathsep.join([str(HELPERS), *sys.path])
     command = [sys.executable, "-c", MERGING, *parents, str(out), str(limit)]
     return subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": paths})
 

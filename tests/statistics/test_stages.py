@@ -2,19 +2,19 @@
 
 import csv
 import runpy
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from paths import ROOT
 from scipy.optimize import isotonic_regression
 
 from autolambda.errors import InputError
 from autolambda.statistics import stages as module
 from autolambda.statistics.stages import Boundary, CurvePoint, Stages, detect_stages, sentence, stage_of
 
-STUDIES = Path(__file__).parents[1] / "studies"
+STUDIES = ROOT / "studies"
 ENDS = {"instruct": "0", "thinking": "1"}
 TENTHS = np.linspace(0, 1, 11)
 

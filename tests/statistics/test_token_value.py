@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import csv
-from pathlib import Path
 
 import numpy as np
 import pytest
+from paths import ROOT
 
 from autolambda.responses import Grade, Graded, Response
 from autolambda.statistics.curve import CurvePoint
@@ -23,7 +23,7 @@ from autolambda.statistics.token_value import (
     worth_of_curve,
 )
 
-PAPER = Path(__file__).parents[1] / "studies/paper/qwen3_4b.csv"
+PAPER = ROOT / "studies/paper/qwen3_4b.csv"
 NUM_RESPONSES = {"aime25": 1920, "ifeval": 4328, "gpqa_diamond": 1584}
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from paths import ASSETS
 
 from autolambda.driver.search import search
 from autolambda.errors import StorageError, StudyError
@@ -21,7 +22,7 @@ from autolambda.study.schema import RESPONSES, SCHEMA_VERSION
 from autolambda.study.store import Store
 from autolambda.study.trials import driver_errors
 
-ASSETS = Path(__file__).parent / "assets"
+ASSETS = ASSETS
 RELEASES = sorted(path.name.removeprefix("study-").removesuffix(".db.xz") for path in ASSETS.glob("study-*.db.xz"))
 FIRST = "0.1.0"
 

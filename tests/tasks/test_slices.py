@@ -7,6 +7,7 @@ from pathlib import Path
 import mirrors
 import pytest
 import yaml
+from paths import ROOT
 from slices import slices_of
 
 from autolambda.bundled import FOLDER
@@ -18,7 +19,7 @@ from autolambda.tasks.base import Slice
 from autolambda.tasks.slices import Slices
 
 ROWS = [{"question": f"{i}+1=", "answer": str(i + 1)} for i in range(20)]
-CONFIGS = Path(__file__).parent.parent / "configs"
+CONFIGS = ROOT / "configs"
 
 
 def opened(*tasks: dict, **sections: object) -> Slices:

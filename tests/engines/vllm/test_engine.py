@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from checkpoints import edit_json, tiny_checkpoint
 from packaging.version import Version
+from paths import HELPERS
 from vllm_engines import live_weights, needs_vllm, open_vllm, opened
 
 from autolambda.engines.vllm.arguments import installed_version
@@ -251,7 +252,7 @@ def test_two_tensor_parallel_ranks_hold_the_same_merge(tmp_path, family, path):
         expected = [response.text for response in engine.generate(prompts(20), GREEDY)]
     (tmp_path / "sitecustomize.py").write_text(PLAIN_IF_ASKED)
     folders = dict(zip(("instruct", "thinking"), map(str, parents), strict=True))
-    (tmp_path / "ranks.py").write_text(RANKS.format(tests=str(Path(__file__).parent), path=path, **folders))
+    (tmp_path / "ranks.py").write_text(RANKS.format(tests=str(HELPERS), path=path, **folders))
     environment = {"PYTHONPATH": str(tmp_path), "VLLM_CPU_OMP_THREADS_BIND": "0|1"}
     environment["LINEARS"] = "plain" if path == "direct" else "packed"
     command = [sys.executable, "-W", "ignore", str(tmp_path / "ranks.py")]

@@ -20,6 +20,7 @@ from typing import Any
 import psutil
 import pytest
 from deadly import Deadly, refuse
+from paths import HELPERS, ROOT
 from postgres import free_port
 from small_search import BUDGET, NAME, database, finished, finished_storage, small_config, storage_in
 
@@ -53,7 +54,7 @@ def cluster() -> Iterator[Any]:
     with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
         warnings.simplefilter("ignore")  # of Ray's own, which leaves sockets and files to the collector
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]))
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(HELPERS), os.environ.get("PYTHONPATH", "")]))
         started = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
         for _ in range(2):
             started.add_node(num_cpus=1)
@@ -401,7 +402,7 @@ def test_one_worker_does_without_ray():
         "evaluate(small_config(tasks=[{'name': 'arithmetic', 'limit': 2}]), Schedule.uniform(1.0))\n"
         "assert 'ray' not in sys.modules\n"
     )
-    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, cwd=Path(__file__).parent.parent)
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, cwd=ROOT)
 
 
 def start_command(folder: Path, *options: str, **environment: str) -> subprocess.Popen[str]:

@@ -1,0 +1,9 @@
+"""Folders of the repository."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+TESTS = Path(__file__).parents[1]
+ROOT = TESTS.parent
+HELPERS, ASSETS = TESTS / "helpers", TESTS / "assets"
