@@ -14,16 +14,16 @@ from itertools import groupby
 
 from autolambda.ablation.results import Ablation, read_ablations
 from autolambda.ablation.rows import METHODS, WITH_BASE, AblationRow, name_of, references_of, rows_of
-from autolambda.config import ABLATIONS, AblationMethod, AblationName, Config
+from autolambda.config import ABLATIONS, AblationName, Config
 from autolambda.driver.baselines import baseline_method
 from autolambda.driver.engine import open_engine
 from autolambda.driver.events import EvaluationEnded, Noted, OnEvent, ignore
 from autolambda.driver.job import Job
 from autolambda.driver.models import base_folder
+from autolambda.driver.request import EvaluationRequest
 from autolambda.driver.run import Run
 from autolambda.driver.search import running
 from autolambda.engines.base import Engine
-from autolambda.engines.by_method import MethodEngine
 from autolambda.errors import AutolambdaError, ConfigError, PairError
 from autolambda.merging.pair import Pair, open_pair
 from autolambda.statistics.metrics import measure
@@ -60,7 +60,7 @@ def ablate(
 
 
 def measure_ablations(run: Run, only: Sequence[AblationName], on_event: OnEvent) -> None:
-    """Measures the rows of these studies that are not in the database yet. Raises as ``Run.generate`` does."""
+    """Measures the rows of these studies that are not in the database yet. Raises as ``Evaluator.run`` does."""
     plan = _plan(run.job, only, on_event)
     size = sum(part.num_responses for part in run.job.confirm)
     size = min(run.job.config.ablation.responses or size, size)
@@ -70,7 +70,7 @@ def measure_ablations(run: Run, only: Sequence[AblationName], on_event: OnEvent)
         on_event(Noted(f"ablations: {len(owed)} of {len(plan.rows)} rows to measure, {size:,} responses each"))
     number = 0
     for (backbone, method), rows in groupby(owed, key=lambda row: (row.backbone, row.method)):
-        with _engine_for(run, plan.pairs.get(backbone or ""), method) as engine:
+        with _engine_for(run, plan.pairs.get(backbone or "")) as engine:
             for row in rows:
                 progress, number = (number / len(owed), 1 / len(owed)), number + 1
                 try:
@@ -118,16 +118,9 @@ def _backbones(job: Job, on_event: OnEvent) -> Iterator[tuple[str, Pair]]:
         yield source, pair
 
 
-def _engine_for(
-    run: Run, pair: Pair | None, method: AblationMethod | None
-) -> AbstractContextManager[OpenEngine | None]:
-    """What opens the engine of some rows by its first use, ``None`` for the run's own; it is closed at the end."""
-    if pair is not None:
-        return _backbone_engine(run, pair)
-    if method is not None:
-        merge = baseline_method(run.job, method, lam=run.job.config.ablation.partial_lambda)
-        return nullcontext(lambda: MethodEngine(run.engine(), merge))
-    return nullcontext(None)
+def _engine_for(run: Run, pair: Pair | None) -> AbstractContextManager[OpenEngine | None]:
+    """Returns what opens the engine of a backbone at its first use; ``None`` is the run's own engine."""
+    return nullcontext(None) if pair is None else _backbone_engine(run, pair)
 
 
 @contextmanager
@@ -155,19 +148,24 @@ def _measure(
     run: Run, row: AblationRow, size: int, engine: OpenEngine | None, on_event: OnEvent, progress: tuple[float, float]
 ) -> None:
     job = run.job
+    lam = job.config.ablation.partial_lambda
+    merge = None if row.method is None else baseline_method(job, row.method, lam=lam)
     label = row.label(job.models.pair.num_layers)
-    graded = run.generate(
+    request = EvaluationRequest(
         label,
+        "ablation",
+        row.key,
         row.schedule,
-        kind="ablation",
-        key=row.key,
         phase="confirm",
+        stop=size,
+        done=progress[0],
+        share=progress[1],
+        merge=merge,
         chat=job.models.own_chats[row.parent] if row.parent else None,
-        window=slice(0, size),
-        progress=progress,
-        engine=engine,
         sampling=row.sampling(job.models.sampling),
+        engine=engine,
     )
+    graded = run.evaluator.run(request)
     on_event(EvaluationEnded(label, row.schedule, measure(graded, weights=job.config.weights)))
 
 

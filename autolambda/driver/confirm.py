@@ -1,66 +1,50 @@
-"""Confirms the finalists of a budget: both parents as they are and the finalists, then the baselines beside them.
+"""Confirms the finalists of a budget, both parents under their own templates, and the baselines.
 
 All answer the same prompts, which the search never saw, with the same seeds. Who they are follows from the search alone
-(``confirm.plan``), so what is stored already is not generated again.
+(``optimizer/finalists.py``), so that stored responses are not generated again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 
 from autolambda.driver.events import EvaluationEnded
 from autolambda.driver.measure_baselines import measure_baseline
-from autolambda.driver.run import PARENTS, Run
-from autolambda.engines.chat import ChatFormat
+from autolambda.driver.notes import PARENTS
+from autolambda.driver.request import EvaluationRequest
+from autolambda.driver.run import Run
 from autolambda.optimizer.finalists import Plan, plan
 from autolambda.optimizer.token_allowance import CONFIRM_SHARE
-from autolambda.report.report import Report, build_report, confirm_key
-from autolambda.schedule import Schedule
+from autolambda.report.report import Report, build_report
+from autolambda.report.results import confirm_key
 from autolambda.statistics.metrics import measure
-from autolambda.study.store import Kind
-
-
-@dataclass(frozen=True)
-class _Step:
-    """One evaluation of the confirmation; ``chat`` stands in for the study's own."""
-
-    title: str
-    schedule: Schedule
-    kind: Kind
-    key: str
-    num_responses: int
-    chat: ChatFormat | None = None
 
 
 def confirm_finalists(run: Run, *, budget: float | None) -> Report:
-    """Measures what is missing of the budget's confirmation; the report. Raises as ``Run.generate`` does."""
-    config, record = run.job.config, run.record
-    agreed = plan(record.evidence, config.search_settings, run.job.aims(budget))
-    steps = list(_steps(run, agreed))
-    for number, step in enumerate(steps):
-        graded = run.generate(
-            step.title,
-            step.schedule,
-            kind=step.kind,
-            key=step.key,
-            phase="confirm",
-            chat=step.chat,
-            window=slice(0, step.num_responses),
-            progress=(1 - CONFIRM_SHARE * (1 - number / len(steps)), CONFIRM_SHARE / len(steps)),
-        )
-        run.on_event(EvaluationEnded(step.title, step.schedule, measure(graded, weights=config.weights)))
+    """Measures what is missing of the budget's confirmation and returns the report. Raises as ``Evaluator.run``."""
+    config, measured = run.job.config, run.measured
+    agreed = plan(measured.observations, config.search_settings, run.job.aims(budget))
+    requests = list(_requests(run, agreed))
+    share = CONFIRM_SHARE / len(requests)
+    for number, request in enumerate(requests):
+        done = 1 - CONFIRM_SHARE + number * share
+        graded = run.evaluator.run(replace(request, done=done, share=share))
+        run.on_event(EvaluationEnded(request.title, request.schedule, measure(graded, weights=config.weights)))
     if agreed.finalists:
-        last = record.seen[agreed.finalists[-1]].schedule
+        last = measured.all[agreed.finalists[-1]].schedule
         for method in config.search.baselines:
             measure_baseline(run, method, last, size=agreed.num_responses, budget=budget)
     return build_report(run.store, run.study, budget=budget)
 
 
-def _steps(run: Run, agreed: Plan) -> Iterator[_Step]:
+def _requests(run: Run, agreed: Plan) -> Iterator[EvaluationRequest]:
+    """The parents' evaluations, then the finalists' in their testing order."""
     chats = run.job.models.own_chats
     for name, end in PARENTS.items():
-        yield _Step(f"{name} as is", end, "parent", name, agreed.num_parent, chats[name])
-    for seen in (run.record.seen[index] for index in agreed.finalists):
-        key = confirm_key(seen.schedule)
-        yield _Step(f"confirm trial {seen.trial}", seen.schedule, "confirm", key, agreed.num_responses)
+        yield EvaluationRequest(
+            f"{name} as is", "parent", name, end, phase="confirm", stop=agreed.num_parent, chat=chats[name]
+        )
+    for found in (run.measured.all[index] for index in agreed.finalists):
+        title, key = f"confirm trial {found.trial}", confirm_key(found.schedule)
+        yield EvaluationRequest(title, "confirm", key, found.schedule, phase="confirm", stop=agreed.num_responses)

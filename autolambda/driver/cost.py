@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from autolambda.config import Config
 from autolambda.driver.models import Models
-from autolambda.optimizer.token_allowance import allowance
+from autolambda.optimizer.token_allowance import TokenAllowance
 from autolambda.statistics.estimates import wilson
 from autolambda.tasks.base import Slice
 
@@ -51,7 +51,7 @@ def slice_lines(phase: str, part: Slice) -> list[str]:
 
 def cost_lines(config: Config, models: Models, search: Sequence[Slice], confirm: Sequence[Slice]) -> list[str]:
     """The most that a search may generate, with its time and its place on disk."""
-    granted = allowance(
+    allowance = TokenAllowance.of(
         2.0 * models.sampling.max_tokens,
         num_search=sum(part.num_responses for part in search),
         num_confirm=sum(part.num_responses for part in confirm),
@@ -59,11 +59,11 @@ def cost_lines(config: Config, models: Models, search: Sequence[Slice], confirm:
         cap=config.search.max_tokens_generated,
     )
     why = "search.max_tokens_generated" if config.search.max_tokens_generated else "if every response ran to the cap"
-    hours = granted.total / TOKENS_PER_SECOND / 3600
+    hours = allowance.total / TOKENS_PER_SECOND / 3600
     return [
-        f"tokens: at most {_rounded(granted.total)}, {why}; "
+        f"tokens: at most {_rounded(allowance.total)}, {why}; "
         f"at {TOKENS_PER_SECOND:,} tokens/s, an assumption, at most {_rounded(hours)} GPU hours",
-        f"disk: at most {_bytes(BYTES_PER_TOKEN * granted.total)} for the study, "
+        f"disk: at most {_bytes(BYTES_PER_TOKEN * allowance.total)} for the study, "
         f"{_bytes(models.pair.num_bytes)} for an export",
     ]
 

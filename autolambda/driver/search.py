@@ -14,7 +14,8 @@ from autolambda.driver.confirm import confirm_finalists
 from autolambda.driver.engine import FailedTwice
 from autolambda.driver.events import Noted, OnEvent, ignore
 from autolambda.driver.job import Job, open_job
-from autolambda.driver.run import MAX_FAILURES, PARENTS, Run
+from autolambda.driver.request import EvaluationRequest
+from autolambda.driver.run import Run
 from autolambda.engines.base import Engine
 from autolambda.report.report import Report
 from autolambda.schedule import Schedule
@@ -23,8 +24,6 @@ from autolambda.study.database import driver_lock
 from autolambda.study.resume import check_identity, growth_sentence
 from autolambda.study.store import Store
 from autolambda.study.trials import Study, driver_errors
-
-__all__ = ["PARENTS", "confirm", "evaluate", "search"]
 
 
 def search(
@@ -37,16 +36,12 @@ def search(
     one fails, or two trials in a row or a confirmation are given up; either way the study can be resumed.
     """
     with running(config, name=name, storage=storage, engine=engine, on_event=on_event) as run:
-        run.introduce(storage)
-        num_failures = 0  # in a row
+        run.notes.introduce(name, storage, run.measured)
         while (trial := run.next_trial()) is not None:
             try:
                 run.race(trial)
             except FailedTwice as error:
-                num_failures += 1
-                run.fail(trial, error, is_last=num_failures == MAX_FAILURES)
-            else:
-                num_failures = 0
+                run.give_up(trial, error)
         return confirm_finalists(run, budget=config.budget)
 
 
@@ -71,7 +66,9 @@ def evaluate(
     with TemporaryDirectory() as folder:
         storage = f"sqlite:///{folder}/study.db"
         with running(config, name="evaluate", storage=storage, engine=engine, on_event=on_event) as run:
-            return measure(run.generate("evaluate", schedule, kind="trial", key="0"), weights=config.weights)
+            return measure(
+                run.evaluator.run(EvaluationRequest("evaluate", "trial", "0", schedule)), weights=config.weights
+            )
 
 
 @contextmanager

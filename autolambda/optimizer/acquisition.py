@@ -1,10 +1,9 @@
-"""What to measure next and what to confirm, read off joint draws from the surrogate.
+"""What to measure next and what to confirm, from joint posterior samples of the surrogate.
 
-A target is a budget and the spread that a finalist's mean tokens will have when they are confirmed: a schedule is
-within it where the upper bound that the confirmation will show is. A draw in which every schedule has its tokens and
-its accuracy answers the question directly: which is the most accurate one within? (Thompson 1933; with a constraint,
-Eriksson & Poloczek 2021.) The hypervolume below a budget is the mean of that answer over all budgets below. What
-breaks a guard in a draw is no answer in it.
+A target is a budget plus the relative standard error expected at confirmation. A schedule meets the target if the
+confirmation's upper bound of its mean tokens would be below the budget. In one posterior sample every schedule has its
+tokens and its accuracy. So the sample tells which schedule is the most accurate one within the target (Thompson 1933;
+with a constraint, Eriksson & Poloczek 2021). A schedule that breaks a guard in a sample is no answer in that sample.
 """
 
 from __future__ import annotations
@@ -15,57 +14,57 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtr  # type: ignore[import-untyped]  # scipy ships no annotations
 
-from autolambda.optimizer.gaussian_process import Floats
-from autolambda.optimizer.space import DECIMALS, Params, Span
+from autolambda.optimizer.space import DECIMALS, Params, Range
 from autolambda.optimizer.surrogate import PosteriorSamples
+from autolambda.statistics.estimates import Floats
 
 _Z = 1.6448536269514722  # one-sided 95 %
-SURE = 0.95  # the chance to be shown within the budget from which a schedule counts as safe
-WORTH = 0.001  # of accuracy: a bolder finalist is confirmed where it is expected to bring so much
-_REACHES = (0.02, 0.06, 0.15)  # of the steps around a schedule that is good already
+SURE = 0.95  # chance to be shown within the budget at which a schedule counts as sure
+WORTH = 0.001  # expected gain in accuracy for which a riskier finalist is confirmed
+_REACHES = (0.02, 0.06, 0.15)  # lengths of the steps around a good schedule, as shares of each range
 _NUM_STEPS = 25  # at each reach
 _NUM_FAR = 150
 
 
 @dataclass(frozen=True)
 class Target:
-    """A budget, and the relative standard error with which the mean tokens of a finalist will be known."""
+    """A budget in mean tokens, and the relative standard error of a finalist's mean tokens at confirmation."""
 
     budget: float
     spread: float
 
     @property
     def highest(self) -> float:
-        """The mean tokens at which an even chance remains to be shown within the budget."""
+        """The mean tokens at which the chance to be shown within the budget is one half."""
         return self.budget / (1 + _Z * self.spread)
 
 
 def chances(draw: PosteriorSamples, target: Target) -> Floats:
-    """The chance of each schedule to be shown within the budget and to break no guard, float64 [schedules]."""
+    """Returns the chance of each schedule to be shown within the budget and to break no guard, float64 [schedules]."""
     within: Floats = ndtr((target.highest - draw.tokens) / (target.spread * draw.tokens))
     found: Floats = (within * draw.allowed).mean(axis=0)
     return found
 
 
-def safe(draw: PosteriorSamples, target: Target) -> int:
-    """The most accurate schedule among those sure to be shown within; where none is sure, the likeliest."""
+def surest(draw: PosteriorSamples, target: Target) -> int:
+    """Returns the most accurate schedule that is sure to be shown within the budget; if none is, the likeliest one."""
     chance = chances(draw, target)
     sure = chance >= SURE
     return int(np.argmax(np.where(sure, draw.accuracy.mean(axis=0), -1.0) if sure.any() else chance))
 
 
-def bold(draw: PosteriorSamples, target: Target, *, than: int) -> int | None:
-    """The schedule that is worth most beside ``than``: its chance to be within times what it is ahead by."""
+def best_expected(draw: PosteriorSamples, target: Target, *, than: int) -> int | None:
+    """Returns the schedule with the largest expected gain over ``than``: its chance to be within times its lead."""
     ahead = draw.accuracy.mean(axis=0)
     worth = chances(draw, target) * (ahead - ahead[than])
     best = int(np.argmax(worth))
     return best if worth[best] >= WORTH else None
 
 
-def frugal(draw: PosteriorSamples, *, than: int, margin: float) -> int | None:
-    """The cheapest schedule with a fifth fewer tokens than ``than`` that hardly loses: less than half the margin.
+def cheapest_equal(draw: PosteriorSamples, *, than: int, margin: float) -> int | None:
+    """Returns the cheapest schedule with a fifth fewer tokens than ``than`` that loses less than half the margin.
 
-    It is as sure to break no guard, or sure enough.
+    Its chance to break no guard is at least as high, or at least ``SURE``.
     """
     ahead, tokens, allowed = draw.accuracy.mean(axis=0), draw.tokens.mean(axis=0), draw.allowed.mean(axis=0)
     good = (ahead >= ahead[than] - margin / 2) & (tokens <= 0.8 * tokens[than])
@@ -73,8 +72,8 @@ def frugal(draw: PosteriorSamples, *, than: int, margin: float) -> int | None:
     return int(np.argmin(np.where(good, tokens, np.inf))) if good.any() else None
 
 
-def sampled(draw: PosteriorSamples, target: Target, *, index: int) -> int:
-    """The most accurate schedule within the target in one of the draws that is allowed; where none is, the cheapest."""
+def thompson(draw: PosteriorSamples, target: Target, *, index: int) -> int:
+    """Returns the most accurate schedule within the target in one posterior sample; if there is none, the cheapest."""
     accuracy, tokens, allowed = draw.accuracy[index], draw.tokens[index], draw.allowed[index]
     within = (tokens <= target.highest) & allowed
     if within.any():
@@ -83,13 +82,12 @@ def sampled(draw: PosteriorSamples, target: Target, *, index: int) -> int:
 
 
 def expected_gain(draw: PosteriorSamples, target: Target) -> float:
-    """By how much the best within the target is expected to be more accurate than the safe one (share of 1).
+    """Returns the expected lead in accuracy (share of 1) of the best schedule within the target over the surest one.
 
-    Where it is not sure that the safe one breaks no guard, it is worth nothing in the draws in which it does: there is
-    something to learn.
+    If the surest one may break a guard, its accuracy counts as 0 in the samples in which it does.
     """
     best = np.where((draw.tokens <= target.highest) & draw.allowed, draw.accuracy, 0.0).max(axis=1)
-    index = safe(draw, target)
+    index = surest(draw, target)
     ours, allowed = draw.accuracy[:, index], draw.allowed[:, index]
     if allowed.mean() < SURE:
         ours = np.where(allowed, ours, 0.0)
@@ -97,9 +95,9 @@ def expected_gain(draw: PosteriorSamples, target: Target) -> float:
 
 
 def is_dominated(draw: PosteriorSamples, index: int) -> bool:
-    """Whether with ``SURE`` chance some other schedule is at least as accurate with no more tokens.
+    """Returns whether some other schedule is at least as accurate with no more tokens, with chance ``SURE``.
 
-    One that breaks a guard does not count against one that breaks none.
+    A schedule that breaks a guard does not count against one that breaks none.
     """
     others = np.arange(draw.tokens.shape[1]) != index
     cheaper = draw.tokens[:, others] <= draw.tokens[:, [index]]
@@ -109,13 +107,13 @@ def is_dominated(draw: PosteriorSamples, index: int) -> bool:
 
 
 def candidates(
-    free: Sequence[str], box: Mapping[str, Span], centres: Sequence[Params], rng: np.random.Generator
+    free: Sequence[str], ranges: Mapping[str, Range], centres: Sequence[Params], rng: np.random.Generator
 ) -> list[dict[str, float]]:
-    """New places: the uniform lambdas, the box at large in lam and split, and steps around the ``centres``.
+    """Returns new points: uniform lambdas, random points of the whole space, and random steps around the ``centres``.
 
-    Only ``free`` parameters leave the value that they have at 0 or at the centre.
+    Only the ``free`` parameters differ from 0 or from the centre.
     """
-    rest = [name for name in box if name != "lam"]
+    rest = [name for name in ranges if name != "lam"]
     zero = dict.fromkeys(rest, 0.0)
     found = [{"lam": round(float(lam), DECIMALS), **zero} for lam in np.linspace(0, 1, 101 if free == ["lam"] else 41)]
     if free == ["lam"]:
@@ -123,17 +121,17 @@ def candidates(
     for _ in range(_NUM_FAR):
         far = {"lam": float(rng.uniform(0.0, 1.0)), **zero}
         for name in free[1:]:
-            far[name] = float(rng.uniform(*box[name])) / 2
-        found.append(_rounded(far, box))
+            far[name] = float(rng.uniform(*ranges[name])) / 2
+        found.append(_rounded(far, ranges))
     for centre in centres:
         for reach in _REACHES:
             for normal in rng.standard_normal((_NUM_STEPS, len(free))).tolist():
                 step = dict(centre)
                 for name, value in zip(free, normal, strict=True):
-                    step[name] += reach * (box[name][1] - box[name][0]) * value
-                found.append(_rounded(step, box))
+                    step[name] += reach * (ranges[name][1] - ranges[name][0]) * value
+                found.append(_rounded(step, ranges))
     return found
 
 
-def _rounded(params: Params, box: Mapping[str, Span]) -> dict[str, float]:
-    return {name: round(min(max(params[name], low), high), DECIMALS) for name, (low, high) in box.items()}
+def _rounded(params: Params, ranges: Mapping[str, Range]) -> dict[str, float]:
+    return {name: round(min(max(params[name], low), high), DECIMALS) for name, (low, high) in ranges.items()}

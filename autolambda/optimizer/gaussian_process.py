@@ -1,4 +1,4 @@
-"""A Gaussian process over schedules whose noise is known: ``y = g(lam) + h(place) + e``, e with a given covariance.
+"""A Gaussian process over schedules whose noise is known: ``y = g(lam) + h(x) + e``, e with a given covariance.
 
 g and h have Matern 5/2 kernels, h with a reach for each dimension; the hyper-parameters are the most probable ones
 under log-normal priors (Rasmussen & Williams 2006, chapters 2, 4 and 5).
@@ -9,12 +9,11 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.linalg import cho_solve, cholesky, solve_triangular  # type: ignore[import-untyped]  # no annotations
 from scipy.optimize import minimize  # type: ignore[import-untyped]
 from scipy.special import log_ndtr  # type: ignore[import-untyped]
 
-Floats = NDArray[np.float64]
+from autolambda.statistics.estimates import Floats
 
 _JITTER = 1e-8
 _CONSTANT = 4.0  # variance of the unknown level, on standardised outputs
@@ -26,13 +25,13 @@ _MOST_STEPS = 40  # of the optimiser
 class GaussianProcess:
     """A Gaussian process with a known covariance of the noise; the hyper-parameters are the most probable ones."""
 
-    def __init__(self, places: Floats, y: Floats, noise: Floats) -> None:
-        """``places`` float64 [n, d], ``y`` [n], ``noise`` [n, n]."""
+    def __init__(self, points: Floats, y: Floats, noise: Floats) -> None:
+        """``points`` float64 [n, d], ``y`` [n], ``noise`` [n, n]."""
         self._level, self._unit = float(y.mean()), max(float(y.std()), 0.3)
-        self._places, self._y, self._noise = places, (y - self._level) / self._unit, noise / self._unit**2
-        prior = np.array([*_PRIORS[:3], *([_PRIORS[3]] * places.shape[1])])
-        active = np.array([True, True, True, *(np.ptp(places, axis=0) > 0)])
-        squares = (places[:, None, :] - places[None, :, :]) ** 2
+        self._points, self._y, self._noise = points, (y - self._level) / self._unit, noise / self._unit**2
+        prior = np.array([*_PRIORS[:3], *([_PRIORS[3]] * points.shape[1])])
+        active = np.array([True, True, True, *(np.ptp(points, axis=0) > 0)])
+        squares = (points[:, None, :] - points[None, :, :]) ** 2
 
         def loss(free: Floats) -> tuple[float, Floats]:
             logs = prior[:, 0].copy()
@@ -49,9 +48,9 @@ class GaussianProcess:
         self._logs[active] = found.x
         self._condition()
 
-    def exceed(self, places: Floats, floors: Floats) -> None:
-        """Takes in that the output is above ``floors`` [m] at ``places``: each by the moments of the cut normal."""
-        for at, floor in zip(places, (floors - self._level) / self._unit, strict=True):
+    def exceed(self, points: Floats, floors: Floats) -> None:
+        """Takes in that the output is above ``floors`` [m] at ``points``: each by the moments of the cut normal."""
+        for at, floor in zip(points, (floors - self._level) / self._unit, strict=True):
             mean, variance = (float(each[0]) for each in self._moments(at[None]))
             deviation = math.sqrt(variance)
             depth = (mean - floor) / deviation
@@ -63,32 +62,32 @@ class GaussianProcess:
                 size = len(self._y)
                 noise = np.zeros((size + 1, size + 1))
                 noise[:size, :size], noise[size, size] = self._noise, 1 / precision
-                self._places, self._y, self._noise = np.vstack([self._places, at]), np.append(self._y, value), noise
+                self._points, self._y, self._noise = np.vstack([self._points, at]), np.append(self._y, value), noise
                 self._condition()
 
-    def marginal(self, places: Floats) -> tuple[Floats, Floats]:
-        """Mean and variance at ``places`` [m, d], float64 [m] each."""
-        mean, variance = self._moments(places)
+    def marginal(self, points: Floats) -> tuple[Floats, Floats]:
+        """Mean and variance at ``points`` [m, d], float64 [m] each."""
+        mean, variance = self._moments(points)
         return self._level + self._unit * mean, self._unit**2 * variance
 
-    def draw(self, places: Floats, num_draws: int, rng: np.random.Generator) -> Floats:
-        """Joint draws at ``places`` [m, d], float64 [num_draws, m]."""
-        cross = self._kernel(places, self._places)
+    def draw(self, points: Floats, num_draws: int, rng: np.random.Generator) -> Floats:
+        """Joint draws at ``points`` [m, d], float64 [num_draws, m]."""
+        cross = self._kernel(points, self._points)
         half = solve_triangular(self._factor, cross.T, lower=True)
-        covariance = self._kernel(places, places) - half.T @ half
+        covariance = self._kernel(points, points) - half.T @ half
         covariance[np.diag_indices_from(covariance)] += 1e-6
         root = cholesky(covariance, lower=True)
-        standard: Floats = cross @ self._weights + rng.standard_normal((num_draws, len(places))) @ root.T
+        standard: Floats = cross @ self._weights + rng.standard_normal((num_draws, len(points))) @ root.T
         return self._level + self._unit * standard
 
-    def _moments(self, places: Floats) -> tuple[Floats, Floats]:
-        cross = self._kernel(places, self._places)
+    def _moments(self, points: Floats) -> tuple[Floats, Floats]:
+        cross = self._kernel(points, self._points)
         half = solve_triangular(self._factor, cross.T, lower=True)
         scales = np.exp(2 * self._logs[[0, 2]]).sum() + _CONSTANT
         return cross @ self._weights, np.maximum(scales - np.einsum("ij,ij->j", half, half), 1e-12)
 
     def _condition(self) -> None:
-        covariance = self._kernel(self._places, self._places) + self._noise
+        covariance = self._kernel(self._points, self._points) + self._noise
         covariance[np.diag_indices_from(covariance)] += _JITTER
         self._factor = cholesky(covariance, lower=True)
         self._weights = cho_solve((self._factor, True), self._y)

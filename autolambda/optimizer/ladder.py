@@ -1,6 +1,7 @@
-"""The ladder: uniform lambdas, both ends, then bisections of the steepest rise of the Think ratio.
+"""The ladder: the uniform lambdas that begin a search.
 
-It serves the stages, stands beside the parents, and gives the surrogate its first points.
+It takes both ends, then bisects the steepest rise of the Think ratio.
+The rungs find the stages, are compared with the parents, and are the first observations of the surrogate.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ from collections.abc import Collection, Sequence
 from autolambda.statistics.curve import CurvePoint
 from autolambda.statistics.stages import detect_stages
 
-KNOWN_WITHIN = 0.03  # of lambda, either way: no further rung is needed
+KNOWN_WITHIN = 0.03  # half width in lambda at which a boundary is known well enough
 
 
 def is_known(curve: Sequence[CurvePoint]) -> bool:
-    """Whether emergence and saturation both have a 95 % interval of at most ``KNOWN_WITHIN`` either way."""
+    """Returns whether emergence and saturation both have a 95 % interval of at most ``KNOWN_WITHIN`` either way."""
     if len({point.lam for point in curve}) < 2:
         return False
     stages = detect_stages(curve)
@@ -26,11 +27,11 @@ def is_known(curve: Sequence[CurvePoint]) -> bool:
 
 
 def next_rung(curve: Sequence[tuple[float, float]], failed: Collection[float] = ()) -> float:
-    """The next uniform lambda from (lam, think_ratio) pairs: 0, 1, then the middle of the steepest rise.
+    """Returns the next uniform lambda from (lam, think_ratio) pairs: 0, 1, then the middle of the steepest rise.
 
-    A gap counts by its rise and, a quarter as much, by its width, so that no part of the range stays unseen. ``failed``
-    lambdas are passed over: the gap beside an end that failed counts by its width alone, and a middle that failed gives
-    way to the middle of its lower half.
+    A gap is scored by its rise plus a quarter of its width, so that no part of the range stays unseen. ``failed``
+    lambdas are skipped. If an end failed, the gap next to it is scored by its width alone. If a middle failed, the
+    middle of its lower half is taken.
     """
     seen = {lam for lam, _ in curve}
     failed = set(failed) - seen
@@ -38,7 +39,7 @@ def next_rung(curve: Sequence[tuple[float, float]], failed: Collection[float] = 
     for end in ends:
         if end not in failed:
             return end
-    # beside an end that failed no rise is known: its neighbour's ratio makes it 0
+    # next to a failed end no rise is known; its neighbour's ratio makes it 0
     ratios = [ratio for _, ratio in sorted(curve)] or [0.0]
     ordered = sorted([*curve, *((end, ratios[-1 if end else 0]) for end in ends)])
     gaps = [
@@ -49,7 +50,7 @@ def next_rung(curve: Sequence[tuple[float, float]], failed: Collection[float] = 
 
 
 def _middle(low: float, high: float, failed: Collection[float]) -> float:
-    """The middle, or the middle of the lower half where that failed, and so on."""
+    """Returns the middle; if that failed, the middle of the lower half, and so on."""
     while (middle := (low + high) / 2) in failed:
         high = middle
     return middle

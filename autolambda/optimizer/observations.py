@@ -1,67 +1,103 @@
-"""What a search goes by: the points that it has measured, and what else became of its trials."""
+"""What a search has measured so far: its schedules with their numbers, and what became of the other trials.
+
+An aborted trial is right-censored: its responses were cut off when they had too many tokens, so only a lower bound on
+its mean tokens is known. As a value its mean would mislead, because short responses end first and are mostly right.
+"""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
-from autolambda.optimizer.space import Params, is_near, to_schedule, uniform_lam
-from autolambda.optimizer.surrogate import ACCURACY, TOKENS, CensoredTrial, Observation, place
+from autolambda.optimizer.space import Params, features, is_near, to_schedule, uniform_lam
 from autolambda.schedule import Schedule
+from autolambda.statistics.estimates import Floats
 from autolambda.statistics.pareto import Objectives, front
 
-NUM_NEAR = 5  # points of about the same mean tokens, by which a place that was not measured is judged
-MOST_POINTS = 200  # that the surrogate goes by: its time grows with their cube, its memory with their square
+ACCURACY, TOKENS, THINK = OUTPUTS = range(3)
+NUM_NEAR = 5  # observations with about the same mean tokens; they tell the costs of a schedule that is not measured
+MOST_POINTS = 200  # observations in a surrogate: its time grows with their cube, its memory with their square
 
 
 @dataclass(frozen=True)
-class Point:
-    """A schedule with its parameters in the box and all that was measured of it, on its first ``num_responses``.
+class GuardObservation:
+    """The accuracy on a guard task with its standard error.
 
-    ``num_guarding`` of them are of guard tasks. ``tokens_a_response`` were generated, over all tasks alike; ``None``
-    where that is the mean that was observed, as with one task.
+    ``prompts`` int64 [n] and ``prompt_effects`` float64 [n] are as in ``Observation``.
     """
 
+    value: float
+    error: float
+    prompts: NDArray[np.int64]
+    prompt_effects: Floats
+
+
+@dataclass(frozen=True)
+class Observation:
+    """All that is measured of one schedule, on the first ``num_responses`` responses of the search slice.
+
+    ``params`` are its parameters in the search space. ``values`` and ``errors`` are accuracy, mean tokens and Think
+    ratio, and their standard errors. ``prompts`` int64 [n] are the numbers of the prompts. ``prompt_effects`` float64
+    [n, 3] are the deviations of each prompt's means from its task's means, weighted as the task counts. Guard tasks are
+    in ``guards`` instead; ``num_guarding`` responses are theirs. ``tokens_per_response`` is the unweighted mean over
+    all tasks; ``None`` if it equals the observed mean tokens, as with one task.
+    """
+
+    schedule: Schedule
+    values: tuple[float, float, float]
+    errors: tuple[float, float, float]
+    prompts: NDArray[np.int64]
+    prompt_effects: Floats
     params: Params
-    observation: Observation
     num_responses: int
+    guards: Mapping[str, GuardObservation] = field(default_factory=dict)
     num_guarding: int = 0
-    tokens_a_response: float | None = None
+    tokens_per_response: float | None = None
 
     @property
     def cost(self) -> float:
-        """The tokens that a response takes, whatever its task weighs."""
-        return self.observation.values[TOKENS] if self.tokens_a_response is None else self.tokens_a_response
+        """The tokens that one response takes, whatever the weight of its task."""
+        return self.values[TOKENS] if self.tokens_per_response is None else self.tokens_per_response
 
     @property
     def cost_ratio(self) -> float:
-        """What a response costs by the mean tokens that were observed: 1 with one task."""
-        return self.cost / self.observation.values[TOKENS]
+        """The cost of a response divided by the observed mean tokens: 1 with one task."""
+        return self.cost / self.values[TOKENS]
 
     @property
     def counted(self) -> float:
-        """The share of the responses that count in what was observed."""
+        """The share of the responses that are not of guard tasks."""
         return 1 - self.num_guarding / self.num_responses
 
     @cached_property
     def lam(self) -> float | None:
-        """The lam of a uniform point, ``None`` for any other."""
+        """The lambda of a uniform schedule, ``None`` for any other."""
         return uniform_lam(self.params)
 
 
 @dataclass(frozen=True)
-class Observations:
-    """All that a study knows: its points, in the order of their first trials, and what else became of trials.
+class CensoredTrial:
+    """An aborted trial: the mean tokens of its schedule exceed ``tokens``."""
 
-    ``censored`` were stopped in mid-response; ``failed`` are the params of trials that could not be measured;
-    ``costs`` are the tokens that each trial with a measurement took, in their order.
+    schedule: Schedule
+    tokens: float
+
+
+@dataclass(frozen=True)
+class Observations:
+    """All that a search knows.
+
+    ``measured`` are the measured schedules, in the order of their first trials. ``censored`` are the aborted trials.
+    ``failed`` are the params of trials that could not be measured. ``costs`` are the tokens of each trial that was
+    measured or aborted, in order.
     """
 
-    points: Sequence[Point] = ()
+    measured: Sequence[Observation] = ()
     censored: Sequence[CensoredTrial] = ()
     failed: Sequence[Params] = ()
     costs: Sequence[int] = ()
@@ -74,59 +110,81 @@ class Observations:
     def num_tokens(self) -> int:
         return sum(self.costs)
 
+    def with_measured(self, observation: Observation, *, cost: int) -> Observations:
+        """Returns the observations after a trial of ``cost`` tokens.
+
+        ``observation`` takes the place of what was known of its schedule.
+        """
+        places = [each.schedule for each in self.measured]
+        measured = list(self.measured)
+        if observation.schedule in places:
+            measured[places.index(observation.schedule)] = observation
+        else:
+            measured.append(observation)
+        return replace(self, measured=tuple(measured), costs=(*self.costs, cost))
+
+    def with_censored(self, trial: CensoredTrial, *, cost: int) -> Observations:
+        """Returns the observations after an aborted trial of ``cost`` tokens."""
+        return replace(self, censored=(*self.censored, trial), costs=(*self.costs, cost))
+
+    def with_failed(self, params: Params) -> Observations:
+        """Returns the observations after a trial that could not be measured."""
+        return replace(self, failed=(*self.failed, params))
+
 
 def leading(
-    points: Sequence[Point], *, num_knots: int, about: Schedule | None = None, most: int = MOST_POINTS
-) -> list[Point]:
-    """The points that the surrogate goes by, in their order: all, up to ``most``.
+    measured: Sequence[Observation], *, num_knots: int, about: Schedule | None = None, most: int = MOST_POINTS
+) -> list[Observation]:
+    """Returns the observations that the surrogate is fitted to, in their order: all, if there are at most ``most``.
 
-    Beyond, the uniform ones, the one that it is asked ``about``, and of the others one half by how near their schedule
-    is to one of the measured front, whatever came of it: to keep the best alone would believe their luck. The other
-    half is spread evenly over all trials, so that what was explored once stays known.
+    Otherwise the uniform schedules, the schedule that the question is ``about``, and some others. Half of the remaining
+    places go to schedules near the measured front, chosen by distance and not by result, to avoid selection bias. The
+    other half is spread evenly over all trials, so that what was explored early stays known.
     """
-    if len(points) <= most:
-        return list(points)
-    kept = {index for index, point in enumerate(points) if point.lam is not None or point.observation.schedule == about}
-    others = [index for index in range(len(points)) if index not in kept]
+    if len(measured) <= most:
+        return list(measured)
+    kept = {index for index, each in enumerate(measured) if each.lam is not None or each.schedule == about}
+    others = [index for index in range(len(measured)) if index not in kept]
     num_near = max(most - len(kept), 0) // 2
-    by_distance = sorted(others, key=dict(zip(others, _to_front(points, others, num_knots), strict=True)).__getitem__)
+    distances = dict(zip(others, _distances_to_front(measured, others, num_knots), strict=True))
+    by_distance = sorted(others, key=distances.__getitem__)
     rest = sorted(by_distance[num_near:])
     num_rest = max(most - len(kept) - num_near, 0)
     kept |= {*by_distance[:num_near], *(rest[index * len(rest) // num_rest] for index in range(num_rest))}
-    return [points[index] for index in sorted(kept)]
+    return [measured[index] for index in sorted(kept)]
 
 
-def _to_front(points: Sequence[Point], others: Sequence[int], num_knots: int) -> list[float]:
-    """How far the schedules of some points are from the nearest one of the measured front."""
-    best = front(points, key=lambda point: Objectives(*(point.observation.values[i] for i in (ACCURACY, TOKENS))))
-    targets = np.array([place(point.observation.schedule, num_knots=num_knots) for point in best])
+def _distances_to_front(measured: Sequence[Observation], others: Sequence[int], num_knots: int) -> list[float]:
+    """Returns the squared distance from each of the ``others`` to the nearest schedule of the measured front."""
+    best = front(measured, key=lambda each: Objectives(each.values[ACCURACY], each.values[TOKENS]))
+    targets = np.array([features(each.schedule, num_knots=num_knots) for each in best])
     return [
-        float(np.square(targets - place(points[index].observation.schedule, num_knots=num_knots)).sum(axis=1).min())
+        float(np.square(targets - features(measured[index].schedule, num_knots=num_knots)).sum(axis=1).min())
         for index in others
     ]
 
 
-def near(points: Sequence[Point], tokens: float) -> list[Point]:
-    """The points whose mean tokens are nearest to so many."""
-    return sorted(points, key=lambda point: abs(point.observation.values[TOKENS] - tokens))[:NUM_NEAR]
+def near(measured: Sequence[Observation], tokens: float) -> list[Observation]:
+    """Returns the observations whose mean tokens are nearest to ``tokens``."""
+    return sorted(measured, key=lambda each: abs(each.values[TOKENS] - tokens))[:NUM_NEAR]
 
 
-def cost_at(points: Sequence[Point], tokens: float) -> float:
-    """The tokens that a response takes where the mean over tasks is so many: as near points have it."""
-    return tokens * statistics.median(point.cost_ratio for point in near(points, tokens))
+def cost_at(measured: Sequence[Observation], tokens: float) -> float:
+    """Returns the tokens that a response takes if the weighted mean over tasks is ``tokens``, judged by near ones."""
+    return tokens * statistics.median(each.cost_ratio for each in near(measured, tokens))
 
 
-def is_tried(params: Params, evidence: Observations) -> bool:
-    """Whether a place is, for all that can be measured, one that was measured, stopped or failed.
+def is_tried(params: Params, observations: Observations) -> bool:
+    """Returns whether a point of the space is so near to a measured, aborted or failed one that nothing is new.
 
-    Two places may be one schedule: what leaves [0, 1] is cut off.
+    Different params can be one schedule, because lambdas outside [0, 1] are cut off.
     """
-    places = [*(point.params for point in evidence.points), *evidence.failed]
-    if any(is_near(params, other) for other in places):
+    tried = [*(each.params for each in observations.measured), *observations.failed]
+    if any(is_near(params, other) for other in tried):
         return True
     schedule = to_schedule(params)
     return (
-        any(schedule == point.observation.schedule for point in evidence.points)
-        or any(schedule == excess.schedule for excess in evidence.censored)
-        or any(schedule == to_schedule(other) for other in evidence.failed)
+        any(schedule == each.schedule for each in observations.measured)
+        or any(schedule == each.schedule for each in observations.censored)
+        or any(schedule == to_schedule(other) for other in observations.failed)
     )

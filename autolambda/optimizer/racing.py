@@ -1,30 +1,103 @@
-"""The race: whether a schedule is measured further, decided after each rung and, by its tokens, within one.
+"""The race: one trial, measured rung by rung until it is complete or has lost.
 
-All schedules answer the same prompts in the same order, and the surrogate compares them with the luck that they share.
+A rung is a number of responses after which a measurement may pause. All schedules answer the same prompts in the same
+order, and the surrogate compares them with the prompt effects that they share. ``race`` is a pure generator. The real
+run and the replays of ``studies/search_cost`` drive the same one.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-from dataclasses import replace
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, replace
 
 from autolambda.optimizer.acquisition import is_dominated
-from autolambda.optimizer.observations import Observations, leading
-from autolambda.optimizer.propose import Aims, fit
+from autolambda.optimizer.observations import CensoredTrial, Observation, Observations, leading
+from autolambda.optimizer.propose import Aims, fit, on_the_ladder
 from autolambda.optimizer.settings import SearchSettings
-from autolambda.optimizer.surrogate import ENDS
+from autolambda.optimizer.space import ENDS
 from autolambda.schedule import Schedule
 
 OVER_BUDGET, OFF_FRONT, GUARD = "over the budget", "off the front", "breaks a guard"
-CERTAIN = 0.975  # the chance of being above the budget, or of breaking a guard, at which a schedule is stopped
+CERTAIN = 0.975  # chance of exceeding the budget, or of breaking a guard, at which a schedule is stopped
 NUM_DRAWS = 256
-_DEVIATIONS = 3.0  # of a mean of lengths that vary as much as they are long
+_DEVIATIONS = 3.0  # standard errors of a mean of lengths, if their deviation equals their mean
+
+
+@dataclass(frozen=True)
+class Rung:
+    """A request of the race: measure the responses ``start`` to ``stop`` (exclusive) of the schedule.
+
+    Abort what still runs as soon as the weighted tokens of these responses exceed ``max_tokens``.
+    """
+
+    start: int
+    stop: int
+    max_tokens: float
+
+
+@dataclass(frozen=True)
+class RungOutcome:
+    """The answer to a ``Rung``.
+
+    ``observation`` is all that is known of the schedule now; ``None`` if the rung was aborted. The rung generated
+    ``num_tokens`` tokens. ``weighted_tokens`` are the same, each weighted as its task counts.
+    """
+
+    observation: Observation | None
+    num_tokens: int
+    weighted_tokens: float
+
+
+@dataclass(frozen=True)
+class RaceEnd:
+    """The end of a race: all observations with the new ones, and why it was ``stopped`` (``None``: complete)."""
+
+    observations: Observations
+    stopped: str | None
+
+
+Race = Generator[Rung, RungOutcome, RaceEnd]
+
+
+def race(
+    schedule: Schedule, start: int, stop: int, observations: Observations, settings: SearchSettings, aims: Aims
+) -> Race:
+    """Races a schedule over its responses ``start`` to ``stop`` (exclusive).
+
+    Yields each rung to measure and takes its outcome. Trials of the ladder are measured whatever they show.
+    """
+    on_ladder = on_the_ladder(observations, settings, aims)
+    bounds = [start, *(rung for rung in aims.rungs if start < rung < stop), stop]
+    before, cost, weighted = observations, 0, 0.0
+    for low, high in itertools.pairwise(bounds):
+        outcome = yield Rung(low, high, math.inf if on_ladder else most_tokens(high - low, aims.budget))
+        cost, weighted = cost + outcome.num_tokens, weighted + outcome.weighted_tokens
+        if outcome.observation is None:
+            censored = CensoredTrial(schedule, exceeded(weighted, stop - start))
+            return RaceEnd(before.with_censored(censored, cost=cost), OVER_BUDGET)
+        observations = before.with_measured(outcome.observation, cost=cost)
+        if not on_ladder and (reason := stopped_for(schedule, observations, settings, aims)):
+            return RaceEnd(observations, reason)
+    return RaceEnd(observations, None)
+
+
+def drive(rungs: Race, measure: Callable[[Rung], RungOutcome]) -> RaceEnd:
+    """Runs a race to its end; ``measure`` answers its requests."""
+    rung = next(rungs)
+    while True:
+        try:
+            rung = rungs.send(measure(rung))
+        except StopIteration as end:
+            result: RaceEnd = end.value
+            return result
 
 
 def most_tokens(num_responses: int, budget: float | None) -> float:
-    """The tokens that so many responses may hold before their mean, whatever their luck, is above the budget.
+    """Returns the tokens above which ``num_responses`` responses surely have a mean above the budget.
 
-    Running responses count with what they have so far: their sum only grows. Each weighs as its task does.
+    Unfinished responses count with their tokens so far, because their sum only grows. Each counts by its task's weight.
     """
     if budget is None:
         return math.inf
@@ -32,19 +105,19 @@ def most_tokens(num_responses: int, budget: float | None) -> float:
 
 
 def exceeded(num_tokens: float, num_responses: int) -> float:
-    """The mean tokens that a schedule surely exceeds whose ``num_responses`` were stopped at so many tokens."""
+    """Returns the mean tokens that a schedule surely exceeds if ``num_responses`` were aborted at ``num_tokens``."""
     return num_tokens / num_responses / (1 + _DEVIATIONS / math.sqrt(num_responses))
 
 
-def stopped_for(schedule: Schedule, evidence: Observations, settings: SearchSettings, aims: Aims) -> str | None:
-    """Why a measured schedule needs no further responses, ``None`` where it may still be the answer.
+def stopped_for(schedule: Schedule, observations: Observations, settings: SearchSettings, aims: Aims) -> str | None:
+    """Returns why a measured schedule needs no further responses; ``None`` if it may still be the answer.
 
-    The ends are not stopped for a guard: the drop of all others is against the better of them.
+    Lambda 0 and 1 are never stopped for a guard, because all others are compared with the better of them.
     """
-    points = leading(evidence.points, num_knots=settings.knots, about=schedule)
-    schedules = [point.observation.schedule for point in points]
-    draw = fit(replace(evidence, points=points), settings.knots, guards=aims.guards).draw(
-        schedules, num_draws=NUM_DRAWS, seed=len(evidence.costs)
+    measured = leading(observations.measured, num_knots=settings.knots, about=schedule)
+    schedules = [each.schedule for each in measured]
+    draw = fit(replace(observations, measured=measured), settings.knots, guards=aims.guards).draw(
+        schedules, num_draws=NUM_DRAWS, seed=len(observations.costs)
     )
     index = schedules.index(schedule)
     if aims.budget is not None and float((draw.tokens[:, index] > aims.budget).mean()) >= CERTAIN:

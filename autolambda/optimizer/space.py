@@ -1,39 +1,44 @@
-"""The box: every schedule of a study as a point with named parameters.
+"""The search space: every schedule as a point with named parameters.
 
-``lam``; ``split``, by which attention lies above ffn, half of it each way; ``tilt_i``, what the i-th depth knot adds to
-both; and ``twist_i``, what it adds to the split. A space frees some of these and holds the others at 0, so that each
-space starts from all that the ones before it have measured.
+``lam`` is the mean lambda. ``split`` is lambda of attention minus lambda of ffn; each is moved by half of it.
+``tilt_i`` is added to both at depth knot i, and ``twist_i`` to the split there. A space frees some of these parameters
+and holds the others at 0. So each space starts from all that the spaces before it have measured.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Literal
 
+import numpy as np
+
 from autolambda.schedule import Profile, Schedule
+from autolambda.statistics.estimates import Floats
 
 Space = Literal["uniform", "module", "depth", "both"]
 Params = Mapping[str, float]
-Span = tuple[float, float]
+Range = tuple[float, float]
 
 MAX_TILT = 0.4
-MIN_DISTANCE = 0.01  # in every parameter: less than that is the same schedule for all that can be measured
+MIN_DISTANCE = 0.01  # two points that are nearer in every parameter cannot be told apart by measuring
 DECIMALS = 4
+ENDS = (Schedule.uniform(0.0), Schedule.uniform(1.0))  # they stand for the parents in a search
 
 
-def box(num_knots: int) -> dict[str, Span]:
-    """The parameters of every schedule, with their ranges."""
+def ranges(num_knots: int) -> dict[str, Range]:
+    """Returns the range of each parameter of the whole space."""
     bends = dict.fromkeys((*_tilts(num_knots), *_twists(num_knots)), (-MAX_TILT, MAX_TILT))
     return {"lam": (0.0, 1.0), "split": (-1.0, 1.0), **bends}
 
 
 def uniform_params(lam: float, *, num_knots: int) -> dict[str, float]:
-    """The point of the box that is the uniform ``lam``."""
-    return {**dict.fromkeys(box(num_knots), 0.0), "lam": lam}
+    """Returns the params of the uniform schedule ``lam``."""
+    return {**dict.fromkeys(ranges(num_knots), 0.0), "lam": lam}
 
 
 def to_schedule(params: Params) -> Schedule:
-    """The schedule at a point of the box; values leaving [0, 1] are cut off."""
+    """Returns the schedule at a point. Lambdas outside [0, 1] are cut off."""
     tilts, twists = ([params[name] for name in sorted(params) if name.startswith(kind)] for kind in ("tilt_", "twist_"))
     knots = list(zip(tilts, twists, strict=True)) if any([*tilts, *twists]) else [(0.0, 0.0)]
     attention, ffn = (
@@ -48,8 +53,8 @@ def to_schedule(params: Params) -> Schedule:
     return Schedule.by_depth_and_module(attention, ffn)
 
 
-def free_of(space: Space, num_knots: int) -> list[str]:
-    """The parameters that a space frees."""
+def free_params(space: Space, num_knots: int) -> list[str]:
+    """Returns the names of the parameters that a space frees."""
     return [
         "lam",
         *(["split"] if space in ("module", "both") else []),
@@ -59,13 +64,29 @@ def free_of(space: Space, num_knots: int) -> list[str]:
 
 
 def uniform_lam(params: Params) -> float | None:
-    """The lam of a uniform point; a ladder that is lengthened later finds others among the points."""
+    """Returns lambda if the schedule at the point is uniform, else ``None``."""
     return None if any(value for name, value in params.items() if name != "lam") else params["lam"]
 
 
 def is_near(one: Params, other: Params) -> bool:
-    """Whether two points are the same schedule for all that can be measured."""
+    """Returns whether two points are too near to be told apart by measuring."""
     return all(abs(one[name] - other[name]) < MIN_DISTANCE for name in other)
+
+
+@functools.lru_cache(maxsize=1 << 16)  # more schedules than a study has; each decision asks for all of them again
+def features(schedule: Schedule, *, num_knots: int) -> Floats:
+    """Returns the features of a schedule for the surrogate, float64 [2 + 2 num_knots].
+
+    They are the mean lambda, and the mean difference of attention and ffn. Then, at each knot, the deviation of the
+    mean lambda from the first feature, and at each knot the deviation of the difference from the second.
+    """
+    attention, ffn = (
+        np.array([profile.at(knot, num_knots) for knot in range(num_knots)])
+        for profile in (schedule.attention, schedule.ffn)
+    )
+    middle, split = (attention + ffn) / 2, attention - ffn
+    found: Floats = np.array([middle.mean(), split.mean(), *(middle - middle.mean()), *(split - split.mean())])
+    return np.where(np.abs(found) < 1e-12, 0.0, found)
 
 
 def _tilts(num_knots: int) -> list[str]:

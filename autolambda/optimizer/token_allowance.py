@@ -1,6 +1,6 @@
-"""How many tokens a study may generate, and how they are shared between the search and the confirmation.
+"""How many tokens a study may generate, and how search and confirmation share them.
 
-Unless the user says otherwise: what both parents cost at full size, every prompt of the search slice with its repeats.
+The default is the cost of both parents at full size: every prompt of the search slice with its repeats.
 """
 
 from __future__ import annotations
@@ -8,18 +8,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-LEAST_FULL = 2048  # responses: a smaller slice is taken for one of so many
+LEAST_FULL = 2048  # responses: a smaller slice gets the tokens of one with so many
 CONFIRM_SHARE = 0.5
-PARENT_SHARE = 0.06  # of all tokens, to measure both parents as they are beside the finalists
-LEAST_CONFIRM = 64  # responses of each schedule, whatever is left
+PARENT_SHARE = 0.06  # of all tokens, to confirm both parents under their own templates
+LEAST_CONFIRM = 64  # responses of each confirmed schedule, even if the tokens are spent
 
 
 @dataclass(frozen=True)
 class TokenAllowance:
-    """``total`` tokens of a study, of which the search may take ``search``; ``ends`` is what a response of both costs.
+    """The ``total`` tokens of a study. One response of each end, lambda 0 and 1, costs ``ends`` tokens together.
 
-    The whole confirmation slice is ``num_confirm`` responses to ``num_confirm_prompts`` prompts. ``with_guards``: the
-    parents are confirmed on as many responses as the finalists, which must not fall behind them.
+    The whole confirm slice has ``num_confirm`` responses to ``num_confirm_prompts`` prompts. With guards
+    (``with_guards``) the parents are confirmed on as many responses as the finalists, to compare with them.
     """
 
     total: float
@@ -28,20 +28,38 @@ class TokenAllowance:
     num_confirm_prompts: int
     with_guards: bool = False
 
+    @classmethod
+    def of(
+        cls,
+        ends: float,
+        *,
+        num_search: int,
+        num_confirm: int,
+        num_confirm_prompts: int,
+        cap: int | None,
+        with_guards: bool = False,
+    ) -> TokenAllowance:
+        """Returns the allowance of a study with ``num_search`` responses in its search slice.
+
+        ``cap`` is ``search.max_tokens_generated``.
+        """
+        total = ends * max(num_search, LEAST_FULL) if cap is None else float(cap)
+        return cls(total, ends, num_confirm, num_confirm_prompts, with_guards)
+
     @property
     def search(self) -> float:
-        """The search's part, in tokens."""
+        """The tokens of the search."""
         return (1 - CONFIRM_SHARE) * self.total
 
     @property
     def num_parent(self) -> int:
-        """The responses with which each parent is confirmed, where no guard asks for as many as the finalists'."""
+        """The responses with which each parent is confirmed if there are no guards."""
         return self._within(PARENT_SHARE * self.total / self.ends)
 
     def num_final(self, predicted: Sequence[float]) -> int:
-        """The responses with which each of the finalists is confirmed, given the tokens predicted for one of each.
+        """Returns the responses with which each finalist is confirmed, from the tokens predicted for one of each.
 
-        It follows from the search alone: the confirmation is neither lengthened nor cut short by what it shows.
+        It depends on the search alone. What the confirmation shows neither lengthens nor shortens it.
         """
         if self.with_guards:
             return self._within(CONFIRM_SHARE * self.total / (self.ends + sum(predicted)))
@@ -49,17 +67,3 @@ class TokenAllowance:
 
     def _within(self, wanted: float) -> int:
         return min(self.num_confirm, max(LEAST_CONFIRM, int(wanted)))
-
-
-def allowance(
-    ends: float,
-    *,
-    num_search: int,
-    num_confirm: int,
-    num_confirm_prompts: int,
-    cap: int | None,
-    with_guards: bool = False,
-) -> TokenAllowance:
-    """The allowance of a study whose slices hold so many responses; ``cap`` is ``search.max_tokens_generated``."""
-    total = ends * max(num_search, LEAST_FULL) if cap is None else float(cap)
-    return TokenAllowance(total, ends, num_confirm, num_confirm_prompts, with_guards)

@@ -143,15 +143,15 @@ def build_report(store: Store, study: Study, *, budget: float | None) -> Report:
     assert stored is not None
     config = parse_config(stored.config)
     weights = config.weights
-    record = load_measured(store, study, weights=weights)
-    if not record.seen:
+    measured = load_measured(store, study, weights=weights)
+    if not measured.all:
         raise StudyError(f"study '{study.name}' has no complete trial yet; go on with 'autolambda resume {study.name}'")
     sizes = stored.identity["confirm.responses"], stored.identity["confirm.prompts"]
     aims = Aims(budget, tuple(stored.identity["search.rungs"]), *sizes, tuple(config.guards.items()))
-    model = fit(record.evidence, config.search.knots, guards=aims.guards)
-    trials = measured_results(record.seen, model, config)
+    model = fit(measured.observations, config.search.knots, guards=aims.guards)
+    trials = measured_results(measured.all, model, config)
     smoothed = smoothed_results(trials, model)
-    finalists = plan(record.evidence, config.search_settings, aims, model=model).finalists
+    finalists = plan(measured.observations, config.search_settings, aims, model=model).finalists
     responses, own = confirmed_responses(store, study, trials), parent_responses(store, study)
     entries = {
         e.trial: confirmed_result(e.trial, e.schedule, responses[e.trial], config, parents=own)
@@ -182,7 +182,7 @@ def build_report(store: Store, study: Study, *, budget: float | None) -> Report:
         parents=parent_results(own, trials, config),
         baselines=baseline_results(store, study, own, config),
         stages=_stages(trials),
-        worth=insights_of(record.seen, smoothed, shown, own, weights=weights),
+        worth=insights_of(measured.all, smoothed, shown, own, weights=weights),
         counts=study.counts(),
         tokens_generated=store.num_tokens(study.name),
         stop_reason=study.stopped_for or UNFINISHED,

@@ -12,7 +12,8 @@ from typing import Any, Literal
 from autolambda.config import Config
 from autolambda.graders import ifeval
 from autolambda.optimizer.finalists import NUM_DRAWS
-from autolambda.optimizer.surrogate import ACCURACY, OUTPUTS, THINK, TOKENS, Surrogate
+from autolambda.optimizer.observations import ACCURACY, OUTPUTS, THINK, TOKENS
+from autolambda.optimizer.surrogate import Surrogate
 from autolambda.responses import Graded
 from autolambda.schedule import Schedule
 from autolambda.statistics.estimates import Estimate

@@ -1,12 +1,11 @@
-"""The record of a study: what its trials measured, put together from their stored responses.
+"""The measured schedules of a study, from the stored responses of its trials.
 
-A schedule may have several trials, each on the responses that follow those of the one before: they are one point.
-A task that weighs nothing is a guard: it is observed apart, and only its tokens count with those of the others.
+A schedule may have several trials. Each continues with the responses that follow the last trial's, and all of them are
+pooled. A task with weight 0 is a guard: it is observed separately, and only its tokens count with the others.
 """
 
 from __future__ import annotations
 
-import copy
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,13 +13,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from autolambda.optimizer.gaussian_process import Floats
-from autolambda.optimizer.observations import Observations, Point
+from autolambda.optimizer.observations import CensoredTrial, GuardObservation, Observation, Observations
 from autolambda.optimizer.racing import exceeded
-from autolambda.optimizer.space import Params
-from autolambda.optimizer.surrogate import CensoredTrial, Guarded, Observation
 from autolambda.responses import Grade, Graded, is_aborted
 from autolambda.schedule import Schedule
+from autolambda.statistics.estimates import Floats
 from autolambda.statistics.metrics import Measured, measure
 from autolambda.study.store import Store
 from autolambda.study.trials import Study, Trial
@@ -28,10 +25,9 @@ from autolambda.study.trials import Study, Trial
 
 @dataclass(frozen=True)
 class MeasuredSchedule:
-    """A schedule and all its responses on the search slice, without their texts.
+    """A schedule with all its responses on the search slice, without their texts.
 
-    ``trial`` is its first one; ``point`` is how the sampler sees it; ``stopped`` says why the last lost the race, if it
-    did.
+    ``trial`` is its first trial. ``stopped`` says why its last trial lost the race, if it did.
     """
 
     trial: int
@@ -39,99 +35,94 @@ class MeasuredSchedule:
     schedule: Schedule
     graded: Sequence[Graded]
     measured: Measured
-    point: Point
-    stopped: str | None
+    observation: Observation
+    stopped: str | None = None
 
 
 class MeasuredSchedules:
-    """The schedules of a study as far as they are measured, kept up to date trial by trial."""
+    """The measured schedules of a study, kept up to date trial by trial, and the ``observations`` of the search."""
 
     def __init__(self, *, weights: Mapping[str, float]) -> None:
+        """``weights`` is the share of each task in the macro average."""
+        self.observations = Observations()
         self._weights = weights
-        self._numbers: dict[tuple[str, str], int] = {}  # of prompts, as they were first asked
-        self._seen: dict[Schedule, MeasuredSchedule] = {}
-        self._excesses: list[CensoredTrial] = []
-        self._failed: list[Mapping[str, float]] = []
-        self._costs: list[int] = []
+        self._prompt_numbers: dict[tuple[str, str], int] = {}  # in the order in which the prompts were first asked
+        self._by_schedule: dict[Schedule, MeasuredSchedule] = {}
 
     @property
-    def seen(self) -> tuple[MeasuredSchedule, ...]:
-        """Every measured schedule, in the order of first trials."""
-        return tuple(self._seen.values())
+    def all(self) -> tuple[MeasuredSchedule, ...]:
+        """Every measured schedule, in the order of first trials, as ``observations.measured`` has them."""
+        return tuple(self._by_schedule.values())
 
     def of(self, schedule: Schedule) -> MeasuredSchedule | None:
-        """What is known of a schedule."""
-        return self._seen.get(schedule)
+        """Returns what is measured of a schedule."""
+        return self._by_schedule.get(schedule)
 
-    def add(self, trial: Trial, graded: Sequence[Graded], *, stopped: str | None = None) -> None:
-        """Takes in a trial that ended: one whose responses were aborted says no more than that its mean is above some.
-
-        Its first responses to end are the short ones, and mostly right: as values they would mislead.
-        """
-        self._costs.append(sum(each.response.num_tokens for each in graded))
-        if is_aborted(graded):
-            floor = exceeded(_weighed(graded, self._weights), trial.stop - trial.start)
-            self._excesses.append(CensoredTrial(trial.schedule, floor))
-            return
-        before = self._seen.get(trial.schedule)
+    def pooled(self, trial: Trial, graded: Sequence[Graded], *, stopped: str | None = None) -> MeasuredSchedule:
+        """Returns what would be known of the trial's schedule if the trial ended with these responses."""
+        before = self._by_schedule.get(trial.schedule)
         graded = [*(before.graded if before else ()), *map(_without_text, graded)]
         measured = measure(graded, weights=self._weights)
         number, params = (before.trial, before.params) if before else (trial.number, trial.params)
-        point = self._point(params, self._observation(trial.schedule, graded, measured), measured, len(graded))
-        self._seen[trial.schedule] = MeasuredSchedule(number, params, trial.schedule, graded, measured, point, stopped)
+        observation = self._observation(params, trial.schedule, graded, measured)
+        return MeasuredSchedule(number, params, trial.schedule, graded, measured, observation, stopped)
 
-    def with_trial(self, trial: Trial, graded: Sequence[Graded]) -> Observations:
-        """The evidence if the trial ended now."""
-        ahead = copy.copy(self)
-        ahead._seen, ahead._excesses, ahead._costs = dict(self._seen), [*self._excesses], [*self._costs]
-        ahead.add(trial, graded)
-        return ahead.evidence
+    def add(self, trial: Trial, graded: Sequence[Graded], *, stopped: str | None = None) -> None:
+        """Adds a finished trial. An aborted trial is right-censored: only a lower bound on its mean tokens is kept."""
+        cost = sum(each.response.num_tokens for each in graded)
+        if is_aborted(graded):
+            floor = exceeded(self.weighted_tokens(graded), trial.stop - trial.start)
+            self.observations = self.observations.with_censored(CensoredTrial(trial.schedule, floor), cost=cost)
+            return
+        found = self.pooled(trial, graded, stopped=stopped)
+        self._by_schedule[trial.schedule] = found
+        self.observations = self.observations.with_measured(found.observation, cost=cost)
 
     def fail(self, trial: Trial) -> None:
-        """Takes in that a trial could not be measured."""
-        self._failed.append(trial.params)
+        """Adds a trial that could not be measured."""
+        self.observations = self.observations.with_failed(trial.params)
 
-    @property
-    def evidence(self) -> Observations:
-        """As the sampler sees it."""
-        points = [seen.point for seen in self._seen.values()]
-        return Observations(points, tuple(self._excesses), tuple(self._failed), tuple(self._costs))
+    def weighted_tokens(self, graded: Sequence[Graded]) -> float:
+        """Returns the tokens of responses, weighted so that they are the number of responses times the macro mean."""
+        counts, sums = Counter[str](), Counter[str]()
+        for each in graded:
+            counts[each.task] += 1
+            sums[each.task] += each.response.num_tokens
+        return sum(self._weights[task] * len(graded) / count * sums[task] for task, count in counts.items())
 
-    def _point(self, params: Params, observation: Observation, measured: Measured, size: int) -> Point:
-        tasks = measured.tasks
-        num_guarding = sum(task.num_responses for name, task in tasks.items() if not self._weights[name])
-        cost = math.fsum(task.num_responses / size * task.mean_tokens.value for task in tasks.values())
-        return Point(params, observation, size, num_guarding, cost)
-
-    def _observation(self, schedule: Schedule, graded: Sequence[Graded], measured: Measured) -> Observation:
+    def _observation(
+        self, params: Mapping[str, float], schedule: Schedule, graded: Sequence[Graded], measured: Measured
+    ) -> Observation:
         estimates = (measured.accuracy, measured.mean_tokens, measured.think_ratio)
         values, errors = ([getattr(each, name) for each in estimates] for name in ("value", "standard_error"))
-        prompts, luck = self._luck([each for each in graded if self._weights[each.task]])
+        prompts, effects = self._prompt_effects([each for each in graded if self._weights[each.task]])
+        guards = {name: task for name, task in measured.tasks.items() if not self._weights[name]}
+        tasks = measured.tasks.values()
         return Observation(
             schedule,
             (values[0], values[1], values[2]),
             (errors[0], errors[1], errors[2]),
             prompts,
-            luck,
-            {
-                name: self._guarded(graded, name, task)
-                for name, task in measured.tasks.items()
-                if not self._weights[name]
-            },
+            effects,
+            params,
+            len(graded),
+            {name: self._guard_observation(graded, name, task) for name, task in guards.items()},
+            num_guarding=sum(task.num_responses for task in guards.values()),
+            tokens_per_response=math.fsum(t.num_responses / len(graded) * t.mean_tokens.value for t in tasks),
         )
 
-    def _guarded(self, graded: Sequence[Graded], name: str, measured: Measured) -> Guarded:
-        prompts, luck = self._luck([each for each in graded if each.task == name])
-        return Guarded(measured.accuracy.value, measured.accuracy.standard_error, prompts, luck[:, 0])
+    def _guard_observation(self, graded: Sequence[Graded], name: str, measured: Measured) -> GuardObservation:
+        prompts, effects = self._prompt_effects([each for each in graded if each.task == name])
+        return GuardObservation(measured.accuracy.value, measured.accuracy.standard_error, prompts, effects[:, 0])
 
-    def _luck(self, graded: Sequence[Graded]) -> tuple[np.ndarray, Floats]:
-        """The numbers of the prompts, and each one's means less its task's: correct, tokens, thought.
+    def _prompt_effects(self, graded: Sequence[Graded]) -> tuple[np.ndarray, Floats]:
+        """Returns the numbers of the prompts, and their effects float64 [prompts, 3]: correct, tokens, thought.
 
-        With several tasks a prompt's luck counts as it does in their average, by its task's weight over its number of
-        prompts: what two schedules share is the luck of their averages.
+        The effect of a prompt is its mean minus the mean of its task. With several tasks it is scaled by the weight of
+        its task divided by the number of prompts there, because schedules are compared by their macro averages.
         """
         keys = [(each.task, each.sample_id) for each in graded]
-        numbers = np.array([self._numbers.setdefault(key, len(self._numbers)) for key in keys])
+        numbers = np.array([self._prompt_numbers.setdefault(key, len(self._prompt_numbers)) for key in keys])
         outcomes = np.array(
             [(each.grade is Grade.CORRECT, each.response.num_tokens, each.thought) for each in graded], dtype=np.float64
         )
@@ -156,23 +147,14 @@ def _without_text(graded: Graded) -> Graded:
     return replace(graded, response=replace(graded.response, text=""))
 
 
-def _weighed(graded: Sequence[Graded], weights: Mapping[str, float]) -> float:
-    """The tokens of responses, each weighed as its task counts: n times the mean over tasks."""
-    counts, sums = Counter[str](), Counter[str]()
-    for each in graded:
-        counts[each.task] += 1
-        sums[each.task] += each.response.num_tokens
-    return sum(weights[task] * len(graded) / count * sums[task] for task, count in counts.items())
-
-
 def load_measured(store: Store, study: Study, *, weights: Mapping[str, float]) -> MeasuredSchedules:
-    """The record of a study from its database: every trial that has ended."""
+    """Reads the measured schedules of a study from its database: every trial that has ended."""
     stored = {evaluation.key: evaluation for evaluation in store.evaluations(study.name, kind="trial")}
-    record = MeasuredSchedules(weights=weights)
+    found = MeasuredSchedules(weights=weights)
     for ended in study.ended():
         if ended.is_failed:
-            record.fail(ended.trial)
+            found.fail(ended.trial)
         else:
             graded = store.graded(stored[str(ended.trial.number)])
-            record.add(ended.trial, graded, stopped=ended.stopped)
-    return record
+            found.add(ended.trial, graded, stopped=ended.stopped)
+    return found

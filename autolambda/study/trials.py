@@ -7,7 +7,7 @@ its parameters are stored before its first response, and its stored responses co
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -152,20 +152,22 @@ class Study:
             running=states.count(TrialState.RUNNING),
         )
 
-    def ask(self, propose: Callable[[], Proposal | None], *, num_knots: int) -> Trial | None:
-        """The next trial to measure, or the one that a crash interrupted; ``None`` where nothing is proposed."""
-        if not self._study.get_trials(states=(TrialState.RUNNING,)):
-            proposal = propose()
-            if proposal is None:
-                return None
-            # in one transaction, as asking and suggesting one by one would not be
-            trial = optuna.trial.create_trial(
-                state=TrialState.RUNNING,
-                params=proposal.params,
-                distributions=dict(distributions(num_knots)),
-                user_attrs={"start": proposal.start, "stop": proposal.stop},
-            )
-            self._study.add_trial(trial)
+    def interrupted(self) -> Trial | None:
+        """Returns the trial that a crash left running."""
+        return self._running() if self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)) else None
+
+    def start(self, proposal: Proposal, *, num_knots: int) -> Trial:
+        """Adds a trial for the proposal, with all its parameters in one transaction."""
+        trial = optuna.trial.create_trial(
+            state=TrialState.RUNNING,
+            params=proposal.params,
+            distributions=dict(distributions(num_knots)),
+            user_attrs={"start": proposal.start, "stop": proposal.stop},
+        )
+        self._study.add_trial(trial)
+        return self._running()
+
+    def _running(self) -> Trial:
         running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))[0]
         start, stop = running.user_attrs.get("start", 0), running.user_attrs.get("stop", 0)
         handle = optuna.trial.Trial(self._study, running._trial_id)

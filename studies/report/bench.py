@@ -25,7 +25,7 @@ from autolambda.driver.job import Job, open_job
 from autolambda.driver.run import PARENTS
 from autolambda.driver.search import enter
 from autolambda.optimizer.propose import Proposal
-from autolambda.optimizer.space import box, uniform_params
+from autolambda.optimizer.space import ranges, uniform_params
 from autolambda.report.report import confirm_key
 from autolambda.responses import Grade, Graded, Response
 from autolambda.schedule import Schedule
@@ -119,7 +119,7 @@ def _places(rng: np.random.Generator, num_trials: int, num_knots: int) -> Iterat
     for lam in ladder[:num_trials]:
         yield uniform_params(float(lam), num_knots=num_knots)
     for _ in range(num_trials - len(ladder)):
-        params = {name: float(rng.normal(0, 0.1)) for name in box(num_knots)}
+        params = {name: float(rng.normal(0, 0.1)) for name in ranges(num_knots)}
         yield {name: round(min(max(value, -0.4), 0.4), 4) for name, value in params.items()} | {
             "lam": round(float(rng.beta(6, 6)), 4)
         }

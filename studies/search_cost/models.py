@@ -17,8 +17,9 @@ import numpy as np
 import ours
 from bank import Bank, World
 
-from autolambda.optimizer.space import to_schedule, uniform_params
-from autolambda.optimizer.surrogate import ACCURACY, TOKENS, Surrogate, _scaled, place
+from autolambda.optimizer.observations import ACCURACY, TOKENS
+from autolambda.optimizer.space import features, to_schedule, uniform_params
+from autolambda.optimizer.surrogate import Surrogate, _scaled
 
 KNOTS = 3
 
@@ -65,8 +66,8 @@ def main() -> None:
         started = time.perf_counter()
         model = Surrogate(observations, num_knots=KNOTS)
         fitted = time.perf_counter() - started
-        at = np.array([place(s, num_knots=KNOTS)[:2] for s in schedules])
-        x = np.array([place(each.schedule, num_knots=KNOTS)[:2] for each in observations])
+        at = np.array([features(s, num_knots=KNOTS)[:2] for s in schedules])
+        x = np.array([features(each.schedule, num_knots=KNOTS)[:2] for each in observations])
         for output, name in ((ACCURACY, "accuracy"), (TOKENS, "mean_tokens")):
             values = np.array([each.values[output] for each in observations])
             errors = np.array([each.errors[output] for each in observations])

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from bank import Floats, Params, World
@@ -12,11 +11,12 @@ from numpy.typing import NDArray
 
 from autolambda.config import Config
 from autolambda.optimizer.finalists import plan
-from autolambda.optimizer.observations import Observations, Point
-from autolambda.optimizer.propose import Aims, Stop, fit, on_the_ladder, propose
-from autolambda.optimizer.racing import exceeded, most_tokens, stopped_for
+from autolambda.optimizer.observations import ACCURACY, TOKENS, Observation, Observations
+from autolambda.optimizer.propose import Aims, Proposal, Stop, fit, propose
+from autolambda.optimizer.racing import Rung, RungOutcome, drive, race
+from autolambda.optimizer.settings import SearchSettings
 from autolambda.optimizer.space import to_schedule, uniform_params
-from autolambda.optimizer.surrogate import ACCURACY, TOKENS, CensoredTrial, Observation
+from autolambda.schedule import Schedule
 from autolambda.statistics import estimates
 from autolambda.statistics.estimates import Estimate
 from autolambda.statistics.pareto import Objectives, front
@@ -44,73 +44,71 @@ class Outcome:
     seconds: float
 
 
-@dataclass
-class _Progress:
-    points: dict[tuple[float, ...], tuple[Params, Floats]] = field(default_factory=dict)
-    censored: list[CensoredTrial] = field(default_factory=list)
-    costs: list[int] = field(default_factory=list)
-    num_stopped: int = 0
-
-
 def search(world: World, config: Config, *, full: int, num_confirm: int) -> Outcome:
-    """The whole of ``driver.search.search`` but for engine and database. ``full`` responses are the full size."""
+    """Runs the package's search but for engine and database. ``full`` responses are the full size."""
+    settings = config.search_settings
     aims = Aims(config.budget, config.search.rungs_of(full), num_confirm, min(num_confirm, world.num_prompts))
-    made, seconds = _Progress(), 0.0
+    replay = _Replay(world)
     while True:
         started = time.perf_counter()
-        answer = propose(_evidence(world, made), config.search_settings, aims)
-        seconds += time.perf_counter() - started
+        answer = propose(replay.observations, settings, aims)
+        replay.seconds += time.perf_counter() - started
         if isinstance(answer, Stop):
-            break
-        seconds += _race(world, made, config, aims, answer.params, answer.start, answer.stop)
-    return _confirm(world, made, config, aims, answer, seconds)
+            return _confirm(world, replay, config, aims, answer)
+        replay.race(answer, settings, aims)
 
 
-def _race(world: World, made: _Progress, config: Config, aims: Aims, params: Params, start: int, stop: int) -> float:
-    """One trial; the seconds that its decisions took."""
-    on_ladder = on_the_ladder(_evidence(world, made), config.search_settings, aims)
-    key, schedule = tuple(params.values()), to_schedule(params)
-    bounds = [start, *(rung for rung in aims.rungs if start < rung < stop), stop]
-    before, cost, seconds = made.points.get(key, (params, np.zeros((0, 3))))[1], 0, 0.0
-    for low, high in itertools.pairwise(bounds):
-        limit = np.inf if on_ladder else most_tokens(high - low, config.budget)
-        outcomes = world.measure(params, "search", np.arange(low, high))
-        lengths = outcomes[:, 1]
-        if lengths.sum() > limit:  # all run side by side: they are cut where their sum passes the limit
-            reached = int(limit)
-            world.num_tokens -= int(lengths.sum()) - reached
-            made.censored.append(CensoredTrial(schedule, exceeded(reached, high - low)))
-            made.costs.append(cost + reached)
-            made.num_stopped += 1
-            return seconds
-        cost += int(lengths.sum())
-        before = np.vstack([before, outcomes])
-        made.points[key] = (params, before)
-        if not on_ladder:
-            started = time.perf_counter()
-            made.costs.append(cost)
-            why = stopped_for(schedule, _evidence(world, made), config.search_settings, aims)
-            made.costs.pop()
-            seconds += time.perf_counter() - started
-            if why:
-                made.num_stopped += 1
-                break
-    made.costs.append(cost)
-    return seconds
+class _Replay:
+    """A search in a world: its observations, the trials that were stopped, and the seconds of its decisions."""
+
+    def __init__(self, world: World) -> None:
+        self.observations, self.num_stopped, self.seconds = Observations(), 0, 0.0
+        self._world = world
+        self._outcomes: dict[Schedule, Floats] = {}
+
+    def race(self, proposal: Proposal, settings: SearchSettings, aims: Aims) -> None:
+        """Races one trial with the package's own race."""
+        schedule, measuring = to_schedule(proposal.params), 0.0
+
+        def measure(rung: Rung) -> RungOutcome:
+            nonlocal measuring
+            began = time.perf_counter()
+            outcome = self._measure(proposal.params, schedule, rung)
+            measuring += time.perf_counter() - began
+            return outcome
+
+        started = time.perf_counter()
+        rungs = race(schedule, proposal.start, proposal.stop, self.observations, settings, aims)
+        end = drive(rungs, measure)
+        self.seconds += time.perf_counter() - started - measuring
+        self.observations = end.observations
+        self.num_stopped += end.stopped is not None
+
+    def _measure(self, params: Params, schedule: Schedule, rung: Rung) -> RungOutcome:
+        """Takes responses from the bank. All run side by side: they are cut when their sum passes the limit."""
+        outcomes = self._world.measure(params, "search", np.arange(rung.start, rung.stop))
+        num_tokens = int(outcomes[:, 1].sum())
+        if num_tokens > rung.max_tokens:
+            reached = int(rung.max_tokens)
+            self._world.num_tokens -= num_tokens - reached
+            return RungOutcome(None, reached, reached)
+        known = np.vstack([self._outcomes.get(schedule, np.zeros((0, 3))), outcomes])
+        self._outcomes[schedule] = known
+        return RungOutcome(_observation(params, schedule, known, self._world.num_prompts), num_tokens, num_tokens)
 
 
-def _confirm(world: World, made: _Progress, config: Config, aims: Aims, stop: Stop, seconds: float) -> Outcome:
-    evidence, search_tokens = _evidence(world, made), world.num_tokens
+def _confirm(world: World, replay: _Replay, config: Config, aims: Aims, stop: Stop) -> Outcome:
+    observations, search_tokens = replay.observations, world.num_tokens
     started = time.perf_counter()
-    agreed = plan(evidence, config.search_settings, aims)
-    model = fit(evidence, config.search.knots)
-    seconds += time.perf_counter() - started
+    agreed = plan(observations, config.search_settings, aims)
+    model = fit(observations, config.search.knots)
+    replay.seconds += time.perf_counter() - started
     for lam in (0.0, 1.0):
         world.measure(uniform_params(lam, num_knots=config.search.knots), "confirm", np.arange(agreed.num_parent))
     finalists, means = [], []
     for index in agreed.finalists:
         answers = np.arange(agreed.num_responses)
-        outcomes = world.measure(evidence.points[index].params, "confirm", answers)
+        outcomes = world.measure(observations.measured[index].params, "confirm", answers)
         by_prompt = _by_prompt(outcomes, answers, world.num_prompts)[1]
         limits = estimates.tokens(by_prompt[:, 1], num_responses=len(outcomes), cap=np.inf, seed=0)
         right = estimates.share(by_prompt[:, 0], num_responses=len(outcomes))
@@ -123,20 +121,16 @@ def _confirm(world: World, made: _Progress, config: Config, aims: Aims, stop: St
     assert config.budget is not None
     decision = decide(finalists, budget=config.budget, difference_lower=difference_lower, margin=config.confirm.margin)
     pick = decision.nearest if decision.pick is None else decision.pick
-    points = [point.params for point in evidence.points]
-    schedules = [point.observation.schedule for point in evidence.points]
+    points = [each.params for each in observations.measured]
+    schedules = [each.schedule for each in observations.measured]
     accuracy, tokens = (model.predict(schedules, output).value for output in (ACCURACY, TOKENS))
     smoothed = front(range(len(points)), key=lambda i: Objectives(float(accuracy[i]), float(tokens[i])))
-    curve = [
-        CurvePoint(p.lam, p.observation.values[2], len(p.observation.prompts))
-        for p in evidence.points
-        if p.lam is not None
-    ]
+    curve = [CurvePoint(p.lam, p.values[2], len(p.prompts)) for p in observations.measured if p.lam is not None]
     return Outcome(
         world.num_tokens,
         search_tokens,
-        evidence.num_trials,
-        made.num_stopped,
+        observations.num_trials,
+        replay.num_stopped,
         stop.reason,
         decision.verdict,
         points[agreed.finalists[pick]],
@@ -144,26 +138,24 @@ def _confirm(world: World, made: _Progress, config: Config, aims: Aims, stop: St
         means[pick][2],
         detect_stages(curve),
         [points[i] for i in smoothed],
-        seconds,
+        replay.seconds,
     )
 
 
-def _evidence(world: World, made: _Progress) -> Observations:
-    points = []
-    for params, outcomes in made.points.values():
-        prompts, means = _by_prompt(outcomes, np.arange(len(outcomes)), world.num_prompts)
-        right, thought = (estimates.share(means[:, i], num_responses=len(outcomes)) for i in (0, 2))
-        mean = float(means[:, 1].mean())
-        error = max(float(means[:, 1].std(ddof=1)) / len(means) ** 0.5, 0.01 * mean)
-        observation = Observation(
-            to_schedule(params),
-            (right.value, mean, thought.value),
-            (right.standard_error, error, thought.standard_error),
-            prompts,
-            means - means.mean(axis=0),
-        )
-        points.append(Point(params, observation, len(outcomes)))
-    return Observations(points, tuple(made.censored), (), tuple(made.costs))
+def _observation(params: Params, schedule: Schedule, outcomes: Floats, num_prompts: int) -> Observation:
+    prompts, means = _by_prompt(outcomes, np.arange(len(outcomes)), num_prompts)
+    right, thought = (estimates.share(means[:, i], num_responses=len(outcomes)) for i in (0, 2))
+    mean = float(means[:, 1].mean())
+    error = max(float(means[:, 1].std(ddof=1)) / len(means) ** 0.5, 0.01 * mean)
+    return Observation(
+        schedule,
+        (right.value, mean, thought.value),
+        (right.standard_error, error, thought.standard_error),
+        prompts,
+        means - means.mean(axis=0),
+        params,
+        len(outcomes),
+    )
 
 
 def _by_prompt(outcomes: Floats, index: Index, num_prompts: int) -> tuple[Index, Floats]:

@@ -8,11 +8,11 @@ from dataclasses import replace
 import numpy as np
 
 from autolambda.config import parse_config
-from autolambda.optimizer.observations import Observations, Point
+from autolambda.optimizer.observations import TOKENS, Observation, Observations
 from autolambda.optimizer.propose import Aims, Proposal, Stop, propose
 from autolambda.optimizer.settings import SearchSettings
 from autolambda.optimizer.space import to_schedule
-from autolambda.optimizer.surrogate import TOKENS, Guarded, Guards, Observation
+from autolambda.optimizer.surrogate import Guards
 
 RUNGS = (64, 256)
 GUARD = "rules"

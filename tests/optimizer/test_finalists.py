@@ -8,9 +8,9 @@ from made_up import GUARD, aims, evidence, guarded_truth, point, searched, setti
 
 from autolambda.optimizer import acquisition
 from autolambda.optimizer.finalists import NUM_DRAWS, _even, plan
+from autolambda.optimizer.observations import TOKENS
 from autolambda.optimizer.propose import allowance_of, fit, targets_of
 from autolambda.optimizer.space import uniform_params
-from autolambda.optimizer.surrogate import TOKENS
 from autolambda.responses import Grade, Graded, Response
 from autolambda.statistics.verdict import Verdict, difference, drops_of, verdict
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from made_up import point, settings_of, truth
 
-from autolambda.optimizer.observations import MOST_POINTS, Observations, cost_at, leading, near
+from autolambda.optimizer.observations import ACCURACY, MOST_POINTS, TOKENS, Observations, cost_at, leading, near
 from autolambda.optimizer.propose import Aims
 from autolambda.optimizer.racing import stopped_for
-from autolambda.optimizer.space import box, uniform_params
-from autolambda.optimizer.surrogate import ACCURACY, TOKENS, Surrogate
+from autolambda.optimizer.space import ranges, uniform_params
+from autolambda.optimizer.surrogate import Surrogate
 
 POINTS = [point(uniform_params(lam, num_knots=3), 64) for lam in (0.0, 0.42, 0.44, 0.46, 0.5, 0.54, 1.0)]  # 10 to 110
 
@@ -41,7 +41,7 @@ def many(num_points):
     rng = np.random.default_rng(0)
     found = [point(uniform_params(lam, num_knots=3), 64) for lam in np.linspace(0, 1, 9).round(3)]
     while len(found) < num_points:
-        params = {name: round(float(rng.uniform(*span)) / 2, 3) for name, span in box(3).items() if name != "lam"}
+        params = {name: round(float(rng.uniform(*span)) / 2, 3) for name, span in ranges(3).items() if name != "lam"}
         params = {"lam": round(float(rng.uniform(0.1, 0.9)), 3), **params}
         accuracy, tokens, ratio = truth(params)
         lucky = min(max(accuracy + float(rng.normal(0, 0.06)), 0.02), 0.98)

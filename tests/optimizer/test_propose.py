@@ -8,10 +8,9 @@ import pytest
 from made_up import GUARD, RUNGS, aims, evidence, guarded_truth, measured, point, searched, settings_of
 
 from autolambda.optimizer.ladder import next_rung
-from autolambda.optimizer.observations import Observations, cost_at
+from autolambda.optimizer.observations import THINK, TOKENS, CensoredTrial, Observations, cost_at
 from autolambda.optimizer.propose import Proposal, Stop, _next_cost, allowance_of, on_the_ladder, propose, targets_of
-from autolambda.optimizer.space import MAX_TILT, box, to_schedule, uniform_params
-from autolambda.optimizer.surrogate import THINK, TOKENS, CensoredTrial
+from autolambda.optimizer.space import MAX_TILT, ranges, to_schedule, uniform_params
 from autolambda.schedule import Profile, Schedule
 
 SAMPLERS = ["surrogate", "tpe", "gp"]
@@ -134,8 +133,8 @@ def test_the_tokens_after_the_ladder_are_shared_out():
 @pytest.mark.parametrize("budget", [None, 50.0])
 def test_values_lie_in_the_box_and_are_round(sampler, budget):
     for proposal in searched(endless(trials=9, ladder=4, sampler=sampler), budget=budget)[1]:
-        assert proposal.params.keys() == box(3).keys()
-        assert all(box(3)[name][0] <= value <= box(3)[name][1] for name, value in proposal.params.items())
+        assert proposal.params.keys() == ranges(3).keys()
+        assert all(ranges(3)[name][0] <= value <= ranges(3)[name][1] for name, value in proposal.params.items())
         assert all(round(value, 4) == value for value in proposal.params.values())
         assert (proposal.start, proposal.stop) in {(0, RUNGS[0]), (0, RUNGS[1]), RUNGS}
 
@@ -223,7 +222,7 @@ def test_what_failed_is_not_proposed_again(sampler, budget):
 
 def test_the_box_holds_all_tilts_and_twists():
     bends = dict.fromkeys(("tilt_0", "tilt_1", "twist_0", "twist_1"), (-MAX_TILT, MAX_TILT))
-    assert box(2) == {
+    assert ranges(2) == {
         "lam": (0.0, 1.0),
         "split": (-1.0, 1.0),
         **bends,

@@ -8,19 +8,16 @@ import pytest
 from scipy.special import expit, logit
 from scipy.stats import norm
 
-from autolambda.optimizer.surrogate import (
+from autolambda.optimizer.observations import (
     ACCURACY,
-    ENDS,
     OUTPUTS,
     THINK,
     TOKENS,
     CensoredTrial,
-    Guarded,
     Observation,
-    Surrogate,
-    place,
-    prompt_correlation,
 )
+from autolambda.optimizer.space import ENDS
+from autolambda.optimizer.surrogate import Surrogate, prompt_correlation
 from autolambda.schedule import Profile, Schedule
 from autolambda.statistics.estimates import share
 

@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from autolambda.optimizer.observations import TOKENS
 from autolambda.optimizer.propose import Proposal
 from autolambda.optimizer.racing import exceeded
 from autolambda.optimizer.space import to_schedule, uniform_params
-from autolambda.optimizer.surrogate import TOKENS, prompt_correlation
+from autolambda.optimizer.surrogate import prompt_correlation
 from autolambda.responses import Grade, Graded, Response
 from autolambda.statistics.metrics import measure
 from autolambda.study.measured import MeasuredSchedules, load_measured

@@ -1,0 +1,85 @@
+"""Takes responses from an engine while it generates, has them graded, and passes them on in order."""
+
+from __future__ import annotations
+
+import itertools
+import operator
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+
+from autolambda.engines.base import Progress
+from autolambda.graders.grading import Mark
+from autolambda.responses import Graded, Key, Response
+from autolambda.tasks.requests import Request
+
+STORE_SECONDS = 1.0  # between two commits while an engine streams, because a commit waits for the disk
+
+OnGraded = Callable[[Sequence[Graded]], None]
+
+
+class Intake:
+    """Has responses graded and stores them, in the groups and the order in which they came.
+
+    A slow grade does not hold up the engine: its group is stored at a later look.
+    """
+
+    def __init__(
+        self,
+        score: Callable[[Request, Response], Future[Mark]],
+        graded: Callable[[Request, Response, Future[Mark]], Graded],
+        store: OnGraded,
+    ) -> None:
+        """``score`` begins to grade a response, ``graded`` puts the result together, ``store`` takes each group."""
+        self._score, self._graded, self._store = score, graded, store
+        self._groups: deque[list[tuple[Request, Response, Future[Mark]]]] = deque()
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether some grades are still missing."""
+        return bool(self._groups)
+
+    def take(self, group: Sequence[tuple[Request, Response]]) -> None:
+        """Takes a group of responses, which is stored in one transaction."""
+        self._groups.append([(request, response, self._score(request, response)) for request, response in group])
+        self.settle()
+
+    def settle(self, *, wait: bool = False) -> None:
+        """Stores the first groups whose grades are complete, or with ``wait`` all groups. Raises ``GraderError``."""
+        while self._groups and (wait or all(future.done() for _, _, future in self._groups[0])):
+            self._store([self._graded(*each) for each in self._groups.popleft()])
+
+
+class EngineCall:
+    """One call of ``Engine.generate``: passes each of its responses to the intake once, in groups."""
+
+    def __init__(self, batch: Sequence[Request], intake: Intake, *, streams: bool, max_tokens: float) -> None:
+        """``streams`` is the engine's; the call is aborted above ``max_tokens`` weighted tokens."""
+        self.taken: dict[Key, Response] = {}
+        self._batch, self._intake = batch, intake
+        self._streams, self._max_tokens = streams, max_tokens
+        self._weights = [request.weight for request in batch]
+        self._stored_at = time.monotonic()
+
+    def watch(self, progress: Progress) -> bool:
+        """Takes the first responses up to one that still runs, at most every ``STORE_SECONDS``.
+
+        It does not take all that are finished. They are the short ones: after a crash the others would be drawn anew,
+        and long ones would get a second chance to be short. Returns ``False`` once there are too many tokens.
+        """
+        if sum(map(operator.mul, self._weights, progress.num_tokens)) > self._max_tokens:
+            return False
+        if self._streams and time.monotonic() - self._stored_at >= STORE_SECONDS:
+            self.take(list(itertools.takewhile(lambda response: response is not None, progress.responses)))
+        self._intake.settle()
+        return True
+
+    def take(self, responses: Sequence[Response | None]) -> None:
+        """Takes the responses that are new, given in the order of the call's prompts."""
+        pairs = zip(self._batch, responses, strict=False)  # shorter while some still run
+        fresh = [(request, each) for request, each in pairs if each is not None and request.key not in self.taken]
+        if fresh:
+            self.taken |= {request.key: response for request, response in fresh}
+            self._intake.take(fresh)
+            self._stored_at = time.monotonic()
