@@ -8,13 +8,13 @@ Rows that need another engine (other backbones, other methods) come last, one en
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import groupby
 
 from autolambda.ablation.results import Ablation, read_ablations
 from autolambda.ablation.rows import METHODS, WITH_BASE, AblationRow, name_of, references_of, rows_of
-from autolambda.config import ABLATIONS, AblationMethod, AblationName, Config
+from autolambda.config import ABLATIONS, AblationName, Config
 from autolambda.driver.baselines import baseline_method
 from autolambda.driver.engine import open_engine
 from autolambda.driver.events import EvaluationEnded, Noted, OnEvent, ignore
@@ -23,8 +23,8 @@ from autolambda.driver.models import base_folder
 from autolambda.driver.run import Run
 from autolambda.driver.search import running
 from autolambda.engines.base import Engine
-from autolambda.engines.by_method import MethodEngine
 from autolambda.errors import AutolambdaError, ConfigError, PairError
+from autolambda.merging.method import Method
 from autolambda.merging.pair import Pair, open_pair
 from autolambda.statistics.metrics import measure
 from autolambda.study.reader import open_for_reading
@@ -70,11 +70,14 @@ def measure_ablations(run: Run, only: Sequence[AblationName], on_event: OnEvent)
         on_event(Noted(f"ablations: {len(owed)} of {len(plan.rows)} rows to measure, {size:,} responses each"))
     number = 0
     for (backbone, method), rows in groupby(owed, key=lambda row: (row.backbone, row.method)):
-        with _engine_for(run, plan.pairs.get(backbone or ""), method) as engine:
+        pair = plan.pairs.get(backbone or "")
+        lam = run.job.config.ablation.partial_lambda
+        merge = None if method is None else baseline_method(run.job, method, lam=lam)
+        with _backbone_engine(run, pair) if pair else nullcontext() as engine:
             for row in rows:
                 progress, number = (number / len(owed), 1 / len(owed)), number + 1
                 try:
-                    _measure(run, row, size, engine, on_event, progress)
+                    _measure(run, row, size, engine, merge, on_event, progress)
                 except (PairError, ConfigError) as error:
                     if method is None:
                         raise
@@ -118,21 +121,9 @@ def _backbones(job: Job, on_event: OnEvent) -> Iterator[tuple[str, Pair]]:
         yield source, pair
 
 
-def _engine_for(
-    run: Run, pair: Pair | None, method: AblationMethod | None
-) -> AbstractContextManager[OpenEngine | None]:
-    """What opens the engine of some rows by its first use, ``None`` for the run's own; it is closed at the end."""
-    if pair is not None:
-        return _backbone_engine(run, pair)
-    if method is not None:
-        merge = baseline_method(run.job, method, lam=run.job.config.ablation.partial_lambda)
-        return nullcontext(lambda: MethodEngine(run.engine(), merge))
-    return nullcontext(None)
-
-
 @contextmanager
 def _backbone_engine(run: Run, pair: Pair) -> Iterator[OpenEngine]:
-    """In this process: workers know the config's own pair alone."""
+    """What opens a backbone's engine by its first use, in this process: workers know the config's own pair alone."""
     opened: list[Engine] = []
     engine_config = run.job.config.engine.model_copy(update={"workers": 1})
     config = run.job.config.model_copy(update={"engine": engine_config})
@@ -152,7 +143,13 @@ def _backbone_engine(run: Run, pair: Pair) -> Iterator[OpenEngine]:
 
 
 def _measure(
-    run: Run, row: AblationRow, size: int, engine: OpenEngine | None, on_event: OnEvent, progress: tuple[float, float]
+    run: Run,
+    row: AblationRow,
+    size: int,
+    engine: OpenEngine | None,
+    merge: Method | None,
+    on_event: OnEvent,
+    progress: tuple[float, float],
 ) -> None:
     job = run.job
     label = row.label(job.models.pair.num_layers)
@@ -167,6 +164,7 @@ def _measure(
         progress=progress,
         engine=engine,
         sampling=row.sampling(job.models.sampling),
+        merge=merge,
     )
     on_event(EvaluationEnded(label, row.schedule, measure(graded, weights=job.config.weights)))
 

@@ -23,6 +23,7 @@ from autolambda.engines.base import Engine, Foreseeing, Progress, Prompt, Sampli
 from autolambda.errors import EngineError, GraderError
 from autolambda.graders.grading import Mark
 from autolambda.graders.service import GradingService
+from autolambda.merging.method import Method
 from autolambda.responses import Grade, Graded, Key, Response
 from autolambda.schedule import Schedule
 from autolambda.study.store import Store, StoredEvaluation
@@ -68,11 +69,13 @@ class Evaluator:
         on_batch: OnBatch | None = None,
         on_merge: Callable[[Engine], None] | None = None,
         most_tokens: float = math.inf,
+        merge: Method | None = None,
     ) -> list[Graded]:
         """An evaluation's responses in the slices' order: those stored, and those still owed, stored as they come.
 
         They are those in a ``window`` of the fixed order. ``chat`` stands in for the study's chat format (a parent
-        under its own template); ``on_batch`` is told of each group that was stored, ``on_merge`` of the engine before
+        under its own template). ``merge`` is by default ``Method.linear`` of the evaluation's schedule. ``on_batch`` is
+        told of each group that was stored, ``on_merge`` of the engine before
         it generates. Once they hold more than ``most_tokens``, each by its weight and those of unfinished responses
         included, what still runs is aborted and the result ends there. Raises ``EngineError``, and ``GraderError`` for
         a grader of the user's own that fails; what was stored until then is not generated again.
@@ -106,7 +109,7 @@ class Evaluator:
             left = most_tokens - sum(owed.weight * response.num_tokens for owed, response in so_far)
             if not merged:
                 engine = self.engine()
-                engine.set_schedule(evaluation.schedule)
+                engine.set_merge(merge or Method.linear(evaluation.schedule))
                 if on_merge:
                     on_merge(engine)
                 if isinstance(engine, Foreseeing):

@@ -9,8 +9,8 @@ from autolambda.driver.baselines import baseline_method, choose_cut
 from autolambda.driver.events import EvaluationEnded, Noted
 from autolambda.driver.run import PARENTS, Run
 from autolambda.engines.base import Engine
-from autolambda.engines.by_method import MethodEngine
 from autolambda.engines.wrappers import CutEngine
+from autolambda.merging.method import Method
 from autolambda.responses import Graded
 from autolambda.schedule import Schedule
 from autolambda.statistics.metrics import measure
@@ -27,7 +27,7 @@ def measure_baseline(run: Run, method: BaselineName, finalist: Schedule, *, size
     schedule = Schedule.uniform(round(finalist.other, 4))
     key = f"slerp at lambda {schedule.other:g}" if method == "slerp" else method
     chosen = baseline_method(run.job, method, lam=schedule.other)
-    _measure(run, key, schedule, size, lambda: MethodEngine(run.engine(), chosen))
+    _measure(run, key, schedule, size, merge=chosen)
 
 
 def _measure_cut(run: Run, size: int, budget: float | None) -> None:
@@ -42,7 +42,7 @@ def _measure_cut(run: Run, size: int, budget: float | None) -> None:
         if cap is None:
             run.on_event(Noted(f"baseline cut: no cap on the thinking meets {aim:.1f} tokens"))
             return
-        found = _measure(run, f"cut at {cap} tokens", PARENTS["thinking"], size, _cut_engine(run, cap))
+        found = _measure(run, f"cut at {cap} tokens", PARENTS["thinking"], size, engine=_cut_engine(run, cap))
         if found <= budget:
             return
         aim = budget * budget / found
@@ -58,7 +58,15 @@ def _responses_of(run: Run, schedule: Schedule) -> list[Graded]:
     return [graded for each in stored if each.schedule == schedule for graded in run.store.graded(each)]
 
 
-def _measure(run: Run, key: str, schedule: Schedule, size: int, engine: Callable[[], Engine]) -> float:
+def _measure(
+    run: Run,
+    key: str,
+    schedule: Schedule,
+    size: int,
+    *,
+    engine: Callable[[], Engine] | None = None,
+    merge: Method | None = None,
+) -> float:
     """Generates what is missing of a baseline; its mean tokens."""
     title = f"baseline {key}"
     graded = run.generate(
@@ -70,6 +78,7 @@ def _measure(run: Run, key: str, schedule: Schedule, size: int, engine: Callable
         window=slice(0, size),
         progress=(1.0, 0.0),
         engine=engine,
+        merge=merge,
     )
     measured = measure(graded, weights=run.job.config.weights)
     run.on_event(EvaluationEnded(title, schedule, measured))

@@ -20,6 +20,7 @@ from autolambda.engines.base import Engine, Sampling
 from autolambda.engines.chat import ChatFormat
 from autolambda.errors import EngineError, StudyError
 from autolambda.graders.service import GradingService
+from autolambda.merging.method import Method
 from autolambda.optimizer.propose import Proposal, Stop, allowance_of, on_the_ladder, propose
 from autolambda.optimizer.racing import OVER_BUDGET, most_tokens, stopped_for
 from autolambda.optimizer.settings import SearchSettings
@@ -136,11 +137,12 @@ class Run:
         progress: tuple[float, float] | None = None,
         engine: Callable[[], Engine] | None = None,
         sampling: Sampling | None = None,
+        merge: Method | None = None,
     ) -> list[Graded]:
         """A schedule's responses on a window of a slice, from the stored ones as far as there are any.
 
         ``planned`` is the size of the evaluation, where the window is a part of it; ``engine`` and ``sampling`` stand
-        in for the study's.
+        in for the study's, ``merge`` for the schedule's linear one.
 
         Raises ``FailedTwice``, or ``EngineError`` where no engine opens or the given one fails.
         """
@@ -165,6 +167,7 @@ class Run:
                 on_batch=self._generated,
                 on_merge=functools.partial(self._know_weights, schedule) if kind == "confirm" else None,
                 most_tokens=most_tokens,
+                merge=merge,
             )
         )
 
