@@ -96,7 +96,7 @@ class Evaluator:
     def _merged(self, request: EvaluationRequest, prompts: _Prompts, missing: Sequence[Sequence[Request]]) -> Engine:
         """Returns the engine, holding the merge."""
         engine = (request.engine or self._engine)()
-        engine.set_method(request.merge) if request.merge else engine.set_schedule(request.schedule)  # TEMP
+        engine.set_merge(request.method)
         if request.kind == "confirm":
             self._on_merge(request.schedule, engine)
         if isinstance(engine, Foreseeing):

@@ -1,7 +1,7 @@
-"""The first plug point: an engine holds both parents, takes a schedule in place and generates.
+"""The first plug point: an engine holds both parents, takes a merge in place and generates.
 
 Every engine passes the contract suite in tests/engines/test_contract.py: endpoints bit-identical to the parents; a
-schedule set in place equals the same merge loaded from disk; switching there and back restores; same seed and batch,
+merge set in place equals that merge loaded from disk; switching there and back restores; same seed and batch,
 same response; greedy responses in float32 do not depend on the batch around them (with a mixture of experts but for
 ties within the last bit).
 """
@@ -14,7 +14,6 @@ from typing import Protocol, runtime_checkable
 
 from autolambda.merging.method import Method
 from autolambda.responses import Response
-from autolambda.schedule import Schedule
 
 
 @dataclass(frozen=True)
@@ -84,11 +83,11 @@ class Engine(Protocol):
     streams: bool
     in_words: str
 
-    def set_schedule(self, schedule: Schedule) -> None:
-        """Merges in place; nothing cached under the former weights survives. Raises ``EngineError``."""
+    def set_merge(self, method: Method) -> None:
+        """Merges in place; nothing cached under the former weights survives. A schedule is ``Method.linear``.
 
-    def set_method(self, method: Method) -> None:
-        """Merges in place by any method, from the files; else as ``set_schedule``. Raises ``InputError`` too."""
+        Raises ``EngineError``, and ``InputError`` for a base model that does not fit.
+        """
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, *, watch: Watch | None = None) -> list[Response]:
         """One response a prompt, in order; the same list gives the same responses.
@@ -109,4 +108,4 @@ class Foreseeing(Protocol):
     """An engine that makes use of knowing what will be asked for next."""
 
     def expect(self, prompts: Sequence[Prompt], sampling: Sampling) -> None:
-        """The prompts of the next calls of ``generate`` under the schedule that is set, in order."""
+        """The prompts of the next calls of ``generate`` under the merge that is set, in order."""

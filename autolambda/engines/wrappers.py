@@ -14,7 +14,6 @@ from autolambda.engines.base import Engine, Fingerprint, Prompt, Sampling, Watch
 from autolambda.engines.chat import ChatFormat
 from autolambda.merging.method import Method
 from autolambda.responses import Response
-from autolambda.schedule import Schedule
 from autolambda.tasks.requests import derive_seed
 
 
@@ -37,13 +36,9 @@ class CutEngine:
         self._num_forced = len(chat.tokenizer(self._closing, add_special_tokens=False).input_ids)
         self.in_words = f"{engine.in_words}, thinking cut at {cap} tokens"
 
-    def set_schedule(self, schedule: Schedule) -> None:
+    def set_merge(self, method: Method) -> None:
         """Merges in place in the engine inside."""
-        self._engine.set_schedule(schedule)
-
-    def set_method(self, method: Method) -> None:
-        """Merges in place in the engine inside."""
-        self._engine.set_method(method)
+        self._engine.set_merge(method)
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, *, watch: Watch | None = None) -> list[Response]:
         """One response a prompt, its ``num_tokens`` without the forced ones; ``watch`` is not asked.

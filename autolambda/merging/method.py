@@ -66,7 +66,3 @@ class Method:
         if self.name == "linear":
             return str(self.schedule)
         return self.name if self.schedule is None else f"{self.name}, {self.schedule}"
-
-
-Merging = Schedule | Method
-"""What an engine can be asked to hold."""

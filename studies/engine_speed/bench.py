@@ -23,6 +23,7 @@ from autolambda.driver.models import Models, open_models
 from autolambda.engines.base import Prompt
 from autolambda.engines.transformers.engine import TransformersEngine
 from autolambda.merging.merge import open_merge
+from autolambda.merging.method import Method
 from autolambda.merging.write import write_weights
 from autolambda.schedule import Schedule
 from autolambda.tasks.arithmetic import Arithmetic
@@ -67,7 +68,7 @@ def switch_seconds(engine: TransformersEngine) -> float:
     times = []
     for i in range(50):
         start = time.perf_counter()
-        engine.set_schedule(Schedule.by_module(attention=0.3 + 0.1 * (i % 2), ffn=0.6))
+        engine.set_merge(Method.linear(Schedule.by_module(attention=0.3 + 0.1 * (i % 2), ffn=0.6)))
         times.append(time.perf_counter() - start)
     return statistics.median(times)
 
@@ -88,7 +89,7 @@ def main() -> None:
     )  # float32, as transformers' own model below
     switch = switch_seconds(engine)
     schedule = Schedule.uniform(arguments.lam)
-    engine.set_schedule(schedule)
+    engine.set_merge(Method.linear(schedule))
     model = load_merged(models, schedule)
     end_ids = sorted(engine._end_ids)
 

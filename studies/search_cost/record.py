@@ -25,6 +25,7 @@ from autolambda.driver.engine import open_engine
 from autolambda.driver.job import open_job
 from autolambda.engines.base import Prompt
 from autolambda.graders.grading import GRADERS, grade
+from autolambda.merging.method import Method
 from autolambda.optimizer.space import MAX_TILT, to_schedule
 from autolambda.responses import Grade
 from autolambda.tasks.requests import derive_seed
@@ -94,7 +95,7 @@ def record(folder: Path, share: int, of: int) -> None:
         path = folder / f"{part.name}.npz"
         if path.exists():
             continue
-        engine.set_schedule(to_schedule(part.params))
+        engine.set_merge(Method.linear(to_schedule(part.params)))
         shape = (NUM_PROMPTS, part.repeats[1] - part.repeats[0])
         tokens, flags = np.zeros(shape, np.uint8), np.zeros(shape, np.uint8)
         for column, repeat in enumerate(range(*part.repeats)):

@@ -27,6 +27,7 @@ from autolambda.engines.base import Prompt, Sampling
 from autolambda.engines.chat import load_tokenizer
 from autolambda.engines.vllm.engine import VllmEngine
 from autolambda.merging.merge import open_merge
+from autolambda.merging.method import Method
 from autolambda.merging.pair import Pair, open_pair
 from autolambda.merging.write import write_weights
 from autolambda.schedule import Schedule
@@ -73,7 +74,7 @@ def switch_in_place(engine: VllmEngine, prompt: Prompt, one_token: Sampling, rep
     times = []
     for i in range(repeats + 1):
         start = time.perf_counter()
-        engine.set_schedule(Schedule.uniform((0.35, 0.65)[i % 2]))
+        engine.set_merge(Method.linear(Schedule.uniform((0.35, 0.65)[i % 2])))
         engine.generate([prompt], one_token)
         times.append(time.perf_counter() - start)
     return times[1:]
@@ -101,7 +102,7 @@ def speed(engine: VllmEngine, prompts: list[Prompt], sampling: Sampling, repeats
     """Tokens a second of both, in turns; medians of the repeats."""
     from vllm import SamplingParams
 
-    engine.set_schedule(Schedule.uniform(LAM))
+    engine.set_merge(Method.linear(Schedule.uniform(LAM)))
     raw_params = SamplingParams(
         temperature=sampling.temperature, top_p=sampling.top_p, top_k=sampling.top_k, max_tokens=sampling.max_tokens,
         stop_token_ids=sorted(engine._end_ids), ignore_eos=True,

@@ -31,6 +31,7 @@ from autolambda.engines.chat import ChatFormat
 from autolambda.engines.decoder import Decoder
 from autolambda.engines.workers.cluster import Share, join
 from autolambda.engines.workers.engine import WorkersEngine
+from autolambda.merging.method import Method
 from autolambda.responses import Response, Sample
 from autolambda.schedule import Schedule
 from autolambda.study.store import Store
@@ -68,7 +69,7 @@ def pair(repeats: int, num_prompts: int) -> None:
             for number, engine in ((1, one), (2, two)):
                 pids = pids_of(engine)
                 wall, cpu = time.perf_counter(), cpu_seconds(pids)
-                engine.set_schedule(SCHEDULE)
+                engine.set_merge(Method.linear(SCHEDULE))
                 if number == 2:
                     two.expect(prompts, jobs[0].models.sampling)
                 num_tokens = 0
@@ -99,7 +100,7 @@ class Sleeping:
     streams: bool = True
     in_words: str = "asleep"
 
-    def set_schedule(self, schedule: Schedule) -> None:
+    def set_merge(self, method: Method) -> None:
         pass
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, *, watch: Watch | None = None) -> list[Response]:

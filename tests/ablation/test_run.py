@@ -36,19 +36,16 @@ class Recording:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self.streams, self.in_words = engine.streams, engine.in_words
-        self.schedules: list[Schedule] = []
+        self.merges: list[Method] = []
         self.samplings: list[Sampling] = []
 
-    def set_schedule(self, schedule: Schedule) -> None:
-        self.schedules.append(schedule)
-        self._engine.set_schedule(schedule)
+    def set_merge(self, method: Method) -> None:
+        self.merges.append(method)
+        self._engine.set_merge(method)
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, *, watch: Watch | None = None) -> list[Response]:
         self.samplings.append(sampling)
         return self._engine.generate(prompts, sampling, watch=watch)
-
-    def set_method(self, method: Method) -> None:
-        self._engine.set_method(method)
 
     def fingerprint(self) -> Fingerprint:
         return self._engine.fingerprint()
@@ -127,7 +124,7 @@ def test_decoding_rows_are_drawn_with_their_own_sampling(tmp_path: Path) -> None
     engine = recording(config)
     ablate(config, name=NAME, storage=storage_in(tmp_path), only=["decoding"], engine=engine)
     assert [(each.temperature, each.top_p) for each in engine.samplings] == [(1.0, 1.0), (0.3, 0.7)]
-    assert engine.schedules == [Schedule.uniform(0.5)] * 2
+    assert engine.merges == [Method.linear(Schedule.uniform(0.5))] * 2
     assert {each.max_tokens for each in engine.samplings} == {64}
 
 

@@ -19,9 +19,7 @@ from autolambda.driver.baselines import baseline_method, check_baselines, choose
 from autolambda.driver.engine import open_engine
 from autolambda.driver.job import Job, open_job
 from autolambda.engines.base import Prompt
-from autolambda.engines.by_method import MethodEngine
 from autolambda.engines.chat import ChatFormat
-from autolambda.engines.transformers.engine import TransformersEngine
 from autolambda.errors import CheckpointError, ConfigError, InputError, PairError
 from autolambda.merging import arithmetic
 from autolambda.merging.arithmetic import pieces_of, slerp_weights, task_arithmetic, ties_limits
@@ -107,34 +105,13 @@ def test_a_merge_is_its_formula_tensor_by_tensor(
         assert torch.equal(merge.tensor(name), expected) and merge.tensor(name).dtype == expected.dtype
 
 
-def test_a_baseline_engine_holds_its_method_whatever_the_schedule(originals: Path) -> None:
-    job = job_of(originals)
-    chosen = method_of("ties", originals / "base-tied")
-    with closing(open_engine(job)) as engine:
-        assert isinstance(engine, TransformersEngine)
-        baseline = MethodEngine(engine, chosen)
-        engine.set_schedule(Schedule.uniform(0.5))
-        searched, seen = engine.fingerprint(), set()
-        for lam in (0.0, 0.7):
-            baseline.set_schedule(Schedule.uniform(lam))
-            seen.add(baseline.fingerprint())
-        assert len(seen) == 1 and searched not in seen
-        prompts = [Prompt("1 + 1 =", 0)]
-        held = baseline.generate(prompts, job.models.sampling)
-        baseline.set_method(Method.linear(Schedule.uniform(0.5)))
-        assert engine.fingerprint() == searched
-        baseline.set_schedule(Schedule.uniform(0.0))
-        assert engine.generate(prompts, job.models.sampling) == held
-        assert baseline.streams is engine.streams and baseline.in_words.endswith("holding ties")
-
-
 def test_the_bundled_baselines_answer() -> None:
     job = open_job(small_config(sampling__temperature=0.0, sampling__max_tokens=192))
     prompts = [Prompt(job.models.chat.render(sample), seed) for seed, sample in enumerate(job.search[0].samples)]
     fingerprints = set()
     with closing(open_engine(job)) as engine:
         for method in MERGES:
-            engine.set_method(baseline_method(job, method, lam=0.7))
+            engine.set_merge(baseline_method(job, method, lam=0.7))
             fingerprints.add(engine.fingerprint())
             responses = engine.generate(prompts, job.models.sampling)
             num_right = sum(
@@ -167,7 +144,7 @@ def test_a_base_with_a_head_of_its_own_has_no_place_in_an_engine_of_tied_parents
     with pytest.raises(ConfigError, match=r"models\.base: the base model has an lm_head of its own"):
         checked(originals, originals / "base-untied")
     with closing(open_engine(job_of(originals))) as engine, pytest.raises(ConfigError, match="lm_head of its own"):
-        engine.set_method(method_of("ties", originals / "base-untied"))
+        engine.set_merge(method_of("ties", originals / "base-untied"))
 
 
 def test_a_base_of_another_form_is_refused_with_all_that_differs(originals: Path, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from autolambda.engines.base import Fingerprint, Progress, Prompt, Sampling, Wat
 from autolambda.engines.chat import ChatFormat
 from autolambda.errors import EngineError, GraderError
 from autolambda.graders.grading import GRADERS, Mark, grade
+from autolambda.merging.method import Method
 from autolambda.responses import Grade, Response, Sample, is_aborted
 from autolambda.schedule import Schedule
 from autolambda.statistics.estimates import task_weights
@@ -38,18 +39,18 @@ class FakeTokenizer:
 
 
 class FakeEngine:
-    """Answers from schedule, prompt and seed alone, and keeps a record of what it was asked."""
+    """Answers from merge, prompt and seed alone, and keeps a record of what it was asked."""
 
     streams, in_words = False, "by hand"
 
     def __init__(self, *, dies_at: int | None = None) -> None:
-        self.schedules: list[Schedule] = []
+        self.merges: list[Method] = []
         self.batches: list[list[Prompt]] = []
         self.closed = False
         self._dies_at = dies_at
 
-    def set_schedule(self, schedule: Schedule) -> None:
-        self.schedules.append(schedule)
+    def set_merge(self, method: Method) -> None:
+        self.merges.append(method)
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, *, watch: Watch | None = None) -> list[Response]:
         assert watch is None
@@ -59,13 +60,13 @@ class FakeEngine:
         return [self._response(prompt, sampling) for prompt in prompts]
 
     def fingerprint(self) -> Fingerprint:
-        return Fingerprint(str(self.schedules[-1]), whole=False)
+        return Fingerprint(str(self.merges[-1]), whole=False)
 
     def close(self) -> None:
         self.closed = True
 
     def _response(self, prompt: Prompt, sampling: Sampling) -> Response:
-        digest = hashlib.sha256(f"{self.schedules[-1]}|{prompt.text}|{prompt.seed}".encode()).digest()
+        digest = hashlib.sha256(f"{self.merges[-1]}|{prompt.text}|{prompt.seed}".encode()).digest()
         text = f"{digest[0]}</think>{digest[1] % 10}" if digest[2] % 2 else str(digest[1] % 10)
         num_tokens = 1 + digest[3] % (sampling.max_tokens + 2)
         cut = num_tokens > sampling.max_tokens
@@ -165,9 +166,15 @@ def test_everything_owed_is_generated_graded_and_stored(store):
     graded = evaluator(store, engine).run(evaluation, SLICES, phase="search")
     assert keys(graded) == [owed.key for owed in OWED]
     assert store.graded(evaluation) == graded
-    assert engine.schedules == [HALF]
+    assert engine.merges == [Method.linear(HALF)]
     assert [len(batch) for batch in engine.batches] == [4, 4, 4, 1]
     assert [prompt.text for prompt in engine.batches[0]] == ["T:a0?", "T:a1?", "T:b0?", "T:a2?"]
+
+
+def test_another_method_is_merged_for_the_schedules_own(store):
+    engine, ties = FakeEngine(), Method("ties", base="base")
+    evaluator(store, engine).run(begin(store), SLICES, phase="search", merge=ties)
+    assert engine.merges == [ties]
 
 
 def test_grades_follow_the_text_and_the_slices_grader(store):

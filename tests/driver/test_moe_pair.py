@@ -18,6 +18,7 @@ from autolambda.driver.models import open_models
 from autolambda.driver.search import evaluate, search
 from autolambda.engines.base import Prompt
 from autolambda.export.export import check_export, export
+from autolambda.merging.method import Method
 from autolambda.merging.pair import merge_tensors
 from autolambda.merging.shards import parse_size
 from autolambda.schedule import Schedule
@@ -76,7 +77,7 @@ def test_an_export_holds_the_experts_and_routers_that_were_evaluated(tmp_path: P
             assert torch.equal(held[f"{layer}.experts.down_proj"][int(expert.partition(".")[0])], tensor), name
     exported = {f"models__{name}": str(tmp_path / "out") for name in ("instruct", "thinking")}
     engine, merged = (open_engine(open_job(each)) for each in (config, moe_config(**exported)))
-    engine.set_schedule(schedule)
+    engine.set_merge(Method.linear(schedule))
     prompts = [Prompt(models.chat.render(sample), 1) for sample in open_job(config).search[0].samples[:8]]
     assert engine.generate(prompts, models.sampling) == merged.generate(prompts, models.sampling)
     assert engine.fingerprint() == merged.fingerprint()

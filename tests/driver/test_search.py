@@ -38,6 +38,7 @@ from autolambda.driver.run import PARENTS
 from autolambda.driver.search import confirm, evaluate, search
 from autolambda.engines.base import Engine, Fingerprint, Prompt, Sampling, Watch
 from autolambda.errors import ConfigError, EngineError, StudyError
+from autolambda.merging.method import Method
 from autolambda.optimizer.observations import Observations
 from autolambda.optimizer.propose import Aims, Proposal, Stop
 from autolambda.optimizer.space import uniform_params
@@ -62,7 +63,7 @@ class NoEngine:
 
     streams, in_words = False, "none"
 
-    def set_schedule(self, schedule: Schedule) -> None:
+    def set_merge(self, method: Method) -> None:
         raise AssertionError("an engine was used")
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, *, watch: Watch | None = None) -> list[Response]:
@@ -226,8 +227,7 @@ class Breaking:
     def __init__(self, job: Job, *, dies_at: int | None, error: Exception) -> None:
         self._real: Engine = open_engine(job)
         self.streams, self.in_words = self._real.streams, self._real.in_words
-        self.set_schedule, self.fingerprint = self._real.set_schedule, self._real.fingerprint
-        self.set_method = self._real.set_method
+        self.set_merge, self.fingerprint = self._real.set_merge, self._real.fingerprint
         self.num_batches = 0
         self.num_closed = 0
         self._dies_at, self._error = dies_at, error

@@ -53,7 +53,7 @@ def open_transformers(instruct: Path, thinking: Path) -> Engine:
 
 def fresh_transformers(instruct, thinking, *, schedule, prompts, sampling):
     engine = open_transformers(instruct, thinking)
-    engine.set_schedule(schedule)
+    engine.set_merge(Method.linear(schedule))
     answer = Fresh(engine.fingerprint(), engine.generate(prompts, sampling))
     engine.close()
     engine.close()
@@ -114,8 +114,8 @@ def bits(tensors: dict[str, Tensor], *, signed: bool = True) -> dict[str, str]:
 def test_the_endpoints_are_the_parents_bit_for_bit(kind, engine, parents, lam, parent):
     stored = load_file(parents[parent] / "model.safetensors")
     assert any((tensor.view(torch.int16) == -32768).any() for tensor in stored.values())  # -0.0
-    engine.set_schedule(MIXED)
-    engine.set_schedule(Schedule.uniform(lam))
+    engine.set_merge(Method.linear(MIXED))
+    engine.set_merge(Method.linear(Schedule.uniform(lam)))
     assert bits(kind.weights(engine), signed=kind.signed) == bits(stored, signed=kind.signed)
 
 
@@ -129,7 +129,7 @@ def merged_folder(folder: Path, parents: tuple[Path, Path], schedule: Schedule) 
 @pytest.mark.parametrize("schedule", [Schedule.uniform(0.55), MIXED], ids=str)
 def test_a_schedule_set_in_place_equals_the_merge_loaded_from_disk(kind, engine, parents, tmp_path, schedule):
     merged = merged_folder(tmp_path / "merged", parents, schedule)
-    engine.set_schedule(schedule)
+    engine.set_merge(Method.linear(schedule))
     fresh = kind.fresh(merged, merged, schedule=Schedule.uniform(1.0), prompts=prompts(20), sampling=GREEDY)
     stored = load_file(merged / "model.safetensors")
     assert bits(kind.weights(engine), signed=kind.signed) == bits(stored, signed=kind.signed)
@@ -138,7 +138,7 @@ def test_a_schedule_set_in_place_equals_the_merge_loaded_from_disk(kind, engine,
 
 
 def test_the_fingerprint_is_that_of_the_files(kind, engine, parents, tmp_path):
-    engine.set_schedule(MIXED)
+    engine.set_merge(Method.linear(MIXED))
     found = engine.fingerprint()
     written = digest_of_hashes(write_merge(tmp_path, open_merge(open_pair(*map(str, parents)), MIXED)))
     assert found.whole is kind.signed and (found.digest == written) is found.whole
@@ -148,8 +148,8 @@ def test_the_fingerprint_is_that_of_the_files(kind, engine, parents, tmp_path):
 def test_a_method_set_in_place_equals_the_merge_on_disk(kind, engine, parents, base, tmp_path, name):
     around = name in AROUND_BASE
     method = Method(name, None if around else MIXED, str(base) if around else None)
-    engine.set_schedule(Schedule.uniform(0.5))
-    engine.set_method(method)
+    engine.set_merge(Method.linear(Schedule.uniform(0.5)))
+    engine.set_merge(method)
     hashes = write_merge(tmp_path, open_merge(open_pair(*map(str, parents)), method))
     stored = load_file(tmp_path / "model.safetensors")
     assert hashes.keys() == stored.keys()
@@ -159,17 +159,17 @@ def test_a_method_set_in_place_equals_the_merge_on_disk(kind, engine, parents, b
         not torch.equal(held[key], load_file(parent / "model.safetensors")[key]) for parent in parents for key in held
     )
     responses = engine.generate(prompts(20), GREEDY)
-    engine.set_schedule(MIXED)
+    engine.set_merge(Method.linear(MIXED))
     assert (engine.generate(prompts(20), GREEDY) == responses) is (name == "linear")
 
 
 def test_switching_there_and_back_restores_weights_and_responses(engine):
-    engine.set_schedule(Schedule.uniform(0.3))
+    engine.set_merge(Method.linear(Schedule.uniform(0.3)))
     fingerprint, greedy, warm = (engine.fingerprint(), *(engine.generate(prompts(20), s) for s in (GREEDY, WARM)))
-    engine.set_schedule(MIXED)
+    engine.set_merge(Method.linear(MIXED))
     assert engine.fingerprint() != fingerprint
     assert engine.generate(prompts(20), GREEDY) != greedy
-    engine.set_schedule(Schedule.uniform(0.3))
+    engine.set_merge(Method.linear(Schedule.uniform(0.3)))
     assert engine.fingerprint() == fingerprint
     assert [engine.generate(prompts(20), s) for s in (GREEDY, WARM)] == [greedy, warm]
 
@@ -177,16 +177,16 @@ def test_switching_there_and_back_restores_weights_and_responses(engine):
 def test_nothing_cached_survives_a_switch(kind, engine, parents):
     """Prompts longer than any cache block, generated under one merge just before the other."""
     long = [Prompt("abc " * 60 + prompt.text, prompt.seed) for prompt in prompts(6)]
-    engine.set_schedule(Schedule.uniform(0.1))
+    engine.set_merge(Method.linear(Schedule.uniform(0.1)))
     engine.generate(long, GREEDY)
-    engine.set_schedule(Schedule.uniform(0.9))
+    engine.set_merge(Method.linear(Schedule.uniform(0.9)))
     after = engine.generate(long, GREEDY)
     fresh = kind.fresh(*parents, schedule=Schedule.uniform(0.9), prompts=long, sampling=GREEDY)
     assert after == fresh.responses
 
 
 def test_the_same_seeds_and_batch_give_the_same_responses(engine):
-    engine.set_schedule(MIXED)
+    engine.set_merge(Method.linear(MIXED))
     first = engine.generate(prompts(20), WARM)
     assert engine.generate(prompts(20), WARM) == first
     others = [replace(prompt, seed=prompt.seed + 1) for prompt in prompts(20)]
@@ -195,7 +195,7 @@ def test_the_same_seeds_and_batch_give_the_same_responses(engine):
 
 @pytest.mark.parametrize(("sampling", "sizes"), [(GREEDY, (3, 17)), (VARIED, (1, 7, 16, 31, 39))])
 def test_greedy_responses_do_not_depend_on_the_batch(engine, sampling, sizes):
-    engine.set_schedule(MIXED)
+    engine.set_merge(Method.linear(MIXED))
     everything = prompts(40)
     together = engine.generate(everything, sampling)
     assert len({response.num_tokens for response in together}) > 7  # rows leave the batch one by one
@@ -208,7 +208,7 @@ def test_greedy_responses_do_not_depend_on_the_batch(engine, sampling, sizes):
 
 @pytest.mark.parametrize("max_tokens", [1, 2, 33])
 def test_max_tokens_cuts_and_is_marked(engine, max_tokens):
-    engine.set_schedule(MIXED)
+    engine.set_merge(Method.linear(MIXED))
     full = engine.generate(prompts(20), GREEDY)
     cut = engine.generate(prompts(20), replace(GREEDY, max_tokens=max_tokens))
     for short, long in zip(cut, full, strict=True):
@@ -221,7 +221,7 @@ def test_max_tokens_cuts_and_is_marked(engine, max_tokens):
 
 
 def test_end_tokens_are_counted_but_not_part_of_the_text(engine):
-    engine.set_schedule(MIXED)
+    engine.set_merge(Method.linear(MIXED))
     responses = engine.generate(prompts(40), VARIED)
     ended = [(p, r) for p, r in zip(prompts(40), responses, strict=True) if r.finish_reason == "stop"]
     assert len(ended) > 20
@@ -234,7 +234,7 @@ def test_end_tokens_are_counted_but_not_part_of_the_text(engine):
 
 
 def test_a_stop_string_ends_a_response_and_is_not_part_of_it(engine):
-    engine.set_schedule(MIXED)
+    engine.set_merge(Method.linear(MIXED))
     full = engine.generate(prompts(40), GREEDY)
     at, stop = next((i, r.text[5:8]) for i, r in enumerate(full) if r.text[:12].isascii() and len(r.text) >= 12)
     stopped = engine.generate(prompts(40), replace(GREEDY, stop=("no such text", stop)))
@@ -246,7 +246,7 @@ def test_a_stop_string_ends_a_response_and_is_not_part_of_it(engine):
 
 
 def test_a_presence_penalty_spreads_the_tokens(engine):
-    engine.set_schedule(MIXED)
+    engine.set_merge(Method.linear(MIXED))
     plain, spread = (engine.generate(prompts(20), sampling) for sampling in (GREEDY, VARIED))
 
     def repeats(text: str) -> bool:
@@ -259,7 +259,7 @@ def test_a_presence_penalty_spreads_the_tokens(engine):
 
 
 def test_prompts_of_one_token_and_no_prompts(engine):
-    engine.set_schedule(MIXED)
+    engine.set_merge(Method.linear(MIXED))
     assert engine.generate([], GREEDY) == []
     single = [Prompt("a", 0), Prompt("b", 1)]
     mixed = engine.generate([*single, *prompts(3)], GREEDY)
@@ -267,7 +267,7 @@ def test_prompts_of_one_token_and_no_prompts(engine):
 
 
 def test_whoever_watches_can_abort_what_still_runs(engine):
-    engine.set_schedule(MIXED)
+    engine.set_merge(Method.linear(MIXED))
     full = engine.generate(prompts(40), VARIED)
     seen = []
 
@@ -291,9 +291,9 @@ def test_whoever_watches_can_abort_what_still_runs(engine):
 
 
 def test_a_switch_after_an_abort_is_a_switch(engine):
-    engine.set_schedule(Schedule.uniform(0.2))
+    engine.set_merge(Method.linear(Schedule.uniform(0.2)))
     expected = engine.generate(prompts(20), GREEDY)
-    engine.set_schedule(MIXED)
+    engine.set_merge(Method.linear(MIXED))
     engine.generate(prompts(20), GREEDY, watch=lambda progress: False)
-    engine.set_schedule(Schedule.uniform(0.2))
+    engine.set_merge(Method.linear(Schedule.uniform(0.2)))
     assert engine.generate(prompts(20), GREEDY) == expected

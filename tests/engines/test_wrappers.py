@@ -17,6 +17,7 @@ from autolambda.engines.base import Engine, Fingerprint, Prompt, Sampling, Watch
 from autolambda.engines.chat import ChatFormat
 from autolambda.engines.wrappers import CutEngine
 from autolambda.graders.grading import GRADERS, grade
+from autolambda.merging.method import Method
 from autolambda.responses import Grade, Graded, Response, Sample
 from autolambda.schedule import Schedule
 
@@ -40,8 +41,8 @@ class ScriptedEngine:
         self.calls: list[tuple[list[Prompt], Sampling, Watch | None]] = []
         self.log: list[object] = []
 
-    def set_schedule(self, schedule: Schedule) -> None:
-        self.log.append(schedule)
+    def set_merge(self, method: Method) -> None:
+        self.log.append(method)
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, *, watch: Watch | None = None) -> list[Response]:
         self.calls.append((list(prompts), sampling, watch))
@@ -160,11 +161,11 @@ def test_the_engine_inside_is_reached() -> None:
     engine = ScriptedEngine({"Q:": "abcdef", CLOSING: "1"})
     outside: Engine = CutEngine(engine, CHAT, cap=4)
     assert not outside.streams and outside.in_words == "scripted, thinking cut at 4 tokens"
-    outside.set_schedule(Schedule.uniform(1.0))
+    outside.set_merge(Method.linear(Schedule.uniform(1.0)))
     outside.generate([Prompt("Q:", 1)], SAMPLING, watch=lambda progress: False)
     assert outside.fingerprint() == Fingerprint("weights", whole=True)
     outside.close()
-    assert engine.log == [Schedule.uniform(1.0), "closed"]
+    assert engine.log == [Method.linear(Schedule.uniform(1.0)), "closed"]
     assert [watch for _, _, watch in engine.calls] == [None, None]
 
 
@@ -194,7 +195,7 @@ def thinking(job: Job) -> list[Graded]:
 def graded(job: Job, engine: Engine) -> list[Graded]:
     """The Thinking model's responses under its own template."""
     chat, samples = job.models.own_chats["thinking"], job.search[0].samples
-    engine.set_schedule(Schedule.uniform(1.0))
+    engine.set_merge(Method.linear(Schedule.uniform(1.0)))
     responses = engine.generate(
         [Prompt(chat.render(sample), i) for i, sample in enumerate(samples)], job.models.sampling
     )

@@ -25,6 +25,7 @@ from autolambda.errors import CheckpointError, OutputError, StudyError
 from autolambda.export.export import check_export, export
 from autolambda.export.provenance import Provenance
 from autolambda.merging.merge import Merge
+from autolambda.merging.method import Method
 from autolambda.merging.shards import read_shard
 from autolambda.schedule import Profile, Schedule
 
@@ -59,7 +60,7 @@ def test_the_exported_model_writes_the_same_greedy_text_as_the_engine(folder: Pa
     job = open_job(small_config(tasks=[{"name": "arithmetic", "limit": NUM_PROMPTS}]))
     texts = [models.chat.render(sample) for sample in job.search[0].samples]
     with closing(open_engine(job)) as engine:
-        engine.set_schedule(SCHEDULE)
+        engine.set_merge(Method.linear(SCHEDULE))
         greedy = replace(models.sampling, temperature=0.0)
         ours = dict(zip(texts, engine.generate([Prompt(text, 0) for text in texts], greedy), strict=True))
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -80,10 +81,10 @@ def test_the_weights_are_those_that_were_evaluated(folder: Path) -> None:
         closing(engine_of()) as evaluated,
         closing(engine_of(models__instruct=str(folder), models__thinking=str(folder))) as exported,
     ):
-        evaluated.set_schedule(SCHEDULE)
-        exported.set_schedule(Schedule.uniform(0.0))
+        evaluated.set_merge(Method.linear(SCHEDULE))
+        exported.set_merge(Method.linear(Schedule.uniform(0.0)))
         assert evaluated.fingerprint() == exported.fingerprint()
-        evaluated.set_schedule(Schedule.uniform(0.5))
+        evaluated.set_merge(Method.linear(Schedule.uniform(0.5)))
         assert evaluated.fingerprint() != exported.fingerprint()
 
 
@@ -96,7 +97,7 @@ def test_an_export_of_a_finalist_holds_the_weights_that_were_confirmed(models: M
     card = (tmp_path / "out" / "README.md").read_text()
     assert f"`{measurement.weights}`: bit for bit those that were confirmed." in card
     with closing(engine_of()) as engine:
-        engine.set_schedule(schedule)
+        engine.set_merge(Method.linear(schedule))
         assert engine.fingerprint().digest == measurement.weights
     other = replace(measurement, weights="0" * 64)
     with pytest.raises(StudyError, match=rf"study 'small' confirmed other weights for {schedule} than these"):

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 from autolambda.engines.base import Engine, Fingerprint, Prompt, Sampling, Watch
 from autolambda.errors import ConfigError, EngineError
+from autolambda.merging.method import Method
 from autolambda.responses import Response
-from autolambda.schedule import Schedule
 
 
 class Deadly:
@@ -17,7 +17,7 @@ class Deadly:
 
     streams, in_words = True, "by hand"
 
-    def set_schedule(self, schedule: Schedule) -> None:
+    def set_merge(self, method: Method) -> None:
         pass
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, *, watch: Watch | None = None) -> list[Response]:

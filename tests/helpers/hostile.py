@@ -11,9 +11,9 @@ from pathlib import Path
 from autolambda.config_file import load_config
 from autolambda.driver.search import search
 from autolambda.engines.base import Fingerprint, Prompt, Sampling, Watch
+from autolambda.merging.method import Method
 from autolambda.report.report import Report
 from autolambda.responses import Response
-from autolambda.schedule import Schedule
 
 NAME = "hostile"
 TASK = "<img src=x onerror='window.hacked=1'>"  # a file's name
@@ -38,8 +38,9 @@ class HostileEngine:
     streams = False
     in_words = "a hostile engine"
 
-    def set_schedule(self, schedule: Schedule) -> None:
-        self._lam = schedule.other
+    def set_merge(self, method: Method) -> None:
+        assert method.schedule is not None
+        self._lam = method.schedule.other
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, *, watch: Watch | None = None) -> list[Response]:
         return [self._response(prompt.seed) for prompt in prompts]

@@ -19,6 +19,7 @@ from torch import Tensor
 from autolambda.engines.base import Fingerprint, Prompt, Sampling
 from autolambda.engines.chat import load_tokenizer
 from autolambda.engines.vllm.engine import VllmEngine
+from autolambda.merging.method import Method
 from autolambda.merging.pair import open_pair
 from autolambda.responses import Response
 from autolambda.schedule import Schedule
@@ -106,7 +107,7 @@ def opened(*folders: Path, **settings: Any) -> Iterator[VllmEngine]:
 def _answer() -> None:
     instruct, thinking, path, schedule, prompts, sampling = pickle.load(sys.stdin.buffer)
     engine = open_vllm(instruct, thinking, path=path)
-    engine.set_schedule(schedule)
+    engine.set_merge(Method.linear(schedule))
     fingerprint = engine.fingerprint()
     from vllm_engines import Fresh  # as the asking process knows it, not as __main__'s
 

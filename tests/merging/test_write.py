@@ -86,11 +86,11 @@ def test_files_hold_the_bits_of_the_engine(pair_of: Pairs, tmp_path: Path, kind:
     hashes = write_merge(tmp_path / "out", merge, max_shard_size=20_000)
     assert len(list((tmp_path / "out").glob("*.safetensors"))) > 1
     with closing(engine_on(instruct, thinking)) as engine:
-        engine.set_schedule(MIXED)
+        engine.set_merge(Method.linear(MIXED))
         evaluated = engine.fingerprint()
     assert evaluated == Fingerprint(digest_of_hashes(hashes), whole=True)
     with closing(engine_on(tmp_path / "out", tmp_path / "out", tokenizer=thinking)) as engine:
-        engine.set_schedule(Schedule.uniform(0.0))
+        engine.set_merge(Method.linear(Schedule.uniform(0.0)))
         assert engine.fingerprint() == evaluated
     assert bits(written(tmp_path / "out")) == bits({name: merge.tensor(name) for name in merge.tensors})
 

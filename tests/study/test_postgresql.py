@@ -61,7 +61,7 @@ class Interfering:
     def __init__(self, interferences: Mapping[int, Callable[[], object]]) -> None:
         self._real: Engine = open_engine(open_job(SHORT))
         self.streams, self.in_words = self._real.streams, self._real.in_words
-        self.set_schedule, self.fingerprint = self._real.set_schedule, self._real.fingerprint
+        self.set_merge, self.fingerprint = self._real.set_merge, self._real.fingerprint
         self.close, self._interferences, self.num_batches = self._real.close, interferences, 0
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, *, watch: Watch | None = None) -> list[Response]:

@@ -71,18 +71,23 @@ class TransformersEngine:
         self._live: dict[str, torch.Tensor] = dict(self._model.named_parameters())
         self._end_ids = end_ids_of(pair, tokenizer)
         self.in_words = f"transformers on {self._device}, {str(self._model.dtype).removeprefix('torch.')}"
-        self.set_schedule(Schedule.uniform(1.0))
+        self.set_merge(Method.linear(Schedule.uniform(1.0)))
 
     @torch.inference_mode()
-    def set_schedule(self, schedule: Schedule) -> None:
-        """Merges in place: ``interpolate`` into each live parameter."""
+    def set_merge(self, method: Method) -> None:
+        """Merges in place: a schedule from the parents in memory, another method from the files."""
+        if method.name == "linear" and method.schedule is not None:
+            self._interpolate(method.schedule)
+        else:
+            self._merge_files(method)
+
+    def _interpolate(self, schedule: Schedule) -> None:
         lams = {name: schedule.lam_of(name, num_layers=self._pair.num_layers) for name in self._live}
         for name, lam in lams.items():
             interpolate(self._instruct[name], self._thinking[name], lam, out=self._live[name])
 
-    @torch.inference_mode()
-    def set_method(self, method: Method) -> None:
-        """Merges in place from the files: the merge is made in memory as on disk, loaded, and copied over."""
+    def _merge_files(self, method: Method) -> None:
+        """Makes the merge in memory as on disk, loads it, and copies it over."""
         merge = open_merge(self._pair, method)
         check_in_place(merge)
         with _memory_errors():

@@ -95,18 +95,25 @@ class VllmEngine:
         )
         try:
             merged = self._open_parents(pair, merge, home or "files")
-            self.set_schedule(Schedule.uniform(1.0))
+            self.set_merge(Method.linear(Schedule.uniform(1.0)))
         except BaseException:
             self.close()
             raise
         self.in_words = f"vLLM {import_vllm().__version__} on {vllm_device()}, {dtype_name}, {merged}"
 
-    def set_schedule(self, schedule: Schedule) -> None:
+    def set_merge(self, method: Method) -> None:
         """Merges in place on all ranks, compares the live weights with the files, and resets the prefix cache.
 
-        The first time at an endpoint, all weights are compared, else some rows of each tensor. Raises ``EngineError``
-        for weights that are not the merge.
+        All weights are compared for another method and the first time at an endpoint, else some rows of each tensor.
+        Raises ``EngineError`` for weights that are not the merge.
         """
+        if method.name == "linear" and method.schedule is not None:
+            self._interpolate(method.schedule)
+        else:
+            self._merge_files(method)
+        self._reset_prefix_cache()
+
+    def _interpolate(self, schedule: Schedule) -> None:
         whole = schedule.lam in _ENDS - self._whole_ends
         for rank, report in enumerate(self._ask("autolambda_merge", schedule.to_dict(), whole)):
             if differing := report["differing"]:
@@ -118,17 +125,14 @@ class VllmEngine:
                 )
         if whole and schedule.lam is not None:
             self._whole_ends.add(schedule.lam)
-        self._reset_prefix_cache()
 
-    def set_method(self, method: Method) -> None:
-        """Merges in place on all ranks from the files, compares all live weights with them, resets the prefix cache."""
+    def _merge_files(self, method: Method) -> None:
         for rank, report in enumerate(self._ask("autolambda_merge_by", method.to_dict(), method.base)):
             if differing := report["differing"]:
                 raise EngineError(
                     f"after the merge by {method}, rank {rank} holds other weights than the files give: "
                     f"{len(differing)} tensors, the first is '{differing[0]}'; leave this baseline out"
                 )
-        self._reset_prefix_cache()
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, *, watch: Watch | None = None) -> list[Response]:
         """One response a prompt; all are handed to vLLM at once, and it fills its batch as others end."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from autolambda.engines.base import WATCH_STEPS, Progress, Prompt, Sampling, Watch
-from autolambda.merging.method import Merging
+from autolambda.merging.method import Method
 from autolambda.responses import Response
 
 if TYPE_CHECKING:  # it loads transformers, which a worker loads with its engine
@@ -31,7 +31,7 @@ class WorkBatch:
     number: int
     rows: tuple[int, ...]
     prompts: tuple[Prompt, ...]
-    schedule: Merging
+    schedule: Method
     sampling: Sampling
 
 
@@ -57,7 +57,7 @@ class News:
 class Rows:
     """The prompts of a schedule, with the tokens so far and the responses of each, whoever generates them."""
 
-    def __init__(self, prompts: Sequence[Prompt], schedule: Merging, sampling: Sampling, *, in_step: bool) -> None:
+    def __init__(self, prompts: Sequence[Prompt], schedule: Method, sampling: Sampling, *, in_step: bool) -> None:
         self.prompts, self.schedule, self.sampling = list(prompts), schedule, sampling
         self.in_step = in_step
         self.num_tokens = [0] * len(prompts)

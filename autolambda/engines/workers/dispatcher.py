@@ -16,7 +16,7 @@ from autolambda.engines.workers.batches import News, Rows, cut
 from autolambda.engines.workers.handle import WorkerHandle, answered
 from autolambda.engines.workers.worker import Failure, Opened
 from autolambda.errors import EngineError
-from autolambda.merging.method import Merging
+from autolambda.merging.method import Method
 
 SILENT_SECONDS = 10.0  # without an answer, after which others take over a worker's piece
 GONE_SECONDS = 300.0  # without any worker that answers, after which the engine has failed
@@ -71,7 +71,7 @@ class Dispatcher:
         self._end, self._is_short = (step, places), True
         self._waiting.clear()
 
-    def fingerprints(self, schedule: Merging) -> list[Fingerprint]:
+    def fingerprints(self, schedule: Method) -> list[Fingerprint]:
         """What each worker that answers holds under a schedule."""
         return [member.fingerprint(schedule) for member in self.members if member.is_usable]
 

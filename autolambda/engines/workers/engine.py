@@ -18,7 +18,7 @@ from autolambda.engines.workers.dispatcher import MAX_DEATHS, Dispatcher, OnNote
 from autolambda.engines.workers.handle import Lost, WorkerHandle, answered, close
 from autolambda.engines.workers.worker import Failure, Opened, Worker
 from autolambda.errors import ConfigError, EngineError
-from autolambda.merging.method import Merging, Method
+from autolambda.merging.method import Method
 from autolambda.responses import Response
 from autolambda.schedule import Schedule
 
@@ -45,7 +45,7 @@ class WorkersEngine:
         """
         self._decoder, self._most = decoder, most
         self._crew = Dispatcher([], on_note)
-        self._schedule: Merging = Schedule.uniform(1.0)
+        self._schedule = Method.linear(Schedule.uniform(1.0))
         self._rows: Rows | None = None
         self._next = 0  # the first row that is not asked for yet
         self.streams, self.in_words = False, ""
@@ -62,13 +62,14 @@ class WorkersEngine:
             self.close()
             raise
 
-    def set_schedule(self, schedule: Schedule) -> None:
-        """Remembers it: each piece says its schedule, and a worker merges first where it has another."""
-        self._hold(schedule)
+    def set_merge(self, method: Method) -> None:
+        """Remembers it: each piece says its merge, and a worker merges first where it has another.
 
-    def set_method(self, method: Method) -> None:
-        """The same for any method; a base model is read on each worker's machine."""
-        self._hold(method)
+        A base model is read on each worker's machine.
+        """
+        self._rows = None
+        self._crew.drop()
+        self._schedule = method
 
     def expect(self, prompts: Sequence[Prompt], sampling: Sampling) -> None:
         """The prompts of the next calls, in order: workers that are free begin with them."""
@@ -109,11 +110,6 @@ class WorkersEngine:
         if self._leaves:
             self._leaves = False
             leave()
-
-    def _hold(self, merging: Merging) -> None:
-        self._rows = None
-        self._crew.drop()
-        self._schedule = merging
 
     def _open(self, members: Sequence[WorkerHandle]) -> None:
         """Waits until every worker has its engine."""

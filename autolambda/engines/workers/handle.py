@@ -14,7 +14,7 @@ from autolambda.engines.base import Fingerprint
 from autolambda.engines.workers.batches import News, Rows, WorkBatch
 from autolambda.engines.workers.worker import Failure, Opened
 from autolambda.errors import EngineError, one_line
-from autolambda.merging.method import Merging
+from autolambda.merging.method import Method
 
 _POLL_SECONDS = 0.5
 
@@ -81,7 +81,7 @@ class WorkerHandle:
         """It has no piece any more."""
         self.piece = self.rows = None
 
-    def fingerprint(self, schedule: Merging) -> Fingerprint:
+    def fingerprint(self, schedule: Method) -> Fingerprint:
         """That of its weights under a schedule. Raises ``EngineError``."""
         import ray
 

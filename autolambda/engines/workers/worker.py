@@ -21,7 +21,7 @@ from typing import TypeVar
 from autolambda.engines.base import Engine, Fingerprint, Progress
 from autolambda.engines.workers.batches import Finished, News, State, WorkBatch
 from autolambda.errors import AutolambdaError, one_line
-from autolambda.merging.method import Merging, Method
+from autolambda.merging.method import Method
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class Worker:
     def __init__(self, opening: Callable[[], Engine]) -> None:
         self._opening = opening
         self._engine: Engine | None = None
-        self._schedule: Merging | None = None
+        self._schedule: Method | None = None
         self._task: _Task | None = None
         self._changed = threading.Condition()
         self._orders: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
@@ -107,7 +107,7 @@ class Worker:
             if self._task and number in (None, self._task.piece.number):
                 self._task.is_aborted = True
 
-    def fingerprint(self, schedule: Merging) -> Fingerprint:
+    def fingerprint(self, schedule: Method) -> Fingerprint:
         """The engine's, under a schedule."""
 
         def read() -> Fingerprint:
@@ -149,15 +149,12 @@ class Worker:
         if engine:
             engine.close()
 
-    def _under(self, schedule: Merging) -> Engine:
+    def _under(self, schedule: Method) -> Engine:
         """The engine with this schedule merged."""
         engine = self._open()
         if schedule != self._schedule:
             self._schedule = None  # until it is merged
-            if isinstance(schedule, Method):
-                engine.set_method(schedule)
-            else:
-                engine.set_schedule(schedule)
+            engine.set_merge(schedule)
             self._schedule = schedule
         return engine
 

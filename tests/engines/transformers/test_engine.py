@@ -18,9 +18,11 @@ from transformers.utils import logging as transformers_logging
 
 from autolambda.engines.base import Progress, Prompt, Sampling
 from autolambda.engines.chat import load_tokenizer
-from autolambda.engines.transformers.engine import TransformersEngine, batch
+from autolambda.engines.transformers import batch
+from autolambda.engines.transformers.engine import TransformersEngine
 from autolambda.errors import ConfigError, EngineError
 from autolambda.merging.merge import open_merge
+from autolambda.merging.method import Method
 from autolambda.merging.pair import merge_tensors, open_pair
 from autolambda.responses import Response
 from autolambda.schedule import Profile, Schedule
@@ -117,7 +119,7 @@ def generate_alone(folder: Path, prompts: Sequence[Prompt], *, max_tokens: int) 
 def test_greedy_responses_are_transformers_own_on_the_merge(tmp_path, family):
     parents = save_parents(tmp_path, FAMILIES[family])
     engine = open_engine(*parents)
-    engine.set_schedule(MIXED)
+    engine.set_merge(Method.linear(MIXED))
     merged = merge_to_disk(tmp_path / "merged", *parents, MIXED)
     assert engine.fingerprint() == open_engine(merged, merged).fingerprint()
     some = prompts(8)
@@ -147,7 +149,7 @@ def test_logits_are_bit_for_bit_the_same_in_any_batch(tmp_path, monkeypatch, fam
     monkeypatch.setattr(batch, "KEEP_SHARE", 0.0)
     recorder = Recorder(monkeypatch)
     engine = open_engine(*save_parents(tmp_path, FAMILIES[family]))
-    engine.set_schedule(MIXED)
+    engine.set_merge(Method.linear(MIXED))
     [probe] = prompts(1, longest=9)
     endless = replace(GREEDY, max_tokens=30)
     engine._end_ids = frozenset()
@@ -167,11 +169,11 @@ def test_a_tied_and_an_untied_parent_make_an_untied_merge(tmp_path, instruct_tie
     instruct = save(tmp_path / "i", {"model_type": "llama", "tie_word_embeddings": instruct_tied}, seed=1)
     thinking = save(tmp_path / "t", {"model_type": "llama", "tie_word_embeddings": thinking_tied}, seed=2)
     engine = open_engine(instruct, thinking)
-    engine.set_schedule(MIXED)
+    engine.set_merge(Method.linear(MIXED))
     merged = merge_to_disk(tmp_path / "merged", instruct, thinking, MIXED)
     assert engine.fingerprint() == open_engine(merged, merged).fingerprint()
     assert engine.generate(prompts(4), GREEDY) == generate_alone(merged, prompts(4), max_tokens=24)
-    engine.set_schedule(Schedule.uniform(1.0))
+    engine.set_merge(Method.linear(Schedule.uniform(1.0)))
     assert engine.generate(prompts(4), GREEDY) == generate_alone(thinking, prompts(4), max_tokens=24)
 
 
@@ -182,7 +184,7 @@ def test_a_tensor_of_another_dtype_keeps_its_precision(tmp_path):
         fine = torch.randn(48, 32, generator=torch.Generator().manual_seed(seed))
         edit_tensors(folder / "model.safetensors", lambda tensors, fine=fine: tensors.update({name: fine}))
     engine = open_engine(*parents)
-    engine.set_schedule(MIXED)
+    engine.set_merge(Method.linear(MIXED))
     expected = dict(merge_tensors(open_pair(*map(str, parents)), schedule=MIXED))
     live = dict(engine._model.named_parameters())
     assert expected[name].dtype == torch.float32
@@ -204,7 +206,7 @@ def test_on_a_cpu_parents_stay_in_their_files(parents, dtype):
     """So workers on one host share them in its page cache; the live merge is each one's own, and changes no file."""
     before = [(folder / "model.safetensors").read_bytes() for folder in parents]
     engine = open_engine(*parents, dtype=dtype)
-    engine.set_schedule(Schedule.uniform(0.5))
+    engine.set_merge(Method.linear(Schedule.uniform(0.5)))
     for folder, held in zip(parents, (engine._instruct, engine._thinking), strict=True):
         assert {mapped_file(tensor) for tensor in held.values()} == {str(folder / "model.safetensors")}
     assert [(folder / "model.safetensors").read_bytes() for folder in parents] == before
@@ -235,7 +237,7 @@ def test_settings_that_cannot_be(parents, options, message):
 def test_bfloat16_is_computed_with_when_asked_for(parents):
     engine = open_engine(*parents, dtype="bfloat16")
     assert {live.dtype for live in engine._model.parameters()} == {torch.bfloat16}
-    engine.set_schedule(MIXED)
+    engine.set_merge(Method.linear(MIXED))
     assert len(engine.generate(prompts(3), GREEDY)) == 3
 
 
@@ -252,7 +254,7 @@ def test_a_bad_schedule_leaves_the_weights_as_they_were(parents):
     before = engine.fingerprint()
     engine._live["unheard_of.weight"] = torch.zeros(1)
     with pytest.raises(Exception, match="unheard_of"):
-        engine.set_schedule(MIXED)
+        engine.set_merge(Method.linear(MIXED))
     del engine._live["unheard_of.weight"]
     assert engine.fingerprint() == before
 
@@ -305,7 +307,7 @@ LONG = replace(GREEDY, presence_penalty=3.0, max_tokens=150)
 
 def test_a_watcher_is_told_whenever_a_response_finishes(parents):
     engine = open_engine(*parents)
-    engine.set_schedule(MIXED)
+    engine.set_merge(Method.linear(MIXED))
     unwatched, watcher = engine.generate(prompts(40), LONG), Watcher()
     assert engine.generate(prompts(40), LONG, watch=watcher) == unwatched
     ends = sorted({response.num_tokens for response in unwatched})
@@ -327,7 +329,7 @@ def test_a_watcher_is_told_every_64_steps_while_nothing_finishes(parents):
 @pytest.mark.parametrize("num_looks", [1, 4, 1000])
 def test_a_watcher_that_says_no_aborts_what_still_runs(parents, num_looks):
     engine = open_engine(*parents)
-    engine.set_schedule(MIXED)
+    engine.set_merge(Method.linear(MIXED))
     unwatched, watcher = engine.generate(prompts(40), LONG), Watcher(num_looks)
     responses = engine.generate(prompts(40), LONG, watch=watcher)
     last = watcher.told[-1]

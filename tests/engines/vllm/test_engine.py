@@ -20,6 +20,7 @@ from autolambda.engines.vllm.arguments import installed_version
 from autolambda.engines.vllm.layout import LiveParameter
 from autolambda.engines.vllm.parents import LiveParents
 from autolambda.errors import ConfigError, EngineError
+from autolambda.merging.method import Method
 from autolambda.merging.pair import merge_tensors, open_pair
 from autolambda.schedule import Schedule
 from tests.engines.test_contract import GREEDY, MIXED, WARM, bits, merged_folder, open_transformers, prompts
@@ -61,7 +62,7 @@ def test_every_family_merges_in_place_as_on_disk(tmp_path, family, ties, path):
     expected = dict(merge_tensors(open_pair(*map(str, parents)), schedule=MIXED))
     with opened(*parents, path=path) as engine:
         for schedule in (Schedule.uniform(0.0), Schedule.uniform(0.6), MIXED):
-            engine.set_schedule(schedule)
+            engine.set_merge(Method.linear(schedule))
         assert bits(live_weights(engine), signed=path == "direct") == bits(expected, signed=path == "direct")
         fingerprint, responses = engine.fingerprint(), engine.generate(prompts(20), GREEDY)
     with opened(merged, merged, path=path) as fresh:
@@ -74,7 +75,7 @@ def test_both_paths_give_the_same_tokens(parents):
     found = []
     for path in ("direct", "stream"):
         with opened(*parents, path=path) as engine:
-            engine.set_schedule(MIXED)
+            engine.set_merge(Method.linear(MIXED))
             found.append(engine.generate(prompts(20), GREEDY))
     assert sum(a == b for a, b in zip(*found, strict=True)) >= 18
 
@@ -92,10 +93,10 @@ def test_one_tensor_left_stale_stops_the_run(tmp_path, monkeypatch, family):
                 merge(self, schedule)
                 self._places[stale].parameter.data.copy_(before)
 
-            engine.set_schedule(Schedule.uniform(0.2))
+            engine.set_merge(Method.linear(Schedule.uniform(0.2)))
             monkeypatch.setattr(LiveParents, "merge", skip)
             with pytest.raises(EngineError, match=r"rank 0 holds other weights than the files give: .* the first is '"):
-                engine.set_schedule(Schedule.uniform(0.8))
+                engine.set_merge(Method.linear(Schedule.uniform(0.8)))
             monkeypatch.setattr(LiveParents, "merge", merge)
 
 
@@ -107,14 +108,14 @@ def test_what_vllm_forgets_to_pack_is_seen(tmp_path, monkeypatch, family, tied, 
     with opened(*pair_of(tmp_path, family=family, ties=(tied, tied))) as engine:
         monkeypatch.setattr(LiveParameter, "repack", lambda place: None)
         with pytest.raises(EngineError, match=what):
-            engine.set_schedule(Schedule.uniform(0.3))
+            engine.set_merge(Method.linear(Schedule.uniform(0.3)))
 
 
 def test_parents_in_files_merge_as_those_in_memory(parents):
     found = []
     for home in ("host", "files"):
         with opened(*parents, path="direct", parents=home) as engine:
-            engine.set_schedule(MIXED)
+            engine.set_merge(Method.linear(MIXED))
             assert ("memory-mapped files" if home == "files" else "host memory") in engine.in_words
             found.append(engine.fingerprint())
     assert found[0] == found[1]
@@ -125,7 +126,7 @@ def test_a_stop_string_and_an_end_token_end_alike_in_both_engines(parents):
     reference = open_transformers(*parents)
     with opened(*parents) as engine:
         for each in (reference, engine):
-            each.set_schedule(MIXED)
+            each.set_merge(Method.linear(MIXED))
         full = engine.generate(prompts(40), GREEDY)
         stop = next(r.text[3:5] for r in full if r.text[:8].isascii() and len(r.text) > 8)
         stopping = replace(GREEDY, stop=(stop,))
@@ -162,7 +163,7 @@ def test_ends_and_sampling_are_the_thinking_parents(tmp_path):
     (instruct / "generation_config.json").write_text(json.dumps({"eos_token_id": list(range(264))}))
     (thinking / "generation_config.json").write_text(json.dumps({"eos_token_id": [258]}))
     with opened(instruct, thinking) as engine:
-        engine.set_schedule(Schedule.uniform(0.0))
+        engine.set_merge(Method.linear(Schedule.uniform(0.0)))
         assert max(response.num_tokens for response in engine.generate(prompts(8), GREEDY)) == GREEDY.max_tokens
 
 
@@ -211,7 +212,11 @@ def test_a_second_engine_in_one_process_is_refused(parents):
 def test_a_closed_engine_says_so(parents):
     with opened(*parents) as engine:
         pass
-    for use in (lambda: engine.generate(prompts(2), GREEDY), lambda: engine.set_schedule(MIXED), engine.fingerprint):
+    for use in (
+        lambda: engine.generate(prompts(2), GREEDY),
+        lambda: engine.set_merge(Method.linear(MIXED)),
+        engine.fingerprint,
+    ):
         with pytest.raises(EngineError, match="closed"):
             use()
 
@@ -235,7 +240,7 @@ from tests.engines.test_contract import GREEDY, MIXED, prompts
 if __name__ == "__main__":
     arguments = {{"tensor_parallel_size": 2}}
     engine = open_vllm(Path({instruct!r}), Path({thinking!r}), path={path!r}, arguments=arguments)
-    engine.set_schedule(MIXED)
+    engine.set_merge(Method.linear(MIXED))
     print("GIVES", [response.text for response in engine.generate(prompts(20), GREEDY)])
     engine.close()
 """
@@ -248,7 +253,7 @@ def test_two_tensor_parallel_ranks_hold_the_same_merge(tmp_path, family, path):
     sizes = {"moe_intermediate_size": 64} if family == "qwen3_moe" else {}  # the CPU kernel takes 32 a rank
     parents = pair_of(tmp_path, family=family, **sizes)
     with opened(*parents, path=path) as engine:
-        engine.set_schedule(MIXED)
+        engine.set_merge(Method.linear(MIXED))
         expected = [response.text for response in engine.generate(prompts(20), GREEDY)]
     (tmp_path / "sitecustomize.py").write_text(PLAIN_IF_ASKED)
     folders = dict(zip(("instruct", "thinking"), map(str, parents), strict=True))

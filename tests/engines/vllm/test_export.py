@@ -14,6 +14,7 @@ from autolambda.driver.engine import open_engine
 from autolambda.driver.job import open_job
 from autolambda.engines.base import Prompt
 from autolambda.export.export import export
+from autolambda.merging.method import Method
 from autolambda.schedule import Profile, Schedule
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -27,7 +28,7 @@ def test_vllm_serves_what_was_evaluated(tmp_path: Path) -> None:
     prompts = [Prompt(job.models.chat.render(sample), 0) for sample in job.search[0].samples]
     greedy = replace(job.models.sampling, temperature=0.0)
     with closing(open_engine(job)) as engine:
-        engine.set_schedule(SCHEDULE)
+        engine.set_merge(Method.linear(SCHEDULE))
         evaluated = engine.generate(prompts, greedy)
     out = tmp_path / "out"
     export(job.models, SCHEDULE, out, max_shard_size=400_000)

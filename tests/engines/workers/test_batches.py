@@ -11,11 +11,12 @@ import pytest
 
 from autolambda.engines.base import WATCH_STEPS, Progress, Prompt, Sampling
 from autolambda.engines.workers.batches import AsTheyCome, Finished, InStep, News, Rows, cut
+from autolambda.merging.method import Method
 from autolambda.responses import Response
 from autolambda.schedule import Schedule
 
 SAMPLING = Sampling(temperature=1.0, top_p=1.0, top_k=0, min_p=0.0, presence_penalty=0.0, stop=(), max_tokens=200)
-HALF = Schedule.uniform(0.5)
+HALF = Method.linear(Schedule.uniform(0.5))
 
 
 @dataclass(frozen=True)

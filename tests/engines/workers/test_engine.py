@@ -86,10 +86,10 @@ def asked() -> Asked:
     prompts = [Prompt(one.models.chat.render(sample), seed) for seed, sample in enumerate(one.search[0].samples)]
     asked = Asked(prompts, one.models.sampling)
     with closing(open_engine(one)) as engine:
-        engine.set_method(AROUND)
+        engine.set_merge(AROUND)
         asked.answers[AROUND] = engine.generate(prompts, asked.sampling)
         for schedule in (OTHER, HALF):
-            engine.set_schedule(schedule)
+            engine.set_merge(Method.linear(schedule))
             asked.looks.clear()
             asked.answers[schedule] = engine.generate(
                 prompts, asked.sampling, watch=lambda progress: asked.looks.append(progress) is None
@@ -130,10 +130,10 @@ def test_a_node_that_is_removed_is_not_waited_for(joined, asked):
     notes: list[str] = []
     job = open_job(small_config(engine__workers=3, engine__batch_size=256))
     with closing(opened(job, notes)) as engine:
-        engine.set_schedule(HALF)
+        engine.set_merge(Method.linear(HALF))
         watch = once(lambda: joined.remove_node(node, allow_graceful=False), after=NUM // 4)
         assert engine.generate(asked.prompts, asked.sampling, watch=watch) == asked.answers[HALF]
-        engine.set_schedule(OTHER)
+        engine.set_merge(Method.linear(OTHER))
         assert engine.generate(asked.prompts, asked.sampling) == asked.answers[OTHER]
         assert engine._crew.num_usable == 2 and "is lost" in notes[0]
         joined.add_node(num_cpus=1)
@@ -164,7 +164,7 @@ def no_notes(notes: list[str]) -> None:
 
 def until_back(engine: WorkersEngine, asked: Asked, *, num_workers: int = 2) -> None:
     """Goes on until all workers answer, and once more."""
-    engine.set_schedule(HALF)
+    engine.set_merge(Method.linear(HALF))
     deadline = time.monotonic() + 60
     while engine._crew.num_usable < num_workers:
         assert time.monotonic() < deadline
@@ -174,21 +174,21 @@ def until_back(engine: WorkersEngine, asked: Asked, *, num_workers: int = 2) -> 
 
 
 def test_another_method_is_merged_in_place_by_every_worker(two, asked):
-    two.set_method(AROUND)
+    two.set_merge(AROUND)
     assert two.generate(asked.prompts, asked.sampling) == asked.answers[AROUND]
-    two.set_schedule(HALF)
+    two.set_merge(Method.linear(HALF))
     assert two.generate(asked.prompts, asked.sampling) == asked.answers[HALF]
 
 
 def test_a_watcher_is_asked_what_one_engine_asks(two, asked):
     looks: list[Progress] = []
     assert two.in_words == "2 workers, each transformers on cpu, float32"
-    two.set_schedule(HALF)
+    two.set_merge(Method.linear(HALF))
     answers = two.generate(asked.prompts, asked.sampling, watch=lambda each: looks.append(each) is None)
     assert answers == asked.answers[HALF]
     assert list(map(seen, looks)) == list(map(seen, asked.looks))
     one = two.fingerprint()
-    two.set_schedule(OTHER)
+    two.set_merge(Method.linear(OTHER))
     assert two.generate(asked.prompts, asked.sampling) == asked.answers[OTHER]
     assert two.fingerprint() != one and one.whole
 
@@ -203,7 +203,7 @@ def test_an_abort_leaves_what_one_engine_leaves(two, asked, most_tokens):
     found = []
     with closing(open_engine(open_job(small_config()))) as one:
         for engine in (one, two):
-            engine.set_schedule(HALF)
+            engine.set_merge(Method.linear(HALF))
             if engine is two:
                 two.expect(asked.prompts, asked.sampling)
             left, answers = most_tokens, []
@@ -220,7 +220,7 @@ def test_an_abort_leaves_what_one_engine_leaves(two, asked, most_tokens):
 
 
 def test_a_worker_that_is_killed_in_mid_trial_is_replaced(two, asked, notes):
-    two.set_schedule(HALF)
+    two.set_merge(Method.linear(HALF))
     watch = once(lambda: process_of(busy(two)).kill(), after=NUM // 4)
     assert two.generate(asked.prompts, asked.sampling, watch=watch) == asked.answers[HALF]
     assert len(notes) == 1 and re.match(r"worker \d on \S+ is lost: its process or its machine is gone", notes[0])
@@ -235,10 +235,10 @@ def test_a_worker_that_is_suspended_in_mid_trial_is_not_waited_for(two, asked, n
         suspended.append(process_of(busy(two)))
         suspended[0].suspend()
 
-    two.set_schedule(HALF)
+    two.set_merge(Method.linear(HALF))
     assert two.generate(asked.prompts, asked.sampling, watch=once(suspend, after=NUM // 4)) == asked.answers[HALF]
     assert len(notes) == 1 and notes[0].endswith("does not answer; others do its work")
-    two.set_schedule(OTHER)  # goes on without it
+    two.set_merge(Method.linear(OTHER))  # goes on without it
     assert two.generate(asked.prompts, asked.sampling) == asked.answers[OTHER]
     assert two._crew.num_usable == 1 and len(notes) == 1
     suspended[0].resume()
@@ -259,12 +259,12 @@ def test_an_abort_does_not_wait_for_a_worker_that_is_suspended(two, asked, monke
             suspended[0].suspend()
         return False
 
-    two.set_schedule(HALF)
+    two.set_merge(Method.linear(HALF))
     answers = two.generate(asked.prompts, asked.sampling, watch=stop)
     suspended[0].resume()
     until_back(two, asked)
     with closing(open_engine(open_job(small_config()))) as one:
-        one.set_schedule(HALF)
+        one.set_merge(Method.linear(HALF))
         assert answers == one.generate(
             asked.prompts, asked.sampling, watch=lambda progress: max(progress.num_tokens) < 20
         )
@@ -286,7 +286,7 @@ def by_hand(opening: Callable[[], Any] = Deadly, notes: list[str] | None = None)
 )
 def test_prompts_that_end_one_worker_after_the_other_end_the_engine(two, asked, text, reason):
     with closing(by_hand()) as engine:
-        engine.set_schedule(HALF)
+        engine.set_merge(Method.linear(HALF))
         assert [each.text for each in engine.generate(asked.prompts, asked.sampling)] == [p.text for p in asked.prompts]
         with pytest.raises(EngineError, match="3 workers failed over the same prompts; the last, worker .*" + reason):
             engine.generate([Prompt(text, 1)], asked.sampling)

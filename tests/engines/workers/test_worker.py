@@ -12,11 +12,12 @@ from autolambda.engines.base import Progress, Prompt, Sampling
 from autolambda.engines.workers.batches import WorkBatch
 from autolambda.engines.workers.worker import NEWS_SECONDS, REST_SECONDS, Failure, Opened, Worker
 from autolambda.errors import ConfigError, EngineError
+from autolambda.merging.method import Method
 from autolambda.responses import Response
 from autolambda.schedule import Schedule
 
 SAMPLING = Sampling(temperature=1.0, top_p=1.0, top_k=0, min_p=0.0, presence_penalty=0.0, stop=(), max_tokens=8)
-HALF, WHOLE = Schedule.uniform(0.5), Schedule.uniform(1.0)
+HALF, WHOLE = Method.linear(Schedule.uniform(0.5)), Method.linear(Schedule.uniform(1.0))
 
 
 class Stepping:
@@ -30,9 +31,9 @@ class Stepping:
         self.go = threading.Semaphore(0)
         self.error: Exception | None = None
 
-    def set_schedule(self, schedule):
+    def set_merge(self, method):
         self.threads.add(threading.get_ident())
-        self.calls.append(schedule)
+        self.calls.append(method)
 
     def generate(self, prompts, sampling, *, watch=None):
         self.threads.add(threading.get_ident())
@@ -57,7 +58,7 @@ class Stepping:
         self.calls.append("closed")
 
 
-def piece(number: int, num: int, schedule: Schedule = HALF) -> WorkBatch:
+def piece(number: int, num: int, schedule: Method = HALF) -> WorkBatch:
     prompts = tuple(Prompt("p", seed) for seed in range(num))
     return WorkBatch(number, tuple(range(num)), prompts, schedule, SAMPLING)
 
