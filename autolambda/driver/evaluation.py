@@ -36,17 +36,19 @@ class Evaluator:
     """
 
     def __init__(
-        self, job: Job, engine: EngineSupervisor, store: Store, study: str, *, on_event: OnEvent, on_merge: OnMerge
+        self,
+        job: Job,
+        engine: EngineSupervisor,
+        store: Store,
+        grading: GradingService,
+        *,
+        study: str,
+        on_event: OnEvent,
+        on_merge: OnMerge,
     ) -> None:
         """``on_merge`` is called with each finalist and the engine that holds it, before it generates."""
-        self._job, self._engine, self._store, self._study = job, engine, store, study
+        self._job, self._engine, self._store, self._grading, self._study = job, engine, store, grading, study
         self._on_event, self._on_merge = on_event, on_merge
-        self._grading = GradingService()
-        self._grading.start({part.grader for part in (*job.search, *job.confirm)})
-
-    def close(self) -> None:
-        """Ends the processes that grade."""
-        self._grading.close()
 
     def run(self, request: EvaluationRequest) -> list[Graded]:
         """Returns the responses of a request in the order of its slices: the stored ones, and the missing ones.

@@ -14,6 +14,7 @@ from autolambda.driver.notes import RunNotes, stop_sentence
 from autolambda.driver.request import EvaluationRequest
 from autolambda.engines.base import Engine
 from autolambda.errors import EngineError, StudyError
+from autolambda.graders.service import GradingService
 from autolambda.optimizer.propose import Stop, allowance_of, propose
 from autolambda.optimizer.racing import OVER_BUDGET, Rung, RungOutcome, drive, race
 from autolambda.optimizer.token_allowance import CONFIRM_SHARE
@@ -39,7 +40,17 @@ class Run:
         self._num_failures = 0  # in a row
         check_baselines(job)
         self.notes.warn()
-        self.evaluator = Evaluator(job, self.engine, store, study.name, on_event=on_event, on_merge=self._keep_weights)
+        self._grading = GradingService()
+        self._grading.start({part.grader for part in (*job.search, *job.confirm)})
+        self.evaluator = Evaluator(
+            job,
+            self.engine,
+            store,
+            self._grading,
+            study=study.name,
+            on_event=on_event,
+            on_merge=self._keep_weights,
+        )
 
     def next_trial(self) -> Trial | None:
         """Returns the trial that a crash interrupted, or a new one. ``None`` means that the search is over."""
@@ -95,7 +106,7 @@ class Run:
 
     def close(self) -> None:
         """Frees the engine and the processes that grade."""
-        self.evaluator.close()
+        self._grading.close()
         self.engine.close()
 
     def responses_of(self, schedule: Schedule) -> list[Graded]:
@@ -121,7 +132,7 @@ class Run:
     def _keep_weights(self, schedule: Schedule, engine: Engine) -> None:
         """Stores the SHA-256 of a finalist's weights, so that an export can be compared with it.
 
-        Raises ``StudyError`` if an earlier run merged the schedule to other weights: its responses are of another model.
+        Raises ``StudyError`` if an earlier run merged the schedule to other weights.
         """
         found, known = engine.fingerprint(), self.study.weights_of(schedule)
         if known is None and found.whole:

@@ -132,7 +132,7 @@ def is_lost(number: int) -> bool:
 
 def _trial(store: Store, study: Study, params: dict[str, float], job: Job, rng: np.random.Generator) -> None:
     (part,) = job.search
-    trial = study.ask(lambda: Proposal(params, 0, part.num_responses), num_knots=job.config.search.knots)
+    trial = study.start(Proposal(params, 0, part.num_responses), num_knots=job.config.search.knots)
     assert trial is not None
     lost = is_lost(trial.number)
     ids = [sample.id for sample in part.samples][: part.num_responses // 4 if lost else None]
@@ -153,8 +153,8 @@ def _confirm(store: Store, study: Study, job: Job, rng: np.random.Generator) -> 
 
     record = load_measured(store, study, weights=job.config.weights)
     chosen = [
-        record.seen[index].schedule
-        for index in plan(record.evidence, job.config.search_settings, job.aims(BUDGET)).finalists
+        record.all[index].schedule
+        for index in plan(record.observations, job.config.search_settings, job.aims(BUDGET)).finalists
     ]
     steps = [("parent", name, schedule) for name, schedule in PARENTS.items()]
     steps += [("confirm", confirm_key(schedule), schedule) for schedule in chosen]

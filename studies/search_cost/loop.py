@@ -19,9 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from autolambda.config import parse_config
-from autolambda.optimizer.propose import Aims, Proposal, propose
+from autolambda.optimizer.propose import Aims, Stop, propose
 from autolambda.optimizer.racing import stopped_for
-from autolambda.optimizer.settings import SearchSettings
 from autolambda.responses import Grade, Graded, Response
 from autolambda.schedule import Schedule
 from autolambda.study.measured import MeasuredSchedules
@@ -61,16 +60,18 @@ def main() -> None:
             store.create_study("loop", config={}, identity={})
             with closing(Study(store, name="loop")) as study:
                 for _ in range(args.trials):
-                    trial = _timed(parts, "ask", lambda: study.ask(lambda: _ask(record, config), num_knots=args.knots))
-                    if trial is None:
+                    proposal = _timed(parts, "propose", lambda: propose(record.observations, config, AIMS))
+                    if isinstance(proposal, Stop):
                         break
+                    trial = _timed(parts, "ask", lambda p=proposal: study.start(p, num_knots=args.knots))
                     graded = respond(trial.schedule, rng)
                     evaluation = store.evaluation(
                         "loop", kind="trial", key=str(trial.number), schedule=trial.schedule, num_responses=len(graded)
                     )
                     _timed(parts, "store", lambda e=evaluation, g=graded: store.add(e, g))
-                    evidence = _timed(parts, "measure", lambda t=trial, g=graded: record.with_trial(t, g))
-                    _timed(parts, "race", lambda t=trial, e=evidence: stopped_for(t.schedule, e, config, AIMS))
+                    pooled = _timed(parts, "measure", lambda t=trial, g=graded: record.pooled(t, g))
+                    ahead = record.observations.with_measured(pooled.observation, cost=0)
+                    _timed(parts, "race", lambda t=trial, a=ahead: stopped_for(t.schedule, a, config, AIMS))
                     record.add(trial, graded)
                     seen = record.of(trial.schedule)
                     assert seen is not None
@@ -80,11 +81,6 @@ def main() -> None:
     print(
         json.dumps({"trials": len(total), **near, **{k: round(float(np.median(v[-10:])), 3) for k, v in parts.items()}})
     )
-
-
-def _ask(record: MeasuredSchedules, config: SearchSettings) -> Proposal | None:
-    answer = propose(record.evidence, config, AIMS)
-    return answer if isinstance(answer, Proposal) else None
 
 
 def _timed(parts: dict[str, list[float]], name: str, call):  # noqa: ANN001, ANN202

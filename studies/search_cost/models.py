@@ -57,10 +57,12 @@ def main() -> None:
     for seed in range(args.seeds):
         rng, world = np.random.default_rng(seed), World(bank, seed)
         tried = [uniform_params(i / 8, num_knots=KNOTS) for i in range(9)] + places(rng, 12)
-        made = ours._Progress()
-        for params in tried:
-            made.points[tuple(params.values())] = (params, world.measure(params, "search", np.arange(128)))
-        observations = [point.observation for point in ours._evidence(world, made).points]
+        observations = [
+            ours.observation(
+                params, to_schedule(params), world.measure(params, "search", np.arange(128)), world.num_prompts
+            )
+            for params in tried
+        ]
         others = places(rng, 60)
         schedules, truths = [to_schedule(p) for p in others], [bank.truth(p) for p in others]
         started = time.perf_counter()

@@ -94,7 +94,7 @@ class _Replay:
             return RungOutcome(None, reached, reached)
         known = np.vstack([self._outcomes.get(schedule, np.zeros((0, 3))), outcomes])
         self._outcomes[schedule] = known
-        return RungOutcome(_observation(params, schedule, known, self._world.num_prompts), num_tokens, num_tokens)
+        return RungOutcome(observation(params, schedule, known, self._world.num_prompts), num_tokens, num_tokens)
 
 
 def _confirm(world: World, replay: _Replay, config: Config, aims: Aims, stop: Stop) -> Outcome:
@@ -142,7 +142,7 @@ def _confirm(world: World, replay: _Replay, config: Config, aims: Aims, stop: St
     )
 
 
-def _observation(params: Params, schedule: Schedule, outcomes: Floats, num_prompts: int) -> Observation:
+def observation(params: Params, schedule: Schedule, outcomes: Floats, num_prompts: int) -> Observation:
     prompts, means = _by_prompt(outcomes, np.arange(len(outcomes)), num_prompts)
     right, thought = (estimates.share(means[:, i], num_responses=len(outcomes)) for i in (0, 2))
     mean = float(means[:, 1].mean())

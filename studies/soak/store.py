@@ -64,7 +64,7 @@ def grow(storage: str, *, sizes: list[int], num_words: int) -> None:
 def one_trial(store: Store, study: Study, texts: list[str], clock: Clock) -> None:
     """What a search writes and reads for one trial."""
     proposal = Proposal(uniform_params(random.random(), num_knots=3), 0, BATCH * NUM_BATCHES)
-    trial = clock.timed("ask", lambda: study.ask(lambda: proposal, num_knots=3))
+    trial = clock.timed("ask", lambda: study.start(proposal, num_knots=3))
     assert trial is not None
     evaluation = clock.timed(
         "evaluation",

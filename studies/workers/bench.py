@@ -18,19 +18,23 @@ import time
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import ray
 
 from autolambda.config_file import load_config
-from autolambda.driver.engine import open_engine
+from autolambda.driver.engine import EngineSupervisor, open_engine
 from autolambda.driver.evaluation import Evaluator
 from autolambda.driver.job import open_job
+from autolambda.driver.request import EvaluationRequest
 from autolambda.engines.base import Engine, Progress, Prompt, Sampling, Watch
 from autolambda.engines.chat import ChatFormat
 from autolambda.engines.decoder import Decoder
 from autolambda.engines.workers.cluster import Share, join
 from autolambda.engines.workers.engine import WorkersEngine
+from autolambda.graders.service import GradingService
 from autolambda.merging.method import Method
 from autolambda.responses import Response, Sample
 from autolambda.schedule import Schedule
@@ -150,15 +154,31 @@ def driver(num_workers: int, rate: float, num_tokens: int, seconds: float, grade
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder, closing(Store(f"sqlite:///{folder}/study.db")) as store:
         store.create_study("s", config={}, identity={})
-        evaluator = Evaluator(lambda: engine, ChatFormat(Plain(), "", {}, "</think>"), sampling, 0, None, store)
-        evaluator.marking.start({grader})
+        grading = GradingService()
+        grading.start({grader})
         for key in ("warm-up", "measured"):
-            evaluation = store.evaluation("s", kind="trial", key=key, schedule=SCHEDULE, num_responses=len(samples))
             part = slices if key == "measured" else (replace(slices[0], samples=samples[:num_workers]),)
+            job: Any = SimpleNamespace(
+                search=part,
+                confirm=part,
+                batch_size=None,
+                models=SimpleNamespace(chat=ChatFormat(Plain(), "", {}, "</think>"), sampling=sampling),
+                config=SimpleNamespace(search=SimpleNamespace(seed=0)),
+            )
+            evaluator = Evaluator(
+                job,
+                EngineSupervisor(job, engine, print),
+                store,
+                grading,
+                study="s",
+                on_event=lambda event: None,
+                on_merge=lambda schedule, engine: None,
+            )
+            request = EvaluationRequest(key, "trial", key, SCHEDULE, max_tokens=1e12)
             wall, cpu = time.perf_counter(), cpu_seconds([os.getpid()])
-            graded = evaluator.run(evaluation, part, phase="search", most_tokens=1e12)
+            graded = evaluator.run(request)
             wall, cpu = time.perf_counter() - wall, cpu_seconds([os.getpid()]) - cpu
-        evaluator.marking.close()
+        grading.close()
         size = os.path.getsize(f"{folder}/study.db")
     print(json.dumps({
         "workers": num_workers, "responses": len(graded), "tokens": num_tokens, "grader": grader,

@@ -11,12 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autolambda.driver import evaluation as evaluations
+from autolambda.driver import intake
+from autolambda.driver.engine import EngineSupervisor
 from autolambda.driver.evaluation import Evaluator
+from autolambda.driver.events import Generated, Noted
+from autolambda.driver.request import EvaluationRequest
 from autolambda.engines.base import Fingerprint, Progress, Prompt, Sampling, Watch
 from autolambda.engines.chat import ChatFormat
 from autolambda.errors import EngineError, GraderError
 from autolambda.graders.grading import GRADERS, Mark, grade
+from autolambda.graders.service import GradingService
 from autolambda.merging.method import Method
 from autolambda.responses import Grade, Response, Sample, is_aborted
 from autolambda.schedule import Schedule
@@ -117,13 +121,31 @@ def begin(store, key="0", schedule=HALF):
     return store.evaluation("s", kind="trial", key=key, schedule=schedule, num_responses=NUM_RESPONSES)
 
 
-def evaluator(store, engine, *, seed=0, batch_size=4, opened=None, **others):
-    def open_engine():
-        if opened is not None:
-            opened.append(True)
-        return engine
+def run(store, engine, evaluation=None, *, slices=SLICES, seed=0, batch_size=4, grading=None, on_event=None, **request):
+    """Runs what is missing of an evaluation, the one with the key 0 by default."""
+    evaluation = evaluation or begin(store)
+    job = SimpleNamespace(
+        search=slices,
+        confirm=slices,
+        batch_size=batch_size,
+        models=SimpleNamespace(chat=ChatFormat(FakeTokenizer(), "T:"), sampling=SAMPLING),
+        config=SimpleNamespace(search=SimpleNamespace(seed=seed)),
+    )  # without what opens an engine
+    evaluator = Evaluator(
+        job,
+        EngineSupervisor(job, engine, print),
+        store,
+        grading or GradingService(),
+        study="s",
+        on_event=on_event or (lambda event: None),
+        on_merge=lambda schedule, engine: None,
+    )
+    return evaluator.run(EvaluationRequest("a title", "trial", evaluation.key, evaluation.schedule, **request))
 
-    return Evaluator(open_engine, ChatFormat(FakeTokenizer(), "T:"), SAMPLING, seed, batch_size, store, **others)
+
+def groups(sizes):
+    """A watcher that collects the sizes of the groups that were stored."""
+    return lambda event: sizes.append(event.num_responses) if isinstance(event, Generated) else None
 
 
 def keys(graded):
@@ -163,7 +185,7 @@ def test_the_batches_have_the_given_size(size, sizes):
 def test_everything_owed_is_generated_graded_and_stored(store):
     engine = FakeEngine()
     evaluation = begin(store)
-    graded = evaluator(store, engine).run(evaluation, SLICES, phase="search")
+    graded = run(store, engine, evaluation)
     assert keys(graded) == [owed.key for owed in OWED]
     assert store.graded(evaluation) == graded
     assert engine.merges == [Method.linear(HALF)]
@@ -173,12 +195,12 @@ def test_everything_owed_is_generated_graded_and_stored(store):
 
 def test_another_method_is_merged_for_the_schedules_own(store):
     engine, ties = FakeEngine(), Method("ties", base="base")
-    evaluator(store, engine).run(begin(store), SLICES, phase="search", merge=ties)
+    run(store, engine, begin(store), merge=ties)
     assert engine.merges == [ties]
 
 
 def test_grades_follow_the_text_and_the_slices_grader(store):
-    graded = evaluator(store, FakeEngine()).run(begin(store), SLICES, phase="search")
+    graded = run(store, FakeEngine(), begin(store))
     for g in graded:
         right = g.response.text.rpartition("</think>")[2] == "3"
         cut = g.response.finish_reason == "length"
@@ -189,43 +211,39 @@ def test_grades_follow_the_text_and_the_slices_grader(store):
 
 def test_an_engine_is_never_opened_where_nothing_is_owed(store):
     evaluation = begin(store)
-    first = evaluator(store, FakeEngine()).run(evaluation, SLICES, phase="search")
-    opened = []
-    assert evaluator(store, None, opened=opened).run(evaluation, SLICES, phase="search") == first
-    assert opened == []
+    first = run(store, FakeEngine(), evaluation)
+    assert run(store, None, evaluation) == first
 
 
 @pytest.mark.parametrize("dies_at", range(4))
 def test_a_resumed_evaluation_generates_just_the_missing_batches(store, dies_at):
-    whole = evaluator(store, FakeEngine()).run(begin(store, "whole"), SLICES, phase="search")
+    whole = run(store, FakeEngine(), begin(store, "whole"))
     evaluation = begin(store)
     with pytest.raises(KeyboardInterrupt):
-        evaluator(store, FakeEngine(dies_at=dies_at)).run(evaluation, SLICES, phase="search")
+        run(store, FakeEngine(dies_at=dies_at), evaluation)
     assert store.graded(evaluation) == whole[: 4 * dies_at]
-    engine, told = FakeEngine(), []
-    assert evaluator(store, engine).run(evaluation, SLICES, phase="search", on_batch=told.append) == whole
+    engine, sizes = FakeEngine(), []
+    assert run(store, engine, evaluation, on_event=groups(sizes)) == whole
     assert [len(batch) for batch in engine.batches] == [4, 4, 4, 1][dies_at:]
-    assert [g for batch in told for g in batch] == whole[4 * dies_at :]
+    assert sizes == [4, 4, 4, 1][dies_at:]
     assert store.graded(evaluation) == whole
 
 
 @pytest.mark.parametrize("engine", [FakeEngine, StreamingEngine])
 def test_just_what_a_batch_lacks_is_generated(store, engine):
-    whole = evaluator(store, FakeEngine()).run(begin(store, "whole"), SLICES, phase="search")
-    evaluation, some, told = begin(store), engine(), []
+    whole = run(store, FakeEngine(), begin(store, "whole"))
+    evaluation, some, sizes = begin(store), engine(), []
     store.add(evaluation, [whole[5], *whole[8:12], whole[0]])
-    assert evaluator(store, some).run(evaluation, SLICES, phase="search", on_batch=told.append) == whole
+    assert run(store, some, evaluation, on_event=groups(sizes)) == whole
     assert [len(batch) for batch in some.batches] == [3, 3, 1]
-    assert sorted(keys([g for batch in told for g in batch])) == sorted(keys([*whole[1:5], *whole[6:8], whole[12]]))
+    assert sum(sizes) == len([*whole[1:5], *whole[6:8], whole[12]])
 
 
 def streamed(store, monkeypatch, engine, evaluation, *, batch_size=None):
     """A run on an engine's own clock, and the sizes of the groups that it stored."""
-    monkeypatch.setattr(evaluations, "time", SimpleNamespace(monotonic=lambda: engine.now))
+    monkeypatch.setattr(intake, "time", SimpleNamespace(monotonic=lambda: engine.now))
     sizes = []
-    graded = evaluator(store, engine, batch_size=batch_size).run(
-        evaluation, SLICES, phase="search", on_batch=lambda group: sizes.append(len(group))
-    )
+    graded = run(store, engine, evaluation, batch_size=batch_size, on_event=groups(sizes))
     return graded, sizes
 
 
@@ -241,7 +259,7 @@ def streamed(store, monkeypatch, engine, evaluation, *, batch_size=None):
     ],
 )
 def test_the_first_responses_are_stored_while_others_still_run(store, monkeypatch, seconds, batch_size, late, sizes):
-    whole = evaluator(store, FakeEngine()).run(begin(store, "whole"), SLICES, phase="search")
+    whole = run(store, FakeEngine(), begin(store, "whole"))
     evaluation, engine = begin(store), StreamingEngine(seconds=seconds, late=late)
     assert streamed(store, monkeypatch, engine, evaluation, batch_size=batch_size) == (whole, sizes)
     assert keys(store.graded(evaluation)) == keys(whole)
@@ -249,7 +267,7 @@ def test_the_first_responses_are_stored_while_others_still_run(store, monkeypatc
 
 @pytest.mark.parametrize("dies_after", [0, 1, 3, 8, 12])
 def test_a_stream_that_breaks_loses_a_second_at_most(store, monkeypatch, dies_after):
-    whole = evaluator(store, FakeEngine()).run(begin(store, "whole"), SLICES, phase="search")
+    whole = run(store, FakeEngine(), begin(store, "whole"))
     evaluation = begin(store)
     with pytest.raises(KeyboardInterrupt):
         streamed(store, monkeypatch, StreamingEngine(dies_after=dies_after), evaluation)
@@ -258,12 +276,12 @@ def test_a_stream_that_breaks_loses_a_second_at_most(store, monkeypatch, dies_af
     again = StreamingEngine()
     assert streamed(store, monkeypatch, again, evaluation)[0] == whole
     assert [len(batch) for batch in again.batches] == [NUM_RESPONSES - num_stored]
-    assert evaluator(store, None).run(evaluation, SLICES, phase="search") == whole
+    assert run(store, None, evaluation) == whole
 
 
 def test_no_response_is_kept_for_having_been_short(store, monkeypatch):
     """What is stored at a crash is the first responses, whichever are long: all others are drawn anew."""
-    whole = evaluator(store, FakeEngine()).run(begin(store, "whole"), SLICES, phase="search")
+    whole = run(store, FakeEngine(), begin(store, "whole"))
     evaluation = begin(store)
     with pytest.raises(KeyboardInterrupt):
         streamed(store, monkeypatch, StreamingEngine(seconds=2.0, dies_after=11, late=(4, 9)), evaluation)
@@ -286,54 +304,52 @@ def tokens_of(graded):
 
 
 def test_a_window_is_a_part_of_the_fixed_order(store):
-    whole = evaluator(store, FakeEngine()).run(begin(store, "whole"), SLICES, phase="search")
+    whole = run(store, FakeEngine(), begin(store, "whole"))
     evaluation, engine = begin(store), FakeEngine()
-    parts = [
-        evaluator(store, engine).run(evaluation, SLICES, phase="search", window=slice(start, stop))
-        for start, stop in ((0, 5), (5, 6), (6, 99))
-    ]
+    parts = [run(store, engine, evaluation, start=start, stop=stop) for start, stop in ((0, 5), (5, 6), (6, 99))]
     assert [len(part) for part in parts] == [5, 1, 7] and [each for part in parts for each in part] == whole
     assert [len(batch) for batch in engine.batches] == [4, 1, 1, 4, 3]
-    assert evaluator(store, None).run(evaluation, SLICES, phase="search", window=slice(3, 8)) == whole[3:8]
+    assert run(store, None, evaluation, start=3, stop=8) == whole[3:8]
 
 
 def test_too_many_tokens_abort_what_runs_and_end_the_result(store):
-    whole = evaluator(store, FakeEngine()).run(begin(store, "whole"), SLICES, phase="search")
+    whole = run(store, FakeEngine(), begin(store, "whole"))
     limit = tokens_of(whole[:7]) - 1  # reached in the second batch, after its first three
     evaluation, engine = begin(store), Abortable()
-    graded = evaluator(store, engine).run(evaluation, SLICES, phase="search", most_tokens=limit)
+    graded = run(store, engine, evaluation, max_tokens=limit)
     assert len(engine.batches) == 2 and graded[:7] == whole[:7] and is_aborted(graded) and not is_aborted(whole)
     assert [g.response for g in graded[7:]] == [Response("cut", 1, "aborted")]
     assert [(g.grade, g.answer, g.thought) for g in graded[7:]] == [(Grade.TRUNCATED, None, False)]
     assert store.graded(evaluation) == graded
     # resumed after a crash it is at its end, and no engine is needed
-    assert evaluator(store, None).run(evaluation, SLICES, phase="search", most_tokens=limit) == graded
+    assert run(store, None, evaluation, max_tokens=limit) == graded
 
 
 @pytest.mark.parametrize("dies_at", [0, 1])
 def test_an_abort_comes_out_the_same_after_a_crash(store, dies_at):
-    whole = evaluator(store, FakeEngine()).run(begin(store, "whole"), SLICES, phase="search")
+    whole = run(store, FakeEngine(), begin(store, "whole"))
     limit = tokens_of(whole[:7]) - 1
-    expected = evaluator(store, Abortable()).run(begin(store, "once"), SLICES, phase="search", most_tokens=limit)
+    expected = run(store, Abortable(), begin(store, "once"), max_tokens=limit)
     evaluation = begin(store)
     with pytest.raises(KeyboardInterrupt):
-        evaluator(store, Abortable(dies_at=dies_at)).run(evaluation, SLICES, phase="search", most_tokens=limit)
-    assert evaluator(store, Abortable()).run(evaluation, SLICES, phase="search", most_tokens=limit) == expected
+        run(store, Abortable(dies_at=dies_at), evaluation, max_tokens=limit)
+    assert run(store, Abortable(), evaluation, max_tokens=limit) == expected
 
 
 def test_just_as_many_tokens_as_allowed_abort_nothing(store):
-    whole = evaluator(store, FakeEngine()).run(begin(store, "whole"), SLICES, phase="search")
-    graded = evaluator(store, Abortable()).run(begin(store), SLICES, phase="search", most_tokens=tokens_of(whole))
+    whole = run(store, FakeEngine(), begin(store, "whole"))
+    graded = run(store, Abortable(), begin(store), max_tokens=tokens_of(whole))
     assert graded == whole
 
 
 def test_a_batch_is_told_once_it_is_stored(store):
     evaluation, counts = begin(store), []
 
-    def count(batch):
-        counts.append((len(batch), len(store.graded(evaluation))))
+    def count(event):
+        if isinstance(event, Generated):
+            counts.append((event.num_responses, len(store.graded(evaluation))))
 
-    evaluator(store, FakeEngine()).run(evaluation, SLICES, phase="search", on_batch=count)
+    run(store, FakeEngine(), evaluation, on_event=count)
     assert counts == [(4, 4), (4, 8), (4, 12), (1, 13)]
 
 
@@ -391,30 +407,30 @@ class Watching(FakeEngine):
 
 
 def test_slow_grades_do_not_hold_up_the_engine(store):
-    whole = evaluator(store, FakeEngine()).run(begin(store, "whole"), SLICES, phase="search")
+    whole = run(store, FakeEngine(), begin(store, "whole"))
     evaluation, marking = begin(store), SlowMarking()
     engine = Watching(store, evaluation, marking)
-    assert evaluator(store, engine, marking=marking).run(evaluation, SLICES, phase="search") == whole
+    assert run(store, engine, evaluation, grading=marking) == whole
     # a batch is graded during the call after its own, and stored there
     assert engine.seen == [(0, 0), (0, 4), (4, 8), (8, 12)]
     assert store.graded(evaluation) == whole
 
 
 def test_an_engine_that_fails_loses_no_response_that_still_was_to_be_graded(store):
-    whole = evaluator(store, FakeEngine()).run(begin(store, "whole"), SLICES, phase="search")
+    whole = run(store, FakeEngine(), begin(store, "whole"))
     evaluation, marking = begin(store), SlowMarking()
     with pytest.raises(EngineError):
         engine = Watching(store, evaluation, marking, fails_at=2)
-        evaluator(store, engine, marking=marking).run(evaluation, SLICES, phase="search")
+        run(store, engine, evaluation, grading=marking)
     assert store.graded(evaluation) == whole[:8]
 
 
 def test_a_grader_that_fails_stops_the_study_and_names_the_sample(store):
-    whole = evaluator(store, FakeEngine()).run(begin(store, "whole"), SLICES, phase="search")
+    whole = run(store, FakeEngine(), begin(store, "whole"))
     evaluation, marking = begin(store), SlowMarking(fails=whole[5].response.text)
     engine = Watching(store, evaluation, marking)
     with pytest.raises(GraderError) as caught:
-        evaluator(store, engine, marking=marking).run(evaluation, SLICES, phase="search")
+        run(store, engine, evaluation, grading=marking)
     assert f"sample '{whole[5].sample_id}': my.grader raised ZeroDivisionError" in str(caught.value)
     assert "on_grader_error" in str(caught.value) and str(caught.value).count("\n") == 0
     assert store.graded(evaluation) == whole[:4]
@@ -422,11 +438,18 @@ def test_a_grader_that_fails_stops_the_study_and_names_the_sample(store):
 
 def test_or_leaves_the_response_unparsed_where_the_task_says_so(store):
     slices = tuple(replace(part, on_grader_error="unparsed") for part in SLICES)
-    whole = evaluator(store, FakeEngine()).run(begin(store, "whole"), slices, phase="search")
+    whole = run(store, FakeEngine(), begin(store, "whole"), slices=slices)
     text = whole[5].response.text
     evaluation, marking, notes = begin(store), SlowMarking(fails=text), []
     engine = Watching(store, evaluation, marking)
-    found = evaluator(store, engine, marking=marking, on_note=notes.append).run(evaluation, slices, phase="search")
+    found = run(
+        store,
+        engine,
+        evaluation,
+        slices=slices,
+        grading=marking,
+        on_event=lambda event: notes.append(event.text) if isinstance(event, Noted) else None,
+    )
     failed = [i for i, g in enumerate(whole) if g.response.text == text]
     assert (
         [g.grade for i, g in enumerate(found) if i in failed]
@@ -440,7 +463,7 @@ def test_or_leaves_the_response_unparsed_where_the_task_says_so(store):
 @pytest.mark.parametrize("weights", [(1.0, 1.0), (3.0, 1.0), (0.2, 5.0)])
 def test_tokens_are_weighed_as_in_the_mean_over_tasks(store, weights):
     slices = tuple(replace(part, weight=weight) for part, weight in zip(SLICES, weights, strict=True))
-    graded = evaluator(store, FakeEngine()).run(begin(store), slices, phase="search")
+    graded = run(store, FakeEngine(), begin(store), slices=slices)
     by_task = token_weights(slices)
     shares = task_weights(by_task, weights={"one": weights[0] / sum(weights), "two": weights[1] / sum(weights)})
     weighed = sum(by_task[g.task] * g.response.num_tokens for g in graded)
@@ -452,15 +475,15 @@ def test_a_guards_tokens_never_abort_anything(store):
     one, guard = SLICES[0], replace(SLICES[1], max_drop=0.02)
     assert token_weights([one]) == {"one": 1.0}
     assert token_weights([one, guard]) == {"one": pytest.approx(1.3), "two": 0.0}
-    whole = evaluator(store, FakeEngine()).run(begin(store, "whole"), [one, guard], phase="search")
+    whole = run(store, FakeEngine(), begin(store, "whole"), slices=[one, guard])
     limit = 1.3 * tokens_of(g for g in whole if g.task == "one")
     assert limit < 1.3 * tokens_of(whole)
-    assert evaluator(store, Abortable()).run(begin(store), [one, guard], phase="search", most_tokens=limit) == whole
+    assert run(store, Abortable(), begin(store), slices=[one, guard], max_tokens=limit) == whole
 
 
 def seeds(store, key, *, schedule=HALF, phase="search", seed=0, batch_size=4):
     engine = FakeEngine()
-    evaluator(store, engine, seed=seed, batch_size=batch_size).run(begin(store, key, schedule), SLICES, phase=phase)
+    run(store, engine, begin(store, key, schedule), phase=phase, seed=seed, batch_size=batch_size)
     return [prompt.seed for batch in engine.batches for prompt in batch]
 
 
@@ -482,7 +505,7 @@ def test_in_the_search_each_schedule_has_seeds_of_its_own(store):
 def test_a_parents_own_template_replaces_the_studys(store):
     engine = FakeEngine()
     own = ChatFormat(FakeTokenizer(), "own:")
-    evaluator(store, engine).run(begin(store), SLICES, phase="confirm", chat=own)
+    run(store, engine, begin(store), phase="confirm", chat=own)
     assert all(prompt.text.startswith("own:") for batch in engine.batches for prompt in batch)
 
 

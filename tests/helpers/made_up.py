@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from autolambda.config import parse_config
-from autolambda.optimizer.observations import TOKENS, Observation, Observations
+from autolambda.optimizer.observations import TOKENS, GuardObservation, Observation, Observations
 from autolambda.optimizer.propose import Aims, Proposal, Stop, propose
 from autolambda.optimizer.settings import SearchSettings
 from autolambda.optimizer.space import to_schedule
@@ -36,7 +36,7 @@ def point(
     *,
     values: tuple[float, float, float] | None = None,
     guard: float | None = None,
-) -> Point:
+) -> Observation:
     """A point that was measured without luck, with the errors of so many responses to as many prompts.
 
     With the accuracy on a ``guard`` task it was measured on as many of that task too.
@@ -44,20 +44,21 @@ def point(
     accuracy, tokens, ratio = values or truth(params)
     root = num_responses**0.5
     errors = tuple(max(share * (1 - share), 0.01) ** 0.5 / root for share in (accuracy, ratio))
-    observation = Observation(
+    return Observation(
         to_schedule(params),
         (accuracy, tokens, ratio),
         (errors[0], 0.6 * tokens / root, errors[1]),
         np.arange(num_responses),
         np.zeros((num_responses, 3)),
+        params,
+        num_responses,
         {} if guard is None else {GUARD: guarded(guard, num_responses)},
     )
-    return Point(params, observation, num_responses)
 
 
-def guarded(value: float, num_responses: int) -> Guarded:
+def guarded(value: float, num_responses: int) -> GuardObservation:
     error = (max(value * (1 - value), 0.01) / num_responses) ** 0.5
-    return Guarded(value, error, np.arange(num_responses) + 10_000, np.zeros(num_responses))
+    return GuardObservation(value, error, np.arange(num_responses) + 10_000, np.zeros(num_responses))
 
 
 def settings_of(*, finalists: int = 3, margin: float = 0.01, **search: object) -> SearchSettings:
@@ -71,9 +72,9 @@ def aims(
     return Aims(budget=budget, rungs=rungs, num_confirm=num_confirm, num_confirm_prompts=num_confirm, guards=guards)
 
 
-def evidence(points: Sequence[Point], failed: Sequence[Mapping[str, float]] = (), **more: object) -> Observations:
+def evidence(points: Sequence[Observation], failed: Sequence[Mapping[str, float]] = (), **more: object) -> Observations:
     """As if each point had been measured in one trial."""
-    costs = tuple(int(each.observation.values[TOKENS] * each.num_responses) for each in points)
+    costs = tuple(int(each.values[TOKENS] * each.num_responses) for each in points)
     return replace(Observations(tuple(points), failed=tuple(failed), costs=costs), **more)
 
 
@@ -86,14 +87,8 @@ def measured(before: Observations, proposal: Proposal, *, rng: np.random.Generat
     if rng is not None:
         guard = float(rng.binomial(proposal.stop, guarded_truth(proposal.params))) / proposal.stop
     found = point(proposal.params, proposal.stop, guard=guard)
-    points = list(before.points)
-    places = [each.observation.schedule for each in points]
-    if found.observation.schedule in places:
-        points[places.index(found.observation.schedule)] = found
-    else:
-        points.append(found)
-    cost = int(found.observation.values[TOKENS] * (proposal.stop - proposal.start))
-    return replace(before, points=tuple(points), costs=(*before.costs, cost))
+    cost = int(found.values[TOKENS] * (proposal.stop - proposal.start))
+    return before.with_measured(found, cost=cost)
 
 
 def searched(

@@ -10,14 +10,14 @@ from autolambda.optimizer.acquisition import (
     SURE,
     WORTH,
     Target,
-    bold,
+    best_expected,
     candidates,
     chances,
+    cheapest_equal,
     expected_gain,
-    frugal,
     is_dominated,
-    safe,
-    sampled,
+    surest,
+    thompson,
 )
 from autolambda.optimizer.space import DECIMALS
 from autolambda.optimizer.surrogate import PosteriorSamples
@@ -74,7 +74,7 @@ def test_at_the_highest_mean_the_chance_is_even_and_below_it_grows():
 
 @given(draws(), targets)
 def test_the_safe_one_is_the_most_accurate_that_is_sure(drawn, target):
-    chance, index = chances(drawn, target), safe(drawn, target)
+    chance, index = chances(drawn, target), surest(drawn, target)
     ahead = drawn.accuracy.mean(axis=0)
     sure = [i for i in range(len(chance)) if chance[i] >= SURE]
     assert (index in sure and ahead[index] == max(ahead[sure])) if sure else chance[index] == max(chance)
@@ -84,15 +84,15 @@ def test_the_safe_one_is_the_most_accurate_that_is_sure(drawn, target):
 def test_the_bold_one_is_worth_most(drawn, target, than):
     chance, ahead = chances(drawn, target), drawn.accuracy.mean(axis=0)
     worth = [chance[i] * (ahead[i] - ahead[than]) for i in range(len(chance))]
-    index = bold(drawn, target, than=than)
+    index = best_expected(drawn, target, than=than)
     assert max(worth) < WORTH if index is None else worth[index] == max(worth) >= WORTH
 
 
 def test_a_bold_one_needs_a_chance_and_a_lead():
-    assert bold(certain((0.5, 50.0), (0.9, 500.0)), TARGET, than=0) is None  # no chance
-    assert bold(certain((0.5, 50.0), (0.5005, 50.0)), TARGET, than=0) is None  # hardly a lead
-    assert bold(certain((0.5, 50.0), (0.6, TARGET.highest), (0.55, 50.0)), TARGET, than=0) in (1, 2)
-    assert bold(certain((0.5, 50.0), (0.7, TARGET.highest), (0.55, 50.0)), TARGET, than=0) == 1
+    assert best_expected(certain((0.5, 50.0), (0.9, 500.0)), TARGET, than=0) is None  # no chance
+    assert best_expected(certain((0.5, 50.0), (0.5005, 50.0)), TARGET, than=0) is None  # hardly a lead
+    assert best_expected(certain((0.5, 50.0), (0.6, TARGET.highest), (0.55, 50.0)), TARGET, than=0) in (1, 2)
+    assert best_expected(certain((0.5, 50.0), (0.7, TARGET.highest), (0.55, 50.0)), TARGET, than=0) == 1
 
 
 @given(draws(), st.integers(0, 1), st.floats(0.0, 0.5))
@@ -100,14 +100,14 @@ def test_the_frugal_one_is_the_cheapest_that_hardly_loses(drawn, than, margin):
     ahead, tokens, allowed = (getattr(drawn, name).mean(axis=0) for name in ("accuracy", "tokens", "allowed"))
     good = [i for i in range(len(ahead)) if ahead[i] >= ahead[than] - margin / 2 and tokens[i] <= 0.8 * tokens[than]]
     good = [i for i in good if allowed[i] >= SURE or allowed[i] >= allowed[than]]
-    index = frugal(drawn, than=than, margin=margin)
+    index = cheapest_equal(drawn, than=than, margin=margin)
     assert index is None if not good else index in good and tokens[index] == min(tokens[good])
 
 
 @given(draws(), targets)
 def test_the_sampled_one_is_the_best_within_in_its_draw(drawn, target):
     for row, (accuracy, tokens, allowed) in enumerate(zip(drawn.accuracy, drawn.tokens, drawn.allowed, strict=True)):
-        index = sampled(drawn, target, index=row)
+        index = thompson(drawn, target, index=row)
         within = [i for i in range(len(tokens)) if tokens[i] <= target.highest and allowed[i]]
         if within:
             assert index in within and accuracy[index] == max(accuracy[within])
@@ -120,7 +120,7 @@ def test_the_sampled_one_is_the_best_within_in_its_draw(drawn, target):
 @given(draws(), targets)
 def test_the_expected_gain_over_the_safe_one(drawn, target):
     best, ours = [], []
-    index = safe(drawn, target)
+    index = surest(drawn, target)
     doubtful = drawn.allowed[:, index].mean() < SURE
     for accuracy, tokens, allowed in zip(drawn.accuracy, drawn.tokens, drawn.allowed, strict=True):
         rows = zip(accuracy, tokens, allowed, strict=True)
@@ -193,12 +193,12 @@ def test_the_same_generator_gives_the_same_candidates():
 def test_what_breaks_a_guard_is_no_answer_however_good():
     accuracy, tokens = [[0.5, 0.9, 0.6]] * 20, [[50.0, 20.0, 60.0]] * 20
     broken = draw(accuracy, tokens, [[True, False, True]] * 20)
-    assert safe(broken, TARGET) == 2 and sampled(broken, TARGET, index=0) == 2
-    assert bold(broken, TARGET, than=0) == 2 and frugal(broken, than=2, margin=0.9) is None
+    assert surest(broken, TARGET) == 2 and thompson(broken, TARGET, index=0) == 2
+    assert best_expected(broken, TARGET, than=0) == 2 and cheapest_equal(broken, than=2, margin=0.9) is None
     assert expected_gain(broken, TARGET) == 0.0
     assert [is_dominated(broken, i) for i in range(3)] == [False, False, False]
     free = draw(accuracy, tokens)
-    assert safe(free, TARGET) == 1 and [is_dominated(free, i) for i in range(3)] == [True, False, True]
+    assert surest(free, TARGET) == 1 and [is_dominated(free, i) for i in range(3)] == [True, False, True]
 
 
 def test_an_unsure_guard_leaves_something_to_learn():

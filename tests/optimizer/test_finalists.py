@@ -57,11 +57,14 @@ def test_the_most_accurate_that_is_sure_to_be_within_is_a_finalist(budget, picke
 @pytest.mark.parametrize("margin", [0.01, 0.9])
 def test_the_finalists_are_a_safe_a_bold_and_a_frugal_one(budget, margin):
     found = plan(KNOWN, config(margin=margin), aims(budget))
-    granted = allowance_of(KNOWN.points, config(), aims(budget))
-    target = targets_of(KNOWN.points, granted, budget)[0]
-    draw = fit(KNOWN, 3).draw([each.observation.schedule for each in KNOWN.points], num_draws=NUM_DRAWS, seed=0)
-    first = acquisition.safe(draw, target)
-    others = {acquisition.bold(draw, target, than=first), acquisition.frugal(draw, than=first, margin=margin)}
+    granted = allowance_of(KNOWN.measured, config(), aims(budget))
+    target = targets_of(KNOWN.measured, granted, budget)[0]
+    draw = fit(KNOWN, 3).draw([each.schedule for each in KNOWN.measured], num_draws=NUM_DRAWS, seed=0)
+    first = acquisition.surest(draw, target)
+    others = {
+        acquisition.best_expected(draw, target, than=first),
+        acquisition.cheapest_equal(draw, than=first, margin=margin),
+    }
     assert set(found.finalists) == {first, *others} - {None}
     assert (margin == 0.9 and budget > 60) <= (len(found.finalists) > 1)  # then a cheaper one is good enough
 
@@ -70,7 +73,7 @@ def test_the_finalists_are_a_safe_a_bold_and_a_frugal_one(budget, margin):
 @pytest.mark.parametrize("finalists", [1, 2, 3, 99])
 def test_the_order_is_mean_tokens_ascending(budget, finalists):
     found = plan(KNOWN, config(finalists=finalists, margin=0.9), aims(budget))
-    tokens = [KNOWN.points[index].observation.values[TOKENS] for index in found.finalists]
+    tokens = [KNOWN.measured[index].values[TOKENS] for index in found.finalists]
     assert tokens == sorted(tokens) and 1 <= len(set(tokens)) == len(tokens) <= finalists
 
 
@@ -91,21 +94,21 @@ def test_an_even_choice_holds_both_ends(count, limit, expected):
 @pytest.mark.parametrize("cap", [50_000, 300_000, 3_000_000])
 def test_the_numbers_of_responses_are_what_is_left_for_them(budget, cap):
     found = plan(KNOWN, config(cap=cap), aims(budget))
-    granted = allowance_of(KNOWN.points, config(cap=cap), aims(budget))
-    predicted = [KNOWN.points[index].observation.values[TOKENS] for index in found.finalists]
+    granted = allowance_of(KNOWN.measured, config(cap=cap), aims(budget))
+    predicted = [KNOWN.measured[index].values[TOKENS] for index in found.finalists]
     assert found.num_parent == granted.num_parent
     assert found.num_responses == pytest.approx(granted.num_final(predicted), rel=0.1)
     assert 64 <= found.num_responses <= 1024
 
 
 def test_a_ladder_without_an_end_has_what_there_is():
-    one = evidence(KNOWN.points[2:3])
+    one = evidence(KNOWN.measured[2:3])
     found = plan(one, config(), aims(60.0, num_confirm=77))
     assert (found.finalists, found.num_responses, found.num_parent) == ((0,), 77, 77)
 
 
 def test_a_plan_follows_from_the_evidence_alone():
-    assert plan(KNOWN, config(), aims(61.0)) == plan(evidence(KNOWN.points), config(), aims(61.0))
+    assert plan(KNOWN, config(), aims(61.0)) == plan(evidence(KNOWN.measured), config(), aims(61.0))
 
 
 def test_a_difference_is_over_the_responses_that_both_have():
@@ -162,16 +165,16 @@ GUARDED_KNOWN = evidence(
 @pytest.mark.parametrize("budget", [80.0, 45.0, 1e6, None])
 def test_what_breaks_a_guard_is_no_finalist(budget):
     chosen = plan(GUARDED_KNOWN, config(), aims(budget, guards=RULES)).finalists
-    assert chosen and all(guarded_truth(GUARDED_KNOWN.points[i].params) >= 0.75 for i in chosen)
+    assert chosen and all(guarded_truth(GUARDED_KNOWN.measured[i].params) >= 0.75 for i in chosen)
     free = plan(GUARDED_KNOWN, config(), aims(budget)).finalists
-    assert budget == 1e6 or any(guarded_truth(GUARDED_KNOWN.points[i].params) < 0.75 for i in free)
+    assert budget == 1e6 or any(guarded_truth(GUARDED_KNOWN.measured[i].params) < 0.75 for i in free)
 
 
 def test_with_guards_the_parents_are_confirmed_as_the_finalists_are_and_all_is_paid_for():
     whole = config(cap=300_000)
     for points in (
-        GUARDED_KNOWN.points,
-        [replace(each, tokens_a_response=2 * each.cost) for each in GUARDED_KNOWN.points],
+        GUARDED_KNOWN.measured,
+        [replace(each, tokens_per_response=2 * each.cost) for each in GUARDED_KNOWN.measured],
     ):
         found = plan(evidence(points), whole, aims(1e6, guards=RULES))
         assert found.num_parent == found.num_responses
@@ -204,8 +207,8 @@ def test_the_finalists_of_a_search_avoid_where_a_guard_collapses(max_drop):
         known = searched(whole, budget=80.0, max_drop=max_drop)[0]
         goal = aims(80.0, guards=() if max_drop is None else RULES)
         for index in plan(known, whole, goal).finalists:
-            lost.append(0.8 - guarded_truth(known.points[index].params))
-            won.append(truth(known.points[index].params)[0])
+            lost.append(0.8 - guarded_truth(known.measured[index].params))
+            won.append(truth(known.measured[index].params)[0])
     if max_drop is None:
         assert min(lost) > 0.4 and min(won) > 0.5
     else:

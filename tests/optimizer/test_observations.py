@@ -17,20 +17,18 @@ POINTS = [point(uniform_params(lam, num_knots=3), 64) for lam in (0.0, 0.42, 0.4
 
 
 def test_one_task_costs_its_mean_to_the_bit():
-    assert all(each.cost == each.observation.values[TOKENS] and each.cost_ratio == 1.0 for each in POINTS)
+    assert all(each.cost == each.values[TOKENS] and each.cost_ratio == 1.0 for each in POINTS)
     assert cost_at(POINTS, 1 / 3) == 1 / 3
 
 
 def test_the_nearest_points_by_tokens():
-    lengths = [each.observation.values[TOKENS] for each in near(POINTS, 55.0)]
+    lengths = [each.values[TOKENS] for each in near(POINTS, 55.0)]
     assert lengths == pytest.approx([60.0, 40.0, 80.0, 30.0, 20.0])
 
 
 def test_a_cost_is_judged_by_near_points():
     """A guard whose answers are always short: where the others are long, a response costs less than they."""
-    mixed = [
-        replace(each, num_guarding=32, tokens_a_response=(each.observation.values[TOKENS] + 10) / 2) for each in POINTS
-    ]
+    mixed = [replace(each, num_guarding=32, tokens_per_response=(each.values[TOKENS] + 10) / 2) for each in POINTS]
     assert mixed[0].cost == 10.0 and mixed[-1].cost == 60.0 and mixed[0].counted == 0.5
     assert 10.0 < cost_at(mixed, 20.0) < 20.0
     assert cost_at(mixed, 200.0) == pytest.approx(200.0 * 50 / 80, rel=0.1)
@@ -56,11 +54,11 @@ def test_few_points_all_lead():
 
 def test_of_many_points_the_model_keeps_the_uniform_those_near_the_front_and_some_of_all():
     points = many(300)
-    about = points[150].observation.schedule
+    about = points[150].schedule
     kept = leading(points, num_knots=3, about=about, most=100)
     assert len(kept) == 100 and kept == [each for each in points if each in kept]
     assert all(each in kept for each in points if each.lam is not None)
-    assert about in {each.observation.schedule for each in kept}
+    assert about in {each.schedule for each in kept}
     places = [points.index(each) for each in kept]
     assert all(any(low <= place < low + 50 for place in places) for low in range(0, 300, 50))
 
@@ -71,8 +69,8 @@ def test_what_leads_predicts_nearly_as_well_as_all():
     true = np.array([truth(each.params)[0] for each in points[::3]])
     errors, covered = [], []
     for chosen in (points, leading(points, num_knots=3)):
-        model = Surrogate([each.observation for each in chosen], num_knots=3)
-        found = model.predict([each.observation.schedule for each in points[::3]], ACCURACY)
+        model = Surrogate(chosen, num_knots=3)
+        found = model.predict([each.schedule for each in points[::3]], ACCURACY)
         errors.append(float(np.sqrt(np.square(found.value - true).mean())))
         covered.append(float(((found.low <= true) & (true <= found.high)).mean()))
     assert errors[1] < 1.25 * errors[0] and covered[1] > covered[0] - 0.03
@@ -85,6 +83,6 @@ def test_a_decision_among_thousands_takes_no_longer_than_among_some_hundred():
     for size in (MOST_POINTS, 2000):
         points = many(size)
         began = time.process_time()
-        stopped_for(points[20].observation.schedule, Observations(points, costs=(1,) * size), config, aims)
+        stopped_for(points[20].schedule, Observations(points, costs=(1,) * size), config, aims)
         seconds.append(time.process_time() - began)
     assert seconds[1] < 2 * seconds[0] + 1.0

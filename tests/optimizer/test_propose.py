@@ -72,7 +72,7 @@ def test_a_lengthened_ladder_goes_by_the_uniform_points_alone():
     known, proposals, _ = searched(endless(trials=6, ladder=4, spaces=("module",), sampler="tpe"))
     assert "split" in moved(proposals[4:])
     lam = propose(known, endless(trials=12, ladder=9, sampler="tpe"), aims()).params["lam"]
-    assert lam == next_rung([(each.params["lam"], each.observation.values[THINK]) for each in known.points[:4]])
+    assert lam == next_rung([(each.params["lam"], each.values[THINK]) for each in known.measured[:4]])
 
 
 SPACES = [
@@ -171,7 +171,7 @@ def test_a_budget_keeps_the_search_below_it(sampler):
     within = []
     for budget in (40.0, 1000.0):
         proposals = searched(config, budget=budget)[1][6:]
-        within.append(sum(point(each.params).observation.values[TOKENS] <= 45 for each in proposals))
+        within.append(sum(point(each.params).values[TOKENS] <= 45 for each in proposals))
     assert within[0] >= 5 > 4 >= within[1]
 
 
@@ -268,7 +268,7 @@ def test_the_search_stops_for_its_tokens(sampler):
     config = endless(trials=500, ladder=4, sampler=sampler, max_tokens_generated=200_000)
     known, _, stop = searched(config, budget=60.0)
     assert stop.reason == "tokens" and 5 <= known.num_trials < 100
-    granted = allowance_of(known.points, config, aims(60.0))
+    granted = allowance_of(known.measured, config, aims(60.0))
     # who does not look ahead may be over by the last trial
     assert known.num_tokens <= granted.search + (0 if sampler == "surrogate" else 110 * RUNGS[-1])
     assert known.num_tokens >= granted.search - 110 * RUNGS[-1]
@@ -292,7 +292,7 @@ def test_an_excess_keeps_the_search_away():
     known = searched(config, budget=60.0, num_trials=4)[0]
     censored = tuple(CensoredTrial(Schedule.by_module(attention=0.7, ffn=lam), 60.0) for lam in (0.3, 0.4, 0.5))
     counts = []
-    for each in (known, evidence(known.points, censored=censored)):
+    for each in (known, evidence(known.measured, censored=censored)):
         beyond = 0
         for seed in range(12):
             params = propose(each, replace(config, seed=seed), aims(60.0)).params
@@ -303,11 +303,11 @@ def test_an_excess_keeps_the_search_away():
 
 def test_targets_are_the_budget_or_levels_up_to_the_longest():
     known = searched(endless(trials=6, ladder=6))[0]
-    granted = allowance_of(known.points, endless(), aims())
-    [target] = targets_of(known.points, granted, 50.0)
-    levels = [each.budget for each in targets_of(known.points, granted, None)]
+    granted = allowance_of(known.measured, endless(), aims())
+    [target] = targets_of(known.measured, granted, 50.0)
+    levels = [each.budget for each in targets_of(known.measured, granted, None)]
     assert target.budget == 50.0 and 0 < target.spread < 0.1
-    lengths = [each.observation.values[TOKENS] for each in known.points]
+    lengths = [each.values[TOKENS] for each in known.measured]
     assert levels == sorted(levels) and min(levels) > min(lengths) and max(levels) == pytest.approx(max(lengths))
 
 
@@ -315,8 +315,8 @@ def test_the_spread_is_that_of_as_many_responses_as_will_be_confirmed():
     """Lengths that vary by 60 % of their mean, here of prompts that share no luck."""
     known = searched(endless(trials=6, ladder=6))[0]
     for num_confirm in (64, 256):
-        granted = allowance_of(known.points, endless(), aims(num_confirm=num_confirm))
-        [target] = targets_of(known.points, granted, 50.0)
+        granted = allowance_of(known.measured, endless(), aims(num_confirm=num_confirm))
+        [target] = targets_of(known.measured, granted, 50.0)
         assert target.spread == pytest.approx(0.6 / np.sqrt(granted.num_final([75.0])), rel=0.01)
 
 
@@ -330,8 +330,8 @@ def test_without_two_uniform_lambdas_there_is_no_allowance():
 def test_the_evidence_counts_trials_and_tokens():
     known = measured(measured(Observations(), Proposal(uniform_params(0.0, num_knots=3), 0, 64)),
                      Proposal(uniform_params(0.0, num_knots=3), 64, 256))  # fmt: skip
-    assert (known.num_trials, known.num_tokens, len(known.points)) == (2, 2560, 1)
-    assert known.points[0].num_responses == 256 and known.points[0].lam == 0.0
+    assert (known.num_trials, known.num_tokens, len(known.measured)) == (2, 2560, 1)
+    assert known.measured[0].num_responses == 256 and known.measured[0].lam == 0.0
 
 
 @pytest.mark.parametrize(
@@ -371,15 +371,15 @@ def test_a_guarded_search_proposes_the_same_again():
 def costly(params, num_responses, factor):
     """A point that was measured with a guard task of as many responses, each ``factor`` times as long."""
     found = point(params, num_responses, guard=guarded_truth(params))
-    cost = found.observation.values[TOKENS] * (1 + factor) / 2
-    return replace(found, num_responses=2 * num_responses, num_guarding=num_responses, tokens_a_response=cost)
+    cost = found.values[TOKENS] * (1 + factor) / 2
+    return replace(found, num_responses=2 * num_responses, num_guarding=num_responses, tokens_per_response=cost)
 
 
 def test_what_guards_generate_is_paid_for():
     config, target = endless(max_tokens_generated=None), aims(50.0, guards=((GUARD, 0.05),))
     known = searched(endless(trials=6, ladder=6))[0]
     plain, heavy = (
-        [costly(each.params, each.num_responses // 2, factor) for each in known.points] for factor in (1, 9)
+        [costly(each.params, each.num_responses // 2, factor) for each in known.measured] for factor in (1, 9)
     )
     one, other = (allowance_of(points, config, target) for points in (plain, heavy))
     assert (
@@ -407,12 +407,12 @@ def test_a_look_that_guards_make_too_dear_is_not_taken():
     known = searched(config, num_trials=4)[0]
     left = 50_000 - known.num_tokens
     assert left > RUNGS[0] * 110  # any look could be paid for
-    dear = [replace(each, tokens_a_response=500 * each.cost) for each in known.points]
+    dear = [replace(each, tokens_per_response=500 * each.cost) for each in known.measured]
     assert isinstance(propose(known, config, aims(1e6)), Proposal)
     config = replace(config, max_tokens_generated=10**8)  # or else the ladder alone is too dear
     spent = evidence(dear, costs=(*known.costs[:-1], 5 * 10**7 - left))
     assert propose(spent, config, aims(1e6)).reason == "tokens"
-    assert isinstance(propose(replace(spent, points=known.points), config, aims(1e6)), Proposal)
+    assert isinstance(propose(replace(spent, measured=known.measured), config, aims(1e6)), Proposal)
 
 
 @pytest.mark.parametrize("sampler", ["random", "tpe", "grid"])

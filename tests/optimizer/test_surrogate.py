@@ -14,9 +14,10 @@ from autolambda.optimizer.observations import (
     THINK,
     TOKENS,
     CensoredTrial,
+    GuardObservation,
     Observation,
 )
-from autolambda.optimizer.space import ENDS
+from autolambda.optimizer.space import ENDS, features
 from autolambda.optimizer.surrogate import Surrogate, prompt_correlation
 from autolambda.schedule import Profile, Schedule
 from autolambda.statistics.estimates import share
@@ -56,6 +57,8 @@ def observe(schedule, rng, *, num_prompts=NUM_PROMPTS, luck=None, shared=0.0):
         (errors[0], length_error, errors[1]),
         np.arange(num_prompts),
         outcomes - means,
+        {},
+        num_prompts,
     )
 
 
@@ -126,8 +129,8 @@ def test_trials_on_other_prompts_share_no_luck():
     rng = np.random.default_rng(2)
     first = observe(Schedule.uniform(0.2), rng)
     other = observe(Schedule.uniform(0.4), rng)
-    apart = Observation(other.schedule, other.values, other.errors, other.prompts + NUM_PROMPTS, first.luck)
-    together = Observation(other.schedule, other.values, other.errors, other.prompts, first.luck)
+    apart = replace(other, prompts=other.prompts + NUM_PROMPTS, prompt_effects=first.prompt_effects)
+    together = replace(other, prompt_effects=first.prompt_effects)
     assert prompt_correlation([first, apart], TOKENS) == 0.0
     assert prompt_correlation([first, together], TOKENS) == 0.95  # as much as is believed
     assert prompt_correlation([first], TOKENS) == 0.0
@@ -191,7 +194,7 @@ def test_shares_of_none_and_all_are_finite_and_count(value):
     """None of 50 at three lambdas is no ratio of a quarter."""
     error = share(np.full(50, value), num_responses=50).standard_error
     flat = [
-        Observation(each, (value, 20.0, value), (error, 1.0, error), np.arange(50), np.zeros((50, 3)))
+        Observation(each, (value, 20.0, value), (error, 1.0, error), np.arange(50), np.zeros((50, 3)), {}, 50)
         for each in uniform([0.0, 0.5, 1.0])
     ]
     for seen in (flat, flat[:1]):
@@ -207,7 +210,13 @@ def test_an_observation_with_less_noise_counts_for_more():
     def at_half(errors):
         seen = [
             Observation(
-                Schedule.uniform(0.5), (0.5, length, 0.5), (0.1, error, 0.1), np.arange(9) + 9 * i, np.zeros((9, 3))
+                Schedule.uniform(0.5),
+                (0.5, length, 0.5),
+                (0.1, error, 0.1),
+                np.arange(9) + 9 * i,
+                np.zeros((9, 3)),
+                {},
+                9,
             )
             for i, (length, error) in enumerate(zip((20.0, 40.0), errors, strict=True))
         ]
@@ -229,7 +238,7 @@ def test_an_observation_with_less_noise_counts_for_more():
     ],
 )
 def test_where_a_schedule_lies(schedule, expected):
-    found = place(schedule, num_knots=3)
+    found = features(schedule, num_knots=3)
     assert found == pytest.approx(expected, abs=1e-9)
     assert all(value == 0.0 for value, target in zip(found, expected, strict=True) if target == 0)
 
@@ -260,7 +269,7 @@ def with_guard(seen, truth, *, num_prompts=400, luck=None, seed=3):
         unit = own if luck is None else 0.9 * luck + np.sqrt(1 - 0.81) * own
         right = (unit < norm.ppf(truth(lam))).astype(np.float64)
         error = share(right, num_responses=num_prompts).standard_error
-        guarded = Guarded(right.mean(), error, np.arange(num_prompts) + NUM_PROMPTS, right - right.mean())
+        guarded = GuardObservation(right.mean(), error, np.arange(num_prompts) + NUM_PROMPTS, right - right.mean())
         found.append(replace(each, guards={"rules": guarded}))
     return found
 
@@ -318,7 +327,7 @@ def test_luck_that_all_share_on_a_guard_makes_no_drop():
     for step in (0, NUM_PROMPTS):
         right = np.arange(NUM_PROMPTS) < 80
         seen = [
-            replace(each, guards={"rules": Guarded(0.8, 0.04, np.arange(NUM_PROMPTS) + step * i, right - 0.8)})
+            replace(each, guards={"rules": GuardObservation(0.8, 0.04, np.arange(NUM_PROMPTS) + step * i, right - 0.8)})
             for i, each in enumerate(whole_curve()[::4])
         ]
         model = Surrogate(seen, num_knots=3, guards=(("rules", 0.03),))

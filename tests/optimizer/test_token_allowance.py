@@ -10,7 +10,6 @@ from autolambda.optimizer.token_allowance import (
     LEAST_FULL,
     PARENT_SHARE,
     TokenAllowance,
-    allowance,
 )
 
 
@@ -29,7 +28,7 @@ def granted(total, *, ends=1000.0, num_confirm=1024):
     ],
 )
 def test_the_tokens_of_a_study(num_search, cap, total):
-    found = allowance(3.0, num_search=num_search, num_confirm=9, num_confirm_prompts=8, cap=cap)
+    found = TokenAllowance.of(3.0, num_search=num_search, num_confirm=9, num_confirm_prompts=8, cap=cap)
     assert found == TokenAllowance(total=total, ends=3.0, num_confirm=9, num_confirm_prompts=8)
     assert found.search == pytest.approx(0.5 * total)
 
@@ -88,8 +87,8 @@ def test_with_guards_the_parents_get_as_many_responses_as_the_finalists():
     assert guarded.num_final([600.0, 400.0]) == 500  # a million for both parents and both finalists, 2,000 each
     assert plain.num_final([600.0, 400.0]) == 880
     assert guarded.num_final([1e9]) == LEAST_CONFIRM and guarded.num_final([1.0]) == 999
-    found = allowance(3.0, num_search=1, num_confirm=9, num_confirm_prompts=8, cap=None, with_guards=True)
+    found = TokenAllowance.of(3.0, num_search=1, num_confirm=9, num_confirm_prompts=8, cap=None, with_guards=True)
     assert (
         found.with_guards
-        and not allowance(3.0, num_search=1, num_confirm=9, num_confirm_prompts=8, cap=None).with_guards
+        and not TokenAllowance.of(3.0, num_search=1, num_confirm=9, num_confirm_prompts=8, cap=None).with_guards
     )

@@ -84,7 +84,7 @@ def test_watching_reads_responses_only_where_something_has_ended(
     with closing(Store(storage)) as store, closing(Study(store, name=NAME)) as study:
         confirmed = store.evaluations(NAME, kind="confirm")[0]
         graded = store.graded(confirmed)
-        asked = study.ask(lambda: Proposal(uniform_params(0.3, num_knots=3), 0, 16), num_knots=3)
+        asked = study.start(Proposal(uniform_params(0.3, num_knots=3), 0, 16), num_knots=3)
         assert asked is not None
 
         def add(kind: Kind, graded: list[Graded]) -> None:

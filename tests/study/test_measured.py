@@ -47,13 +47,13 @@ def test_windows_of_one_schedule_are_one_point():
     record = recorded(
         (trial(0, 0.5), graded(0, 8)), (trial(1, 0.25), graded(0, 8, extra=5)), (trial(2, 0.5, 8, 16), graded(8, 16))
     )
-    [half, quarter] = record.seen
+    [half, quarter] = record.all
     assert (half.trial, quarter.trial) == (0, 1) and record.of(to_schedule(trial(0, 0.5).params)) == half
     assert list(half.graded) == graded(0, 16, text="") and half.measured == measure(graded(0, 16), weights=WEIGHTS)
-    known = record.evidence
-    assert [point.num_responses for point in known.points] == [16, 8]
-    assert known.points[0].observation.values[1] == half.measured.mean_tokens.value
-    assert known.points[0].observation.errors[0] == half.measured.accuracy.standard_error
+    known = record.observations
+    assert [point.num_responses for point in known.measured] == [16, 8]
+    assert known.measured[0].values[1] == half.measured.mean_tokens.value
+    assert known.measured[0].errors[0] == half.measured.accuracy.standard_error
     parts = graded(0, 8), graded(0, 8, extra=5), graded(8, 16)
     tokens = [sum(each.response.num_tokens for each in part) for part in parts]
     assert list(known.costs) == tokens and known.num_trials == 3
@@ -63,15 +63,15 @@ def test_schedules_are_equal_by_what_they_are_not_by_their_params():
     """Beyond the box's edge two places are one schedule."""
     clipped = Trial(1, {**uniform_params(1.0, num_knots=3), "tilt_0": 0.2, "tilt_1": 0.2, "tilt_2": 0.2}, 8, 16)
     record = recorded((trial(0, 1.0), graded(0, 8)), (clipped, graded(8, 16)))
-    assert len(record.seen) == 1 and record.seen[0].params == trial(0, 1.0).params
+    assert len(record.all) == 1 and record.all[0].params == trial(0, 1.0).params
 
 
 def test_an_aborted_trial_is_an_excess_and_costs_its_tokens():
     cut = graded(0, 8, aborted_from=5)
     record = recorded((trial(0, 0.5), graded(0, 8)), (trial(1, 0.9), cut))
     total = sum(each.response.num_tokens for each in cut)
-    known = record.evidence
-    assert record.of(to_schedule(trial(1, 0.9).params)) is None and len(known.points) == 1
+    known = record.observations
+    assert record.of(to_schedule(trial(1, 0.9).params)) is None and len(known.measured) == 1
     [excess] = known.censored
     means = {task: np.mean([g.response.num_tokens for g in cut if g.task == task]) for task in WEIGHTS}
     mean = sum(weight * means[task] for task, weight in WEIGHTS.items())  # as in the budget, not over all alike
@@ -82,8 +82,8 @@ def test_an_aborted_trial_is_an_excess_and_costs_its_tokens():
 
 def test_what_was_known_before_an_abort_stays():
     record = recorded((trial(0, 0.5), graded(0, 8)), (trial(1, 0.5, 8, 16), graded(8, 16, aborted_from=9)))
-    assert len(record.evidence.points) == len(record.evidence.censored) == 1
-    assert record.evidence.points[0].num_responses == 8
+    assert len(record.observations.measured) == len(record.observations.censored) == 1
+    assert record.observations.measured[0].num_responses == 8
 
 
 @given(st.lists(st.tuples(st.sampled_from(["one", "two"]), st.integers(0, 5), st.integers(1, 99), st.booleans()),
@@ -95,7 +95,7 @@ def test_the_prompts_luck_sums_to_zero_in_each_task_and_counts_as_in_the_average
         repeat = repeats[task, prompt] = repeats.get((task, prompt), -1) + 1
         grade = Grade.CORRECT if right else Grade.WRONG
         responses.append(Graded(task, str(prompt), repeat, Response("x", tokens, "stop"), grade, "x", not right))
-    prompts, luck = MeasuredSchedules(weights=WEIGHTS)._luck(responses)
+    prompts, luck = MeasuredSchedules(weights=WEIGHTS)._prompt_effects(responses)
     assert luck.shape == (len(repeats), 3) and len(set(prompts.tolist())) == len(repeats)
     numbers = dict(zip(dict.fromkeys((r.task, r.sample_id) for r in responses), range(len(repeats)), strict=True))
     for task in {row[0] for row in rows}:
@@ -112,7 +112,7 @@ def test_the_prompts_luck_sums_to_zero_in_each_task_and_counts_as_in_the_average
 
 def test_a_prompt_has_one_number_in_all_trials():
     record = recorded((trial(0, 0.5), graded(4, 8)), (trial(1, 0.25), graded(0, 8)))
-    first, second = (point.observation for point in record.evidence.points)
+    first, second = record.observations.measured
     assert set(first.prompts) <= set(second.prompts) and len(second.prompts) == 8
     where = np.isin(second.prompts, first.prompts)
     assert where.sum() == 4
@@ -120,22 +120,21 @@ def test_a_prompt_has_one_number_in_all_trials():
 
 def test_a_trial_under_way_changes_nothing_until_it_ends():
     record = recorded((trial(0, 0.5), graded(0, 8)))
-    before = record.evidence
-    ahead = record.with_trial(trial(1, 0.25), graded(0, 8))
-    further = record.with_trial(trial(1, 0.5, 8, 16), graded(8, 16))
-    assert len(ahead.points) == 2 and further.points[0].num_responses == 16
-    assert len(record.evidence.points) == 1 and record.evidence.costs == before.costs
+    before = record.observations
+    assert record.pooled(trial(1, 0.25), graded(0, 8)).observation.num_responses == 8
+    assert record.pooled(trial(1, 0.5, 8, 16), graded(8, 16)).observation.num_responses == 16
+    assert len(record.observations.measured) == 1 and record.observations.costs == before.costs
 
 
 def same(one, other):
     """Evidence with arrays in it."""
     assert (one.censored, one.costs, list(one.failed)) == (other.censored, other.costs, list(other.failed))
-    for left, right in zip(one.points, other.points, strict=True):
+    for left, right in zip(one.measured, other.measured, strict=True):
         assert (left.params, left.num_responses) == (right.params, right.num_responses)
         for name in ("schedule", "values", "errors"):
-            assert getattr(left.observation, name) == getattr(right.observation, name)
-        for name in ("prompts", "luck"):
-            assert np.array_equal(getattr(left.observation, name), getattr(right.observation, name))
+            assert getattr(left, name) == getattr(right, name)
+        for name in ("prompts", "prompt_effects"):
+            assert np.array_equal(getattr(left, name), getattr(right, name))
         assert left.cost == right.cost and left.num_guarding == right.num_guarding
 
 
@@ -148,7 +147,7 @@ def test_the_database_gives_the_record_that_was_kept_live(tmp_path):
         with closing(Study(store, name="s")) as study:
             for lam, start, stop, aborted in steps:
                 proposal = Proposal(uniform_params(lam, num_knots=3), start, stop)
-                asked = study.ask(lambda proposal=proposal: proposal, num_knots=3)
+                asked = study.start(proposal, num_knots=3)
                 if aborted == "fails":
                     study.fail(asked, "no")
                     live.fail(asked)
@@ -163,11 +162,11 @@ def test_the_database_gives_the_record_that_was_kept_live(tmp_path):
                     study.prune(asked, stopped)
                 else:
                     study.tell(asked, live.of(asked.schedule).measured)
-            study.ask(lambda: Proposal(uniform_params(0.1, num_knots=3), 0, 8), num_knots=3)  # still runs: not counted
+            study.start(Proposal(uniform_params(0.1, num_knots=3), 0, 8), num_knots=3)  # still runs: not counted
             loaded = load_measured(store, study, weights=WEIGHTS)
-    same(loaded.evidence, live.evidence)
-    assert [seen.trial for seen in loaded.seen] == [seen.trial for seen in live.seen] == [0, 1]
-    assert len(loaded.evidence.censored) == 1 and len(loaded.evidence.failed) == 1
+    same(loaded.observations, live.observations)
+    assert [seen.trial for seen in loaded.all] == [seen.trial for seen in live.all] == [0, 1]
+    assert len(loaded.observations.censored) == 1 and len(loaded.observations.failed) == 1
 
 
 GUARDED = {"one": 1.0, "two": 0.0}
@@ -178,27 +177,27 @@ def test_a_guard_is_observed_apart_and_costs_all_the_same():
     responses = graded(0, 16)
     record.add(trial(0, 0.5, 0, 16), responses)
     alone.add(trial(0, 0.5), [each for each in responses if each.task == "one"])
-    [point], [own] = record.evidence.points, alone.evidence.points
+    [point], [own] = record.observations.measured, alone.observations.measured
     for name in ("values", "errors"):
-        assert getattr(point.observation, name) == getattr(own.observation, name)
-    assert np.array_equal(point.observation.luck, own.observation.luck)
-    seen = point.observation.guards["two"]
-    measured = record.seen[0].measured.tasks["two"]
+        assert getattr(point, name) == getattr(own, name)
+    assert np.array_equal(point.prompt_effects, own.prompt_effects)
+    seen = point.guards["two"]
+    measured = record.all[0].measured.tasks["two"]
     assert (seen.value, seen.error) == (measured.accuracy.value, measured.accuracy.standard_error)
-    assert len(seen.prompts) == len(seen.luck) == 4 and not set(seen.prompts) & set(point.observation.prompts)
-    assert seen.luck.sum() == pytest.approx(0.0)
+    assert len(seen.prompts) == len(seen.prompt_effects) == 4 and not set(seen.prompts) & set(point.prompts)
+    assert seen.prompt_effects.sum() == pytest.approx(0.0)
     assert (point.num_responses, point.num_guarding, point.counted) == (16, 8, 0.5)
     assert point.cost == pytest.approx(sum(each.response.num_tokens for each in responses) / 16)
-    assert own.cost == own.observation.values[1] and own.counted == own.cost_ratio == 1.0 and not own.observation.guards
-    assert record.evidence.num_tokens == sum(each.response.num_tokens for each in responses)
+    assert own.cost == own.values[1] and own.counted == own.cost_ratio == 1.0 and not own.guards
+    assert record.observations.num_tokens == sum(each.response.num_tokens for each in responses)
 
 
 def test_one_task_costs_what_was_observed_whatever_its_repeats():
     """To the bit: 3 repeats of one prompt and 1 of another would otherwise weigh otherwise."""
     record = MeasuredSchedules(weights={"one": 1.0})
     record.add(trial(0, 0.5), [each for each in graded(0, 14) if each.task == "one"])
-    [point] = record.evidence.points
-    assert point.cost == point.observation.values[1] and point.counted == 1.0
+    [point] = record.observations.measured
+    assert point.cost == point.values[1] and point.counted == 1.0
 
 
 def test_prompts_of_a_heavier_task_share_more_luck():
@@ -217,5 +216,5 @@ def test_prompts_of_a_heavier_task_share_more_luck():
                 Graded(task, i, 0, Response("x", n, "stop"), Grade.WRONG, "x", False) for task, i, n in lengths
             ]
             record.add(trial(number, number / 4), responses)
-        found.append(prompt_correlation([point.observation for point in record.evidence.points], TOKENS))
+        found.append(prompt_correlation(record.observations.measured, TOKENS))
     assert found[0] > 0.9 and found[1] < 0.1

@@ -160,7 +160,7 @@ def drive_one(study: Study) -> None:
     from autolambda.optimizer.propose import Proposal
     from autolambda.optimizer.space import uniform_params
 
-    study.ask(lambda: Proposal(uniform_params(0.5, num_knots=3), 0, 8), num_knots=3)
+    study.start(Proposal(uniform_params(0.5, num_knots=3), 0, 8), num_knots=3)
 
 
 def test_readers_need_no_lock_are_not_kept_waiting_and_change_nothing(server: Server, url: str) -> None:

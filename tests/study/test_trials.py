@@ -62,20 +62,19 @@ def measured(schedule: Schedule) -> Measured:
     return Measured(exactly(lam / 3), exactly(10 + 70 * lam / 3), *shares, lengths, 10, {})
 
 
-def proposer(study, config=CONFIG):
+def proposal_of(study, config=CONFIG):
     """Proposes from what the study holds, as if every trial had measured the made-up truth."""
-
-    def answer():
-        ended = study.ended()
-        points = [point(each.trial.params) for each in ended if not each.is_failed]
-        proposal = propose(evidence(points, [each.trial.params for each in ended if each.is_failed]), config, aims())
-        return None if isinstance(proposal, Stop) else proposal
-
-    return answer
+    ended = study.ended()
+    points = [point(each.trial.params) for each in ended if not each.is_failed]
+    return propose(evidence(points, [each.trial.params for each in ended if each.is_failed]), config, aims())
 
 
 def ask(study, config=CONFIG):
-    return study.ask(proposer(study, config), num_knots=NUM_KNOTS)
+    """The next trial as a run asks for it: the interrupted one, or a new one; ``None`` if the search is over."""
+    if (interrupted := study.interrupted()) is not None:
+        return interrupted
+    proposal = proposal_of(study, config)
+    return None if isinstance(proposal, Stop) else study.start(proposal, num_knots=NUM_KNOTS)
 
 
 def drive(store, url, *, name="one", config=CONFIG, num_trials=None):
@@ -103,11 +102,7 @@ def uninterrupted(tmp_path_factory):
 
 
 def die_before_the_proposal(study):
-    def die():
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        study.ask(die, num_knots=NUM_KNOTS)
+    assert study.interrupted() is None
 
 
 def die_after_ask(study):
@@ -223,9 +218,9 @@ def test_a_trial_holds_what_was_told_to_the_bit(store, url):
 
 def test_a_trial_knows_its_responses_again_after_a_crash(store, url):
     proposal = Proposal(uniform_params(0.25, num_knots=3), 128, 512)
-    first = open_study(store, url).ask(lambda: proposal, num_knots=3)
+    first = open_study(store, url).start(proposal, num_knots=3)
     again = open_study(store, url)
-    second = again.ask(lambda: pytest.fail("one is running"), num_knots=3)
+    second = again.interrupted()
     assert first == second and (second.start, second.stop) == (128, 512) and second.schedule == Schedule.uniform(0.25)
     again.tell(second, measured(second.schedule))
     [ended] = open_study(store, url).ended()
