@@ -17,10 +17,10 @@ from autolambda.ablation.rows import METHODS, WITH_BASE, AblationRow, name_of, r
 from autolambda.config import ABLATIONS, AblationName, Config
 from autolambda.driver.baselines import baseline_method
 from autolambda.driver.engine import open_engine
+from autolambda.driver.evaluation import EvaluationRequest
 from autolambda.driver.events import EvaluationEnded, Noted, OnEvent, ignore
 from autolambda.driver.job import Job
 from autolambda.driver.models import base_folder
-from autolambda.driver.request import EvaluationRequest
 from autolambda.driver.run import Run
 from autolambda.driver.search import running
 from autolambda.engines.base import Engine

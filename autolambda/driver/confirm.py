@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from autolambda.driver.baselines import measure_baseline
+from autolambda.driver.evaluation import EvaluationRequest
 from autolambda.driver.events import EvaluationEnded
-from autolambda.driver.measure_baselines import measure_baseline
 from autolambda.driver.notes import PARENTS
-from autolambda.driver.request import EvaluationRequest
 from autolambda.driver.run import Run
 from autolambda.optimizer.finalists import Plan, plan
 from autolambda.optimizer.token_allowance import CONFIRM_SHARE

@@ -19,7 +19,7 @@ from autolambda.engines.workers.cluster import check_ray
 from autolambda.errors import ConfigError, TaskError
 from autolambda.graders import ifeval
 from autolambda.graders.grading import find_grader
-from autolambda.optimizer.propose import Aims
+from autolambda.optimizer.aims import Aims
 from autolambda.responses import Sample
 from autolambda.tasks.base import Slice
 from autolambda.tasks.slices import open_slices

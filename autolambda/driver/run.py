@@ -5,17 +5,16 @@ Everything that is measured is in the database before the next thing begins.
 
 from __future__ import annotations
 
-from autolambda.driver.baselines import check_baselines
 from autolambda.driver.engine import EngineSupervisor, FailedTwice
-from autolambda.driver.evaluation import Evaluator
+from autolambda.driver.evaluation import EvaluationRequest, Evaluator
 from autolambda.driver.events import EvaluationEnded, Noted, OnEvent
 from autolambda.driver.job import Job
 from autolambda.driver.notes import RunNotes, stop_sentence
-from autolambda.driver.request import EvaluationRequest
 from autolambda.engines.base import Engine
 from autolambda.errors import EngineError, StudyError
 from autolambda.graders.service import GradingService
-from autolambda.optimizer.propose import Stop, allowance_of, propose
+from autolambda.optimizer.aims import allowance_of
+from autolambda.optimizer.propose import Stop, propose
 from autolambda.optimizer.racing import OVER_BUDGET, Rung, RungOutcome, drive, race
 from autolambda.optimizer.token_allowance import CONFIRM_SHARE
 from autolambda.responses import Graded, is_aborted
@@ -31,14 +30,12 @@ class Run:
     """One process's work on a study: asks for trials and races them."""
 
     def __init__(self, job: Job, store: Store, study: Study, engine: Engine | None, on_event: OnEvent) -> None:
-        """Raises ``ConfigError``, ``PairError`` or ``CheckpointError`` if a baseline of the config cannot be made."""
         self.job, self.store, self.study, self.on_event = job, store, study, on_event
         self.engine = EngineSupervisor(job, engine, lambda note: on_event(Noted(note)))
         self.measured = load_measured(store, study, weights=job.config.weights)
         self.notes = RunNotes(job, on_event)
         self._aims = job.aims(job.config.budget)
         self._num_failures = 0  # in a row
-        check_baselines(job)
         self.notes.warn()
         self._grading = GradingService()
         self._grading.start({part.grader for part in (*job.search, *job.confirm)})

@@ -10,11 +10,12 @@ from contextlib import closing, contextmanager
 from tempfile import TemporaryDirectory
 
 from autolambda.config import Config
+from autolambda.driver.baselines import check_baselines
 from autolambda.driver.confirm import confirm_finalists
 from autolambda.driver.engine import FailedTwice
+from autolambda.driver.evaluation import EvaluationRequest
 from autolambda.driver.events import Noted, OnEvent, ignore
 from autolambda.driver.job import Job, open_job
-from autolambda.driver.request import EvaluationRequest
 from autolambda.driver.run import Run
 from autolambda.engines.base import Engine
 from autolambda.report.report import Report
@@ -84,6 +85,7 @@ def running(config: Config, *, name: str, storage: str, engine: Engine | None, o
         # after the trials' tables: who finds the study's row finds its trials
         if changed := enter(store, job, name=name):
             on_event(Noted(changed))
+        check_baselines(job)
         with closing(Run(job, store, study, engine, on_event)) as run:
             yield run
 

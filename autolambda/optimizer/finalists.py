@@ -12,10 +12,10 @@ import numpy as np
 
 from autolambda.optimizer import acquisition
 from autolambda.optimizer.acquisition import Target
+from autolambda.optimizer.aims import Aims, allowance_of, targets_of
 from autolambda.optimizer.observations import Observations
-from autolambda.optimizer.propose import Aims, allowance_of, fit, targets_of
 from autolambda.optimizer.settings import SearchSettings
-from autolambda.optimizer.surrogate import PosteriorSamples, Surrogate
+from autolambda.optimizer.surrogate import PosteriorSamples, Surrogate, fit
 from autolambda.statistics.pareto import Objectives, front
 from autolambda.statistics.verdict import confirmation_order
 

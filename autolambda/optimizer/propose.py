@@ -14,9 +14,9 @@ import numpy as np
 
 from autolambda.optimizer import acquisition
 from autolambda.optimizer.acquisition import Target
+from autolambda.optimizer.aims import Aims, allowance_of, spread_at, targets_of
 from autolambda.optimizer.ladder import is_known, next_rung
 from autolambda.optimizer.observations import (
-    MOST_POINTS,
     THINK,
     TOKENS,
     Observation,
@@ -24,38 +24,19 @@ from autolambda.optimizer.observations import (
     cost_at,
     is_tried,
     leading,
-    near,
 )
 from autolambda.optimizer.optuna_samplers import ask_optuna
 from autolambda.optimizer.settings import SearchSettings
 from autolambda.optimizer.space import Params, Space, free_params, ranges, to_schedule, uniform_lam, uniform_params
-from autolambda.optimizer.surrogate import Guards, PosteriorSamples, Surrogate, prompt_correlation
+from autolambda.optimizer.surrogate import PosteriorSamples, Surrogate, fit
 from autolambda.optimizer.token_allowance import TokenAllowance
 from autolambda.statistics.curve import CurvePoint
 
 NUM_DRAWS = 64
-NUM_LEVELS = 6  # budgets that stand for the whole front if no budget is given
 NUM_CENTRES = 2  # schedules around which new ones are proposed
 LADDER_SHARE = 0.5  # of the tokens of the search
-TYPICAL_FINALISTS = 1.5  # confirmed for a budget
 
 StopReason = Literal["trials", "tokens", "gain", "spaces"]
-
-
-@dataclass(frozen=True)
-class Aims:
-    """What a search is for.
-
-    ``budget`` is in mean tokens. ``rungs`` are the numbers of responses at which a measurement may pause, the last one
-    is the full size. The confirm slice has ``num_confirm`` responses to ``num_confirm_prompts`` prompts. ``guards`` are
-    the tasks on which only so much accuracy may be lost.
-    """
-
-    budget: float | None
-    rungs: tuple[int, ...]
-    num_confirm: int
-    num_confirm_prompts: int
-    guards: Guards = ()
 
 
 @dataclass(frozen=True)
@@ -100,38 +81,6 @@ def _is_on_ladder(observations: Observations, settings: SearchSettings, allowanc
     if over or observations.num_trials >= settings.ladder:
         return False
     return not is_known([_curve_point(each) for each in observations.measured if each.lam is not None])
-
-
-def allowance_of(measured: Sequence[Observation], settings: SearchSettings, aims: Aims) -> TokenAllowance | None:
-    """Returns the tokens of the study once two uniform lambdas are measured: the outermost stand for the parents."""
-    costs = {each.lam: each.cost for each in measured if each.lam is not None}
-    if len(costs) < 2:
-        return None
-    ends = costs[min(costs)] + costs[max(costs)]
-    return TokenAllowance.of(
-        ends,
-        num_search=aims.rungs[-1],
-        num_confirm=aims.num_confirm,
-        num_confirm_prompts=aims.num_confirm_prompts,
-        cap=settings.max_tokens_generated,
-        with_guards=bool(aims.guards),
-    )
-
-
-def targets_of(measured: Sequence[Observation], allowance: TokenAllowance, budget: float | None) -> list[Target]:
-    """Returns the budget as a target. Without one, levels of mean tokens that stand for all budgets."""
-    lengths = [each.values[TOKENS] for each in measured]
-    if budget is not None:
-        return [Target(budget, _spread(measured, allowance, budget))]
-    levels = np.geomspace(min(lengths), max(lengths), NUM_LEVELS + 1)[1:]
-    return [Target(float(level), _spread(measured, allowance, float(level))) for level in levels]
-
-
-def fit(observations: Observations, num_knots: int, *, guards: Guards = ()) -> Surrogate:
-    """Fits the surrogate to the leading observations."""
-    censored = observations.censored[-MOST_POINTS // 2 :]
-    measured = leading(observations.measured, num_knots=num_knots)
-    return Surrogate(measured, num_knots=num_knots, censored=censored, guards=guards)
 
 
 def _optuna_proposal(observations: Observations, settings: SearchSettings, aims: Aims) -> Proposal | Stop:
@@ -224,7 +173,7 @@ def _target(
     if lowest >= targets[0].budget:
         return targets[0]
     budget = float(rng.uniform(lowest, targets[0].budget))
-    return Target(budget, _spread(measured, allowance, budget))
+    return Target(budget, spread_at(measured, allowance, budget))
 
 
 def _centres(known: PosteriorSamples, places: Sequence[Params], targets: Sequence[Target]) -> list[Params]:
@@ -232,24 +181,6 @@ def _centres(known: PosteriorSamples, places: Sequence[Params], targets: Sequenc
     found = [acquisition.surest(known, target) for target in targets]
     found += [acquisition.thompson(known, targets[-1], index=index) for index in range(NUM_CENTRES)]
     return [places[index] for index in dict.fromkeys(found)][: max(NUM_CENTRES, len(targets))]
-
-
-def _spread(measured: Sequence[Observation], allowance: TokenAllowance, budget: float) -> float:
-    """Returns the relative standard error that the mean tokens of a finalist near the budget will have when confirmed.
-
-    The prompts' share of the variance falls with the number of prompts, the rest with the number of responses.
-    """
-    own = prompt_correlation(measured, TOKENS)
-    nearest = near(measured, budget)
-    variances = [
-        (each.errors[TOKENS] / each.values[TOKENS]) ** 2
-        / (own / len(each.prompts) + (1 - own) / (each.counted * each.num_responses))
-        for each in nearest
-    ]
-    num_final = allowance.num_final([cost_at(measured, TYPICAL_FINALISTS * budget)])
-    counted = float(np.median([each.counted for each in nearest]))
-    fall = own / (counted * min(num_final, allowance.num_confirm_prompts)) + (1 - own) / (counted * num_final)
-    return float(np.sqrt(np.median(variances) * fall))
 
 
 def _rung(observations: Observations, settings: SearchSettings, aims: Aims) -> Proposal:

@@ -13,10 +13,12 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 
 from autolambda.optimizer.acquisition import is_dominated
+from autolambda.optimizer.aims import Aims
 from autolambda.optimizer.observations import CensoredTrial, Observation, Observations, leading
-from autolambda.optimizer.propose import Aims, fit, on_the_ladder
+from autolambda.optimizer.propose import on_the_ladder
 from autolambda.optimizer.settings import SearchSettings
 from autolambda.optimizer.space import ENDS
+from autolambda.optimizer.surrogate import fit
 from autolambda.schedule import Schedule
 
 OVER_BUDGET, OFF_FRONT, GUARD = "over the budget", "off the front", "breaks a guard"

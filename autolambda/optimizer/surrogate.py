@@ -18,12 +18,15 @@ from scipy.special import expit, logit  # type: ignore[import-untyped]  # scipy 
 from autolambda.optimizer.gaussian_process import GaussianProcess
 from autolambda.optimizer.observations import (
     ACCURACY,
+    MOST_POINTS,
     OUTPUTS,
     THINK,
     TOKENS,
     CensoredTrial,
     GuardObservation,
     Observation,
+    Observations,
+    leading,
 )
 from autolambda.optimizer.space import ENDS, features
 from autolambda.schedule import Schedule
@@ -121,6 +124,13 @@ class Surrogate:
 
     def _features(self, schedules: Sequence[Schedule]) -> Floats:
         return np.array([features(schedule, num_knots=self._num_knots) for schedule in schedules])
+
+
+def fit(observations: Observations, num_knots: int, *, guards: Guards = ()) -> Surrogate:
+    """Fits a surrogate to the leading observations and the latest censored trials."""
+    censored = observations.censored[-MOST_POINTS // 2 :]
+    measured = leading(observations.measured, num_knots=num_knots)
+    return Surrogate(measured, num_knots=num_knots, censored=censored, guards=guards)
 
 
 def _scaled(output: int, values: Floats, errors: Floats) -> tuple[Floats, Floats]:

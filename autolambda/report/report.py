@@ -12,8 +12,9 @@ from typing import Any
 
 from autolambda.config import Config, parse_config
 from autolambda.errors import StudyError
+from autolambda.optimizer.aims import Aims
 from autolambda.optimizer.finalists import plan
-from autolambda.optimizer.propose import Aims, fit
+from autolambda.optimizer.surrogate import fit
 from autolambda.report.insights import Insights, insights_of
 from autolambda.report.results import (
     ScheduleResult,

@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from autolambda.config import parse_config
-from autolambda.optimizer.propose import Aims, Stop, propose
+from autolambda.optimizer.aims import Aims
+from autolambda.optimizer.propose import Stop, propose
 from autolambda.optimizer.racing import stopped_for
 from autolambda.responses import Grade, Graded, Response
 from autolambda.schedule import Schedule

@@ -10,12 +10,14 @@ from bank import Floats, Params, World
 from numpy.typing import NDArray
 
 from autolambda.config import Config
+from autolambda.optimizer.aims import Aims
 from autolambda.optimizer.finalists import plan
 from autolambda.optimizer.observations import ACCURACY, TOKENS, Observation, Observations
-from autolambda.optimizer.propose import Aims, Proposal, Stop, fit, propose
+from autolambda.optimizer.propose import Proposal, Stop, propose
 from autolambda.optimizer.racing import Rung, RungOutcome, drive, race
 from autolambda.optimizer.settings import SearchSettings
 from autolambda.optimizer.space import to_schedule, uniform_params
+from autolambda.optimizer.surrogate import fit
 from autolambda.schedule import Schedule
 from autolambda.statistics import estimates
 from autolambda.statistics.estimates import Estimate

@@ -26,9 +26,8 @@ import ray
 
 from autolambda.config_file import load_config
 from autolambda.driver.engine import EngineSupervisor, open_engine
-from autolambda.driver.evaluation import Evaluator
+from autolambda.driver.evaluation import EvaluationRequest, Evaluator
 from autolambda.driver.job import open_job
-from autolambda.driver.request import EvaluationRequest
 from autolambda.engines.base import Engine, Progress, Prompt, Sampling, Watch
 from autolambda.engines.chat import ChatFormat
 from autolambda.engines.decoder import Decoder

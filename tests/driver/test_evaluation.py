@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 
 from autolambda.driver import intake
 from autolambda.driver.engine import EngineSupervisor
-from autolambda.driver.evaluation import Evaluator
+from autolambda.driver.evaluation import EvaluationRequest, Evaluator
 from autolambda.driver.events import Generated, Noted
-from autolambda.driver.request import EvaluationRequest
 from autolambda.engines.base import Fingerprint, Progress, Prompt, Sampling, Watch
 from autolambda.engines.chat import ChatFormat
 from autolambda.errors import EngineError, GraderError

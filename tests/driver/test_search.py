@@ -39,8 +39,9 @@ from autolambda.driver.search import confirm, evaluate, search
 from autolambda.engines.base import Engine, Fingerprint, Prompt, Sampling, Watch
 from autolambda.errors import ConfigError, EngineError, StudyError
 from autolambda.merging.method import Method
+from autolambda.optimizer.aims import Aims
 from autolambda.optimizer.observations import Observations
-from autolambda.optimizer.propose import Aims, Proposal, Stop
+from autolambda.optimizer.propose import Proposal, Stop
 from autolambda.optimizer.space import uniform_params
 from autolambda.report.json_csv import report_json
 from autolambda.report.report import Report

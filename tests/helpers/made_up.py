@@ -8,8 +8,9 @@ from dataclasses import replace
 import numpy as np
 
 from autolambda.config import parse_config
+from autolambda.optimizer.aims import Aims
 from autolambda.optimizer.observations import TOKENS, GuardObservation, Observation, Observations
-from autolambda.optimizer.propose import Aims, Proposal, Stop, propose
+from autolambda.optimizer.propose import Proposal, Stop, propose
 from autolambda.optimizer.settings import SearchSettings
 from autolambda.optimizer.space import to_schedule
 from autolambda.optimizer.surrogate import Guards

@@ -7,10 +7,11 @@ import pytest
 from made_up import GUARD, aims, evidence, guarded_truth, point, searched, settings_of, truth
 
 from autolambda.optimizer import acquisition
+from autolambda.optimizer.aims import allowance_of, targets_of
 from autolambda.optimizer.finalists import NUM_DRAWS, _even, plan
 from autolambda.optimizer.observations import TOKENS
-from autolambda.optimizer.propose import allowance_of, fit, targets_of
 from autolambda.optimizer.space import uniform_params
+from autolambda.optimizer.surrogate import fit
 from autolambda.responses import Grade, Graded, Response
 from autolambda.statistics.verdict import Verdict, difference, drops_of, verdict
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from made_up import point, settings_of, truth
 
+from autolambda.optimizer.aims import Aims
 from autolambda.optimizer.observations import ACCURACY, MOST_POINTS, TOKENS, Observations, cost_at, leading, near
-from autolambda.optimizer.propose import Aims
 from autolambda.optimizer.racing import stopped_for
 from autolambda.optimizer.space import ranges, uniform_params
 from autolambda.optimizer.surrogate import Surrogate

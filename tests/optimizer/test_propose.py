@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from made_up import GUARD, RUNGS, aims, evidence, guarded_truth, measured, point, searched, settings_of
 
+from autolambda.optimizer.aims import allowance_of, targets_of
 from autolambda.optimizer.ladder import next_rung
 from autolambda.optimizer.observations import THINK, TOKENS, CensoredTrial, Observations, cost_at
-from autolambda.optimizer.propose import Proposal, Stop, _next_cost, allowance_of, on_the_ladder, propose, targets_of
+from autolambda.optimizer.propose import Proposal, Stop, _next_cost, on_the_ladder, propose
 from autolambda.optimizer.space import MAX_TILT, ranges, to_schedule, uniform_params
 from autolambda.schedule import Profile, Schedule
 

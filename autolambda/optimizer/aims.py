@@ -1,0 +1,76 @@
+"""What a search is for: the budget, the rungs, the tokens it may spend and the targets of its proposals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from autolambda.optimizer.acquisition import Target
+from autolambda.optimizer.observations import TOKENS, Observation, cost_at, near
+from autolambda.optimizer.settings import SearchSettings
+from autolambda.optimizer.surrogate import Guards, prompt_correlation
+from autolambda.optimizer.token_allowance import TokenAllowance
+
+NUM_LEVELS = 6  # budgets that stand for the whole front if no budget is given
+TYPICAL_FINALISTS = 1.5  # confirmed for a budget
+
+
+@dataclass(frozen=True)
+class Aims:
+    """What a search is for.
+
+    ``budget`` is in mean tokens. ``rungs`` are the numbers of responses at which a measurement may pause, the last one
+    is the full size. The confirm slice has ``num_confirm`` responses to ``num_confirm_prompts`` prompts. ``guards`` are
+    the tasks on which only so much accuracy may be lost.
+    """
+
+    budget: float | None
+    rungs: tuple[int, ...]
+    num_confirm: int
+    num_confirm_prompts: int
+    guards: Guards = ()
+
+
+def allowance_of(measured: Sequence[Observation], settings: SearchSettings, aims: Aims) -> TokenAllowance | None:
+    """Returns the tokens of the study once two uniform lambdas are measured: the outermost stand for the parents."""
+    costs = {each.lam: each.cost for each in measured if each.lam is not None}
+    if len(costs) < 2:
+        return None
+    ends = costs[min(costs)] + costs[max(costs)]
+    return TokenAllowance.of(
+        ends,
+        num_search=aims.rungs[-1],
+        num_confirm=aims.num_confirm,
+        num_confirm_prompts=aims.num_confirm_prompts,
+        cap=settings.max_tokens_generated,
+        with_guards=bool(aims.guards),
+    )
+
+
+def targets_of(measured: Sequence[Observation], allowance: TokenAllowance, budget: float | None) -> list[Target]:
+    """Returns the budget as a target. Without one, levels of mean tokens that stand for all budgets."""
+    lengths = [each.values[TOKENS] for each in measured]
+    if budget is not None:
+        return [Target(budget, spread_at(measured, allowance, budget))]
+    levels = np.geomspace(min(lengths), max(lengths), NUM_LEVELS + 1)[1:]
+    return [Target(float(level), spread_at(measured, allowance, float(level))) for level in levels]
+
+
+def spread_at(measured: Sequence[Observation], allowance: TokenAllowance, budget: float) -> float:
+    """Returns the relative standard error that the mean tokens of a finalist near the budget will have when confirmed.
+
+    The prompts' share of the variance falls with the number of prompts, the rest with the number of responses.
+    """
+    own = prompt_correlation(measured, TOKENS)
+    nearest = near(measured, budget)
+    variances = [
+        (each.errors[TOKENS] / each.values[TOKENS]) ** 2
+        / (own / len(each.prompts) + (1 - own) / (each.counted * each.num_responses))
+        for each in nearest
+    ]
+    num_final = allowance.num_final([cost_at(measured, TYPICAL_FINALISTS * budget)])
+    counted = float(np.median([each.counted for each in nearest]))
+    fall = own / (counted * min(num_final, allowance.num_confirm_prompts)) + (1 - own) / (counted * num_final)
+    return float(np.sqrt(np.median(variances) * fall))
