@@ -31,11 +31,11 @@ from autolambda.statistics.metrics import measure
 
 
 def baseline_method(job: Job, name: BaselineName, *, lam: float) -> Method:
-    """The method of a baseline that is a merge; ``lam`` is for SLERP. Raises ``ConfigError`` for a missing base."""
+    """Returns the merge of a baseline; ``lam`` is for SLERP. Raises ``ConfigError`` if a base is missing."""
     if name == "slerp":
         return Method("slerp", Schedule.uniform(lam))
     if name == "cut":
-        raise ValueError("the baseline 'cut' has no weights of its own; put a CutEngine around an engine")
+        raise ValueError("the baseline 'cut' changes no weights; use a CutEngine around an engine")
     source = base_folder(job.config.models)
     if source is None:
         raise ConfigError(f"models.base: {name} needs the base model of both parents; set it, or leave {name} out")
@@ -43,10 +43,10 @@ def baseline_method(job: Job, name: BaselineName, *, lam: float) -> Method:
 
 
 def check_baselines(job: Job) -> None:
-    """Checks before anything is generated that the baselines asked for can be made.
+    """Checks, before anything is generated, that the baselines of the config can be made.
 
-    Raises ``ConfigError`` where a base is missing or does not tie lm_head as the parents do, ``PairError`` for one that
-    does not fit, ``CheckpointError`` for one that is broken.
+    Raises ``ConfigError`` if a base is missing or does not tie lm_head as the parents do, ``PairError`` if it does not
+    fit, and ``CheckpointError`` if it is broken.
     """
     for name in [name for name in job.config.search.baselines if name in AROUND_BASE][:1]:
         merge = open_merge(job.models.pair, baseline_method(job, name, lam=1.0))
@@ -124,14 +124,13 @@ def _measure(run: Run, request: EvaluationRequest) -> float:
 def choose_cut(
     graded: Sequence[Graded], chat: ChatFormat, *, budget: float, weights: Weights | None = None
 ) -> int | None:
-    """The largest cap for ``CutEngine`` with which these responses of the Thinking model would keep the budget.
+    """Returns the largest cap for ``CutEngine`` with which these responses of the Thinking model meet the budget.
 
-    A response of ``t`` thinking tokens (its closing tag with them) and ``a`` answer tokens takes ``min(cap, t) + a``:
-    cut or not, the answer is taken to be as long. One without the tag is all thinking, its answer as long as the mean
-    of the others', and it never takes more than it did. The budget is for the mean over responses, over tasks by
-    ``weights`` as in ``metrics``. Where the budget does not bind it is the longest response, which cuts nothing;
-    ``None`` where a cap of 1 is too much already, or where no response closes its thinking. Raises ``InputError`` for
-    weights that are not the tasks'.
+    A response with ``t`` thinking tokens (closing tag included) and ``a`` answer tokens would take ``min(cap, t) + a``.
+    A response without the tag is all thinking. Its answer would be as long as the mean answer, and it never takes more
+    tokens than it did. The budget is for the mean over responses, and over tasks by ``weights`` as in
+    ``statistics/metrics.py``. If no cap is needed, it is the longest response. Returns ``None`` if a cap of 1 is too
+    much, or if no response closes its thinking. Raises ``InputError`` if the weights do not name the tasks.
     """
     totals = np.array([each.response.num_tokens for each in graded])
     closed = np.array([each.thought for each in graded], dtype=bool)
@@ -152,6 +151,6 @@ def choose_cut(
 
 
 def _thought_of(text: str, think_end: str) -> str:
-    """The text up to the first closing tag, with it."""
+    """Returns the text up to the first closing tag, tag included."""
     thought, tag, _ = text.partition(think_end)
     return thought + tag

@@ -1,7 +1,7 @@
-"""What a config will cost and what its slices can tell, before a GPU is touched.
+"""What a search will cost, and how closely its slices can measure, before a GPU is touched.
 
-Half-widths are Wilson's at 95 %, with the prompt as the unit: its repeats count as one response where they always agree
-and as so many where they are independent, and the truth lies between.
+Half-widths are of Wilson's 95 % interval. The unit is the prompt: repeats of a prompt count as one response if they
+always agree, and as separate responses if they are independent. The truth lies between.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from autolambda.optimizer.token_allowance import TokenAllowance
 from autolambda.statistics.estimates import wilson
 from autolambda.tasks.base import Slice
 
-TOKENS_PER_SECOND = 5_000  # of one GPU
+TOKENS_PER_SECOND = 5_000  # assumed, of one GPU
 BYTES_PER_TOKEN = 2.0  # of a stored response: 4.3 characters a token, of which zlib keeps 32 % to 45 % in prose
 FEW_PROMPTS = 30
 DISAGREEMENT = 0.2  # of the prompts, on which one of two schedules is right and the other wrong
@@ -22,12 +22,12 @@ _Z95, _Z80 = 1.644854, 0.841621  # one-sided
 
 
 def half_width(accuracy: float, num: float) -> float:
-    """Half of Wilson's 95 % interval (share of 1) for an accuracy measured on ``num`` independent responses."""
+    """Returns half of Wilson's 95 % interval (share of 1) of an accuracy on ``num`` independent responses."""
     return wilson(accuracy, num)[1]
 
 
 def slice_lines(phase: str, part: Slice) -> list[str]:
-    """A slice's size, and how closely an accuracy is known from it."""
+    """Returns lines about the size of a slice, and how closely an accuracy is known from it."""
     prompts, repeats = len(part.samples), part.repeats
     drop = part.max_drop
     guard = "" if drop is None else f", guard: at most {100 * drop:g} points below the better parent"
@@ -50,7 +50,7 @@ def slice_lines(phase: str, part: Slice) -> list[str]:
 
 
 def cost_lines(config: Config, models: Models, search: Sequence[Slice], confirm: Sequence[Slice]) -> list[str]:
-    """The most that a search may generate, with its time and its place on disk."""
+    """Returns lines about the most tokens that a search may generate, its time and its disk space."""
     allowance = TokenAllowance.of(
         2.0 * models.sampling.max_tokens,
         num_search=sum(part.num_responses for part in search),
@@ -69,18 +69,18 @@ def cost_lines(config: Config, models: Models, search: Sequence[Slice], confirm:
 
 
 def _enough(max_drop: float) -> float:
-    """The prompts from which a paired difference of 0 is shown to be above ``-max_drop`` four times out of five."""
+    """Returns the prompts needed to show a paired difference of 0 to be above ``-max_drop``, four times out of five."""
     return DISAGREEMENT * ((_Z95 + _Z80) / max_drop) ** 2
 
 
 def _width(accuracy: float, part: Slice, *, sign: str = "±") -> str:
-    """``±7.9 points``, or from the least to the most that repeats of one prompt can leave open."""
+    """Returns ``±7.9 points``; with repeats a range, from independent repeats to repeats that always agree."""
     least, most = (100 * half_width(accuracy, num) for num in (part.num_responses, len(part.samples)))
     return f"{sign}{most:.1f} points" if part.repeats == 1 else f"{sign}{least:.1f} to {sign}{most:.1f} points"
 
 
 def _rounded(value: float) -> str:
-    """Two figures, which is more than a bound deserves."""
+    """Returns the value with two significant figures."""
     two = float(f"{value:.2g}")
     return f"{two:,.0f}" if two >= 10 else f"{two:g}"
 

@@ -1,7 +1,7 @@
-"""The engine of a job, holding its parents: in this process, or several in workers' on as many devices.
+"""The engine of a job, holding both parents: one in this process, or one in each of several workers.
 
-A worker opens the same job from its config, on the device and in the dtype of this machine whatever its own has, so
-that all responses compare. What a run holds is opened by its first use and opened anew where it failed.
+A worker opens the same job from its config. It takes the device kind and the dtype of the driver's machine, so that all
+responses are comparable. A run's engine is opened by its first use, and replaced if it fails.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ class FailedTwice(EngineError):
 
 
 class EngineSupervisor:
-    """The engine that was given, or the job's, which is opened by its first use."""
+    """Holds the given engine, or opens the job's engine at its first use and replaces it if it fails."""
 
     def __init__(self, job: Job, given: Engine | None, on_note: Callable[[str], None]) -> None:
         self._job, self._given, self._on_note = job, given, on_note
         self._opened: Engine | None = None
 
     def __call__(self) -> Engine:
-        """The engine, open. Raises as ``open_engine`` does."""
+        """Returns the open engine. Raises as ``open_engine`` does."""
         if self._given:
             return self._given
         if self._opened is None:
@@ -51,15 +51,15 @@ class EngineSupervisor:
         return self._opened
 
     def close(self) -> None:
-        """Frees the engine, if it was opened here; the next use opens another."""
+        """Closes the engine if it was opened here. The next use opens another one."""
         opened, self._opened = self._opened, None
         if opened:
             opened.close()
 
     def retry_once(self, evaluate: Callable[[], T]) -> T:
-        """What ``evaluate`` gives, called once more, with a new engine, where one that was opened here fails.
+        """Returns ``evaluate()``. If an engine that was opened here fails, tries once more with a new one.
 
-        Raises ``FailedTwice``, or ``EngineError`` where no engine opens or the given one fails.
+        Raises ``FailedTwice``, or ``EngineError`` if no engine opens or the given one fails.
         """
         try:
             return evaluate()
@@ -67,7 +67,7 @@ class EngineSupervisor:
             if self._opened is None:
                 raise
             reason = str(error)
-        # not in the handler: the error's frames hold memory of the engine that failed
+        # outside the handler, because the error's frames hold memory of the failed engine
         self.close()
         self._on_note(f"the engine failed ({reason}); once more with a new one")
         try:
@@ -80,9 +80,9 @@ class EngineSupervisor:
 
 
 def open_engine(job: Job, *, on_note: Callable[[str], None] = lambda note: None) -> Engine:
-    """The engine of the job, holding its parents: in this process, or (``engine.workers``) several in others.
+    """Opens the engine of the job in this process, or with ``engine.workers`` one engine in each of several workers.
 
-    ``on_note`` is told what befalls a worker. Raises ``ConfigError`` or ``EngineError`` where it cannot.
+    ``on_note`` is told when a worker fails. Raises ``ConfigError`` or ``EngineError`` if no engine can be opened.
     """
     if job.config.engine.workers == 1:
         return _open_here(job)
@@ -111,11 +111,11 @@ def open_engine(job: Job, *, on_note: Callable[[str], None] = lambda note: None)
 
 
 def share_of(job: Job) -> Share:
-    """What each worker takes of its machine, by the device of this one. Raises ``ConfigError`` for one GPU by name."""
+    """Returns the CPUs and GPUs of each worker. Raises ``ConfigError`` if the config names a single GPU."""
     engine = job.config.engine
     if job.engine == "vllm":
         if vllm_device().type == "cpu" or engine.arguments.get("distributed_executor_backend") == "ray":
-            return Share(num_gpus=0, num_cpus=1)  # in the latter case vLLM asks Ray for the GPUs of its ranks itself
+            return Share(num_gpus=0, num_cpus=1)  # with Ray as its executor, vLLM asks Ray for GPUs itself
         sizes = (engine.arguments.get(f"{name}_parallel_size", 1) for name in ("tensor", "pipeline"))
         return Share(num_gpus=math.prod(size for size in sizes if isinstance(size, int)), num_cpus=0)
     device = resolve_device(engine.device)
@@ -128,7 +128,7 @@ def share_of(job: Job) -> Share:
 
 
 def _config_there(job: Job, share: Share) -> dict[str, Any]:
-    """The config of a worker: one engine, on the device and in the dtype of this machine, whatever its own has."""
+    """Returns the config of a worker: one engine, with the device kind and dtype of the driver's machine."""
     engine = job.config.engine.model_copy(update={"workers": 1, "dtype": job.identity["engine.dtype"]})
     if job.engine == "transformers":
         on_cpu = {"device": "cpu", "threads": share.num_cpus}
@@ -145,9 +145,9 @@ def _open_there(
     home: str,
     sharing: int,
 ) -> Engine:
-    """The engine of a job in a worker, which may be on another host than ``home``: its files must hold the same.
+    """Opens the engine of a job in a worker. If its host is not ``home``, its files must hold the same weights.
 
-    Raises ``InputError`` for those, and as ``open_engine`` does.
+    Raises ``InputError`` if they do not, and otherwise as ``open_engine`` does.
     """
     config = parse_config(plain)
     models = open_models(config)

@@ -1,4 +1,4 @@
-"""What a running search tells whoever watches it: plain values, in the order in which they happen."""
+"""The events of a running search, as plain values in the order in which they happen."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from autolambda.statistics.metrics import Measured
 
 @dataclass(frozen=True)
 class Noted:
-    """Something to say in a line: what is used, what was found wrong but can be lived with."""
+    """A one-line note: what is used, or a problem that does not stop the search."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Began:
-    """An evaluation begins: ``share`` of the whole search, of which ``done`` lies behind (estimates, from 0 to 1)."""
+    """An evaluation begins. It is ``share`` of the whole search, and ``done`` is complete (estimates, 0 to 1)."""
 
     title: str
     schedule: Schedule
@@ -29,7 +29,7 @@ class Began:
 
 @dataclass(frozen=True)
 class Generated:
-    """A batch is stored."""
+    """A batch of responses is stored."""
 
     num_responses: int
     num_tokens: int
@@ -37,7 +37,7 @@ class Generated:
 
 @dataclass(frozen=True)
 class EvaluationEnded:
-    """An evaluation has ended; without numbers where it was stopped in mid-response, for the reason ``stopped``."""
+    """An evaluation has ended. ``measured`` is ``None`` if it was aborted; ``stopped`` says why the race stopped it."""
 
     title: str
     schedule: Schedule
@@ -50,4 +50,4 @@ OnEvent = Callable[[Event], None]
 
 
 def ignore(event: Event) -> None:
-    """Watches nothing."""
+    """Ignores the event."""

@@ -1,6 +1,6 @@
-"""What a study's results depend on: flat keys, as in the config where there is one.
+"""The identity of a study: everything that its results depend on, as flat keys named like config keys.
 
-Contents (weights, template, vocabulary, prompts) stand for themselves by their hash, whatever their path.
+Contents (weights, template, vocabulary, prompts) are identified by their hash, not by their path.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from autolambda.tasks.base import Slice
 from autolambda.tasks.digest import digest, prompts_key
 
 BATCH_SIZE = 256
-"""Responses generated together with transformers, where the config does not say."""
+"""Responses that transformers generates together by default."""
 
 MACHINE_ARGUMENTS = frozenset(
     {
@@ -69,16 +69,16 @@ MACHINE_ARGUMENTS = frozenset(
         "profiler_config",
     }
 )
-"""vLLM's arguments of parallelism, memory, scheduling, compilation, loading and logging: no result depends on them."""
+"""vLLM's arguments for parallelism, memory, scheduling, compilation, loading and logging. They change no result."""
 
 
 def identity_of(
     config: Config, models: Models, *, engine: EngineName, slices: Sequence[Sequence[Slice]]
 ) -> dict[str, Any]:
-    """The keys and values that a resumed study compares, with the ``engine`` that will run.
+    """Returns the keys and values that a resumed study compares, for the ``engine`` that will run.
 
-    ``slices`` are those of the search and of the confirmation. Raises ``ConfigError`` for a device that is missing or a
-    dtype that cannot hold the weights.
+    ``slices`` are the slices of the search and of the confirmation. Raises ``ConfigError`` if the device is missing or
+    the dtype cannot hold the weights.
     """
     chat = models.chat
     sampling = {
@@ -107,7 +107,7 @@ def identity_of(
 
 
 def _engine(said: EngineConfig, engine: EngineName, pair: Pair) -> dict[str, Any]:
-    """The engine's keys. Those of transformers have no name, as in studies from before there was another engine."""
+    """Returns the engine's keys; ``name`` only for vLLM."""
     device = vllm_device() if engine == "vllm" else resolve_device(said.device)
     dtype = str(resolve_dtype(said.dtype, pair, device)).removeprefix("torch.")
     if engine == "transformers":

@@ -1,4 +1,4 @@
-"""A job: a config with its models and tasks opened, everything checked that can be before a weight is moved."""
+"""A job: a config with its models and tasks opened and checked, before any weight is moved."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from autolambda.responses import Sample
 from autolambda.tasks.base import Slice
 from autolambda.tasks.slices import open_slices
 
-TEMPLATE_SECONDS = 5.0  # for one prompt, which takes a millisecond
+TEMPLATE_SECONDS = 5.0  # for one prompt, which usually takes a millisecond
 TEMPLATE_BYTES = 1 << 30
-CHARACTERS_PER_TOKEN = 128  # no tokenizer has longer ones but for spaces
+CHARACTERS_PER_TOKEN = 128  # no tokenizer has longer tokens, but for spaces
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a search or an evaluation works with: ``search`` and ``confirm`` are the slices of each phase.
+    """An opened config. ``search`` and ``confirm`` are the slices of each phase.
 
-    ``engine`` is the one that will run; ``context`` the tokens that the longest prompt and its response need together;
-    ``identity`` what results depend on: a study refuses to go on when any of it has changed. ``warnings`` are about the
-    tasks, a sentence each.
+    ``engine`` is the engine that will run. ``context`` is the number of tokens that the longest prompt and its response
+    need together. ``identity`` is what results depend on: a study with another identity is refused. ``warnings`` are
+    sentences about the tasks.
     """
 
     config: Config
@@ -49,11 +49,11 @@ class Job:
 
     @property
     def batch_size(self) -> int | None:
-        """Responses that one call of the engine is asked for; ``None``, with vLLM, is all that an evaluation owes."""
+        """Responses of one engine call. ``None``, with vLLM, means all that an evaluation is missing."""
         return self.config.engine.batch_size or (BATCH_SIZE if self.engine == "transformers" else None)
 
     def aims(self, budget: float | None) -> Aims:
-        """What a search on these slices is for."""
+        """Returns the aims of a search on these slices."""
         num_search, num_confirm = (sum(part.num_responses for part in phase) for phase in (self.search, self.confirm))
         num_prompts = sum(len(part.samples) for part in self.confirm)
         guards = tuple(self.config.guards.items())
@@ -61,14 +61,14 @@ class Job:
 
     @property
     def engine_in_words(self) -> str:
-        """The engine that will run, for people: ``transformers on cpu, float32``."""
+        """The engine that will run, for people, such as ``transformers on cpu, float32``."""
         if self.engine == "vllm":
             return f"vLLM {installed_version()}"
         return f"transformers on {resolve_device(self.config.engine.device)}, {self.identity['engine.dtype']}"
 
 
 def open_job(config: Config) -> Job:
-    """Opens the models and tasks of a config. Raises ``InputError`` for whatever is wrong with either."""
+    """Opens the models and tasks of a config. Raises ``InputError`` if something is wrong with them."""
     if not config.tasks:
         raise ConfigError("no task: give --task FILE (JSONL, CSV or Parquet with 'question' and 'answer'), or tasks:")
     engine = resolve_engine(config.engine)
@@ -90,7 +90,7 @@ def open_job(config: Config) -> Job:
 
 
 def _check_graders(config: Config) -> None:
-    """What the graders need is there, before anything is loaded. Raises ``TaskError``."""
+    """Raises ``TaskError`` if a grader is unknown or lacks a package, before anything is loaded."""
     names = {source.grader_name for task in config.tasks for source in (task, task.confirm_on) if source}
     for name in sorted(names):
         find_grader(name)
@@ -99,9 +99,9 @@ def _check_graders(config: Config) -> None:
 
 
 def validate(config: Config) -> list[str]:
-    """What there is to say of a config that is valid, a line each. Raises as ``open_job`` does.
+    """Returns lines about a valid config: notes, slices, costs, engine. Raises as ``open_job`` does.
 
-    With vLLM its own engine arguments are checked too, for which it is imported: 10 to 20 seconds.
+    With vLLM its engine arguments are checked too. That imports vLLM, which takes 10 to 20 seconds.
     """
     job = open_job(config)
     if job.engine == "vllm":
@@ -118,9 +118,9 @@ def validate(config: Config) -> list[str]:
 
 
 def resolve_engine(engine: EngineConfig) -> EngineName:
-    """The engine of ``engine.name``: auto takes vLLM where a GPU and a vLLM for it are there, transformers elsewhere.
+    """Returns the engine that ``engine.name`` means. ``auto`` is vLLM if a GPU and vLLM are available.
 
-    Only transformers has a ``device`` and ``threads``: auto takes it where either is said.
+    Only transformers takes ``device`` and ``threads``, so ``auto`` is transformers if either is set.
     """
     if engine.name != "auto":
         return engine.name
@@ -130,7 +130,7 @@ def resolve_engine(engine: EngineConfig) -> EngineName:
 
 
 def _rendered(chat: ChatFormat, sample: Sample, context: int) -> str:
-    """A prompt by a template that came with a checkpoint: it may be endless or huge. Raises ``ConfigError``."""
+    """Renders a prompt by a template of others, which may be endless or huge. Raises ``ConfigError`` then."""
     try:
         with limited(seconds=TEMPLATE_SECONDS, num_bytes=TEMPLATE_BYTES):
             text = chat.render(sample)
@@ -143,9 +143,9 @@ def _rendered(chat: ChatFormat, sample: Sample, context: int) -> str:
 
 
 def _longest_prompt(models: Models, chat: ChatFormat, *, slices: Sequence[Slice]) -> int:
-    """The tokens of the longest prompt.
+    """Returns the tokens of the longest prompt.
 
-    Raises ``TaskError`` for one that does not fit the context with its response, which would be cut short unseen.
+    Raises ``TaskError`` if a prompt and its response do not fit the context together.
     """
     samples = [(part.task, sample) for part in slices for sample in part.samples]
     texts = [_rendered(chat, sample, models.context) for _, sample in samples]

@@ -1,7 +1,7 @@
-"""Limits for code of another's, such as a chat template: how long it may run, and how much memory it may take.
+"""Limits of time and memory for code of others, such as a chat template.
 
-In the main thread of a POSIX system alone; elsewhere nothing is limited. The code must be Python's, which looks at its
-signals and gets a ``MemoryError`` where there is no more.
+They hold in the main thread of a POSIX system; elsewhere nothing is limited. The limited code must run in Python, which
+checks for signals and raises ``MemoryError``.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ _STATM = Path("/proc/self/statm")
 
 
 class LimitError(BaseException):
-    """The time is used up. No ``Exception``, lest the code catches it and goes on."""
+    """The time limit is reached. It is no ``Exception``, so that the limited code does not catch it."""
 
 
 @contextmanager
 def limited(*, seconds: float, num_bytes: int) -> Iterator[None]:
-    """Raises ``LimitError`` in what runs longer, ``MemoryError`` in what takes so much more memory than now."""
+    """Raises ``LimitError`` after ``seconds``, and ``MemoryError`` beyond ``num_bytes`` more memory than now."""
     if sys.platform == "win32" or threading.current_thread() is not threading.main_thread():
         yield
         return
     handler = signal.signal(signal.SIGALRM, _out_of_time)
-    timer = signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)  # and again: one that falls into a destructor is lost
+    timer = signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)  # repeated, because an error in a destructor is lost
     try:
         with _memory(num_bytes):
             yield

@@ -1,4 +1,4 @@
-"""The models of a config, opened: the checked pair, its chat formats, and how tokens are drawn."""
+"""The opened models of a config: the checked pair, its chat formats and the sampling."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ MOST_TEMPLATE_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Models:
-    """Both parents, their chat templates, and how tokens are drawn.
+    """Both parents, their chat templates and the sampling.
 
-    ``templates`` are the study's (``study``) and each parent's own (``instruct``, ``thinking``). The tokenizer is that
-    of the checkpoint in ``tokenizer_folder``; it is loaded when a chat format is first asked for.
+    ``templates`` maps ``study``, ``instruct`` and ``thinking`` to the study's template and to each parent's own. The
+    tokenizer lies in ``tokenizer_folder``; it is loaded when a chat format is first used.
     """
 
     pair: Pair
@@ -40,17 +40,17 @@ class Models:
 
     @property
     def chat(self) -> ChatFormat:
-        """The study's chat format. Raises ``CheckpointError`` where its tokenizer cannot be loaded."""
+        """The study's chat format. Raises ``CheckpointError`` if its tokenizer cannot be loaded."""
         return self._chats["study"]
 
     @property
     def own_chats(self) -> dict[str, ChatFormat]:
-        """Each parent's own, by ``instruct`` and ``thinking``. Raises as ``chat``."""
+        """The chat formats of ``instruct`` and ``thinking``. Raises as ``chat`` does."""
         return {name: self._chats[name] for name in ("instruct", "thinking")}
 
     @property
     def context(self) -> int:
-        """Tokens that prompt and response may have together."""
+        """The most tokens of prompt and response together."""
         return _context(self.pair)
 
     @cached_property
@@ -63,7 +63,7 @@ class Models:
 
 
 def open_models(config: Config) -> Models:
-    """Opens and checks the parents. Raises ``InputError`` for whatever is wrong with them or their settings."""
+    """Opens and checks the parents. Raises ``InputError`` if something is wrong with them or their settings."""
     pair = open_pair(*parent_folders(config.models))
     folders = {"instruct": pair.instruct.folder, "thinking": pair.thinking.folder}
     templates = _templates(config.models, folders)
@@ -71,19 +71,19 @@ def open_models(config: Config) -> Models:
 
 
 def parent_folders(models: ModelsConfig) -> tuple[str, str]:
-    """Where the Instruct and the Thinking parent are: the config's, or the bundled ones."""
+    """Returns the folders or hub ids of Instruct and Thinking: the config's, or the bundled pair's."""
     if models.instruct is None or models.thinking is None:
         return str(FOLDER / "instruct"), str(FOLDER / "thinking")
     return models.instruct, models.thinking
 
 
 def base_folder(models: ModelsConfig) -> str | None:
-    """Where the base model of both parents is, ``None`` where none is said."""
+    """Returns the folder or hub id of the base model of both parents, ``None`` if there is none."""
     return str(FOLDER / "base") if models.bundled else models.base
 
 
 def _templates(models: ModelsConfig, folders: Mapping[str, Path]) -> dict[str, str]:
-    """The study's chat template, and each parent's own: the study's for a parent that came without one."""
+    """Returns the study's chat template and each parent's own. A parent without a template gets the study's."""
     found = {name: template_in(folder) for name, folder in folders.items()}
     chosen = models.chat_template
     study = found[chosen] if chosen in found else _read_template(chosen)
@@ -101,9 +101,9 @@ def _read_template(path: str) -> str:
 
 
 def _sampling(said: SamplingConfig, pair: Pair) -> Sampling:
-    """The config's sampling, with the Thinking parent's generation config where it says nothing.
+    """Returns the config's sampling, completed by the Thinking parent's generation config.
 
-    As in transformers, ``do_sample: false`` is greedy whatever the temperature beside it.
+    As in transformers, ``do_sample: false`` is greedy whatever the temperature.
     """
     defaults = _generation_defaults(said, pair.thinking.folder)
     context = _context(pair)
@@ -129,7 +129,7 @@ def _sampling(said: SamplingConfig, pair: Pair) -> Sampling:
 
 
 def _generation_defaults(said: SamplingConfig, folder: Path) -> SamplingConfig:
-    """What ``generation_config.json`` says of the keys that the config leaves open. Raises ``CheckpointError``."""
+    """Returns what ``generation_config.json`` says about keys that the config omits. Raises ``CheckpointError``."""
     plain = read_json_if_any(folder, "generation_config.json")
     if plain.get("do_sample", plain.get("temperature") is not None):
         plain = {"temperature": 1.0} | {key: value for key, value in plain.items() if value is not None}

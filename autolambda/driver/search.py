@@ -1,6 +1,6 @@
-"""The main job: ask a schedule, merge in place, race it, tell; then confirm the finalists and decide.
+"""The main job: ask for a schedule, merge it in place, race it, tell; then confirm the finalists and decide.
 
-Everything that is measured is in the database before the next thing begins, so the same call goes on after any crash.
+Everything that is measured is in the database before the next thing begins. So the same call resumes after any crash.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ def search(
 ) -> Report:
     """Runs or resumes the study ``name`` to its verdict.
 
-    ``engine`` stands in for the one that the config names. A trial in which two engines fail one after the other is
-    given up. Raises ``InputError`` for what the user can put right and ``EngineError`` where no engine opens, the given
-    one fails, or two trials in a row or a confirmation are given up; either way the study can be resumed.
+    ``engine`` replaces the engine that the config names. A trial in which two engines fail is given up. Raises
+    ``InputError`` if the user can correct the cause. Raises ``EngineError`` if no engine opens, the given one fails, or
+    two trials in a row or a confirmation fail. In all cases the study can be resumed.
     """
     with running(config, name=name, storage=storage, engine=engine, on_event=on_event) as run:
         run.notes.introduce(name, storage, run.measured)
@@ -55,7 +55,7 @@ def confirm(
     engine: Engine | None = None,
     on_event: OnEvent = ignore,
 ) -> Report:
-    """Confirms the finalists of any budget in a study as far as it got. Raises as ``search`` does."""
+    """Confirms the finalists for any budget, from the trials that the study has. Raises as ``search`` does."""
     with running(config, name=name, storage=storage, engine=engine, on_event=on_event) as run:
         return confirm_finalists(run, budget=budget)
 
@@ -63,7 +63,7 @@ def confirm(
 def evaluate(
     config: Config, schedule: Schedule, *, engine: Engine | None = None, on_event: OnEvent = ignore
 ) -> Measured:
-    """Measures one schedule on the search slice, in a study that is thrown away."""
+    """Measures one schedule on the search slice, in a temporary study. Raises as ``search`` does."""
     with TemporaryDirectory() as folder:
         storage = f"sqlite:///{folder}/study.db"
         with running(config, name="evaluate", storage=storage, engine=engine, on_event=on_event) as run:
@@ -74,7 +74,7 @@ def evaluate(
 
 @contextmanager
 def running(config: Config, *, name: str, storage: str, engine: Engine | None, on_event: OnEvent) -> Iterator[Run]:
-    """A run on an opened job and a locked study; both are let go at the end."""
+    """Opens the job, locks the study and yields a run; closes all of them at the end."""
     job = open_job(config)
     with (
         driver_errors(),
@@ -82,7 +82,7 @@ def running(config: Config, *, name: str, storage: str, engine: Engine | None, o
         closing(Store(database)) as store,
         closing(Study(store, name=name)) as study,
     ):
-        # after the trials' tables: who finds the study's row finds its trials
+        # after the trials' tables, because a reader that finds the study's row expects its trials
         if changed := enter(store, job, name=name):
             on_event(Noted(changed))
         check_baselines(job)
@@ -91,9 +91,9 @@ def running(config: Config, *, name: str, storage: str, engine: Engine | None, o
 
 
 def enter(store: Store, job: Job, *, name: str) -> str | None:
-    """Adds the study, or checks that its results compare with the job's and lets it grow; says what has changed.
+    """Adds the study, or checks that its results are comparable with the job's, and stores how it grew.
 
-    Raises ``StudyError`` where they do not compare.
+    Returns a sentence about what has changed. Raises ``StudyError`` if the results are not comparable.
     """
     config = job.config.model_dump(mode="json")
     stored = store.study(name)

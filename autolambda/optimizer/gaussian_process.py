@@ -1,7 +1,7 @@
-"""A Gaussian process over schedules whose noise is known: ``y = g(lam) + h(x) + e``, e with a given covariance.
+"""A Gaussian process over schedules with known noise: ``y = g(lam) + h(x) + e``, where e has a given covariance.
 
-g and h have Matern 5/2 kernels, h with a reach for each dimension; the hyper-parameters are the most probable ones
-under log-normal priors (Rasmussen & Williams 2006, chapters 2, 4 and 5).
+g and h have Matern 5/2 kernels; h has one length scale for each dimension. The hyper-parameters are the most probable
+ones under log-normal priors (Rasmussen & Williams 2006, chapters 2, 4 and 5).
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from scipy.special import log_ndtr  # type: ignore[import-untyped]
 from autolambda.statistics.estimates import Floats
 
 _JITTER = 1e-8
-_CONSTANT = 4.0  # variance of the unknown level, on standardised outputs
-# Normal priors (mean, deviation) of the logs of the hyper-parameters: scale and reach of g, then of h.
+_CONSTANT = 4.0  # prior variance of the mean level, on standardised outputs
+# Normal priors (mean, deviation) of the logs of the hyper-parameters: scale and length scale of g, then of h.
 _PRIORS = ((0.0, 0.7), (math.log(0.4), 0.5), (math.log(0.3), 0.7), (math.log(0.6), 0.6))
 _MOST_STEPS = 40  # of the optimiser
 
 
 class GaussianProcess:
-    """A Gaussian process with a known covariance of the noise; the hyper-parameters are the most probable ones."""
+    """A Gaussian process with a known noise covariance, at its most probable hyper-parameters."""
 
     def __init__(self, points: Floats, y: Floats, noise: Floats) -> None:
-        """``points`` float64 [n, d], ``y`` [n], ``noise`` [n, n]."""
+        """Fits the hyper-parameters to ``points`` float64 [n, d], ``y`` [n] and their ``noise`` covariance [n, n]."""
         self._level, self._unit = float(y.mean()), max(float(y.std()), 0.3)
         self._points, self._y, self._noise = points, (y - self._level) / self._unit, noise / self._unit**2
         prior = np.array([*_PRIORS[:3], *([_PRIORS[3]] * points.shape[1])])
@@ -49,7 +49,7 @@ class GaussianProcess:
         self._condition()
 
     def exceed(self, points: Floats, floors: Floats) -> None:
-        """Takes in that the output is above ``floors`` [m] at ``points``: each by the moments of the cut normal."""
+        """Adds that the output exceeds ``floors`` [m] at ``points`` [m, d], each by the moments of a truncated normal."""
         for at, floor in zip(points, (floors - self._level) / self._unit, strict=True):
             mean, variance = (float(each[0]) for each in self._moments(at[None]))
             deviation = math.sqrt(variance)
@@ -57,7 +57,7 @@ class GaussianProcess:
             ratio = math.exp(-depth * depth / 2 - 0.5 * math.log(2 * math.pi) - float(log_ndtr(depth)))
             moved, kept = mean + deviation * ratio, variance * max(1 - ratio * (ratio + depth), 1e-3)
             precision = 1 / kept - 1 / variance
-            if precision > 1e-6:  # else it was expected
+            if precision > 1e-6:  # otherwise the bound says nothing new
                 value = (moved / kept - mean / variance) / precision
                 size = len(self._y)
                 noise = np.zeros((size + 1, size + 1))
@@ -66,12 +66,12 @@ class GaussianProcess:
                 self._condition()
 
     def marginal(self, points: Floats) -> tuple[Floats, Floats]:
-        """Mean and variance at ``points`` [m, d], float64 [m] each."""
+        """Returns mean and variance at ``points`` [m, d], float64 [m] each."""
         mean, variance = self._moments(points)
         return self._level + self._unit * mean, self._unit**2 * variance
 
     def draw(self, points: Floats, num_draws: int, rng: np.random.Generator) -> Floats:
-        """Joint draws at ``points`` [m, d], float64 [num_draws, m]."""
+        """Returns joint draws at ``points`` [m, d], float64 [num_draws, m]."""
         cross = self._kernel(points, self._points)
         half = solve_triangular(self._factor, cross.T, lower=True)
         covariance = self._kernel(points, points) - half.T @ half
@@ -100,7 +100,7 @@ class GaussianProcess:
         return kernel
 
     def _loss(self, logs: Floats, squares: Floats) -> tuple[float, Floats]:
-        """The negative log likelihood and its gradient; ``squares`` [n, n, d] are squared distances."""
+        """Returns the negative log likelihood and its gradient; ``squares`` [n, n, d] are squared distances."""
         scales, reaches = np.exp(2 * logs[[0, 2]]), np.exp(-2 * np.append(logs[1], logs[3:]))
         lam, rest = _distances(logs, squares)
         (near_lam, fall_lam), (near_rest, fall_rest) = _matern(lam), _matern(rest)
@@ -119,12 +119,12 @@ class GaussianProcess:
 
 
 def _distances(logs: Floats, squares: Floats) -> tuple[Floats, Floats]:
-    """Squared distances in units of the reaches: of lam for g, of all for h."""
+    """Returns squared distances in units of the length scales: of lam for g, of all features for h."""
     return squares[:, :, 0] * math.exp(-2 * logs[1]), squares @ np.exp(-2 * logs[3:])
 
 
 def _matern(squares: Floats) -> tuple[Floats, Floats]:
-    """Matern 5/2 at squared distances, and minus twice its slope by them."""
+    """Returns Matern 5/2 at squared distances, and minus twice its derivative with respect to them."""
     far = np.sqrt(5 * squares)
     decay = np.exp(-far)
     return (1 + far + far**2 / 3) * decay, (5 / 3) * (1 + far) * decay
