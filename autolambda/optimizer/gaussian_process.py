@@ -49,7 +49,7 @@ class GaussianProcess:
         self._condition()
 
     def exceed(self, points: Floats, floors: Floats) -> None:
-        """Adds that the output exceeds ``floors`` [m] at ``points`` [m, d], each by the moments of a truncated normal."""
+        """Adds lower bounds ``floors`` [m] at ``points`` [m, d], each by the moments of a truncated normal."""
         for at, floor in zip(points, (floors - self._level) / self._unit, strict=True):
             mean, variance = (float(each[0]) for each in self._moments(at[None]))
             deviation = math.sqrt(variance)
