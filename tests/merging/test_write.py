@@ -259,7 +259,7 @@ def test_an_end_in_the_middle_leaves_nothing(tmp_path: Path, how: signal.Signals
         stderr=subprocess.PIPE,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background ignores it
     )
-    while not list(place.glob(".out.*.tmp/*.safetensors")):
+    while not list(place.glob(".out.*.tmp/out/*.safetensors")):
         assert process.poll() is None
         time.sleep(0.001)
     process.send_signal(how)
