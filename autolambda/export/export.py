@@ -23,6 +23,7 @@ from autolambda.export.mergekit import mergekit_recipe
 from autolambda.export.provenance import Provenance
 from autolambda.merging.atomic_folder import atomic_folder, output_errors
 from autolambda.merging.checkpoint import open_checkpoint, read_json, read_json_if_any
+from autolambda.merging.fingerprint import hash_files
 from autolambda.merging.merge import Merge, open_merge
 from autolambda.merging.method import Method
 from autolambda.merging.tokenizer import added_tokens, copy_tokenizer
@@ -91,7 +92,7 @@ def check_export(folder: Path) -> str:
 
 def _changed_tensors(folder: Path, before: Mapping[str, Any]) -> list[str]:
     checkpoint = open_checkpoint(str(folder))
-    now = {name: found.digest().hex() for name, found in checkpoint.hashes().items()}
+    now = {name: found.digest().hex() for name, found in hash_files(checkpoint.folder, checkpoint.tensors).items()}
     return sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
 
 

@@ -17,12 +17,11 @@ import torch
 from torch import Tensor
 
 from autolambda.merging.arithmetic import PIECE
-from autolambda.merging.checkpoint import NUM_THREADS
-from autolambda.merging.fingerprint import digest_of_hashes
+from autolambda.merging.fingerprint import NUM_THREADS, TensorHash, digest_of_hashes, is_finite
 from autolambda.merging.merge import Merge
 from autolambda.merging.pair import stored_name
 from autolambda.merging.shard_writer import ShardWriter
-from autolambda.merging.shards import ShardReader, TensorHash, is_finite
+from autolambda.merging.shards import ShardReader
 
 OnBytes = Callable[[int], None]
 """Told how many bytes of the merge were written since the last call, by any thread."""

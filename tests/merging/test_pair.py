@@ -181,5 +181,5 @@ def test_integer_tensors_must_be_equal(copies: tuple[Path, Path]) -> None:
 
 def test_a_parent_that_cannot_be_opened_is_its_own_error(copies: tuple[Path, Path]) -> None:
     (copies[1] / SINGLE).write_bytes((copies[1] / SINGLE).read_bytes()[:-1])
-    with pytest.raises(CheckpointError, match="its header describes"):
+    with pytest.raises(CheckpointError, match="is not a valid safetensors file"):
         open_pair(str(copies[0]), str(copies[1]))
