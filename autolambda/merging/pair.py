@@ -6,7 +6,7 @@ only one does, the merge is untied and the tied parent's lm_head is its embeddin
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from autolambda.errors import PairError
-from autolambda.merging.arithmetic import interpolate
 from autolambda.merging.checkpoint import Checkpoint, open_checkpoint
 from autolambda.merging.compatibility import Mismatch, compare_configs, compare_tensors, compare_tokenizers
 from autolambda.merging.shards import TensorInfo
@@ -112,13 +111,6 @@ def open_pair(instruct: str | Checkpoint, thinking: str | Checkpoint, *, across_
 def _bent(finding: Mismatch) -> Mismatch:
     text = f"{finding.text}; the merge computes with thinking's, so towards lambda 0 it is not the model it was"
     return Mismatch(text, fatal=False)
-
-
-def merge_tensors(pair: Pair, *, schedule: Schedule) -> Iterator[tuple[str, Tensor]]:
-    """The merge's tensors by name, one at a time, in the checkpoint's dtype on the CPU."""
-    for name in pair.names:
-        parents = pair.read(name)
-        yield name, interpolate(parents.instruct, parents.thinking, pair.lam_of(name, schedule))
 
 
 def untied_tensors(checkpoint: Checkpoint) -> Mapping[str, TensorInfo]:

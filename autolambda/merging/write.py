@@ -63,10 +63,10 @@ def write_weights(
     the disk refuses.
     """
     num_threads = num_threads or NUM_THREADS
-    by_size = sorted(merge.tensors, key=lambda name: -merge.tensors[name].num_bytes)
+    by_size = sorted(merge.infos, key=lambda name: -merge.infos[name].num_bytes)
     with ExitStack() as stack:
         readers = [stack.enter_context(ShardReader(model.folder)) for model in merge.models.values()]
-        writer = stack.enter_context(ShardWriter(folder, merge.tensors, max_shard_size=max_shard_size))
+        writer = stack.enter_context(ShardWriter(folder, merge.infos, max_shard_size=max_shard_size))
         stack.enter_context(_one_thread_each())
         work = _Pass(merge, readers, writer, identify, on_bytes or (lambda num_bytes: None))
         pool = stack.enter_context(ThreadPoolExecutor(num_threads))
@@ -83,7 +83,7 @@ def write_weights(
         for role, model in merge.models.items():
             model.check_finite(work.hashes[role])
         models = {role: model.digest_of(work.hashes[role]) for role, model in merge.models.items() if identify}
-        return Written(models, {name: work.written[name].hex() for name in merge.tensors})
+        return Written(models, {name: work.written[name].hex() for name in merge.infos})
 
 
 class _Pass:
@@ -109,7 +109,7 @@ class _Pass:
             raise
 
     def _write(self, name: str) -> None:
-        info = self._merge.tensors[name]
+        info = self._merge.infos[name]
         make = self._merge.arithmetic(name, lambda: self._pieces(name))
         hashes = self._model_hashes(name)
         own = TensorHash(name, info)
@@ -134,7 +134,7 @@ class _Pass:
 
     def _pieces(self, name: str) -> Iterator[tuple[Tensor, ...]]:
         """The tensor in all models, piece by piece, in buffers that the next piece overwrites."""
-        info = self._merge.tensors[name]
+        info = self._merge.infos[name]
         models = list(self._merge.models.values())
         stored = [stored_name(model, name) for model in models]
         infos = [model.tensors[each] for model, each in zip(models, stored, strict=True)]

@@ -69,7 +69,7 @@ def test_the_weights_are_those_of_the_schedule(folders: list[Path], name: str) -
     recipe = yaml.safe_load(yaml.safe_dump(mergekit_recipe(merge)))
     assert (recipe["merge_method"], recipe["dtype"], recipe["out_dtype"]) == ("linear", "float32", "bfloat16")
     assert recipe["parameters"] == {"normalize": False} and ("models" in recipe) is (name == "uniform")
-    for tensor in merge.tensors:
+    for tensor in merge.infos:
         sources, _ = sources_of(recipe, tensor, 3)
         assert [source["model"] for source in sources] == ["./instruct", "./thinking"]
         weights = [setting_of(source["parameters"]["weight"], tensor) for source in sources]
@@ -82,7 +82,7 @@ def test_slerp_has_one_t_for_both(folders: list[Path], name: str) -> None:
     merge = merge_of(folders, Method("slerp", SCHEDULES[name]))
     recipe = mergekit_recipe(merge)
     assert recipe["merge_method"] == "slerp" and recipe["base_model"] == "./instruct"
-    for tensor in merge.tensors:
+    for tensor in merge.infos:
         _, holder = sources_of(recipe, tensor, 3)
         assert setting_of(holder["parameters"]["t"], tensor) == merge.lam_of(tensor)
 
@@ -121,7 +121,7 @@ def test_mergekits_own_result_is_ours(name: str, method: Method) -> None:
     recipe = yaml.safe_load((ASSETS / f"{name.replace(' ', '_')}.yml").read_text())
     assert recipe == mergekit_recipe(merge)
     theirs = load_file(ASSETS / f"{name.replace(' ', '_')}.safetensors")
-    assert theirs.keys() == merge.tensors.keys()
+    assert theirs.keys() == merge.infos.keys()
     for tensor, values in theirs.items():
         ours = merge.tensor(tensor)
         small = (ours.float() - values.float()).abs() < 1e-6  # near 0 steps are no measure
