@@ -110,17 +110,17 @@ def steps_apart(one: Tensor, other: Tensor) -> Tensor:
     [
         *((f"linear {name}", method) for name, method in LINEAR.items()),
         ("slerp", Method("slerp", SCHEDULES["module"])),
-        ("task_arithmetic", Method("task_arithmetic", base=str(ASSETS / "base"))),
-        ("ties", Method("ties", base=str(ASSETS / "base"))),
+        ("task_arithmetic", Method("task_arithmetic", base=str(MERGEKIT / "base"))),
+        ("ties", Method("ties", base=str(MERGEKIT / "base"))),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_mergekits_own_result_is_ours(name: str, method: Method) -> None:
     """To within one bfloat16 step; of changes that are as large as the least one kept its TIES keeps some, ours all."""
-    merge = merge_of([ASSETS / model for model in ("base", "instruct", "thinking")], method)
-    recipe = yaml.safe_load((ASSETS / f"{name.replace(' ', '_')}.yml").read_text())
+    merge = merge_of([MERGEKIT / model for model in ("base", "instruct", "thinking")], method)
+    recipe = yaml.safe_load((MERGEKIT / f"{name.replace(' ', '_')}.yml").read_text())
     assert recipe == mergekit_recipe(merge)
-    theirs = load_file(ASSETS / f"{name.replace(' ', '_')}.safetensors")
+    theirs = load_file(MERGEKIT / f"{name.replace(' ', '_')}.safetensors")
     assert theirs.keys() == merge.infos.keys()
     for tensor, values in theirs.items():
         ours = merge.tensor(tensor)
