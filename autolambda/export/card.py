@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from huggingface_hub import ModelCardData
 
 from autolambda import __version__
 from autolambda.config import Config
@@ -29,7 +30,7 @@ def write_card(folder: Path, models: Models, merge: Merge, written: Written, *, 
     thinking = merge.models["thinking"].name.rpartition("/")[2]
     lines = [
         "---",
-        yaml.safe_dump(_front_matter(merge), sort_keys=False, allow_unicode=True).strip(),
+        _front_matter(merge).to_yaml(),
         "---",
         "",
         f"# {thinking} merged by {merge.method.name.replace('_', ' ')}",
@@ -57,27 +58,29 @@ def licence_of(model: Checkpoint) -> str | None:
 
 
 def _card_of(model: Checkpoint) -> Mapping[str, Any]:
-    """The front matter of a model's own card, its author's text: whatever is not as it should be counts as nothing."""
+    """Returns the front matter of a model's own card, or nothing when the author's text cannot be parsed."""
     path = find_file(model.folder, "README.md")
-    text = path.read_text(encoding="utf-8", errors="replace") if path else ""
-    if not text.startswith("---"):
+    if path is None:
         return {}
+    from huggingface_hub import metadata_load  # slow to import
+
     try:
-        found = yaml.safe_load(text.split("---")[1])
-    except (yaml.YAMLError, ValueError, RecursionError):
+        return metadata_load(path) or {}
+    except (yaml.YAMLError, OSError, ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
 
 
-def _front_matter(merge: Merge) -> dict[str, Any]:
-    found: dict[str, Any] = {"library_name": "transformers", "tags": ["merge", "autolambda"]}
-    ids = [model.model_id for model in merge.models.values()]
-    if all(ids):  # the hub takes its own ids only
-        found["base_model"] = ids
-    licences = {_card_of(model).get("license") for model in merge.models.values()}
-    if len(licences) == 1 and isinstance(licence := licences.pop(), str):
-        found["license"] = licence
-    return found
+def _front_matter(merge: Merge) -> ModelCardData:
+    ids = [model.model_id for model in merge.models.values() if model.model_id]
+    all_on_hub = len(ids) == len(merge.models)  # the hub accepts ids only
+    licences = [_card_of(model).get("license") for model in merge.models.values()]
+    shared = licences[0] if isinstance(licences[0], str) and all(each == licences[0] for each in licences) else None
+    return ModelCardData(
+        library_name="transformers",
+        tags=["merge", "autolambda"],
+        base_model=ids if all_on_hub else None,
+        license=shared,
+    )
 
 
 def _made_of(merge: Merge, written: Written, measurement: Provenance | None) -> Iterator[str]:
