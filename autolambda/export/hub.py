@@ -13,7 +13,7 @@ from autolambda.errors import AutolambdaError, ConfigError, one_line
 def check_repository(repository: str) -> None:
     """Raises ``ConfigError`` for what is no repository's name, before anything is written."""
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # public, but not marked so
 
     try:
         validate_repo_id(repository)

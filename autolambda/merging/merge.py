@@ -87,7 +87,7 @@ class Merge:
         """Returns a tensor of the merge, in the checkpoint's dtype on the CPU. Do not write into it."""
         models = [read_tensor(model, name) for model in self.models.values()]
         if self.method.name == "linear":
-            return interpolate(*models, self.lam_of(name))
+            return interpolate(models[0], models[1], self.lam_of(name))
         pieces = pieces_of(*models)  # float32 copies of whole tensors would take several times their memory
         make = self.arithmetic(name, pieces)
         made = [make(*piece) for piece in pieces()]
