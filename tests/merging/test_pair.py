@@ -176,7 +176,7 @@ def test_integer_tensors_must_be_equal(copies: tuple[Path, Path]) -> None:
     pair = open_pair(str(copies[0]), str(copies[1]))
     assert torch.equal(dict(open_merge(pair, Schedule.uniform(0.5)).tensors())[name], torch.arange(4))
     edit_tensors(copies[0] / SINGLE, lambda tensors: tensors[name].add_(1))
-    refused(copies, f"{name}: int64 [4] holds other integers in each parent")
+    refused(copies, f"{name}: int64 [4] holds different integers in the parents")
 
 
 def test_a_parent_that_cannot_be_opened_is_its_own_error(copies: tuple[Path, Path]) -> None:
