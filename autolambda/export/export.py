@@ -46,8 +46,8 @@ def export(
     """Writes the merge of the parents by a method into the new folder ``out``; a schedule stands for the linear method.
 
     If ``measurement`` is given, the parents are hashed in the same pass. Parents, sampling and confirmed weights must
-    then be the ones of the study. Raises ``OutputError`` when the folder cannot be written, ``CheckpointError`` when a
-    model cannot be read, and ``StudyError`` when parents, sampling or weights differ from the measured ones.
+    then be the ones of the study. Raises ``OutputError`` when the disk refuses, and ``CheckpointError`` when
+    a model cannot be read. Raises ``StudyError`` when parents, sampling or weights differ from the measured ones.
     """
     if measurement:
         _check_unchanged(_sampling(models), measurement)

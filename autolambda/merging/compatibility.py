@@ -73,7 +73,7 @@ def compare_configs(instruct: Checkpoint, *, thinking: Checkpoint) -> Iterator[M
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, object]:
-    """The keys that decide what the model computes, with defaults filled in; null, false and empty are left out."""
+    """Returns the keys that change what the model computes, with defaults filled in and without empty values."""
     settings = {key: config.get(key) for key in _EXACT}
     settings["num_key_value_heads"] = config.get("num_key_value_heads") or config.get("num_attention_heads")
     settings["head_dim"] = config.get("head_dim")

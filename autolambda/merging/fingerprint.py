@@ -1,7 +1,7 @@
 """SHA-256 of weights: of one tensor, of a checkpoint's files, of an engine's live tensors.
 
 A tensor's hash covers its name, dtype, shape and bytes (``TensorHash``). The digest of a set of weights covers these
-hashes in the order of the names, so it does not depend on sharding and is equal for files and engines.
+hashes in the order of the names. It therefore does not depend on sharding, and is equal for files and engines.
 """
 
 from __future__ import annotations
