@@ -13,17 +13,17 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from autolambda.config_base import Name, Positive, Repeats, Strict, explain
 from autolambda.errors import ConfigError
+from autolambda.merging.method import BaselineMethod
 from autolambda.optimizer.settings import SamplerName, SearchSettings
 from autolambda.optimizer.space import Space
 from autolambda.tasks.config import SourceConfig, TaskConfig
 from autolambda.tasks.slices import ConfirmSize
 
 EngineName = Literal["transformers", "vllm"]
-BaselineName = Literal["task_arithmetic", "ties", "slerp", "cut"]
+BaselineName = Literal[BaselineMethod, "cut"]
 Source = TypeVar("Source", bound=SourceConfig)
 
 AblationName = Literal["uniform", "layers", "modules", "decoding", "backbones", "methods"]
-AblationMethod = Literal["task_arithmetic", "ties", "slerp"]
 ABLATIONS: tuple[AblationName, ...] = get_args(AblationName)
 
 Lam = Annotated[float, Field(ge=0, le=1)]
@@ -170,7 +170,7 @@ class AblationConfig(Strict):
     top_ps: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)] = (0.8, 0.95)
     backbones: tuple[Name, ...] = ()
     backbone_lambdas: Lams = (0.0, 0.4, 0.6, 0.8)
-    methods: tuple[AblationMethod, ...] = get_args(AblationMethod)
+    methods: tuple[BaselineMethod, ...] = get_args(BaselineMethod)
     responses: Positive | None = None
 
 

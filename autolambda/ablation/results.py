@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from autolambda.ablation.rows import METHODS, AblationRow, references_of, row_of, uniform_row
+from autolambda.ablation.rows import AblationRow, references_of, row_of, uniform_row
 from autolambda.config import ABLATIONS, AblationName
+from autolambda.merging.method import METHOD_TITLES
 from autolambda.report.results import stage
 from autolambda.report.snapshot import num_layers_of
 from autolambda.responses import Graded
@@ -119,7 +120,7 @@ def read_ablations(reader: StudyReader, *, only: Sequence[AblationName] = ABLATI
 
 def _sorted(rows: Sequence[AblationRow]) -> list[AblationRow]:
     """The parents first, then by what the rows of a study differ in; layers and modules as they were measured."""
-    methods = [None, *METHODS]
+    methods = [None, *METHOD_TITLES]
     return sorted(
         rows,
         key=lambda row: (

@@ -12,13 +12,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import PurePath
 from typing import Any, Literal
 
-from autolambda.config import AblationConfig, AblationMethod, AblationName
+from autolambda.config import AblationConfig, AblationName
 from autolambda.engines.base import Sampling
+from autolambda.merging.method import METHOD_TITLES, BaselineMethod
 from autolambda.schedule import Profile, Schedule
 
 NUM_BANDS = 3
-METHODS: dict[AblationMethod, str] = {"task_arithmetic": "task arithmetic", "ties": "TIES", "slerp": "SLERP"}
-WITH_BASE: tuple[AblationMethod, ...] = ("task_arithmetic", "ties")
 _THIRDS = ((0,), (1,), (2,), (0, 1), (1, 2))
 
 
@@ -35,7 +34,7 @@ class AblationRow:
     top_p: float | None = None
     backbone: str | None = None
     weights: str | None = None
-    method: AblationMethod | None = None
+    method: BaselineMethod | None = None
 
     @property
     def key(self) -> str:
@@ -72,7 +71,7 @@ class AblationRow:
         if self.backbone:
             return f"{name_of(self.backbone)}, {lam}"
         if self.method:
-            return METHODS[self.method] + (f", {lam}" if self.method == "slerp" else "")
+            return METHOD_TITLES[self.method] + (f", {lam}" if self.method == "slerp" else "")
         return lam
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 
 from autolambda.ablation.results import Ablation, read_ablations
-from autolambda.ablation.rows import METHODS, WITH_BASE, AblationRow, name_of, references_of, rows_of
+from autolambda.ablation.rows import AblationRow, name_of, references_of, rows_of
 from autolambda.config import ABLATIONS, AblationName, Config
 from autolambda.driver.baselines import baseline_method
 from autolambda.driver.engine import open_engine
@@ -25,6 +25,7 @@ from autolambda.driver.run import Run
 from autolambda.driver.search import running
 from autolambda.engines.base import Engine
 from autolambda.errors import AutolambdaError, ConfigError, PairError
+from autolambda.merging.method import AROUND_BASE, METHOD_TITLES
 from autolambda.merging.pair import Pair, open_pair
 from autolambda.statistics.metrics import measure
 from autolambda.study.reader import open_for_reading
@@ -78,7 +79,7 @@ def measure_ablations(run: Run, only: Sequence[AblationName], on_event: OnEvent)
                 except (PairError, ConfigError) as error:
                     if method is None:
                         raise
-                    on_event(Noted(f"{METHODS[method]} is left out: {_in_a_line(error)}"))
+                    on_event(Noted(f"{METHOD_TITLES[method]} is left out: {_in_a_line(error)}"))
 
 
 def _plan(job: Job, only: Sequence[AblationName], on_event: OnEvent) -> _Plan:
@@ -92,7 +93,7 @@ def _plan(job: Job, only: Sequence[AblationName], on_event: OnEvent) -> _Plan:
     for name in only:
         found = rows_of(name, config, num_layers=job.models.pair.num_layers, backbones=list(pairs))
         if name == "methods" and base_folder(job.config.models) is None:
-            found = [row for row in found if row.method not in WITH_BASE]
+            found = [row for row in found if row.method not in AROUND_BASE]
             on_event(Noted("methods: task arithmetic and TIES need models.base, the base of both parents; left out"))
         rows += [replace(row, weights=pairs[row.backbone].instruct.digest()) if row.backbone else row for row in found]
     if not rows:

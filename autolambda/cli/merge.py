@@ -9,6 +9,7 @@ import click
 from autolambda.cli.arguments import config_of, method_of
 from autolambda.cli.options import budget_option, lambda_option, open_console, schedule_option, storage_option
 from autolambda.errors import printable
+from autolambda.merging.method import METHODS
 
 shard_size_option = click.option("--max-shard-size", default="5GB", show_default=True, metavar="SIZE")
 
@@ -65,7 +66,7 @@ def export(
 @schedule_option
 @click.option(
     "--method",
-    type=click.Choice(["linear", "task_arithmetic", "ties", "slerp"]),
+    type=click.Choice(METHODS),
     default="linear",
     show_default=True,
     help="linear and slerp take a lambda or a schedule, the others a base model.",

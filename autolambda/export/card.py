@@ -1,6 +1,7 @@
-"""The model card of a merge: Markdown with the hub's front matter; all that it takes to judge it and make it again.
+"""Writes the model card of a merge: what a reader needs to judge the merge and to make it again.
 
-Models are named by their hub id or their folder's name, never by a path of the machine that merged them.
+The card is Markdown with the hub's front matter. It names models by hub id or folder name, never by a path of the
+machine that merged them.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from huggingface_hub import ModelCardData
 
 from autolambda import __version__
 from autolambda.config import Config
@@ -25,11 +27,11 @@ _LICENSE_FILES = ("LICENSE", "LICENSE.txt", "LICENSE.md")
 
 
 def write_card(folder: Path, models: Models, merge: Merge, written: Written, *, measurement: Provenance | None) -> None:
-    """Writes README.md into an exported folder."""
+    """Writes README.md into an exported folder. Without ``measurement`` the card has no measured numbers."""
     thinking = merge.models["thinking"].name.rpartition("/")[2]
     lines = [
         "---",
-        yaml.safe_dump(_front_matter(merge), sort_keys=False, allow_unicode=True).strip(),
+        _front_matter(merge).to_yaml(),
         "---",
         "",
         f"# {thinking} merged by {merge.method.name.replace('_', ' ')}",
@@ -45,7 +47,7 @@ def write_card(folder: Path, models: Models, merge: Merge, written: Written, *, 
 
 
 def licence_of(model: Checkpoint) -> str | None:
-    """What a model's own card says of its licence, else the first line of its LICENSE file, ``None`` without either."""
+    """Returns the licence that a model's card states, else the first line of its LICENSE file, else ``None``."""
     licence = _card_of(model).get("license_name") or _card_of(model).get("license")
     if isinstance(licence, str):
         return _plain(licence)
@@ -57,27 +59,29 @@ def licence_of(model: Checkpoint) -> str | None:
 
 
 def _card_of(model: Checkpoint) -> Mapping[str, Any]:
-    """The front matter of a model's own card, its author's text: whatever is not as it should be counts as nothing."""
+    """Returns the front matter of a model's own card, or nothing when the author's text cannot be parsed."""
     path = find_file(model.folder, "README.md")
-    text = path.read_text(encoding="utf-8", errors="replace") if path else ""
-    if not text.startswith("---"):
+    if path is None:
         return {}
+    from huggingface_hub import metadata_load  # slow to import
+
     try:
-        found = yaml.safe_load(text.split("---")[1])
-    except (yaml.YAMLError, ValueError, RecursionError):
+        return metadata_load(path) or {}
+    except (yaml.YAMLError, OSError, ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
 
 
-def _front_matter(merge: Merge) -> dict[str, Any]:
-    found: dict[str, Any] = {"library_name": "transformers", "tags": ["merge", "autolambda"]}
-    ids = [model.model_id for model in merge.models.values()]
-    if all(ids):  # the hub takes its own ids only
-        found["base_model"] = ids
-    licences = {_card_of(model).get("license") for model in merge.models.values()}
-    if len(licences) == 1 and isinstance(licence := licences.pop(), str):
-        found["license"] = licence
-    return found
+def _front_matter(merge: Merge) -> ModelCardData:
+    ids = [model.model_id for model in merge.models.values() if model.model_id]
+    all_on_hub = len(ids) == len(merge.models)  # the hub accepts ids only
+    licences = [_card_of(model).get("license") for model in merge.models.values()]
+    shared = licences[0] if isinstance(licences[0], str) and all(each == licences[0] for each in licences) else None
+    return ModelCardData(
+        library_name="transformers",
+        tags=["merge", "autolambda"],
+        base_model=ids if all_on_hub else None,
+        license=shared,
+    )
 
 
 def _made_of(merge: Merge, written: Written, measurement: Provenance | None) -> Iterator[str]:
@@ -97,23 +101,23 @@ def _made_of(merge: Merge, written: Written, measurement: Provenance | None) -> 
         yield f"Schedule: {merge.method.schedule}. Every weight is computed in float32 and rounded once."
         yield _compared(written, measurement)
         yield ""
-    yield "The licences of all models that went in apply to the merge."
+    yield "The licences of all merged models apply to the merge."
     yield ""
 
 
 def _compared(written: Written, measurement: Provenance | None) -> str:
-    """What is known of the weights."""
+    """Returns a sentence with the hash of the weights, and whether it is the hash of the measured weights."""
     sha = f"Their SHA-256 is `{written.digest}`"
     if measurement is None:
         return f"{sha}."
     if measurement.weights:
-        return f"{sha}: bit for bit those that were confirmed."
-    return f"{sha}; it was not compared with that of the weights in the engine that measured them."
+        return f"{sha}: they are the confirmed weights, bit for bit."
+    return f"{sha}; it was not compared with the weights in the engine that measured them."
 
 
 def _measured(models: Models, measurement: Provenance) -> Iterator[str]:
     entry, config, identity = measurement.entry, measurement.config, measurement.identity
-    where = "confirmation slice, unseen by the search" if entry.confirmed else "search slice, not confirmed"
+    where = "confirmation slice, which the search did not see" if entry.confirmed else "search slice, not confirmed"
     yield "## Measured"
     yield ""
     yield f"On {', '.join(entry.measured.tasks)} ({where}), with 95 % intervals; {measurement.verdict}."
@@ -124,7 +128,7 @@ def _measured(models: Models, measurement: Provenance) -> Iterator[str]:
         [
             ("this merge", entry.measured),
             *((f"- on {_plain(name)}", task) for name, task in tasks),
-            *((f"{name} as is, its own template", each.measured) for name, each in parents if each.confirmed),
+            *((f"{name}, unmerged, its own template", each.measured) for name, each in parents if each.confirmed),
         ]
     )
     yield ""
@@ -164,15 +168,15 @@ def _use(models: Models) -> Iterator[str]:
     yield "## Use"
     yield ""
     yield (
-        "Load it with `AutoModelForCausalLM.from_pretrained` or serve the folder with vLLM; the chat template and the "
-        "generation config are those that were measured with."
+        "Load it with `AutoModelForCausalLM.from_pretrained` or serve the folder with vLLM. The chat template and the "
+        "generation config are the ones used in the measurement."
     )
     yield ""
     yield (
-        f"A response without `{tag}` is an answer without thinking, which low lambdas give often. A server's reasoning "
-        f"parser takes such a text for unfinished thinking: vLLM 0.32 with `--reasoning-parser deepseek_r1` or `qwen3` "
+        f"A response without `{tag}` is an answer without thinking; low lambdas often give one. A server's reasoning "
+        f"parser mistakes it for unfinished thinking: vLLM 0.32 with `--reasoning-parser deepseek_r1` or `qwen3` "
         f"puts all of it into `reasoning` and leaves `content` empty. Serve without a reasoning parser, or read "
-        f"`reasoning` where `content` is empty."
+        f"`reasoning` when `content` is empty."
     )
     yield ""
 
@@ -191,13 +195,13 @@ def _again(merge: Merge, measurement: Provenance | None) -> Iterator[str]:
     yield "```"
     yield ""
     yield (
-        "`autolambda.json` holds the SHA-256 of every tensor and every other file, `mergekit.yml` the same merge as a "
-        "recipe for mergekit, which rounds a little differently."
+        "`autolambda.json` holds the SHA-256 of every tensor and every other file. `mergekit.yml` describes this merge "
+        "for mergekit, which rounds a little differently."
     )
     yield ""
 
 
 def _plain(text: str) -> str:
-    """Text of others in one cell of a table: no line breaks, no bars, no markup."""
+    """Makes text from a model's author safe for a table cell: no line breaks, no bars, no markup."""
     kept = "".join(character if character.isprintable() else " " for character in text)
     return kept.replace("|", "/").replace("<", "(").replace(">", ")")[:120]

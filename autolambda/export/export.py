@@ -1,7 +1,7 @@
-"""A merge on disk: weights, tokenizer, template, generation config, model card, schedule, recipe and provenance.
+"""Writes a merge as a checkpoint folder: weights, tokenizer, configs, model card, recipes and provenance.
 
-Written into a temporary folder and renamed, so that ``out`` is there whole or not at all. The weights come from the
-same arithmetic as the engine's, so they are the ones that were evaluated, bit for bit.
+The folder is written under a temporary name and renamed, so ``out`` is complete or missing. Engines merge with the
+arithmetic used here, so the weights are the evaluated ones, bit for bit.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from autolambda.export.mergekit import mergekit_recipe
 from autolambda.export.provenance import Provenance
 from autolambda.merging.atomic_folder import atomic_folder, output_errors
 from autolambda.merging.checkpoint import open_checkpoint, read_json, read_json_if_any
+from autolambda.merging.fingerprint import hash_files
 from autolambda.merging.merge import Merge, open_merge
 from autolambda.merging.method import Method
 from autolambda.merging.tokenizer import added_tokens, copy_tokenizer
@@ -42,11 +43,11 @@ def export(
     measurement: Provenance | None = None,
     on_bytes: OnBytes | None = None,
 ) -> None:
-    """Writes the merge of the parents, by a schedule or another method, into the new folder ``out``.
+    """Writes the merge of the parents by a method into the new folder ``out``; a schedule stands for the linear method.
 
-    Where a study measured it, the parents are hashed in the same pass and must be those of the study, and the weights
-    those that were confirmed. Raises ``OutputError``, ``CheckpointError`` for a model that cannot be read, and
-    ``StudyError`` where parents, sampling or weights are no longer those that were measured.
+    If ``measurement`` is given, the parents are hashed in the same pass. Parents, sampling and confirmed weights must
+    then be the ones of the study. Raises ``OutputError`` when the disk refuses, and ``CheckpointError`` when
+    a model cannot be read. Raises ``StudyError`` when parents, sampling or weights differ from the measured ones.
     """
     if measurement:
         _check_unchanged(_sampling(models), measurement)
@@ -59,8 +60,8 @@ def export(
             _check_unchanged({f"models.{role}": written.models[role] for role in ("instruct", "thinking")}, measurement)
             if measurement.weights not in (None, written.digest):
                 raise StudyError(
-                    f"study '{measurement.study}' confirmed other weights for {method} than these, made with other "
-                    "versions of autolambda or PyTorch; export with those, or use 'autolambda merge'"
+                    f"study '{measurement.study}' confirmed other weights for {method} than these; it ran with other "
+                    "versions of autolambda or PyTorch; export with these versions, or use 'autolambda merge'"
                 )
         with output_errors(out):
             _write_settings(folder, models, merge)
@@ -69,20 +70,20 @@ def export(
 
 
 def check_export(folder: Path) -> str:
-    """Compares an exported folder's tensors and files, its model card apart, with their hashes; its merge in words.
+    """Compares an exported folder's tensors and files with their stored hashes, and returns its merge in words.
 
-    Raises ``OutputError`` with what differs, ``CheckpointError`` where the provenance or the weights cannot be read.
+    The model card is not compared, because people edit it. Raises ``OutputError`` with the names that differ, and
+    ``CheckpointError`` when the provenance or the weights cannot be read.
     """
     if not (folder / PROVENANCE).exists():
-        raise OutputError(f"'{folder}' holds no {PROVENANCE}; only folders that autolambda exported can be validated")
-    match read_json(folder, PROVENANCE):
-        case {"files": dict(files), **rest} if files and ("schedule" in rest or "method" in rest):
-            method = Method.from_dict({"method": "linear", **rest}, base="base" if "base" in rest else None)
+        raise OutputError(f"'{folder}' holds no {PROVENANCE}; only folders exported by autolambda can be validated")
+    match provenance := read_json(folder, PROVENANCE):
+        case {"method": str(), "files": dict(files), "tensors": dict(tensors)} if files:
+            method = Method.from_dict(provenance, base="base" if "base" in provenance else None)
         case _:
             raise OutputError(f"'{folder / PROVENANCE}' was changed after the export; export it again")
     changed = [name for name in sorted(files) if Path(name).name != name or _sha256(folder / name) != files[name]]
-    if not changed and isinstance(tensors := rest.get("tensors"), dict):  # older ones have files only
-        changed = _changed_tensors(folder, tensors)
+    changed = changed or _changed_tensors(folder, tensors)
     if changed:
         shown = ", ".join(changed[:5]) + (f" and {len(changed) - 5} more" if len(changed) > 5 else "")
         raise OutputError(f"'{folder}': changed after the export: {shown}; export it again")
@@ -91,12 +92,12 @@ def check_export(folder: Path) -> str:
 
 def _changed_tensors(folder: Path, before: Mapping[str, Any]) -> list[str]:
     checkpoint = open_checkpoint(str(folder))
-    now = {name: found.digest().hex() for name, found in checkpoint.hashes().items()}
+    now = {name: found.digest().hex() for name, found in hash_files(checkpoint.folder, checkpoint.tensors).items()}
     return sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
 
 
 def _write_settings(folder: Path, models: Models, merge: Merge) -> None:
-    """All that a model needs besides its weights, and how it was made."""
+    """Writes everything that a model needs besides its weights, and the recipes that make it again."""
     _write_json(folder / "config.json", merge.config)
     copy_tokenizer(models.tokenizer_folder, folder, template=models.templates["study"])
     _write_json(folder / "generation_config.json", _generation_config(models))
@@ -106,17 +107,17 @@ def _write_settings(folder: Path, models: Models, merge: Merge) -> None:
 
 
 def _sampling(models: Models) -> dict[str, Any]:
-    """The sampling as the database holds it."""
+    """Returns the sampling in the form in which the database stores it."""
     return {f"sampling.{key}": value for key, value in json.loads(json.dumps(asdict(models.sampling))).items()}
 
 
 def _check_unchanged(now: Mapping[str, Any], measurement: Provenance) -> None:
-    """Raises ``StudyError`` naming the keys in which the models are not those that the study measured."""
+    """Raises ``StudyError`` with the keys whose values differ from those that the study measured."""
     changed = sorted(key for key, value in now.items() if measurement.identity.get(key) != value)
     if changed:
         raise StudyError(
-            f"study '{measurement.study}' measured other models than are there now ({', '.join(changed)} changed); "
-            "put the measured ones back, or use 'autolambda merge'"
+            f"study '{measurement.study}' measured other models than the present ones ({', '.join(changed)} changed); "
+            "restore the measured ones, or use 'autolambda merge'"
         )
 
 
@@ -128,25 +129,25 @@ def _sha256(path: Path) -> str | None:
 
 
 def _generation_config(models: Models) -> dict[str, Any]:
-    """The Thinking parent's, with the sampling and the cap that the search measured with."""
+    """Returns the Thinking parent's generation config with the measured sampling and token limit."""
     config = read_json_if_any(models.pair.thinking.folder, "generation_config.json")
     sampling = models.sampling
     config |= {"do_sample": sampling.temperature > 0, "max_new_tokens": sampling.max_tokens}
-    config.pop("max_length", None)  # it would compete with max_new_tokens
+    config.pop("max_length", None)  # it would conflict with max_new_tokens
     end = config.get("eos_token_id") or models.pair.config.get("eos_token_id") or models.chat.tokenizer.eos_token_id
     config["eos_token_id"] = _with_stops(end, models)  # a generation config without one never stops
     drawn = {key: getattr(sampling, key) for key in ("temperature", "top_p", "top_k", "min_p")}
     config = {key: value for key, value in config.items() if key not in drawn}
     if sampling.temperature == 0:
         return config
-    # 0 is written too: transformers takes a top_k of 50 where none stands
+    # a top_k of 0 is written too, because transformers defaults to 50
     return config | {key: value for key, value in drawn.items() if value or key == "top_k"}
 
 
 def _with_stops(end: Any, models: Models) -> Any:
-    """The end tokens, with those among the stop strings that are one added token, such as ``<|eot_id|>``.
+    """Returns the end tokens and the stop strings that are one added token, such as ``<|eot_id|>``.
 
-    A generation config has no place that engines read for the other stop strings.
+    Engines do not read other stop strings from a generation config.
     """
     known = added_tokens(models.tokenizer_folder) if models.sampling.stop else {}
     stops = [known[text] for text in models.sampling.stop if text in known]
@@ -155,10 +156,10 @@ def _with_stops(end: Any, models: Models) -> Any:
 
 
 def _provenance(folder: Path, merge: Merge, written: Written, measurement: Provenance | None) -> dict[str, Any]:
-    """Machine-readable: what was merged, how, what was measured, and what was written.
+    """Returns the content of ``autolambda.json``: what was merged and how, what was measured, what was written.
 
-    The weights are known by their tensors, whose hashes do not depend on the sharding; all other files but the model
-    card, which people edit, by their bytes.
+    Weights are hashed by tensor, so the hashes do not depend on the sharding. All other files are hashed by their
+    bytes, except for the model card, which people edit.
     """
     files = {path.name for path in folder.iterdir() if path.is_file() and path.suffix != ".safetensors"}
     return {

@@ -1,6 +1,6 @@
-"""An exported folder to the Hugging Face Hub, once it is complete on the disk.
+"""Uploads an exported folder to the Hugging Face Hub after it is complete on the disk.
 
-The token is huggingface_hub's own (``hf auth login`` or HF_TOKEN); it is neither read nor shown here.
+huggingface_hub reads the token (``hf auth login`` or HF_TOKEN); this module neither reads nor shows it.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from autolambda.errors import AutolambdaError, ConfigError, one_line
 
 
 def check_repository(repository: str) -> None:
-    """Raises ``ConfigError`` for what is no repository's name, before anything is written."""
+    """Raises ``ConfigError`` when the name of the repository is invalid, before anything is written."""
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils._validators import validate_repo_id
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # public, but not marked so
 
     try:
         validate_repo_id(repository)
@@ -22,9 +22,9 @@ def check_repository(repository: str) -> None:
 
 
 def push(folder: Path, repository: str) -> str:
-    """Uploads a folder as a model, into a private repository where there is none yet; returns its address.
+    """Uploads a folder as a model and returns the address; a repository that does not exist is created as private.
 
-    Raises ``AutolambdaError`` where the hub refuses; the folder stays, and what was uploaded is not uploaded again.
+    Raises ``AutolambdaError`` when the hub refuses. The folder stays, and a second upload skips the files on the hub.
     """
     from huggingface_hub import HfApi
 

@@ -1,8 +1,9 @@
-"""A merge as a recipe for mergekit 0.1.5 (``mergekit-yaml mergekit.yml OUT``).
+"""Describes a merge as a recipe for mergekit 0.1.5 (``mergekit-yaml mergekit.yml OUT``).
 
-A uniform lambda is one weight a model; any other schedule is a slice a layer, with filters for the modules. Its filters
-are parts of names, the first that fits counts. Its linear merge multiplies and adds where ours is one fused step, so
-values can differ in their last bit; its TIES keeps ``int(density * n)`` values and breaks draws by position.
+A uniform lambda becomes one weight per model. Any other schedule becomes one slice per layer, with filters for the
+modules; a filter is a part of a name, and mergekit uses the first that matches. mergekit's linear merge multiplies and
+adds in two steps instead of one fused step, so values can differ in their last bit. Its TIES keeps
+``int(density * n)`` values and breaks ties by position.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _OUTSIDE = ("embed_tokens.", "lm_head.", "model.norm.")
 
 
 def mergekit_recipe(merge: Merge) -> dict[str, Any]:
-    """The recipe as plain values for YAML; models that came from no hub are ``./NAME``."""
+    """Returns the recipe as plain values for YAML. A model that is not from the hub is named ``./NAME``."""
     names = {role: model.model_id or f"./{model.name}" for role, model in merge.models.items()}
     method, schedule = merge.method.name, merge.method.schedule
     dtype = str(merge.pair.dtype).removeprefix("torch.")
@@ -46,7 +47,7 @@ def mergekit_recipe(merge: Merge) -> dict[str, Any]:
 
 
 def _setting(schedule: Schedule, layer: int, num_layers: int) -> list[dict[str, Any]]:
-    """lam of a layer's parameters and, in the first and last slice, of those outside the layers."""
+    """Returns lam by filter: for a layer's parameters, and for the parameters outside the layers."""
     attention, ffn = schedule.attention.at(layer, num_layers), schedule.ffn.at(layer, num_layers)
     return [
         *({"filter": part, "value": schedule.other} for part in _OUTSIDE),
@@ -67,7 +68,7 @@ def _input(model: str, **parameters: object) -> dict[str, Any]:
 
 
 def _shared(method: str, lam: Setting) -> dict[str, Any]:
-    """What SLERP says once for both models."""
+    """Returns the parameters that both models share, which only SLERP has."""
     return {"parameters": {"t": lam}} if method == "slerp" else {}
 
 

@@ -1,4 +1,4 @@
-"""What a study knows of the schedule that is exported: its numbers, the verdict, the curve around it, the data."""
+"""What a study knows about an exported schedule: its numbers, the verdict, the curve of uniform lambdas, the data."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 from autolambda.config import Config
 
-if TYPE_CHECKING:  # a merge without a study does without what reads one
+if TYPE_CHECKING:  # a merge without a study does not import the report
     from autolambda.report.report import Report
     from autolambda.report.results import ScheduleResult
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """One schedule of a study; ``curve`` holds the uniform lambdas that were searched, in their order.
+    """One schedule of a study with its measurements.
 
-    ``parents`` are the models as they are, under their own templates; ``identity`` is what the results depend on,
-    ``weights`` the SHA-256 of the weights that were confirmed, where it is known.
+    ``curve`` holds the searched uniform lambdas in ascending order. ``parents`` are the unmerged models, each under its
+    own template. ``identity`` holds everything that the results depend on. ``weights`` is the SHA-256 (hex) of the
+    confirmed weights, or ``None`` if it is not known.
     """
 
     study: str
@@ -32,7 +33,7 @@ class Provenance:
 
     @classmethod
     def of(cls, report: Report, *, trial: int | None = None) -> Provenance:
-        """That of a trial, or of the budget's pick. Raises ``StudyError`` where there is none."""
+        """Returns the provenance of a trial, or of the pick. Raises ``StudyError`` when the study does not have it."""
         decided = trial is None and report.verdict is not None  # a verdict is about the pick
         verdict = f"{report.verdict} within {report.budget:g} tokens" if decided else "not tested against a budget"
         uniform = {entry.schedule.lam: entry for entry in report.trials if entry.schedule.lam is not None}
@@ -42,7 +43,7 @@ class Provenance:
         return cls(report.study, entry, verdict, curve, report.parents, report.config, report.identity, weights)
 
     def to_dict(self) -> dict[str, Any]:
-        """For ``autolambda.json``: what was measured, how, and from which seed."""
+        """Returns the part of ``autolambda.json`` that says what was measured, how, and from which seed."""
         return {
             "study": self.study,
             "verdict": self.verdict,

@@ -1,10 +1,10 @@
-"""The arithmetic on tensors: a merged tensor from the models' tensors, on any device.
+"""The arithmetic on tensors: computes a merged tensor from the models' tensors, on any device.
 
-``W = (1 - lam) * Instruct + lam * Thinking``, in float32 and with one rounding to the checkpoint's dtype. It is
-``torch.lerp``: ``fma(lam, T - I, I)`` below one half and ``fma(lam - 1, T - I, T)`` from there on, with lam and the
-difference rounded to float32. At 0 and 1 the parents come out bit for bit, -0.0 too. Everything that merges goes
-through this function, so that an engine, an export and a second run hold the same bits. The baselines below it (task
-arithmetic, TIES, SLERP) are what others do with the same models: float32 and one rounding too.
+``interpolate`` computes ``W = (1 - lam) * Instruct + lam * Thinking`` in float32, with one rounding to the checkpoint's
+dtype. It uses ``torch.lerp``: ``fma(lam, T - I, I)`` for lam below 0.5, else ``fma(lam - 1, T - I, T)``, with lam and
+the difference rounded to float32. At 0 and 1 it returns the parents bit for bit, -0.0 included. Every linear merge
+calls it, so engines, exports and later runs hold the same bits. The baselines (task arithmetic, TIES, SLERP) also
+compute in float32 and round once.
 """
 
 from __future__ import annotations
@@ -19,22 +19,23 @@ from torch import Tensor
 from autolambda.errors import PairError, ScheduleError
 
 MERGEABLE = (torch.bfloat16, torch.float16, torch.float32)
-COLLINEAR = 0.9995  # the |cosine| above which slerp takes the straight line, as mergekit does
-SCALE_TASK_ARITHMETIC, SCALE_TIES, TIES_DENSITY = 0.7, 0.5, 0.2  # arXiv 2510.10977's
-PIECE = 1 << 18  # values; sums are by piece, so that files and tensors give the same
+COLLINEAR = 0.9995  # the |cosine| above which slerp interpolates linearly; mergekit's value
+SCALE_TASK_ARITHMETIC, SCALE_TIES, TIES_DENSITY = 0.7, 0.5, 0.2  # from arXiv 2510.10977
+PIECE = 1 << 18  # values; sums are taken piece by piece, so files and tensors give equal sums
 Pieces = Callable[[], Iterator[tuple[Tensor, ...]]]
-"""Several tensors in flat pieces, side by side, from their start at each call."""
+"""Returns an iterator over several tensors: tuples of flat pieces at the same position, from the start."""
 
-_CHUNK = {"cpu": 1 << 20, "cuda": 1 << 26}  # values a step where a buffer is needed
+_CHUNK = {"cpu": 1 << 20, "cuda": 1 << 26}  # values a step when a buffer is needed
 
 
 @torch.no_grad()
 def interpolate(instruct: Tensor, thinking: Tensor, lam: float, *, out: Tensor | None = None) -> Tensor:
-    """The merge of two tensors of one shape and dtype, in their dtype and on their device unless ``out`` is given.
+    """Returns the linear merge of two tensors of equal shape and dtype, in their dtype and on their device.
 
-    ``out`` (any strides, any device) has their shape and their dtype or a wider one; there the value is rounded to
-    the parents' dtype first. Integer and boolean tensors must be equal and are copied. Raises ``PairError`` for
-    parents that differ in shape, dtype or integer values, ``ScheduleError`` for a lam outside [0, 1].
+    If ``out`` is given, the merge is written there and ``out`` is returned. ``out`` has the parents' shape, their dtype
+    or a wider one, and any strides and device. The value is rounded to the parents' dtype first. Integer and boolean
+    tensors must be equal and are copied. Raises ``PairError`` when the parents differ in shape, dtype or integer
+    values, ``ScheduleError`` when lam is outside [0, 1], and ``ValueError`` when ``out`` does not fit.
     """
     _check(instruct, thinking, lam)
     if out is None:
@@ -42,7 +43,7 @@ def interpolate(instruct: Tensor, thinking: Tensor, lam: float, *, out: Tensor |
     elif out.shape != instruct.shape or torch.promote_types(out.dtype, instruct.dtype) != out.dtype:
         raise ValueError(
             f"out is {_form(out)}, but the parents are {_form(instruct)}; "
-            "give the same shape and the same or a wider dtype"
+            "give an out of the parents' shape, in their dtype or a wider one"
         )
     if lam == 0.0 or not instruct.is_floating_point():
         return out.copy_(instruct)
@@ -51,7 +52,7 @@ def interpolate(instruct: Tensor, thinking: Tensor, lam: float, *, out: Tensor |
     if out.dtype == instruct.dtype and instruct.device == thinking.device == out.device:
         return torch.lerp(instruct, thinking, lam, out=out)
     for part in _parts(out):
-        # To a CUDA device the copies queue up in its stream's order; to the CPU they have to be waited for.
+        # Copies to a CUDA device run in the order of its stream; copies to the CPU must be waited for.
         start, end = (parent[part].to(out.device, non_blocking=out.is_cuda) for parent in (instruct, thinking))
         out[part].copy_(torch.lerp(start, end, lam))
     return out
@@ -61,11 +62,11 @@ def interpolate(instruct: Tensor, thinking: Tensor, lam: float, *, out: Tensor |
 def task_arithmetic(
     base: Tensor, instruct: Tensor, thinking: Tensor, *, scale: float = SCALE_TASK_ARITHMETIC
 ) -> Tensor:
-    """``B + scale * ((I - B) + (T - B))`` of three tensors of one shape and dtype, in their dtype, on their device.
+    """Returns ``B + scale * ((I - B) + (T - B))`` for three tensors of equal shape, in their dtype and device.
 
-    The formula is Ilharco et al.'s (2023), one scale of 0.7 for both is arXiv 2510.10977's. Value by value, so pieces
-    give the bits of the whole. Integer and boolean tensors must be equal and are copied. Raises ``PairError`` as
-    ``interpolate`` does.
+    The formula is from Ilharco et al. (2023); arXiv 2510.10977 uses a scale of 0.7 for both parents. Each value is
+    computed alone, so pieces and whole tensors give equal bits. Integer and boolean tensors must be equal and are
+    copied. Raises ``PairError`` when the tensors differ in shape, dtype or integer values.
     """
     _check_alike({"base": base, "instruct": instruct, "thinking": thinking})
     if not base.is_floating_point():
@@ -78,12 +79,14 @@ def task_arithmetic(
 def ties(
     base: Tensor, instruct: Tensor, thinking: Tensor, *, limits: tuple[Tensor, Tensor], scale: float = SCALE_TIES
 ) -> Tensor:
-    """TIES (Yadav et al. 2023) of three tensors of one shape and dtype, in their dtype, on their device.
+    """Returns the TIES merge (Yadav et al. 2023) of three tensors of equal shape and dtype, in their dtype and device.
 
-    Of each task vector (``I - B`` and ``T - B``, in float32) the values are kept that are not below its limit in
-    magnitude (``ties_limits``), zeros never. A value's sign is that of the sum of the kept ones; with a sum of 0 the
-    base's value stays. The result is ``B + scale *`` the mean of the kept values of that sign. Value by value once the
-    limits are known. Integer and boolean tensors must be equal and are copied. Raises ``PairError`` as ``interpolate``.
+    A task vector is ``I - B`` or ``T - B``, in float32. A value of it is kept if its magnitude is not 0 and at least
+    the limit in ``limits`` (float32 [], from ``ties_limits``). The elected sign is the sign of the sum of the kept
+    values; if the sum is 0, the base's value stays. The result is ``B + scale * mean``, the mean of the kept values
+    with the elected sign. Each value is computed alone once the limits are known, so pieces and whole tensors give
+    equal bits. Integer and boolean tensors must be equal and are copied. Raises ``PairError`` when the tensors differ
+    in shape, dtype or integer values.
     """
     _check_alike({"base": base, "instruct": instruct, "thinking": thinking})
     if not base.is_floating_point():
@@ -99,10 +102,10 @@ def ties(
 
 @torch.no_grad()
 def ties_limits(pieces: Pieces, *, num_values: int, density: float = TIES_DENSITY) -> tuple[Tensor, Tensor]:
-    """The least magnitude that ``ties`` keeps of each task vector, float32 [].
+    """Returns the smallest magnitude that ``ties`` keeps, for each of the two task vectors (float32 []).
 
-    ``pieces`` are those of base, instruct and thinking. The ``round(density * n)`` largest are kept, at least one, and
-    all that equal the smallest of these. Raises ``ValueError`` for a density outside (0, 1].
+    ``pieces`` yields pieces of base, instruct and thinking. The limit is the magnitude of rank ``round(density * n)``,
+    at least 1, so all values that equal it are kept. Raises ``ValueError`` for a density outside (0, 1].
     """
     if not 0.0 < density <= 1.0:
         raise ValueError(f"density is a share above 0 and at most 1, seen {density!r}")
@@ -112,10 +115,10 @@ def ties_limits(pieces: Pieces, *, num_values: int, density: float = TIES_DENSIT
 
 @torch.no_grad()
 def slerp(instruct: Tensor, thinking: Tensor, lam: float, *, weights: tuple[float, float] | None) -> Tensor:
-    """``weights[0] * I + weights[1] * T`` of two tensors of one shape and dtype, in their dtype, on their device.
+    """Returns ``weights[0] * I + weights[1] * T`` for two tensors of equal shape and dtype, in their dtype and device.
 
-    The weights are those of ``slerp_weights``; where there are none, at the ends, and for integers it is
-    ``interpolate``, whose errors it raises.
+    ``weights`` come from ``slerp_weights``. If they are ``None``, if lam is 0 or 1, and for integers, it returns
+    ``interpolate``. Raises the errors of ``interpolate``.
     """
     _check(instruct, thinking, lam)
     if weights is None or lam in (0.0, 1.0) or not instruct.is_floating_point():
@@ -126,10 +129,11 @@ def slerp(instruct: Tensor, thinking: Tensor, lam: float, *, weights: tuple[floa
 
 @torch.no_grad()
 def slerp_weights(pieces: Pieces, lam: float) -> tuple[float, float] | None:
-    """The weights of spherical interpolation (Shoemake 1985) between two flattened tensors, given in pieces.
+    """Returns the weights of spherical interpolation (Shoemake 1985) between two flattened tensors, given in pieces.
 
-    ``sin((1 - lam) a) / sin(a)`` and ``sin(lam a) / sin(a)``, with ``a`` the angle between them. Their lengths are kept
-    as they are, as mergekit does. ``None`` where the cosine is beyond ``COLLINEAR`` or a tensor is zero.
+    They are ``sin((1 - lam) a) / sin(a)`` and ``sin(lam a) / sin(a)``, with ``a`` the angle between the tensors. The
+    tensors are not normalised, like in mergekit. Returns ``None`` if the |cosine| is above ``COLLINEAR`` or a tensor
+    is zero.
     """
     dots = [[_dot(one, one), _dot(one, other), _dot(other, other)] for one, other in pieces()]
     squares, product, others = (math.fsum(column) for column in zip(*dots, strict=True)) if dots else (0.0, 0.0, 0.0)
@@ -142,21 +146,21 @@ def slerp_weights(pieces: Pieces, lam: float) -> tuple[float, float] | None:
 
 
 def pieces_of(*tensors: Tensor) -> Pieces:
-    """Whole tensors in pieces of ``PIECE`` values."""
+    """Returns the pieces, of ``PIECE`` values each, of whole tensors."""
     flat = [tensor.reshape(-1) for tensor in tensors]
     return lambda: zip(*(torch.split(each, PIECE) for each in flat), strict=True)
 
 
 def _dot(one: Tensor, other: Tensor) -> float:
-    """The sum of the products, in float64 and by one thread, so that it is the same wherever it is computed."""
+    """Returns the dot product, in float64 and by one thread, so that every machine computes equal bits."""
     return float(np.add.reduce(one.cpu().double().numpy() * other.cpu().double().numpy()))
 
 
 def _magnitude(pieces: Pieces, model: int, *, rank: int) -> Tensor:
-    """The ``rank``-th largest ``|model - base|`` (from 1), float32 [], exact, in the memory of some pieces.
+    """Returns the ``rank``-th largest ``|model - base|`` (from 1), float32 [], exact, with memory for a few pieces.
 
-    Floats from 0 up have the order of their bits, so two passes of counting find it: the upper 16 bits of the value,
-    then the lower ones among the values that share those.
+    Non-negative floats are ordered like their bits, so two counting passes suffice. The first finds the upper 16 bits
+    of the value, the second finds the lower 16 bits among the values with these upper bits.
     """
     found = 0
     for shift in (16, 0):
@@ -174,7 +178,7 @@ def _magnitude(pieces: Pieces, model: int, *, rank: int) -> Tensor:
 
 
 def _parts(out: Tensor) -> list[slice | tuple[()]]:
-    """Runs of rows of about ``_CHUNK`` values that cover ``out``."""
+    """Returns slices of rows, of about ``_CHUNK`` values each, that cover ``out``."""
     if out.dim() == 0 or out.numel() == 0:
         return [()]
     limit = _CHUNK.get(out.device.type, _CHUNK["cuda"])
@@ -189,7 +193,7 @@ def _check(instruct: Tensor, thinking: Tensor, lam: float) -> None:
 
 
 def _check_alike(tensors: Mapping[str, Tensor]) -> None:
-    """Raises ``PairError`` for tensors, named by their models, that cannot be merged with each other."""
+    """Raises ``PairError`` when tensors, keyed by the names of their models, cannot be merged with each other."""
     first, *others = tensors.values()
     names = list(tensors)
     if any(other.shape != first.shape or other.dtype != first.dtype for other in others):

@@ -1,7 +1,7 @@
-"""One checkpoint: a folder or hub id with a config and safetensors shards, opened without trusting any of it.
+"""Opens one checkpoint, a folder or hub id with a config and safetensors shards, without trusting its content.
 
-Opening reads the config and the shards' headers only; tensors are memory-mapped when they are read. No pickle is
-loaded and no code of the checkpoint's author is run. A tied lm_head that a file stores again is left out.
+Opening reads the config and the headers of the shards; tensors are memory-mapped when they are read. No pickle is
+loaded, no code of the author is run, no file outside the folder is read. A second copy of a tied lm_head is left out.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,21 +21,23 @@ from torch import Tensor
 
 from autolambda.errors import CheckpointError, in_short, one_line
 from autolambda.files import load_json
-from autolambda.merging.shards import ShardReader, TensorHash, TensorInfo, read_shard
+from autolambda.merging.fingerprint import TensorHash, hash_files
+from autolambda.merging.shards import TensorInfo, read_shard
 
 BOOKKEEPING = ("_name_or_path", "transformers_version", "torch_dtype", "dtype", "auto_map", "use_cache")
-"""Config keys that say nothing about what the model computes."""
+"""Config keys that do not change what the model computes."""
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?", re.ASCII)
 _HUB_FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer*", "vocab*", "merges.txt", "README.md", "LICENSE*")
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
-_CHUNK = 1 << 20  # bytes a thread holds while it hashes
-NUM_THREADS = min(8, os.cpu_count() or 1)  # that read and hash
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """An opened checkpoint; ``tensors`` is sorted by name, ``embedding`` is the name of the input embedding."""
+    """An opened checkpoint. ``tensors`` is sorted by name; ``embedding`` is the name of the input embedding.
+
+    ``tied`` says that lm_head is the embedding, so that ``tensors`` holds no lm_head.
+    """
 
     source: str
     folder: Path
@@ -48,7 +49,7 @@ class Checkpoint:
     _files: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def read(self, name: str) -> Tensor:
-        """A tensor by name, memory-mapped: do not write into it. Raises ``CheckpointError`` where the file fails."""
+        """Returns a memory-mapped tensor; do not write into it. Raises ``CheckpointError`` when the file fails."""
         file = self.tensors[name].file
         try:
             if file not in self._files:
@@ -61,15 +62,15 @@ class Checkpoint:
         return tensor
 
     def digest(self, *, num_threads: int | None = None) -> str:
-        """SHA-256 (hex) of what the model is: each tensor's name, dtype, shape and bytes, and the config.
+        """Returns the SHA-256 (hex) of the model: of each tensor's name, dtype, shape and bytes, and of the config.
 
-        The same for any sharding and for any bookkeeping in the config. Reads every byte once; raises
-        ``CheckpointError`` with the names of tensors that hold a NaN or an infinity.
+        It does not depend on the sharding or on the ``BOOKKEEPING`` keys of the config. Reads every byte once. Raises
+        ``CheckpointError`` with the names of the tensors that hold a NaN or an infinity.
         """
-        return self.digest_of(self.hashes(num_threads=num_threads))
+        return self.digest_of(hash_files(self.folder, self.tensors, num_threads=num_threads))
 
     def digest_of(self, hashes: Mapping[str, TensorHash]) -> str:
-        """The digest from the hashes of all tensors. Raises as ``digest``."""
+        """Returns the digest, given the hashes of all tensors. Raises the errors of ``digest``."""
         self.check_finite(hashes)
         behaviour = {key: value for key, value in self.config.items() if key not in BOOKKEEPING}
         total = hashlib.sha256(json.dumps(behaviour, sort_keys=True).encode())
@@ -78,25 +79,25 @@ class Checkpoint:
         return total.hexdigest()
 
     def check_finite(self, hashes: Mapping[str, TensorHash]) -> None:
-        """Raises ``CheckpointError`` with the names of tensors that were seen to hold a NaN or an infinity."""
+        """Raises ``CheckpointError`` with the names of the tensors in whose hashed bytes a NaN or infinity was seen."""
         if broken := sorted(name for name in self.tensors if not hashes[name].finite):
             shown = ", ".join(broken[:5]) + (f" and {len(broken) - 5} more" if len(broken) > 5 else "")
             raise CheckpointError(f"'{self.source}' holds NaN or infinite values in {shown}; use an intact checkpoint")
 
     @property
     def model_id(self) -> str | None:
-        """The hub id, for one that was fetched from the hub or lies in its cache."""
+        """The hub id, or ``None`` for a folder outside the hub's cache."""
         repository = self._snapshot.parent.parent.name if self._snapshot else ""
         return repository.removeprefix("models--").replace("--", "/") if repository.startswith("models--") else None
 
     @property
     def revision(self) -> str | None:
-        """The commit of one that lies in the hub's cache."""
+        """The commit on the hub, or ``None`` for a folder outside the hub's cache."""
         return self._snapshot.name if self._snapshot else None
 
     @property
     def name(self) -> str:
-        """What others may know it by: its hub id, or the name of its folder without the path."""
+        """The name for cards and reports: the hub id, or the name of the folder without its path."""
         return self.model_id or self.folder.resolve().name
 
     @property
@@ -104,24 +105,9 @@ class Checkpoint:
         folder = self.folder.resolve()
         return folder if folder.parent.name == "snapshots" else None
 
-    def hashes(self, *, num_threads: int | None = None) -> dict[str, TensorHash]:
-        """The hash of each tensor, the largest read first. Raises ``CheckpointError``."""
-        by_size = sorted(self.tensors, key=lambda name: -self.tensors[name].num_bytes)
-        with ShardReader(self.folder) as reader, ThreadPoolExecutor(num_threads or NUM_THREADS) as pool:
-            return dict(zip(by_size, pool.map(lambda name: self._hash(name, reader), by_size), strict=True))
-
-    def _hash(self, name: str, reader: ShardReader) -> TensorHash:
-        info = self.tensors[name]
-        found = TensorHash(name, info)
-        buffer = torch.empty(min(_CHUNK, info.num_bytes), dtype=torch.uint8)
-        for begin in range(0, info.num_bytes, _CHUNK):
-            chunk = reader.read(name, info, begin, buffer[: info.num_bytes - begin])
-            found.update(chunk.view(info.dtype))
-        return found
-
 
 def open_checkpoint(source: str, *, revision: str | None = None) -> Checkpoint:
-    """Opens a local folder or a hub id (downloaded without pickles or code). Raises ``CheckpointError``."""
+    """Opens a local folder or a hub id, which is downloaded without pickles and code. Raises ``CheckpointError``."""
     folder = _folder(source, revision)
     config = read_json(folder, "config.json")
     num_layers = config.get("num_hidden_layers")
@@ -136,9 +122,9 @@ def open_checkpoint(source: str, *, revision: str | None = None) -> Checkpoint:
 
 
 def find_file(folder: Path, name: str) -> Path | None:
-    """The path of a file of a checkpoint, ``None`` where it is missing.
+    """Returns the path of a file in a checkpoint's folder, or ``None`` when it is missing.
 
-    Raises ``CheckpointError`` for a link out of the folder, other than the hub cache's own into ``blobs``.
+    Raises ``CheckpointError`` for a link out of the folder. The hub cache's links into ``blobs`` are allowed.
     """
     path = folder / name
     if not os.path.lexists(path):
@@ -151,7 +137,7 @@ def find_file(folder: Path, name: str) -> Path | None:
 
 
 def read_json(folder: Path, name: str) -> dict[str, Any]:
-    """A JSON object from a checkpoint's folder. Raises ``CheckpointError`` where it is missing or is none."""
+    """Reads a JSON object from a checkpoint's folder. Raises ``CheckpointError`` when it is missing or is no object."""
     path = find_file(folder, name)
     if path is None:
         raise CheckpointError(f"'{folder}' has no {name}; give the folder of a complete checkpoint")
@@ -167,7 +153,7 @@ def read_json(folder: Path, name: str) -> dict[str, Any]:
 
 
 def read_json_if_any(folder: Path, name: str) -> dict[str, Any]:
-    """The same, but empty where the file is missing."""
+    """Reads a JSON object like ``read_json``, but returns an empty one when the file is missing."""
     return read_json(folder, name) if find_file(folder, name) else {}
 
 
@@ -184,7 +170,7 @@ def _folder(source: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download  # slow to import, and not needed for folders
 
     try:
-        # No subfolders: they hold other formats of the same weights.
+        # without subfolders, which hold the weights in other formats
         return Path(snapshot_download(source, revision=revision, allow_patterns=[*_HUB_FILES], ignore_patterns=["*/*"]))
     except Exception as error:  # the client raises the errors of several libraries, with no common base
         reason = next(iter(str(error).splitlines()), type(error).__name__)
@@ -195,7 +181,7 @@ def _folder(source: str, revision: str | None) -> Path:
 
 
 def _tensors(folder: Path) -> dict[str, TensorInfo]:
-    """Every tensor of the checkpoint, sorted by name, checked against its index."""
+    """Returns every tensor of the checkpoint, sorted by name and checked against the index."""
     if find_file(folder, _SINGLE):
         tensors = read_shard(folder / _SINGLE)
     elif find_file(folder, _INDEX):
@@ -217,7 +203,8 @@ def _indexed(folder: Path) -> dict[str, TensorInfo]:
     for file in sorted(set(weight_map.values())):
         if not re.fullmatch(r"[\w.-]+\.safetensors", file):
             raise CheckpointError(
-                f"'{folder / _INDEX}' names the shard {in_short(file)}, which is no plain file name; refused"
+                f"'{folder / _INDEX}' names the shard {in_short(file)}, which is not a plain file name; "
+                "download it again"
             )
         path = find_file(folder, file)
         if path is None:
@@ -236,7 +223,7 @@ def _indexed(folder: Path) -> dict[str, TensorInfo]:
 
 
 def _tie(checkpoint: Checkpoint) -> Checkpoint:
-    """The checkpoint with its tied flag set, without a second copy of a tied lm_head."""
+    """Returns the checkpoint with its tied flag set and without a second copy of a tied lm_head."""
     flag, tensors = checkpoint.config.get("tie_word_embeddings"), dict(checkpoint.tensors)
     if flag is not None and not isinstance(flag, bool):
         raise CheckpointError(
@@ -250,7 +237,7 @@ def _tie(checkpoint: Checkpoint) -> Checkpoint:
     if flag and head:
         if checkpoint.embedding is None or not _same_bytes(checkpoint, head, checkpoint.embedding):
             raise CheckpointError(
-                f"'{checkpoint.source}' stores '{head}' unlike its embedding, but its config says "
+                f"'{checkpoint.source}' stores a '{head}' that differs from its embedding, but its config says "
                 "tie_word_embeddings true; correct one"
             )
         del tensors[head]
@@ -258,14 +245,6 @@ def _tie(checkpoint: Checkpoint) -> Checkpoint:
 
 
 def _same_bytes(checkpoint: Checkpoint, one: str, other: str) -> bool:
-    infos = [checkpoint.tensors[name] for name in (one, other)]
-    if len({(info.dtype, info.shape) for info in infos}) > 1:
-        return False
-    buffers = torch.empty(2, _CHUNK, dtype=torch.uint8)
-    with ShardReader(checkpoint.folder) as reader:
-        for begin in range(0, infos[0].num_bytes, _CHUNK):
-            size = min(_CHUNK, infos[0].num_bytes - begin)
-            read = zip((one, other), infos, buffers[:, :size], strict=True)
-            if not torch.equal(*(reader.read(name, info, begin, buffer) for name, info, buffer in read)):
-                return False
-    return True
+    first, second = checkpoint.read(one), checkpoint.read(other)
+    same_form = (first.dtype, first.shape) == (second.dtype, second.shape)
+    return same_form and torch.equal(first.view(-1).view(torch.uint8), second.view(-1).view(torch.uint8))

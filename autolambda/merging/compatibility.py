@@ -1,8 +1,8 @@
-"""Every reason why two checkpoints do not fit together, as findings: errors that forbid a merge, and warnings.
+"""Finds every reason why two checkpoints do not fit together: errors that forbid a merge, and warnings.
 
-Compared are the config keys that change what a model computes (an interpolation across two values of rope_theta
-breaks one end silently), the tensors, and the tokenizers by content. Rope settings are read in the spelling of
-transformers 4 and 5. All other differences in the config are warnings, so that none passes unseen.
+It compares the config keys that change what a model computes, the tensors, and the tokenizers by content. For example,
+a merge of models with two values of rope_theta would silently break one of its ends. Rope settings are read in the
+spelling of transformers 4 and 5. Every other difference of the configs is a warning.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ _NUM_SHOWN = 5
 
 @dataclass(frozen=True)
 class Mismatch:
-    """One difference; a merge is refused where it is ``fatal``.
+    """One difference. A ``fatal`` one forbids the merge.
 
-    ``one_end`` marks what forbids no arithmetic: with the Thinking parent's setting the merge is well defined, but its
-    other end no longer is the first model.
+    ``one_end`` marks a setting that does not affect the arithmetic on weights. A merge with the Thinking parent's
+    setting is well defined, but at lambda 0 it no longer behaves like the first model.
     """
 
     text: str
@@ -53,17 +53,17 @@ class Mismatch:
 
 
 def compare_configs(instruct: Checkpoint, *, thinking: Checkpoint) -> Iterator[Mismatch]:
-    """Differences of the two configs."""
+    """Yields the differences of the two configs."""
     configs = instruct.config, thinking.config
     settings, others = (_settings(config) for config in configs)
     for key in sorted(settings.keys() | others.keys()):
         one, other = settings.get(key, _ABSENT), others.get(key, _ABSENT)
-        if one != other and not (key == "layer_types" and _ABSENT in (one, other)):  # transformers 4 leaves it out
+        if one != other and not (key == "layer_types" and _ABSENT in (one, other)):  # transformers 4 does not write it
             one_end = key.startswith("rope settings") or key in _ONE_END
             yield Mismatch(f"config '{key}': instruct {one!r}, thinking {other!r}", one_end=one_end)
     for name, config in zip(("instruct", "thinking"), configs, strict=True):
         if config.get("quantization_config"):
-            yield Mismatch(f"{name} is quantised (quantization_config); use the checkpoint it was made from")
+            yield Mismatch(f"{name} is quantised (quantization_config); use the checkpoint from which it was made")
         if "auto_map" in config:
             yield Mismatch(f"{name} brings its own code (auto_map), which is never run", fatal=False)
     compared = {*_EXACT, *_ROPE, *_DERIVED, *BOOKKEEPING, "quantization_config"}
@@ -73,7 +73,7 @@ def compare_configs(instruct: Checkpoint, *, thinking: Checkpoint) -> Iterator[M
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, object]:
-    """The keys that decide what the model computes, with defaults filled in; null, false and empty are left out."""
+    """Returns the keys that change what the model computes, with defaults filled in and without empty values."""
     settings = {key: config.get(key) for key in _EXACT}
     settings["num_key_value_heads"] = config.get("num_key_value_heads") or config.get("num_attention_heads")
     settings["head_dim"] = config.get("head_dim")
@@ -90,7 +90,7 @@ def _settings(config: Mapping[str, Any]) -> dict[str, object]:
 
 
 def _rope(config: Mapping[str, Any]) -> dict[str, object]:
-    """Rope settings under one spelling: transformers 5 has rope_parameters, 4 has rope_theta and rope_scaling."""
+    """Returns rope settings in one spelling: transformers 5 has rope_parameters, 4 has rope_theta and rope_scaling."""
     given = config.get("rope_parameters") or config.get("rope_scaling")
     rope = dict(given) if isinstance(given, dict) else {}
     rope.setdefault("rope_theta", config.get("rope_theta"))
@@ -109,9 +109,9 @@ def compare_tensors(
     num_layers: int,
     first_name: str = "instruct",
 ) -> Iterator[Mismatch]:
-    """Differences of the tensors by name, and names or dtypes that cannot be merged.
+    """Yields the differences of the tensors by name, and the names and dtypes that cannot be merged.
 
-    ``first_name`` is what the findings call the first model: ``instruct``, or ``base``.
+    ``first_name`` is the first model's name in the messages: ``instruct`` or ``base``.
     """
     yield from _few(sorted(first.keys() - thinking.keys()), "tensors that thinking does not have")
     yield from _few(sorted(thinking.keys() - first.keys()), f"tensors that {first_name} does not have")
@@ -127,9 +127,9 @@ def compare_tensors(
             Schedule.uniform(0.5).lam_of(name, num_layers=num_layers)
         except ScheduleError as error:
             unknown.append(str(error))
-    yield from _few(differing, "tensors of another shape or dtype")
+    yield from _few(differing, "tensors that differ in shape or dtype")
     yield from _few(quantised, "tensors that are not bfloat16, float16 or float32")
-    yield from _few(unknown, "parameters outside every schedule")
+    yield from _few(unknown, "parameters that no schedule covers")
 
 
 def _few(lines: list[str], kind: str) -> Iterator[Mismatch]:
@@ -140,7 +140,7 @@ def _few(lines: list[str], kind: str) -> Iterator[Mismatch]:
 
 
 def compare_tokenizers(first: Checkpoint, *, thinking: Checkpoint, first_name: str = "instruct") -> Iterator[Mismatch]:
-    """Differences of the vocabularies by content; those of special tokens and chat templates are warnings."""
+    """Yields the differences of the vocabularies; differing special tokens and chat templates are warnings."""
     folders = first.folder, thinking.folder
     missing = [str(folder) for folder in folders if find_file(folder, "tokenizer.json") is None]
     if missing:
@@ -152,7 +152,7 @@ def compare_tokenizers(first: Checkpoint, *, thinking: Checkpoint, first_name: s
             yield from _compare_added(_added(one), other=_added(other), first_name=first_name)
         except (TypeError, KeyError, IndexError, AttributeError) as error:
             raise CheckpointError(
-                f"tokenizer.json in '{folders[0]}' or '{folders[1]}' is not in the form of the tokenizers library "
+                f"tokenizer.json in '{folders[0]}' or '{folders[1]}' is not a file of the tokenizers library "
                 f"({error!r}); save it again with transformers"
             ) from error
     roles, others = (_roles(folder) for folder in folders)
@@ -173,7 +173,9 @@ def _compare_vocabularies(one: Mapping[str, Any], *, other: Mapping[str, Any]) -
         shown = [f"{token!r} is {first.get(token)} and {second.get(token)}" for token in differing]
         yield from _few(shown, "tokens with another id in the thinking tokenizer")
     elif _merges(one) != _merges(other):
-        yield Mismatch("the tokenizers have one vocabulary but other merge rules, so they split text differently")
+        yield Mismatch(
+            "the tokenizers have equal vocabularies but different merge rules, so they split text differently"
+        )
 
 
 def _by_token(model: Mapping[str, Any]) -> dict[str, int]:
@@ -204,12 +206,12 @@ def _compare_added(one: Mapping[int, _Token], *, other: Mapping[int, _Token], fi
 
 
 def _is_spare(token: _Token) -> bool:
-    """Whether a token is one that its model keeps free, so that another may have given it a name."""
+    """Returns whether a model reserves the token, so that the other model may have renamed it."""
     return bool(token.get("special")) and bool(_SPARE.search(str(token["content"])))
 
 
 def _roles(folder: Path) -> dict[str, object]:
-    """Special tokens by their role, and the chat template, from wherever the folder keeps it."""
+    """Returns the special tokens by role and the chat template."""
     config = tokenizer_config(folder)
     roles = {key: _content(config.get(key)) for key in ("bos_token", "eos_token", "pad_token", "unk_token")}
     return roles | {"chat template": template_in(folder)}

@@ -1,22 +1,78 @@
-"""What the weights of a model are, in one SHA-256, wherever they lie: in files, or in an engine that computes.
+"""SHA-256 of weights: of one tensor, of a checkpoint's files, of an engine's live tensors.
 
-It is taken over each tensor's name, dtype, shape and bytes in the form of a checkpoint (``TensorHash``), by name.
+A tensor's hash covers its name, dtype, shape and bytes (``TensorHash``). The digest of a set of weights covers these
+hashes in the order of the names. It therefore does not depend on sharding, and is equal for files and engines.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
+import math
+import os
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import torch
 from torch import Tensor
 
-from autolambda.merging.checkpoint import NUM_THREADS
-from autolambda.merging.shards import TensorHash, TensorInfo, bytes_of
+from autolambda.merging.shards import ShardReader, TensorInfo, bytes_of
+
+NUM_THREADS = min(8, os.cpu_count() or 1)  # that read and hash
+_CHUNK = 1 << 20  # bytes that a thread holds while it hashes
+
+
+class TensorHash:
+    """SHA-256 of a tensor's name, dtype, shape and bytes, updated with its pieces in order.
+
+    ``finite`` is false once a checked piece held a NaN or an infinity.
+    """
+
+    def __init__(self, name: str, info: TensorInfo) -> None:
+        self._sha = hashlib.sha256(json.dumps([name, str(info.dtype), info.shape]).encode())
+        self.finite = True
+
+    def update(self, piece: Tensor, *, hashed: bool = True, checked: bool = True) -> None:
+        """Hashes the next piece, in the tensor's dtype, and checks it for NaN and infinities."""
+        if hashed:
+            self._sha.update(bytes_of(piece))
+        if checked and self.finite:
+            self.finite = is_finite(piece)
+
+    def digest(self) -> bytes:
+        return self._sha.digest()
+
+
+def is_finite(values: Tensor) -> bool:
+    """Returns whether no value is NaN or infinite. Integers and 8-bit floats count as finite."""
+    if not values.is_floating_point() or values.dtype.itemsize == 1 or values.numel() == 0:
+        return True
+    low, high = torch.aminmax(values)  # both propagate NaN; ten times faster than isfinite on a CPU
+    return math.isfinite(low.item()) and math.isfinite(high.item())
+
+
+def hash_files(
+    folder: Path, tensors: Mapping[str, TensorInfo], *, num_threads: int | None = None
+) -> dict[str, TensorHash]:
+    """Reads and hashes the tensors of a checkpoint's folder, the largest first. Raises ``CheckpointError``."""
+    by_size = sorted(tensors, key=lambda name: -tensors[name].num_bytes)
+    with ShardReader(folder) as reader, ThreadPoolExecutor(num_threads or NUM_THREADS) as pool:
+        hashes = pool.map(lambda name: _hash_file(name, tensors[name], reader), by_size)
+        return dict(zip(by_size, hashes, strict=True))
+
+
+def _hash_file(name: str, info: TensorInfo, reader: ShardReader) -> TensorHash:
+    found = TensorHash(name, info)
+    buffer = torch.empty(min(_CHUNK, info.num_bytes), dtype=torch.uint8)
+    for begin in range(0, info.num_bytes, _CHUNK):
+        chunk = reader.read(name, info, begin, buffer[: info.num_bytes - begin])
+        found.update(chunk.view(info.dtype))
+    return found
 
 
 def digest_of_hashes(hashes: Mapping[str, str]) -> str:
-    """The SHA-256 (hex) of weights from that of each tensor (hex) by name."""
+    """Returns the SHA-256 (hex) of a set of weights. ``hashes`` holds the hash of each tensor (hex) by name."""
     total = hashlib.sha256()
     for name in sorted(hashes):
         total.update(bytes.fromhex(hashes[name]))
@@ -24,7 +80,10 @@ def digest_of_hashes(hashes: Mapping[str, str]) -> str:
 
 
 def digest_of_tensors(tensors: Mapping[str, Tensor], infos: Mapping[str, TensorInfo]) -> str:
-    """The same from tensors of the checkpoint's names and shapes, on any device and of the same or a wider dtype."""
+    """Returns ``digest_of_hashes`` for tensors in memory.
+
+    ``tensors`` have the checkpoint's names and shapes, on any device, in its dtype or a wider one.
+    """
 
     def hashed(name: str) -> str:
         found = TensorHash(name, infos[name])
@@ -36,7 +95,7 @@ def digest_of_tensors(tensors: Mapping[str, Tensor], infos: Mapping[str, TensorI
 
 
 def digest_of_shares(shares: Iterable[tuple[str, Tensor]]) -> str:
-    """The SHA-256 (hex) of weights that are no checkpoint's tensors: names and bytes in their order."""
+    """Returns the SHA-256 (hex) of names and bytes in their order, for weights in no checkpoint's form."""
     total = hashlib.sha256()
     for name, tensor in shares:
         total.update(name.encode())

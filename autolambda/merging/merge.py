@@ -1,7 +1,7 @@
-"""A merge of opened models by a method: its tensors, and the arithmetic of each, in pieces or as a whole.
+"""One merge of opened models by a method: its tensors, one at a time, and the arithmetic that makes each of them.
 
-What an engine holds, a file gets and a second run computes comes from here, in the same pieces, so it has the same
-bits. The merge ties lm_head where all its models do, and has the Thinking parent's config.
+Engines, exported files and later runs all use this arithmetic, so they hold the same bits. A merge ties lm_head to the
+embedding if all its models do. It has the Thinking parent's config.
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ from autolambda.merging.shards import TensorInfo
 from autolambda.schedule import Schedule
 
 Arithmetic = Callable[..., Tensor]
-"""A piece of each model -> the merge's piece, which may be one of them."""
+"""Takes one piece of each model and returns the merge's piece. It may return one of its arguments unchanged."""
 
 
 @dataclass(frozen=True)
 class Merge:
-    """A method's models, checked against each other; ``tensors`` are the merge's, sorted by name."""
+    """A method with its models, which fit together. ``infos`` describes the merge's tensors, sorted by name."""
 
     pair: Pair
     method: Method
     base: Checkpoint | None
-    tensors: Mapping[str, TensorInfo]
+    infos: Mapping[str, TensorInfo]
     tied: bool
 
     @property
     def models(self) -> dict[str, Checkpoint]:
-        """By their roles, in the order in which ``arithmetic`` takes their pieces."""
+        """The models by role, in the order in which ``arithmetic`` takes their pieces."""
         around = {"base": self.base} if self.base else {}
         return {**around, "instruct": self.pair.instruct, "thinking": self.pair.thinking}
 
@@ -58,13 +58,13 @@ class Merge:
         return self.pair.config | {"tie_word_embeddings": self.tied}
 
     def lam_of(self, name: str) -> float:
-        """lam of a parameter, for the methods that have one."""
+        """Returns lam of a parameter, for ``linear`` and ``slerp``."""
         assert self.method.schedule is not None
         return self.pair.lam_of(name, self.method.schedule)
 
     def arithmetic(self, name: str, pieces: Pieces) -> Arithmetic:
-        """How a tensor is made of its models' pieces; TIES and SLERP look at all of them first."""
-        info = self.tensors[name]
+        """Returns the function that merges the pieces of a tensor. TIES and SLERP first read all ``pieces`` once."""
+        info = self.infos[name]
         if self.method.name == "task_arithmetic":
             return task_arithmetic
         if self.method.name == "ties":
@@ -79,29 +79,31 @@ class Merge:
         return partial(interpolate, lam=lam)
 
     def shows_broken(self, name: str) -> bool:
-        """Whether a NaN or an infinity in any model is one in the merge too, so that looking at that is enough."""
-        linear = self.method.name == "linear" and self.tensors[name].dtype.is_floating_point
+        """Returns whether a NaN or an infinity in any model also shows in the merge, so only the merge is checked."""
+        linear = self.method.name == "linear" and self.infos[name].dtype.is_floating_point
         return linear and 0.0 < self.lam_of(name) < 1.0
 
     def tensor(self, name: str) -> Tensor:
-        """A tensor of the merge, in the checkpoint's dtype on the CPU; do not write into it."""
+        """Returns a tensor of the merge, in the checkpoint's dtype on the CPU. Do not write into it."""
         models = [read_tensor(model, name) for model in self.models.values()]
-        pieces = pieces_of(*models)
+        if self.method.name == "linear":
+            return interpolate(models[0], models[1], self.lam_of(name))
+        pieces = pieces_of(*models)  # float32 copies of whole tensors would take several times their memory
         make = self.arithmetic(name, pieces)
         made = [make(*piece) for piece in pieces()]
         return (torch.cat(made) if made else models[0]).view(models[0].shape)
 
-    def tensors_by_name(self) -> Iterator[tuple[str, Tensor]]:
-        """All tensors, one at a time."""
-        for name in self.tensors:
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Yields each name with its tensor, one at a time."""
+        for name in self.infos:
             yield name, self.tensor(name)
 
 
 def open_merge(pair: Pair, method: Method | Schedule) -> Merge:
-    """The merge of a pair, by a schedule or another method.
+    """Returns the merge of a pair by a method; a schedule stands for the linear method.
 
-    A base's tensors and vocabulary must be the pair's; its config may be another. Raises ``CheckpointError`` for one
-    that cannot be opened, ``PairError`` for one that does not fit.
+    The base model needs the pair's tensors and vocabulary, but its config may differ. Raises ``CheckpointError`` when
+    the base cannot be opened, and ``PairError`` when it does not fit the pair.
     """
     if isinstance(method, Schedule):
         method = Method.linear(method)
@@ -116,11 +118,11 @@ def open_merge(pair: Pair, method: Method | Schedule) -> Merge:
 
 
 def check_in_place(merge: Merge) -> None:
-    """Raises ``ConfigError`` for a merge that an engine of its pair has no place for: a head where it ties none."""
+    """Raises ``ConfigError`` when an engine of the pair cannot hold the merge: it has an lm_head, the pair does not."""
     if merge.tied != merge.pair.tied:
         raise ConfigError(
-            "models.base: the base model has an lm_head of its own, which both parents tie to the embedding, so that "
-            "an engine of theirs has no place for it; leave the baseline out, or write it with 'autolambda merge'"
+            "models.base: the base model has an lm_head of its own, but both parents tie theirs to the embedding, so "
+            "the engine has no place for it; leave the baseline out, or write it with 'autolambda merge'"
         )
 
 
@@ -133,7 +135,7 @@ def _thinking(instruct: Tensor, thinking: Tensor) -> Tensor:
 
 
 def _check_base(base: Checkpoint, pair: Pair) -> None:
-    """Raises ``PairError`` with every mismatch."""
+    """Raises ``PairError`` with every mismatch of the base and the pair."""
     tied = pair.tied and base.tied
     tensors = (base.tensors, pair.tensors) if tied else (untied_tensors(base), untied_tensors(pair.thinking))
     findings = [

@@ -1,34 +1,41 @@
-"""How models become one, as plain values that travel to other processes.
+"""The names of all merge methods, and one method with its arguments as a plain value that other processes can receive.
 
-``linear`` is the interpolation that is searched, by a schedule. The others are the baselines of arXiv 2510.10977:
-``slerp`` takes a schedule too; ``task_arithmetic`` and ``ties`` stand on a base model, and have no lambda.
+``linear`` interpolates by a schedule; it is the method that a search optimises. The other three are the baselines of
+arXiv 2510.10977: ``slerp`` takes a schedule too, ``task_arithmetic`` and ``ties`` take a base model and no lambda.
+This module imports little, because ``autolambda --help`` reads the names.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from autolambda.errors import ConfigError
-from autolambda.schedule import Schedule
 
-MethodName = Literal["linear", "task_arithmetic", "ties", "slerp"]
+if TYPE_CHECKING:  # a schedule imports PyYAML
+    from autolambda.schedule import Schedule
+
+BaselineMethod = Literal["task_arithmetic", "ties", "slerp"]
+MethodName = Literal["linear", BaselineMethod]
 METHODS: tuple[MethodName, ...] = get_args(MethodName)
+AROUND_BASE: tuple[BaselineMethod, ...] = ("task_arithmetic", "ties")
+"""The methods that need a base model: they add the changes of both parents to it."""
+
+METHOD_TITLES: Mapping[BaselineMethod, str] = {"task_arithmetic": "task arithmetic", "ties": "TIES", "slerp": "SLERP"}
 METHODS_IN_WORDS: Mapping[MethodName, str] = {
     "linear": "A weight interpolation `(1 - lambda) * Instruct + lambda * Thinking`",
     "task_arithmetic": "Task arithmetic `Base + 0.7 * ((Instruct - Base) + (Thinking - Base))`",
     "ties": "A TIES merge of Instruct and Thinking around their base model (density 0.2, scale 0.5)",
     "slerp": "A spherical interpolation of Instruct and Thinking, tensor by tensor",
 }
-AROUND_BASE = ("task_arithmetic", "ties")
 
 
 @dataclass(frozen=True)
 class Method:
-    """A method with what it takes: a ``schedule``, or the folder or hub id of a ``base`` model.
+    """A method with its arguments: a ``schedule``, or the folder or hub id of a ``base`` model.
 
-    Raises ``ConfigError`` for one that lacks what it takes, or is given what it does not.
+    Raises ``ConfigError`` when an argument is missing or when the method does not take it.
     """
 
     name: MethodName
@@ -45,16 +52,18 @@ class Method:
 
     @classmethod
     def linear(cls, schedule: Schedule) -> Method:
-        """The interpolation by a schedule."""
+        """Returns the interpolation by a schedule."""
         return cls("linear", schedule)
 
     def to_dict(self) -> dict[str, Any]:
-        """The plain form for JSON and for other processes; without the base, which is a path of this machine."""
+        """Returns plain values for JSON and for other processes. Leaves out ``base``, a path of this machine."""
         return {"method": self.name} | ({"schedule": self.schedule.to_dict()} if self.schedule else {})
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any], *, base: str | None = None) -> Method:
-        """The method of ``to_dict``. Raises ``ConfigError`` or ``ScheduleError`` for anything else."""
+        """Returns the method that ``to_dict`` wrote. Raises ``ConfigError`` or ``ScheduleError`` for other values."""
+        from autolambda.schedule import Schedule
+
         name, schedule = plain.get("method"), plain.get("schedule")
         if name not in METHODS or not isinstance(schedule, Mapping | None):
             raise ConfigError(

@@ -1,12 +1,12 @@
-"""The two parents as one thing: checked against each other, read tensor by tensor, merged as a stream.
+"""The two parents, checked against each other and read tensor by tensor.
 
-A pair's tensors are those of the merge. Where both parents tie lm_head to the embedding, the merge does too; where
-only one does, the merge is untied and the tied parent's lm_head is its embedding.
+``Pair.tensors`` describes the tensors of the merge. The merge ties lm_head to the embedding if both parents do. If only
+one parent does, the merge is untied, and the embedding serves as that parent's lm_head.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from autolambda.errors import PairError
-from autolambda.merging.arithmetic import interpolate
 from autolambda.merging.checkpoint import Checkpoint, open_checkpoint
 from autolambda.merging.compatibility import Mismatch, compare_configs, compare_tensors, compare_tokenizers
 from autolambda.merging.shards import TensorInfo
@@ -23,7 +22,7 @@ from autolambda.schedule import Schedule
 
 @dataclass(frozen=True)
 class Parents:
-    """One parameter in both parents: equal shapes and dtypes, memory-mapped (do not write into them)."""
+    """One parameter in both parents, of equal shape and dtype, memory-mapped: do not write into the tensors."""
 
     instruct: Tensor
     thinking: Tensor
@@ -31,7 +30,7 @@ class Parents:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two checkpoints that fit together; ``tensors`` describes the merge's, sorted by name."""
+    """Two checkpoints that fit together. ``tensors`` describes the tensors of their merge, sorted by name."""
 
     instruct: Checkpoint
     thinking: Checkpoint
@@ -53,12 +52,12 @@ class Pair:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of the merge's tensors."""
+        """The bytes of all tensors of the merge."""
         return sum(info.num_bytes for info in self.tensors.values())
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype of most values; a few tensors may have another."""
+        """The dtype of most values; some tensors may have another one."""
         counts: dict[torch.dtype, int] = {}
         for info in self.tensors.values():
             counts[info.dtype] = counts.get(info.dtype, 0) + info.num_values
@@ -66,25 +65,25 @@ class Pair:
 
     @property
     def config(self) -> dict[str, Any]:
-        """The merge's config: the Thinking parent's with the tied flag set, and without its own code."""
+        """The config of the merge: the Thinking parent's with the tied flag set, without references to its code."""
         config = {key: value for key, value in self.thinking.config.items() if key not in ("auto_map", "_name_or_path")}
         return config | {"tie_word_embeddings": self.tied}
 
     def read(self, name: str) -> Parents:
-        """A parameter of the merge in both parents. Raises ``CheckpointError`` where a file fails."""
+        """Reads a parameter of the merge from both parents. Raises ``CheckpointError`` when a file fails."""
         return Parents(read_tensor(self.instruct, name), read_tensor(self.thinking, name))
 
     def lam_of(self, name: str, schedule: Schedule) -> float:
-        """lam of a parameter of this pair."""
+        """Returns lam of a parameter of this pair."""
         return schedule.lam_of(name, num_layers=self.num_layers)
 
 
 def open_pair(instruct: str | Checkpoint, thinking: str | Checkpoint, *, across_configs: bool = False) -> Pair:
     """Opens both parents and checks that they can be merged.
 
-    With ``across_configs`` settings such as rope's may differ: the merge computes with the Thinking parent's, and a
-    warning says that its other end is not the model it was.
-    Raises ``CheckpointError`` for one that cannot be opened, ``PairError`` with every mismatch, one a line.
+    If ``across_configs`` is true, settings such as rope's may differ. The merge then uses the Thinking parent's, and a
+    warning says that at lambda 0 it does not behave like the Instruct parent.
+    Raises ``CheckpointError`` when a parent cannot be opened, and ``PairError`` with every mismatch, one per line.
     """
     one = open_checkpoint(instruct) if isinstance(instruct, str) else instruct
     other = open_checkpoint(thinking) if isinstance(thinking, str) else thinking
@@ -99,7 +98,7 @@ def open_pair(instruct: str | Checkpoint, thinking: str | Checkpoint, *, across_
         owner = "instruct" if one.tied else "thinking"
         findings.append(Mismatch(f"only {owner} ties lm_head to its embedding; the merge is untied", fatal=False))
     if across_configs:
-        findings = [_bent(finding) if finding.one_end else finding for finding in findings]
+        findings = [_as_warning(finding) if finding.one_end else finding for finding in findings]
     warnings = tuple(finding.text for finding in findings if not finding.fatal)
     pair = Pair(one, other, dict(sorted(tensors.items())), tied, warnings)
     errors = [finding.text for finding in findings if finding.fatal] or _unequal_integers(pair)
@@ -109,39 +108,32 @@ def open_pair(instruct: str | Checkpoint, thinking: str | Checkpoint, *, across_
     return pair
 
 
-def _bent(finding: Mismatch) -> Mismatch:
-    text = f"{finding.text}; the merge computes with thinking's, so towards lambda 0 it is not the model it was"
+def _as_warning(finding: Mismatch) -> Mismatch:
+    text = f"{finding.text}; the merge uses thinking's, so near lambda 0 it does not behave like the other model"
     return Mismatch(text, fatal=False)
 
 
-def merge_tensors(pair: Pair, *, schedule: Schedule) -> Iterator[tuple[str, Tensor]]:
-    """The merge's tensors by name, one at a time, in the checkpoint's dtype on the CPU."""
-    for name in pair.names:
-        parents = pair.read(name)
-        yield name, interpolate(parents.instruct, parents.thinking, pair.lam_of(name, schedule))
-
-
 def untied_tensors(checkpoint: Checkpoint) -> Mapping[str, TensorInfo]:
-    """The checkpoint's tensors with an lm_head, which is the embedding where it is tied."""
+    """Returns the checkpoint's tensors with an lm_head; if lm_head is tied, its entry is the embedding's."""
     if not checkpoint.tied or checkpoint.embedding is None:
         return checkpoint.tensors
     return {**checkpoint.tensors, _head_of(checkpoint.embedding): checkpoint.tensors[checkpoint.embedding]}
 
 
 def _head_of(embedding: str) -> str:
-    """The name of the lm_head that goes with an embedding's: beside the model, not in it."""
+    """Returns the name of the lm_head that belongs to an embedding; it has no ``model.`` prefix."""
     return embedding.removesuffix("embed_tokens.weight").removesuffix("model.") + "lm_head.weight"
 
 
 def stored_name(checkpoint: Checkpoint, name: str) -> str:
-    """The name under which a tensor of ``untied_tensors`` is stored: the embedding's for a tied lm_head."""
+    """Returns the name under which a tensor of ``untied_tensors`` is stored; for a tied lm_head, the embedding's."""
     if checkpoint.tied and checkpoint.embedding is not None and name == _head_of(checkpoint.embedding):
         return checkpoint.embedding
     return name
 
 
 def read_tensor(checkpoint: Checkpoint, name: str) -> Tensor:
-    """A tensor of ``untied_tensors``, memory-mapped. Raises ``CheckpointError`` where the file fails."""
+    """Reads a tensor of ``untied_tensors``, memory-mapped. Raises ``CheckpointError`` when the file fails."""
     return checkpoint.read(stored_name(checkpoint, name))
 
 
@@ -151,5 +143,5 @@ def _unequal_integers(pair: Pair) -> list[str]:
         if not info.dtype.is_floating_point:
             parents = pair.read(name)
             if not torch.equal(parents.instruct, parents.thinking):
-                errors.append(f"{name}: {info} holds other integers in each parent, and integers have no mean")
+                errors.append(f"{name}: {info} holds different integers in the parents, and integers cannot be merged")
     return errors

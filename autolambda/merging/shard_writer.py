@@ -1,8 +1,8 @@
-"""Safetensors files being written: laid out in advance, filled in any order and by any thread.
+"""Writes safetensors files that are laid out in advance and filled in any order, by any thread.
 
-All sizes are known from the tensors' descriptions, so files have their final names and their space from the start: a
-disk that is too small says so before anything is computed. What is written goes to the disk beside the work, so that
-little is left to wait for at the end.
+The tensors' descriptions give all sizes, so every file gets its final name and its space at the start. A disk that is
+too small therefore fails before anything is computed. Written bytes are sent to the disk during the work, so that
+little is left to sync at the end.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 class ShardWriter:
-    """Shards of at most ``max_shard_size`` bytes of tensors (a larger tensor has its own) in an existing ``folder``.
+    """A context manager that writes shards into an existing ``folder``; at its end the files are synced to the disk.
 
-    ``tensors`` are placed in their order, with an index where there are several shards. A context manager: at its end
-    the files are whole on the disk. Raises ``OutputError`` where the disk refuses.
+    A shard holds at most ``max_shard_size`` bytes of tensors; a larger tensor gets its own shard. ``tensors`` fill the
+    shards in their order. Several shards get an index. Raises ``OutputError`` when the disk refuses.
     """
 
     def __init__(self, folder: Path, tensors: Mapping[str, TensorInfo], *, max_shard_size: int) -> None:
@@ -52,7 +52,7 @@ class ShardWriter:
             raise
 
     def write(self, name: str, begin: int, piece: Tensor) -> None:
-        """Writes a contiguous piece of a tensor from its byte ``begin`` on."""
+        """Writes a contiguous piece of a tensor, from byte ``begin`` of the tensor on."""
         info, data = self._infos[name], bytes_of(piece)
         with output_errors(self._folder / info.file):
             done = 0
@@ -72,7 +72,7 @@ class ShardWriter:
     ) -> None:
         try:
             if kind is None:
-                for file, flush in self._flushes:  # the system does not tell twice of an error that it met
+                for file, flush in self._flushes:  # the system reports an error only once
                     with output_errors(self._folder / file):
                         flush.result()
                 for file, descriptor in self._files.items():
@@ -82,7 +82,7 @@ class ShardWriter:
             self._close()
 
     def _create(self, file: str, tensors: Mapping[str, TensorInfo]) -> None:
-        """Makes a file with its header and the space of its tensors."""
+        """Creates a file with its header and with space for its tensors."""
         header: dict[str, object] = {"__metadata__": {"format": "pt"}}
         order = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))  # keeps each tensor aligned
         begins, end = {}, 0
@@ -114,7 +114,7 @@ class ShardWriter:
 
 
 def _grouped(tensors: Mapping[str, TensorInfo], max_shard_size: int) -> Iterator[list[str]]:
-    """The names of each shard's tensors; there is at least one shard."""
+    """Yields the names of each shard's tensors, for at least one shard."""
     names: list[str] = []
     size = 0
     for name, info in tensors.items():

@@ -1,7 +1,7 @@
-"""A checkpoint's tokenizer and chat template as files: read and copied as they are, without loading a tokenizer.
+"""Reads and copies a checkpoint's tokenizer and chat template as files, without loading a tokenizer.
 
-A merge takes them over byte for byte, but for the template, which is the one that was chosen: it is written into
-``chat_template.jinja``, where transformers, vLLM and others look first, and nowhere else.
+A merge gets the files byte for byte, except for the chat template. The chosen template is written only into
+``chat_template.jinja``, which transformers and vLLM read first.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from autolambda.merging.checkpoint import find_file, read_json_if_any
 
 _CONFIG, _TEMPLATE, _MODEL = "tokenizer_config.json", "chat_template.jinja", "tokenizer.json"
 _FILES = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json", "spiece.model")
-_LEFT_OUT = ("chat_template", "auto_map")  # of the config: the template has its file, and nobody's code is run
+_LEFT_OUT = ("chat_template", "auto_map")  # of the config: the template has a file, and the author's code is never run
 
 
 def template_in(folder: Path) -> str | None:
-    """The chat template of a checkpoint, the ``default`` of several named ones; ``None`` where there is none.
+    """Returns the chat template of a checkpoint, or ``None``; of several named templates, the one named ``default``.
 
-    Raises ``CheckpointError`` for a file that cannot be read.
+    Raises ``CheckpointError`` when a file cannot be read.
     """
     if path := find_file(folder, _TEMPLATE):
         try:
@@ -37,12 +37,12 @@ def template_in(folder: Path) -> str | None:
 
 
 def tokenizer_config(folder: Path) -> dict[str, Any]:
-    """The content of ``tokenizer_config.json``, empty where there is none. Raises ``CheckpointError``."""
+    """Reads ``tokenizer_config.json``; a missing file counts as empty. Raises ``CheckpointError`` for invalid JSON."""
     return read_json_if_any(folder, _CONFIG)
 
 
 def added_tokens(folder: Path) -> dict[str, int]:
-    """The ids of the tokens that were added to the vocabulary, by their text. Raises ``CheckpointError``."""
+    """Returns the ids of the added tokens by text. Raises ``CheckpointError`` when ``tokenizer.json`` is invalid."""
     found = read_json_if_any(folder, _MODEL).get("added_tokens")
     tokens = found if isinstance(found, list) else []
     return {
@@ -53,9 +53,9 @@ def added_tokens(folder: Path) -> dict[str, int]:
 
 
 def copy_tokenizer(source: Path, target: Path, *, template: str) -> None:
-    """Copies the tokenizer of a checkpoint into another folder, with this chat template.
+    """Copies the tokenizer of a checkpoint into the folder ``target``, with another chat template.
 
-    Raises ``CheckpointError`` where the source has none, or links out of its folder.
+    Raises ``CheckpointError`` when the source has no tokenizer, or when a file is a link out of its folder.
     """
     names = sorted({path.name for pattern in _FILES for path in source.glob(pattern)})
     files = [path for name in names if (path := find_file(source, name))]

@@ -1,7 +1,7 @@
-"""A merge from files to files, in one pass over the bytes: read, hashed, checked, merged, written, hashed.
+"""Merges from files to files in one pass over the bytes: read, hash, check, merge, write, hash.
 
-Each thread takes one tensor at a time in pieces, so the memory does not grow with the model. The same pass that merges
-also tells what the parents are (``Checkpoint.digest``), that they hold no NaN, and what was written.
+Each thread processes one tensor at a time, in pieces, so the memory does not grow with the model. The pass also
+computes the parents' digests (``Checkpoint.digest``), checks them for NaN, and hashes what it writes.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ import torch
 from torch import Tensor
 
 from autolambda.merging.arithmetic import PIECE
-from autolambda.merging.checkpoint import NUM_THREADS
-from autolambda.merging.fingerprint import digest_of_hashes
+from autolambda.merging.fingerprint import NUM_THREADS, TensorHash, digest_of_hashes, is_finite
 from autolambda.merging.merge import Merge
 from autolambda.merging.pair import stored_name
 from autolambda.merging.shard_writer import ShardWriter
-from autolambda.merging.shards import ShardReader, TensorHash, is_finite
+from autolambda.merging.shards import ShardReader
 
 OnBytes = Callable[[int], None]
-"""Told how many bytes of the merge were written since the last call, by any thread."""
+"""Receives the number of bytes of the merge that were written since the last call, from any thread."""
 
 
 @dataclass(frozen=True)
 class Written:
-    """What a pass found: SHA-256 (hex) of each tensor that was written, and the digest of each model by its role.
+    """The hashes that a pass computed, as SHA-256 (hex).
 
-    ``models`` is empty unless the models were to be identified.
+    ``tensors`` holds the hash of each written tensor. ``models`` holds the digest of each model by role; it is empty if
+    the models were not hashed.
     """
 
     models: Mapping[str, str]
@@ -40,12 +40,12 @@ class Written:
 
     @property
     def digest(self) -> str:
-        """The SHA-256 (hex) of all weights, as an engine's fingerprint has it."""
+        """The SHA-256 (hex) of all weights, equal to the fingerprint of an engine that holds them whole."""
         return digest_of_hashes(self.tensors)
 
 
 class _Stopped(Exception):
-    """Another thread failed, or the user interrupted."""
+    """Another thread failed, or the user interrupted the merge."""
 
 
 def write_weights(
@@ -59,15 +59,15 @@ def write_weights(
 ) -> Written:
     """Writes the merge's tensors as shards into an existing empty ``folder``.
 
-    With ``identify`` every byte of the models is hashed too, which takes longer than all the rest on few cores.
-    Raises ``CheckpointError`` for a model that cannot be read or holds NaN or infinite values, ``OutputError`` where
-    the disk refuses.
+    If ``identify`` is true, every byte of the models is hashed too. With few cores this takes longer than the rest.
+    Raises ``CheckpointError`` when a model cannot be read or holds NaN or infinite values, and ``OutputError`` when the
+    disk refuses.
     """
     num_threads = num_threads or NUM_THREADS
-    by_size = sorted(merge.tensors, key=lambda name: -merge.tensors[name].num_bytes)
+    by_size = sorted(merge.infos, key=lambda name: -merge.infos[name].num_bytes)
     with ExitStack() as stack:
         readers = [stack.enter_context(ShardReader(model.folder)) for model in merge.models.values()]
-        writer = stack.enter_context(ShardWriter(folder, merge.tensors, max_shard_size=max_shard_size))
+        writer = stack.enter_context(ShardWriter(folder, merge.infos, max_shard_size=max_shard_size))
         stack.enter_context(_one_thread_each())
         work = _Pass(merge, readers, writer, identify, on_bytes or (lambda num_bytes: None))
         pool = stack.enter_context(ThreadPoolExecutor(num_threads))
@@ -84,11 +84,11 @@ def write_weights(
         for role, model in merge.models.items():
             model.check_finite(work.hashes[role])
         models = {role: model.digest_of(work.hashes[role]) for role, model in merge.models.items() if identify}
-        return Written(models, {name: work.written[name].hex() for name in merge.tensors})
+        return Written(models, {name: work.written[name].hex() for name in merge.infos})
 
 
 class _Pass:
-    """The state that the threads share."""
+    """The state that all threads share."""
 
     def __init__(
         self, merge: Merge, readers: list[ShardReader], writer: ShardWriter, identify: bool, on_bytes: OnBytes
@@ -100,7 +100,7 @@ class _Pass:
         self.stopped = Event()
 
     def write(self, name: str) -> None:
-        """Merges and writes one tensor; a failure stops the other threads."""
+        """Merges and writes one tensor. A failure stops the other threads."""
         if self.stopped.is_set():
             raise _Stopped
         try:
@@ -110,11 +110,11 @@ class _Pass:
             raise
 
     def _write(self, name: str) -> None:
-        info = self._merge.tensors[name]
+        info = self._merge.infos[name]
         make = self._merge.arithmetic(name, lambda: self._pieces(name))
         hashes = self._model_hashes(name)
         own = TensorHash(name, info)
-        copied: TensorHash | None = None  # the hash of the model that the merge takes this tensor from as it is
+        copied: TensorHash | None = None  # the hash of the model whose tensor the merge copies
         shown = self._merge.shows_broken(name)
         begin = 0
         for pieces in self._pieces(name):
@@ -134,8 +134,8 @@ class _Pass:
         self.written[name] = (copied or own).digest()
 
     def _pieces(self, name: str) -> Iterator[tuple[Tensor, ...]]:
-        """The tensor in all models, piece by piece, in buffers that the next piece overwrites."""
-        info = self._merge.tensors[name]
+        """Yields the tensor of all models piece by piece, in buffers that the next piece overwrites."""
+        info = self._merge.infos[name]
         models = list(self._merge.models.values())
         stored = [stored_name(model, name) for model in models]
         infos = [model.tensors[each] for model, each in zip(models, stored, strict=True)]
@@ -150,7 +150,7 @@ class _Pass:
             )
 
     def _model_hashes(self, name: str) -> list[TensorHash | None]:
-        """A hash for each model; none where it has the tensor under another name, which is hashed there."""
+        """Returns a hash for each model, or ``None`` for a tied lm_head, whose bytes are hashed as the embedding."""
         for role, model in self._merge.models.items():
             if name in model.tensors:
                 self.hashes[role][name] = TensorHash(name, model.tensors[name])
@@ -159,7 +159,7 @@ class _Pass:
 
 @contextmanager
 def _one_thread_each() -> Iterator[None]:
-    """PyTorch with one thread in each of ours, and as before afterwards."""
+    """Gives PyTorch one thread inside each of our threads, and restores its number of threads afterwards."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -217,8 +217,8 @@ def test_a_backbone_with_other_rope_settings_is_measured_with_a_warning(tmp_path
     )
     assert [result.label for result in found.results][2:] == ["old-base, lambda 0", "old-base, lambda 1"]
     assert (
-        "backbone old-base: config 'rope settings: rope_theta': instruct 5000.0, thinking 10000.0; the merge computes "
-        "with thinking's, so towards lambda 0 it is not the model it was"
+        "backbone old-base: config 'rope settings: rope_theta': instruct 5000.0, thinking 10000.0; the merge uses "
+        "thinking's, so near lambda 0 it does not behave like the other model"
     ) in notes(events)
     (left,) = [note for note in notes(events) if note.startswith("backbone other is left out: ")]
     assert "config 'hidden_size'" in left and "\n" not in left

@@ -223,7 +223,7 @@ def _escaping(folder: Path) -> None:
     [
         (_empty, "has no config.json"),
         (_pickled, "holds pickled weights only"),
-        (_cut, "its header describes"),
+        (_cut, "is not a valid safetensors file"),
         (_with_nan, "holds NaN or infinite values in model.norm.weight"),
         (lambda folder: edit_json(folder / "config.json", num_hidden_layers=None), "num_hidden_layers"),
     ],

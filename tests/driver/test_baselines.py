@@ -98,8 +98,8 @@ def test_a_merge_is_its_formula_tensor_by_tensor(
     models = [open_checkpoint(str(originals / f"{name}-{kind}")) for name, kind in zip(names, kinds, strict=True)]
     held = kinds[1:] if method == "slerp" else kinds
     assert merge.tied is (set(held) == {"tied"}) and merge.config["tie_word_embeddings"] is merge.tied
-    assert ("lm_head.weight" in merge.tensors) is not merge.tied
-    for name in merge.tensors:
+    assert ("lm_head.weight" in merge.infos) is not merge.tied
+    for name in merge.infos:
         stored = [name if name in model.tensors else "model.embed_tokens.weight" for model in models]
         expected = MERGES[method](*(model.read(each) for model, each in zip(models, stored, strict=True)))
         assert torch.equal(merge.tensor(name), expected) and merge.tensor(name).dtype == expected.dtype

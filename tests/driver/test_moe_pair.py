@@ -18,8 +18,8 @@ from autolambda.driver.models import open_models
 from autolambda.driver.search import evaluate, search
 from autolambda.engines.base import Prompt
 from autolambda.export.export import check_export, export
+from autolambda.merging.merge import open_merge
 from autolambda.merging.method import Method
-from autolambda.merging.pair import merge_tensors
 from autolambda.merging.shards import parse_size
 from autolambda.schedule import Schedule
 from autolambda.statistics.metrics import Measured
@@ -69,7 +69,7 @@ def test_an_export_holds_the_experts_and_routers_that_were_evaluated(tmp_path: P
     assert len(list((tmp_path / "out").glob("*.safetensors"))) > 1
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.bfloat16)
     held = dict(loaded.named_parameters())
-    for name, tensor in merge_tensors(models.pair, schedule=schedule):
+    for name, tensor in open_merge(models.pair, schedule).tensors():
         if ".experts." not in name:
             assert torch.equal(held[name], tensor), name
         elif name.endswith("down_proj.weight"):  # transformers holds the experts of a layer in one tensor

@@ -153,7 +153,7 @@ def test_the_qwen_configs_open_whole_and_draw_as_the_thinking_models_card_says(
     with pytest.raises(PairError, match=r"rope_theta': instruct 1000000\.0, thinking 5000000\.0"):
         open_pair(base, folders["thinking"])
     assert any(
-        "it is not the model it was" in text
+        "it does not behave like the other model" in text
         for text in open_pair(base, folders["thinking"], across_configs=True).warnings
     )
 

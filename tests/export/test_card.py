@@ -73,7 +73,7 @@ def test_the_study_is_told_with_curve_parents_data_and_seed(tmp_path: Path) -> N
         accuracy = entry.measured.accuracy
         row = f"| lambda {entry.schedule.lam:.4g} | {accuracy.value:.4g} ({accuracy.low:.4g} to {accuracy.high:.4g}) |"
         assert row in card
-    assert "| Instruct as is, its own template |" in card and "| Thinking as is, its own template |" in card
+    assert "| Instruct, unmerged, its own template |" in card and "| Thinking, unmerged, its own template |" in card
     assert "Data: `arithmetic`; prompts 16x1 to search, 32x1 to confirm" in card and "Seed 0." in card
     assert "autolambda export small OUT" in card and "leaves `content` empty" in card
 
@@ -103,6 +103,9 @@ def test_nothing_of_the_machine_is_in_it(tmp_path: Path, method: str) -> None:
         ({"README.md": "# nothing", "LICENSE": "\n  Apache License\nmore"}, "Apache License"),
         ({"README.md": "---\nlicense: [1, 2\n---\n"}, None),
         ({"README.md": "---\n- a list\n---\n"}, None),
+        ({"README.md": "---\nlicense: [mit, apache-2.0]\n---\n"}, None),
+        ({"README.md": "---\n[" + "[" * 3000}, None),
+        ({"README.md": "---\na: " + "[" * 500 + "\n---\n"}, None),
         ({"README.md": "---\nlicense: 'a | b <script>\\n c'\n---\n"}, "a / b (script)\\n c"),
         ({}, None),
     ],

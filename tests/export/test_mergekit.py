@@ -69,7 +69,7 @@ def test_the_weights_are_those_of_the_schedule(folders: list[Path], name: str) -
     recipe = yaml.safe_load(yaml.safe_dump(mergekit_recipe(merge)))
     assert (recipe["merge_method"], recipe["dtype"], recipe["out_dtype"]) == ("linear", "float32", "bfloat16")
     assert recipe["parameters"] == {"normalize": False} and ("models" in recipe) is (name == "uniform")
-    for tensor in merge.tensors:
+    for tensor in merge.infos:
         sources, _ = sources_of(recipe, tensor, 3)
         assert [source["model"] for source in sources] == ["./instruct", "./thinking"]
         weights = [setting_of(source["parameters"]["weight"], tensor) for source in sources]
@@ -82,7 +82,7 @@ def test_slerp_has_one_t_for_both(folders: list[Path], name: str) -> None:
     merge = merge_of(folders, Method("slerp", SCHEDULES[name]))
     recipe = mergekit_recipe(merge)
     assert recipe["merge_method"] == "slerp" and recipe["base_model"] == "./instruct"
-    for tensor in merge.tensors:
+    for tensor in merge.infos:
         _, holder = sources_of(recipe, tensor, 3)
         assert setting_of(holder["parameters"]["t"], tensor) == merge.lam_of(tensor)
 
@@ -110,18 +110,18 @@ def steps_apart(one: Tensor, other: Tensor) -> Tensor:
     [
         *((f"linear {name}", method) for name, method in LINEAR.items()),
         ("slerp", Method("slerp", SCHEDULES["module"])),
-        ("task_arithmetic", Method("task_arithmetic", base=str(ASSETS / "base"))),
-        ("ties", Method("ties", base=str(ASSETS / "base"))),
+        ("task_arithmetic", Method("task_arithmetic", base=str(MERGEKIT / "base"))),
+        ("ties", Method("ties", base=str(MERGEKIT / "base"))),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_mergekits_own_result_is_ours(name: str, method: Method) -> None:
     """To within one bfloat16 step; of changes that are as large as the least one kept its TIES keeps some, ours all."""
-    merge = merge_of([ASSETS / model for model in ("base", "instruct", "thinking")], method)
-    recipe = yaml.safe_load((ASSETS / f"{name.replace(' ', '_')}.yml").read_text())
+    merge = merge_of([MERGEKIT / model for model in ("base", "instruct", "thinking")], method)
+    recipe = yaml.safe_load((MERGEKIT / f"{name.replace(' ', '_')}.yml").read_text())
     assert recipe == mergekit_recipe(merge)
-    theirs = load_file(ASSETS / f"{name.replace(' ', '_')}.safetensors")
-    assert theirs.keys() == merge.tensors.keys()
+    theirs = load_file(MERGEKIT / f"{name.replace(' ', '_')}.safetensors")
+    assert theirs.keys() == merge.infos.keys()
     for tensor, values in theirs.items():
         ours = merge.tensor(tensor)
         small = (ours.float() - values.float()).abs() < 1e-6  # near 0 steps are no measure

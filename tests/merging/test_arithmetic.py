@@ -184,7 +184,7 @@ def test_other_dtypes_are_refused(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("out", [torch.zeros(2, dtype=torch.float16), torch.zeros(3), torch.zeros(1, 2)])
 def test_targets_that_cannot_hold_the_merge_are_refused(out: Tensor) -> None:
     instruct, thinking = parents(2)
-    with pytest.raises(ValueError, match="the same or a wider dtype"):
+    with pytest.raises(ValueError, match="in their dtype or a wider one"):
         interpolate(instruct, thinking, 0.5, out=out)
 
 

@@ -79,7 +79,9 @@ def test_a_second_copy_of_a_tied_head_is_left_out(tied: Path) -> None:
     checkpoint = open_checkpoint(str(tied))
     assert checkpoint.tied and "lm_head.weight" not in checkpoint.tensors and checkpoint.digest() == digest
     edit_tensors(tied / SINGLE, lambda tensors: tensors["lm_head.weight"][0, :1].neg_())
-    refused(tied, "stores 'lm_head.weight' unlike its embedding, but its config says tie_word_embeddings true")
+    refused(
+        tied, "stores a 'lm_head.weight' that differs from its embedding, but its config says tie_word_embeddings true"
+    )
 
 
 def test_the_tied_flag_may_be_left_out_but_not_wrong(tied: Path, untied: Path) -> None:
@@ -125,7 +127,7 @@ def test_code_of_the_checkpoint_is_not_run(tied: Path) -> None:
 def test_shard_names_that_leave_the_folder_are_refused(sharded: Path, name: str) -> None:
     index = json.loads((sharded / INDEX).read_text())["weight_map"]
     edit_json(sharded / INDEX, weight_map=index | {"model.norm.weight": name})
-    refused(sharded, "names the shard '.*', which is no plain file name")
+    refused(sharded, "names the shard '.*', which is not a plain file name")
 
 
 def test_indexes_that_disagree_with_their_shards_are_refused(sharded: Path) -> None:
@@ -150,7 +152,7 @@ def test_broken_shards_are_refused(sharded: Path) -> None:
     first, last = shards(sharded)[0], shards(sharded)[-1]
     content = first.read_bytes()
     first.write_bytes(content[:-1])
-    refused(sharded, f"{first.name}' has .* bytes, but its header describes .*download it again")
+    refused(sharded, f"{first.name}' is not a valid safetensors file .*not fully covered.*download it again")
     first.write_bytes(content)
     name = next(iter(load_file(last)))
     edit_tensors(first, lambda tensors: tensors.update({name: torch.zeros(1)}))
@@ -221,7 +223,7 @@ def test_a_file_or_a_revision_of_a_folder_is_refused(tied: Path) -> None:
     ("content", "message"),
     [
         (b'{"num_hidden_layers": 2, "num_hidden_layers": 3}', "the key 'num_hidden_layers' stands twice"),
-        (b'{"a": ' + b"[" * 800 + b"]" * 800 + b"}", "nested deeper than 100"),
+        (b'{"a": ' + b"[" * 800 + b"]" * 800 + b"}", "nested deeper than"),
         (b'{"num_hidden_layers": 2, "tie_word_embeddings": "false"}', "tie_word_embeddings .* is 'false'; it must be"),
         (b'{"num_hidden_layers": ' + b"9" * 5000 + b"}", "thousands of digits"),
         ('{"num_hidden_layers": 2}'.encode("utf-16"), "not valid JSON"),

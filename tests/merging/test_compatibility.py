@@ -134,7 +134,7 @@ def test_tensors_are_compared_by_name_shape_and_dtype() -> None:
     assert [finding.text for finding in compare_tensors(one, thinking=other, num_layers=1)] == [
         "tensors that thinking does not have: embed_tokens.weight",
         "tensors that instruct does not have: lm_head.weight",
-        "tensors of another shape or dtype: norm.weight: instruct bfloat16 [4], thinking bfloat16 [5]",
+        "tensors that differ in shape or dtype: norm.weight: instruct bfloat16 [4], thinking bfloat16 [5]",
     ]
     (finding,) = compare_tensors(one, thinking=one | tensors(norm__weight=(torch.float32, (4,))), num_layers=1)
     assert "bfloat16 [4], thinking float32 [4]" in finding.text and finding.fatal
@@ -194,7 +194,7 @@ def change_tokenizer(checkpoint: Checkpoint, change: str) -> None:
         ("none", [], False),
         ("other ids", ["'!' is 0 and 1", "'\"' is 1 and 0"], True),
         ("more tokens", [*(f"'new{i}' is None and 30{i}" for i in range(5)), "and 4 more"], True),
-        ("other merges", ["other merge rules"], True),
+        ("other merges", ["different merge rules"], True),
         ("renamed token", ["added token 259 is '<think>' for instruct, '<thought>' for thinking"], True),
         ("renamed special token", ["added token 256 is '<|endoftext|>' for instruct, '<|bos|>'"], False),
         ("added token", ["added token '<answer>' (264) is known to thinking only"], False),
@@ -236,7 +236,7 @@ def test_special_roles_and_templates_are_warnings(tokenizers: tuple[Checkpoint, 
 def test_tokenizers_that_cannot_be_compared(tokenizers: tuple[Checkpoint, Checkpoint]) -> None:
     one, other = tokenizers
     change_tokenizer(other, "odd form")
-    with pytest.raises(CheckpointError, match=r"is not in the form of the tokenizers library \(KeyError\('id'\)\)"):
+    with pytest.raises(CheckpointError, match=r"is not a file of the tokenizers library \(KeyError\('id'\)\)"):
         list(compare_tokenizers(one, thinking=other))
     (other.folder / "tokenizer.json").unlink()
     (finding,) = compare_tokenizers(one, thinking=other)

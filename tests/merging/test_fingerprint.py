@@ -1,6 +1,7 @@
 """The SHA-256 of a model's weights, and where a checkpoint's tensors lie in a transformers model."""
 
 import hashlib
+import json
 
 import pytest
 import torch
@@ -9,8 +10,8 @@ from transformers import AutoModelForCausalLM
 
 from autolambda.engines.transformers.layout import tensors_in
 from autolambda.merging.checkpoint import open_checkpoint
-from autolambda.merging.fingerprint import digest_of_hashes, digest_of_tensors
-from autolambda.merging.shards import TensorInfo
+from autolambda.merging.fingerprint import TensorHash, digest_of_hashes, digest_of_tensors, hash_files
+from autolambda.merging.shards import TensorInfo, bytes_of
 
 HASHES = {"b": "02" * 32, "a": "01" * 32}
 
@@ -38,13 +39,27 @@ def test_values_shapes_and_names_count(change):
     assert digest({"a": a.float()}) == digest({"a": a}) != digest(change(a))
 
 
+def test_a_hash_is_that_of_the_whole_and_sees_every_value() -> None:
+    tensor = torch.arange(6, dtype=torch.float32).reshape(2, 3)
+    info = TensorInfo(torch.float32, (2, 3), "x.safetensors", 0)
+    whole, pieces = TensorHash("a", info), TensorHash("a", info)
+    whole.update(tensor)
+    for row in tensor:
+        pieces.update(row)
+    said = json.dumps(["a", "torch.float32", [2, 3]]).encode() + bytes(bytes_of(tensor))
+    assert whole.digest() == pieces.digest() == hashlib.sha256(said).digest() and pieces.finite
+    pieces.update(torch.tensor([1.0, torch.nan]))
+    pieces.update(torch.ones(2))
+    assert not pieces.finite and pieces.digest() != whole.digest()
+
+
 @pytest.mark.parametrize("family", ["qwen3", "llama", "qwen3_moe"])
 def test_the_tensors_of_a_model_are_those_of_its_files(tmp_path, family):
     checkpoint = open_checkpoint(str(tiny_checkpoint(tmp_path, family=family, tie=family == "qwen3")))
     live = dict(AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).named_parameters())
     found = tensors_in(live, checkpoint.tensors)
     assert all(torch.equal(found[name].bfloat16(), checkpoint.read(name)) for name in checkpoint.tensors)
-    hashes = {name: each.digest().hex() for name, each in checkpoint.hashes().items()}
+    hashes = {name: each.digest().hex() for name, each in hash_files(checkpoint.folder, checkpoint.tensors).items()}
     assert digest_of_tensors(found, checkpoint.tensors) == digest_of_hashes(hashes)
 
 

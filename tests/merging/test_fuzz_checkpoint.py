@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from autolambda.cli.main import main as cli
+from autolambda.cli.main import main
 from autolambda.config import Config, parse_config
 from autolambda.driver.models import Models, open_models
 from autolambda.errors import InputError
@@ -261,7 +261,7 @@ def run(arguments: list[str]) -> tuple[int, str, str]:
     sys.argv = ["autolambda", *arguments]
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as ended:
-            cli.main()
+            main()
     finally:
         sys.argv = before
     return int(ended.value.code or 0), out.getvalue(), err.getvalue()

@@ -1,8 +1,7 @@
-"""Shards: headers that lie, tensors in pieces and their hashes, sizes."""
+"""Shards: headers that lie, tensors in pieces, sizes."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from autolambda.errors import CheckpointError, ConfigError
-from autolambda.merging.shards import ShardReader, TensorHash, bytes_of, parse_size, read_shard
+from autolambda.merging.shards import ShardReader, bytes_of, parse_size, read_shard
 
 TENSORS = {
     "a": torch.arange(6, dtype=torch.float32).reshape(2, 3),
@@ -45,41 +44,45 @@ def test_reads_what_the_library_wrote(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "is cut short"),
-        (b"\1\0\0", "is cut short"),
-        (raw(entry(), length=2**40), "is cut short"),
-        (raw(b"{nonsense"), "not JSON"),
-        (raw(b"\xff\xfe"), "not JSON"),
-        (raw(b"[" * 100_000), "not JSON"),
-        (raw([1]), "not a JSON object"),
-        (raw(entry(), data=b"123"), "has 7. bytes, but its header describes"),
-        (raw(entry(), data=b"12345"), "has 7. bytes, but its header describes"),
-        (raw(entry(offsets=[0, 8]), data=b"12345678"), "tensor 'x' wrongly"),
-        (raw(entry(offsets=[-4, 0])), "tensor 'x' wrongly"),
-        (raw(entry(shape=[-1, -1]), data=b"1234"), "tensor 'x' wrongly"),
-        (raw(entry(shape=["1"]), data=b"1234"), "tensor 'x' wrongly"),
-        (raw(entry(shape=1), data=b"1234"), "tensor 'x' wrongly"),
-        (raw({"x": 3}), "tensor 'x' wrongly"),
-        (raw({"x": {}}), "tensor 'x' wrongly"),
-        (raw(entry(shape=[True], offsets=[False, 4]), data=b"1234"), "tensor 'x' wrongly"),
-        (raw(entry("U8", shape=[2**63, 0], offsets=[0, 0])), "tensor 'x' wrongly"),
-        (raw(entry("U8", shape=[1] * 65, offsets=[0, 1]), data=b"1"), "tensor 'x' wrongly"),
-        (raw(entry("U8", shape=[1.0], offsets=[0, 1]), data=b"1"), "tensor 'x' wrongly"),
-        (raw(entry() | {"y": entry(offsets=[2, 6])["x"]}, data=b"123456"), "hole or an overlap before tensor 'y'"),
-        (raw(entry() | {"y": entry(offsets=[5, 9])["x"]}, data=b"123456789"), "hole or an overlap before tensor 'y'"),
-        (raw(entry(offsets=[1, 5]), data=b"12345"), "hole or an overlap before tensor 'x'"),
-        (raw(json.dumps(entry()).encode()[:-1] + b',"x":{}}', data=b"1234"), "the key 'x' stands twice"),
+        (b"", "header too small"),
+        (b"\1\0\0", "header too small"),
+        (raw(entry(), length=2**40), "header too large"),
+        (raw(b"{nonsense"), "invalid (JSON|UTF-8) in header"),
+        (raw(b"\xff\xfe"), "invalid (JSON|UTF-8) in header"),
+        (raw(b"[" * 100_000), "invalid (JSON|UTF-8) in header"),
+        (raw([1]), "invalid type: sequence"),
+        (raw(entry(), data=b"123"), "file not fully covered"),
+        (raw(entry(), data=b"12345"), "file not fully covered"),
+        (raw(entry(offsets=[0, 8]), data=b"12345678"), "invalid shape, data type, or offset"),
+        (raw(entry(offsets=[-4, 0])), "invalid (type|value)"),
+        (raw(entry(shape=[-1, -1]), data=b"1234"), "invalid (type|value)"),
+        (raw(entry(shape=["1"]), data=b"1234"), "invalid (type|value)"),
+        (raw(entry(shape=1), data=b"1234"), "invalid (type|value)"),
+        (raw({"x": 3}), "invalid (type|value)"),
+        (raw({"x": {}}), "missing field"),
+        (raw(entry(shape=[True], offsets=[False, 4]), data=b"1234"), "invalid (type|value)"),
+        (raw(entry("U8", shape=[2**63, 0], offsets=[0, 0])), "'x' .* has the shape .*, too large for a tensor"),
+        (
+            raw(entry("U8", shape=[1] * 65, offsets=[0, 1]), data=b"1"),
+            "'x' .* has the shape .*, too large for a tensor",
+        ),
+        (raw(entry("U8", shape=[1.0], offsets=[0, 1]), data=b"1"), "invalid (type|value)"),
+        (raw(entry() | {"y": entry(offsets=[2, 6])["x"]}, data=b"123456"), "invalid offset for tensor `y`"),
+        (raw(entry() | {"y": entry(offsets=[5, 9])["x"]}, data=b"123456789"), "invalid offset for tensor `y`"),
+        (raw(entry(offsets=[1, 5]), data=b"12345"), "invalid offset for tensor `x`"),
+        (raw(json.dumps(entry()).encode()[:-1] + b',"x":{}}', data=b"1234"), "missing field"),
         (
             raw(json.dumps(entry()).replace("}", ',"shape":[1]}', 1).encode(), data=b"1234"),
-            "the key 'shape' stands twice",
+            "duplicate field `shape`",
         ),
-        (raw(entry() | {"__metadata__": {"a": 1}}, data=b"1234"), "__metadata__"),
-        (raw(entry() | {"__metadata__": []}, data=b"1234"), "__metadata__"),
-        (raw({"\ud800": entry()["x"]}, data=b"1234"), "name is no Unicode"),
-        (raw(json.dumps(entry()).encode("utf-16"), data=b"1234"), "not JSON"),
-        (raw(b'{"x":' + b"[" * 400 + b"]" * 400 + b"}"), "nested deeper"),
-        (raw(entry(dtype="F3"), data=b"1234"), "has dtype 'F3'; known are BF16"),
-        (raw(entry(dtype="\u2028" * 99), data=b"1234"), "has dtype .{90,130}; known"),
+        (raw(entry() | {"__metadata__": {"a": 1}}, data=b"1234"), "invalid type: integer"),
+        (raw(entry() | {"__metadata__": []}, data=b"1234"), "invalid type: sequence"),
+        (raw({"\ud800": entry()["x"]}, data=b"1234"), "hex escape"),
+        (raw(json.dumps(entry()).encode("utf-16"), data=b"1234"), "invalid (JSON|UTF-8) in header"),
+        (raw(b'{"x":' + b"[" * 400 + b"]" * 400 + b"}"), "recursion limit"),
+        (raw(entry(dtype="F3"), data=b"1234"), "unknown variant `F3`"),
+        (raw(entry("U16", offsets=[0, 2]), data=b"12"), "has dtype 'U16'; supported are BF16"),
+        (raw(entry(dtype="\u2028" * 99), data=b"1234"), "unknown variant"),
     ],
 )
 def test_broken_files_are_refused(tmp_path: Path, content: bytes, message: str) -> None:
@@ -117,20 +120,6 @@ def test_a_file_that_ends_too_soon_or_is_gone_is_refused(tmp_path: Path) -> None
     path.unlink()
     with ShardReader(tmp_path) as reader, pytest.raises(CheckpointError, match=r"cannot read .* No such file"):
         reader.read("a", info, 0, torch.empty(24, dtype=torch.uint8))
-
-
-def test_a_hash_is_that_of_the_whole_and_sees_every_value(tmp_path: Path) -> None:
-    save_file(TENSORS, tmp_path / "x.safetensors")
-    info = read_shard(tmp_path / "x.safetensors")["a"]
-    whole, pieces = TensorHash("a", info), TensorHash("a", info)
-    whole.update(TENSORS["a"])
-    for row in TENSORS["a"]:
-        pieces.update(row)
-    said = json.dumps(["a", "torch.float32", [2, 3]]).encode() + bytes(bytes_of(TENSORS["a"]))
-    assert whole.digest() == pieces.digest() == hashlib.sha256(said).digest() and pieces.finite
-    pieces.update(torch.tensor([1.0, torch.nan]))
-    pieces.update(torch.ones(2))
-    assert not pieces.finite and pieces.digest() != whole.digest()
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,7 @@ class TransformersEngine:
         merge = open_merge(self._pair, method)
         check_in_place(merge)
         with _memory_errors():
-            tensors = dict(merge.tensors_by_name())
+            tensors = dict(merge.tensors())
             with _without_bars():
                 # its own loader fuses what lies apart in the files, such as experts
                 model: Any = type(self._model).from_pretrained(

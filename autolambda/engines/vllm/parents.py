@@ -21,7 +21,7 @@ from autolambda.merging.arithmetic import interpolate
 from autolambda.merging.fingerprint import digest_of_shares, digest_of_tensors
 from autolambda.merging.merge import check_in_place, open_merge
 from autolambda.merging.method import Method
-from autolambda.merging.pair import Pair, merge_tensors
+from autolambda.merging.pair import Pair
 from autolambda.schedule import Schedule
 
 MergePath = Literal["direct", "stream"]
@@ -51,7 +51,7 @@ class LiveParents:
     def merge(self, schedule: Schedule) -> None:
         """Sets every live parameter to the merge: float32 arithmetic, one rounding to the checkpoint's dtype."""
         if not self._snapshots:
-            self._stream(merge_tensors(self._pair, schedule=schedule))
+            self._stream(open_merge(self._pair, schedule).tensors())
             return
         instruct, thinking = self._snapshots
         for name, place in self._places.items():
@@ -83,13 +83,13 @@ class LiveParents:
             for part in () if place.quantised else place.parts:
                 held.setdefault(part.tensor, []).append((place, part))
         if self._snapshots:
-            for name, tensor in merge.tensors_by_name():
+            for name, tensor in merge.tensors():
                 for place, part in held.get(name, ()):
                     place.read(part).copy_(tensor[part.source])
         else:
-            self._stream(merge.tensors_by_name())
+            self._stream(merge.tensors())
         found: set[str] = set()
-        for name, tensor in merge.tensors_by_name():  # made again: a copy of all would not fit
+        for name, tensor in merge.tensors():  # made again: a copy of all would not fit
             for place, part in held.get(name, ()):
                 if not self._holds(place, part, tensor[part.source]):
                     found.add(name)
@@ -140,7 +140,7 @@ class LiveParents:
 
     def _snapshot(self, schedule: Schedule, home: Home) -> dict[str, Tensor]:
         """A parent in the engine's layout and the checkpoint's dtypes."""
-        self._stream(merge_tensors(self._pair, schedule=schedule))
+        self._stream(open_merge(self._pair, schedule).tensors())
         live = {name: place.parameter.data for name, place in self._places.items()}
         empty = _allocate(live, {name: self._dtype(place) for name, place in self._places.items()}, home)
         return {name: empty[name].copy_(tensor) for name, tensor in live.items()}

@@ -23,7 +23,7 @@ from autolambda.engines.transformers.engine import TransformersEngine
 from autolambda.errors import ConfigError, EngineError
 from autolambda.merging.merge import open_merge
 from autolambda.merging.method import Method
-from autolambda.merging.pair import merge_tensors, open_pair
+from autolambda.merging.pair import open_pair
 from autolambda.responses import Response
 from autolambda.schedule import Profile, Schedule
 
@@ -185,7 +185,7 @@ def test_a_tensor_of_another_dtype_keeps_its_precision(tmp_path):
         edit_tensors(folder / "model.safetensors", lambda tensors, fine=fine: tensors.update({name: fine}))
     engine = open_engine(*parents)
     engine.set_merge(Method.linear(MIXED))
-    expected = dict(merge_tensors(open_pair(*map(str, parents)), schedule=MIXED))
+    expected = dict(open_merge(open_pair(*map(str, parents)), MIXED).tensors())
     live = dict(engine._model.named_parameters())
     assert expected[name].dtype == torch.float32
     assert all(torch.equal(live[key].to(tensor.dtype), tensor) for key, tensor in expected.items())

@@ -20,8 +20,9 @@ from autolambda.engines.vllm.arguments import installed_version
 from autolambda.engines.vllm.layout import LiveParameter
 from autolambda.engines.vllm.parents import LiveParents
 from autolambda.errors import ConfigError, EngineError
+from autolambda.merging.merge import open_merge
 from autolambda.merging.method import Method
-from autolambda.merging.pair import merge_tensors, open_pair
+from autolambda.merging.pair import open_pair
 from autolambda.schedule import Schedule
 from tests.engines.test_contract import GREEDY, MIXED, WARM, bits, merged_folder, open_transformers, prompts
 
@@ -59,7 +60,7 @@ def pair_of(
 def test_every_family_merges_in_place_as_on_disk(tmp_path, family, ties, path):
     parents = pair_of(tmp_path, family=family, ties=ties)
     merged = merged_folder(tmp_path / "merged", parents, MIXED)
-    expected = dict(merge_tensors(open_pair(*map(str, parents)), schedule=MIXED))
+    expected = dict(open_merge(open_pair(*map(str, parents)), MIXED).tensors())
     with opened(*parents, path=path) as engine:
         for schedule in (Schedule.uniform(0.0), Schedule.uniform(0.6), MIXED):
             engine.set_merge(Method.linear(schedule))
