@@ -23,13 +23,13 @@ from autolambda.study.connection import Database, unopened
 from autolambda.study.database import open_database
 from autolambda.study.schema import (
     EVALUATIONS,
+    METADATA,
     RESPONSES,
     SCHEMA_VERSION,
     STUDIES,
+    check_version,
+    check_versions,
     has_tables,
-    make_tables,
-    order,
-    version,
 )
 
 # A parent is measured on the confirm slice, under its own template; a baseline is another method's merge; an ablation
@@ -88,14 +88,13 @@ class Store:
         except BaseException:
             self.close()
             raise
-        self._order = order(self._engine)
 
     def _make_tables(self) -> None:
         with self.database.making():
             if has_tables(self._engine):
                 with self._engine.connect() as connection:
-                    _check_version(self.database.shown, version(connection))
-            make_tables(self._engine)
+                    check_versions(connection)
+            METADATA.create_all(self._engine)
 
     def close(self) -> None:
         self.database.release(self._engine)
@@ -115,7 +114,7 @@ class Store:
             row = connection.execute(sa.select(STUDIES).where(STUDIES.c.name == name)).one_or_none()
         if row is None:
             return None
-        _check_version(name, row.schema_version)
+        check_version(name, row.schema_version)
         return StoredStudy(name, _object(row.config, name), _object(row.identity, name), row.created_at)
 
     def create_study(self, name: str, *, config: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
@@ -190,7 +189,7 @@ class Store:
 
     def graded(self, evaluation: StoredEvaluation, *, sample_ids: Collection[str] | None = None) -> list[Graded]:
         """The stored responses of an evaluation, in the order in which they were stored; to ``sample_ids`` alone."""
-        query = sa.select(*self._columns).where(RESPONSES.c.evaluation == evaluation.id).order_by(self._order)
+        query = sa.select(*self._columns).where(RESPONSES.c.evaluation == evaluation.id).order_by(RESPONSES.c.id)
         if sample_ids is not None:
             query = query.where(RESPONSES.c.sample_id.in_(sample_ids))
         with self._engine.connect() as connection:
@@ -205,7 +204,7 @@ class Store:
         columns = (of.kind, of.key, each.task, each.sample_id, each.repeat, each.grade, each.thought)
         query = sa.select(*columns, each.num_tokens, each.finish_reason).select_from(RESPONSES.join(EVALUATIONS))
         with self._engine.connect() as connection:
-            rows = connection.execute(query.where(of.study == study).order_by(self._order))
+            rows = connection.execute(query.where(of.study == study).order_by(RESPONSES.c.id))
             return [tuple(row) for row in rows]
 
     def num_stored(self, evaluation: StoredEvaluation) -> int:
@@ -227,11 +226,6 @@ class Store:
         query = sa.select(sa.func.coalesce(sa.func.sum(RESPONSES.c.num_tokens), 0)).join(EVALUATIONS)
         with self._engine.connect() as connection:
             return int(connection.scalar(query.where(EVALUATIONS.c.study == study)) or 0)
-
-
-def _check_version(name: str, seen: int) -> None:
-    if seen > SCHEMA_VERSION:
-        raise StudyError(f"study '{name}' was made by a newer autolambda; upgrade with pip install -U autolambda")
 
 
 def _graded(row: Any) -> Graded:

@@ -169,7 +169,7 @@ class Study:
 
     def _running(self) -> Trial:
         running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))[0]
-        start, stop = running.user_attrs.get("start", 0), running.user_attrs.get("stop", 0)
+        start, stop = running.user_attrs["start"], running.user_attrs["stop"]
         handle = optuna.trial.Trial(self._study, running._trial_id)
         return Trial(running.number, running.params, start, stop, handle)
 
@@ -201,7 +201,7 @@ class Study:
         states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
         return [
             EndedTrial(
-                Trial(trial.number, trial.params, trial.user_attrs.get("start", 0), trial.user_attrs.get("stop", 0)),
+                Trial(trial.number, trial.params, trial.user_attrs["start"], trial.user_attrs["stop"]),
                 trial.state is TrialState.FAIL,
                 trial.user_attrs.get("stopped"),
                 trial.user_attrs.get("failure"),
