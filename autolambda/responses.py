@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -69,3 +70,8 @@ class Graded:
 def is_aborted(graded: Sequence[Graded]) -> bool:
     """Whether an evaluation was ended before its responses were: its tokens are then a lower bound."""
     return any(each.response.finish_reason == "aborted" for each in graded)
+
+
+def sha256_of(*parts: object) -> bytes:
+    """Returns the SHA-256 digest (32 bytes) of the parts as text, from which keys and seeds are derived."""
+    return hashlib.sha256("\x1f".join(map(str, parts)).encode("utf-8", "surrogatepass")).digest()

@@ -90,7 +90,7 @@ class Store:
             raise
 
     def _make_tables(self) -> None:
-        with self.database.making():
+        with self.database.table_lock():
             if has_tables(self._engine):
                 with self._engine.connect() as connection:
                     check_versions(connection)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 
+from autolambda.responses import sha256_of
 from autolambda.tasks.base import Slice
 
 
 def digest(*texts: str) -> str:
     """The first 64 bits of SHA-256 over texts, in hex."""
-    return hashlib.sha256("\x1f".join(texts).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return sha256_of(*texts).hex()[:16]
 
 
 def prompts_key(slices: Sequence[Sequence[Slice]]) -> str:
