@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from autolambda.errors import StudyError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _BIG = sa.BigInteger().with_variant(sa.Integer, "sqlite")  # SQLite numbers rows only in an INTEGER PRIMARY KEY
 
 METADATA = sa.MetaData()

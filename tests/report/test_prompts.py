@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from small_search import finished, small_config
@@ -27,7 +28,7 @@ def test_the_prompts_of_a_study_are_found_by_task_and_id() -> None:
     assert prompts.text("arithmetic", "nothing") is None and prompts.target("other", "1") is None
 
 
-def key_of(config: Config) -> str:
+def key_of(config: Config) -> dict[str, Any]:
     opened = open_slices(config.tasks, config.confirm_size, seed=config.search.seed)
     return prompts_key((opened.search, opened.confirm))
 
