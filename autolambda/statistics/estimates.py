@@ -20,7 +20,9 @@ from autolambda.errors import InputError
 Floats = NDArray[np.float64]
 Weights = Mapping[str, float]
 
-Z_95 = 1.959963984540054  # two-sided 95 %
+Z_95 = 1.959963984540054  # of the standard normal distribution, two-sided
+Z_95_ONE_SIDED = 1.6448536269514722
+SURE = 0.95  # the chance from which something that is not confirmed yet counts as sure
 _NUM_RESAMPLES = 1000
 _CHUNK = 100_000  # resampled prompts held at a time: they stay in the cache
 _FEWEST = 4  # prompts for a bootstrap

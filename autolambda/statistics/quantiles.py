@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from autolambda.statistics.estimates import Floats
 
 LEVELS = (0.1, 0.5, 0.9, 0.99)
 

@@ -15,14 +15,10 @@ from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from autolambda.errors import InputError
-from autolambda.statistics.curve import DEFAULT_RESPONSES, CurvePoint, read_curve
-
-__all__ = ["Boundary", "CurvePoint", "Stages", "detect_stages", "read_curve", "sentence", "stage_of"]
-
-Floats = NDArray[np.float64]
+from autolambda.statistics.curve import DEFAULT_RESPONSES, CurvePoint
+from autolambda.statistics.estimates import Floats
 
 EMERGENCE_AT, SATURATION_AT = 0.05, 0.95
 
