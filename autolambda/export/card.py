@@ -135,8 +135,8 @@ def _measured(models: Models, measurement: Provenance) -> Iterator[str]:
         yield from _table((f"lambda {each.schedule.lam:.4g}", each.measured) for each in measurement.curve)
         yield ""
     yield (
-        f"Data: {_data(config)}; prompts {prompts_in_words(identity['tasks'])}. "
-        f"Confirmation: {identity['confirm.responses']} responses to {identity['confirm.prompts']} prompts. "
+        f"Data: {_data(config)}; prompts {prompts_in_words(identity['tasks'])}. Confirmation: "
+        f"{identity['confirm.responses']} responses to {identity['confirm.prompts']} prompts. "
         f"Seed {identity['search.seed']}."
     )
     yield ""

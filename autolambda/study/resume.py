@@ -15,7 +15,7 @@ from autolambda.config import Config
 from autolambda.errors import StudyError
 from autolambda.study.store import StoredStudy
 from autolambda.tasks.base import Slice
-from autolambda.tasks.digest import prompts_in_words, prompts_key
+from autolambda.tasks.digest import PromptsKey, prompts_in_words, prompts_key
 from autolambda.tasks.requests import requests_on
 
 Slices = tuple[Sequence[Slice], Sequence[Slice]]
@@ -31,13 +31,11 @@ def check_identity(stored: StoredStudy, identity: Mapping[str, Any], *, slices: 
     """
     before, now = stored.identity, identity
     changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
-    if "tasks" in changed and has_grown(before["tasks"], slices):
+    if "tasks" in changed and has_grown(before.get("tasks", {}), slices):
         changed = [key for key in changed if key not in SIZES]
     if changed:
         listed = "; ".join(
-            f"{key}: {_short(value_in_words(key, before.get(key)))} then, "
-            f"{_short(value_in_words(key, now.get(key)))} now"
-            for key in changed
+            f"{key}: {_in_words(key, before.get(key))} then, {_in_words(key, now.get(key))} now" for key in changed
         )
         raise StudyError(
             f"study '{stored.name}' was made with another config ({listed}); its results would not compare. "
@@ -45,7 +43,7 @@ def check_identity(stored: StoredStudy, identity: Mapping[str, Any], *, slices: 
         )
 
 
-def has_grown(before: Mapping[str, Any], slices: Slices) -> bool:
+def has_grown(before: PromptsKey, slices: Slices) -> bool:
     """Returns whether slices whose ``prompts_key`` was ``before`` are the first part of ``slices``."""
     sizes = [phase["prompts"] for phase in before.values()]
     if [len(phase) for phase in sizes] != [len(phase) for phase in slices]:
@@ -86,9 +84,8 @@ def _flat(plain: Any, key: str = "") -> Iterator[tuple[str, Any]]:
         yield key, plain
 
 
-def value_in_words(key: str, value: Any) -> str:
-    """Returns the value of a key of an identity, for people."""
-    return prompts_in_words(value) if key == "tasks" else "none" if value is None else str(value)
+def _in_words(key: str, value: Any) -> str:
+    return prompts_in_words(value) if key == "tasks" and value else _short(value)
 
 
 def _short(value: object) -> str:

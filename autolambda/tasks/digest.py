@@ -1,4 +1,4 @@
-"""Digests that recognise contents, whatever path they are at."""
+"""Digests by which contents are recognised, whatever their path."""
 
 from __future__ import annotations
 
@@ -8,36 +8,37 @@ from typing import Any
 from autolambda.responses import sha256_of
 from autolambda.tasks.base import Slice
 
+PromptsKey = Mapping[str, Mapping[str, Any]]
+"""``{"search": {"prompts": [[num_prompts, repeats], ...], "digest": "..."}, "confirm": {...}}``, as JSON stores it."""
+
 
 def digest(*texts: str) -> str:
-    """Returns the first 64 bits of the SHA-256 of texts, in hex."""
+    """Returns the first 64 bits of SHA-256 over texts, in hex."""
     return sha256_of(*texts).hex()[:16]
 
 
-def prompts_key(slices: Sequence[Sequence[Slice]]) -> dict[str, Any]:
-    """Returns the sizes and the digest of the prompts of the search slices and of the confirm slices, as JSON.
-
-    ``{"search": {"prompts": [[num_prompts, repeats], ...], "digest": "..."}, "confirm": {...}}``, a pair per slice.
+def prompts_key(slices: Sequence[Sequence[Slice]]) -> PromptsKey:
+    """Returns what identifies the search and the confirm slices: their sizes, and a digest of all that results depend
+    on.
     """
-    return {phase: _phase_key(parts) for phase, parts in zip(("search", "confirm"), slices, strict=True)}
+    return {
+        phase: {
+            "prompts": [[len(part.samples), part.repeats] for part in parts],
+            "digest": digest(*(repr(_contents(part)) for part in parts)),
+        }
+        for phase, parts in zip(("search", "confirm"), slices, strict=True)
+    }
 
 
-def prompts_in_words(key: Mapping[str, Any]) -> str:
-    """Returns a ``prompts_key`` for people: ``256x1 to search, 1024x1 to confirm, 01234567 89abcdef``."""
-    sizes = [
-        f"{' + '.join(f'{num_prompts}x{repeats}' for num_prompts, repeats in part['prompts'])} to {phase}"
-        for phase, part in key.items()
-    ]
-    return ", ".join([*sizes, " ".join(part["digest"][:8] for part in key.values())])
-
-
-def _phase_key(slices: Sequence[Slice]) -> dict[str, Any]:
-    sizes = [[len(part.samples), part.repeats] for part in slices]
-    return {"prompts": sizes, "digest": digest(*(repr(_contents(part)) for part in slices))}
+def prompts_in_words(key: PromptsKey) -> str:
+    """Returns a key for a message, as prompts x repeats: ``256x1 to search, 1024x1 to confirm (DIGEST, DIGEST)``."""
+    sizes = {phase: " + ".join(f"{num}x{repeats}" for num, repeats in part["prompts"]) for phase, part in key.items()}
+    digests = ", ".join(part["digest"] for part in key.values())
+    return f"{', '.join(f'{words} to {phase}' for phase, words in sizes.items())} ({digests})"
 
 
 def _contents(part: Slice) -> tuple[object, ...]:
-    """Returns what results depend on in a slice. How far a guard may drop is free to change, like the budget."""
+    """Returns what results depend on in a slice. A guard's ``max_drop`` may change later, as the budget may."""
     samples = [(sample.id, [dict(each) for each in sample.messages], sample.target) for sample in part.samples]
     weight = part.weight if part.max_drop is None else 0.0
     return part.task, part.grader, samples, part.repeats, weight
