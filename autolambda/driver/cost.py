@@ -11,14 +11,14 @@ from collections.abc import Sequence
 from autolambda.config import Config
 from autolambda.driver.models import Models
 from autolambda.optimizer.token_allowance import TokenAllowance
-from autolambda.statistics.estimates import wilson
+from autolambda.statistics.estimates import Z_95_ONE_SIDED, wilson
 from autolambda.tasks.base import Slice
 
 TOKENS_PER_SECOND = 5_000  # assumed, of one GPU
 BYTES_PER_TOKEN = 2.0  # of a stored response: 4.3 characters a token, of which zlib keeps 32 % to 45 % in prose
 FEW_PROMPTS = 30
 DISAGREEMENT = 0.2  # of the prompts, on which one of two schedules is right and the other wrong
-_Z95, _Z80 = 1.644854, 0.841621  # one-sided
+_Z_80 = 0.841621  # one-sided
 
 
 def half_width(accuracy: float, num: float) -> float:
@@ -70,7 +70,7 @@ def cost_lines(config: Config, models: Models, search: Sequence[Slice], confirm:
 
 def _enough(max_drop: float) -> float:
     """Returns the prompts needed to show a paired difference of 0 to be above ``-max_drop``, four times out of five."""
-    return DISAGREEMENT * ((_Z95 + _Z80) / max_drop) ** 2
+    return DISAGREEMENT * ((Z_95_ONE_SIDED + _Z_80) / max_drop) ** 2
 
 
 def _width(accuracy: float, part: Slice, *, sign: str = "±") -> str:

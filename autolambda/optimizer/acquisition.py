@@ -16,10 +16,8 @@ from scipy.special import ndtr  # type: ignore[import-untyped]  # scipy ships no
 
 from autolambda.optimizer.space import DECIMALS, Params, Range
 from autolambda.optimizer.surrogate import PosteriorSamples
-from autolambda.statistics.estimates import Floats
+from autolambda.statistics.estimates import SURE, Z_95_ONE_SIDED, Floats
 
-_Z = 1.6448536269514722  # one-sided 95 %
-SURE = 0.95  # chance to be shown within the budget at which a schedule counts as sure
 WORTH = 0.001  # expected gain in accuracy for which a riskier finalist is confirmed
 _REACHES = (0.02, 0.06, 0.15)  # lengths of the steps around a good schedule, as shares of each range
 _NUM_STEPS = 25  # at each reach
@@ -36,7 +34,7 @@ class Target:
     @property
     def highest(self) -> float:
         """The mean tokens at which the chance to be shown within the budget is one half."""
-        return self.budget / (1 + _Z * self.spread)
+        return self.budget / (1 + Z_95_ONE_SIDED * self.spread)
 
 
 def chances(draw: PosteriorSamples, target: Target) -> Floats:

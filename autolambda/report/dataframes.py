@@ -13,16 +13,14 @@ from typing import Any
 
 import numpy as np
 import pandas
-from numpy.typing import NDArray
 
 from autolambda.schedule import Schedule
+from autolambda.statistics.estimates import Floats
 from autolambda.statistics.pareto import Objectives, hypervolume
 from autolambda.statistics.stages import stage_of
 from autolambda.study.reader import open_for_reading
 from autolambda.study.store import Kind, StoredEvaluation
 from autolambda.study.trials import EndedTrial
-
-Floats = NDArray[np.float64]
 
 OUTCOMES: dict[str, Any] = {
     "kind": "str",

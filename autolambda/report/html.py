@@ -32,6 +32,7 @@ from autolambda.statistics.estimates import Difference, number
 from autolambda.statistics.metrics import Measured
 from autolambda.statistics.stages import sentence
 from autolambda.statistics.verdict import Verdict
+from autolambda.tasks.digest import prompts_in_words
 
 CAPTIONS = {
     "front": (
@@ -133,7 +134,10 @@ def render_page(
         script=script,
         data=_json(_data(findings, comparison, sections)),
         settings=json.dumps(report.config.model_dump(mode="json", exclude_none=True), indent=2),
-        identity={key: legible(str(value)) for key, value in report.identity.items()},
+        identity={
+            key: legible(prompts_in_words(value) if key == "tasks" else str(value))
+            for key, value in report.identity.items()
+        },
         row_of=_row_of,
         numbers_of=_numbers_of,
         points_of=_points_of,

@@ -29,9 +29,10 @@ from autolambda.report.results import (
 )
 from autolambda.responses import Graded
 from autolambda.schedule import Schedule
+from autolambda.statistics.curve import CurvePoint
 from autolambda.statistics.estimates import Difference
 from autolambda.statistics.pareto import front
-from autolambda.statistics.stages import CurvePoint, Stages, detect_stages
+from autolambda.statistics.stages import Stages, detect_stages
 from autolambda.statistics.verdict import Decision, Verdict, difference, verdict
 from autolambda.study.measured import load_measured
 from autolambda.study.store import Store

@@ -16,7 +16,7 @@ from autolambda.optimizer.observations import ACCURACY, OUTPUTS, THINK, TOKENS
 from autolambda.optimizer.surrogate import Surrogate
 from autolambda.responses import Graded
 from autolambda.schedule import Schedule
-from autolambda.statistics.estimates import Estimate
+from autolambda.statistics.estimates import SURE, Estimate
 from autolambda.statistics.guards import Drop, keeps_guards
 from autolambda.statistics.metrics import Measured, measure
 from autolambda.statistics.pareto import Objectives
@@ -26,8 +26,6 @@ from autolambda.study.measured import MeasuredSchedule
 from autolambda.study.store import Store, StoredEvaluation
 from autolambda.study.trials import Study
 from autolambda.tasks.base import Phase
-
-SURE = 0.95  # the chance from which a guard counts as kept, or as broken, before anything is confirmed
 
 
 @dataclass(frozen=True)

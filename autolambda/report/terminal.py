@@ -19,8 +19,8 @@ from autolambda.report.report import Report
 from autolambda.report.results import ScheduleResult, stage
 from autolambda.report.terminal_tasks import guard_lines, is_held_by_guard, task_table
 from autolambda.schedule import Profile, Schedule
-from autolambda.statistics.estimates import number
-from autolambda.statistics.metrics import Estimate, Measured
+from autolambda.statistics.estimates import Estimate, number
+from autolambda.statistics.metrics import Measured
 from autolambda.statistics.stages import sentence
 from autolambda.statistics.verdict import Verdict
 from autolambda.study.connection import password_hint, shown_storage

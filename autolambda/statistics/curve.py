@@ -1,7 +1,8 @@
-"""A Think-ratio curve: what share of responses closed its thinking, by lambda; and how it is read from a CSV file.
+"""A Think-ratio curve, and how it is read from a CSV file.
 
-The columns are ``lambda,think_ratio[,num_responses][,accuracy,mean_tokens]`` with shares from 0 to 1. Nothing is
-guessed: a value out of range, percentages among them, is an error with its line.
+The Think ratio is the share of responses that close their thinking. The columns are
+``lambda,think_ratio[,num_responses][,accuracy,mean_tokens]`` with shares from 0 to 1. Nothing is guessed: a value out
+of range, such as a percentage, is an error with its line.
 """
 
 from __future__ import annotations
@@ -19,14 +20,15 @@ MOST_ROWS = 10_000
 
 OPTIONAL = ("num_responses", "accuracy", "mean_tokens")  # columns
 COLUMNS = ("lambda", "think_ratio", *OPTIONAL)
-DEFAULT_RESPONSES = 100.0  # taken for a point without a count
+DEFAULT_RESPONSES = 100.0  # assumed for a point without a count
 
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """A Think ratio (0 to 1) measured at ``lam``; of clustered responses ``num_responses`` is the effective number.
+    """A Think ratio (0 to 1) measured at ``lam``.
 
-    ``accuracy`` (0 to 1) and ``mean_tokens`` (a response) say what it is worth and what it costs, where they are known.
+    ``num_responses`` is the effective number if responses are clustered. ``accuracy`` (0 to 1) and ``mean_tokens`` per
+    response may be unknown. Raises ``InputError`` for a value out of range.
     """
 
     lam: float
@@ -48,9 +50,9 @@ class CurvePoint:
 
 
 def read_curve(path: str | Path) -> list[CurvePoint]:
-    """The points of a CSV file with the columns lambda, think_ratio (0 to 1) and, optionally, those of ``CurvePoint``.
+    """Returns the points of a CSV file with the columns lambda and think_ratio, and optionally those in ``OPTIONAL``.
 
-    Raises ``InputError`` with the file and the line for whatever cannot be read.
+    Raises ``InputError`` with the file and the line of what cannot be read.
     """
     points: list[CurvePoint] = []
     try:
@@ -61,11 +63,11 @@ def read_curve(path: str | Path) -> list[CurvePoint]:
                 seen = one_line(", ".join(rows.fieldnames or ()), limit=60) or "an empty file"
                 raise InputError(f"{path}: a curve needs the columns lambda and think_ratio, seen {seen}")
             if twice := [name for name in COLUMNS if (rows.fieldnames or []).count(name) > 1]:
-                raise InputError(f"{path}: the column {twice[0]} stands twice; remove one")
+                raise InputError(f"{path}: the column {twice[0]} is there twice; remove one")
             for row in rows:
                 points.append(_read_point(row, f"{path}, line {rows.line_num}"))
                 if len(points) > MOST_ROWS:
-                    raise InputError(f"{path}: a curve has at most {MOST_ROWS:,} rows; pool those of one lambda")
+                    raise InputError(f"{path}: a curve has at most {MOST_ROWS:,} rows; pool the rows of each lambda")
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: cannot be read as a CSV file in UTF-8 ({one_line(error)})") from error
     if not points:
@@ -81,7 +83,7 @@ def _read_point(row: Mapping[str | None, str | list[str] | None], place: str) ->
         text = str(row.get(column) or "").strip()
         if text or column not in OPTIONAL:
             try:
-                numbers[column] = float(text if "_" not in text else "")  # Python would read 1_0 as 10
+                numbers[column] = float(text if "_" not in text else "")  # Python reads 1_0 as 10
             except ValueError:
                 raise InputError(f"{place}: {column} must be a number, seen {in_short(text)}") from None
     try:

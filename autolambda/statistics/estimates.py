@@ -1,9 +1,9 @@
-"""From one number a prompt to an estimate with a standard error and intervals.
+"""From one number per prompt to an estimate with a standard error and intervals.
 
-The prompt is the unit that varies: SE^2 = var(prompt means) / num_prompts. Shares get Wilson's interval (1927) at the
-effective sample size of Korn & Graubard (1998), mean tokens the bootstrap-t (Efron & Tibshirani 1993, ch. 12), paired
-differences the two added prompts of Agresti & Min (2005); several tasks are combined by MOVER (Zou & Donner 2008).
-No interval has zero width.
+Prompts are the sample: SE^2 = var(prompt means) / num_prompts. Shares get Wilson's interval (1927) at the effective
+sample size of Korn & Graubard (1998). Mean tokens get the bootstrap-t (Efron & Tibshirani 1993, ch. 12). Paired
+differences get the two added prompts of Agresti & Min (2005). MOVER combines several tasks (Zou & Donner 2008). No
+interval has zero width.
 """
 
 from __future__ import annotations
@@ -20,15 +20,17 @@ from autolambda.errors import InputError
 Floats = NDArray[np.float64]
 Weights = Mapping[str, float]
 
-Z_95 = 1.959963984540054  # two-sided 95 %
+Z_95 = 1.959963984540054  # of the standard normal distribution, two-sided
+Z_95_ONE_SIDED = 1.6448536269514722
+SURE = 0.95  # the chance from which something that is not confirmed yet counts as sure
 _NUM_RESAMPLES = 1000
-_CHUNK = 100_000  # resampled prompts held at a time: they stay in the cache
-_FEWEST = 4  # prompts for a bootstrap
+_CHUNK = 100_000  # resampled prompts in memory at a time, so that they fit the cache
+_FEWEST = 4  # prompts that a bootstrap needs
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A metric with its standard error and 95 % interval; ``low <= value <= high``, the standard error is above 0."""
+    """A metric with its standard error (above 0) and 95 % interval, ``low <= value <= high``."""
 
     value: float
     standard_error: float
@@ -40,7 +42,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Bounds:
-    """A lower and an upper bound, each one-sided at 95 %."""
+    """Two one-sided 95 % bounds. Each holds on its own."""
 
     lower: float
     upper: float
@@ -48,7 +50,7 @@ class Bounds:
 
 @dataclass(frozen=True)
 class Limits:
-    """An estimate with its two-sided interval, and its one-sided bounds."""
+    """An estimate with a two-sided interval, and its one-sided bounds."""
 
     estimate: Estimate
     bounds: Bounds
@@ -56,7 +58,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Difference:
-    """A paired difference with its 95 % interval; ``lower_bound`` and ``upper_bound`` are one-sided at 95 %."""
+    """A paired difference with its 95 % interval and two one-sided 95 % bounds."""
 
     value: float
     standard_error: float
@@ -68,10 +70,10 @@ class Difference:
 
 
 def share(means: Floats, *, num_responses: int) -> Estimate:
-    """The mean of each prompt's share (0 to 1), with Wilson's interval at the effective sample size.
+    """Returns the mean of the prompts' shares (0 to 1), with Wilson's interval at the effective sample size.
 
-    The clustered variance is blended with that of wholly dependent repeats, which weighs as much as one prompt that
-    holds the rarer outcome: with no such prompt nothing is known about the dependence.
+    The clustered variance is blended with the variance of fully dependent repeats. The latter weighs as much as one
+    prompt with the rarer outcome. Without such a prompt nothing is known about the dependence of repeats.
     """
     size, value = len(means), float(means.mean())
     spread, clustered, effective = value * (1 - value), 0.0, float(size)
@@ -87,18 +89,19 @@ def share(means: Floats, *, num_responses: int) -> Estimate:
 
 
 def wilson(value: float, size: float) -> tuple[float, float]:
-    """The middle of Wilson's 95 % interval of a share ``value`` (0 to 1) among ``size``, and its half-width."""
+    """Returns the middle and the half-width of Wilson's 95 % interval for a share (0 to 1) among ``size``."""
     square = Z_95**2 / size
     middle = (value + square / 2) / (1 + square)
     return middle, math.sqrt(square * (value * (1 - value) + square / 4)) / (1 + square)
 
 
 def tokens(means: Floats, *, num_responses: int, cap: float, seed: int) -> Limits:
-    """The mean of each prompt's mean length: bootstrap-t, or Student's t for fewer than 4 prompts or equal lengths.
+    """Returns the mean of the prompts' mean lengths in tokens, by the bootstrap-t.
 
-    Above, one prompt is added halfway between the mean and the longest: the sample may have missed the tail. No limit
-    passes ``cap`` (tokens; infinite if unknown). The deviation is at least that of an all-correct share, and with one
-    prompt it is the mean itself.
+    Student's t is used for fewer than 4 prompts or equal lengths. For the upper limits one prompt is added halfway
+    between the mean and the longest, because the sample may have missed the tail. No limit exceeds ``cap`` (tokens;
+    infinite if unknown). The deviation is at least as large, relative to the mean, as for a share with all correct.
+    With one prompt it is the mean.
     """
     size, value = len(means), float(means.mean())
     deviation = float(means.std(ddof=1)) if size > 1 else value
@@ -114,10 +117,10 @@ def tokens(means: Floats, *, num_responses: int, cap: float, seed: int) -> Limit
 
 
 def paired(changes: Mapping[str, Floats], *, weights: Weights | None) -> Difference:
-    """The mean change (-1 to 1) of each task's prompts, averaged over tasks.
+    """Returns the mean change (-1 to 1) of the prompts, averaged over tasks.
 
-    Two prompts are added to each task, half a one up, half a one down, and one unchanged, so that no disagreement is
-    not certainty. With repeats the half prompts are as large as the disagreements seen.
+    Two prompts are added to each task: half a prompt up, half a prompt down, and one unchanged. So a sample without
+    disagreement is not taken as certainty. With repeats the half prompts are as large as the observed disagreements.
     """
     shares = task_weights(changes, weights=weights)
     value = centre = variance = freedom = 0.0
@@ -140,9 +143,9 @@ def paired(changes: Mapping[str, Floats], *, weights: Weights | None) -> Differe
 
 
 def macro(tasks: Mapping[str, Estimate], *, weights: Weights | None) -> Estimate:
-    """The weighted mean over tasks; a limit lies the root of the summed squares of the tasks' weighted reaches away.
+    """Returns the weighted mean over tasks; tasks with weight 0 are left out.
 
-    A task that weighs nothing plays no part in it.
+    The distance to a limit is the root of the sum of squares of the tasks' weighted distances (MOVER).
     """
     shares = task_weights(tasks, weights=weights)
     tasks = {name: task for name, task in tasks.items() if shares[name] > 0}
@@ -159,9 +162,9 @@ def macro(tasks: Mapping[str, Estimate], *, weights: Weights | None) -> Estimate
 
 
 def task_weights(tasks: Iterable[str], *, weights: Weights | None) -> Weights:
-    """``weights`` checked against the tasks, or equal ones. Raises ``InputError`` unless they name all and sum to 1.
+    """Returns ``weights``, or equal weights if they are ``None``.
 
-    A task that weighs nothing may be missing.
+    Raises ``InputError`` unless they name all tasks and sum to 1. A task with weight 0 may be missing.
     """
     names = sorted(tasks)
     if weights is None:
@@ -174,14 +177,15 @@ def task_weights(tasks: Iterable[str], *, weights: Weights | None) -> Weights:
 
 
 def number(value: float) -> str:
-    """A number of tokens, with a decimal where it is small."""
+    """Returns a number of tokens as text, with one decimal below 1,000."""
     return f"{value:,.0f}" if value >= 1000 else f"{value:.1f}"
 
 
 def _studentised(means: Floats, deviation: float, seed: int) -> Floats:
-    """The 2.5, 5, 95 and 97.5 % quantiles of (mean - truth) / standard error.
+    """Returns the 2.5, 5, 95 and 97.5 % quantiles of (mean - truth) / standard error.
 
-    Resamples are kept from a vanishing deviation, and stretched for small samples: both chosen by simulated coverage.
+    The deviation of a resample is kept above a minimum, and the quantiles are widened for small samples. Both were
+    chosen by simulated coverage.
     """
     size = len(means)
     levels = np.array([0.025, 0.05, 0.95, 0.975])
@@ -200,7 +204,7 @@ def _studentised(means: Floats, deviation: float, seed: int) -> Floats:
 
 
 def student(level: float, freedom: float) -> float:
-    """The quantile of Student's t with ``freedom`` degrees of freedom."""
+    """Returns the quantile of Student's t with ``freedom`` degrees of freedom."""
     from scipy.special import stdtrit  # type: ignore[import-untyped]  # scipy ships no annotations
 
     return float(stdtrit(freedom, level))

@@ -1,6 +1,6 @@
-"""Guards: tasks on which a schedule may not fall behind the better of the parents by more than so much accuracy.
+"""Guards: tasks on which a schedule may lose only so much accuracy against the better of the parents.
 
-A guard counts in no average. It is a constraint beside the budget: shown to be kept, shown to be broken, or neither.
+A guard counts in no average. It is a constraint like the budget: shown to be kept, shown to be broken, or neither.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from autolambda.statistics.estimates import Difference
 
 @dataclass(frozen=True)
 class Drop:
-    """The accuracy that is lost against the better of several parents, with its 95 % interval, and what may be lost.
+    """The accuracy lost against the better parent, with its 95 % interval, and the accuracy that may be lost.
 
-    ``kept`` says that no more is lost: shown at one-sided 95 % (``True``), shown to be false, or neither (``None``).
+    ``kept`` is ``True`` if the loss is shown to be within ``max_drop`` (one-sided 95 %), ``False`` if it is shown to be
+    larger, and ``None`` if neither is shown.
     """
 
     value: float
@@ -26,10 +27,10 @@ class Drop:
 
 
 def drop_of(gains: Iterable[Difference], *, max_drop: float) -> Drop:
-    """The drop from the paired differences to each of the parents, the parent's accuracy taken off.
+    """Returns the drop from the paired differences, schedule minus parent, for each parent.
 
-    It is kept where it is against each of them: an intersection-union test (Berger 1982), whose parts may each take
-    the whole 5 %. To test against the one that did better in the same data would choose by luck.
+    A guard is kept if it is kept against each parent: an intersection-union test (Berger 1982), in which each part may
+    use the whole 5 %. Testing only against the parent that did better in these data would select on noise.
     """
     gains = list(gains)
     kept = True if min(gain.lower_bound for gain in gains) > -max_drop else None
@@ -40,6 +41,6 @@ def drop_of(gains: Iterable[Difference], *, max_drop: float) -> Drop:
 
 
 def keeps_guards(drops: Mapping[str, Drop]) -> bool | None:
-    """Whether every guard is shown to be kept; ``False`` where one is shown to be broken, ``None`` else."""
+    """Returns ``True`` if every guard is shown to be kept, ``False`` if one is shown to be broken, else ``None``."""
     kept = {each.kept for each in drops.values()}
     return False if False in kept else None if None in kept else True

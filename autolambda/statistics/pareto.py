@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Objectives:
-    """The two objectives: accuracy (share of 1) and mean generated tokens per response. Both finite."""
+    """Accuracy (share of 1) and mean generated tokens per response. Raises ``InputError`` unless both are finite."""
 
     accuracy: float
     mean_tokens: float
@@ -28,7 +28,7 @@ class Objectives:
 
 
 def front(points: Iterable[T], *, key: Callable[[T], Objectives]) -> list[T]:
-    """The non-dominated points, mean tokens ascending; of points with equal scores the first is kept."""
+    """Returns the non-dominated points by ascending mean tokens. Of points with equal scores the first is kept."""
     scored = [(key(point), point) for point in points]
     scored.sort(key=lambda pair: (pair[0].mean_tokens, -pair[0].accuracy))
     kept: list[T] = []
@@ -41,9 +41,9 @@ def front(points: Iterable[T], *, key: Callable[[T], Objectives]) -> list[T]:
 
 
 def hypervolume(scores: Iterable[Objectives], *, reference_tokens: float, reference_accuracy: float = 0.0) -> float:
-    """The area dominated above ``reference_accuracy`` and below ``reference_tokens``, in tokens times accuracy.
+    """Returns the dominated area above ``reference_accuracy`` and below ``reference_tokens``, in accuracy times tokens.
 
-    Divide by ``reference_tokens`` for a share. Points outside the reference add nothing.
+    Divided by ``reference_tokens`` it is a share. Points outside the reference add nothing.
     """
     area, highest = 0.0, reference_accuracy
     for score in front(scores, key=lambda score: score):

@@ -1,6 +1,6 @@
-"""Quantiles of the lengths of single responses, where some of them were cut.
+"""Quantiles of the lengths of single responses.
 
-A cut response is as long as the cap, and nobody knows how much longer it would have been.
+Some responses are cut at the cap. How long such a response would have been is unknown.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from autolambda.statistics.estimates import Floats
 
 LEVELS = (0.1, 0.5, 0.9, 0.99)
 
 
 @dataclass(frozen=True)
 class Quantile:
-    """A quantile of the lengths; ``is_bound``: so many were cut that the true one is only known to be at least that."""
+    """A quantile of the lengths. If ``is_bound``, too many were cut: the true quantile is at least ``tokens``."""
 
     tokens: float
     is_bound: bool
@@ -25,7 +25,7 @@ class Quantile:
 
 @dataclass(frozen=True)
 class Quantiles:
-    """What 10, 50, 90 and 99 % of the responses do not exceed, in tokens."""
+    """The numbers of tokens that 10, 50, 90 and 99 % of the responses do not exceed."""
 
     p10: Quantile
     p50: Quantile
@@ -34,10 +34,10 @@ class Quantiles:
 
 
 def quantiles(lengths: Floats, shares: Floats, *, cut: NDArray[np.bool_]) -> Quantiles:
-    """The quantiles of lengths [n] that stand for ``shares`` [n] of all, which sum to 1.
+    """Returns the quantiles of ``lengths`` [n] with weights ``shares`` [n] that sum to 1.
 
-    A quantile is the shortest length with so much at or below it. One that moves when the ``cut`` lengths are taken to
-    have no end is a lower bound.
+    A quantile is the shortest length with at least this share at or below it. It is a lower bound if it changes when
+    the ``cut`` lengths are taken to be infinite.
     """
     seen = _quantiles(lengths, shares)
     endless = _quantiles(np.where(cut, np.inf, lengths), shares)
@@ -45,6 +45,7 @@ def quantiles(lengths: Floats, shares: Floats, *, cut: NDArray[np.bool_]) -> Qua
 
 
 def _quantiles(lengths: Floats, shares: Floats) -> Floats:
+    # unlike np.quantile(weights=...) this allows for rounding: half of 2 n equal shares is reached by the n-th length
     order = np.argsort(lengths, kind="stable")
     reached = np.cumsum(shares[order])
     places = np.searchsorted(reached, np.array(LEVELS) * reached[-1] - 1e-9)

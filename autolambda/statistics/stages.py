@@ -1,9 +1,9 @@
-"""The Think ratio over lambda -> where reasoning emerges and where it saturates, with 95 % intervals.
+"""The stages of a Think-ratio curve: where reasoning emerges and where it saturates, with 95 % intervals.
 
-The curve is taken to rise: isotonic regression by the min-max formula (Robertson, Wright & Dykstra 1988, ch. 1). A
-boundary is where it passes a level, on a straight line on the probit scale between neighbours. Its interval inverts the
-likelihood-ratio test, {x: 2 (l_free - l_x) <= 3.84}, where l_x is the highest binomial log-likelihood of a rising curve
-through (x, level); and it spans the two neighbours, since inside a gap nothing was measured.
+The curve is assumed to rise. It is fitted by isotonic regression (Robertson, Wright & Dykstra 1988, ch. 1). A boundary
+is the lambda at which the fit passes a level, interpolated linearly on the probit scale. The interval inverts the
+likelihood-ratio test, {x: 2 (l_free - l_x) <= 3.84}. Here l_x is the highest binomial log-likelihood of a rising curve
+through (x, level). The interval also spans the two neighbours, because nothing was measured between them.
 """
 
 from __future__ import annotations
@@ -15,27 +15,23 @@ from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from autolambda.errors import InputError
-from autolambda.statistics.curve import DEFAULT_RESPONSES, CurvePoint, read_curve
-
-__all__ = ["Boundary", "CurvePoint", "Stages", "detect_stages", "read_curve", "sentence", "stage_of"]
-
-Floats = NDArray[np.float64]
+from autolambda.statistics.curve import DEFAULT_RESPONSES, CurvePoint
+from autolambda.statistics.estimates import Floats
 
 EMERGENCE_AT, SATURATION_AT = 0.05, 0.95
 
 _CUTOFF = 3.841458820694124  # chi-square with 1 degree of freedom, 95 %
-_STRAY_CUTOFF = 10.827566170662733  # the same, 99.9 %
-_SHARES = np.linspace(0.0, 1.0, 21)  # places tried inside a gap
-_RISES = np.concatenate([[0.0], np.geomspace(0.02, 16.0, 40)])  # probit rises over a gap
+_STRAY_CUTOFF = 10.827566170662733  # chi-square with 1 degree of freedom, 99.9 %
+_SHARES = np.linspace(0.0, 1.0, 21)  # positions tried inside a gap
+_RISES = np.concatenate([[0.0], np.geomspace(0.02, 16.0, 40)])  # probit rises tried over a gap
 _NORMAL = NormalDist()
 
 
 @dataclass(frozen=True)
 class Boundary:
-    """The lambda where the ratio passes a level, with its 95 % interval."""
+    """The lambda at which the Think ratio passes a level, with its 95 % interval."""
 
     lam: float
     low: float
@@ -44,11 +40,11 @@ class Boundary:
 
 @dataclass(frozen=True)
 class Stages:
-    """Emergence ends stage 1, saturation starts stage 3; ``notes`` say what was assumed, left out or not seen.
+    """Emergence ends stage 1, saturation starts stage 3. ``notes`` say what was assumed, left out or not observed.
 
-    A boundary is ``None`` where the data exclude that its level is passed within the measured lambdas. Where the
-    estimate lies outside but the data do not exclude it, ``lam`` is the outermost measured lambda and the interval
-    runs on to 0 or 1.
+    A boundary is ``None`` if the data exclude that its level is passed within the measured lambdas. If the estimate
+    lies outside but the data do not exclude a crossing inside, ``lam`` is the outermost measured lambda and the
+    interval extends to 0 or 1.
     """
 
     emergence: Boundary | None
@@ -58,7 +54,7 @@ class Stages:
 
 @dataclass(frozen=True)
 class _Curve:
-    """Points by rising lam, one a lambda: ``counts`` responses of which ``hits`` closed their thinking."""
+    """One point per lambda, ascending: of ``counts`` responses ``hits`` closed their thinking."""
 
     lams: Floats
     hits: Floats
@@ -71,10 +67,11 @@ class _Curve:
 def detect_stages(
     points: Iterable[CurvePoint], *, emergence_at: float = EMERGENCE_AT, saturation_at: float = SATURATION_AT
 ) -> Stages:
-    """The two boundaries of a curve given in any order; points at one lambda are pooled.
+    """Returns the two boundaries of a curve. Points may be in any order; points at one lambda are pooled.
 
-    A stray point is left out, and noted, where the curve falls by far (1 in 1,000) and it alone is why; one in five at
-    most. Raises ``InputError`` for fewer than two lambdas or levels that do not rise within (0, 1).
+    A stray point is left out and noted if the curve falls significantly (1 in 1,000) and this point alone is the
+    cause. At most one point in five is left out. Raises ``InputError`` for fewer than two lambdas, or unless
+    0 < ``emergence_at`` < ``saturation_at`` < 1.
     """
     if not 0 < emergence_at < saturation_at < 1:
         raise InputError(f"the levels must rise between 0 and 1, seen {emergence_at!r} and {saturation_at!r}")
@@ -100,7 +97,7 @@ def detect_stages(
 def stage_of(
     think_ratio: float, *, emergence_at: float = EMERGENCE_AT, saturation_at: float = SATURATION_AT
 ) -> Literal[1, 2, 3]:
-    """The stage of any schedule from its own Think ratio: 1 below emergence, 3 above saturation, else 2."""
+    """Returns the stage of a schedule from its Think ratio: 1 below emergence, 3 above saturation, else 2."""
     if not 0 <= think_ratio <= 1:
         raise InputError(f"a Think ratio lies between 0 and 1, seen {think_ratio!r}")
     if think_ratio < emergence_at:
@@ -109,7 +106,7 @@ def stage_of(
 
 
 def sentence(stages: Stages) -> str:
-    """The stages in one plain sentence."""
+    """Returns the stages as a sentence."""
     first, last = stages.emergence, stages.saturation
     if first and last:
         return (
@@ -141,7 +138,7 @@ def _pooled(points: list[CurvePoint]) -> _Curve:
 
 
 def _isotonic(hits: Floats, counts: Floats) -> Floats:
-    """fit_i = max over a <= i of min over b >= i of the mean of points a to b."""
+    """Returns fit_i = max over a <= i of min over b >= i of the mean of points a to b (the min-max formula)."""
     size = len(hits)
     if size == 0:
         return np.zeros(0)
@@ -154,7 +151,7 @@ def _isotonic(hits: Floats, counts: Floats) -> Floats:
 
 
 def _log_likelihood(curve: _Curve, fit: Floats) -> Floats:
-    """Binomial, without its constant; ``fit`` is (..., points). 0 log 0 is 0."""
+    """Returns the binomial log-likelihood of ``fit`` [..., points] without its constant. 0 log 0 is 0."""
     from scipy.special import xlog1py, xlogy  # type: ignore[import-untyped]  # scipy ships no annotations
 
     misses = np.maximum(curve.counts - curve.hits, 0.0)
@@ -163,7 +160,7 @@ def _log_likelihood(curve: _Curve, fit: Floats) -> Floats:
 
 
 def _misfit(curve: _Curve) -> float:
-    """The deviance of the rising fit against the points themselves."""
+    """Returns the deviance of the rising fit against the points."""
     free = _log_likelihood(curve, curve.hits / curve.counts)
     return float(2 * (free - _log_likelihood(curve, _isotonic(curve.hits, curve.counts))))
 
@@ -188,7 +185,7 @@ def _boundary(curve: _Curve, level: float, notes: list[str]) -> Boundary | None:
 
 
 def _accepted(curve: _Curve, gap: int, level: float, least: float) -> Floats:
-    """The places in a gap where the curve may pass ``level``: its likelihood there reaches ``least``."""
+    """Returns the lambdas in a gap at which a curve through ``level`` has at least the log-likelihood ``least``."""
     from scipy.special import ndtr
 
     shares, rises = _SHARES[:, None, None], _RISES[None, :, None]
@@ -210,9 +207,9 @@ def _accepted(curve: _Curve, gap: int, level: float, least: float) -> Floats:
 
 
 def _crossing(curve: _Curve, fit: Floats, right: int, level: float) -> float:
-    """Where the line between the points around the crossing, on the probit scale, meets ``level``.
+    """Returns where the line on the probit scale between the points around the crossing meets ``level``.
 
-    Half a response is added to both outcomes of the points that share a fitted value, so that 0 and 1 are finite.
+    Half a response is added to both outcomes of the points that share a fitted value, so that 0 and 1 have a probit.
     """
     ends = []
     for index in (right - 1, right):

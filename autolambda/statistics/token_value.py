@@ -1,8 +1,8 @@
-"""What more tokens bring: the sweet spot, the slope of accuracy against tokens, and lengths that run away.
+"""What more tokens bring: the sweet spot, the slope of accuracy against tokens, and runaway lengths.
 
-The slope over schedules is that of a line with an intercept of its own for each prompt (the within estimator), so that
-what schedules share by answering the same prompts cancels, with errors clustered by prompt (Arellano 1987). Over the
-points of a file, whose prompts are not known, it is the weighted least-squares line of independent binomial shares.
+The slope over schedules is fitted with a separate intercept for each prompt (the within estimator). So the effects of
+prompts that schedules share cancel. Its errors are clustered by prompt (Arellano 1987). The prompts of the points in a
+file are unknown; their slope is a weighted least-squares line through independent binomial shares.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from autolambda.statistics.estimates import Z_95, Weights, number, student, task
 from autolambda.statistics.pareto import Objectives
 from autolambda.statistics.stages import Stages, detect_stages, sentence, stage_of
 
-NEAR = 0.01  # accuracy (share of 1): as near to the most accurate as makes no matter
-RUNAWAY = 1.25  # times the tokens of the longer end
+NEAR = 0.01  # accuracy (share of 1) below the most accurate that does not matter
+RUNAWAY = 1.25  # runaway lengths are this many times the mean tokens of the longer end
 
 
 @dataclass(frozen=True)
 class Slope:
-    """Accuracy (share of 1) that one more token a response brings, with its 95 % interval.
+    """The accuracy (share of 1) that one more token per response brings, with its 95 % interval.
 
-    ``mean_tokens`` is where: the mean over the schedules that it was fitted to.
+    ``mean_tokens`` is the mean over the schedules of the fit.
     """
 
     value: float
@@ -38,7 +38,7 @@ class Slope:
     num_schedules: int
 
     def to_dict(self) -> dict[str, float]:
-        """As JSON: accuracy as a share of 1."""
+        """Returns the slope as JSON; accuracy is a share of 1."""
         return {
             "accuracy_per_token": self.value,
             "accuracy_per_token_low": self.low,
@@ -50,7 +50,7 @@ class Slope:
 
 @dataclass(frozen=True)
 class Length:
-    """The mean tokens of a lambda, with their 95 % interval where there is one (else all three are the same)."""
+    """The mean tokens at a lambda, with their 95 % interval; without one, all three numbers are equal."""
 
     lam: float
     mean_tokens: float
@@ -58,15 +58,15 @@ class Length:
     high: float
 
     def to_dict(self) -> dict[str, float]:
-        """As JSON."""
+        """Returns lambda and mean tokens as JSON."""
         return {"lambda": self.lam, "mean_tokens": self.mean_tokens}
 
 
 @dataclass(frozen=True)
 class CurveWorth:
-    """The stages of a curve, and what its points say of accuracy and tokens where they have both.
+    """The stages of a curve, and what its points with accuracy and mean tokens say about both.
 
-    Its numbers are taken as they are: without their intervals a lucky point may be the sweet spot.
+    The numbers have no intervals. So the sweet spot may be a point that was measured too high by chance.
     """
 
     stages: Stages
@@ -76,14 +76,14 @@ class CurveWorth:
     runaway: Length | None
 
     def sentences(self) -> Iterator[str]:
-        """All of it in plain sentences."""
+        """Yields everything in sentences."""
         yield sentence(self.stages)
         if (spot := self.sweet_spot) is not None:
             assert spot.accuracy is not None and spot.mean_tokens is not None
             yield (
                 f"The sweet spot: lambda {spot.lam:g} in stage {stage_of(spot.think_ratio)} with "
                 f"{100 * spot.accuracy:.1f} % at {number(spot.mean_tokens)} tokens, the fewest within a point of the "
-                "most accurate (as measured: the lucky win)."
+                "most accurate (as measured, which favours lucky points)."
             )
             yield slope_sentence(self.slope)
         if self.runaway:
@@ -92,7 +92,7 @@ class CurveWorth:
 
 
 def worth_of_curve(points: Sequence[CurvePoint]) -> CurveWorth:
-    """What a curve says. Raises ``InputError`` as ``detect_stages`` does."""
+    """Returns what a curve says. Raises ``InputError`` as ``detect_stages`` does."""
     stages, measured = detect_stages(points), measured_points(points)
     place = sweet_spot([Objectives(each.accuracy or 0.0, each.mean_tokens or 0.0) for each in measured])
     lengths = tuple(
@@ -103,7 +103,7 @@ def worth_of_curve(points: Sequence[CurvePoint]) -> CurveWorth:
 
 
 def sweet_spot(scores: Sequence[Objectives]) -> int | None:
-    """The index of the one with the fewest tokens among those within a point (``NEAR``) of the most accurate."""
+    """Returns the index of the score with the fewest tokens among those within ``NEAR`` of the most accurate."""
     highest = max((score.accuracy for score in scores), default=math.nan)
     near = [index for index, score in enumerate(scores) if score.accuracy >= highest - NEAR]
     return min(near, key=lambda index: (scores[index].mean_tokens, -scores[index].accuracy), default=None)
@@ -112,10 +112,10 @@ def sweet_spot(scores: Sequence[Objectives]) -> int | None:
 def slope_of(
     schedules: Sequence[Sequence[Graded]], tokens: Sequence[float], *, weights: Weights | None = None
 ) -> Slope | None:
-    """The slope over schedules, each given by its responses and its mean tokens.
+    """Returns the slope over schedules, given the responses and the mean tokens of each.
 
-    ``None`` for fewer than two schedules, equal mean tokens, or fewer than two prompts that two schedules answered. A
-    prompt whose answer changes once is added, so that no disagreement is not certainty.
+    Returns ``None`` for fewer than two schedules, equal mean tokens, or fewer than two prompts that two schedules
+    answered. One prompt whose answer changes once is added, so that data without disagreement are not certainty.
     """
     if len(schedules) < 2:
         return None
@@ -146,7 +146,7 @@ class _Line:
 
 
 def _within(prompts: Iterable[Mapping[int, Sequence[bool]]], tokens: Sequence[float]) -> _Line | None:
-    """The within estimator of one task: each prompt's shares correct by the number of the schedule."""
+    """Returns the within estimator of one task. ``prompts`` map schedule numbers to a prompt's correct repeats."""
     away, means = [], []
     for shares in prompts:
         if len(shares) > 1:
@@ -165,7 +165,7 @@ def _within(prompts: Iterable[Mapping[int, Sequence[bool]]], tokens: Sequence[fl
 
 
 def slope_of_curve(points: Sequence[CurvePoint]) -> Slope | None:
-    """The slope over the points in stage 3 that have an accuracy and mean tokens; ``None`` where it has none."""
+    """Returns the slope over the points in stage 3 with accuracy and mean tokens; ``None`` if it is undefined."""
     chosen = [point for point in measured_points(points) if stage_of(point.think_ratio) == 3]
     tokens, accuracy = (np.array([getattr(each, name) for each in chosen]) for name in ("mean_tokens", "accuracy"))
     if len(chosen) < 2 or np.ptp(tokens) == 0:
@@ -181,12 +181,12 @@ def slope_of_curve(points: Sequence[CurvePoint]) -> Slope | None:
 
 
 def measured_points(points: Sequence[CurvePoint]) -> list[CurvePoint]:
-    """The points that have an accuracy and mean tokens."""
+    """Returns the points that have accuracy and mean tokens."""
     return [point for point in points if point.accuracy is not None and point.mean_tokens is not None]
 
 
 def runaway(lengths: Sequence[Length]) -> Length | None:
-    """The longest lambda between the ends, where it is longer than both ends by far: ``RUNAWAY`` times, for sure."""
+    """Returns the inner lambda with the most tokens, of those with a lower limit above ``RUNAWAY`` times both ends."""
     ordered = sorted(lengths, key=lambda each: each.lam)
     if len(ordered) < 3:
         return None
@@ -195,9 +195,9 @@ def runaway(lengths: Sequence[Length]) -> Length | None:
 
 
 def slope_sentence(slope: Slope | None) -> str:
-    """What more tokens bring in stage 3, in a sentence."""
+    """Returns what more tokens bring in stage 3, as a sentence."""
     if slope is None:
-        return "What more tokens bring in stage 3 is not known: that takes two schedules in it."
+        return "What more tokens bring in stage 3 is not known: two schedules in stage 3 are needed."
     step = 0.1 * slope.mean_tokens
     value, low, high = (f"{100 * step * each:+.1f}" for each in (slope.value, slope.low, slope.high))
     said = (
@@ -214,7 +214,7 @@ def slope_sentence(slope: Slope | None) -> str:
 
 
 def runaway_sentence(found: Length, lengths: Sequence[Length]) -> str:
-    """That lengths run away, in a sentence."""
+    """Returns a sentence about runaway lengths."""
     longest = max((min(lengths, key=lambda each: each.lam), max(lengths, key=lambda each: each.lam)), key=_tokens)
     return (
         f"Lengths run away in the middle: {number(found.mean_tokens)} tokens at lambda {found.lam:g}, "

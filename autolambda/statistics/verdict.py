@@ -3,7 +3,8 @@
 It is a fixed-sequence test (Maurer, Hothorn & Lehmacher 1995). The hypotheses ``mean tokens > budget`` are tested at
 5 %, one by one in an order stated before the data, up to the first that is not rejected. The chance of any false
 rejection stays at 5 % without a correction. With guards each hypothesis is ``too many tokens, or a guard broken``. It
-is rejected where each part is at 5 % (an intersection-union test). So nobody has to say first which parent is better.
+is rejected if each part is rejected at 5 % (an intersection-union test). So it need not be known which parent is
+better.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from autolambda.statistics.metrics import accuracy, mean_tokens, paired_differen
 
 
 class Verdict(StrEnum):
-    """What the confirmation says about a budget."""
+    """What the confirmation shows about a budget."""
 
     FEASIBLE = "feasible"
     UNCERTAIN = "uncertain"
@@ -30,9 +31,9 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Finalist:
-    """A confirmed schedule: its accuracy, mean tokens, and the two one-sided 95 % bounds of the latter.
+    """A confirmed schedule: its accuracy, its mean tokens, and two one-sided 95 % bounds of the mean tokens.
 
-    ``keeps`` says that it is shown to keep every guard, ``breaks`` that it is shown to break one; neither may be.
+    ``keeps`` is true if it is shown to keep every guard, ``breaks`` if it is shown to break one. Both may be false.
     """
 
     accuracy: float
@@ -47,9 +48,9 @@ class Finalist:
 class Decision:
     """Indices into the finalists.
 
-    ``pick`` is the answer and ``best`` the most accurate that passed: both ``None`` unless feasible. ``nearest`` has
-    the smallest mean tokens, of those not shown to break a guard if there are any. ``passed`` are those shown to be
-    within the budget and to keep every guard.
+    ``passed`` are the finalists shown to be within the budget and to keep every guard. ``best`` is the most accurate of
+    them and ``pick`` is the answer; both are ``None`` unless feasible. ``nearest`` has the smallest mean tokens, if
+    possible among the finalists that are not shown to break a guard.
     """
 
     verdict: Verdict
@@ -60,9 +61,10 @@ class Decision:
 
 
 def confirmation_order(predicted_tokens: Sequence[float]) -> tuple[int, ...]:
-    """The order in which finalists are tested: predicted mean tokens ascending, ties as given.
+    """Returns the order in which finalists are tested: ascending predicted mean tokens, ties as given.
 
-    To be called, and its result recorded, before the first confirmation response is seen.
+    Call it and store its result before the first response of the confirmation is seen. Raises ``InputError`` for a
+    prediction that is not a number.
     """
     if any(math.isnan(tokens) for tokens in predicted_tokens):
         raise InputError("a finalist without a predicted number of tokens cannot be put in order")
@@ -72,12 +74,13 @@ def confirmation_order(predicted_tokens: Sequence[float]) -> tuple[int, ...]:
 def decide(
     finalists: Sequence[Finalist], *, budget: float, difference_lower: Callable[[int, int], float], margin: float = 0.01
 ) -> Decision:
-    """The verdict over ``finalists``, given in their testing order, and the pick.
+    """Returns the verdict over ``finalists``, which are in testing order, and the pick.
 
     ``difference_lower(i, j)`` is the one-sided 95 % lower bound of the paired difference accuracy i minus accuracy j.
-    The most accurate of those that passed is picked, unless a cheaper one is shown to lose less than ``margin``: then
-    the cheapest such. A false ``infeasible`` needs a bound of a truly feasible finalist to fail: at most 5 % for each
-    constraint, tokens or a guard, at the edge of which it lies. Raises ``InputError`` without finalists.
+    The pick is the most accurate finalist that passed, or the cheapest one that is shown to lose less than ``margin``
+    against it. A false ``infeasible`` requires that a bound of a truly feasible finalist fails. For a finalist at the
+    limit of a constraint (tokens or a guard) the chance is at most 5 % per constraint. Raises ``InputError`` without
+    finalists.
     """
     if not finalists:
         raise InputError("no finalist to decide on: confirm at least one schedule")
@@ -102,9 +105,9 @@ def verdict(
     weights: Mapping[str, float],
     drops: Sequence[Mapping[str, Drop]] = (),
 ) -> Decision:
-    """The decision for a budget from the confirmed responses of the finalists, in testing order.
+    """Returns the decision for a budget from the confirmed responses of the finalists, in testing order.
 
-    ``drops`` are those of each finalist on the guards, by ``drops_of``; without any there is no guard.
+    ``drops`` are the drops of each finalist on the guards, by ``drops_of``. They are empty without guards.
     """
     finalists = []
     for responses, lost in zip(graded, drops or [{} for _ in graded], strict=True):
@@ -124,9 +127,10 @@ def verdict(
 def drops_of(
     graded: Sequence[Graded], parents: Iterable[Sequence[Graded]], *, guards: Mapping[str, float]
 ) -> dict[str, Drop]:
-    """What a schedule loses on each guard task (name -> what it may lose) against the better of the ``parents``.
+    """Returns what a schedule loses on each guard task against the better of the ``parents``.
 
-    Over the responses that it has in common with each of them; a task of which there are none is left unsure.
+    ``guards`` map a task to the accuracy that may be lost. Only responses that the schedule shares with a parent are
+    compared. A task without responses of all of them is neither kept nor broken.
     """
     parents = list(parents)
     found = {}
@@ -141,7 +145,10 @@ def drops_of(
 
 
 def difference(left: Sequence[Graded], right: Sequence[Graded], *, weights: Mapping[str, float]) -> Difference:
-    """Accuracy of ``left`` minus that of ``right``, over the responses that both have: budgets differ in how many."""
+    """Returns accuracy of ``left`` minus accuracy of ``right`` over the responses that both have.
+
+    Confirmations for different budgets may have different numbers of responses.
+    """
     shared = {each.key for each in left} & {each.key for each in right}
     one, other = ([each for each in side if each.key in shared] for side in (left, right))
     return paired_difference(one, other, weights=weights)

@@ -1,13 +1,13 @@
-"""What a database is to the rest: how connections to it are made, how it is shown, what its failures are called.
+"""What all databases have in common: connections, how a storage URL is shown, and one-line errors.
 
 No password reaches a message, Optuna or the database.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
@@ -17,45 +17,51 @@ from autolambda.errors import StorageError, StudyError
 _SHOWN = frozenset({"application_name", "connect_timeout", "dbname", "host", "port", "sslmode", "user"})
 
 
-@dataclass(frozen=True)
-class Database:
-    """How the connections of one process are made.
+class Database(ABC):
+    """The connections of one process to a study's database.
 
-    ``connect`` gives a DBAPI connection, always the same one where ``is_shared``. ``check`` raises ``StorageError``
-    where what was opened is no longer there. ``making`` is held while tables are made: others may make theirs.
+    ``shown`` names the database in messages, without its password. A reader (``is_reader``) changes nothing. If
+    ``is_shared`` is true, there is one connection and every ``connect`` returns it.
     """
 
-    shown: str
-    backend: str
-    connect: Callable[[], Any]
-    check: Callable[[], None]
-    making: Callable[[], AbstractContextManager[Any]]
-    is_reader: bool
-    is_shared: bool = False
+    url: str
+    """Tells SQLAlchemy and Optuna which SQL to speak. It names no host and holds no password."""
 
-    @property
-    def url(self) -> str:
-        """What tells SQLAlchemy and Optuna which SQL to speak; it names no host and holds no password."""
-        return f"{self.backend}://"
+    def __init__(self, shown: str, *, is_reader: bool, is_shared: bool = False) -> None:
+        self.shown = shown
+        self.is_reader = is_reader
+        self.is_shared = is_shared
+
+    @abstractmethod
+    def connect(self) -> Any:
+        """Returns a DBAPI connection."""
+
+    @abstractmethod
+    def check(self) -> None:
+        """Raises ``StorageError`` if the database that was opened first is gone."""
+
+    @abstractmethod
+    def table_lock(self) -> AbstractContextManager[object]:
+        """Returns a lock to hold while tables are made, because drivers of other studies may make theirs."""
 
     @property
     def options(self) -> dict[str, Any]:
-        """The arguments of SQLAlchemy's ``create_engine``. A reader's connection that was cut is made anew."""
+        """The arguments of SQLAlchemy's ``create_engine``. A reader replaces a connection that was cut."""
         pool = sa.StaticPool if self.is_shared else sa.QueuePool
         return {"creator": self.connect, "poolclass": pool, "pool_pre_ping": self.is_reader}
 
     def release(self, engine: sa.Engine) -> None:
-        """Closes an engine's connections, but for the one that is not its own."""
+        """Closes the connections of an engine, except a shared one."""
         if not self.is_shared:
             engine.dispose()
 
     def watch(self, engine: sa.Engine) -> None:
-        """Checks before each use of a connection that the database is still there."""
+        """Makes an engine call ``check`` before each use of a connection."""
         sa.event.listen(engine, "checkout", lambda *_: self.check())
 
 
 def shown_storage(storage: str) -> str:
-    """A storage URL as it may be shown: without its password and what else may be secret in it."""
+    """Returns a storage URL without its password and other parts that may be secret."""
     try:
         url = sa.make_url(storage)
     except (sa.exc.ArgumentError, ValueError):
@@ -67,36 +73,39 @@ def shown_storage(storage: str) -> str:
 
 
 def password_hint(storage: str) -> str:
-    """What to do in a command about the password that ``shown_storage`` hides, as psql has it; empty without one."""
+    """Returns what to type for the password that ``shown_storage`` hides; empty if it hides nothing."""
     if shown_storage(storage) == storage:
         return ""
     return " (for *** give the password, or leave it out and have it in PGPASSWORD or ~/.pgpass)"
 
 
 def taken(name: str) -> StudyError:
-    """The error where another process drives the study."""
+    """Returns the error for a study that another process runs."""
     return StudyError(f"study '{name}' is being run by another process; wait for it or stop it")
 
 
 def unopened(shown: str, error: BaseException) -> StudyError:
-    """The error for a database that cannot be opened."""
+    """Returns the error for a database that cannot be opened."""
     return StudyError(f"study database '{shown}' cannot be opened: {reason(error)}")
 
 
 def failure(error: BaseException) -> str:
-    """The one line for a database that failed in the middle of a run."""
-    return f"the study's database failed ({reason(error)}); nothing stored is lost. Mend it, run the same command again"
+    """Returns the message for a database that failed during a run."""
+    return (
+        f"the study's database failed ({reason(error)}); nothing stored is lost. "
+        "Correct the cause, run the same command again"
+    )
 
 
 def reason(error: BaseException) -> str:
-    """What the database itself said, in one line."""
+    """Returns what the database itself said, in one line."""
     lines = str(getattr(error, "orig", None) or error).split("\n")
     return lines[0].strip() or type(error).__name__
 
 
 @contextmanager
 def storage_errors() -> Iterator[None]:
-    """Turns what the database raises into one line. Raises ``StorageError``."""
+    """Turns the errors of a database into one line. Raises ``StorageError``."""
     try:
         yield
     except sa.exc.SQLAlchemyError as error:

@@ -1,4 +1,4 @@
-"""The database of a study by its URL: opened by readers, who change nothing, or locked by its one driver."""
+"""Opens the database of a study by its URL: for readers, who change nothing, or locked for its one driver."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _HELP = "give sqlite:///PATH or postgresql://USER@HOST/DATABASE"
 
 
 def open_database(storage: str, *, must_exist: bool = False) -> Database:
-    """The database of a URL, for a reader where it ``must_exist``. Raises ``StudyError``."""
+    """Opens the database of a URL, for a reader if it ``must_exist``. Raises ``StudyError``."""
     url = _parsed(storage)
     open_ = sqlite.open_database if url.drivername == "sqlite" else postgresql.open_database
     return open_(url, must_exist=must_exist)
@@ -25,9 +25,9 @@ def open_database(storage: str, *, must_exist: bool = False) -> Database:
 
 @contextmanager
 def driver_lock(storage: str, name: str) -> Iterator[Database]:
-    """The database of the one process that proposes and writes; the lock ends with its process, however that ends.
+    """Yields the database for the one process that proposes and writes. The lock ends with this process.
 
-    Raises ``StudyError`` where another process has it.
+    Raises ``StudyError`` if another process holds the lock.
     """
     url = _parsed(storage)
     lock = sqlite.driver_lock if url.drivername == "sqlite" else postgresql.driver_lock
@@ -36,16 +36,16 @@ def driver_lock(storage: str, name: str) -> Iterator[Database]:
 
 
 def _parsed(storage: str) -> sa.URL:
-    """Raises ``StudyError`` for a URL of another kind, without what may be secret in it."""
+    """Raises ``StudyError`` for a URL of another kind, without the parts of it that may be secret."""
     try:
         url = sa.make_url(storage)
-    except (sa.exc.ArgumentError, ValueError):  # a port that is no number; its text could hold a password
+    except (sa.exc.ArgumentError, ValueError):  # such as a port that is not a number: its text may hold a password
         raise StudyError(f"--storage is not a database URL; {_HELP}") from None
     if url.drivername in _POSTGRESQL and url.database:
         return url.set(drivername="postgresql+psycopg")
     plain = not (url.query or url.host or url.username)
     if url.drivername in _SQLITE and plain and url.database not in (None, "", ":memory:"):
         return url.set(drivername="sqlite")
-    # not even the user is shown: it may be a password in the wrong place
+    # the user name is not shown either: it may be a password in the wrong place
     shown = sa.URL.create(url.drivername, host=url.host, database=url.database).render_as_string()
     raise StudyError(f"storage '{shown}' is not supported; {_HELP} (SQLite without a host or a query)")

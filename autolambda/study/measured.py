@@ -143,7 +143,7 @@ class MeasuredSchedules:
 
 
 def _without_text(graded: Graded) -> Graded:
-    """Texts stay in the database: those of a long search are gigabytes."""
+    """Drops the text, because the texts of a long search are gigabytes. The database has them."""
     return replace(graded, response=replace(graded.response, text=""))
 
 
@@ -155,6 +155,6 @@ def load_measured(store: Store, study: Study, *, weights: Mapping[str, float]) -
         if ended.is_failed:
             found.fail(ended.trial)
         else:
-            graded = store.graded(stored[str(ended.trial.number)])
+            graded = store.graded(stored[str(ended.trial.number)], with_texts=False)
             found.add(ended.trial, graded, stopped=ended.stopped)
     return found

@@ -1,76 +1,98 @@
 """A study on a PostgreSQL server, through psycopg.
 
-The driver has one connection, which holds an advisory lock and does all its writing. The server lets go of the lock
-when that connection ends, and with it ends all that its driver could still write: a driver that was cut off cannot come
-between the next one's writes. So a connection is never made anew in mid-run: the run ends, the same command goes on.
-A commit is as durable as the server's ``synchronous_commit`` makes it. A pooler in front of the server must keep
-sessions whole (PgBouncer: ``pool_mode = session``).
+The driver has one connection. It holds an advisory lock and does all the writing. The server releases the lock when the
+connection ends, and then this driver can write nothing more. So a driver that was cut off cannot write between the
+transactions of the next one. A connection is therefore never replaced during a run: the run ends, and the same command
+resumes it.
+
+A commit is as durable as the server's ``synchronous_commit``. A connection pooler must keep sessions whole (PgBouncer:
+``pool_mode = session``).
 """
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager, nullcontext
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 
 import sqlalchemy as sa
 
 from autolambda.errors import StorageError, StudyError
+from autolambda.responses import sha256_of
 from autolambda.study.connection import Database, failure, reason, shown_storage, taken, unopened
 
-_DRIVER = "postgresql+psycopg"
-# Both sides notice within a minute that the other's machine is gone; the server then lets go of the lock.
+# Both sides notice within a minute that the other machine is gone; the server then releases the lock.
 _CLIENT = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3, "tcp_user_timeout": 60_000}
 _SERVER = ("tcp_keepalives_idle = 30", "tcp_keepalives_interval = 10", "tcp_keepalives_count = 3")
 _READING = ("default_transaction_read_only = on",)
 
 
-def open_database(url: sa.URL, *, must_exist: bool) -> Database:
-    """The server's database, for a reader where it ``must_exist``; without a lock. Raises ``StudyError``."""
-    connect = _connector(url, settings=_READING if must_exist else ())
-    return Database(_shown(url), _DRIVER, connect, lambda: None, nullcontext, must_exist)
+class PostgreSQLDatabase(Database):
+    """A database of a server: the driver's one connection if ``driver`` is given, else a new connection each time."""
 
+    url = "postgresql+psycopg://"
 
-@contextmanager
-def driver_lock(url: sa.URL, name: str) -> Iterator[Database]:
-    """The server's database for its driver. Raises ``StudyError``."""
-    try:
-        connection = _connector(url)()
-    except sa.exc.SQLAlchemyError as error:
-        raise unopened(_shown(url), error) from error
+    def __init__(self, shown: str, connect: Callable[[], Any], *, is_reader: bool, driver: Any = None) -> None:
+        super().__init__(shown, is_reader=is_reader, is_shared=driver is not None)
+        self._connect = connect
+        self._driver = driver
 
-    def check() -> None:
-        if connection.closed:
+    def connect(self) -> Any:
+        """Returns a connection. Raises ``StorageError`` if the driver's was lost."""
+        if self._driver is None:
+            return self._connect()
+        self.check()
+        return self._driver
+
+    def check(self) -> None:
+        """Raises ``StorageError`` if the driver's connection was lost."""
+        if self._driver is not None and self._driver.closed:
             raise StorageError(failure(ConnectionError("the connection was lost, and with it the lock")))
 
-    def same() -> Any:
-        check()
-        return connection
-
     @contextmanager
-    def making() -> Iterator[None]:
-        """Two drivers of one database, of different studies, do not make the same tables at once."""
-        _execute(connection, "SELECT pg_advisory_lock(%s)", _key("tables"))
+    def table_lock(self) -> Iterator[None]:
+        """Holds an advisory lock, so that two drivers of one database do not make the same tables at once."""
+        if self._driver is None:
+            yield
+            return
+        _execute(self._driver, "SELECT pg_advisory_lock(%s)", _key("tables"))
         try:
             yield
         finally:
-            if not connection.closed:
-                connection.rollback()
-                _execute(connection, "SELECT pg_advisory_unlock(%s)", _key("tables"))
+            if not self._driver.closed:
+                self._driver.rollback()
+                _execute(self._driver, "SELECT pg_advisory_unlock(%s)", _key("tables"))
 
+
+def open_database(url: sa.URL, *, must_exist: bool) -> PostgreSQLDatabase:
+    """Opens a server's database without a lock, for a reader if it ``must_exist``. Raises ``StudyError``."""
+    connect = _connector(url, settings=_READING if must_exist else ())
+    return PostgreSQLDatabase(_shown(url), connect, is_reader=must_exist)
+
+
+@contextmanager
+def driver_lock(url: sa.URL, name: str) -> Iterator[PostgreSQLDatabase]:
+    """Locks a study and yields its database for the driver. Raises ``StudyError``."""
+    connect = _connector(url)
+    try:
+        connection = connect()
+    except sa.exc.SQLAlchemyError as error:
+        raise unopened(_shown(url), error) from error
     with closing(connection):
         if not _execute(connection, "SELECT pg_try_advisory_lock(%s)", _key("study", name)):
             raise taken(name)
-        yield Database(_shown(url), _DRIVER, same, check, making, is_reader=False, is_shared=True)
+        yield PostgreSQLDatabase(_shown(url), connect, is_reader=False, driver=connection)
 
 
 def _connector(url: sa.URL, *, settings: tuple[str, ...] = ()) -> Callable[[], Any]:
-    """Makes connections. What the URL says goes before our own arguments. Raises ``StudyError`` without psycopg."""
+    """Returns a function that connects. The arguments in the URL override ours.
+
+    Raises ``StudyError`` without psycopg.
+    """
     try:
         psycopg = importlib.import_module("psycopg")
-    except ImportError as error:  # or the library that psycopg needs is missing
+    except ImportError as error:  # psycopg or the library that it needs is missing
         raise StudyError(
             f"a study in PostgreSQL needs psycopg ({reason(error)}); pip install 'autolambda[postgres]'"
         ) from None
@@ -81,7 +103,7 @@ def _connector(url: sa.URL, *, settings: tuple[str, ...] = ()) -> Callable[[], A
     def connect() -> Any:
         with ExitStack() as stack, _errors():
             connection = stack.enter_context(closing(psycopg.connect(*positional, **named)))
-            # a driver is idle as long as a batch takes, which may be hours
+            # a driver is idle while a batch is generated, which may take hours
             endless = ("idle_session_timeout = 0",) if connection.info.server_version >= 140_000 else ()
             for setting in (*_SERVER, *endless, *settings):
                 connection.execute(f"SET {setting}")
@@ -101,7 +123,7 @@ def _execute(connection: Any, statement: str, key: int) -> Any:
 
 @contextmanager
 def _errors() -> Iterator[None]:
-    """psycopg's own errors as SQLAlchemy raises them."""
+    """Raises psycopg's errors as SQLAlchemy's."""
     import psycopg
 
     try:
@@ -111,9 +133,8 @@ def _errors() -> Iterator[None]:
 
 
 def _key(*parts: str) -> int:
-    """A 64-bit key of an advisory lock."""
-    digest = hashlib.sha256("\x1f".join(("autolambda", *parts)).encode()).digest()
-    return int.from_bytes(digest[:8], "big", signed=True)
+    """Returns a 64-bit key of an advisory lock."""
+    return int.from_bytes(sha256_of("autolambda", *parts)[:8], "big", signed=True)
 
 
 def _shown(url: sa.URL) -> str:

@@ -1,12 +1,12 @@
-"""What may change in a study that goes on: it may grow, and run on another machine; what its results depend on may not.
+"""What may change when a study is resumed.
 
-It grows in trials, budget, spaces, and in prompts or repeats as long as the responses that it has asked for stay the
-first ones in the fixed order of its slices: then all that is stored is what the grown study would have measured too.
+What its results depend on (its identity) may not change. A study may grow in trials, budget and spaces, and it may move
+to another machine. It may also grow in prompts or repeats, if the responses that it already asked for stay the first
+ones in the fixed order of its slices. Then the grown study would have measured everything that is stored.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -15,44 +15,45 @@ from autolambda.config import Config
 from autolambda.errors import StudyError
 from autolambda.study.store import StoredStudy
 from autolambda.tasks.base import Slice
-from autolambda.tasks.digest import prompts_key
+from autolambda.tasks.digest import PromptsKey, prompts_in_words, prompts_key
 from autolambda.tasks.requests import requests_on
 
 Slices = tuple[Sequence[Slice], Sequence[Slice]]
 
 SIZES = ("tasks", "search.rungs", "confirm.responses", "confirm.prompts")
-"""The keys of an identity that follow from how many prompts and repeats there are."""
+"""The keys of an identity that follow from the number of prompts and repeats."""
 
 
 def check_identity(stored: StoredStudy, identity: Mapping[str, Any], *, slices: Slices) -> None:
-    """Raises ``StudyError`` naming every key on which the stored results depend and that is different now.
+    """Raises ``StudyError`` if the results of a stored study would not compare, and names every key that changed.
 
-    ``slices`` are those of the search and of the confirmation, as they are now.
+    ``slices`` are today's of the search and of the confirmation.
     """
     before, now = stored.identity, identity
     changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
-    if "tasks" in changed and has_grown(str(before.get("tasks")), slices):
+    if "tasks" in changed and has_grown(before.get("tasks", {}), slices):
         changed = [key for key in changed if key not in SIZES]
     if changed:
-        listed = "; ".join(f"{key}: {_short(before.get(key))} then, {_short(now.get(key))} now" for key in changed)
+        listed = "; ".join(
+            f"{key}: {_in_words(key, before.get(key))} then, {_in_words(key, now.get(key))} now" for key in changed
+        )
         raise StudyError(
             f"study '{stored.name}' was made with another config ({listed}); its results would not compare. "
             "Take the old values, or start another study with --study"
         )
 
 
-def has_grown(before: str, slices: Slices) -> bool:
-    """Whether slices whose ``prompts_key`` was ``before`` are the beginning of these, in the order of responses."""
-    *sizes, _ = before.split(", ")
-    phases = [re.findall(r"(\d+)x(\d+)", phase) for phase in sizes]
-    if [len(phase) for phase in phases] != [len(phase) for phase in slices]:
+def has_grown(before: PromptsKey, slices: Slices) -> bool:
+    """Returns whether slices whose ``prompts_key`` was ``before`` are the first part of ``slices``."""
+    sizes = [phase["prompts"] for phase in before.values()]
+    if [len(phase) for phase in sizes] != [len(phase) for phase in slices]:
         return False
     old = [
         [
-            replace(part, samples=part.samples[: int(prompts)], repeats=int(repeats))
-            for part, (prompts, repeats) in zip(now, then, strict=True)
+            replace(part, samples=part.samples[:num_prompts], repeats=repeats)
+            for part, (num_prompts, repeats) in zip(now, then, strict=True)
         ]
-        for now, then in zip(slices, phases, strict=True)
+        for now, then in zip(slices, sizes, strict=True)
     ]
     if prompts_key(old) != before:
         return False
@@ -64,7 +65,7 @@ def has_grown(before: str, slices: Slices) -> bool:
 
 
 def growth_sentence(stored: Mapping[str, Any], config: Config) -> str | None:
-    """What of a study's stored config is different now, for people; ``None`` where nothing is."""
+    """Returns what differs from a study's stored config, for people; ``None`` if nothing does."""
     before, now = (dict(_flat(plain)) for plain in (stored, config.model_dump(mode="json")))
     changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
     listed = ", ".join(f"{key} {_short(now.get(key))} (was {_short(before.get(key))})" for key in changed)
@@ -72,7 +73,7 @@ def growth_sentence(stored: Mapping[str, Any], config: Config) -> str | None:
 
 
 def _flat(plain: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """The leaves of a config by their dotted keys; lists of settings by number."""
+    """Yields the leaves of a config with their dotted keys; lists of settings are numbered."""
     if isinstance(plain, Mapping) and (plain or not key):
         for name, value in plain.items():
             yield from _flat(value, f"{key}.{name}" if key else str(name))
@@ -81,6 +82,10 @@ def _flat(plain: Any, key: str = "") -> Iterator[tuple[str, Any]]:
             yield from _flat(value, f"{key}[{number}]")
     else:
         yield key, plain
+
+
+def _in_words(key: str, value: Any) -> str:
+    return prompts_in_words(value) if key == "tasks" and value else _short(value)
 
 
 def _short(value: object) -> str:

@@ -1,7 +1,7 @@
-"""A study in an SQLite file, on a local disk: the default.
+"""A study in an SQLite file on a local disk: the default.
 
-The driver holds a file lock, which ends with its process. All connections are to the file of the first one: what is
-written to a file that was removed meanwhile would be lost in silence.
+The driver holds a file lock, which ends with its process. All connections go to the file that was opened first. A write
+to a file that was removed since then would be lost without an error.
 """
 
 from __future__ import annotations
@@ -19,42 +19,56 @@ import sqlalchemy as sa
 from autolambda.errors import StorageError, StudyError
 from autolambda.study.connection import Database, taken, unopened
 
-BUSY_SECONDS = 10.0  # to wait for another process's transaction
+BUSY_SECONDS = 10.0  # to wait for a transaction of another process
 _WRITING = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON")
 _READING = ("query_only=ON",)
 
 
-def open_database(url: sa.URL, *, must_exist: bool) -> Database:
-    """The file's database, for a reader where it ``must_exist``, else made. Raises ``StudyError``."""
+class SQLiteDatabase(Database):
+    """An SQLite file."""
+
+    url = "sqlite://"
+
+    def __init__(self, path: Path, *, is_reader: bool) -> None:
+        super().__init__(str(path), is_reader=is_reader)
+        self._path = path
+        self._inode: tuple[int, int] | None = None  # device and inode of the file that was opened first
+
+    def connect(self) -> sqlite3.Connection:
+        """Opens the file. Raises ``StorageError`` if it is another file than at the first time."""
+        self.check()
+        connection = _connect(self._path, is_reader=self.is_reader)
+        self._inode = self._inode or _inode(self._path) or (0, 0)
+        return connection
+
+    def check(self) -> None:
+        """Raises ``StorageError`` if the file was removed or replaced."""
+        if self._inode and self._inode != _inode(self._path):
+            raise StorageError(
+                f"the study's database '{self._path}' was removed or replaced while it was in use; "
+                "put it back, run the same command again"
+            )
+
+    def table_lock(self) -> AbstractContextManager[object]:
+        """Returns a file lock; a reader makes no tables and needs none."""
+        if self.is_reader:
+            return nullcontext()
+        return filelock.FileLock(self._path.with_name(f"{self._path.name}.lock"))
+
+
+def open_database(url: sa.URL, *, must_exist: bool) -> SQLiteDatabase:
+    """Opens a file for a reader if it ``must_exist``, else makes what is missing. Raises ``StudyError``."""
     path = Path(url.database or "")
     if must_exist and not path.is_file():
         raise StudyError(f"no study database at '{path}'; 'autolambda list' shows the studies")
     if not must_exist:
         _make_folder(path)
-    known: list[tuple[int, int]] = []
-
-    def check() -> None:
-        if known and known[0] != _inode(path):
-            raise StorageError(
-                f"the study's database '{path}' was removed or replaced while it was in use; "
-                "put it back, run the same command again"
-            )
-
-    def connect() -> sqlite3.Connection:
-        check()
-        connection = _connect(path, is_reader=must_exist)
-        known[:] = known or [_inode(path) or (0, 0)]
-        return connection
-
-    def making() -> AbstractContextManager[object]:
-        return nullcontext() if must_exist else filelock.FileLock(path.with_name(f"{path.name}.lock"))
-
-    return Database(str(path), "sqlite", connect, check, making, must_exist)
+    return SQLiteDatabase(path, is_reader=must_exist)
 
 
 @contextmanager
-def driver_lock(url: sa.URL, name: str) -> Iterator[Database]:
-    """The file's database for its driver. Raises ``StudyError``."""
+def driver_lock(url: sa.URL, name: str) -> Iterator[SQLiteDatabase]:
+    """Locks a study and yields its file for the driver. Raises ``StudyError``."""
     path = Path(url.database or "")
     _make_folder(path)
     try:
@@ -71,12 +85,12 @@ def driver_lock(url: sa.URL, name: str) -> Iterator[Database]:
 
 
 def _connect(path: Path, *, is_reader: bool) -> sqlite3.Connection:
-    """Readers never block the writer, and a commit is on the disk before it returns."""
+    """Opens a file so that readers never block the writer and a commit is on the disk before it returns."""
     mode = "mode=rw"
     if not is_reader:
         mode = "mode=rwc"
     elif not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)):
-        # without a write-ahead log beside the file nobody writes, and none can be made here
+        # in a folder that this user cannot write SQLite can make no log; without a log nobody is writing
         log = path.with_name(f"{path.name}-wal")
         mode = "mode=ro" if log.exists() and log.stat().st_size else "immutable=1"
     location = f"file:{quote(os.path.abspath(path))}?{mode}"

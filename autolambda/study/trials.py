@@ -1,7 +1,7 @@
-"""A study: its trials in Optuna's tables, its responses in ours, one driver at a time.
+"""The trials of a study in Optuna's tables.
 
-Trials are asked and told one after the other. A trial that a crash left running is gone on with under its own number:
-its parameters are stored before its first response, and its stored responses count.
+Trials are started and told one after the other. The parameters of a trial are stored before its first response. So a
+trial that a crash interrupted goes on under the same number, and its stored responses count.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
 from optuna.samplers import RandomSampler
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from autolambda.errors import StorageError, StudyError, one_line
 from autolambda.optimizer.optuna_samplers import DIRECTIONS, distributions
@@ -31,16 +31,15 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 @dataclass(frozen=True)
 class Trial:
-    """A trial that was asked for: Optuna's number, the schedule, and the responses to measure of it.
+    """A trial that was started: its number in Optuna, its schedule, and the responses to measure.
 
-    They are those from the ``start``-th to before the ``stop``-th in the fixed order of the slice.
+    The responses are those from ``start`` to before ``stop`` in the fixed order of the search slices.
     """
 
     number: int
     params: Mapping[str, float]
     start: int
     stop: int
-    handle: optuna.trial.Trial | None = field(default=None, repr=False, compare=False)
 
     @property
     def schedule(self) -> Schedule:
@@ -51,8 +50,7 @@ class Trial:
 class EndedTrial:
     """A trial that has ended.
 
-    ``stopped`` says why it was not measured further, if it was stopped by the race, and ``failure`` why it could not be
-    measured.
+    ``stopped`` says why the race stopped it, and ``failure`` why it could not be measured.
     """
 
     trial: Trial
@@ -63,7 +61,7 @@ class EndedTrial:
 
 @dataclass(frozen=True)
 class Counts:
-    """How many trials of a study ended in which state."""
+    """The number of trials of a study in each state."""
 
     complete: int
     pruned: int
@@ -72,7 +70,7 @@ class Counts:
 
 
 def check_name(name: str) -> str:
-    """A study's name as it was given. Raises ``StudyError`` for one that could not be a folder's name."""
+    """Returns the name of a study unchanged. Raises ``StudyError`` for one that cannot name a folder."""
     if not _NAME.fullmatch(name) or ".." in name:
         raise StudyError(
             f"study name {name!r}: use up to 64 letters, digits, '.', '_' and '-', starting with a letter or digit"
@@ -81,34 +79,40 @@ def check_name(name: str) -> str:
 
 
 def default_storage(name: str) -> str:
-    """Where a study lives unless the user says otherwise."""
+    """Returns the URL of a study's database if the user gives none."""
     return f"sqlite:///studies/{name}/study.db"
 
 
 @contextmanager
 def driver_errors() -> Iterator[None]:
-    """Turns what the database raises under Optuna's hands or ours into one line. Raises ``StorageError``."""
+    """Turns the database errors of Optuna's tables and ours into one line, and mutes Optuna's log meanwhile.
+
+    Raises ``StorageError``.
+    """
+    level = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
         with storage_errors():
             yield
     except optuna.exceptions.StorageInternalError as error:
         raise StorageError(failure(error.__cause__ or error)) from error
+    finally:
+        optuna.logging.set_verbosity(level)
 
 
 class Study:
     """The trials of one study."""
 
     def __init__(self, store: Store, *, name: str) -> None:
-        """Opens a study in the store's database: for its driver, or, where the store is a reader's, as far as it got.
+        """Opens a study in the store's database, for its driver or for a reader as the store is.
 
-        Raises ``StudyError`` for tables of another release of Optuna, and for a reader before there is a trial.
+        Raises ``StudyError`` for tables of another Optuna release, and for a reader if there is no trial yet.
         """
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.name = name
         database = self._database = store.database
         if not store.has_trials:
             raise self._nothing()
-        with database.making():
+        with database.table_lock():
             try:
                 self._storage = optuna.storages.RDBStorage(
                     database.url, engine_kwargs=database.options, skip_table_creation=database.is_reader
@@ -138,12 +142,12 @@ class Study:
             raise self._nothing() from error
 
     def close(self) -> None:
-        """Lets go of the database."""
+        """Closes the connections."""
         self._storage.remove_session()
         self._database.release(self._storage.engine)
 
     def counts(self) -> Counts:
-        """The trials by state."""
+        """Counts the trials in each state."""
         states = [trial.state for trial in self._study.get_trials(deepcopy=False)]
         return Counts(
             complete=states.count(TrialState.COMPLETE),
@@ -154,7 +158,7 @@ class Study:
 
     def interrupted(self) -> Trial | None:
         """Returns the trial that a crash left running."""
-        return self._running() if self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)) else None
+        return next(map(_trial, self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))), None)
 
     def start(self, proposal: Proposal, *, num_knots: int) -> Trial:
         """Adds a trial for the proposal, with all its parameters in one transaction."""
@@ -165,43 +169,41 @@ class Study:
             user_attrs={"start": proposal.start, "stop": proposal.stop},
         )
         self._study.add_trial(trial)
-        return self._running()
-
-    def _running(self) -> Trial:
-        running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))[0]
-        start, stop = running.user_attrs.get("start", 0), running.user_attrs.get("stop", 0)
-        handle = optuna.trial.Trial(self._study, running._trial_id)
-        return Trial(running.number, running.params, start, stop, handle)
+        [running] = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        return _trial(running)
 
     def tell(self, trial: Trial, measured: Measured) -> None:
-        """Completes a trial: accuracy and mean tokens as its values, with their errors and the Think ratio beside them.
+        """Completes a trial with accuracy and mean tokens as its values.
 
-        They are those of its schedule, whose earlier trials count; ``num_responses`` says on how many.
+        The numbers are those of its schedule: earlier trials of the schedule count. ``num_responses`` says how many
+        responses they are from. Standard errors and the Think ratio are kept as an attribute of the trial.
         """
-        assert trial.handle is not None
         estimates = {name: getattr(measured, name) for name in ("accuracy", "mean_tokens", "think_ratio")}
         numbers = {name: [each.value, each.standard_error] for name, each in estimates.items()}
-        trial.handle.set_user_attr("measured", {**numbers, "num_responses": measured.num_responses})
-        self._study.tell(trial.handle, (measured.accuracy.value, measured.mean_tokens.value))
+        self._set(trial, "measured", {**numbers, "num_responses": measured.num_responses})
+        self._study.tell(trial.number, (measured.accuracy.value, measured.mean_tokens.value))
 
     def prune(self, trial: Trial, reason: str) -> None:
-        """Ends a trial that lost the race: what was measured of it stays, and is no full measurement."""
-        assert trial.handle is not None
-        trial.handle.set_user_attr("stopped", reason)
-        self._study.tell(trial.handle, state=TrialState.PRUNED)
+        """Ends a trial that lost the race. Its responses are kept, but it is not fully measured."""
+        self._set(trial, "stopped", reason)
+        self._study.tell(trial.number, state=TrialState.PRUNED)
 
     def fail(self, trial: Trial, reason: str) -> None:
-        """Ends a trial that could not be measured; its schedule is not proposed again."""
-        assert trial.handle is not None
-        trial.handle.set_user_attr("failure", reason)
-        self._study.tell(trial.handle, state=TrialState.FAIL)
+        """Ends a trial that could not be measured. Its schedule is not proposed again."""
+        self._set(trial, "failure", reason)
+        self._study.tell(trial.number, state=TrialState.FAIL)
+
+    def _set(self, trial: Trial, key: str, value: object) -> None:
+        study = self._storage.get_study_id_from_name(self.name)
+        trial_id = self._storage.get_trial_id_from_study_id_trial_number(study, trial.number)
+        self._storage.set_trial_user_attr(trial_id, key, value)
 
     def ended(self) -> list[EndedTrial]:
-        """The trials that have ended, in the order of their numbers."""
+        """Returns the trials that have ended, by number."""
         states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
         return [
             EndedTrial(
-                Trial(trial.number, trial.params, trial.user_attrs.get("start", 0), trial.user_attrs.get("stop", 0)),
+                _trial(trial),
                 trial.state is TrialState.FAIL,
                 trial.user_attrs.get("stopped"),
                 trial.user_attrs.get("failure"),
@@ -210,17 +212,17 @@ class Study:
         ]
 
     def weights_of(self, schedule: Schedule) -> str | None:
-        """The SHA-256 (hex) of the weights with which a finalist was confirmed, where it is known."""
+        """Returns the SHA-256 (hex) of the weights with which a finalist was confirmed, if it is known."""
         found: str | None = self._study.user_attrs.get(_weights_key(schedule))
         return found
 
     def keep_weights(self, schedule: Schedule, weights: str) -> None:
-        """Stores it."""
+        """Stores the SHA-256 (hex) of a finalist's weights."""
         self._study.set_user_attr(_weights_key(schedule), weights)
 
     @property
     def stopped_for(self) -> StopReason | None:
-        """Why the search stopped, ``None`` while it goes on."""
+        """Why the search stopped; ``None`` while it goes on."""
         reason: StopReason | None = self._study.user_attrs.get("stopped_for")
         return reason
 
@@ -230,10 +232,14 @@ class Study:
             self._study.set_user_attr("stopped_for", reason)
 
 
+def _trial(stored: FrozenTrial) -> Trial:
+    return Trial(stored.number, stored.params, stored.user_attrs["start"], stored.user_attrs["stop"])
+
+
 def _weights_key(schedule: Schedule) -> str:
     return f"weights {digest(schedule.key)}"
 
 
 def studies_under(folder: Path) -> list[tuple[str, str]]:
-    """(name, storage URL) of each study with its own database under ``folder``."""
+    """Returns (name, storage URL) of each study with its own database under ``folder``."""
     return [(path.parent.name, f"sqlite:///{path}") for path in sorted(folder.glob("*/study.db")) if path.is_file()]

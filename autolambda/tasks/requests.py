@@ -5,12 +5,11 @@ Any number of the first responses holds the same share of each slice, and each h
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from autolambda.responses import Key, Sample
+from autolambda.responses import Key, Sample, sha256_of
 from autolambda.tasks.base import Slice
 
 
@@ -65,5 +64,4 @@ def batches(owed: Sequence[Request], *, size: int | None = None) -> list[Sequenc
 
 def derive_seed(*parts: object) -> int:
     """A 63-bit seed from SHA-256 of the parts: neighbouring inputs give unrelated seeds."""
-    digest = hashlib.sha256("\x1f".join(map(str, parts)).encode("utf-8", "surrogatepass")).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
+    return int.from_bytes(sha256_of(*parts)[:8], "big") >> 1

@@ -20,9 +20,10 @@ from autolambda.optimizer.space import to_schedule, uniform_params
 from autolambda.optimizer.surrogate import fit
 from autolambda.schedule import Schedule
 from autolambda.statistics import estimates
+from autolambda.statistics.curve import CurvePoint
 from autolambda.statistics.estimates import Estimate
 from autolambda.statistics.pareto import Objectives, front
-from autolambda.statistics.stages import CurvePoint, Stages, detect_stages
+from autolambda.statistics.stages import Stages, detect_stages
 from autolambda.statistics.verdict import Finalist, Verdict, decide
 
 Index = NDArray[np.int64]

@@ -17,7 +17,8 @@ from math import log
 
 import numpy as np
 
-from autolambda.statistics.stages import Boundary, CurvePoint, detect_stages
+from autolambda.statistics.curve import CurvePoint
+from autolambda.statistics.stages import Boundary, detect_stages
 
 GRIDS = {"tenths": tuple(np.linspace(0, 1, 11)), "quarters": (0.0, 0.25, 0.5, 0.75, 1.0), "ladder": ()}
 BOUNDARIES = ("emergence", "saturation")

@@ -26,9 +26,8 @@ from autolambda.report.terminal import (
 )
 from autolambda.report.terminal_tasks import task_table
 from autolambda.schedule import Profile, Schedule
-from autolambda.statistics.estimates import Difference
+from autolambda.statistics.estimates import Difference, Estimate
 from autolambda.statistics.guards import Drop
-from autolambda.statistics.metrics import Estimate
 from autolambda.statistics.verdict import Verdict
 
 DEEP = Schedule.by_depth_and_module(Profile((0.134, 0.395, 0.622)), Profile((0.0, 0.201, 0.428)), other=0.3)

@@ -3,35 +3,19 @@
 import itertools
 import math
 import random
-from dataclasses import astuple, replace
+from dataclasses import replace
 from statistics import fmean
 
 import numpy as np
 import pytest
+from coded_responses import respond, slice_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autolambda.errors import InputError
-from autolambda.responses import Grade, Graded, Response
 from autolambda.statistics import metrics
-from autolambda.statistics.metrics import measure, paired_difference, pass_at_k, token_bounds, vote_at_k
-
-CODES = {"c": Grade.CORRECT, "w": Grade.WRONG, "u": Grade.UNPARSED, "t": Grade.TRUNCATED}
-
-
-def respond(code, repeat, *, task="math", sample="1", tokens=10, answer=None, thought=False):
-    grade = CODES[code]
-    finish = "length" if grade is Grade.TRUNCATED else "stop"
-    return Graded(task, sample, repeat, Response("", tokens, finish), grade, answer, thought)
-
-
-def slice_of(*prompts, task="math", tokens=10):
-    """A slice from one string of grade codes a prompt: ``"cw"`` is a right and a wrong repeat."""
-    return [
-        respond(code, repeat, task=task, sample=str(index), tokens=tokens, thought=code == "c")
-        for index, codes in enumerate(prompts)
-        for repeat, code in enumerate(codes)
-    ]
+from autolambda.statistics.at_k import pass_at_k, vote_at_k
+from autolambda.statistics.metrics import measure, paired_difference, token_bounds
 
 
 def test_shares_are_means_over_prompts():
@@ -45,8 +29,7 @@ def test_shares_are_means_over_prompts():
 def test_the_functions_agree_with_measure():
     graded = [*slice_of("cw", "ut", "cc"), *slice_of("w", "c", task="code", tokens=40)]
     measured = measure(graded, seed=3)
-    for name in ("accuracy", "think_ratio", "truncated_ratio", "unparsed_ratio"):
-        assert getattr(metrics, name)(graded) == getattr(measured, name)
+    assert metrics.accuracy(graded) == measured.accuracy
     assert metrics.mean_tokens(graded, seed=3) == measured.mean_tokens
     assert list(measured.tasks) == ["math", "code"]
     assert measured.tasks["code"].mean_tokens.value == 40
@@ -110,50 +93,6 @@ def test_bounds_lie_inside_the_interval_and_repeat():
     assert measured.high - measured.value > measured.value - measured.low
 
 
-@given(st.lists(st.booleans(), min_size=1, max_size=7), st.data())
-def test_pass_at_k_against_all_subsets(correct, data):
-    k = data.draw(st.integers(1, len(correct)))
-    codes = "".join("c" if right else "w" for right in correct)
-    expected = fmean(any(chosen) for chosen in itertools.combinations(correct, k))
-    assert pass_at_k(slice_of(codes), k=k).value == pytest.approx(expected)
-
-
-def test_pass_at_one_is_accuracy():
-    graded = slice_of("ccw", "wut", "c")
-    assert astuple(pass_at_k(graded, k=1)) == pytest.approx(astuple(metrics.accuracy(graded)))
-
-
-@given(st.lists(st.sampled_from(["A", "B", "C", None]), min_size=1, max_size=6), st.data())
-def test_vote_at_k_against_every_way_to_break_ties(answers, data):
-    k = data.draw(st.integers(1, len(answers)))
-    graded = [
-        respond("u" if answer is None else "c" if answer == "A" else "w", repeat, answer=answer)
-        for repeat, answer in enumerate(answers)
-    ]
-    order = data.draw(st.permutations(graded))
-    given_votes = [answer for answer in answers[:k] if answer is not None]
-    winners = [
-        answer
-        for answer in set(given_votes)
-        if all(given_votes.count(answer) >= given_votes.count(other) for other in given_votes)
-    ]
-    expected = fmean(winner == "A" for winner in winners) if winners else 0
-    assert vote_at_k(order, k=k).value == pytest.approx(expected)
-
-
-def test_truncated_responses_do_not_vote():
-    graded = [respond("t", 0, answer="B"), respond("t", 1, answer="B"), respond("c", 2, answer="A")]
-    assert vote_at_k(graded, k=3).value == 1
-    assert vote_at_k(graded, k=2).value == 0
-
-
-@pytest.mark.parametrize("metric", [pass_at_k, vote_at_k])
-@pytest.mark.parametrize("k", [0, 3])
-def test_k_must_be_there(metric, k):
-    with pytest.raises(InputError, match=f"k = {k} needs k >= 1 and k responses"):
-        metric(slice_of("ccc", "cw"), k=k)
-
-
 def test_paired_difference_matches_prompts_not_places():
     left, right = slice_of("cc", "cw", "ww", "cc"), slice_of("w", "w", "w", "c")
     found = paired_difference(left, right[::-1])
@@ -208,14 +147,11 @@ def test_a_guard_plays_no_part_in_what_is_averaged():
     assert measure([*slice_of("cw", "w"), *guard], weights=single).accuracy == measure(slice_of("cw", "w")).accuracy
 
 
-def test_a_guard_need_not_have_the_same_prompts_nor_enough_repeats():
+def test_a_guard_need_not_have_the_same_prompts():
     left, right = two_tasks(), [*slice_of("ccc", "cut", "w"), *slice_of("c", "c", task="code")]
     both = [[*side, *slice_of(*guard, task="rules")] for side, guard in ((left, "c"), (right, ("w", "c")))]
     expected = paired_difference(left, right, weights=WITHOUT)
     assert paired_difference(*both, weights=WITH_GUARD) == expected != paired_difference(right, left, weights=WITHOUT)
-    enough = [*slice_of("ccw", "wut"), *slice_of("w", task="rules")]
-    for metric in (pass_at_k, vote_at_k):
-        assert metric(enough, k=3, weights={"math": 1.0, "rules": 0.0}) == metric(enough[:6], k=3)
 
 
 def test_a_guard_may_be_missing_but_no_task_that_weighs():
@@ -252,19 +188,6 @@ def test_the_error_of_several_prompts_by_a_bootstrap_of_prompts():
         each = [metric([g for g in graded if g.sample_id == str(i)], **more).value for i in range(len(prompts))]
         drawn = np.random.default_rng(1).choice(each, size=(4000, len(each))).mean(axis=1)
         assert metric(graded, **more).standard_error == pytest.approx(drawn.std(), rel=0.06)
-
-
-@given(st.lists(st.lists(st.sampled_from(["A", "B", "C", None]), min_size=3, max_size=4), min_size=1, max_size=5))
-def test_vote_at_k_over_prompts_against_every_way_to_break_ties(prompts):
-    graded = [
-        respond("u" if answer is None else "c" if answer == "A" else "w", repeat, sample=str(i), answer=answer)
-        for i, answers in enumerate(prompts)
-        for repeat, answer in enumerate(answers)
-    ]
-    votes = [[answer for answer in answers[:3] if answer] for answers in prompts]
-    winners = [[a for a in sorted(set(v)) if v.count(a) == max(map(v.count, v))] or [None] for v in votes]
-    ways = [fmean(winner == "A" for winner in way) for way in itertools.product(*winners)]
-    assert vote_at_k(graded, k=3).value == pytest.approx(fmean(ways))
 
 
 @given(st.lists(st.lists(st.integers(1, 50), min_size=1, max_size=3), min_size=1, max_size=8))

@@ -12,7 +12,8 @@ from scipy.optimize import isotonic_regression
 
 from autolambda.errors import InputError
 from autolambda.statistics import stages as module
-from autolambda.statistics.stages import Boundary, CurvePoint, Stages, detect_stages, sentence, stage_of
+from autolambda.statistics.curve import CurvePoint
+from autolambda.statistics.stages import Boundary, Stages, detect_stages, sentence, stage_of
 
 STUDIES = ROOT / "studies"
 ENDS = {"instruct": "0", "thinking": "1"}

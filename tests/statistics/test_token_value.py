@@ -170,4 +170,4 @@ def test_lengths_that_run_away(lengths, expected):
 def test_the_slope_in_words(low, high, words):
     said = slope_sentence(Slope((low + high) / 2, low, high, 200.0, 3))
     assert words in said and "20.0 tokens" in said and f"({2000 * low:+.1f} to {2000 * high:+.1f})" in said
-    assert "takes two schedules" in slope_sentence(None)
+    assert "two schedules in stage 3 are needed" in slope_sentence(None)

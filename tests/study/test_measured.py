@@ -1,4 +1,4 @@
-"""The record: trials of one schedule are one point, aborted ones are censored, and the database gives the same."""
+"""Measured schedules: trials of one schedule are pooled, aborted ones are censored, and the database gives the same."""
 
 from contextlib import closing
 
@@ -88,26 +88,26 @@ def test_what_was_known_before_an_abort_stays():
 
 @given(st.lists(st.tuples(st.sampled_from(["one", "two"]), st.integers(0, 5), st.integers(1, 99), st.booleans()),
                 min_size=1, max_size=30))  # fmt: skip
-def test_the_prompts_luck_sums_to_zero_in_each_task_and_counts_as_in_the_average(rows):
+def test_prompt_effects_sum_to_zero_in_each_task_and_count_as_in_the_average(rows):
     repeats = {}
     responses = []
     for task, prompt, tokens, right in rows:
         repeat = repeats[task, prompt] = repeats.get((task, prompt), -1) + 1
         grade = Grade.CORRECT if right else Grade.WRONG
         responses.append(Graded(task, str(prompt), repeat, Response("x", tokens, "stop"), grade, "x", not right))
-    prompts, luck = MeasuredSchedules(weights=WEIGHTS)._prompt_effects(responses)
-    assert luck.shape == (len(repeats), 3) and len(set(prompts.tolist())) == len(repeats)
+    prompts, effects = MeasuredSchedules(weights=WEIGHTS)._prompt_effects(responses)
+    assert effects.shape == (len(repeats), 3) and len(set(prompts.tolist())) == len(repeats)
     numbers = dict(zip(dict.fromkeys((r.task, r.sample_id) for r in responses), range(len(repeats)), strict=True))
     for task in {row[0] for row in rows}:
         own = [numbers[key] for key in numbers if key[0] == task]
-        assert luck[np.isin(prompts, own)].sum(axis=0) == pytest.approx([0, 0, 0], abs=1e-6)
+        assert effects[np.isin(prompts, own)].sum(axis=0) == pytest.approx([0, 0, 0], abs=1e-6)
         met = {row[0] for row in rows}
         scale = WEIGHTS[task] / sum(WEIGHTS[each] for each in met) * len(repeats) / len(own)
         for key in (key for key in numbers if key[0] == task):
             lengths = {k: np.mean([r.response.num_tokens for r in responses if (r.task, r.sample_id) == k])
                        for k in numbers if k[0] == task}  # fmt: skip
             expected = lengths[key] - np.mean(list(lengths.values()))
-            assert luck[prompts == numbers[key]][0][1] == pytest.approx(scale * expected, abs=1e-6)
+            assert effects[prompts == numbers[key]][0][1] == pytest.approx(scale * expected, abs=1e-6)
 
 
 def test_a_prompt_has_one_number_in_all_trials():
@@ -127,7 +127,7 @@ def test_a_trial_under_way_changes_nothing_until_it_ends():
 
 
 def same(one, other):
-    """Evidence with arrays in it."""
+    """Observations with arrays in them are equal."""
     assert (one.censored, one.costs, list(one.failed)) == (other.censored, other.costs, list(other.failed))
     for left, right in zip(one.measured, other.measured, strict=True):
         assert (left.params, left.num_responses) == (right.params, right.num_responses)
@@ -200,8 +200,8 @@ def test_one_task_costs_what_was_observed_whatever_its_repeats():
     assert point.cost == point.values[1] and point.counted == 1.0
 
 
-def test_prompts_of_a_heavier_task_share_more_luck():
-    """Two schedules that share their luck on the one task alone, which is almost all of the average."""
+def test_prompt_effects_of_a_heavier_task_are_shared_more():
+    """Schedules that share the prompt effects of only one task, which is almost all of the average or almost none."""
     rng = np.random.default_rng(0)
     common = rng.integers(10, 500, size=200)
     found = []

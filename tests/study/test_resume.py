@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -14,16 +15,22 @@ from autolambda.responses import Sample
 from autolambda.study.resume import check_identity, growth_sentence, has_grown
 from autolambda.study.store import StoredStudy
 from autolambda.tasks.base import Slice
-from autolambda.tasks.digest import prompts_key
+from autolambda.tasks.digest import prompts_in_words, prompts_key
 
-IDENTITY = {"models.thinking": "abc", "sampling.top_k": 20, "sampling.stop": ["x"], "tasks": "123", "seed": None}
+IDENTITY = {
+    "models.thinking": "abc",
+    "sampling.top_k": 20,
+    "sampling.stop": ["x"],
+    "tasks": prompts_key(([], [])),
+    "seed": None,
+}
 
 
 @pytest.mark.parametrize(
     ("change", "named"),
     [
         ({"sampling.top_k": 5}, ["sampling.top_k: 20 then, 5 now"]),
-        ({"tasks": "9" * 200}, ["tasks: 123 then, 999", "... now"]),
+        ({"models.thinking": "9" * 200}, ["models.thinking: abc then, 999", "... now"]),
         ({"seed": 0, "models.thinking": "x"}, ["models.thinking: abc then, x now; seed: none then, 0 now"]),
         ({"new.key": 1}, ["new.key: none then, 1 now"]),
         ({"models.thinking": "a\nb"}, ["models.thinking: abc then, 'a\\nb' now"]),
@@ -76,9 +83,19 @@ def test_other_prompts_are_no_growth():
     assert not has_grown(prompts_key(([other], [])), ([part(repeats=4)], []))
 
 
-@pytest.mark.parametrize("key", ["None", "", "x", "4x2 to search", "4x2 to search, 1x1 to confirm"])
-def test_a_key_that_is_none_is_no_growth(key):
-    assert not has_grown(key, ([part()], [part()]))
+def test_what_is_missing_is_no_growth():
+    assert not has_grown({}, ([part()], [part()]))
+    assert not has_grown(prompts_key(([part()], [])), ([part()], [part()]))
+
+
+def test_other_prompts_are_named_by_their_sizes_and_digest():
+    before = prompts_key(([part(), part("b", 3, 1)], [part("c")]))
+    stored = StoredStudy("one", {}, {"tasks": before}, "")
+    slices = ([part(), part("b", 2, 1)], [part("c")])
+    said = "4x2 + 3x1 to search, 4x2 to confirm"
+    with pytest.raises(StudyError, match=re.escape(f"(tasks: {prompts_in_words(before)} then, ")) as caught:
+        check_identity(stored, {"tasks": prompts_key(slices)}, slices=slices)
+    assert said in str(caught.value)
 
 
 def test_what_changed_is_said_by_its_key():

@@ -12,7 +12,7 @@ from autolambda.responses import Grade, Graded, Response
 from autolambda.schedule import Profile, Schedule
 from autolambda.study.connection import storage_errors
 from autolambda.study.database import open_database
-from autolambda.study.schema import SCHEMA_VERSION
+from autolambda.study.schema import RESPONSES, SCHEMA_VERSION
 from autolambda.study.store import Store
 
 HALF = Schedule.uniform(0.5)
@@ -189,11 +189,20 @@ def test_a_commit_is_on_the_disk_before_it_returns(file_store):
     assert pragmas == ["wal", 2, 1, 10_000]
 
 
-def test_a_newer_schema_is_refused(store, url):
+@pytest.mark.parametrize("version", [SCHEMA_VERSION - 1, SCHEMA_VERSION + 1])
+def test_another_schema_version_is_refused_by_readers_and_drivers(store, url, version):
     with store._engine.begin() as connection:
-        connection.exec_driver_sql(f"update autolambda_studies set schema_version = {SCHEMA_VERSION + 1}")
-    with pytest.raises(StudyError, match="newer autolambda; upgrade"):
+        connection.exec_driver_sql(f"update autolambda_studies set schema_version = {version}")
+    said = f"'one' has schema version {version}, and this autolambda reads version {SCHEMA_VERSION}; use the autolambda"
+    with pytest.raises(StudyError, match=said):
         store.study("one")
+    with pytest.raises(StudyError, match=said):
+        Store(url)
+
+
+def test_the_counted_columns_come_before_the_texts():
+    """SQLite reads a row from its start: the pages of a text of 100 kB need not be read to count its tokens."""
+    assert [column.name for column in RESPONSES.columns][-2:] == ["answer", "text"]
 
 
 @pytest.mark.parametrize(
@@ -263,7 +272,8 @@ def test_a_store_without_texts_gives_everything_else(store, url):
     evaluation = begin(store)
     store.add(evaluation, [graded("1", text="long", answer="7"), graded("2", 3, text="other", answer=None)])
     with closing(Store(url, must_exist=True, with_texts=False)) as counting:
-        assert counting.graded(evaluation) == [graded("1", text="", answer="7"), graded("2", 3, text="", answer=None)]
+        expected = [graded("1", text="", answer="7"), graded("2", 3, text="", answer=None)]
+        assert counting.graded(evaluation) == store.graded(evaluation, with_texts=False) == expected
 
 
 def test_the_responses_to_some_samples_alone(store):

@@ -323,3 +323,16 @@ def test_a_database_that_fails_under_optuna_is_one_line():
     full = sqlalchemy.exc.OperationalError("", {}, Exception("database or disk is full"))
     with pytest.raises(StorageError, match=r"\(database or disk is full\)"), driver_errors():
         raise optuna.exceptions.StorageInternalError("during the commit") from full
+
+
+def test_optunas_log_is_muted_while_a_study_is_driven_and_then_as_before(store, url, caplog):
+    level = optuna.logging.get_verbosity()
+    optuna.logging.enable_propagation()
+    try:
+        with driver_errors():
+            open_study(store, url)
+        assert not caplog.records and optuna.logging.get_verbosity() == level
+        open_study(store, url, "two")
+        assert "A new study created" in caplog.text
+    finally:
+        optuna.logging.disable_propagation()

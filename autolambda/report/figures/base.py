@@ -14,8 +14,7 @@ import plotly.graph_objects as go
 from autolambda.errors import printable
 from autolambda.report.results import ScheduleResult, stage
 from autolambda.report.terminal import in_lines
-from autolambda.statistics.estimates import number
-from autolambda.statistics.metrics import Estimate
+from autolambda.statistics.estimates import Estimate, number
 
 INK, SOFT, FAINT = "#27303f", "#667085", "#a7b0be"
 GRID, PAPER, MIDDLE = "#e4e8ee", "#ffffff", "#dfe3ea"

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import plotly.graph_objects as go
-from numpy.typing import NDArray
 from plotly.subplots import make_subplots
 
 from autolambda.report.figures.base import FAINT, INK, INSTRUCT, STAGES, THINKING, style
 from autolambda.report.snapshot import StudySnapshot
-from autolambda.statistics.estimates import number
-
-Floats = NDArray[np.float64]
+from autolambda.statistics.estimates import Floats, number
 
 NUM_BINS = 44
 NAMES = {1: "stage 1, instruct", 2: "stage 2, emergence", 3: "stage 3, thinking"}
