@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field, field_validator, model_validator
 
 from autolambda.config_base import Name, Positive, Repeats, Strict
-from autolambda.graders.grading import GRADERS, is_own
+from autolambda.graders.grading import GRADERS, is_custom
 from autolambda.tasks.base import Benchmark
 from autolambda.tasks.benchmarks import BENCHMARKS
 
@@ -76,7 +76,7 @@ class SourceConfig(Strict):
     @field_validator("grader")
     @classmethod
     def _known_grader(cls, grader: str | None) -> str | None:
-        if grader is not None and grader not in GRADERS and not is_own(grader):
+        if grader is not None and grader not in GRADERS and not is_custom(grader):
             nearest = difflib.get_close_matches(grader, GRADERS, n=1)
             hint = f"did you mean {nearest[0]!r}? " if nearest else ""
             known = f"known: {', '.join(GRADERS)}; your own: package.module:function"

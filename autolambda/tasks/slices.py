@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from autolambda.errors import TaskError
-from autolambda.graders.grading import GRADERS, check_target
+from autolambda.graders.grading import GRADERS, find_grader
 from autolambda.tasks import lm_eval
 from autolambda.tasks.arithmetic import Arithmetic
 from autolambda.tasks.base import Item, Phase, Slice
@@ -235,7 +235,7 @@ def _check_targets(items: Sequence[Item], grader: str) -> None:
                 f"{item.where}: the answer has {len(item.sample.target):,} characters; give at most {MOST_TARGET:,}"
             )
         try:
-            check_target(grader, item.sample.target)
+            find_grader(grader).check_target(item.sample.target)
         except ValueError as error:
             raise TaskError(
                 f"{item.where}: grader '{grader}' cannot compare with the answer {item.sample.target[:60]!r} "

@@ -6,10 +6,11 @@ import pytest
 
 from autolambda.errors import TaskError
 from autolambda.graders import lm_eval
-from autolambda.graders.grading import GRADERS
 from autolambda.graders.lm_eval import load_task
 
 pytest.importorskip("lm_eval")
+
+LM_EVAL = lm_eval.LMEval()
 
 SUMS = """
 task: autolambda_sums
@@ -108,8 +109,8 @@ def target(folder, task="autolambda_sums", metric=None):
     ],
 )
 def test_the_tasks_own_filter_stop_strings_and_metric(folder, text, answer, correct):
-    reading = lm_eval.read(text, target(folder))
-    assert (reading.answer, reading.correct) == (answer, correct)
+    parsed = LM_EVAL.grade(text, target(folder))
+    assert (parsed.answer, parsed.correct) == (answer, correct)
 
 
 @pytest.mark.parametrize(
@@ -117,14 +118,14 @@ def test_the_tasks_own_filter_stop_strings_and_metric(folder, text, answer, corr
     [("5.", None, True), ("6", None, False), ("6", "length", True), ("5", "acc", True)],
 )
 def test_the_metric_that_counts(folder, text, metric, correct):
-    reading = lm_eval.read(text, target(folder, "autolambda_lengths", metric))
-    assert reading.correct is correct
-    assert json.loads(reading.answer) == {"length": 1.0, "acc": float(text == "5" or text == "5.")}
+    parsed = LM_EVAL.grade(text, target(folder, "autolambda_lengths", metric))
+    assert parsed.correct is correct
+    assert json.loads(parsed.answer) == {"length": 1.0, "acc": float(text == "5" or text == "5.")}
 
 
 def test_a_metric_that_is_not_there(folder):
     with pytest.raises(ValueError, match="no number 'text'; it gives length, acc"):
-        lm_eval.read("5", target(folder, "autolambda_lengths", "text"))
+        LM_EVAL.grade("5", target(folder, "autolambda_lengths", "text"))
 
 
 def test_the_customary_metric_comes_before_the_first(folder):
@@ -133,7 +134,7 @@ def test_the_customary_metric_comes_before_the_first(folder):
 
 
 def test_a_task_is_loaded_once(folder):
-    lm_eval.ready(target(folder))
+    LM_EVAL.preload(target(folder))
     assert load_task("autolambda_sums", folder) is load_task("autolambda_sums", folder)
 
 
@@ -158,6 +159,6 @@ def test_a_missing_package_is_said(monkeypatch):
         load_task("autolambda_other")
 
 
-def test_only_an_empty_text_is_told_at_a_glance():
-    assert GRADERS["lm_eval"].glance(" ", "{}").answer is None
-    assert GRADERS["lm_eval"].glance("a", "{}") is None
+def test_only_an_empty_text_is_told_at_once():
+    assert LM_EVAL.quick(" ", "{}").answer is None
+    assert LM_EVAL.quick("a", "{}") is None

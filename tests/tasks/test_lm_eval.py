@@ -82,9 +82,9 @@ def test_a_task_is_cut_in_two_and_scored_by_its_own_scorer(folder, split):
     assert {sample.id for sample in (*search.samples, *confirm.samples)} == {"1", "2", "3", "4", "5", "6"}
     for sample in search.samples:
         right = int(sample.id)
-        read = GRADERS["lm_eval"].read
-        assert read(f"It is {right}. Q: 9", sample.target).correct
-        assert not read(f"It is {right + 1}", sample.target).correct
+        grade = GRADERS["lm_eval"].grade
+        assert grade(f"It is {right}. Q: 9", sample.target).correct
+        assert not grade(f"It is {right + 1}", sample.target).correct
 
 
 def test_a_task_that_does_not_generate_is_refused(folder):
