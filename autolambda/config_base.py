@@ -8,8 +8,6 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from autolambda.errors import in_short
-
 Positive = Annotated[int, Field(ge=1, le=10**12)]
 Repeats = Annotated[int, Field(ge=1, le=10_000)]
 Name = Annotated[str, Field(min_length=1)]
@@ -58,10 +56,7 @@ def _explained(model: type[BaseModel], detail: dict[str, Any]) -> str:
 
 
 def _seen(value: object) -> str:
-    try:
-        text = repr(value)
-    except (ValueError, RecursionError):  # an integer of thousands of digits
-        return in_short(value)
+    text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
 
 
