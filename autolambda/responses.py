@@ -1,7 +1,8 @@
-"""The values that travel from a task through an engine and a grader into the store."""
+"""The values that pass from a task through an engine and a grader into the database."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -12,7 +13,7 @@ FinishReason = Literal["stop", "length", "aborted"]
 
 
 class Grade(StrEnum):
-    """The four outcomes of a response; they are recorded apart and never merged silently."""
+    """The four outcomes of a response. They are recorded apart and never merged silently."""
 
     CORRECT = "correct"
     WRONG = "wrong"
@@ -22,7 +23,7 @@ class Grade(StrEnum):
 
 @dataclass(frozen=True)
 class Sample:
-    """One prompt of a task: chat messages ``{"role", "content"}`` and the target its grader compares with."""
+    """One prompt of a task: chat messages ``{"role", "content"}`` and the target that its grader compares with."""
 
     id: str
     messages: tuple[Mapping[str, str], ...]
@@ -34,9 +35,9 @@ class Sample:
 class Response:
     """One generation.
 
-    ``num_tokens`` counts generated tokens, thinking and the end-of-sequence token included: both are paid for.
-    ``finish_reason`` is ``stop`` (an end token or stop string), ``length`` (cut at max_tokens) or ``aborted`` (by the
-    one who watched: its ``num_tokens`` is a lower bound, and it is never graded).
+    ``num_tokens`` counts generated tokens, with thinking and the end-of-sequence token: both are paid for.
+    ``finish_reason`` is ``stop`` (an end token or stop string), ``length`` (cut at ``max_tokens``) or ``aborted`` (cut
+    because the evaluation became too long: ``num_tokens`` is a lower bound, and the response is not graded).
     """
 
     text: str
@@ -48,8 +49,8 @@ class Response:
 class Graded:
     """A response with its place in the evaluation and its grade.
 
-    ``answer`` is what the grader read, ``None`` where it read nothing; ``thought`` says whether the generated text
-    holds the closing think tag.
+    ``answer`` is what the grader found, ``None`` if it found none. ``thought`` says whether the text holds the closing
+    think tag.
     """
 
     task: str
@@ -62,10 +63,14 @@ class Graded:
 
     @property
     def key(self) -> Key:
-        """Its place in the evaluation."""
         return (self.task, self.sample_id, self.repeat)
 
 
 def is_aborted(graded: Sequence[Graded]) -> bool:
-    """Whether an evaluation was ended before its responses were: its tokens are then a lower bound."""
+    """Whether an evaluation was ended before its responses were. Its tokens are then a lower bound."""
     return any(each.response.finish_reason == "aborted" for each in graded)
+
+
+def sha256_of(*parts: object) -> bytes:
+    """Returns the SHA-256 digest (32 bytes) of the parts as text, from which keys and seeds are derived."""
+    return hashlib.sha256("\x1f".join(map(str, parts)).encode("utf-8", "surrogatepass")).digest()

@@ -20,6 +20,7 @@ from autolambda.merging.merge import Merge
 from autolambda.merging.method import METHODS_IN_WORDS
 from autolambda.merging.write import Written
 from autolambda.statistics.metrics import Measured
+from autolambda.tasks.digest import prompts_in_words
 
 _LICENSE_FILES = ("LICENSE", "LICENSE.txt", "LICENSE.md")
 
@@ -134,8 +135,9 @@ def _measured(models: Models, measurement: Provenance) -> Iterator[str]:
         yield from _table((f"lambda {each.schedule.lam:.4g}", each.measured) for each in measurement.curve)
         yield ""
     yield (
-        f"Data: {_data(config)}; prompts {identity['tasks']}. Confirmation: {identity['confirm.responses']} responses "
-        f"to {identity['confirm.prompts']} prompts. Seed {identity['search.seed']}."
+        f"Data: {_data(config)}; prompts {prompts_in_words(identity['tasks'])}. Confirmation: "
+        f"{identity['confirm.responses']} responses to {identity['confirm.prompts']} prompts. "
+        f"Seed {identity['search.seed']}."
     )
     yield ""
     sampling = models.sampling

@@ -6,7 +6,6 @@ first ones in the fixed order of its slices: then all that is stored is what the
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -15,7 +14,7 @@ from autolambda.config import Config
 from autolambda.errors import StudyError
 from autolambda.study.store import StoredStudy
 from autolambda.tasks.base import Slice
-from autolambda.tasks.digest import prompts_key
+from autolambda.tasks.digest import PromptsKey, prompts_in_words, prompts_key
 from autolambda.tasks.requests import requests_on
 
 Slices = tuple[Sequence[Slice], Sequence[Slice]]
@@ -31,25 +30,29 @@ def check_identity(stored: StoredStudy, identity: Mapping[str, Any], *, slices: 
     """
     before, now = stored.identity, identity
     changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
-    if "tasks" in changed and has_grown(str(before.get("tasks")), slices):
+    if "tasks" in changed and has_grown(before.get("tasks", {}), slices):
         changed = [key for key in changed if key not in SIZES]
     if changed:
-        listed = "; ".join(f"{key}: {_short(before.get(key))} then, {_short(now.get(key))} now" for key in changed)
+        listed = "; ".join(f"{key}: {_said(key, before)} then, {_said(key, now)} now" for key in changed)
         raise StudyError(
             f"study '{stored.name}' was made with another config ({listed}); its results would not compare. "
             "Take the old values, or start another study with --study"
         )
 
 
-def has_grown(before: str, slices: Slices) -> bool:
+def _said(key: str, identity: Mapping[str, Any]) -> str:
+    value = identity.get(key)
+    return prompts_in_words(value) if key == "tasks" and value else _short(value)
+
+
+def has_grown(before: PromptsKey, slices: Slices) -> bool:
     """Whether slices whose ``prompts_key`` was ``before`` are the beginning of these, in the order of responses."""
-    *sizes, _ = before.split(", ")
-    phases = [re.findall(r"(\d+)x(\d+)", phase) for phase in sizes]
+    phases = [phase["prompts"] for phase in before.values()]
     if [len(phase) for phase in phases] != [len(phase) for phase in slices]:
         return False
     old = [
         [
-            replace(part, samples=part.samples[: int(prompts)], repeats=int(repeats))
+            replace(part, samples=part.samples[:prompts], repeats=repeats)
             for part, (prompts, repeats) in zip(now, then, strict=True)
         ]
         for now, then in zip(slices, phases, strict=True)

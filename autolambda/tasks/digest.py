@@ -1,30 +1,44 @@
-"""Digests by which contents are known again, whatever their path."""
+"""Digests by which contents are recognised, whatever their path."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from autolambda.responses import sha256_of
 from autolambda.tasks.base import Slice
+
+PromptsKey = Mapping[str, Mapping[str, Any]]
+"""``{"search": {"prompts": [[num_prompts, repeats], ...], "digest": "..."}, "confirm": {...}}``, as JSON stores it."""
 
 
 def digest(*texts: str) -> str:
-    """The first 64 bits of SHA-256 over texts, in hex."""
-    return hashlib.sha256("\x1f".join(texts).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    """Returns the first 64 bits of SHA-256 over texts, in hex."""
+    return sha256_of(*texts).hex()[:16]
 
 
-def prompts_key(slices: Sequence[Sequence[Slice]]) -> str:
-    """What stands for the prompts of the search's and of the confirmation's slices: their sizes and their digest.
-
-    The sizes are prompts x repeats of each slice, for a message: ``256x1 to search, 1024x1 to confirm``.
+def prompts_key(slices: Sequence[Sequence[Slice]]) -> PromptsKey:
+    """Returns what identifies the search and the confirm slices: their sizes, and a digest of all that results depend
+    on.
     """
-    search, confirm = (" + ".join(f"{len(part.samples)}x{part.repeats}" for part in phase) for phase in slices)
-    contents = digest(*(repr(_contents(part)) for phase in slices for part in phase))
-    return f"{search} to search, {confirm} to confirm, {contents}"
+    return {
+        phase: {
+            "prompts": [[len(part.samples), part.repeats] for part in parts],
+            "digest": digest(*(repr(_contents(part)) for part in parts)),
+        }
+        for phase, parts in zip(("search", "confirm"), slices, strict=True)
+    }
+
+
+def prompts_in_words(key: PromptsKey) -> str:
+    """Returns a key for a message, as prompts x repeats: ``256x1 to search, 1024x1 to confirm (DIGEST, DIGEST)``."""
+    sizes = {phase: " + ".join(f"{num}x{repeats}" for num, repeats in part["prompts"]) for phase, part in key.items()}
+    digests = ", ".join(part["digest"] for part in key.values())
+    return f"{', '.join(f'{words} to {phase}' for phase, words in sizes.items())} ({digests})"
 
 
 def _contents(part: Slice) -> tuple[object, ...]:
-    """What results depend on in a slice; how far a guard may drop is, like the budget, free to change."""
+    """Returns what results depend on in a slice. A guard's ``max_drop`` may change later, as the budget may."""
     samples = [(sample.id, [dict(each) for each in sample.messages], sample.target) for sample in part.samples]
     weight = part.weight if part.max_drop is None else 0.0
     return part.task, part.grader, samples, part.repeats, weight

@@ -11,7 +11,7 @@ from small_search import finished, small_config
 from autolambda.config import Config
 from autolambda.report.prompts import Prompts, load_prompts
 from autolambda.responses import Sample
-from autolambda.tasks.digest import prompts_key
+from autolambda.tasks.digest import PromptsKey, prompts_key
 from autolambda.tasks.slices import open_slices
 
 
@@ -27,7 +27,7 @@ def test_the_prompts_of_a_study_are_found_by_task_and_id() -> None:
     assert prompts.text("arithmetic", "nothing") is None and prompts.target("other", "1") is None
 
 
-def key_of(config: Config) -> str:
+def key_of(config: Config) -> PromptsKey:
     opened = open_slices(config.tasks, config.confirm_size, seed=config.search.seed)
     return prompts_key((opened.search, opened.confirm))
 
