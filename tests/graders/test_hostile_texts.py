@@ -120,7 +120,7 @@ def service(targets):
 texts = st.lists(st.sampled_from(PARTS) | st.text(st.characters(), max_size=5), max_size=40).map("".join)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_any_text_gets_a_score(service, targets, data):
     grader = data.draw(st.sampled_from(sorted(targets)))

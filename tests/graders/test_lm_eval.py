@@ -9,6 +9,7 @@ from autolambda.graders import lm_eval
 from autolambda.graders.lm_eval import load_task
 
 pytest.importorskip("lm_eval")
+pytestmark = pytest.mark.xdist_group("lm_eval")
 
 LM_EVAL = lm_eval.LMEval()
 
@@ -69,6 +70,7 @@ doc_to_text: "{{{{question}}}}"
 doc_to_target: 0
 doc_to_choice: ["yes", "no"]
 """
+GROUP = "group: autolambda_group\ntask: [autolambda_sums, autolambda_lengths]\n"
 ABSENT = CHOICES.replace("autolambda_choices", "autolambda_absent").replace("rows.jsonl", "nowhere.jsonl")
 SCORE = """
 import numpy
@@ -86,7 +88,7 @@ def folder(tmp_path_factory):
     patch.setattr("datasets.config.HF_DATASETS_CACHE", folder / "cache")
     (folder / "rows.jsonl").write_text(json.dumps(DOC) + "\n")
     (folder / "lengths.py").write_text(SCORE)
-    for name, text in {"sums": SUMS, "lengths": LENGTHS, "choices": CHOICES, "absent": ABSENT}.items():
+    for name, text in {"sums": SUMS, "lengths": LENGTHS, "choices": CHOICES, "absent": ABSENT, "group": GROUP}.items():
         (folder / f"{name}.yaml").write_text(text.format(folder=folder))
     yield str(folder)
     patch.undo()
@@ -144,13 +146,20 @@ def test_a_task_is_loaded_once(folder):
         ("autolambda_choices", "of type multiple_choice, which has no response to read"),
         ("autolambda_absent", "data of the lm-eval task 'autolambda_absent' cannot be loaded .*nowhere"),
         ("autolambda_sum", "unknown lm-eval task 'autolambda_sum'; did you mean autolambda_sums"),
-        ("mmlu", "'mmlu' is a group of lm-eval tasks"),
+        ("autolambda_group", "'autolambda_group' is a group of lm-eval tasks"),
     ],
 )
-def test_a_task_that_cannot_be_used(folder, task, message):
+def test_a_task_that_cannot_be_used(folder, monkeypatch, task, message):
+    index = lm_eval._index  # without the library's own tasks, whose index takes 10 s
+    monkeypatch.setattr("autolambda.graders.lm_eval._index", lambda path, include_defaults: index(path, False))
     with pytest.raises(TaskError, match=message) as caught:
         load_task(task, folder)
     assert "\n" not in str(caught.value)
+
+
+def test_the_librarys_own_tasks_are_known_beside_those_of_a_folder(folder):
+    with pytest.raises(TaskError, match="'mmlu' is a group of lm-eval tasks"):
+        load_task("mmlu", folder)
 
 
 def test_a_missing_package_is_said(monkeypatch):

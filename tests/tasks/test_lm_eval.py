@@ -11,6 +11,7 @@ from autolambda.graders.grading import GRADERS
 from autolambda.tasks.lm_eval import read_items
 
 pytest.importorskip("lm_eval")
+pytestmark = pytest.mark.xdist_group("lm_eval")
 
 TASK = """
 task: {name}
