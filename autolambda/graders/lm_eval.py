@@ -30,8 +30,8 @@ def load_task(name: str, include_path: str | None = None) -> Any:
         loaded = index.load([name])["tasks"]
     except OSError as error:  # datasets raises it for a set that it cannot reach or find
         raise TaskError(
-            f"the data of the lm-eval task {name!r} cannot be loaded ({one_line(error)}); load it once where there is "
-            "a network and bring the cache of datasets along (HF_HOME)"
+            f"the data of the lm-eval task {name!r} cannot be loaded ({one_line(error)}); load it once on a "
+            "machine with a network and copy the cache of datasets from there (HF_HOME)"
         ) from error
     except Exception as error:  # a task is YAML and code by any author
         raise TaskError(

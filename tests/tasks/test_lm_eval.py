@@ -106,5 +106,5 @@ def test_a_document_that_is_no_json_is_refused(folder):
 
 def test_a_prompt_that_opens_the_answer_is_refused(folder):
     kind = 'output_type: generate_until\ngen_prefix: "The sum is"'
-    with pytest.raises(TaskError, match=r"opens the model's own turn .gen_prefix.; take another task"):
+    with pytest.raises(TaskError, match=r"opens the model's own turn .gen_prefix.; take a task without it"):
         read_items("our_opened_sums", **define(folder, "our_opened_sums", kind=kind))
