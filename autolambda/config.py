@@ -1,6 +1,6 @@
 """The configuration: pydantic models of the YAML. Unknown keys are errors, and the message names the nearest key.
 
-``Config`` holds what the user said; ``None`` means "the parents' own default", which search.py resolves and stores.
+``Config`` holds what the user wrote. ``None`` means a default that is taken from the parents when a study is opened.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ABLATIONS: tuple[AblationName, ...] = get_args(AblationName)
 Lam = Annotated[float, Field(ge=0, le=1)]
 Lams = Annotated[tuple[Lam, ...], Field(min_length=1)]
 
-RUNGS = (128, 512, 2048)  # responses: the first fills an engine; the whole slice is the last
+RUNGS = (128, 512, 2048)  # responses: the first fills an engine; the whole slice is always the last
 
 
 class ModelsConfig(Strict):
@@ -64,15 +64,15 @@ _REFUSED = {
         "parents": "is for vLLM; leave it out, or set engine.name to vllm",
     },
 }
-"""The keys that only the other engine takes, with what to do instead."""
+"""The keys that only the other engine accepts, with what to do instead."""
 
 
 class EngineConfig(Strict):
-    """What generates. ``batch_size`` is the number of responses generated, stored and resumed together.
+    """The engine that generates. ``batch_size`` responses are generated, stored and resumed together.
 
-    ``None`` is 256 with transformers, and with vLLM everything that an evaluation owes. ``merge`` and ``parents`` are
-    vLLM's: how weights are merged, and where the parents live. ``workers`` is the number of engines, each with GPUs of
-    its own. With ``name: vllm`` every further key is an engine argument of its own.
+    ``None`` is 256 with transformers, and with vLLM all responses of an evaluation. ``merge`` and ``parents`` are for
+    vLLM: how weights are merged, and where the parents are kept. ``workers`` is the number of engines, each on separate
+    GPUs. With ``name: vllm`` every further key is an engine argument of vLLM.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -89,7 +89,7 @@ class EngineConfig(Strict):
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """The engine arguments that vLLM takes as they are."""
+        """The engine arguments that are passed to vLLM unchanged."""
         return dict(self.__pydantic_extra__)
 
     @model_validator(mode="after")
@@ -108,7 +108,7 @@ class EngineConfig(Strict):
 
 
 class SamplingConfig(Strict):
-    """How tokens are drawn; ``None`` is the Thinking parent's generation config."""
+    """How tokens are sampled; ``None`` is the value of the Thinking parent's generation config."""
 
     temperature: Annotated[float, Field(ge=0, le=100)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -120,13 +120,13 @@ class SamplingConfig(Strict):
 
 
 class SearchConfig(Strict):
-    """What a search may spend, and where it looks.
+    """What a search may spend, and which schedules it tries.
 
-    ``trials`` counts those of the ladder, which has at most ``ladder`` of them; what is left is shared out evenly among
-    ``spaces``. ``rungs`` are the numbers of responses after which a measurement may pause; ``None`` is 128, 512, 2,048
-    and the whole slice. ``max_tokens_generated`` is for search and confirmation together; ``None`` is what both parents
-    cost at full size, with at least 2,048 responses each. ``min_gain`` is the expected gain in accuracy (share of 1)
-    below which it stops.
+    At most ``ladder`` of the ``trials`` go to the ladder (uniform lambdas, first of all); the others are shared evenly
+    among ``spaces``. ``rungs`` are the numbers of responses after which a trial may stop; ``None`` is 128, 512, 2,048
+    and the whole slice. ``max_tokens_generated`` limits search and confirmation together; ``None`` is the tokens of
+    both parents on the whole slice, with at least 2,048 responses each. The search stops when the expected gain in
+    accuracy (share of 1) is below ``min_gain``.
     """
 
     spaces: Annotated[tuple[Space, ...], Field(min_length=1)] = ("uniform", "module", "both")
@@ -141,26 +141,30 @@ class SearchConfig(Strict):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
     def rungs_of(self, num_responses: int) -> tuple[int, ...]:
-        """The rungs of a slice: those below its size, and its size."""
+        """Returns the rungs of a slice: those below its size, and its size."""
         return (*sorted(rung for rung in {*(self.rungs or RUNGS)} if rung < num_responses), num_responses)
 
 
 class ConfirmConfig(Strict):
-    """``limit`` prompts of each task's confirm slice for up to ``finalists`` schedules; ``share`` of a set's rows."""
+    """The confirmation: ``limit`` prompts a task for up to ``finalists`` schedules.
+
+    A schedule that is shown to lose less than ``margin`` accuracy (share of 1) is preferred if it is cheaper. ``share``
+    of the rows is kept for the confirmation if a task has no other rows for it.
+    """
 
     limit: Positive | None = 1024
-    repeats: Repeats | None = None  # each benchmark's own, else 1
+    repeats: Repeats | None = None  # the benchmark's, else 1
     finalists: Positive = 3
     margin: Annotated[float, Field(ge=0, lt=1)] = 0.01
     share: Annotated[float, Field(gt=0, lt=1)] = 0.5
 
 
 class AblationConfig(Strict):
-    """``partial_lambda`` is that of the layers and modules that are interpolated, and of SLERP.
+    """The ablations. ``partial_lambda`` is used for interpolated layers and modules, and for SLERP.
 
-    ``decoding_lambdas`` are measured at each of the ``temperatures`` with each of the ``top_ps``. ``backbones`` stand
-    in Instruct's place; without any, ``models.base`` does. ``responses`` are the first of the confirm slice in its
-    fixed order; ``None`` is all of them.
+    ``decoding_lambdas`` are measured at each of the ``temperatures`` with each of the ``top_ps``. ``backbones`` take
+    Instruct's place; the default is ``models.base``. ``responses`` is the number of responses, the first of the confirm
+    slice in its fixed order; ``None`` is all.
     """
 
     lambdas: Lams = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
@@ -175,7 +179,7 @@ class AblationConfig(Strict):
 
 
 class Config(Strict):
-    """The whole configuration. Paths of local parents and task files are absolute once loaded."""
+    """The whole configuration. Loading makes the paths of local parents and task files absolute."""
 
     models: ModelsConfig = ModelsConfig()
     engine: EngineConfig = EngineConfig()
@@ -188,24 +192,24 @@ class Config(Strict):
 
     @property
     def weights(self) -> dict[str, float]:
-        """Each task's share in the macro average; a guard has none."""
+        """Each task's weight in the average over tasks; a guard has 0."""
         shares = {task.label: 0.0 if task.guard else task.weight for task in self.tasks}
         total = sum(shares.values())
         return {label: share / total for label, share in shares.items()}
 
     @property
     def guards(self) -> dict[str, float]:
-        """How far the accuracy of each guard task may fall below the better parent's (share of 1)."""
+        """How far each guard's accuracy (share of 1) may fall below the better parent's."""
         return {task.label: task.guard.max_drop for task in self.tasks if task.guard}
 
     @property
     def confirm_size(self) -> ConfirmSize:
-        """The size of the confirm slices as the tasks take it."""
+        """The size of the confirm slices."""
         return ConfirmSize(self.confirm.limit, self.confirm.repeats, self.confirm.share)
 
     @property
     def search_settings(self) -> SearchSettings:
-        """The settings as the optimizer takes them."""
+        """The settings of the optimizer."""
         search, confirm = self.search, self.confirm
         return SearchSettings(
             spaces=search.spaces,
@@ -233,7 +237,7 @@ class Config(Strict):
 
 
 def parse_config(plain: Mapping[str, object]) -> Config:
-    """Validates a plain mapping. Raises ``ConfigError`` that lists what is wrong, with the nearest valid key."""
+    """Validates a plain mapping. Raises ``ConfigError`` with every problem and the nearest valid keys."""
     try:
         return Config.model_validate(plain)
     except ValidationError as error:

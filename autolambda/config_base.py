@@ -1,4 +1,4 @@
-"""What every part of the configuration shares: unknown keys are errors that name the nearest, values are fixed."""
+"""The base class of every config section: unknown keys are errors that name the nearest key; values are frozen."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
-
-from autolambda.errors import in_short
 
 Positive = Annotated[int, Field(ge=1, le=10**12)]
 Repeats = Annotated[int, Field(ge=1, le=10_000)]
@@ -25,14 +23,14 @@ class Strict(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _no_truth_value(cls, value: object) -> object:
-        """No key is yes or no, and pydantic would read ``true`` as the number 1."""
+        """Refuses true and false: no key takes them, and pydantic would read ``true`` as 1."""
         if isinstance(value, bool):
             raise ValueError(f"true and false have no meaning here, seen {str(value).lower()}")
         return value
 
 
 def explain(model: type[BaseModel], error: ValidationError) -> str:
-    """Every problem in words, up to a number, in one line."""
+    """Returns the problems of a validation in words, in one line; at most 8 of them."""
     problems = [_explained(model, dict(detail)) for detail in error.errors()]
     if (more := len(problems) - _MOST_PROBLEMS) > 0:
         problems[_MOST_PROBLEMS:] = [f"and {more} more"]
@@ -40,7 +38,7 @@ def explain(model: type[BaseModel], error: ValidationError) -> str:
 
 
 def _explained(model: type[BaseModel], detail: dict[str, Any]) -> str:
-    """One problem: the dotted key, what is wrong, and the nearest key where it is unknown."""
+    """Returns one problem: the dotted key, what is wrong, and the nearest key if the key is unknown."""
     key = ".".join(str(part)[:_LONGEST] for part in detail["loc"])
     if detail["type"] == "extra_forbidden":
         known = _known_keys(model, detail["loc"][:-1])
@@ -58,10 +56,7 @@ def _explained(model: type[BaseModel], detail: dict[str, Any]) -> str:
 
 
 def _seen(value: object) -> str:
-    try:
-        text = repr(value)
-    except (ValueError, RecursionError):  # an integer of thousands of digits
-        return in_short(value)
+    text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
 
 

@@ -1,4 +1,4 @@
-"""Settings before they are checked: a YAML file and ``--set KEY=VALUE`` as plain keys and values."""
+"""Reads the config: a YAML file with ``--set KEY=VALUE`` on top, as plain keys and values that are then validated."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Source = TypeVar("Source", bound=SourceConfig)
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """The keys and values of a YAML file. Raises ``ConfigError`` that says where it is none."""
+    """Returns the keys and values of a YAML file. Raises ``ConfigError`` with the line that is wrong."""
     try:
         plain = load_yaml(read_text(path))
     except OSError as error:
@@ -33,14 +33,14 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def _yaml_problem(error: Exception) -> str:
-    """Where and what, in one line; PyYAML's own text has several."""
+    """Returns the line and the problem in one line; PyYAML's text has several."""
     mark = getattr(error, "problem_mark", None)
     problem = getattr(error, "problem", None) or next(iter(str(error).splitlines()), type(error).__name__)
     return f"{f', line {mark.line + 1}' if mark else ''}: not valid YAML: {one_line(problem, limit=120)}"
 
 
 def parse_setting(text: str) -> tuple[str, object]:
-    """The dotted key and the value of ``KEY=VALUE``, the value as YAML. Raises ``ConfigError``."""
+    """Returns the dotted key and the value of ``KEY=VALUE``, with the value read as YAML. Raises ``ConfigError``."""
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise ConfigError(f"--set takes KEY=VALUE, seen {in_short(text)}")
@@ -51,7 +51,7 @@ def parse_setting(text: str) -> tuple[str, object]:
 
 
 def set_key(plain: dict[str, Any], key: str, value: object) -> None:
-    """Sets ``a.b.0.c`` in nested dicts and lists; a missing dict is made. Raises ``ConfigError`` on a value."""
+    """Sets ``a.b.0.c`` in nested dicts and lists; makes missing dicts. Raises ``ConfigError`` if a part has no keys."""
     *parents, last = key.split(".")
     node: Any = plain
     for i, part in enumerate(parents):
@@ -72,7 +72,7 @@ def _index(items: list[Any], part: str, key: str) -> int:
 
 
 def merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """``over`` on top of ``under``, section by section; lists are replaced."""
+    """Returns ``over`` on top of ``under``, section by section; lists are replaced."""
     result = dict(under)
     for key, value in over.items():
         both = isinstance(value, dict) and isinstance(result.get(key), dict)
@@ -81,9 +81,9 @@ def merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def load_config(path: Path | None, *, overrides: Mapping[str, object], settings: Sequence[str] = ()) -> Config:
-    """The config of a YAML file (or nothing), with dotted ``overrides`` and ``KEY=VALUE`` settings on top.
+    """Returns the config of a YAML file (or of none), with dotted ``overrides`` and ``KEY=VALUE`` settings on top.
 
-    Without models the bundled pair's config lies underneath. Raises ``ConfigError`` in one line.
+    Without models, the bundled pair's config supplies the defaults. Raises ``ConfigError`` in one line.
     """
     plain = read_settings(path) if path else {}
     changes = [*overrides.items(), *map(parse_setting, settings)]
@@ -95,7 +95,7 @@ def load_config(path: Path | None, *, overrides: Mapping[str, object], settings:
 
 
 def bundled_defaults(*, with_task: bool) -> dict[str, Any]:
-    """The config that comes with the bundled pair."""
+    """Returns the config that comes with the bundled pair."""
     text = resources.files("autolambda").joinpath("bundled/config.yaml").read_text(encoding="utf-8")
     plain: dict[str, Any] = yaml.safe_load(text)
     if not with_task:
@@ -104,7 +104,7 @@ def bundled_defaults(*, with_task: bool) -> dict[str, Any]:
 
 
 def _absolute(config: Config) -> Config:
-    """With absolute local paths, so that a study can be resumed from another folder."""
+    """Returns the config with absolute local paths, so that a study can be resumed from another folder."""
 
     def absolute(source: str | None) -> str | None:
         return str(Path(source).resolve()) if source and os.path.exists(source) else source
@@ -126,7 +126,7 @@ def _absolute(config: Config) -> Config:
 
 
 def _names_models(plain: Mapping[str, Any], changes: Sequence[tuple[str, object]]) -> bool:
-    """Whether the config will name a parent once the changes are made."""
+    """Whether the config names a parent after the changes."""
     probe = {"models": copy.deepcopy(plain.get("models"))}
     for key, value in changes:
         if key.partition(".")[0] == "models":

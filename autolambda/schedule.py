@@ -1,8 +1,8 @@
-"""Schedules: how much of the Thinking model each parameter gets.
+"""Schedules: the weight ``lam`` of the Thinking model for each parameter.
 
 A schedule maps a parameter name to ``lam`` in [0, 1]: 0 is Instruct, 1 is Thinking. It holds one profile over the
 depth of the network for the *attention* modules, one for the *ffn* modules, and one number for the *other* parameters
-(embeddings, head, final norm). A uniform lambda, a pair by module and a curve by depth are the special cases.
+(embeddings, head, final norm). A uniform lambda, one lambda a module and a curve over depth are special cases.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ _FFN = (
 
 @dataclass(frozen=True)
 class Location:
-    """Where a parameter sits: its layer (``None`` outside the stack) and its module."""
+    """A parameter's layer (``None`` outside the layers) and its module."""
 
     layer: int | None
     module: Module
 
 
 def locate(parameter: str) -> Location:
-    """The location of a checkpoint's parameter name.
+    """Returns the location of a parameter by its checkpoint name.
 
-    Knows the names of Qwen2, Qwen3, Llama, Mistral and Gemma (dense) and of Qwen3-MoE and Mixtral, on disk and as
-    transformers 5 fuses experts in memory. Raises ``ScheduleError`` with the name for any other.
+    The names of Qwen2, Qwen3, Llama, Mistral and Gemma (dense) and of Qwen3-MoE and Mixtral are known, on disk and as
+    transformers 5 fuses experts in memory. Raises ``ScheduleError`` for any other name.
     """
     if match := _LAYER.fullmatch(parameter):
         layer, rest = int(match[1]), match[2]
@@ -67,7 +67,7 @@ def locate(parameter: str) -> Location:
 class Profile:
     """Values of lam over depth: ``knots`` at equal distances joined by straight lines, or ``bands`` of layers.
 
-    Values that are all equal are kept as one: a constant. With as many bands as layers, each layer has its own.
+    Equal values are stored as one value. With as many bands as layers, each layer has its own lam.
     """
 
     values: tuple[float, ...]
@@ -83,7 +83,7 @@ class Profile:
             object.__setattr__(self, "kind", "knots")
 
     def at(self, layer: int, num_layers: int) -> float:
-        """lam of layer ``layer`` (from 0) of ``num_layers``."""
+        """Returns lam of layer ``layer`` (from 0) of ``num_layers``."""
         if len(self.values) == 1:
             return self.values[0]
         if self.kind == "bands":
@@ -91,23 +91,25 @@ class Profile:
         position = layer / max(num_layers - 1, 1) * (len(self.values) - 1)
         left = min(int(position), len(self.values) - 2)
         share, low, high = position - left, self.values[left], self.values[left + 1]
-        return low + share * (high - low) if share < 0.5 else high - (1 - share) * (high - low)  # never past an end
+        return (
+            low + share * (high - low) if share < 0.5 else high - (1 - share) * (high - low)
+        )  # from the nearer end, so that rounding never leaves the range
 
     def mean(self) -> float:
-        """The mean over depth: of the bands, or of the line through the knots (trapezoids)."""
+        """Returns the mean over depth: of the bands, or of the line through the knots (trapezoidal rule)."""
         if self.kind == "bands" or len(self.values) == 1:
             return math.fsum(self.values) / len(self.values)
         inner = math.fsum((*self.values, -self.values[0] / 2, -self.values[-1] / 2))
         return inner / (len(self.values) - 1)
 
     def to_plain(self) -> float | dict[str, list[float]]:
-        """A number, or ``{"knots": [...]}`` or ``{"bands": [...]}``."""
+        """Returns a number, ``{"knots": [...]}`` or ``{"bands": [...]}``."""
         return self.values[0] if len(self.values) == 1 else {self.kind: list(self.values)}
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """A schedule as a value; equal schedules merge to equal bits."""
+    """A schedule as a value. Equal schedules give bit-identical merges."""
 
     attention: Profile
     ffn: Profile
@@ -118,32 +120,32 @@ class Schedule:
 
     @classmethod
     def uniform(cls, lam: float) -> Schedule:
-        """One lam for every parameter."""
+        """Returns a schedule with one lam for every parameter."""
         return cls(Profile((lam,)), Profile((lam,)), lam)
 
     @classmethod
     def by_module(cls, *, attention: float, ffn: float, other: float | None = None) -> Schedule:
-        """One lam for attention, one for ffn; ``other`` is their mean unless given."""
+        """Returns a schedule with one lam for attention and one for ffn; ``other`` defaults to their mean."""
         return cls.by_depth_and_module(Profile((attention,)), Profile((ffn,)), other=other)
 
     @classmethod
     def by_depth(cls, profile: Profile, *, other: float | None = None) -> Schedule:
-        """The same profile over depth for both modules; ``other`` is its mean unless given."""
+        """Returns a schedule with one profile over depth for both modules; ``other`` defaults to its mean."""
         return cls.by_depth_and_module(profile, profile, other=other)
 
     @classmethod
     def by_depth_and_module(cls, attention: Profile, ffn: Profile, *, other: float | None = None) -> Schedule:
-        """A profile for each module; ``other`` is the mean of their means unless given."""
+        """Returns a schedule with a profile for each module; ``other`` defaults to the mean of their means."""
         return cls(attention, ffn, (attention.mean() + ffn.mean()) / 2 if other is None else other)
 
     @property
     def lam(self) -> float | None:
-        """The one lam of a uniform schedule, ``None`` for any other."""
+        """The lam of a uniform schedule; ``None`` for any other."""
         values = {*self.attention.values, *self.ffn.values, self.other}
         return values.pop() if len(values) == 1 else None
 
     def lam_of(self, parameter: str, *, num_layers: int) -> float:
-        """lam of a parameter by its checkpoint name. Raises ``ScheduleError`` for an unknown one."""
+        """Returns lam of a parameter by its checkpoint name. Raises ``ScheduleError`` for an unknown name."""
         where = locate(parameter)
         if where.layer is None:
             return self.other
@@ -153,7 +155,7 @@ class Schedule:
         return profile.at(where.layer, num_layers)
 
     def to_dict(self) -> dict[str, object]:
-        """The plain form for YAML and JSON; ``other`` is left out where it has its default value."""
+        """Returns the plain form for YAML and JSON, without ``other`` if it has its default value."""
         if self.lam is not None:
             return {"lambda": self.lam}
         if self.attention == self.ffn:
@@ -166,7 +168,7 @@ class Schedule:
 
     @property
     def key(self) -> str:
-        """The plain form in one line of JSON: equal schedules have equal ones. Databases and seeds go by it."""
+        """The plain form as one line of JSON, by which databases and seeds identify a schedule."""
         return json.dumps(self.to_dict(), sort_keys=True)
 
     @classmethod
@@ -193,7 +195,7 @@ class Schedule:
 
 
 def read_schedule(path: Path) -> Schedule:
-    """The schedule of a YAML file. Raises ``ScheduleError`` for one that cannot be read or is none."""
+    """Returns the schedule of a YAML file. Raises ``ScheduleError`` if it cannot be read or holds no schedule."""
     try:
         plain = load_yaml(read_text(path))
     except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: not UTF-8
@@ -216,7 +218,7 @@ def _profile(plain: object, key: str) -> Profile:
 def _number(value: object, key: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ScheduleError(f"{key}: expected a number between 0 and 1, seen {in_short(value)}")
-    _check_lam(value)  # before the conversion: an integer can be too long for it
+    _check_lam(value)  # before the conversion, which fails for a huge integer
     return float(value)
 
 

@@ -75,22 +75,15 @@ def test_a_budget_that_is_a_number_is_taken(budget):
         ({"search": {"spaces": []}}, "search.spaces"),
         ({"search": {"spaces": ["modules"]}}, "search.spaces.0: .* seen 'modules'"),
         ({"search": {"knots": 7}}, "search.knots"),
-        ({"search": {"knots": 1}}, "search.knots"),
         ({"search": {"seed": -1}}, "search.seed"),
-        ({"search": {"sampler": "cmaes"}}, "search.sampler"),
         ({"sampling": {"top_p": 0}}, "sampling.top_p"),
-        ({"sampling": {"temperature": float("nan")}}, "sampling.temperature"),
         ({"sampling": {"stop": [""]}}, "sampling.stop.0"),
         ({"sampling": {"max_tokens": 1.5}}, "sampling.max_tokens"),
-        ({"confirm": {"share": 1}}, "confirm.share"),
         ({"engine": {"name": "x" * 500}}, "engine.name"),
         ({"models": 5}, "models: expected keys and values, seen 5"),
         ({"models": None}, "models: expected keys and values, seen None"),
         ({"models": {"instruct": "x"}}, "models: give both models.instruct and models.thinking, or neither"),
-        ({"models": {"thinking": "x"}}, "models: give both"),
         ({"models": {"instruct": "", "thinking": "x"}}, "models.instruct"),
-        ({"models": {"think_end": ""}}, "models.think_end"),
-        ({"tasks": {"path": "x"}}, "tasks: "),
         ({"tasks": 5}, "tasks: expected a list, seen 5"),
         ({"tasks": ["x"]}, "tasks.0: expected keys and values, seen 'x'"),
         ({"tasks": [{}]}, "tasks.0: give either name or path"),
@@ -114,27 +107,14 @@ def test_the_layers_of_a_config(tmp_path):
     assert config.models.chat_template_kwargs == {"a": {"b": True}}
 
 
-@pytest.mark.parametrize(
-    ("setting", "message"),
-    [
-        ("=3", "KEY=VALUE"),
-        ("tasks.7.limit=3", "'7' is not the number of an entry"),
-        ("models=5", "models: expected keys and values, seen 5"),
-        ("buget=1", "unknown key 'buget'; did you mean 'budget'"),
-        (".=1", "unknown key ''"),
-    ],
-)
-def test_bad_settings(tmp_path, setting, message):
-    text = "budget: 10\ntasks: [{path: x.csv, limit: 5}, {path: y.csv}]\n"
-    refused(load, text, tmp_path, setting, match=message)
+@pytest.mark.parametrize("setting", ["=3", "tasks.7.limit=3", "models=5", "buget=1", ".=1"])
+def test_bad_settings(tmp_path, setting):
+    refused(load, "budget: 10\ntasks: [{path: x.csv, limit: 5}, {path: y.csv}]\n", tmp_path, setting)
 
 
-def test_a_setting_may_empty_a_key(tmp_path):
-    assert load("budget: 10\n", tmp_path, "budget=").budget is None
-
-
-def test_an_empty_section_takes_settings(tmp_path):
-    assert load("search:\n", tmp_path, "search.trials=9", "search.seed=1").search.trials == 9
+def test_settings_empty_a_key_and_fill_an_empty_section(tmp_path):
+    config = load("budget: 10\nsearch:\n", tmp_path, "budget=", "search.trials=9", "search.seed=1")
+    assert (config.budget, config.search.trials, config.search.seed) == (None, 9, 1)
 
 
 def test_the_bundled_config_lies_under_one_without_models():
@@ -231,13 +211,6 @@ def test_auto_keeps_what_only_one_engine_takes():
     engine = parse_config({"engine": {"device": "cpu", "threads": 2, "merge": "direct", "parents": "host"}}).engine
     assert (engine.device, engine.threads, engine.merge, engine.parents) == ("cpu", 2, "direct", "host")
     parse_config({"engine": {"name": "vllm", "device": "auto", "threads": None}})
-
-
-def test_a_config_stored_before_there_was_vllm_is_read():
-    stored = {"name": "auto", "device": "auto", "dtype": "auto", "batch_size": 256, "threads": None}
-    engine = parse_config({"engine": stored}).engine
-    assert engine.model_dump() == stored | {"merge": "auto", "parents": "auto", "workers": 1}
-    assert parse_config({}).engine.batch_size is None
 
 
 def test_a_stored_config_leads_back():

@@ -20,7 +20,7 @@ from autolambda.driver.job import Job
 from autolambda.engines.base import Engine, Foreseeing, Prompt, Sampling
 from autolambda.engines.chat import ChatFormat
 from autolambda.errors import EngineError, GraderError
-from autolambda.graders.grading import Mark
+from autolambda.graders.grading import Score
 from autolambda.graders.service import GradingService
 from autolambda.merging.method import Method
 from autolambda.responses import Grade, Graded, Key, Response
@@ -170,25 +170,25 @@ class Evaluator:
     def _sampling(self, request: EvaluationRequest) -> Sampling:
         return request.sampling or self._job.models.sampling
 
-    def _score(self, request: Request, response: Response) -> Future[Mark]:
+    def _score(self, request: Request, response: Response) -> Future[Score]:
         if response.finish_reason == "aborted":  # cut off by the race: only its tokens count
-            future: Future[Mark] = Future()
-            future.set_result(Mark(Grade.TRUNCATED, None))
+            future: Future[Score] = Future()
+            future.set_result(Score(Grade.TRUNCATED, None))
             return future
         think_end = self._job.models.chat.think_end
-        return self._grading.mark(response, request.sample.target, grader=request.grader, think_end=think_end)
+        return self._grading.score(response, request.sample.target, grader=request.grader, think_end=think_end)
 
-    def _graded(self, request: Request, response: Response, future: Future[Mark]) -> Graded:
+    def _graded(self, request: Request, response: Response, future: Future[Score]) -> Graded:
         try:
-            mark = future.result()
+            score = future.result()
         except GraderError as error:
             problem = f"task '{request.task}', sample '{request.sample.id}': {error}"
             if request.on_grader_error == "stop":
                 raise GraderError(f"{problem}. Correct it, or set the task's on_grader_error to unparsed") from error
             self._on_event(Noted(f"{problem}; the response is left unparsed"))
-            mark = Mark(Grade.UNPARSED, None)
+            score = Score(Grade.UNPARSED, None)
         thought = response.finish_reason != "aborted" and self._job.models.chat.think_end in response.text
-        return Graded(request.task, request.sample.id, request.repeat, response, mark.grade, mark.answer, thought)
+        return Graded(request.task, request.sample.id, request.repeat, response, score.grade, score.answer, thought)
 
 
 class _Prompts:

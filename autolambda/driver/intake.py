@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 
 from autolambda.engines.base import Progress
-from autolambda.graders.grading import Mark
+from autolambda.graders.grading import Score
 from autolambda.responses import Graded, Key, Response
 from autolambda.tasks.requests import Request
 
@@ -27,13 +27,13 @@ class Intake:
 
     def __init__(
         self,
-        score: Callable[[Request, Response], Future[Mark]],
-        graded: Callable[[Request, Response, Future[Mark]], Graded],
+        score: Callable[[Request, Response], Future[Score]],
+        graded: Callable[[Request, Response, Future[Score]], Graded],
         store: OnGraded,
     ) -> None:
         """``score`` begins to grade a response, ``graded`` puts the result together, ``store`` takes each group."""
         self._score, self._graded, self._store = score, graded, store
-        self._groups: deque[list[tuple[Request, Response, Future[Mark]]]] = deque()
+        self._groups: deque[list[tuple[Request, Response, Future[Score]]]] = deque()
 
     @property
     def is_waiting(self) -> bool:

@@ -1,18 +1,65 @@
-"""What a grader found in a text."""
+"""The plug point of grading: what a grader promises, and the answer that it found in a text.
+
+A grader is a pure function of a text and a target. It finds no answer rather than guess one.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 
 @dataclass(frozen=True)
 class ParsedAnswer:
-    """The answer that was read (``None``: there was none) and whether it meets the target."""
+    """The answer found in a text (``None`` if there is none) and whether it meets the target.
+
+    ``failure`` says why the text could not be graded. ``refused`` means that no text can be graded at all, because the
+    grader cannot be loaded or its process does not start.
+    """
 
     answer: str | None
     correct: bool = False
+    failure: str = ""
+    refused: bool = False
 
 
-def glance(text: str, target: str) -> ParsedAnswer | None:
-    """What a grader tells at once where any text takes its full read: an empty one has no answer."""
-    return None if text.strip() else ParsedAnswer(None)
+class Grader(ABC):
+    """Grades texts. A subclass needs ``grade`` alone."""
+
+    is_quick: ClassVar[bool] = False
+    """Whether ``quick`` decides every text, so that no process is needed."""
+
+    @abstractmethod
+    def grade(self, text: str, target: str) -> ParsedAnswer:
+        """Returns the answer in the text. It may be slow, hang or crash, since it runs in a process of its own."""
+
+    def quick(self, text: str, target: str) -> ParsedAnswer | None:
+        """Returns what can be told at once and safely; ``None`` if it takes ``grade``."""
+        return None if text.strip() else ParsedAnswer(None)
+
+    def check_target(self, target: str) -> None:
+        """Raises ``ValueError`` for a target that no text can meet, as far as this can be told at once."""
+        return
+
+    def canonical(self, target: str) -> str | None:
+        """Returns a text that ``grade`` should find correct; ``None`` if none can be made up."""
+        return None
+
+    def preload(self, target: str | None) -> None:
+        """Loads what ``grade`` needs for a target, or for any (``None``). It does not count as time of a text."""
+        return
+
+    def cache_key(self, text: str) -> str | None:
+        """Returns a text that is graded like ``text``, by which results are cached; ``None``: they are not."""
+        return None
+
+
+class QuickGrader(Grader):
+    """A grader that is quick and safe on any text."""
+
+    is_quick = True
+
+    def quick(self, text: str, target: str) -> ParsedAnswer:
+        """Returns what ``grade`` does."""
+        return self.grade(text, target)

@@ -1,8 +1,8 @@
-"""Choice: the letter of an option, in the words of simple-evals (``ANSWER: $LETTER``) and what models make of them.
+"""The grader ``choice``: an option's letter, as simple-evals asks for it (``ANSWER: $LETTER``) or as models write it.
 
-The last statement of an answer counts, be it ``Answer: C``, ``**Answer:** (c)``, ``the answer is (C)`` or
-``\\boxed{\\text{C}}``; a text that is nothing but a letter counts too. Every repetition in the patterns is bounded and
-only the last 65,536 characters are searched, so no text takes long.
+The last statement of an answer counts: ``Answer: C``, ``**Answer:** (c)``, ``the answer is (C)`` or
+``\\boxed{\\text{C}}``. A text that is only a letter counts too. No text takes long: every repetition in the patterns is
+bounded, and only the last 65,536 characters are searched.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from __future__ import annotations
 import re
 from collections import deque
 
-from autolambda.graders.base import ParsedAnswer
+from autolambda.graders.base import ParsedAnswer, QuickGrader
 
 _OPEN = r"(?:[\s*_$({\[]|\\[(\[]|\\(?:boxed|fbox|text(?:bf)?|math(?:bf|rm|sf)|rm|bf)\b){0,12}"
-# A small letter needs an end right after it, since "answer: a good one" names no option; a capital one does not.
+# A lower-case letter must be followed by an end: "answer: a good one" names no option. A capital need not be.
 _LETTER = (
     r"(?:(?P<capital>(?-i:[A-Z]))(?![A-Za-z0-9])|(?P<small>(?-i:[a-z]))(?=[ \t*_$)}\]\\]{0,8}(?:[.,:;)\]}]|\n|\Z)))"
 )
@@ -26,13 +26,24 @@ _STATED = re.compile(
 )
 _MARKS = "()[]{}*_$.:\\\"' \t\r\n"
 _TAIL = 65_536  # characters
-_LONGEST = 40  # characters of a text that is only a letter and marks
+_LONGEST = 40  # characters of a text that is only a letter with marks around it
 
 
-def read(text: str, target: str) -> ParsedAnswer:
+class Choice(QuickGrader):
     """The last letter that is stated as the answer, in upper case."""
-    letter = _stated(text) or _alone(text)
-    return ParsedAnswer(letter, letter == target.strip().upper()) if letter else ParsedAnswer(None)
+
+    def grade(self, text: str, target: str) -> ParsedAnswer:
+        letter = _stated(text) or _alone(text)
+        return ParsedAnswer(letter, letter == target.strip().upper()) if letter else ParsedAnswer(None)
+
+    def check_target(self, target: str) -> None:
+        letter = target.strip()
+        if not (len(letter) == 1 and letter.isascii() and letter.isalpha()):
+            raise ValueError("it is not a letter from A to Z")
+
+    def canonical(self, target: str) -> str:
+        """Returns the answer in the words that the prompt asks for."""
+        return f"ANSWER: {target.strip()}"
 
 
 def _stated(text: str) -> str | None:
@@ -46,15 +57,3 @@ def _alone(text: str) -> str | None:
         return None
     letter = text.strip(_MARKS)
     return letter.upper() if len(letter) == 1 and letter.isascii() and letter.isalpha() else None
-
-
-def check(target: str) -> None:
-    """Only a letter can be met."""
-    letter = target.strip()
-    if not (len(letter) == 1 and letter.isascii() and letter.isalpha()):
-        raise ValueError("it is not a letter from A to Z")
-
-
-def ideal(target: str) -> str:
-    """The answer in the words that the prompt asks for."""
-    return f"ANSWER: {target.strip()}"

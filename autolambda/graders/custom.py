@@ -1,7 +1,7 @@
-"""Own: a function of the user's own as a grader, named ``package.module:function``.
+"""A user's function as a grader, named ``package.module:function``.
 
-It is called as ``function(text, target)`` and returns whether the text is correct, or ``(answer, correct)``, or
-``None`` for a text without an answer. It is found as a script's imports are: the current directory comes first.
+It is called as ``function(text, target)``. It returns whether the text is correct, or ``(answer, correct)``, or
+``None`` for a text without an answer. The module is imported as in a script: the current directory comes first.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from difflib import get_close_matches
 from typing import Any
 
 from autolambda.errors import TaskError, one_line
-from autolambda.graders.base import ParsedAnswer
+from autolambda.graders.base import Grader, ParsedAnswer
 
 Function = Callable[[str, str], Any]
 
 
 def load(name: str) -> Function:
-    """The function at a dotted path. Raises ``TaskError``."""
+    """Returns the function at a dotted path. Raises ``TaskError``."""
     module_name, attribute = _parts(name)
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
-    importlib.invalidate_caches()  # a file that was written a moment ago
+    importlib.invalidate_caches()  # finds a file that was written a moment ago
     try:
         module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:
@@ -50,11 +50,19 @@ def _parts(name: str) -> tuple[str, str]:
     return module, attribute
 
 
-def reader(function: Function, *, name: str) -> Callable[[str, str], ParsedAnswer]:
-    """A grader's ``read`` around the function; it raises what the function raises, ``TypeError`` for its nonsense."""
+class Custom(Grader):
+    """Grades by a user's function."""
 
-    def read(text: str, target: str) -> ParsedAnswer:
-        match function(text, target):
+    def __init__(self, function: Function) -> None:
+        self._function = function
+
+    def quick(self, text: str, target: str) -> None:
+        """Decides nothing: the function may find an answer in an empty text too."""
+        return
+
+    def grade(self, text: str, target: str) -> ParsedAnswer:
+        """Returns the function's answer. Raises what it raises, and ``TypeError`` if it returns anything else."""
+        match self._function(text, target):
             case None:
                 return ParsedAnswer(None)
             case bool(correct):
@@ -65,5 +73,3 @@ def reader(function: Function, *, name: str) -> Callable[[str, str], ParsedAnswe
                 raise TypeError(
                     f"it returned {one_line(repr(other))}, not a bool, (answer, bool) with a text or None, or None"
                 )
-
-    return read

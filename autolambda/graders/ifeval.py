@@ -1,8 +1,8 @@
-"""IFEval: Google's checkers of verifiable instructions, as lm-evaluation-harness maintains them (the extra ``ifeval``).
+"""The grader ``ifeval``: Google's checkers of verifiable instructions, from lm-evaluation-harness (extra ``ifeval``).
 
-The target is JSON with the row's ``key``, ``prompt``, ``instruction_id_list`` and ``kwargs``. Correct is prompt-level
-strict: every instruction is followed by the text as it is; the answer is JSON with all four scores. Nothing is
-downloaded: what is missing is said by ``check`` with the command that brings it.
+The target is JSON with the row's ``key``, ``prompt``, ``instruction_id_list`` and ``kwargs``. A text is correct if it
+follows every instruction (prompt-level strict). The answer is JSON with all four scores. Nothing is downloaded: if
+something is missing, ``check`` raises an error with the command that installs it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from autolambda.errors import TaskError
-from autolambda.graders.base import ParsedAnswer
+from autolambda.graders.base import Grader, ParsedAnswer
 
 CORRECT = "prompt_level_strict_acc"
 NAMES = (CORRECT, "inst_level_strict_acc", "prompt_level_loose_acc", "inst_level_loose_acc")
@@ -52,7 +52,7 @@ _PACKAGES = ("lm_eval", "langdetect", "immutabledict", "nltk")
 
 
 def check() -> None:
-    """What grading needs is there, told without a network. Raises ``TaskError``."""
+    """Raises ``TaskError`` if a package or nltk's data is missing. Needs no network."""
     missing = [name for name in _PACKAGES if find_spec(name) is None]
     if missing:
         raise TaskError(f"IFEval needs the packages {', '.join(missing)}; run: pip install 'autolambda[ifeval]'")
@@ -69,34 +69,50 @@ def check() -> None:
 
 @lru_cache(maxsize=1)
 def _checkers() -> Any:
-    check()  # first: the import below starts a download where punkt_tab is missing
+    check()  # first: the import below starts a download if punkt_tab is missing
     import langdetect
     from lm_eval.tasks.ifeval import utils
 
-    langdetect.DetectorFactory.seed = 0  # otherwise one text is of another language now and then
+    langdetect.DetectorFactory.seed = 0  # otherwise the language found in a text varies from call to call
     return utils
 
 
-def ready(target: str | None) -> None:
-    """Loads the checkers."""
-    _checkers()
+class IFEval(Grader):
+    """The four scores are the answer."""
 
+    def grade(self, text: str, target: str) -> ParsedAnswer:
+        if not text.strip():
+            return ParsedAnswer(None)
+        row, state = json.loads(target), random.getstate()
+        random.seed(0)  # a checker draws an argument that its row leaves out
+        try:
+            scores: dict[str, Any] = _checkers().process_results(row, [text])
+        finally:
+            random.setstate(state)
+        return ParsedAnswer(json.dumps(scores, separators=(",", ":")), bool(scores[CORRECT]))
 
-def read(text: str, target: str) -> ParsedAnswer:
-    """The four scores as the answer; an empty text has none."""
-    if not text.strip():
-        return ParsedAnswer(None)
-    row, state = json.loads(target), random.getstate()
-    random.seed(0)  # a checker draws an argument that its row leaves out
-    try:
-        scores: dict[str, Any] = _checkers().process_results(row, [text])
-    finally:
-        random.setstate(state)
-    return ParsedAnswer(json.dumps(scores, separators=(",", ":")), bool(scores[CORRECT]))
+    def check_target(self, target: str) -> None:
+        """Raises ``ValueError`` if the row is incomplete or names an instruction that is not one of the 25."""
+        try:
+            row = json.loads(target)
+        except ValueError as error:
+            raise ValueError("it is not JSON") from error
+        if not isinstance(row, dict) or not {"key", "prompt", "instruction_id_list", "kwargs"} <= row.keys():
+            raise ValueError("it lacks one of key, prompt, instruction_id_list and kwargs")
+        ids, arguments = row["instruction_id_list"], row["kwargs"]
+        if not isinstance(ids, list) or not isinstance(arguments, list) or not ids or len(ids) != len(arguments):
+            raise ValueError("instruction_id_list and kwargs are not two lists of one length, at least 1")
+        if unknown := sorted(str(each) for each in ids if each not in INSTRUCTIONS):
+            raise ValueError(f"unknown instructions: {', '.join(unknown)}")
+        if not all(isinstance(each, dict) for each in arguments):
+            raise ValueError("kwargs holds something other than a mapping per instruction")
+
+    def preload(self, target: str | None) -> None:
+        _checkers()
 
 
 def scores(answers: Iterable[str]) -> Mapping[str, float]:
-    """The four scores over the answers of ``read``: shares of prompts, and of instructions. None: no scores."""
+    """Returns the four scores over graded answers, as shares of prompts and of instructions; empty without answers."""
     rows = [json.loads(answer) for answer in answers]
     found: dict[str, float] = {}
     for name in NAMES:
@@ -104,20 +120,3 @@ def scores(answers: Iterable[str]) -> Mapping[str, float]:
         if values:
             found[name] = sum(values) / len(values)
     return found
-
-
-def check_target(target: str) -> None:
-    """The row is complete and knows only the 25 instructions."""
-    try:
-        row = json.loads(target)
-    except ValueError as error:
-        raise ValueError("it is not JSON") from error
-    if not isinstance(row, dict) or not {"key", "prompt", "instruction_id_list", "kwargs"} <= row.keys():
-        raise ValueError("it lacks one of key, prompt, instruction_id_list and kwargs")
-    ids, arguments = row["instruction_id_list"], row["kwargs"]
-    if not isinstance(ids, list) or not isinstance(arguments, list) or not ids or len(ids) != len(arguments):
-        raise ValueError("instruction_id_list and kwargs are not two lists of one length, at least 1")
-    if unknown := sorted(str(each) for each in ids if each not in INSTRUCTIONS):
-        raise ValueError(f"unknown instructions: {', '.join(unknown)}")
-    if not all(isinstance(each, dict) for each in arguments):
-        raise ValueError("kwargs holds something other than a mapping per instruction")

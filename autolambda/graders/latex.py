@@ -1,9 +1,9 @@
-"""LaTeX: text to mathematics and the comparison of the two, by the library math-verify.
+"""LaTeX, parsed and compared as mathematics by the library math-verify.
 
-ANTLR, which the library parses with, is told to try its fast strategy (SLL) first and its full one (LL) where the fast
-one fails: sets and intervals are read 8 times faster so. What SLL accepts, LL reads alike (Parr, Harwell and Fisher,
-Adaptive LL(*) Parsing, 2014); a test compares the two. The library's time limits, which work in a main thread only, are
-off.
+The library parses with ANTLR, which is told to try its fast strategy (SLL) first, and its full one (LL) if the fast one
+fails. That reads sets and intervals 8 times faster. What SLL accepts, LL parses to the same tree (Parr, Harwell and
+Fisher, Adaptive LL(*) Parsing, 2014); a test compares the two. The library's time limits are off, because they work in
+a main thread only; the grading process has its own.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def _library() -> Any:
 
 
 def two_stage(converter: Any) -> Any:
-    """The library's converter with a first try in SLL mode."""
+    """Returns the library's converter class, changed to try SLL mode first."""
     from antlr4.atn.PredictionMode import PredictionMode
 
     class TwoStage(converter):  # type: ignore[misc]  # the library has no types
@@ -46,7 +46,7 @@ def two_stage(converter: Any) -> Any:
 
 
 def parse(latex: str) -> list[Any]:
-    """What the library makes of an answer: an expression, where it can, and the text."""
+    """Returns the library's candidates for an answer: an expression, if it can parse one, and the text."""
     library = _library()
     config = library.LatexExtractionConfig(boxed_match_priority=0)
     parsed: list[Any] = library.parse(f"\\boxed{{{latex}}}", [config], parsing_timeout=None)
@@ -59,12 +59,12 @@ def _target(latex: str) -> list[Any]:
 
 
 def is_equal(answer: str, target: str) -> bool:
-    """Whether the answer is the target; the two are not treated alike (``x=5`` is 5, ``y=5`` is not ``x=5``)."""
+    """Whether the answer equals the target. The roles differ: ``x=5`` answers 5, ``y=5`` does not answer ``x=5``."""
     return bool(_library().verify(_target(target), parse(answer), timeout_seconds=None))
 
 
 @lru_cache(maxsize=1)
-def ready() -> None:
+def preload() -> None:
     """Loads the library and builds its patterns."""
     if not is_equal("1/2", "\\frac12"):
-        raise RuntimeError("math-verify does not read 1/2 as a fraction")
+        raise RuntimeError("math-verify does not parse 1/2 as a fraction")

@@ -1,8 +1,8 @@
-"""lm_eval: a response is scored by the lm-evaluation-harness task that its prompt came from.
+"""The grader ``lm_eval``: the lm-evaluation-harness task that a prompt came from scores the response.
 
-The target is JSON with the ``task``, its ``include_path``, the ``doc`` and the ``metric``. The task's own stop strings
-cut the text, its first filter and its ``process_results`` score it. Correct is a metric of at least 1; the answer is
-JSON with all metrics that are numbers.
+The target is JSON with the ``task``, its ``include_path``, the ``doc`` and the ``metric``. The task's stop strings cut
+the text, then its first filter and its ``process_results`` score it. A text is correct if the metric is at least 1. The
+answer is JSON with all metrics that are numbers.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from importlib.util import find_spec
 from typing import Any
 
 from autolambda.errors import TaskError, one_line
-from autolambda.graders.base import ParsedAnswer
+from autolambda.graders.base import Grader, ParsedAnswer
 
 
 @cache
 def load_task(name: str, include_path: str | None = None) -> Any:
-    """The library's task object, its data loaded. Raises ``TaskError``."""
+    """Returns the library's task object with its data loaded. Raises ``TaskError``."""
     if find_spec("lm_eval") is None:
         raise TaskError(f"the task {name!r} needs lm-evaluation-harness; run: pip install 'autolambda[lm-eval]'")
     index = _index_with(name, include_path)
     _check_name(name, index)
     try:
         loaded = index.load([name])["tasks"]
-    except OSError as error:  # what datasets raises for a set that it cannot reach or find
+    except OSError as error:  # datasets raises it for a set that it cannot reach or find
         raise TaskError(
-            f"the data of the lm-eval task {name!r} cannot be loaded ({one_line(error)}); load it once where there is "
-            "a network and bring the cache of datasets along (HF_HOME)"
+            f"the data of the lm-eval task {name!r} cannot be loaded ({one_line(error)}); load it once on a "
+            "machine with a network and copy the cache of datasets from there (HF_HOME)"
         ) from error
-    except Exception as error:  # a task is anybody's YAML and code
+    except Exception as error:  # a task is YAML and code by any author
         raise TaskError(
             f"the lm-eval task {name!r} cannot be built ({type(error).__name__}: {one_line(error)})"
         ) from error
@@ -47,7 +47,7 @@ def load_task(name: str, include_path: str | None = None) -> Any:
 
 
 def _index_with(name: str, include_path: str | None) -> Any:
-    """The user's folder alone where it has the task: to index the library's own 13,000 names takes 10 s."""
+    """Returns the index of the user's folder alone if it has the task: indexing the library's 13,000 takes 10 s."""
     if include_path is not None:
         own = _index(include_path, False)
         if name in own.all_tasks:
@@ -75,29 +75,50 @@ def _check_name(name: str, index: Any) -> None:
 _PREFERRED = ("exact_match", "acc", "pass@1", "f1")
 
 
-def read(text: str, target: str) -> ParsedAnswer:
-    """The metrics as the answer; an empty text has none. Raises ``ValueError`` where the metric is not among them."""
-    if not text.strip():
-        return ParsedAnswer(None)
-    given = json.loads(target)
-    task = load_task(given["task"], given.get("include_path"))
-    metrics = _numbers(task.process_results(given["doc"], [_filtered(task, _cut(text, task), given["doc"])]))
-    metric = given.get("metric") or choose_metric(task)
-    if metric not in metrics:
-        raise ValueError(
-            f"the task {given['task']!r} gives no number {metric!r}; it gives {', '.join(metrics) or 'none'}"
-        )
-    return ParsedAnswer(json.dumps(metrics, separators=(",", ":")), metrics[metric] >= 1)
+class LMEval(Grader):
+    """The metrics are the answer."""
+
+    def grade(self, text: str, target: str) -> ParsedAnswer:
+        """Returns the task's metrics. Raises ``ValueError`` if the metric that counts is missing."""
+        if not text.strip():
+            return ParsedAnswer(None)
+        given = json.loads(target)
+        task = load_task(given["task"], given.get("include_path"))
+        metrics = _numbers(task.process_results(given["doc"], [_filtered(task, _cut(text, task), given["doc"])]))
+        metric = given.get("metric") or choose_metric(task)
+        if metric not in metrics:
+            raise ValueError(
+                f"the task {given['task']!r} gives no number {metric!r}; it gives {', '.join(metrics) or 'none'}"
+            )
+        return ParsedAnswer(json.dumps(metrics, separators=(",", ":")), metrics[metric] >= 1)
+
+    def check_target(self, target: str) -> None:
+        """Raises ``ValueError`` unless the JSON names a task and holds a doc."""
+        try:
+            given = json.loads(target)
+        except ValueError as error:
+            raise ValueError("it is not JSON") from error
+        is_complete = isinstance(given, dict) and isinstance(given.get("task"), str)
+        if not is_complete or not isinstance(given.get("doc"), dict):
+            raise ValueError("it lacks the task's name or the doc")
+
+    def preload(self, target: str | None) -> None:
+        """Loads the library, and the task of a target with its data."""
+        if target is None:
+            importlib.import_module("lm_eval.api.instance")
+        else:
+            given = json.loads(target)
+            load_task(given["task"], given.get("include_path"))
 
 
 def choose_metric(task: Any) -> str:
-    """The metric that counts unless another is named: a customary one that the task has, else the task's first."""
+    """Returns the metric that counts by default: a customary one if the task has it, else the task's first."""
     names = [str(name) for name in task.higher_is_better()]
     return next((name for name in _PREFERRED if name in names), names[0])
 
 
 def stop_strings(task: Any) -> tuple[str, ...]:
-    """Where the task wants a generation to end."""
+    """Returns the strings at which the task ends a generation."""
     until = (task.config.generation_kwargs or {}).get("until") or ()
     return (until,) if isinstance(until, str) else tuple(until)
 
@@ -110,7 +131,7 @@ def _cut(text: str, task: Any) -> str:
 
 
 def _filtered(task: Any, text: str, doc: Mapping[str, Any]) -> Any:
-    """What the first filter makes of the text; it is the one whose figures the library prints first."""
+    """Returns the text after the first filter, whose results the library prints first."""
     from lm_eval.api.instance import Instance
 
     instance = Instance(request_type="generate_until", doc=dict(doc), arguments=("", {}), idx=0, resps=[text])
@@ -120,29 +141,10 @@ def _filtered(task: Any, text: str, doc: Mapping[str, Any]) -> Any:
 
 
 def _numbers(results: Mapping[str, Any]) -> dict[str, float]:
-    """Metrics of one response; numpy's numbers become Python's."""
+    """Returns the metrics that are numbers, as floats."""
     found = {}
     for name, value in results.items():
         value = value.item() if hasattr(value, "item") else value
         if isinstance(value, bool | int | float):
             found[str(name)] = float(value)
     return found
-
-
-def ready(target: str | None) -> None:
-    """Loads the library, and the task of a target with its data."""
-    if target is None:
-        importlib.import_module("lm_eval.api.instance")
-    else:
-        given = json.loads(target)
-        load_task(given["task"], given.get("include_path"))
-
-
-def check(target: str) -> None:
-    """The JSON names a task and holds a doc."""
-    try:
-        given = json.loads(target)
-    except ValueError as error:
-        raise ValueError("it is not JSON") from error
-    if not isinstance(given, dict) or not isinstance(given.get("task"), str) or not isinstance(given.get("doc"), dict):
-        raise ValueError("it lacks the task's name or the doc")

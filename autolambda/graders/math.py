@@ -1,8 +1,8 @@
-"""Math: the content of the last balanced ``\\boxed{...}`` equals the target as mathematics, by the library math-verify.
+"""The grader ``math``: the last balanced ``\\boxed{...}`` equals the target as mathematics, by the library math-verify.
 
-No box, no answer: the last number of a trace could be right by luck. A box of more than 1,000 characters or 20 levels
-of brackets is none either, since nobody's answer looks like that and parsers break on it. A box in front of the last
-65,536 characters is not looked for. What is lax (units, percent) or strict stands in the tests' table.
+Without a box there is no answer, because the last number of a trace could be right by luck. A box with more than 1,000
+characters or 20 levels of brackets is no answer either: parsers break on it. Only the last 65,536 characters are
+searched. The table in tests/graders/test_math.py shows what is lax (units, percent) and what is strict.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from fractions import Fraction
 
 from autolambda.graders import latex
-from autolambda.graders.base import ParsedAnswer
+from autolambda.graders.base import Grader, ParsedAnswer
 
 _TAIL = 65_536  # characters
 _LONGEST = 1_000  # characters of a box
@@ -26,17 +26,17 @@ _SPELLINGS = (
     (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),
     (re.compile(r"\\frac\s{0,3}(\d)\s{0,3}(\d)"), r"\\frac{\1}{\2}"),
     (re.compile(r"(?:\\[,;:! ]|~|\s)+"), " "),
-    # A space ends a command, parts numbers, and makes 1, 234 two of them.
+    # A space ends a command and separates numbers: 1, 234 is two numbers.
     (re.compile(r"(?<![A-Za-z0-9,]) | (?![A-Za-z0-9])"), ""),
 )
 _RATIONAL = re.compile(
     r"(-?)(?:(\d{1,30}(?:\.\d{1,30})?|\.\d{1,30})|\\frac\{(-?\d{1,30})\}\{(\d{1,30})\}|(\d{1,30})/(\d{1,30}))", re.ASCII
 )
-_CLOSE = Fraction(1, 10_000)  # math-verify rounds to 6 decimals; what is about as close is left to it
+_CLOSE = Fraction(1, 10_000)  # math-verify rounds to 6 decimals; values this close are left to it
 
 
 def boxed(text: str) -> str | None:
-    """The content of the balanced box that is closed last, or a bare ``\\boxed 5``; ``None`` where there is none."""
+    """Returns the content of the balanced box that closes last, or of a bare ``\\boxed 5``; ``None`` without a box."""
     text = text[-_TAIL:]
     if "\\boxed" not in text and "\\fbox" not in text:
         return None
@@ -56,47 +56,61 @@ def boxed(text: str) -> str | None:
     return found
 
 
-def glance(text: str, target: str) -> ParsedAnswer | None:
-    """What needs no parser: no usable box, one expression in two spellings, or two plain numbers."""
-    answer = boxed(text)
-    if answer is None or not answer.strip() or len(answer) > _LONGEST or _depth(answer) > _DEEPEST:
-        return ParsedAnswer(None)
-    answer = answer.strip()
-    one, other = _plain(answer), _plain(target)
-    whole, wanted = _integer(one), _integer(other)
-    if whole is not None and wanted is not None:
-        return ParsedAnswer(answer, whole == wanted)
-    one, other = _spelling(one), _spelling(other)
-    if one == other:
-        return ParsedAnswer(answer, True)
-    value, target_value = _rational(one), _rational(other)
-    if value is None or target_value is None or 0 < abs(value - target_value) < _CLOSE:
-        return None
-    return ParsedAnswer(answer, value == target_value)
+class Math(Grader):
+    """The content of the last box is the answer."""
 
+    def quick(self, text: str, target: str) -> ParsedAnswer | None:
+        """Decides what needs no parser: no usable box, one expression in two spellings, or two plain numbers."""
+        answer = boxed(text)
+        if answer is None or not answer.strip() or len(answer) > _LONGEST or _depth(answer) > _DEEPEST:
+            return ParsedAnswer(None)
+        answer = answer.strip()
+        one, other = _plain(answer), _plain(target)
+        whole, wanted = _integer(one), _integer(other)
+        if whole is not None and wanted is not None:
+            return ParsedAnswer(answer, whole == wanted)
+        one, other = _spelling(one), _spelling(other)
+        if one == other:
+            return ParsedAnswer(answer, True)
+        value, target_value = _rational(one), _rational(other)
+        if value is None or target_value is None or 0 < abs(value - target_value) < _CLOSE:
+            return None
+        return ParsedAnswer(answer, value == target_value)
 
-def read(text: str, target: str) -> ParsedAnswer:
-    """The full comparison; it may hang or die."""
-    reading = glance(text, target)
-    if reading is not None:
-        return reading
-    answer = (boxed(text) or "").strip()
-    return ParsedAnswer(answer, latex.is_equal(_plain(answer), _plain(target)))
+    def grade(self, text: str, target: str) -> ParsedAnswer:
+        parsed = self.quick(text, target)
+        if parsed is not None:
+            return parsed
+        answer = (boxed(text) or "").strip()
+        return ParsedAnswer(answer, latex.is_equal(_plain(answer), _plain(target)))
 
+    def check_target(self, target: str) -> None:
+        if not target.strip():
+            raise ValueError("it is empty")
+        if len(target) > _LONGEST or _depth(target) > _DEEPEST:
+            raise ValueError(f"it is longer than {_LONGEST} characters or nested deeper than {_DEEPEST} brackets")
+        if boxed(self.canonical(target)) != target:
+            raise ValueError("its braces are not balanced")
 
-def essence(text: str) -> str:
-    """The box alone."""
-    return f"\\boxed{{{boxed(text)}}}"
+    def canonical(self, target: str) -> str:
+        return f"\\boxed{{{target}}}"
+
+    def preload(self, target: str | None) -> None:
+        latex.preload()
+
+    def cache_key(self, text: str) -> str:
+        """Returns the box alone."""
+        return f"\\boxed{{{boxed(text)}}}"
 
 
 def _plain(text: str) -> str:
-    """One spelling of dollar signs, minus signs, thousands separators and a closing full stop."""
+    """Returns the text with one spelling of dollar signs, minus signs, thousands separators and a closing full stop."""
     text = text.strip().rstrip(".").strip().strip("$").strip().replace("\u2212", "-")
     return _SEPARATOR.sub("", text)
 
 
 def _integer(text: str) -> str | None:
-    """The canonical digits of a whole number; a text, since thousands of digits are slow to convert."""
+    """Returns the canonical digits of a whole number as text, since thousands of digits are slow to convert."""
     whole = _INTEGER.fullmatch(text)
     if not whole or not text.isascii():
         return None
@@ -105,14 +119,14 @@ def _integer(text: str) -> str | None:
 
 
 def _spelling(text: str) -> str:
-    """One spelling of fractions, sized brackets and spaces."""
+    """Returns the text with one spelling of fractions, sized brackets and spaces."""
     for pattern, spelling in _SPELLINGS:
         text = pattern.sub(spelling, text)
     return text
 
 
 def _rational(text: str) -> Fraction | None:
-    """The value of a plain decimal or fraction."""
+    """Returns the value of a plain decimal or fraction."""
     found = _RATIONAL.fullmatch(text)
     if not found:
         return None
@@ -125,7 +139,7 @@ def _rational(text: str) -> Fraction | None:
 
 
 def _depth(text: str) -> int:
-    """The greatest number of brackets that are open at once."""
+    """Returns the greatest number of brackets that are open at once."""
     depth = deepest = 0
     for letter in text:
         if letter in "{([":
@@ -134,23 +148,3 @@ def _depth(text: str) -> int:
         elif letter in "})]":
             depth = max(0, depth - 1)
     return deepest
-
-
-def ready(target: str | None) -> None:
-    """Loads the library."""
-    latex.ready()
-
-
-def check(target: str) -> None:
-    """Told without the parser: empty, too long, unbalanced. The rest is told by grading ``ideal``."""
-    if not target.strip():
-        raise ValueError("it is empty")
-    if len(target) > _LONGEST or _depth(target) > _DEEPEST:
-        raise ValueError(f"it is longer than {_LONGEST} characters or nested deeper than {_DEEPEST} brackets")
-    if boxed(ideal(target)) != target:
-        raise ValueError("its braces are not balanced")
-
-
-def ideal(target: str) -> str:
-    """The target in a box."""
-    return f"\\boxed{{{target}}}"

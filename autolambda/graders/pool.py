@@ -1,7 +1,8 @@
-"""Pool: worker processes that read texts, each kept by a thread that replaces it when it hangs or dies.
+"""A pool of processes that grade texts. A thread watches each process and replaces it when it hangs or dies.
 
-A worker has a pipe of its own and answers in order, so the text that ended it is known and no other text suffers. Some
-jobs are sent ahead, lest a worker waits for a busy driver; as many as surely fit into the pipe, lest the driver waits.
+Each process has its own pipe and answers in order, so the text that ended it is known and no other text is lost. A few
+jobs are sent ahead, so that a process does not wait for a busy main thread. They always fit into the pipe, so that
+sending does not wait either.
 """
 
 from __future__ import annotations
@@ -19,36 +20,40 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from queue import Empty, SimpleQueue
 
-from autolambda.graders.process import HELLO, Outcome, describe, serve
+from autolambda.graders.base import ParsedAnswer
+from autolambda.graders.process import HELLO, describe, serve
 
 logger = logging.getLogger(__name__)
 
-_NUM_AHEAD = 8  # more would leave other workers without work
-_AHEAD_BYTES = 32_768  # of jobs that a worker has not begun; a pipe holds at least 64 KiB
+_NUM_AHEAD = 8  # more would leave other processes without work
+_AHEAD_BYTES = 32_768  # of jobs that a process has not begun; a pipe holds at least 64 KiB
 _LOADING_SECONDS = 300.0  # to import packages and load a task
-_ENDING_SECONDS = 1.0  # for one that ends by itself
+_ENDING_SECONDS = 1.0  # for a process that ends by itself
 _NUM_STARTS = 2
 _NO_START = "the grading process does not start"
 _GUARD = "a script that starts a search does so below if __name__ == '__main__':"
-_LOCK = threading.Lock()  # a start looks after all children, so that an exit code can get lost between two threads
+_LOCK = threading.Lock()  # a start polls all children, so two threads at once can lose an exit code
 
 
 @dataclass
 class _Job:
     payload: bytes
-    future: Future[Outcome] = field(default_factory=Future)
+    future: Future[ParsedAnswer] = field(default_factory=Future)
     num_deaths: int = 0
 
-    def finish(self, outcome: Outcome) -> None:
+    def finish(self, parsed: ParsedAnswer) -> None:
         if self.future.set_running_or_notify_cancel():
-            self.future.set_result(outcome)
+            self.future.set_result(parsed)
+
+    def fail(self, failure: str, *, refused: bool = False) -> None:
+        self.finish(ParsedAnswer(None, failure=failure, refused=refused))
 
 
 _Queue = SimpleQueue[_Job | None]
 
 
 class Pool:
-    """Reads texts in ``num_workers`` processes, each text in ``seconds``, each process in ``num_bytes`` of memory."""
+    """Grades texts in ``num_workers`` processes, within ``seconds`` a text and ``num_bytes`` of memory a process."""
 
     def __init__(self, graders: Sequence[str], *, num_workers: int, seconds: float, num_bytes: int) -> None:
         self._jobs: _Queue = SimpleQueue()
@@ -56,14 +61,14 @@ class Pool:
         for keeper in self._keepers:
             keeper.start()
 
-    def submit(self, grader: str, text: str, target: str) -> Future[Outcome]:
-        """The outcome of a text, in time."""
+    def submit(self, grader: str, text: str, target: str) -> Future[ParsedAnswer]:
+        """Returns the answer in a text, or its failure, as a future."""
         job = _Job(pickle.dumps((grader, text, target), protocol=pickle.HIGHEST_PROTOCOL))
         self._jobs.put(job)
         return job.future
 
     def close(self) -> None:
-        """Ends the processes; what is not done by now is cancelled."""
+        """Ends the processes and cancels the jobs that are not done."""
         for keeper in self._keepers:
             keeper.stop()
         for keeper in self._keepers:
@@ -74,15 +79,15 @@ class Pool:
 
 
 class _Keeper(threading.Thread):
-    """Feeds one worker and replaces it."""
+    """Sends jobs to one process and replaces it when it ends."""
 
     def __init__(self, jobs: _Queue, graders: Sequence[str], *, seconds: float, num_bytes: int) -> None:
         super().__init__(name="grading", daemon=True)
         self._jobs, self._seconds, self._num_bytes = jobs, seconds, num_bytes
-        self._graders = tuple(graders)  # loaded ahead by the first worker; one that replaces it loads what it meets
+        self._graders = tuple(graders)  # loaded ahead by the first process; its replacements load what they meet
         self._waiting: deque[_Job] = deque()  # taken from the queue, not sent
         self._sent: deque[_Job] = deque()
-        self._since = 0.0  # when the worker could begin with the first of them
+        self._since = 0.0  # when the process could begin with the first of them
         self._process: SpawnProcess | None = None
         self._connection: Connection | None = None
         self._closing = False
@@ -92,7 +97,7 @@ class _Keeper(threading.Thread):
         self._closing = True
         self._jobs.put(None)
         if self._process is not None and self._process.pid is not None and not self._is_idle:
-            self._process.kill()  # an idle one ends by itself, and leaves nothing behind
+            self._process.kill()  # an idle process ends by itself and leaves nothing behind
 
     def run(self) -> None:
         trouble = self._start()
@@ -100,7 +105,7 @@ class _Keeper(threading.Thread):
             job = self._take()
             if job is not None:
                 if trouble:
-                    job.finish(Outcome(None, trouble, refused=True))
+                    job.fail(trouble, refused=True)
                 elif not self._send(job):
                     trouble = self._replace()
             elif self._sent and not self._receive():
@@ -110,7 +115,7 @@ class _Keeper(threading.Thread):
             job.future.cancel()
 
     def _start(self) -> str:
-        """Starts a worker and waits for its hello; why there is none, else an empty text."""
+        """Starts a process and waits for its hello. Returns why it did not come, else an empty text."""
         for _ in range(_NUM_STARTS):
             try:
                 self._launch()
@@ -134,7 +139,7 @@ class _Keeper(threading.Thread):
             other.close()
 
     def _end(self) -> int | None:
-        """Kills the worker if it is alive; its exit code."""
+        """Kills the process if it is alive. Returns its exit code."""
         if self._process is None or self._connection is None:
             return None
         self._connection.close()
@@ -147,7 +152,7 @@ class _Keeper(threading.Thread):
             return self._process.exitcode
 
     def _hears(self, seconds: float) -> object:
-        """The worker's next message; ``None`` where it died or said nothing."""
+        """Returns the next message of the process; ``None`` if it died or sent nothing in time."""
         assert self._connection is not None
         try:
             return self._connection.recv() if self._connection.poll(seconds) else None
@@ -155,7 +160,7 @@ class _Keeper(threading.Thread):
             return None
 
     def _take(self) -> _Job | None:
-        """A job that can be sent now: any if the worker is idle (then it waits for one), else a small one."""
+        """Returns a job that can be sent now: if the process is idle, any (it waits for one), else a small one."""
         if len(self._sent) > _NUM_AHEAD:
             return None
         if not self._waiting:
@@ -183,16 +188,16 @@ class _Keeper(threading.Thread):
         return True
 
     def _receive(self) -> bool:
-        """Hands out the next answer; whether there was one in time."""
-        outcome = self._hears(self._seconds + _LOADING_SECONDS)
-        if not isinstance(outcome, Outcome):
+        """Hands out the next answer. Returns whether it came in time."""
+        parsed = self._hears(self._seconds + _LOADING_SECONDS)
+        if not isinstance(parsed, ParsedAnswer):
             return False
-        self._sent.popleft().finish(outcome)
+        self._sent.popleft().finish(parsed)
         self._since = time.monotonic()
         return True
 
     def _replace(self) -> str:
-        """Settles the job that ended the worker, keeps the others, and starts anew; why that failed, if it did."""
+        """Settles the job that ended the process, keeps the others, and starts a process. Returns why that failed."""
         if self._closing:
             return ""
         took = time.monotonic() - self._since
@@ -201,10 +206,10 @@ class _Keeper(threading.Thread):
         self._waiting.extendleft(reversed(self._sent))
         self._sent.clear()
         if took >= self._seconds:
-            first.finish(Outcome(None, f"it took longer than {self._seconds:g} s"))
+            first.fail(f"it took longer than {self._seconds:g} s")
         elif first.num_deaths:
-            first.finish(Outcome(None, f"its process died (exit code {code})"))
-        else:  # once may be somebody else's doing
+            first.fail(f"its process died (exit code {code})")
+        else:  # one death can have another cause, such as the system's memory
             first.num_deaths += 1
             self._waiting.appendleft(first)
         logger.debug("a grading process ended (exit code %s) and is replaced", code)

@@ -1,7 +1,7 @@
-"""Worker: the process that reads texts for a pool, one after another, and that anything may happen to.
+"""The process that grades texts for a pool, one after another. It may hang or crash without harm to the others.
 
-It says hello when it is ready, then answers each job in order. A C thread ends the process where one text takes too
-long, whatever holds the interpreter; its memory has a limit; Ctrl-C is the driver's; it ends with the driver.
+It sends a hello when it is ready, then answers the jobs in order. A C thread ends the process if a text takes too long,
+even while the interpreter is blocked. Its memory is limited, it ignores Ctrl-C, and it ends when its parent ends.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import signal
 import threading
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
 from autolambda.errors import AutolambdaError, one_line
@@ -23,19 +22,10 @@ from autolambda.graders.grading import find_grader
 HELLO = "hello"
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What came of a job: a reading, or why there is none. ``refused``: no text could have been read."""
-
-    reading: ParsedAnswer | None
-    failure: str = ""
-    refused: bool = False
-
-
 def serve(connection: Connection, graders: Iterable[str], seconds: float, num_bytes: int) -> None:
-    """The main function of the process: jobs ``(grader, text, target)`` in, outcomes out, until the pipe is closed."""
+    """Runs the process: answers jobs ``(grader, text, target)`` with a ``ParsedAnswer`` until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    logging.getLogger().addHandler(logging.NullHandler())  # lest a library shows a model's text on the terminal
+    logging.getLogger().addHandler(logging.NullHandler())  # else a library could print a model's text on the terminal
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     for name in ("OMP_NUM_THREADS", "HF_DATASETS_DISABLE_PROGRESS_BARS", "HF_HUB_DISABLE_PROGRESS_BARS"):
         os.environ.setdefault(name, "1")
@@ -47,19 +37,19 @@ def serve(connection: Connection, graders: Iterable[str], seconds: float, num_by
         with open(os.devnull, "w") as nowhere:
             while True:
                 grader, text, target = connection.recv()
-                connection.send(_outcome(grader, text, target, seconds=seconds, log=nowhere.fileno()))
-    except (EOFError, OSError):  # the driver closed the pipe, or is gone
+                connection.send(_graded(grader, text, target, seconds=seconds, log=nowhere.fileno()))
+    except (EOFError, OSError):  # the parent closed the pipe or ended
         return
 
 
-def _end_with(driver: int) -> None:
-    while os.getppid() == driver:
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(0)
 
 
 def limit_memory(num_bytes: int) -> None:
-    """Limits what the process allocates, where the platform can; address space that is only reserved is not counted."""
+    """Limits the memory that the process allocates, if the platform can. Reserved address space does not count."""
     try:
         import resource
     except ImportError:  # Windows
@@ -69,29 +59,30 @@ def limit_memory(num_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
-def _load(grader: str, target: str | None) -> Outcome | None:
-    """Loads what a grader needs; the outcome of every job where that fails."""
+def _load(grader: str, target: str | None) -> ParsedAnswer | None:
+    """Loads what a grader needs; returns the refusal that answers every job if that fails."""
     try:
-        find_grader(grader).ready(target)
+        find_grader(grader).preload(target)
     except AutolambdaError as error:
-        return Outcome(None, str(error), refused=True)
+        return ParsedAnswer(None, failure=str(error), refused=True)
     except Exception as error:
-        return Outcome(None, f"grader '{grader}' cannot be loaded ({describe(error)})", refused=True)
+        failure = f"grader '{grader}' cannot be loaded ({describe(error)})"
+        return ParsedAnswer(None, failure=failure, refused=True)
     return None
 
 
-def _outcome(grader: str, text: str, target: str, *, seconds: float, log: int) -> Outcome:
+def _graded(grader: str, text: str, target: str, *, seconds: float, log: int) -> ParsedAnswer:
     if failed := _load(grader, target):
         return failed
     faulthandler.dump_traceback_later(seconds, exit=True, file=log)
     try:
-        return Outcome(find_grader(grader).read(text, target))
-    except BaseException as error:  # a grader of the user's own may do anything, even leave
-        return Outcome(None, describe(error))
+        return find_grader(grader).grade(text, target)
+    except BaseException as error:  # a user's function may do anything, even exit
+        return ParsedAnswer(None, failure=describe(error))
     finally:
         faulthandler.cancel_dump_traceback_later()
 
 
 def describe(error: BaseException) -> str:
-    """An error in one line: its type and message."""
+    """Returns an error's type and message in one line."""
     return f"{type(error).__name__}: {one_line(error, limit=300)}".rstrip(": ")

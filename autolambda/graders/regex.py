@@ -1,6 +1,6 @@
-"""Regex: the target is a regular expression that is found somewhere in the text.
+"""The grader ``regex``: the target is a regular expression that matches somewhere in the text.
 
-Syntax and meaning are those of the ``regex`` package without flags; ``(?i)`` in front leaves letter case apart.
+The ``regex`` package defines the syntax. No flags are set; ``(?i)`` in front ignores letter case.
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from autolambda.graders.base import ParsedAnswer
+from autolambda.graders.base import Grader, ParsedAnswer
 
-_SECONDS = 2.0  # of the package's own clock, which was seen to be slow by half; a worker has its limit besides
+_SECONDS = 2.0  # by the package's own clock, which was seen to be slow by half; the process has a limit too
 
 
 @lru_cache(maxsize=1024)
@@ -20,22 +20,23 @@ def _compiled(target: str) -> Any:
     return regex.compile(target)
 
 
-def read(text: str, target: str) -> ParsedAnswer:
-    """What was found is the answer; where nothing was, the stripped text is. Raises ``TimeoutError``."""
-    text = text.strip()
-    if not text:
-        return ParsedAnswer(None)
-    found = _compiled(target).search(text, timeout=_SECONDS)
-    return ParsedAnswer(found[0] or text, True) if found else ParsedAnswer(text)
+class Regex(Grader):
+    """The match is the answer; without a match the stripped text is, and is wrong."""
 
+    def grade(self, text: str, target: str) -> ParsedAnswer:
+        """Returns the match. Raises ``TimeoutError`` after 2 seconds."""
+        text = text.strip()
+        if not text:
+            return ParsedAnswer(None)
+        found = _compiled(target).search(text, timeout=_SECONDS)
+        return ParsedAnswer(found[0] or text, True) if found else ParsedAnswer(text)
 
-def check(target: str) -> None:
-    """The expression compiles and is not empty."""
-    import regex
+    def check_target(self, target: str) -> None:
+        import regex
 
-    if not target:
-        raise ValueError("it is empty, which every text matches")
-    try:
-        _compiled(target)
-    except regex.error as error:
-        raise ValueError(f"it is no regular expression: {error}") from error
+        if not target:
+            raise ValueError("it is empty, which every text matches")
+        try:
+            _compiled(target)
+        except regex.error as error:
+            raise ValueError(f"it is no regular expression: {error}") from error

@@ -1,6 +1,6 @@
-"""The bundled task: left-to-right arithmetic modulo 10, which the bundled pair was trained on.
+"""The bundled task: left-to-right arithmetic modulo 10, on which the bundled pair was trained.
 
-Its search, confirm and test rows are disjoint and none was trained on; studies/bundled_pair/ makes them.
+Its search, confirm and test rows are disjoint, and no model was trained on them. studies/bundled_pair/ makes them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from autolambda.tasks.base import Phase
 
 
 class Arithmetic:
-    """Difficulties 2 to 6 (operators a prompt) in equal shares."""
+    """Prompts with 2 to 6 operators (the difficulty) in equal shares."""
 
     name = "arithmetic"
     grader = "number"

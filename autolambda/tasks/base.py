@@ -1,7 +1,7 @@
-"""The second plug point: what a task gives to a search, and what a benchmark is.
+"""The plug point of tasks: samples, slices and benchmarks as values.
 
-A task has two slices that share no prompt: the search may see ``search`` only, the verdict is measured on ``confirm``.
-A benchmark is a value: where its rows are, and how one of them becomes a prompt with a target.
+A task has two slices that share no prompt. The search sees ``search`` only; the verdict is measured on ``confirm``. A
+benchmark says where its rows are and how a row becomes a prompt with a target.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Phase = Literal["search", "confirm"]
 
 @dataclass(frozen=True)
 class Item:
-    """A sample, the place it was read from, and its bare question, by which two tasks are compared."""
+    """A sample, the place from which it was read, and its bare question, by which repeated prompts are found."""
 
     sample: Sample
     where: str
@@ -34,18 +34,18 @@ def user_item(
     question: str | None = None,
     metadata: Mapping[str, object] | None = None,
 ) -> Item:
-    """An item whose prompt is one message of the user's; its ``question`` is the prompt without what is said to all."""
+    """Returns an item whose prompt is one user message. ``question`` is the prompt without its template."""
     sample = Sample(id, ({"role": "user", "content": prompt},), target, metadata or {})
     return Item(sample, row.where, prompt if question is None else question)
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A published set: its place on the hub, the prompt in its own customary words, the grader of its answers.
+    """A published set: its place on the hub, its customary prompt and the grader of its answers.
 
-    The confirmation takes ``confirm_split``; without one the rows of ``split`` are cut in two. ``instead`` says, of a
-    set on which models are compared, what to do rather than to search on its ``test_splits``. ``repeats`` is how often
-    each prompt is asked where the config does not say: more than once where there are few.
+    The confirmation uses ``confirm_split``; without one the rows of ``split`` are cut in two. ``instead`` tells a user
+    who searches on one of the ``test_splits``, on which models are compared, what to do instead. ``repeats`` is the
+    default number of responses a prompt: more than one if the set has few prompts.
     """
 
     name: str
@@ -62,10 +62,10 @@ class Benchmark:
 
 @dataclass(frozen=True)
 class Slice:
-    """What one evaluation measures of a task: its samples, each with ``repeats`` responses, and the task's weight.
+    """The part of a task that one evaluation measures: samples, each with ``repeats`` responses, and a weight.
 
-    A guard has a ``max_drop``, the accuracy (share of 1) that it may lose against the better parent, and weighs
-    nothing. ``on_grader_error`` says whether a grader that fails ends the search or leaves the response unparsed.
+    A guard is a task with a ``max_drop``, the accuracy (share of 1) that it may lose against the better parent; it has
+    no weight. If a grader fails, ``on_grader_error`` decides whether the search ends or the response is unparsed.
     """
 
     task: str

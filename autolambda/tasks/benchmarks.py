@@ -1,4 +1,4 @@
-"""The benchmarks by name: where each comes from, how a row becomes an item, and which splits are test sets.
+"""The benchmarks by name: the source of each, how a row becomes an item, and which splits are test sets.
 
 GSM8K (Cobbe et al. 2021), MATH-500 (Hendrycks et al. 2021; the 500 of Lightman et al. 2023), AIME 2024 and 2025, GPQA
 Diamond (Rein et al. 2023; gated on the hub), IFEval (Zhou et al. 2023).
@@ -35,7 +35,7 @@ GSM8K = Benchmark(
     item=_gsm8k_item,
     grader="math",
     test_splits=("test",),
-    instead="search on its train split and confirm on test, which is what the task does unless split says otherwise",
+    instead="search on its train split and confirm on test, which is the default without split",
 )
 
 
@@ -62,11 +62,11 @@ MATH500 = Benchmark(
 )
 
 
-_AIME_REPEATS = 8  # 30 prompts say little, and a half of them less
+_AIME_REPEATS = 8  # since 30 prompts alone tell little, and half of them less
 
 
 def _aime_item(row: Row) -> Item:
-    """A problem in the column ``problem`` or ``question`` with its integer answer."""
+    """Returns the item of a problem, in the column ``problem`` or ``question``, with an integer answer."""
     problem = row.filled("question" if "problem" not in row.cells and "question" in row.cells else "problem")
     answer = row.text("answer").strip().removesuffix(".0")
     if not answer.isascii() or not answer.isdigit() or len(answer) > 3:
@@ -137,7 +137,7 @@ def _ifeval_item(row: Row) -> Item:
 
 
 def _ifeval_arguments(plain: object, row: Row) -> dict[str, object]:
-    """Those that are said: a table has a cell for every argument of any instruction."""
+    """Returns the arguments that are set: a table has a cell for every argument of any instruction."""
     if plain is not None and not isinstance(plain, dict):
         raise TaskError(f"{row.where}: 'kwargs' must hold keys and values, seen {in_short(plain)}")
     return {str(name): value for name, value in (plain or {}).items() if value is not None}
@@ -150,7 +150,7 @@ IFEVAL = Benchmark(
     item=_ifeval_item,
     grader="ifeval",
     test_splits=("train",),
-    instead="there is no training set of it: report its confirmation, which is on the other half, as what it is",
+    instead="it has no training set; say in a report that one half was searched on and the other confirmed on",
 )
 
 BENCHMARKS: Mapping[str, Benchmark] = {

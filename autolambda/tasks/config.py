@@ -1,6 +1,6 @@
-"""One task's part of the configuration: where its prompts come from, and what is done with them.
+"""A task's section of the configuration: the source of its prompts, and how they are used.
 
-Every combination of keys that has no meaning is refused, so that none is read over.
+Every combination of keys without a meaning is refused, so that no key is silently ignored.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field, field_validator, model_validator
 
 from autolambda.config_base import Name, Positive, Repeats, Strict
-from autolambda.graders.grading import GRADERS, is_own
+from autolambda.graders.grading import GRADERS, is_custom
 from autolambda.tasks.base import Benchmark
 from autolambda.tasks.benchmarks import BENCHMARKS
 
 BUNDLED_TASK = "arithmetic"
 TASK_NAMES = (BUNDLED_TASK, *BENCHMARKS)
-LONGEST_LABEL = 128  # characters, of the column in the database
+LONGEST_LABEL = 128  # characters, the width of the database's column
 
 _COLUMNS = frozenset({"question", "answer", "choices", "messages", "prompt"})
 _SOURCE_KEYS = _COLUMNS | {"path", "include_path", "num_fewshot", "subset", "split", "revision", "grader"}
 
 
 class SourceConfig(Strict):
-    """Where prompts come from: a benchmark by ``name``, a file or folder by ``path``, a ``hub`` dataset, or a task of
-    lm-evaluation-harness by ``lm_eval``. ``name`` and ``path`` together are a local copy of that benchmark.
+    """The source of prompts: a benchmark by ``name``, a file or folder by ``path``, a ``hub`` dataset, or a task of
+    lm-evaluation-harness by ``lm_eval``. ``name`` and ``path`` together are a local copy of a benchmark.
 
-    ``question``, ``answer``, ``choices`` and ``messages`` are columns of a set that is no benchmark.
+    ``question``, ``answer``, ``choices`` and ``messages`` name columns. Only sets that are no benchmark take them.
     """
 
     name: Name | None = None
@@ -50,18 +50,18 @@ class SourceConfig(Strict):
 
     @property
     def benchmark(self) -> Benchmark | None:
-        """The benchmark of ``name``; ``None`` for any other source, the bundled task among them."""
+        """The benchmark of ``name``; ``None`` for any other source, such as the bundled task."""
         return BENCHMARKS.get(self.name or "")
 
     @property
     def grader_name(self) -> str:
-        """The grader that was said, else the source's own."""
+        """The grader of the config, else the source's default."""
         own = "lm_eval" if self.lm_eval else "choice" if self.choices else "number"
         return self.grader or (self.benchmark.grader if self.benchmark else own)
 
     @property
     def source_name(self) -> str:
-        """What reports call it: the benchmark's or task's name, a file's without its ending."""
+        """The name in reports: of the benchmark or task, or of the file without its ending."""
         return self.name or (Path(self.path).stem if self.path else (self.hub or self.lm_eval or "").rpartition("/")[2])
 
     @field_validator("name")
@@ -76,7 +76,7 @@ class SourceConfig(Strict):
     @field_validator("grader")
     @classmethod
     def _known_grader(cls, grader: str | None) -> str | None:
-        if grader is not None and grader not in GRADERS and not is_own(grader):
+        if grader is not None and grader not in GRADERS and not is_custom(grader):
             nearest = difflib.get_close_matches(grader, GRADERS, n=1)
             hint = f"did you mean {nearest[0]!r}? " if nearest else ""
             known = f"known: {', '.join(GRADERS)}; your own: package.module:function"
@@ -101,17 +101,17 @@ class SourceConfig(Strict):
 
 
 class GuardConfig(Strict):
-    """A guard task is no aim: its accuracy may not fall further below the better parent's than ``max_drop``."""
+    """A guard is a constraint, not an aim: it may lose at most ``max_drop`` accuracy against the better parent."""
 
     max_drop: Annotated[float, Field(ge=0, lt=1)] = 0.02
 
 
 class TaskConfig(SourceConfig):
-    """One task: what is searched on, and what the confirmation takes instead of other rows of it.
+    """One task: the prompts to search on and, optionally, other prompts to confirm on.
 
-    ``limit`` caps the search slice's prompts; ``repeats`` is the benchmark's own where it is not said, else 1. The
-    confirmation takes ``confirm_split`` of the same source or ``confirm_on``, another source (a name, a path, or
-    keys); else the benchmark's usual split for it, else a share of the rows.
+    ``limit`` caps the prompts of the search slice. ``repeats`` defaults to the benchmark's, else 1. The confirmation
+    uses ``confirm_split`` of the source, or ``confirm_on``, another source (a name, a path, or keys). Without either it
+    uses the benchmark's split for it, else a share of the rows.
     """
 
     label: Annotated[str, Field(max_length=LONGEST_LABEL)] = ""
@@ -141,7 +141,7 @@ class TaskConfig(SourceConfig):
             raise ValueError(f"confirm_split: not for a task by {_kind(self)}; leave it out")
         if BUNDLED_TASK in (self.name, self.confirm_on and self.confirm_on.name) and self.confirm_on is not None:
             raise ValueError(f"{BUNDLED_TASK!r} has a confirmation slice of its own; leave out confirm_on")
-        if not self.label:  # filled in, so that a stored config keeps the name under which its responses are stored
+        if not self.label:  # stored with the config, since responses are stored under this name
             names = [self.source_name, *([self.confirm_on.source_name] if self.confirm_on else [])]
             object.__setattr__(self, "label", "/".join(names)[:LONGEST_LABEL])
         return self
@@ -152,14 +152,14 @@ def _default(model: type[BaseModel], key: str) -> object:
 
 
 def _kind(source: SourceConfig) -> str:
-    """How a source is given, for messages."""
+    """Returns how a source is given, for messages."""
     if source.name is not None:
         return f"name {source.name!r}" + (" and path" if source.path else "")
     return "path" if source.path else "hub" if source.hub else "lm_eval"
 
 
 def _taken(source: SourceConfig) -> frozenset[str]:
-    """The keys that go with a kind of source."""
+    """Returns the keys that a kind of source accepts."""
     if source.lm_eval:
         return frozenset({"include_path", "num_fewshot"})
     if source.name == BUNDLED_TASK:

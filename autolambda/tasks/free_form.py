@@ -1,6 +1,6 @@
-"""The free-form pattern: a question, or a whole conversation, and an answer, in columns of any name.
+"""The free-form pattern: a question or a whole conversation, and an answer, in columns of any name.
 
-It serves a user's file and any other set of the hub; benchmarks of mathematics share its prompt.
+It is used for users' files and for datasets of the hub. The benchmarks of mathematics share its prompt.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _ROLES = ("system", "user", "assistant", "tool")
 
 
 def filled_in(prompt: str, **values: str) -> str:
-    """The template with ``{question}`` and the like replaced; other braces, as of ``\\boxed{}``, stay as they are."""
+    """Returns the template with ``{name}`` replaced by each value. Other braces, as in ``\\boxed{}``, stay."""
     pieces = [prompt]
     for name, value in values.items():
         pieces = [each for piece in pieces for each in _around(piece, f"{{{name}}}", value)]
@@ -25,7 +25,7 @@ def filled_in(prompt: str, **values: str) -> str:
 
 
 class _Value(str):
-    """A text that was put in, in which nothing more is replaced."""
+    """A value that was filled in, in which nothing more is replaced."""
 
 
 def _around(piece: str, name: str, value: str) -> list[str]:
@@ -36,7 +36,7 @@ def _around(piece: str, name: str, value: str) -> list[str]:
 
 
 def free_form(row: Row, *, question: str, answer: str, prompt: str = PLAIN) -> Item:
-    """A question in a column and its answer in another."""
+    """Returns the item of a row with a question in one column and its answer in another."""
     asked, target = row.filled(question, key="question"), row.text(answer, key="answer")
     return user_item(
         row,
@@ -49,17 +49,20 @@ def free_form(row: Row, *, question: str, answer: str, prompt: str = PLAIN) -> I
 
 
 def conversation(row: Row, *, messages: str, answer: str) -> Item:
-    """Chat messages in a column, the last of them not the assistant's, and the answer in another."""
+    """Returns the item of a row with chat messages in one column and the answer in another.
+
+    Raises ``TaskError`` if the last message is the assistant's.
+    """
     said = [_message(each, row, messages) for each in row.items(messages, key="messages")]
     if said[-1]["role"] == "assistant":
-        raise TaskError(f"{row.where}: {messages!r} ends with the assistant's turn; it must leave that to the model")
+        raise TaskError(f"{row.where}: {messages!r} ends with the assistant's turn; leave that turn to the model")
     target = row.text(answer, key="answer")
     question = "\n".join(f"{each['role']}: {each['content']}" for each in said)
     return Item(Sample(row.id, tuple(said), target, difficulty_of(row)), row.where, question)
 
 
 def difficulty_of(row: Row, column: str = "difficulty") -> dict[str, object]:
-    """The metadata by which slices are stratified, where the row has it."""
+    """Returns the metadata by which slices are stratified; empty if the row has none."""
     value = row.cells.get(column)
     return {} if value is None or value == "" else {"difficulty": as_text(value, f"{row.where}: {column!r}")}
 

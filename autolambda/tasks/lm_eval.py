@@ -1,7 +1,6 @@
-"""Tasks of lm-evaluation-harness: its prompts as chat messages, its documents as targets for its own scorer.
+"""Tasks of lm-evaluation-harness: its prompts as chat messages, and its documents as targets for its own scorer.
 
-Few-shot examples are drawn by a fixed seed in the order of the documents, so a document has one prompt whatever else is
-asked.
+Few-shot examples are drawn by a fixed seed in the order of the documents, so each document always has the same prompt.
 """
 
 from __future__ import annotations
@@ -16,11 +15,11 @@ from autolambda.responses import Sample
 from autolambda.tasks.base import Item
 from autolambda.tasks.rows import first_line
 
-_SEED = 1234  # the harness's own for few-shot examples
+_SEED = 1234  # the harness's default for few-shot examples
 
 
 def read_items(name: str, *, include_path: str | None = None, num_fewshot: int | None = None) -> list[Item]:
-    """All documents of the task's test split, or else of its validation split. Raises ``TaskError``."""
+    """Returns the documents of the task's test split, else of its validation split. Raises ``TaskError``."""
     task = load_task(name, include_path)
     where = f"lm-eval task '{name}'"
     shots = int(task.config.num_fewshot or 0) if num_fewshot is None else num_fewshot
@@ -36,19 +35,19 @@ def read_items(name: str, *, include_path: str | None = None, num_fewshot: int |
         except (TypeError, ValueError) as error:
             raise TaskError(f"{place} cannot be written as JSON ({first_line(error)}); take another task") from error
         if task.doc_to_prefix(doc):
-            raise TaskError(f"{where} opens the model's own turn (gen_prefix); take another task, or one without it")
+            raise TaskError(f"{where} opens the model's own turn (gen_prefix); take a task without it")
         messages = _messages(task, doc, shots, place)
         items.append(Item(Sample(str(number), messages, target), place, str(task.doc_to_text(doc))))
     return items
 
 
 def _messages(task: Any, doc: Mapping[str, object], num_fewshot: int, place: str) -> tuple[dict[str, str], ...]:
-    """The task's own prompt; the harness hands its messages to the template, which here keeps them as they are."""
+    """Returns the task's prompt. The harness passes its messages to a chat template; ours writes them as JSON."""
     try:
         text = task.fewshot_context(
             doc, num_fewshot, apply_chat_template=True, fewshot_as_multiturn=True, chat_template=_as_json
         )
-    except Exception as error:  # a task's templates and functions are its author's: whatever they raise
+    except Exception as error:  # templates and functions by any author may raise anything
         raise TaskError(f"{place}: its prompt cannot be made: {type(error).__name__}: {first_line(error)}") from error
     if not isinstance(text, str):
         raise TaskError(f"{place} has several prompts, one for each option; take a task that generates")

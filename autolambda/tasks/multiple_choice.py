@@ -1,4 +1,4 @@
-"""The multiple-choice pattern: a question, a list of options and the right one, by its letter or its index from 0.
+"""The multiple-choice pattern: a question, a list of options, and the right one by its letter or its index from 0.
 
 The prompt asks for a last line ``ANSWER: $LETTER``, in the words of OpenAI's simple-evals.
 """
@@ -20,7 +20,7 @@ CHOICES = (
 
 
 def multiple_choice(row: Row, *, question: str, choices: str, answer: str, prompt: str = CHOICES) -> Item:
-    """Options in one column, the letter or index of the right one in another."""
+    """Returns the item of a row with options in one column and the letter or index of the right one in another."""
     asked = row.filled(question, key="question")
     options = [as_text(each, f"{row.where}: an option in {choices!r}") for each in row.items(choices, key="choices")]
     if not 2 <= len(options) <= len(ascii_uppercase) or len(set(options)) < len(options):
@@ -45,16 +45,16 @@ def choice_item(
     prompt: str = CHOICES,
     metadata: dict[str, object] | None = None,
 ) -> Item:
-    """An item with lettered options in the order given."""
+    """Returns an item with lettered options in the given order."""
     letters = ascii_uppercase[: len(options)]
     listed = "\n".join(f"{letter}) {option}" for letter, option in zip(letters, options, strict=True))
     asked = filled_in(prompt, question=question, choices=listed, letters=letters)
-    bare = "\n".join([question, *sorted(options)])  # the same question with its options in another order is no other
+    bare = "\n".join([question, *sorted(options)])  # options in another order make the same question
     return user_item(row, asked, letters[right], id=id, question=bare, metadata=metadata)
 
 
 def _place(answer: object, num_options: int) -> int | None:
-    """The index of the right option, ``None`` where the answer names none."""
+    """Returns the index of the right option; ``None`` if the answer names no option."""
     text = str(answer).strip()
     if isinstance(answer, float) and answer.is_integer():  # a column of integers with an empty cell
         text = str(int(answer))

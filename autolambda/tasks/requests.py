@@ -1,6 +1,6 @@
-"""What an evaluation owes: the responses of its slices, in one fixed order that follows from the slices alone.
+"""The responses that an evaluation requests, in one fixed order that follows from its slices alone.
 
-Any number of the first responses holds the same share of each slice, and each has a seed of its own.
+Any number of the first requests holds the same share of each slice.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from autolambda.tasks.base import Slice
 class Request:
     """One response to generate: a sample of a task and which of its repeats.
 
-    ``weight`` is what its tokens weigh in the mean over tasks beside those of the others: 1 with one task, 0 for a
-    guard.
+    ``weight`` is the weight of its tokens in the mean over tasks: 1 with one task, 0 for a guard.
     """
 
     task: str
@@ -34,7 +33,7 @@ class Request:
 
 
 def requests_on(slices: Sequence[Slice]) -> list[Request]:
-    """All responses owed on the slices, in fixed order: any number of the first holds the same share of each slice."""
+    """Returns the requests of all slices in fixed order."""
     weights = token_weights(slices)
     places = [
         (
@@ -46,22 +45,22 @@ def requests_on(slices: Sequence[Slice]) -> list[Request]:
         for repeat in range(part.repeats)
         for place, sample in enumerate(part.samples)
     ]
-    return [owed for _, _, owed in sorted(places, key=lambda each: each[:2])]
+    return [request for _, _, request in sorted(places, key=lambda each: each[:2])]
 
 
 def token_weights(slices: Sequence[Slice]) -> dict[str, float]:
-    """What a token of each task weighs, so that the weighted sum over n responses is n times the mean over tasks."""
+    """Returns each task's weight of a token: the weighted sum over n responses is n times the mean over tasks."""
     shares = {part.task: part.weight if part.max_drop is None else 0.0 for part in slices}
     total, num_responses = sum(shares.values()), sum(part.num_responses for part in slices)
     return {part.task: shares[part.task] / total * num_responses / part.num_responses for part in slices}
 
 
-def batches(owed: Sequence[Request], *, size: int | None = None) -> list[Sequence[Request]]:
-    """``owed`` in its order, cut into batches of ``size``; ``None`` is all in one."""
-    size = size or max(len(owed), 1)
-    return [owed[start : start + size] for start in range(0, len(owed), size)]
+def batches(requests: Sequence[Request], *, size: int | None = None) -> list[Sequence[Request]]:
+    """Returns the requests cut into batches of ``size``, in order; ``None`` is one batch."""
+    size = size or max(len(requests), 1)
+    return [requests[start : start + size] for start in range(0, len(requests), size)]
 
 
 def derive_seed(*parts: object) -> int:
-    """A 63-bit seed from SHA-256 of the parts: neighbouring inputs give unrelated seeds."""
+    """Returns a 63-bit seed from SHA-256 of the parts, so that similar parts give unrelated seeds."""
     return int.from_bytes(sha256_of(*parts)[:8], "big") >> 1

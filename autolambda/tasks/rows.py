@@ -1,7 +1,7 @@
-"""Rows of a user's file or a benchmark, each with the place at which messages name it.
+"""Rows of a user's file or a benchmark, each with its place for messages.
 
-Cells are what the file holds: nothing is guessed of an empty one, and a cell of the wrong type is an error that says
-where. JSON Lines, CSV and Parquet are read here; ``sources`` reads folders and the hub.
+Cells are what the file holds. Nothing is guessed: an empty cell or one of the wrong type is an error with its place.
+JSON Lines, CSV and Parquet are read here; ``sources`` reads folders and the hub.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from pathlib import Path
 from autolambda.errors import TaskError, in_short, one_line
 from autolambda.files import load_json, open_bytes, open_text
 
-LONGEST_ID = 256  # characters, of the column in the database
-MOST_CHARACTERS = 16_000_000  # of a cell: four times what a context of a million tokens holds
+LONGEST_ID = 256  # characters, the width of the database's column
+MOST_CHARACTERS = 16_000_000  # of a cell: four times the text of a million tokens
 MOST_BYTES = 4 << 30  # of all rows of a Parquet file
 
 
@@ -31,7 +31,7 @@ class Row:
 
     @property
     def where(self) -> str:
-        """The row, for messages."""
+        """The row's source and place, for messages."""
         return f"{self.source}, {self.place}"
 
     @property
@@ -45,7 +45,7 @@ class Row:
         return text
 
     def cell(self, column: str, *, key: str | None = None) -> object:
-        """A cell. Raises ``TaskError``; ``key`` is the task's key with which the column's name can be changed."""
+        """Returns a cell. Raises ``TaskError``; ``key`` is the task's key that names the column."""
         if column not in self.cells:
             hint = f". Name yours with the task's key '{key}' (--set tasks.0.{key}=COLUMN)" if key else ""
             has = one_line(", ".join(map(repr, self.cells))) or "none"
@@ -53,21 +53,21 @@ class Row:
         return self.cells[column]
 
     def text(self, column: str, *, key: str | None = None) -> str:
-        """A cell as text. Raises ``TaskError`` for anything but a text or a number."""
+        """Returns a cell as text. Raises ``TaskError`` for anything but a text or a number."""
         return as_text(self.cell(column, key=key), f"{self.where}: {column!r}")
 
     def filled(self, column: str, *, key: str | None = None) -> str:
-        """A cell as text that is not just white space. Raises ``TaskError``."""
+        """Returns a cell as text that is not only white space. Raises ``TaskError``."""
         text = self.text(column, key=key)
         if not text.strip():
             raise TaskError(f"{self.where}: {column!r} is empty")
         return text
 
     def items(self, column: str, *, key: str | None = None) -> list[object]:
-        """A cell that holds a list, or a list written as JSON, as CSV has it. Raises ``TaskError``."""
+        """Returns a cell that holds a list, or a list written as JSON, as in CSV. Raises ``TaskError``."""
         cell = self.cell(column, key=key)
         if isinstance(cell, str):
-            with suppress(ValueError):  # no JSON: said below, as of any other cell without a list
+            with suppress(ValueError):  # not JSON: refused below, as any cell without a list
                 cell = load_json(cell)
         if not isinstance(cell, list | tuple) or not cell:
             raise TaskError(f"{self.where}: {column!r} must be a list with something in it, seen {in_short(cell)}")
@@ -75,7 +75,7 @@ class Row:
 
 
 def as_text(value: object, where: str) -> str:
-    """A value as text. Raises ``TaskError`` for anything but a text or a number: an empty cell is None or NaN."""
+    """Returns a value as text. Raises ``TaskError`` for anything but a text or a number (NaN is an empty cell)."""
     if not isinstance(value, str | int | float) or isinstance(value, bool) or value != value:
         raise TaskError(f"{where} must be a text or a number, seen {in_short(value)}")
     text = str(value)
@@ -87,7 +87,7 @@ def as_text(value: object, where: str) -> str:
 
 
 def read_file(path: Path) -> list[Row]:
-    """The rows of a file, by its ending. Raises ``TaskError``."""
+    """Returns the rows of a file, read by its ending. Raises ``TaskError``."""
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         raise TaskError(f"task file '{path}': its ending must be .jsonl, .csv or .parquet, or it must be a folder")
@@ -100,12 +100,12 @@ def read_file(path: Path) -> list[Row]:
 
 
 def numbered(cells: Iterable[Mapping[str, object]], source: str) -> list[Row]:
-    """Rows that have a number and no line."""
+    """Returns rows whose places are their numbers."""
     return [Row(each, source, f"row {i}") for i, each in enumerate(cells, start=1)]
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an error says, or its name."""
+    """Returns the first line of an error's message, or its type."""
     return next((line.strip()[:200] for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
@@ -145,17 +145,17 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
             _check_once(table.schema_arrow.names, path)
             for batch in table.iter_batches(batch_size=1024):
                 num_bytes += batch.nbytes
-                if num_bytes > MOST_BYTES:  # a few bytes on the disk can stand for terabytes
+                if num_bytes > MOST_BYTES:  # a few bytes on disk can expand to terabytes
                     raise TaskError(f"{path}: its rows take more than {MOST_BYTES >> 30} GB; give a smaller file")
                 for row in batch.to_pylist():
                     num_rows += 1
                     yield f"row {num_rows}", row
-    except (pyarrow.ArrowException, TypeError, KeyError, OverflowError) as error:  # types that Python does not have
+    except (pyarrow.ArrowException, TypeError, KeyError, OverflowError) as error:  # types without a Python equivalent
         raise TaskError(f"{path}: cannot be read: {one_line(error)}") from error
 
 
 def _check_once(columns: Iterable[str], path: Path) -> None:
-    """Of two columns of one name Python would keep the last."""
+    """Raises ``TaskError`` if two columns have one name, of which Python would keep the last."""
     names = list(columns)
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise TaskError(f"{path}: the column {in_short(twice)} stands twice; remove or rename one")

@@ -1,7 +1,7 @@
-"""The slices of a config's tasks: what the search may see and what only the confirmation sees.
+"""The slices of a config's tasks: the prompts that the search sees, and those that only the confirmation sees.
 
 The order of a slice follows from the seed alone, and any number of its first prompts holds the same shares of each
-difficulty. No prompt, white space apart, is in a search slice and in a confirmation slice, of whatever tasks.
+difficulty. No prompt is in a search slice and a confirm slice, even of two tasks; white space does not count.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from autolambda.errors import TaskError
-from autolambda.graders.grading import GRADERS, check_target
+from autolambda.graders.grading import GRADERS, find_grader
 from autolambda.tasks import lm_eval
 from autolambda.tasks.arithmetic import Arithmetic
 from autolambda.tasks.base import Item, Phase, Slice
@@ -23,12 +23,12 @@ from autolambda.tasks.multiple_choice import CHOICES, multiple_choice
 from autolambda.tasks.rows import Row, first_line
 from autolambda.tasks.sources import has_splits, read_hub, read_path
 
-MOST_TARGET = 1_000_000  # characters of an answer; its grader reads it again and again
+MOST_TARGET = 1_000_000  # characters of an answer, which is compared with every response
 
 
 @dataclass(frozen=True)
 class Slices:
-    """The slices of both phases, in the tasks' order, and what there is to say of them."""
+    """The slices of both phases, in the tasks' order, and notes for the user."""
 
     search: tuple[Slice, ...]
     confirm: tuple[Slice, ...]
@@ -37,7 +37,7 @@ class Slices:
 
 @dataclass(frozen=True)
 class _Pool:
-    """All items of one source. ``mine``: the user's own file, in which what is wrong can be put right."""
+    """All items of one source. ``mine`` marks a user's file, in which an error can be corrected."""
 
     source: str
     items: tuple[Item, ...]
@@ -47,10 +47,10 @@ class _Pool:
 
 @dataclass(frozen=True)
 class ConfirmSize:
-    """The size of the confirm slices: ``limit`` prompts a task, each with ``repeats`` responses.
+    """The size of the confirm slices: ``limit`` prompts a task (``None``: all), each with ``repeats`` responses.
 
-    ``None`` is no limit, and the repeats of each benchmark, else 1. ``share`` is the part of the rows that is kept for
-    the confirmation where search and confirmation draw from the same rows.
+    ``repeats`` defaults to the benchmark's, else 1. ``share`` is the share of the rows that is kept for the
+    confirmation if search and confirmation use the same rows.
     """
 
     limit: int | None
@@ -89,7 +89,7 @@ def _slice(task: TaskConfig, size: ConfirmSize, phase: Phase, items: Sequence[It
 
 
 def _pools(task: TaskConfig, *, share: float, seed: int) -> dict[Phase, _Pool]:
-    """What each phase may draw from, in the order of its slice."""
+    """Returns the items that each phase may use, in the order of its slice."""
     if task.name == BUNDLED_TASK:
         return {"search": _bundled("search"), "confirm": _bundled("confirm")}
     pool = _ordered(_pool(task), seed)
@@ -107,7 +107,7 @@ def _pools(task: TaskConfig, *, share: float, seed: int) -> dict[Phase, _Pool]:
 
 
 def _confirm_source(task: TaskConfig) -> SourceConfig | None:
-    """What the confirmation reads; ``None`` where it takes a share of the same rows."""
+    """Returns the source of the confirmation; ``None`` if it uses a share of the same rows."""
     if task.confirm_on is not None:
         return task.confirm_on
     benchmark = task.benchmark
@@ -119,7 +119,7 @@ def _confirm_source(task: TaskConfig) -> SourceConfig | None:
 
 
 def _pool(source: SourceConfig) -> _Pool:
-    """A source's items, each once, with targets that its grader can meet."""
+    """Returns a source's items, each once, with targets that its grader accepts."""
     mine = source.path is not None and source.name is None
     if source.lm_eval is not None:
         items = lm_eval.read_items(source.lm_eval, include_path=source.include_path, num_fewshot=source.num_fewshot)
@@ -163,21 +163,16 @@ def _bundled(phase: Phase) -> _Pool:
 
 
 def _ordered(pool: _Pool, seed: int) -> _Pool:
-    """Shuffled by the seed, with each difficulty spread evenly from the first to the last."""
+    """Shuffles by the seed, with each difficulty spread evenly from the first item to the last."""
     items = list(pool.items)
     random.Random(seed).shuffle(items)
-    sizes = Counter(_difficulty(item) for item in items)
-    met: Counter[str] = Counter()
+    strata = [str(item.sample.metadata.get("difficulty")) for item in items]
+    sizes, met = Counter(strata), Counter[str]()
     places = []
-    for number, item in enumerate(items):
-        stratum = _difficulty(item)
+    for number, (item, stratum) in enumerate(zip(items, strata, strict=True)):
         places.append(((met[stratum] + 0.5) / sizes[stratum], number, item))
         met[stratum] += 1
     return replace(pool, items=tuple(item for _, _, item in sorted(places, key=lambda place: place[:2])))
-
-
-def _difficulty(item: Item) -> str:
-    return str(item.sample.metadata.get("difficulty"))
 
 
 def _bare(item: Item) -> str:
@@ -185,7 +180,7 @@ def _bare(item: Item) -> str:
 
 
 def _distinct(pool: _Pool) -> _Pool:
-    """Each id and each prompt once: a user's file is refused, of a published set the first is taken and it is said."""
+    """Keeps each id and each prompt once: the first of a published set, with a note. A user's file is refused."""
     seen: dict[tuple[str, str], str] = {}
     kept = []
     for item in pool.items:
@@ -204,9 +199,7 @@ def _distinct(pool: _Pool) -> _Pool:
 
 
 def _without(search: _Pool, confirm: _Pool) -> _Pool:
-    """The search's items that are not confirmed on, where they are of a published set; a file of one's own is checked
-    for them later.
-    """
+    """Drops the search's items that are confirmed on. A user's file keeps them here and is refused later."""
     held_back = {_bare(item) for item in confirm.items}
     kept = tuple(item for item in search.items if search.mine or _bare(item) not in held_back)
     if not kept:
@@ -217,7 +210,7 @@ def _without(search: _Pool, confirm: _Pool) -> _Pool:
 
 
 def _check_no_leak(search: Iterable[Item], confirm: Iterable[Item]) -> None:
-    """The same prompt in both phases would let the search see what the confirmation asks."""
+    """Raises ``TaskError`` for a prompt in both phases: the search would see what the confirmation asks."""
     searched = {_bare(item): item.where for item in search}
     for item in confirm:
         if first := searched.get(_bare(item)):
@@ -228,14 +221,14 @@ def _check_no_leak(search: Iterable[Item], confirm: Iterable[Item]) -> None:
 
 
 def _check_targets(items: Sequence[Item], grader: str) -> None:
-    """A target that its own grader would not accept could never be met."""
+    """Raises ``TaskError`` for a target that its grader does not accept: no response could meet it."""
     for item in items:
         if len(item.sample.target) > MOST_TARGET:
             raise TaskError(
                 f"{item.where}: the answer has {len(item.sample.target):,} characters; give at most {MOST_TARGET:,}"
             )
         try:
-            check_target(grader, item.sample.target)
+            find_grader(grader).check_target(item.sample.target)
         except ValueError as error:
             raise TaskError(
                 f"{item.where}: grader '{grader}' cannot compare with the answer {item.sample.target[:60]!r} "
@@ -244,7 +237,7 @@ def _check_targets(items: Sequence[Item], grader: str) -> None:
 
 
 def _test_set_notes(task: TaskConfig) -> list[str]:
-    """What to say of a search on prompts on which models are compared."""
+    """Returns a warning about a search on a test set, on which models are compared."""
     benchmark = task.benchmark
     if benchmark is None or task.subset not in (None, benchmark.subset):
         return []
@@ -252,5 +245,5 @@ def _test_set_notes(task: TaskConfig) -> list[str]:
         return []
     elsewhere = task.confirm_on.source_name if task.confirm_on else benchmark.name
     advice = benchmark.instead if elsewhere == benchmark.name else f"report the confirmation, on {elsewhere}"
-    lost = "what the pick scores on those prompts is no fair test any more"
+    lost = "the pick's score on those prompts is no fair test any more"
     return [f"searching on {benchmark.name}, a test set: {lost}; {advice}"]

@@ -1,7 +1,7 @@
 """Sources of rows: a file, a folder, or a dataset of the hub.
 
-A folder is one that ``save_to_disk`` wrote, one with a file a split, or a copy of a hub repository. Whatever is missing
-is one line that says what there is, or what to do: a gated set, a hub out of reach.
+A folder is written by ``save_to_disk``, or has a file for each split, or is a copy of a hub repository. If something is
+missing, an error of one line says what exists or what to do: for a gated set, or a hub that cannot be reached.
 """
 
 from __future__ import annotations
@@ -19,12 +19,14 @@ from autolambda.tasks.rows import READERS, Row, first_line, numbered, read_file
 if TYPE_CHECKING:  # slow to import
     import datasets
 
-SECONDS = 10.0  # for the hub to answer, before what is in the cache is taken instead
+SECONDS = 10.0  # to wait for the hub before the cache is used instead
 
 
 def has_splits(path: Path) -> bool:
-    """Whether a path is a folder of several splits: a file and a dataset saved on its own are one, whichever."""
-    is_folder = os.path.isdir(path) and path.suffix.lower() not in READERS  # false for a name too long for the system
+    """Whether a path is a folder that may have several splits. A file and a single saved dataset have none."""
+    is_folder = (
+        os.path.isdir(path) and path.suffix.lower() not in READERS
+    )  # False for a name that is too long for the system
     return is_folder and not (path / "state.json").exists()
 
 
@@ -36,9 +38,9 @@ def read_path(
     usual_subset: str | None = None,
     usual_split: str | None = None,
 ) -> list[Row]:
-    """The rows of a file, or of one split of a folder; what is usual is taken where nothing is said and there is such.
+    """Returns the rows of a file, or of one split of a folder. Raises ``TaskError``.
 
-    Raises ``TaskError``.
+    ``usual_subset`` and ``usual_split`` are used if ``subset`` and ``split`` are not given and the folder has them.
     """
     if has_splits(path):
         return _read_folder(path, subset, usual_subset, split or usual_split)
@@ -52,7 +54,7 @@ def read_path(
 def read_hub(
     hub: str, *, subset: str | None = None, split: str | None = None, revision: str | None = None
 ) -> list[Row]:
-    """The rows of one split of a hub dataset, from the cache where the hub is out of reach. Raises ``TaskError``."""
+    """Returns the rows of a hub dataset's split, from the cache if the hub cannot be reached. Raises ``TaskError``."""
     import datasets
 
     reason = _out_of_reach(hub)
@@ -61,7 +63,7 @@ def read_hub(
     with _quiet(offline=bool(reason)):
         try:
             loaded = datasets.load_dataset(hub, subset, split=split, revision=revision)
-        except Exception as error:  # of datasets, pyarrow, httpx, fsspec and the hub's client, with no common root
+        except Exception as error:  # datasets, pyarrow, httpx, fsspec and the hub's client share no base class
             raise TaskError(_hub_problem(hub, error, reason)) from error
     return _rows_of(loaded, hub, split)
 
@@ -69,7 +71,7 @@ def read_hub(
 def _read_folder(folder: Path, subset: str | None, usual_subset: str | None, split: str | None) -> list[Row]:
     import datasets
 
-    described = (folder / "README.md").exists()  # a copy of a repository, which says where its parts are
+    described = (folder / "README.md").exists()  # a copy of a hub repository, which describes its subsets
     below = subset or usual_subset
     if below and not described and (folder / below).is_dir():
         folder, subset, usual_subset = folder / below, None, None
@@ -88,7 +90,7 @@ def _read_folder(folder: Path, subset: str | None, usual_subset: str | None, spl
 
 
 def _split_file(folder: Path, split: str | None) -> Path | None:
-    """The file of a split in a folder with a file a split; raises ``TaskError`` where there are such, but not it."""
+    """Returns the file of a split. Raises ``TaskError`` if the folder has files for other splits only."""
     files = {file.stem: file for file in sorted(folder.iterdir()) if file.suffix.lower() in READERS}
     if split is None and len(files) == 1:
         return next(iter(files.values()))
@@ -100,7 +102,7 @@ def _split_file(folder: Path, split: str | None) -> Path | None:
 
 
 def _rows_of(loaded: datasets.Dataset | datasets.DatasetDict, source: str, split: str | None) -> list[Row]:
-    """The rows of a dataset, or of the one split that is asked for."""
+    """Returns the rows of a dataset, or of the split that is asked for."""
     import datasets
 
     if isinstance(loaded, datasets.Dataset):
@@ -120,9 +122,9 @@ def _no_split(source: str, split: str | None, splits: list[str]) -> str:
 
 
 def _out_of_reach(hub: str) -> str | None:
-    """Why the hub cannot be asked, ``None`` where it can: one short request, since downloads retry for minutes.
+    """Returns why the hub cannot be reached; ``None`` if it can. One short request tells: downloads retry for minutes.
 
-    Raises ``TaskError`` for a gated set to which there is no access.
+    Raises ``TaskError`` for a gated set without access.
     """
     from huggingface_hub import constants, get_session, hf_raise_for_status
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, OfflineModeIsEnabled
@@ -134,16 +136,16 @@ def _out_of_reach(hub: str) -> str | None:
     except GatedRepoError as error:
         raise TaskError(_gated(hub)) from error
     except HfHubHTTPError:
-        return None  # of no such set, or of a mirror that does not know this question: loading says what it is
+        return None  # an unknown set, or a mirror without this request: loading tells which
     except OfflineModeIsEnabled:
         return "HF_HUB_OFFLINE is set"
-    except Exception as error:  # the client's HTTP library is not the same in all its versions
+    except Exception as error:  # the client's versions use different HTTP libraries
         return f"{type(error).__name__} from {constants.ENDPOINT}"
     return None
 
 
 def _hub_problem(hub: str, error: Exception, reason: str | None) -> str:
-    """What went wrong with a hub dataset and what to do, in one line."""
+    """Returns what went wrong with a hub dataset and what to do, in one line."""
     said = first_line(error)
     if isinstance(error, ConnectionError) or reason:
         return _offline(hub, f"cannot be reached ({reason or said}) and is not in the cache")
@@ -161,19 +163,19 @@ def _gated(hub: str) -> str:
 
 def _offline(hub: str, problem: str) -> str:
     return (
-        f"hub dataset '{hub}' {problem}; where there is a network: "
+        f"hub dataset '{hub}' {problem}; on a machine with a network run: "
         f"hf download --repo-type dataset {hub} --local-dir DIR; then set path to DIR"
     )
 
 
 def _lower(text: str) -> str:
-    """An error's text as the end of a sentence; a class's name keeps its capital."""
+    """Returns an error's text as the end of a sentence. The name of a class keeps its capital."""
     return text[:1].lower() + text[1:] if text.partition(" ")[0].istitle() else text
 
 
 @contextmanager
 def _quiet(*, offline: bool) -> Iterator[None]:
-    """Loads without progress bars, which would break the display; ``offline`` takes the cache at once."""
+    """Loads without progress bars, which would break the display; ``offline`` uses the cache at once."""
     import datasets
 
     config: Any = datasets.config

@@ -16,7 +16,7 @@ import sys
 import time
 from pathlib import Path
 
-from autolambda.graders.math import glance
+from autolambda.graders.math import Math
 from autolambda.graders.service import GradingService
 from autolambda.responses import Grade, Response
 
@@ -47,7 +47,7 @@ def all_new(num: int) -> list[tuple[str, str]]:
 
 
 def all_read(num: int) -> list[tuple[str, str]]:
-    read = (pair for pair in all_new(20 * num) if glance(f"\\boxed{{{pair[0]}}}", pair[1]) is None)
+    read = (pair for pair in all_new(20 * num) if Math().quick(f"\\boxed{{{pair[0]}}}", pair[1]) is None)
     return list(itertools.islice(read, num))
 
 
@@ -61,14 +61,14 @@ def as_in_a_search(num: int) -> list[tuple[str, str]]:
 
 
 def measure(pairs: list[tuple[str, str]], *, busy: bool) -> tuple[float, float]:
-    """Grades a second from the first response sent to the last mark, and CPU milliseconds of a grade."""
+    """Grades a second from the first response sent to the last score, and CPU milliseconds of a grade."""
     responses = [(Response(f"{TEXT}\\boxed{{{answer}}}.", 500, "stop"), target) for answer, target in pairs]
-    with GradingService(seconds=30) as marking:  # fresh workers, with nothing kept from before
-        marking.start(["math"])
+    with GradingService(seconds=30) as service:  # fresh workers, with nothing kept from before
+        service.start(["math"])
         warm = [(Response(rf"\boxed{{x + {number}}}", 1, "stop"), f"{number + 1} + x") for number in range(40)]
-        [marking.mark(*one, grader="math", think_end="</think>").result() for one in warm]
+        [service.score(*one, grader="math", think_end="</think>").result() for one in warm]
         start, cpu = time.perf_counter(), cpu_seconds()
-        futures = [marking.mark(*one, grader="math", think_end="</think>") for one in responses]
+        futures = [service.score(*one, grader="math", think_end="</think>") for one in responses]
         while busy and not all(future.done() for future in futures):
             sum(range(1000))
         grades = [future.result().grade for future in futures]

@@ -24,7 +24,7 @@ from autolambda.config_file import bundled_defaults
 from autolambda.driver.engine import open_engine
 from autolambda.driver.job import open_job
 from autolambda.engines.base import Prompt
-from autolambda.graders.grading import GRADERS, grade
+from autolambda.graders.grading import GRADERS, score
 from autolambda.merging.method import Method
 from autolambda.optimizer.space import MAX_TILT, to_schedule
 from autolambda.responses import Grade
@@ -105,9 +105,9 @@ def record(folder: Path, share: int, of: int) -> None:
                 prompts = [Prompt(text, derive_seed(0, "bank", name, repeat)) for name, _, text in batch]
                 responses = engine.generate(prompts, job.models.sampling)
                 for i, (response, (_, target, _)) in enumerate(zip(responses, batch, strict=True)):
-                    mark = grade(response, target, grader=GRADERS["number"], think_end=job.models.chat.think_end)
+                    scored = score(response, target, grader=GRADERS["number"], think_end=job.models.chat.think_end)
                     flags[start + i, column] = (
-                        CORRECT * (mark.grade is Grade.CORRECT)
+                        CORRECT * (scored.grade is Grade.CORRECT)
                         + THOUGHT * (job.models.chat.think_end in response.text)
                         + TRUNCATED * (response.finish_reason == "length")
                     )

@@ -18,7 +18,7 @@ from autolambda.driver.events import Generated, Noted
 from autolambda.engines.base import Fingerprint, Progress, Prompt, Sampling, Watch
 from autolambda.engines.chat import ChatFormat
 from autolambda.errors import EngineError, GraderError
-from autolambda.graders.grading import GRADERS, Mark, grade
+from autolambda.graders.grading import GRADERS, Score, score
 from autolambda.graders.service import GradingService
 from autolambda.merging.method import Method
 from autolambda.responses import Grade, Response, Sample, is_aborted
@@ -356,20 +356,20 @@ class SlowMarking:
     """Grades as the real one does, but hands out a grade only once ``release`` is called, or waits for none."""
 
     def __init__(self, *, fails: str | None = None) -> None:
-        self.owed: list[tuple[Future[Mark], Mark]] = []
+        self.owed: list[tuple[Future[Score], Score]] = []
         self._fails = fails
 
-    def mark(self, response, target, *, grader, think_end) -> Future[Mark]:
-        future: Future[Mark] = Future()
+    def score(self, response, target, *, grader, think_end) -> Future[Score]:
+        future: Future[Score] = Future()
         if response.text == self._fails:
             future.set_exception(GraderError("my.grader raised ZeroDivisionError: division by zero"))
         else:
-            self.owed.append((future, grade(response, target, grader=GRADERS[grader], think_end=think_end)))
+            self.owed.append((future, score(response, target, grader=GRADERS[grader], think_end=think_end)))
         return future
 
     def release(self):
-        for future, mark in self.owed:
-            future.set_result(mark)
+        for future, scored in self.owed:
+            future.set_result(scored)
         self.owed = []
 
 
@@ -395,14 +395,14 @@ class Watching(FakeEngine):
         return found
 
     def _later(self):
-        mark = self._marking.mark
+        score = self._marking.score
 
         def at_once(*args, **kwargs):
-            future = mark(*args, **kwargs)
+            future = score(*args, **kwargs)
             self._marking.release()
             return future
 
-        self._marking.mark = at_once
+        self._marking.score = at_once
 
 
 def test_slow_grades_do_not_hold_up_the_engine(store):

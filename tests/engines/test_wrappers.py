@@ -16,7 +16,7 @@ from autolambda.driver.job import Job, open_job
 from autolambda.engines.base import Engine, Fingerprint, Prompt, Sampling, Watch
 from autolambda.engines.chat import ChatFormat
 from autolambda.engines.wrappers import CutEngine
-from autolambda.graders.grading import GRADERS, grade
+from autolambda.graders.grading import GRADERS, score
 from autolambda.merging.method import Method
 from autolambda.responses import Grade, Graded, Response, Sample
 from autolambda.schedule import Schedule
@@ -203,8 +203,8 @@ def graded(job: Job, engine: Engine) -> list[Graded]:
 
 
 def _graded(sample: Sample, response: Response) -> Graded:
-    mark = grade(response, sample.target, grader=GRADERS["number"], think_end="</think>")
-    return Graded("arithmetic", sample.id, 0, response, mark.grade, mark.answer, "</think>" in response.text)
+    scored = score(response, sample.target, grader=GRADERS["number"], think_end="</think>")
+    return Graded("arithmetic", sample.id, 0, response, scored.grade, scored.answer, "</think>" in response.text)
 
 
 def mean_tokens(responses: Sequence[Graded]) -> float:

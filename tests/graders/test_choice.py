@@ -2,7 +2,9 @@
 
 import pytest
 
-from autolambda.graders import choice
+from autolambda.graders.choice import Choice
+
+CHOICE = Choice()
 
 LETTERS = {
     "ANSWER: C": "C",
@@ -71,7 +73,7 @@ LETTERS = {
 
 @pytest.mark.parametrize("text", LETTERS)
 def test_the_letter_that_is_read(text):
-    assert choice.read(text, "A").answer == LETTERS[text]
+    assert CHOICE.grade(text, "A").answer == LETTERS[text]
 
 
 @pytest.mark.parametrize(
@@ -85,4 +87,4 @@ def test_the_letter_that_is_read(text):
     ],
 )
 def test_letters_are_compared_case_apart(text, target, correct):
-    assert choice.read(text, target).correct is correct
+    assert CHOICE.grade(text, target).correct is correct

@@ -3,7 +3,7 @@
 import pytest
 
 from autolambda.errors import TaskError
-from autolambda.graders import custom as own
+from autolambda.graders.custom import load
 from autolambda.graders.grading import find_grader
 
 SOURCE = """
@@ -53,9 +53,9 @@ def folder(tmp_path, monkeypatch):
 )
 def test_what_it_may_return(folder, path, function, text, answer, correct):
     grader = find_grader(path + function)
-    reading = grader.read(text, "7")
-    assert (reading.answer, reading.correct) == (answer, correct)
-    assert grader.glance(text, "7") is None
+    parsed = grader.grade(text, "7")
+    assert (parsed.answer, parsed.correct) == (answer, correct)
+    assert grader.quick(text, "7") is None
     assert not grader.is_quick
 
 
@@ -70,14 +70,14 @@ def test_what_it_may_return(folder, path, function, text, answer, correct):
 )
 def test_nonsense_is_an_error_of_one_line(folder, function, message):
     with pytest.raises(TypeError, match=message) as caught:
-        find_grader(f"own_grader_of_a_user:{function}").read("7", "7")
+        find_grader(f"own_grader_of_a_user:{function}").grade("7", "7")
     assert len(str(caught.value)) < 300
     assert "\n" not in str(caught.value)
 
 
 def test_its_own_error_comes_through(folder):
     with pytest.raises(KeyError, match="7"):
-        find_grader("own_grader_of_a_user:raises").read("7", "7")
+        find_grader("own_grader_of_a_user:raises").grade("7", "7")
 
 
 @pytest.mark.parametrize(
@@ -90,5 +90,5 @@ def test_its_own_error_comes_through(folder):
 )
 def test_a_module_that_cannot_be_imported(folder, module, message):
     with pytest.raises(TaskError, match=message) as caught:
-        own.load(f"own_package_of_a_user.{module}:f")
+        load(f"own_package_of_a_user.{module}:f")
     assert str(folder) in str(caught.value)

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from autolambda.errors import TaskError
-from autolambda.graders.grading import GRADERS, check_target, find_grader, grade, is_own, self_answer
+from autolambda.graders.grading import GRADERS, find_grader, is_custom, score
 from autolambda.responses import Grade, Response
 
 NUMBERS = {
@@ -81,17 +81,17 @@ UNEQUAL = [
 
 @pytest.mark.parametrize("text", NUMBERS)
 def test_the_number_that_is_read(text):
-    assert GRADERS["number"].read(text, "1").answer == NUMBERS[text]
+    assert GRADERS["number"].grade(text, "1").answer == NUMBERS[text]
 
 
 @pytest.mark.parametrize(("text", "target"), EQUAL)
 def test_equal_as_numbers(text, target):
-    assert GRADERS["number"].read(text, target).correct
+    assert GRADERS["number"].grade(text, target).correct
 
 
 @pytest.mark.parametrize(("text", "target"), UNEQUAL)
 def test_unequal_numbers_and_targets_that_are_none(text, target):
-    assert not GRADERS["number"].read(text, target).correct
+    assert not GRADERS["number"].grade(text, target).correct
 
 
 @pytest.mark.parametrize(
@@ -110,8 +110,8 @@ def test_unequal_numbers_and_targets_that_are_none(text, target):
     ],
 )
 def test_texts(grader, text, target, answer, correct):
-    reading = GRADERS[grader].read(text, target)
-    assert (reading.answer, reading.correct) == (answer, correct)
+    parsed = GRADERS[grader].grade(text, target)
+    assert (parsed.answer, parsed.correct) == (answer, correct)
 
 
 @pytest.mark.parametrize(
@@ -130,14 +130,14 @@ def test_texts(grader, text, target, answer, correct):
     ],
 )
 def test_the_four_grades(text, finish, expected, answer):
-    mark = grade(Response(text, 5, finish), "7", grader=GRADERS["number"], think_end="</think>")
-    assert (mark.grade, mark.answer) == (expected, answer)
+    scored = score(Response(text, 5, finish), "7", grader=GRADERS["number"], think_end="</think>")
+    assert (scored.grade, scored.answer) == (expected, answer)
 
 
 def test_the_closing_tag_is_the_configs():
     response = Response("1[/T]7</think>3", 5, "stop")
-    assert grade(response, "3", grader=GRADERS["number"], think_end="[/T]").grade is Grade.CORRECT
-    assert grade(Response("3[/T]7</think>x", 5, "stop"), "7", grader=GRADERS["number"], think_end="[/T]").answer == "7"
+    assert score(response, "3", grader=GRADERS["number"], think_end="[/T]").grade is Grade.CORRECT
+    assert score(Response("3[/T]7</think>x", 5, "stop"), "7", grader=GRADERS["number"], think_end="[/T]").answer == "7"
 
 
 HOSTILE = ["1", "1,", "1,111", "-", "1.", "111,", ",111", "a", "(-", " ", "\u0660", "1e", "1e1", "-.", ".1", "</think>"]
@@ -159,12 +159,12 @@ HOSTILE += [
 
 @pytest.mark.parametrize("part", HOSTILE)
 @pytest.mark.parametrize("name", GRADERS)
-def test_a_glance_at_a_hostile_megabyte_is_quick(name, part):
+def test_quick_is_quick_on_a_hostile_megabyte(name, part):
     text = part * (1_000_000 // len(part))
-    start = time.perf_counter()
-    GRADERS[name].glance(text.rpartition("</think>")[2], "7")
-    GRADERS[name].glance(text, text)
-    assert time.perf_counter() - start < 1
+    start = time.process_time()
+    GRADERS[name].quick(text.rpartition("</think>")[2], "7")
+    GRADERS[name].quick(text, text)
+    assert time.process_time() - start < 1
 
 
 @pytest.mark.parametrize(
@@ -207,10 +207,10 @@ def test_a_glance_at_a_hostile_megabyte_is_quick(name, part):
 )
 def test_a_target_that_could_never_be_met_is_told_at_once(name, target, reason):
     if reason is None:
-        check_target(name, target)
+        find_grader(name).check_target(target)
         return
     with pytest.raises(ValueError, match=reason):
-        check_target(name, target)
+        find_grader(name).check_target(target)
 
 
 @pytest.mark.parametrize(
@@ -218,12 +218,12 @@ def test_a_target_that_could_never_be_met_is_told_at_once(name, target, reason):
     [("exact", " Paris"), ("number", "1,000"), ("contains", "Paris"), ("math", "(1, \\infty)"), ("choice", "c")],
 )
 def test_the_answer_that_a_target_makes_is_correct(name, target):
-    assert find_grader(name).read(self_answer(name, target), target).correct
+    assert find_grader(name).grade(find_grader(name).canonical(target), target).correct
 
 
 @pytest.mark.parametrize("name", ["regex", "ifeval", "lm_eval"])
 def test_no_answer_can_be_made_up_for_some(name):
-    assert self_answer(name, "a") is None
+    assert find_grader(name).canonical("a") is None
 
 
 @pytest.mark.parametrize(
@@ -246,7 +246,7 @@ def test_a_grader_that_is_not_there(name, message):
 
 
 def test_a_grader_of_ones_own_is_told_by_its_name():
-    assert [name for name in (*GRADERS, "mine:f", "mine.f", "f") if is_own(name)] == ["mine:f", "mine.f"]
+    assert [name for name in (*GRADERS, "mine:f", "mine.f", "f") if is_custom(name)] == ["mine:f", "mine.f"]
 
 
 def test_naming_the_graders_loads_none_of_their_packages():

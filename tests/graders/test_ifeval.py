@@ -9,7 +9,8 @@ from punkt import install_punkt
 
 from autolambda.errors import TaskError
 from autolambda.graders import ifeval
-from autolambda.graders.grading import GRADERS
+
+IFEVAL = ifeval.IFEval()
 
 ENGLISH = "The river rose in the night and nobody in the village slept until the morning came."
 GERMAN = "Der Fluss stieg in der Nacht und niemand im Dorf schlief, bis endlich der Morgen kam."
@@ -76,31 +77,31 @@ def test_the_instructions_are_those_of_the_library():
 
 @pytest.mark.parametrize("name", INSTRUCTIONS)
 def test_an_instruction_that_is_followed_and_one_that_is_not(name):
-    ifeval.check_target(target(name))
+    IFEVAL.check_target(target(name))
     _, good, bad = INSTRUCTIONS[name]
-    assert ifeval.read(good, target(name)).correct
-    assert not ifeval.read(bad, target(name)).correct
+    assert IFEVAL.grade(good, target(name)).correct
+    assert not IFEVAL.grade(bad, target(name)).correct
 
 
 def test_the_four_scores_of_a_response():
     both = target("punctuation:no_comma", "detectable_format:title")
-    reading = ifeval.read("Sure, here it is:\n<<The river>>", both)
-    assert not reading.correct
-    assert json.loads(reading.answer) == {
+    parsed = IFEVAL.grade("Sure, here it is:\n<<The river>>", both)
+    assert not parsed.correct
+    assert json.loads(parsed.answer) == {
         "prompt_level_strict_acc": False,
         "inst_level_strict_acc": [False, True],
         "prompt_level_loose_acc": True,  # without the first line
         "inst_level_loose_acc": [True, True],
     }
-    assert " " not in reading.answer
+    assert " " not in parsed.answer
 
 
 def test_scores_over_responses_weigh_each_instruction_alike():
     both = target("punctuation:no_comma", "detectable_format:title")
     answers = [
-        ifeval.read("Sure, here it is:\n<<The river>>", both).answer,
-        ifeval.read("a, b", target("punctuation:no_comma")).answer,
-        ifeval.read("a b", target("punctuation:no_comma")).answer,
+        IFEVAL.grade("Sure, here it is:\n<<The river>>", both).answer,
+        IFEVAL.grade("a, b", target("punctuation:no_comma")).answer,
+        IFEVAL.grade("a b", target("punctuation:no_comma")).answer,
     ]
     assert ifeval.scores(answers) == {
         "prompt_level_strict_acc": 1 / 3,
@@ -112,15 +113,15 @@ def test_scores_over_responses_weigh_each_instruction_alike():
 
 
 def test_an_empty_text_is_no_answer():
-    assert ifeval.read(" \n", target("punctuation:no_comma")).answer is None
-    assert GRADERS["ifeval"].glance(" \n", "{}").answer is None
-    assert GRADERS["ifeval"].glance("a", "{}") is None
+    assert IFEVAL.grade(" \n", target("punctuation:no_comma")).answer is None
+    assert IFEVAL.quick(" \n", "{}").answer is None
+    assert IFEVAL.quick("a", "{}") is None
 
 
 def test_one_text_is_always_of_one_language():
     mixed = "haus house la casa es grande and the das kind is klein mais oui"
     target_ = target("language:response_language")
-    assert len({ifeval.read(mixed, target_).correct for _ in range(20)}) == 1
+    assert len({IFEVAL.grade(mixed, target_).correct for _ in range(20)}) == 1
 
 
 def test_the_random_numbers_of_others_are_left_alone():
@@ -130,7 +131,7 @@ def test_the_random_numbers_of_others_are_left_alone():
     expected = random.random()
     random.seed(3)
     row = {"key": 1, "prompt": "p", "instruction_id_list": ["keywords:existence"], "kwargs": [{}]}  # drawn by chance
-    assert len({ifeval.read("western sentence signal", json.dumps(row)).answer for _ in range(3)}) == 1
+    assert len({IFEVAL.grade("western sentence signal", json.dumps(row)).answer for _ in range(3)}) == 1
     assert random.random() == expected
 
 
@@ -138,7 +139,7 @@ def test_all_is_there(punkt):
     ifeval.check()
 
 
-@pytest.mark.parametrize("call", ["check()", "ready(None)", "read('a', '{}')"])
+@pytest.mark.parametrize("call", ["check()", "IFEval().preload(None)", "IFEval().grade('a', '{}')"])
 def test_a_missing_sentence_splitter_is_said_without_a_download(tmp_path, call):
     code = f"""
 import nltk

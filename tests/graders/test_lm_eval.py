@@ -6,10 +6,12 @@ import pytest
 
 from autolambda.errors import TaskError
 from autolambda.graders import lm_eval
-from autolambda.graders.grading import GRADERS
 from autolambda.graders.lm_eval import load_task
 
 pytest.importorskip("lm_eval")
+pytestmark = pytest.mark.xdist_group("lm_eval")
+
+LM_EVAL = lm_eval.LMEval()
 
 SUMS = """
 task: autolambda_sums
@@ -68,6 +70,7 @@ doc_to_text: "{{{{question}}}}"
 doc_to_target: 0
 doc_to_choice: ["yes", "no"]
 """
+GROUP = "group: autolambda_group\ntask: [autolambda_sums, autolambda_lengths]\n"
 ABSENT = CHOICES.replace("autolambda_choices", "autolambda_absent").replace("rows.jsonl", "nowhere.jsonl")
 SCORE = """
 import numpy
@@ -85,7 +88,7 @@ def folder(tmp_path_factory):
     patch.setattr("datasets.config.HF_DATASETS_CACHE", folder / "cache")
     (folder / "rows.jsonl").write_text(json.dumps(DOC) + "\n")
     (folder / "lengths.py").write_text(SCORE)
-    for name, text in {"sums": SUMS, "lengths": LENGTHS, "choices": CHOICES, "absent": ABSENT}.items():
+    for name, text in {"sums": SUMS, "lengths": LENGTHS, "choices": CHOICES, "absent": ABSENT, "group": GROUP}.items():
         (folder / f"{name}.yaml").write_text(text.format(folder=folder))
     yield str(folder)
     patch.undo()
@@ -108,8 +111,8 @@ def target(folder, task="autolambda_sums", metric=None):
     ],
 )
 def test_the_tasks_own_filter_stop_strings_and_metric(folder, text, answer, correct):
-    reading = lm_eval.read(text, target(folder))
-    assert (reading.answer, reading.correct) == (answer, correct)
+    parsed = LM_EVAL.grade(text, target(folder))
+    assert (parsed.answer, parsed.correct) == (answer, correct)
 
 
 @pytest.mark.parametrize(
@@ -117,14 +120,14 @@ def test_the_tasks_own_filter_stop_strings_and_metric(folder, text, answer, corr
     [("5.", None, True), ("6", None, False), ("6", "length", True), ("5", "acc", True)],
 )
 def test_the_metric_that_counts(folder, text, metric, correct):
-    reading = lm_eval.read(text, target(folder, "autolambda_lengths", metric))
-    assert reading.correct is correct
-    assert json.loads(reading.answer) == {"length": 1.0, "acc": float(text == "5" or text == "5.")}
+    parsed = LM_EVAL.grade(text, target(folder, "autolambda_lengths", metric))
+    assert parsed.correct is correct
+    assert json.loads(parsed.answer) == {"length": 1.0, "acc": float(text == "5" or text == "5.")}
 
 
 def test_a_metric_that_is_not_there(folder):
     with pytest.raises(ValueError, match="no number 'text'; it gives length, acc"):
-        lm_eval.read("5", target(folder, "autolambda_lengths", "text"))
+        LM_EVAL.grade("5", target(folder, "autolambda_lengths", "text"))
 
 
 def test_the_customary_metric_comes_before_the_first(folder):
@@ -133,7 +136,7 @@ def test_the_customary_metric_comes_before_the_first(folder):
 
 
 def test_a_task_is_loaded_once(folder):
-    lm_eval.ready(target(folder))
+    LM_EVAL.preload(target(folder))
     assert load_task("autolambda_sums", folder) is load_task("autolambda_sums", folder)
 
 
@@ -143,13 +146,20 @@ def test_a_task_is_loaded_once(folder):
         ("autolambda_choices", "of type multiple_choice, which has no response to read"),
         ("autolambda_absent", "data of the lm-eval task 'autolambda_absent' cannot be loaded .*nowhere"),
         ("autolambda_sum", "unknown lm-eval task 'autolambda_sum'; did you mean autolambda_sums"),
-        ("mmlu", "'mmlu' is a group of lm-eval tasks"),
+        ("autolambda_group", "'autolambda_group' is a group of lm-eval tasks"),
     ],
 )
-def test_a_task_that_cannot_be_used(folder, task, message):
+def test_a_task_that_cannot_be_used(folder, monkeypatch, task, message):
+    index = lm_eval._index  # without the library's own tasks, whose index takes 10 s
+    monkeypatch.setattr("autolambda.graders.lm_eval._index", lambda path, include_defaults: index(path, False))
     with pytest.raises(TaskError, match=message) as caught:
         load_task(task, folder)
     assert "\n" not in str(caught.value)
+
+
+def test_the_librarys_own_tasks_are_known_beside_those_of_a_folder(folder):
+    with pytest.raises(TaskError, match="'mmlu' is a group of lm-eval tasks"):
+        load_task("mmlu", folder)
 
 
 def test_a_missing_package_is_said(monkeypatch):
@@ -158,6 +168,6 @@ def test_a_missing_package_is_said(monkeypatch):
         load_task("autolambda_other")
 
 
-def test_only_an_empty_text_is_told_at_a_glance():
-    assert GRADERS["lm_eval"].glance(" ", "{}").answer is None
-    assert GRADERS["lm_eval"].glance("a", "{}") is None
+def test_only_an_empty_text_is_told_at_once():
+    assert LM_EVAL.quick(" ", "{}").answer is None
+    assert LM_EVAL.quick("a", "{}") is None

@@ -1,4 +1,4 @@
-"""Math: which box is read, what a glance tells, and near misses of the full comparison as stated.
+"""Math: which box is read, what is decided quickly, and near misses of the full comparison as stated.
 
 What is stated includes what math-verify 0.9 is lax about (units, percent, a base, a tuple for a list) and strict about
 (words, rounding): a change of the library shows here.
@@ -8,7 +8,10 @@ import random
 
 import pytest
 
-from autolambda.graders import latex, math
+from autolambda.graders import latex
+from autolambda.graders.math import Math, boxed
+
+MATH = Math()
 
 BOXES = {
     r"\boxed{7}": "7",
@@ -48,10 +51,10 @@ BOXES = {
 
 @pytest.mark.parametrize("text", BOXES)
 def test_the_box_that_is_read(text):
-    assert math.boxed(text) == BOXES[text]
+    assert boxed(text) == BOXES[text]
 
 
-GLANCES = [
+QUICK = [
     # no answer, or none that anybody would give
     ("7", "7", None, False),
     ("", "7", None, False),
@@ -95,10 +98,10 @@ GLANCES = [
 ]
 
 
-@pytest.mark.parametrize(("text", "target", "answer", "correct"), GLANCES)
-def test_what_a_glance_tells(text, target, answer, correct):
-    for reading in (math.glance(text, target), math.read(text, target)):
-        assert (reading.answer, reading.correct) == (answer, correct)
+@pytest.mark.parametrize(("text", "target", "answer", "correct"), QUICK)
+def test_what_is_decided_quickly(text, target, answer, correct):
+    for parsed in (MATH.quick(text, target), MATH.grade(text, target)):
+        assert (parsed.answer, parsed.correct) == (answer, correct)
 
 
 LEFT = [
@@ -117,8 +120,8 @@ LEFT = [
 
 
 @pytest.mark.parametrize(("answer", "target"), LEFT)
-def test_a_glance_leaves_the_rest_to_a_read(answer, target):
-    assert math.glance(f"\\boxed{{{answer}}}", target) is None
+def test_the_rest_is_left_to_the_parser(answer, target):
+    assert MATH.quick(f"\\boxed{{{answer}}}", target) is None
 
 
 CORRECT = [
@@ -224,21 +227,21 @@ WRONG = [
 
 @pytest.mark.parametrize(("answer", "target"), CORRECT)
 def test_equal_as_mathematics(answer, target):
-    reading = math.read(f"thus \\boxed{{{answer}}}", target)
-    assert (reading.answer, reading.correct) == (answer, True)
+    parsed = MATH.grade(f"thus \\boxed{{{answer}}}", target)
+    assert (parsed.answer, parsed.correct) == (answer, True)
 
 
 @pytest.mark.parametrize(("answer", "target"), WRONG)
 def test_near_misses(answer, target):
-    reading = math.read(f"thus \\boxed{{{answer}}}", target)
-    assert (reading.answer, reading.correct) == (answer, False)
+    parsed = MATH.grade(f"thus \\boxed{{{answer}}}", target)
+    assert (parsed.answer, parsed.correct) == (answer, False)
 
 
 def test_the_two_stages_of_the_parser_read_alike():
     """Every answer of the tables, and pieces put together at random; the cache of the library is left out."""
     from latex2sympy2_extended import latex2sympy2
 
-    latex.ready()
+    latex.preload()
     converter = latex2sympy2._Latex2Sympy
     assert converter.__name__ == "TwoStage"
     (plain,) = converter.__bases__

@@ -2,8 +2,9 @@
 
 import pytest
 
-from autolambda.graders import regex
-from autolambda.graders.grading import GRADERS
+from autolambda.graders.regex import Regex
+
+REGEX = Regex()
 
 
 @pytest.mark.parametrize(
@@ -23,16 +24,16 @@ from autolambda.graders.grading import GRADERS
     ],
 )
 def test_what_is_found(text, target, answer, correct):
-    reading = regex.read(text, target)
-    assert (reading.answer, reading.correct) == (answer, correct)
+    parsed = REGEX.grade(text, target)
+    assert (parsed.answer, parsed.correct) == (answer, correct)
 
 
 def test_a_search_that_takes_forever_ends(monkeypatch):
-    monkeypatch.setattr(regex, "_SECONDS", 0.2)
+    monkeypatch.setattr("autolambda.graders.regex._SECONDS", 0.2)
     with pytest.raises(TimeoutError):
-        regex.read("a" * 40 + "!", "(a|aa)+$")
+        REGEX.grade("a" * 40 + "!", "(a|aa)+$")
 
 
-def test_only_an_empty_text_is_told_at_a_glance():
-    assert GRADERS["regex"].glance(" ", "a").answer is None
-    assert GRADERS["regex"].glance("a", "a") is None
+def test_only_an_empty_text_is_told_at_once():
+    assert REGEX.quick(" ", "a").answer is None
+    assert REGEX.quick("a", "a") is None

@@ -1,4 +1,4 @@
-"""Marking: what is told at once, what comes from a process, and processes that hang, die or are killed."""
+"""The grading service: what is told at once, what comes from a process, and processes that hang, die or are killed."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ from concurrent.futures import CancelledError
 import pytest
 
 from autolambda.errors import GraderError, TaskError
-from autolambda.graders.grading import Mark, find_grader
+from autolambda.graders.grading import Score, find_grader
 from autolambda.graders.service import LONGEST, GradingService
 from autolambda.responses import Grade, Response
 
@@ -57,56 +57,56 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def marking(folder):
-    with GradingService(num_workers=1, seconds=1, num_bytes=1 << 30) as marking:
-        yield marking
+def service(folder):
+    with GradingService(num_workers=1, seconds=1, num_bytes=1 << 30) as service:
+        yield service
 
 
-def send(marking, text, target, grader="math", finish="stop"):
-    return marking.mark(Response(text, 5, finish), target, grader=grader, think_end="</think>")
+def send(service, text, target, grader="math", finish="stop"):
+    return service.score(Response(text, 5, finish), target, grader=grader, think_end="</think>")
 
 
-def mark(marking, text, target, grader="math", finish="stop"):
-    return send(marking, text, target, grader, finish).result(timeout=60)
+def score(service, text, target, grader="math", finish="stop"):
+    return send(service, text, target, grader, finish).result(timeout=60)
 
 
 @pytest.mark.parametrize(
     ("text", "target", "grader", "finish", "expected"),
     [
-        ("so 3</think>7", "7", "number", "stop", Mark(Grade.CORRECT, "7")),
-        (r"\boxed{7}</think>\boxed{8}", "7", "math", "stop", Mark(Grade.WRONG, "8")),
-        (r"\boxed{7}</think>it is 7", "7", "math", "stop", Mark(Grade.UNPARSED, None)),
-        ("", "7", "math", "stop", Mark(Grade.UNPARSED, None)),
-        ("ANSWER: C</think>", "C", "choice", "stop", Mark(Grade.UNPARSED, None)),
-        (" ", "a", "regex", "stop", Mark(Grade.UNPARSED, None)),
-        (r"\boxed{7}", "7", "math", "length", Mark(Grade.TRUNCATED, "7")),
-        (r"\boxed{\sqrt{49}}", "7", "math", "length", Mark(Grade.TRUNCATED, None)),
-        ("7", "7", ALIVE, "length", Mark(Grade.TRUNCATED, None)),
+        ("so 3</think>7", "7", "number", "stop", Score(Grade.CORRECT, "7")),
+        (r"\boxed{7}</think>\boxed{8}", "7", "math", "stop", Score(Grade.WRONG, "8")),
+        (r"\boxed{7}</think>it is 7", "7", "math", "stop", Score(Grade.UNPARSED, None)),
+        ("", "7", "math", "stop", Score(Grade.UNPARSED, None)),
+        ("ANSWER: C</think>", "C", "choice", "stop", Score(Grade.UNPARSED, None)),
+        (" ", "a", "regex", "stop", Score(Grade.UNPARSED, None)),
+        (r"\boxed{7}", "7", "math", "length", Score(Grade.TRUNCATED, "7")),
+        (r"\boxed{\sqrt{49}}", "7", "math", "length", Score(Grade.TRUNCATED, None)),
+        ("7", "7", ALIVE, "length", Score(Grade.TRUNCATED, None)),
     ],
 )
-def test_what_a_glance_tells_needs_no_process(folder, text, target, grader, finish, expected):
-    with GradingService() as marking:
-        future = send(marking, text, target, grader, finish)
+def test_what_is_quick_needs_no_process(folder, text, target, grader, finish, expected):
+    with GradingService() as service:
+        future = send(service, text, target, grader, finish)
         assert future.done()
         assert future.result() == expected
-        assert marking._pool is None
+        assert service._pool is None
 
 
 @pytest.mark.parametrize(
     ("text", "target", "grader", "expected"),
     [
-        (r"\boxed{1}</think>\boxed{\sqrt{49}}", "7", "math", Mark(Grade.CORRECT, r"\sqrt{49}")),
-        (r"\boxed{\sqrt{50}}", "7", "math", Mark(Grade.WRONG, r"\sqrt{50}")),
-        (r"\boxed{9^{9^{9^{9}}}}", "7", "math", Mark(Grade.UNPARSED, None)),
-        ("a" * 40 + "!", "(a|aa)+$", "regex", Mark(Grade.UNPARSED, None)),
-        ("it is 42 km", r"\d+", "regex", Mark(Grade.CORRECT, "42")),
-        ("7", "7", ALIVE, Mark(Grade.CORRECT, "7")),
-        ("x" * (LONGEST + 5), str(LONGEST), "autolambda_marks:size", Mark(Grade.CORRECT, str(LONGEST))),
-        ("\ud800\0", "\ud800", ALIVE, Mark(Grade.CORRECT, "\ud800")),
+        (r"\boxed{1}</think>\boxed{\sqrt{49}}", "7", "math", Score(Grade.CORRECT, r"\sqrt{49}")),
+        (r"\boxed{\sqrt{50}}", "7", "math", Score(Grade.WRONG, r"\sqrt{50}")),
+        (r"\boxed{9^{9^{9^{9}}}}", "7", "math", Score(Grade.UNPARSED, None)),
+        ("a" * 40 + "!", "(a|aa)+$", "regex", Score(Grade.UNPARSED, None)),
+        ("it is 42 km", r"\d+", "regex", Score(Grade.CORRECT, "42")),
+        ("7", "7", ALIVE, Score(Grade.CORRECT, "7")),
+        ("x" * (LONGEST + 5), str(LONGEST), "autolambda_marks:size", Score(Grade.CORRECT, str(LONGEST))),
+        ("\ud800\0", "\ud800", ALIVE, Score(Grade.CORRECT, "\ud800")),
     ],
 )
-def test_what_a_process_reads(marking, text, target, grader, expected):
-    assert mark(marking, text, target, grader) == expected
+def test_what_a_process_reads(service, text, target, grader, expected):
+    assert score(service, text, target, grader) == expected
 
 
 @pytest.mark.parametrize(
@@ -124,9 +124,9 @@ def test_what_a_process_reads(marking, text, target, grader, expected):
         ("recursive", "RecursionError"),
     ],
 )
-def test_a_grader_of_ones_own_that_fails_is_an_error_and_the_next_text_is_read(marking, function, message):
-    failing = send(marking, "7", "7", f"autolambda_marks:{function}")
-    following = [send(marking, text, "7", ALIVE) for text in "787"]
+def test_a_grader_of_ones_own_that_fails_is_an_error_and_the_next_text_is_read(service, function, message):
+    failing = send(service, "7", "7", f"autolambda_marks:{function}")
+    following = [send(service, text, "7", ALIVE) for text in "787"]
     with pytest.raises(GraderError, match=message) as caught:
         failing.result(timeout=60)
     assert "\n" not in str(caught.value)
@@ -135,55 +135,55 @@ def test_a_grader_of_ones_own_that_fails_is_an_error_and_the_next_text_is_read(m
 
 @pytest.mark.parametrize("grader", ["autolambda_marks:absent", "no_module_of_that_name:f", "mth"])
 def test_a_grader_that_is_not_there_is_refused_at_once(folder, grader):
-    with GradingService() as marking, pytest.raises(TaskError):
-        marking.start([grader])
+    with GradingService() as service, pytest.raises(TaskError):
+        service.start([grader])
 
 
 def test_a_grader_that_only_the_process_cannot_load_is_refused(folder):
     (folder / "autolambda_vanishes.py").write_text(SOURCE)
     find_grader("autolambda_vanishes:first")
     (folder / "autolambda_vanishes.py").write_text("raise OSError('gone')")
-    with GradingService(num_workers=1) as marking, pytest.raises(TaskError, match="OSError: gone"):
-        mark(marking, "7", "7", "autolambda_vanishes:first")
+    with GradingService(num_workers=1) as service, pytest.raises(TaskError, match="OSError: gone"):
+        score(service, "7", "7", "autolambda_vanishes:first")
 
 
-def test_a_script_is_run_from_the_drivers_folder(marking, folder):
-    assert mark(marking, "7", "7", "autolambda_marks:here").answer == str(folder)
+def test_a_script_is_run_from_the_drivers_folder(service, folder):
+    assert score(service, "7", "7", "autolambda_marks:here").answer == str(folder)
 
 
-def test_a_killed_process_costs_no_text(marking):
-    slow = [send(marking, "7", "7", "autolambda_marks:slow") for _ in range(4)]
-    first = int(mark(marking, "7", "7", "autolambda_marks:whose").answer)
-    waiting = [send(marking, "7", "7", "autolambda_marks:slow") for _ in range(2)]
+def test_a_killed_process_costs_no_text(service):
+    slow = [send(service, "7", "7", "autolambda_marks:slow") for _ in range(4)]
+    first = int(score(service, "7", "7", "autolambda_marks:whose").answer)
+    waiting = [send(service, "7", "7", "autolambda_marks:slow") for _ in range(2)]
     time.sleep(0.1)
     os.kill(first, signal.SIGKILL)  # at work
     assert {future.result(timeout=60).grade for future in slow + waiting} == {Grade.CORRECT}
-    second = int(mark(marking, "7", "7", "autolambda_marks:whose").answer)
+    second = int(score(service, "7", "7", "autolambda_marks:whose").answer)
     os.kill(second, signal.SIGKILL)  # idle
-    third = int(mark(marking, "7", "7", "autolambda_marks:whose").answer)
+    third = int(score(service, "7", "7", "autolambda_marks:whose").answer)
     assert len({first, second, third}) == 3
 
 
-def test_an_interrupt_is_the_drivers(marking):
-    pid = int(mark(marking, "7", "7", "autolambda_marks:whose").answer)
+def test_an_interrupt_is_the_drivers(service):
+    pid = int(score(service, "7", "7", "autolambda_marks:whose").answer)
     os.kill(pid, signal.SIGINT)
-    assert int(mark(marking, "7", "7", "autolambda_marks:whose").answer) == pid
+    assert int(score(service, "7", "7", "autolambda_marks:whose").answer) == pid
 
 
 def test_start_returns_at_once_and_starts_nothing_for_quick_graders(folder):
-    with GradingService(num_workers=1) as marking:
-        marking.start(["number", "choice"])
-        assert marking._pool is None
+    with GradingService(num_workers=1) as service:
+        service.start(["number", "choice"])
+        assert service._pool is None
         start = time.perf_counter()
-        marking.start(["number", "math"])
+        service.start(["number", "math"])
         assert time.perf_counter() - start < 0.5
-        assert mark(marking, r"\boxed{\sqrt{49}}", "7").grade is Grade.CORRECT
+        assert score(service, r"\boxed{\sqrt{49}}", "7").grade is Grade.CORRECT
 
 
 def test_closing_cancels_what_is_owed_and_is_quick(folder):
-    with GradingService(num_workers=1, seconds=60) as marking:
-        pid = int(mark(marking, "7", "7", "autolambda_marks:whose").answer)
-        owed = [send(marking, "7", "7", "autolambda_marks:hangs") for _ in range(500)]
+    with GradingService(num_workers=1, seconds=60) as service:
+        pid = int(score(service, "7", "7", "autolambda_marks:whose").answer)
+        owed = [send(service, "7", "7", "autolambda_marks:hangs") for _ in range(500)]
         start = time.perf_counter()
     assert time.perf_counter() - start < 5
     assert all(future.cancelled() for future in owed)
@@ -192,28 +192,28 @@ def test_closing_cancels_what_is_owed_and_is_quick(folder):
     assert not is_alive(pid)
 
 
-def test_answers_that_are_alike_are_read_once(marking, monkeypatch):
+def test_answers_that_are_alike_are_read_once(service, monkeypatch):
     sent = []
-    submit = marking._pool.submit
-    monkeypatch.setattr(marking._pool, "submit", lambda *job: sent.append(job) or submit(*job))
-    futures = [send(marking, f"attempt {i}: \\boxed{{\\sqrt{{{i % 2 + 8}}}}}", r"2\sqrt{2}") for i in range(10)]
+    submit = service._pool.submit
+    monkeypatch.setattr(service._pool, "submit", lambda *job: sent.append(job) or submit(*job))
+    futures = [send(service, f"attempt {i}: \\boxed{{\\sqrt{{{i % 2 + 8}}}}}", r"2\sqrt{2}") for i in range(10)]
     assert [future.result(timeout=60).grade for future in futures] == [Grade.CORRECT, Grade.WRONG] * 5
     assert sent == [("math", rf"\boxed{{\sqrt{{{number}}}}}", r"2\sqrt{2}") for number in (8, 9)]
-    assert mark(marking, r"\boxed{\sqrt{8}}", r"3\sqrt{2}").grade is Grade.WRONG  # another target
-    [mark(marking, "7", "7", ALIVE) for _ in range(2)]
+    assert score(service, r"\boxed{\sqrt{8}}", r"3\sqrt{2}").grade is Grade.WRONG  # another target
+    [score(service, "7", "7", ALIVE) for _ in range(2)]
     assert len(sent) == 5  # a whole text is read each time
 
 
-def test_what_is_known_is_bounded(marking, monkeypatch):
-    monkeypatch.setattr("autolambda.graders.service._MOST_KNOWN", 2)
-    marking._known.clear()
+def test_the_cache_is_bounded(service, monkeypatch):
+    monkeypatch.setattr("autolambda.graders.service._MAX_CACHED", 2)
+    service._cache.clear()
     for number in (11, 12, 13):
-        mark(marking, rf"\boxed{{\sqrt{{{number}}}}}", "7")
-    assert list(marking._known) == [("math", rf"\boxed{{\sqrt{{{number}}}}}", "7") for number in (12, 13)]
+        score(service, rf"\boxed{{\sqrt{{{number}}}}}", "7")
+    assert list(service._cache) == [("math", rf"\boxed{{\sqrt{{{number}}}}}", "7") for number in (12, 13)]
 
 
-def test_a_mark_that_nobody_wants_any_more(marking):
-    owed = [send(marking, "7", "7", "autolambda_marks:slow") for _ in range(3)]
+def test_a_mark_that_nobody_wants_any_more(service):
+    owed = [send(service, "7", "7", "autolambda_marks:slow") for _ in range(3)]
     assert owed[2].cancel()
     assert owed[1].result(timeout=60).grade is Grade.CORRECT
 
@@ -236,13 +236,13 @@ def test_processes_end_with_a_driver_that_is_killed(folder, text):
             import time
             from autolambda.graders.service import GradingService
             from autolambda.responses import Response
-            def send(marking, text, function):
+            def send(service, text, function):
                 response = Response(text, 1, "stop")
-                return marking.mark(response, "7", grader="autolambda_marks:" + function, think_end="<")
+                return service.score(response, "7", grader="autolambda_marks:" + function, think_end="<")
             if __name__ == "__main__":
-                marking = GradingService(num_workers=1, seconds=3)
-                print(send(marking, "7", "whose").result().answer, flush=True)
-                send(marking, {text!r}, "holds_if_told")
+                service = GradingService(num_workers=1, seconds=3)
+                print(send(service, "7", "whose").result().answer, flush=True)
+                send(service, {text!r}, "holds_if_told")
                 time.sleep(0.5)
                 print("now", flush=True)
                 time.sleep(60)
@@ -267,8 +267,8 @@ def test_a_script_without_the_guard_is_told(folder):
             """
             from autolambda.graders.service import GradingService
             from autolambda.responses import Response
-            with GradingService(num_workers=1) as marking:
-                future = marking.mark(Response("7", 1, "stop"), "7", grader="autolambda_marks:first", think_end="<")
+            with GradingService(num_workers=1) as service:
+                future = service.score(Response("7", 1, "stop"), "7", grader="autolambda_marks:first", think_end="<")
                 print(future.result())
             """
         )

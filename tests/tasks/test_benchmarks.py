@@ -11,7 +11,7 @@ from slices import slices_of
 
 from autolambda.config import parse_config
 from autolambda.errors import TaskError
-from autolambda.graders.grading import GRADERS, self_answer
+from autolambda.graders.grading import GRADERS
 from autolambda.tasks.base import Slice
 from autolambda.tasks.benchmarks import BENCHMARKS
 from autolambda.tasks.rows import Row
@@ -115,11 +115,13 @@ def test_gold_answers_grade_as_correct_and_others_do_not(name):
     benchmark = BENCHMARKS[name]
     samples = [item.sample for item in items_of(name)]
     for number, sample in enumerate(samples):
-        answer = self_answer(benchmark.grader, sample.target)
+        answer = GRADERS[benchmark.grader].canonical(sample.target)
         assert answer is not None
-        assert GRADERS[benchmark.grader].read(f"I think it is 3.\n{answer}", sample.target).correct
+        assert GRADERS[benchmark.grader].grade(f"I think it is 3.\n{answer}", sample.target).correct
         other = next(each.target for each in samples[number:] + samples if each.target != sample.target)
-        assert not GRADERS[benchmark.grader].read(str(self_answer(benchmark.grader, other)), sample.target).correct
+        assert (
+            not GRADERS[benchmark.grader].grade(str(GRADERS[benchmark.grader].canonical(other)), sample.target).correct
+        )
 
 
 def test_the_target_of_ifeval_is_what_its_checkers_take():
@@ -130,7 +132,7 @@ def test_the_target_of_ifeval_is_what_its_checkers_take():
         "instruction_id_list": ["punctuation:no_comma", "length_constraints:number_words"],
         "kwargs": [{}, {"num_words": 40, "relation": "less than"}],
     }
-    GRADERS["ifeval"].check(json.dumps(target))
+    GRADERS["ifeval"].check_target(json.dumps(target))
 
 
 @pytest.mark.parametrize(
@@ -140,7 +142,7 @@ def test_the_target_of_ifeval_is_what_its_checkers_take():
 def test_a_response_that_follows_the_instructions_of_ifeval_is_correct(tmp_path, monkeypatch, text, is_right):
     install_punkt(tmp_path, patch=monkeypatch)
     target = items_of("ifeval")[0].sample.target
-    assert GRADERS["ifeval"].read(text, target).correct == is_right
+    assert GRADERS["ifeval"].grade(text, target).correct == is_right
 
 
 def test_the_options_of_gpqa_keep_their_order_and_the_answer_falls_on_every_letter():

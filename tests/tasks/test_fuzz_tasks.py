@@ -90,7 +90,7 @@ def slices(path: Path, **keys: Any) -> Slices:
 
 
 @pytest.mark.parametrize("ending", FORMS)
-@examples(150)
+@examples(60)
 @given(data=st.data())
 def test_a_changed_task_file(folder: Path, ending: str, data: st.DataObject) -> None:
     path = folder / f"task{ending}"
@@ -105,7 +105,7 @@ def test_a_changed_task_file(folder: Path, ending: str, data: st.DataObject) -> 
     assert len(ids) >= 2 and len(set(ids)) == len(ids)
 
 
-@examples(100)
+@examples(60)
 @given(rows=st.lists(st.dictionaries(words, plain, max_size=4), min_size=1, max_size=4))
 def test_json_lines_are_what_json_reads(folder: Path, rows: list[dict[str, Any]]) -> None:
     path = folder / "any.jsonl"
@@ -119,7 +119,7 @@ def test_json_lines_are_what_json_reads(folder: Path, rows: list[dict[str, Any]]
     assert repr([row.cells for row in found]) == repr(expected)
 
 
-@examples(100)
+@examples(60)
 @given(header=st.lists(words.filter(str.strip), min_size=2, max_size=4, unique=True), data=st.data())
 def test_csv_is_what_the_csv_module_wrote(folder: Path, header: list[str], data: st.DataObject) -> None:
     path = folder / "any.csv"

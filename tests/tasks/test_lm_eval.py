@@ -11,6 +11,7 @@ from autolambda.graders.grading import GRADERS
 from autolambda.tasks.lm_eval import read_items
 
 pytest.importorskip("lm_eval")
+pytestmark = pytest.mark.xdist_group("lm_eval")
 
 TASK = """
 task: {name}
@@ -82,9 +83,9 @@ def test_a_task_is_cut_in_two_and_scored_by_its_own_scorer(folder, split):
     assert {sample.id for sample in (*search.samples, *confirm.samples)} == {"1", "2", "3", "4", "5", "6"}
     for sample in search.samples:
         right = int(sample.id)
-        read = GRADERS["lm_eval"].read
-        assert read(f"It is {right}. Q: 9", sample.target).correct
-        assert not read(f"It is {right + 1}", sample.target).correct
+        grade = GRADERS["lm_eval"].grade
+        assert grade(f"It is {right}. Q: 9", sample.target).correct
+        assert not grade(f"It is {right + 1}", sample.target).correct
 
 
 def test_a_task_that_does_not_generate_is_refused(folder):
@@ -105,5 +106,5 @@ def test_a_document_that_is_no_json_is_refused(folder):
 
 def test_a_prompt_that_opens_the_answer_is_refused(folder):
     kind = 'output_type: generate_until\ngen_prefix: "The sum is"'
-    with pytest.raises(TaskError, match=r"opens the model's own turn .gen_prefix.; take another task"):
+    with pytest.raises(TaskError, match=r"opens the model's own turn .gen_prefix.; take a task without it"):
         read_items("our_opened_sums", **define(folder, "our_opened_sums", kind=kind))

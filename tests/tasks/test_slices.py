@@ -79,8 +79,8 @@ def test_the_bundled_task_is_whole_and_disjoint():
     assert len(set(every)) == len(every)
     samples = [*found.search[0].samples, *found.confirm[0].samples]
     assert len({sample.id for sample in samples}) == len(samples)
-    read = GRADERS[bundled.grader].read
-    assert all(read(sample.target, sample.target).correct for sample in samples)
+    grade = GRADERS[bundled.grader].grade
+    assert all(grade(sample.target, sample.target).correct for sample in samples)
     assert opened({"name": "arithmetic"}).search[0].num_responses == 512 and not found.notes
 
 
