@@ -31,7 +31,7 @@ class Column:
 
     title: str
     role: Literal["pick", "neighbour", "instruct", "thinking"]
-    entry: ScheduleResult
+    result: ScheduleResult
     kind: Kind
     key: str
 
@@ -87,18 +87,18 @@ class Comparison:
 
 
 def compare(
-    findings: StudySnapshot, store: Store, prompts: Prompts, *, num_responses: int = NUM_RESPONSES
+    snapshot: StudySnapshot, store: Store, prompts: Prompts, *, num_responses: int = NUM_RESPONSES
 ) -> Comparison | None:
     """The comparison around the pick, or around the nearest; ``None`` where there is no front yet.
 
     ``store`` reads texts; only those of the rows are read.
     """
-    report = findings.report
+    report = snapshot.report
     columns = _columns(report)
     if not columns:
         return None
     pick = next(i for i, column in enumerate(columns) if column.role == "pick")
-    outcomes = findings.outcomes
+    outcomes = snapshot.outcomes
     frames = [_of(outcomes, column) for column in columns]
     places = _places(frames, pick, num_responses // len(columns))
     texts = [_texts(store, report.study, column, places) for column in columns]
@@ -147,21 +147,21 @@ def _columns(report: Report) -> list[Column]:
     fewer = [each for each in others if each.score.mean_tokens <= pick.score.mean_tokens][-1:]
     more = [each for each in others if each.score.mean_tokens > pick.score.mean_tokens][:1]
     columns = [_column(pick, "pick"), *(_column(each, "neighbour") for each in (*fewer, *more))]
-    for name, entry in report.parents.items():
-        if entry is None:
+    for name, result in report.parents.items():
+        if result is None:
             continue
         role: Literal["instruct", "thinking"] = "instruct" if name == "instruct" else "thinking"
-        if entry.confirmed and pick.confirmed:
-            columns.append(Column(f"{name.capitalize()} as is", role, entry, "parent", name))
-        elif not pick.confirmed and entry.schedule not in [column.entry.schedule for column in columns]:
-            columns.append(Column(f"lambda {entry.schedule.other:g}", role, entry, "trial", str(entry.trial)))
-    return sorted(columns, key=lambda column: column.entry.score.mean_tokens)
+        if result.confirmed and pick.confirmed:
+            columns.append(Column(f"{name.capitalize()} as is", role, result, "parent", name))
+        elif not pick.confirmed and result.schedule not in [column.result.schedule for column in columns]:
+            columns.append(Column(f"lambda {result.schedule.other:g}", role, result, "trial", str(result.trial)))
+    return sorted(columns, key=lambda column: column.result.score.mean_tokens)
 
 
-def _column(entry: ScheduleResult, role: Literal["pick", "neighbour"]) -> Column:
-    kind: Kind = "confirm" if entry.confirmed else "trial"
-    key = confirm_key(entry.schedule) if entry.confirmed else str(entry.trial)
-    return Column(f"trial {entry.trial}", role, entry, kind, key)
+def _column(result: ScheduleResult, role: Literal["pick", "neighbour"]) -> Column:
+    kind: Kind = "confirm" if result.confirmed else "trial"
+    key = confirm_key(result.schedule) if result.confirmed else str(result.trial)
+    return Column(f"trial {result.trial}", role, result, kind, key)
 
 
 def _of(outcomes: pandas.DataFrame, column: Column) -> pandas.DataFrame:

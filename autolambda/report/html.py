@@ -94,7 +94,7 @@ class Section:
 
 
 def render_page(
-    findings: StudySnapshot,
+    snapshot: StudySnapshot,
     comparison: Comparison | None,
     *,
     sections: Sequence[Section] = (),
@@ -112,26 +112,26 @@ def render_page(
         lstrip_blocks=True,
     )
     plotly, script = get_plotlyjs(), environment.loader.get_source(environment, "report.js")[0]  # type: ignore[union-attr]
-    report = findings.report
+    report = snapshot.report
     page = environment.get_template("report.html").render(
         report=report,
-        findings=findings,
+        snapshot=snapshot,
         comparison=comparison,
         sections=sections,
         captions=CAPTIONS,
         version=__version__,
         made_at=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        status=_status(findings),
+        status=_status(snapshot),
         headline=_headline(report),
         sentences=[*_sentences(report, storage)],
         tiles=[*_tiles(report)],
         stages_said=_stages_said(report),
         fronts=_fronts(report),
-        stopped=[row for row in findings.trials.to_dict("records") if row["outcome"] != "complete"],
+        stopped=[row for row in snapshot.trials.to_dict("records") if row["outcome"] != "complete"],
         policy=_policy(plotly, script),
         plotly=plotly,
         script=script,
-        data=_json(_data(findings, comparison, sections)),
+        data=_json(_data(snapshot, comparison, sections)),
         settings=json.dumps(report.config.model_dump(mode="json", exclude_none=True), indent=2),
         identity={key: legible(str(value)) for key, value in report.identity.items()},
         row_of=_row_of,
@@ -143,8 +143,8 @@ def render_page(
     return page.encode("utf-8", "backslashreplace").decode("utf-8")  # a file's name may hold what no file can
 
 
-def _status(findings: StudySnapshot) -> str:
-    report, trials = findings.report, len(findings.trials)
+def _status(snapshot: StudySnapshot) -> str:
+    report, trials = snapshot.report, len(snapshot.trials)
     if report.stop_reason == UNFINISHED:
         return f"still running, {trials} trials so far"
     if not report.confirmed:
@@ -176,10 +176,10 @@ def _sentences(report: Report, storage: str | None) -> Iterator[tuple[str, str]]
 
 def _tiles(report: Report) -> Iterator[dict[str, Any]]:
     """The pick's numbers, the first thing to see."""
-    entry = report.best or report.nearest
-    if entry is None:
+    result = report.best or report.nearest
+    if result is None:
         return
-    accuracy, tokens, think = entry.measured.accuracy, entry.measured.mean_tokens, entry.measured.think_ratio
+    accuracy, tokens, think = result.measured.accuracy, result.measured.mean_tokens, result.measured.think_ratio
     yield {
         "name": "accuracy",
         "value": f"{100 * accuracy.value:.1f} %",
@@ -195,9 +195,9 @@ def _tiles(report: Report) -> Iterator[dict[str, Any]]:
     yield {
         "name": "Think ratio",
         "value": f"{100 * think.value:.0f} %",
-        "note": f"stage {stage(entry.measured)}",
+        "note": f"stage {stage(result.measured)}",
     }
-    if beside := beside_thinking(report, entry):
+    if beside := beside_thinking(report, result):
         points, _, interval = beside[0].partition(" (")
         of_them = f"95 % interval {interval.removesuffix(')')}; " if interval else ""
         yield {
@@ -208,12 +208,12 @@ def _tiles(report: Report) -> Iterator[dict[str, Any]]:
 
 
 def _stages_said(report: Report) -> list[str]:
-    said = [sentence(report.stages), *insight_sentences(report.worth)] if report.has_curve else []
+    said = [sentence(report.stages), *insight_sentences(report.insights)] if report.has_curve else []
     return [*said, *(f"{note}." for note in report.stages.notes)]
 
 
 def _fronts(report: Report) -> list[tuple[str, Sequence[ScheduleResult], bool]]:
-    """Title, entries and whether it is shown at once."""
+    """Title, results and whether it is shown at once."""
     confirmed, smoothed = report.confirmed_front, report.smoothed_front
     found: list[tuple[str, Sequence[ScheduleResult], bool]] = []
     if confirmed:
@@ -223,13 +223,13 @@ def _fronts(report: Report) -> list[tuple[str, Sequence[ScheduleResult], bool]]:
     return found
 
 
-def _row_of(entry: ScheduleResult, report: Report, *, name: str = "") -> dict[str, Any]:
-    """An entry as the cells of a table."""
+def _row_of(result: ScheduleResult, report: Report, *, name: str = "") -> dict[str, Any]:
+    """A result as the cells of a table."""
     return {
-        "name": legible(name) or str(entry.trial),
-        "schedule": "" if name else in_lines(entry.schedule),
-        "picked": report.best is not None and not name and entry.schedule == report.best.schedule,
-        **_numbers_of(entry.measured),
+        "name": legible(name) or str(result.trial),
+        "schedule": "" if name else in_lines(result.schedule),
+        "picked": report.best is not None and not name and result.schedule == report.best.schedule,
+        **_numbers_of(result.measured),
     }
 
 
@@ -255,15 +255,15 @@ def _points_of(change: Difference) -> tuple[str, str]:
     return f"{100 * change.value:+.1f}", f"{100 * change.low:+.1f} to {100 * change.high:+.1f}"
 
 
-def _data(findings: StudySnapshot, comparison: Comparison | None, sections: Sequence[Section]) -> dict[str, Any]:
+def _data(snapshot: StudySnapshot, comparison: Comparison | None, sections: Sequence[Section]) -> dict[str, Any]:
     """What the script works on."""
-    drawn = {name: draw(findings) for name, draw in FIGURES.items()}
+    drawn = {name: draw(snapshot) for name, draw in FIGURES.items()}
     drawn |= {part.name: part.figure for section in sections for part in section.parts}
     figures = {name: json.loads(figure.to_json()) for name, figure in drawn.items()}
     if comparison is None:
         return {"figures": figures, "dark": DARK, "comparison": None}
     columns = [
-        {"title": column.title, "role": column.role, "tokens": column.entry.score.mean_tokens}
+        {"title": column.title, "role": column.role, "tokens": column.result.score.mean_tokens}
         for column in comparison.columns
     ]
     rows = [asdict(row) for row in comparison.rows]

@@ -32,7 +32,7 @@ _LEVEL = 0.05
 class Gain:
     """A confirmed merge and its accuracy less that of each parent as it is; ``is_shown``: it beats both."""
 
-    entry: ScheduleResult
+    result: ScheduleResult
     over: Mapping[str, Difference]
     is_shown: bool
 
@@ -57,9 +57,9 @@ class Insights:
         """The merge whose lead over both parents is the surest."""
         return next(iter(self.gains), None)
 
-    def beside(self, entry: ScheduleResult, parent: str) -> Difference | None:
+    def beside(self, result: ScheduleResult, parent: str) -> Difference | None:
         """A confirmed merge's accuracy less that of a parent, where both parents are confirmed."""
-        return next((gain.over[parent] for gain in self.gains if gain.entry is entry), None)
+        return next((gain.over[parent] for gain in self.gains if gain.result is result), None)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
@@ -70,7 +70,7 @@ class Insights:
             "runaway": self.runaway and self.runaway.to_dict(),
             "beats_both_parents": gain
             and {
-                "trial": gain.entry.trial,
+                "trial": gain.result.trial,
                 "is_shown": gain.is_shown,
                 **{
                     f"accuracy_over_{name}{suffix}": getattr(each, key)
@@ -90,8 +90,8 @@ def insights_of(
     weights: Mapping[str, float],
 ) -> Insights:
     """From what was measured in the search (at least one schedule), and what was confirmed of it and of the parents."""
-    highest = max(smoothed, key=lambda entry: (entry.score.accuracy, -entry.score.mean_tokens))
-    place = sweet_spot([entry.score for entry in smoothed])
+    highest = max(smoothed, key=lambda result: (result.score.accuracy, -result.score.mean_tokens))
+    place = sweet_spot([result.score for result in smoothed])
     assert place is not None
     thinking = [each for each in seen if stage(each.measured) == 3]
     slope = slope_of(
@@ -105,18 +105,18 @@ def insights_of(
     return Insights(smoothed[place], highest, slope, lengths, runaway(lengths), _gains(confirmed, parents, weights))
 
 
-def insight_sentences(worth: Insights) -> Iterator[str]:
+def insight_sentences(insights: Insights) -> Iterator[str]:
     """The worth of tokens in plain sentences."""
-    sweet, highest = worth.sweet_spot, worth.highest
+    sweet, highest = insights.sweet_spot, insights.highest
     if sweet is highest:
         yield f"The sweet spot: {_numbers(highest)}; nothing cheaper comes within a point of it."
     else:
         yield f"The sweet spot: {_numbers(sweet)}, within a point of the most accurate, {_numbers(highest)}."
-    yield slope_sentence(worth.slope)
-    if worth.runaway:
-        yield runaway_sentence(worth.runaway, worth.lengths)
-    if worth.gain:
-        yield _gain_sentence(worth.gain)
+    yield slope_sentence(insights.slope)
+    if insights.runaway:
+        yield runaway_sentence(insights.runaway, insights.lengths)
+    if insights.gain:
+        yield _gain_sentence(insights.gain)
 
 
 def difference_phrase(change: Difference) -> str:
@@ -130,14 +130,14 @@ def _gains(
     weights: Mapping[str, float],
 ) -> tuple[Gain, ...]:
     """The merges, the surest lead over both parents first; none before both parents are confirmed."""
-    merges = [(entry, graded) for entry, graded in confirmed if entry.schedule.lam not in (0.0, 1.0)]
+    merges = [(result, graded) for result, graded in confirmed if result.schedule.lam not in (0.0, 1.0)]
     if len(parents) < 2:
         return ()
     gains = []
-    for entry, graded in merges:
+    for result, graded in merges:
         over = {name: difference(graded, responses, weights=weights) for name, responses in parents.items()}
         least = min(_bound(each, level=_LEVEL / len(merges)) for each in over.values())
-        gains.append((least, Gain(entry, over, least > 0)))
+        gains.append((least, Gain(result, over, least > 0)))
     return tuple(gain for _, gain in sorted(gains, key=lambda pair: -pair[0]))
 
 
@@ -152,11 +152,11 @@ def _bound(change: Difference, *, level: float) -> float:
 def _gain_sentence(gain: Gain) -> str:
     over = ", ".join(f"{difference_phrase(each)} beside {name.capitalize()}" for name, each in gain.over.items())
     said = "beats both parents" if gain.is_shown else "is not shown to beat both parents"
-    return f"Trial {gain.entry.trial} {said} as they are: {over}."
+    return f"Trial {gain.result.trial} {said} as they are: {over}."
 
 
-def _numbers(entry: ScheduleResult) -> str:
+def _numbers(result: ScheduleResult) -> str:
     return (
-        f"trial {entry.trial} in stage {stage(entry.measured)} with {100 * entry.score.accuracy:.1f} % "
-        f"at {number(entry.score.mean_tokens)} tokens"
+        f"trial {result.trial} in stage {stage(result.measured)} with {100 * result.score.accuracy:.1f} % "
+        f"at {number(result.score.mean_tokens)} tokens"
     )

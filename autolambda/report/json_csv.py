@@ -47,8 +47,8 @@ def report_json(report: Report) -> str:
 def report_csv(report: Report) -> str:
     """A row a complete trial, its schedule as JSON, its numbers those of the search slice."""
     rows = []
-    for entry in report.trials:
-        numbers = {key: value for key, value in entry.to_dict().items() if key not in ("tasks", "confirmed")}
+    for result in report.trials:
+        numbers = {key: value for key, value in result.to_dict().items() if key not in ("tasks", "confirmed")}
         rows.append(numbers | {"schedule": json.dumps(numbers["schedule"])})
     return str(pandas.DataFrame(rows).to_csv(index=False))
 
@@ -80,31 +80,31 @@ def _plain_report(report: Report) -> dict[str, Any]:
         "nearest": _plain(report.nearest),
         "alike": [
             {
-                "trial": each.entry.trial,
+                "trial": each.result.trial,
                 "accuracy_difference": each.difference.value,
                 "accuracy_difference_low": each.difference.low,
                 "accuracy_difference_high": each.difference.high,
             }
             for each in report.alike
         ],
-        "front": [entry.to_dict() for entry in report.front],
+        "front": [result.to_dict() for result in report.front],
         "fronts": {
-            "raw": [entry.to_dict() for entry in report.raw_front],
-            "smoothed": [entry.to_dict() for entry in report.smoothed_front],
-            "confirmed": [entry.to_dict() for entry in report.confirmed_front],
+            "raw": [result.to_dict() for result in report.raw_front],
+            "smoothed": [result.to_dict() for result in report.smoothed_front],
+            "confirmed": [result.to_dict() for result in report.confirmed_front],
         },
-        "parents": {name: _plain(entry) for name, entry in report.parents.items()},
-        "baselines": [{"method": name, **entry.to_dict()} for name, entry in report.baselines.items()],
+        "parents": {name: _plain(result) for name, result in report.parents.items()},
+        "baselines": [{"method": name, **result.to_dict()} for name, result in report.baselines.items()],
         "stop_reason": report.stop_reason,
         "stages": _plain_stages(report.stages),
-        "worth": report.worth.to_dict(),
+        "worth": report.insights.to_dict(),
         "tokens_generated": report.tokens_generated,
         "trials": {name: getattr(report.counts, name) for name in ("complete", "pruned", "failed")},
     }
 
 
-def _plain(entry: ScheduleResult | None) -> dict[str, Any] | None:
-    return entry.to_dict() if entry else None
+def _plain(result: ScheduleResult | None) -> dict[str, Any] | None:
+    return result.to_dict() if result else None
 
 
 def _plain_stages(stages: Stages) -> dict[str, dict[str, float] | None]:

@@ -46,7 +46,7 @@ UNFINISHED = "unfinished"
 class Alike:
     """A confirmed schedule and its accuracy less that of the pick, of which the interval holds 0."""
 
-    entry: ScheduleResult
+    result: ScheduleResult
     difference: Difference
 
 
@@ -58,8 +58,8 @@ class Report:
     over which a cheaper ``best`` was picked. ``alike`` are finalists within the budget whose accuracy cannot be told
     apart from that of ``best``. ``trials`` are the measured schedules, one each, ``smoothed`` the same with the
     surrogate's numbers, ``confirmed`` those that were ever confirmed, for any budget. ``baselines`` were measured on
-    the same prompts. ``worth`` says what tokens buy, ``identity`` what the results depend on, ``digests`` the SHA-256
-    of the weights with which schedules were confirmed, where it is known.
+    the same prompts. ``insights`` says what tokens buy, ``identity`` what the results depend on, ``digests`` the
+    SHA-256 of the weights with which schedules were confirmed, where it is known.
     """
 
     study: str
@@ -75,7 +75,7 @@ class Report:
     parents: Mapping[str, ScheduleResult | None]
     baselines: Mapping[str, ScheduleResult]
     stages: Stages
-    worth: Insights
+    insights: Insights
     counts: Counts
     tokens_generated: int
     stop_reason: str
@@ -98,13 +98,13 @@ class Report:
     @property
     def has_curve(self) -> bool:
         """Whether more than one uniform lambda is measured, so that there is something to say of stages."""
-        return len({entry.schedule.lam for entry in self.trials} - {None}) > 1
+        return len({result.schedule.lam for result in self.trials} - {None}) > 1
 
     @property
     def slack(self) -> str | None:
         """Says that the budget cannot bind, where no parent and no trial needs more; ``None`` where it may."""
-        parents = {name: entry.score.mean_tokens for name, entry in self.parents.items() if entry}
-        highest = max(entry.score.mean_tokens for entry in (*self.trials, *self.confirmed))
+        parents = {name: result.score.mean_tokens for name, result in self.parents.items() if result}
+        highest = max(result.score.mean_tokens for result in (*self.trials, *self.confirmed))
         if self.budget is None or self.budget < highest:
             return None
         return slack_sentence(self.budget, parents, bundled=self.config.models.bundled)
@@ -112,7 +112,7 @@ class Report:
     @property
     def is_done(self) -> bool:
         """Whether all trials are told, both parents measured as they are, and the budget (if any) decided."""
-        measured = all(entry is not None and entry.confirmed for entry in self.parents.values())
+        measured = all(result is not None and result.confirmed for result in self.parents.values())
         decided = self.verdict is not None if self.budget else bool(self.confirmed)
         return self.stop_reason != UNFINISHED and measured and decided
 
@@ -121,8 +121,8 @@ class Report:
         """The confirmed front as far as there is one."""
         return self.confirmed_front or self.smoothed_front
 
-    def entry(self, trial: int | None) -> ScheduleResult:
-        """A trial's entry, confirmed where it was, or the budget's pick. Raises ``StudyError`` where there is none."""
+    def result(self, trial: int | None) -> ScheduleResult:
+        """A trial's result, confirmed where it was, or the budget's pick. Raises ``StudyError`` where there is none."""
         if trial is not None:
             found = next((e for e in (*self.confirmed, *self.trials) if e.trial == trial), None)
             if found is None:
@@ -154,21 +154,21 @@ def build_report(store: Store, study: Study, *, budget: float | None) -> Report:
     smoothed = smoothed_results(trials, model)
     finalists = plan(measured.observations, config.search_settings, aims, model=model).finalists
     responses, own = confirmed_responses(store, study, trials), parent_responses(store, study)
-    entries = {
+    results = {
         e.trial: confirmed_result(e.trial, e.schedule, responses[e.trial], config, parents=own)
         for e in trials
         if e.trial in responses
     }
-    shown = [(entry, responses[trial]) for trial, entry in entries.items()]
+    shown = [(result, responses[trial]) for trial, result in results.items()]
     numbers = [trials[index].trial for index in finalists]
-    chosen = [entries.get(number) for number in numbers]
+    chosen = [results.get(number) for number in numbers]
     decision = None
     alike: tuple[Alike, ...] = ()
-    if budget is not None and all(entry is not None and _is_comparable(entry, config) for entry in chosen):
+    if budget is not None and all(result is not None and _is_comparable(result, config) for result in chosen):
         graded = [responses[number] for number in numbers]
-        drops = [entries[number].drops for number in numbers]
+        drops = [results[number].drops for number in numbers]
         decision = verdict(graded, budget=budget, margin=config.confirm.margin, weights=weights, drops=drops)
-        alike = _alike(decision, graded, [entries[number] for number in numbers], weights)
+        alike = _alike(decision, graded, [results[number] for number in numbers], weights)
     return Report(
         study=study.name,
         budget=budget,
@@ -179,29 +179,29 @@ def build_report(store: Store, study: Study, *, budget: float | None) -> Report:
         alike=tuple(alike),
         trials=trials,
         smoothed=smoothed,
-        confirmed=tuple(entries.values()),
+        confirmed=tuple(results.values()),
         parents=parent_results(own, trials, config),
         baselines=baseline_results(store, study, own, config),
         stages=_stages(trials),
-        worth=insights_of(measured.all, smoothed, shown, own, weights=weights),
+        insights=insights_of(measured.all, smoothed, shown, own, weights=weights),
         counts=study.counts(),
         tokens_generated=store.num_tokens(study.name),
         stop_reason=study.stopped_for or UNFINISHED,
         config=config,
         identity=stored.identity,
-        digests={e.schedule: found for e in entries.values() if (found := study.weights_of(e.schedule))},
+        digests={e.schedule: found for e in results.values() if (found := study.weights_of(e.schedule))},
     )
 
 
-def _is_comparable(entry: ScheduleResult, config: Config) -> bool:
+def _is_comparable(result: ScheduleResult, config: Config) -> bool:
     """Whether all that the verdict asks of a finalist is known."""
-    return entry.drops.keys() == config.guards.keys()
+    return result.drops.keys() == config.guards.keys()
 
 
 def _alike(
     decision: Decision,
     graded: Sequence[Sequence[Graded]],
-    entries: Sequence[ScheduleResult],
+    results: Sequence[ScheduleResult],
     weights: Mapping[str, float],
 ) -> tuple[Alike, ...]:
     """The others within the budget whose accuracy may be that of the pick."""
@@ -212,7 +212,7 @@ def _alike(
         for index in decision.passed
         if index != decision.pick
     }
-    return tuple(Alike(entries[index], change) for index, change in changes.items() if change.low <= 0 <= change.high)
+    return tuple(Alike(results[index], change) for index, change in changes.items() if change.low <= 0 <= change.high)
 
 
 def slack_sentence(budget: float, parents: Mapping[str, float], *, bundled: bool) -> str | None:
@@ -250,5 +250,5 @@ def _unconfirmed(trials: tuple[ScheduleResult, ...], budget: float | None) -> Sc
     return max(kept, key=lambda e: (e.score.accuracy, -e.score.mean_tokens), default=None)
 
 
-def _at(entries: list[ScheduleResult | None], index: int | None) -> ScheduleResult | None:
-    return None if index is None else entries[index]
+def _at(results: list[ScheduleResult | None], index: int | None) -> ScheduleResult | None:
+    return None if index is None else results[index]

@@ -144,7 +144,7 @@ def confirmed_result(
     *,
     parents: Mapping[str, Sequence[Graded]],
 ) -> ScheduleResult:
-    """An entry as it was confirmed; what it loses on guards is known once both ``parents`` are."""
+    """A result as it was confirmed; what it loses on guards is known once both ``parents`` are."""
     drops = drops_of(graded, parents.values(), guards=config.guards) if len(parents) == 2 else {}
     measured, scores = measure(graded, weights=config.weights), _scores(graded, config, phase="confirm")
     return ScheduleResult(trial, schedule, measured, confirmed=True, drops=drops, scores=scores)
@@ -152,29 +152,29 @@ def confirmed_result(
 
 def smoothed_results(trials: Sequence[ScheduleResult], model: Surrogate) -> tuple[ScheduleResult, ...]:
     """The trials with what the surrogate makes of all of them; truncated and unparsed shares stay as measured."""
-    bands = [model.predict([entry.schedule for entry in trials], output) for output in OUTPUTS]
-    entries = []
-    for index, entry in enumerate(trials):
+    bands = [model.predict([result.schedule for result in trials], output) for output in OUTPUTS]
+    results = []
+    for index, result in enumerate(trials):
         estimates = [
             Estimate(
                 float(band.value[index]),
                 float(band.high[index] - band.low[index]) / (2 * 1.96),
                 float(band.low[index]),
                 float(band.high[index]),
-                entry.measured.accuracy.num_prompts,
-                entry.measured.num_responses,
+                result.measured.accuracy.num_prompts,
+                result.measured.num_responses,
             )
             for band in bands
         ]
         measured = replace(
-            entry.measured,
+            result.measured,
             accuracy=estimates[ACCURACY],
             mean_tokens=estimates[TOKENS],
             think_ratio=estimates[THINK],
             tasks={},
         )
-        entries.append(replace(entry, measured=measured, scores={}))
-    return tuple(entries)
+        results.append(replace(result, measured=measured, scores={}))
+    return tuple(results)
 
 
 def confirmed_responses(store: Store, study: Study, trials: Sequence[ScheduleResult]) -> dict[int | None, list[Graded]]:
@@ -205,7 +205,7 @@ def parent_results(
         if graded := responses.get(name):
             parents[name] = confirmed_result(None, Schedule.uniform(lam), graded, config, parents={})
         else:
-            parents[name] = next((entry for entry in trials if entry.schedule.lam == lam), None)
+            parents[name] = next((result for result in trials if result.schedule.lam == lam), None)
     return parents
 
 

@@ -48,7 +48,7 @@ class StudySnapshot:
 
 
 def load_snapshot(store: Store, study: Study, *, budget: float | None) -> StudySnapshot:
-    """The findings of a study, running or done. Raises ``StudyError`` before its first trial is done."""
+    """The snapshot of a study, running or done. Raises ``StudyError`` before its first trial is done."""
     ended = study.ended()  # first: while a study runs, what is read later holds all that this tells of
     with _without_collection():
         report = build_report(store, study, budget=budget)
@@ -84,4 +84,4 @@ def num_layers_of(config: Config) -> int | None:
 
 
 def _reference(report: Report) -> float:
-    return max(entry.score.mean_tokens for entry in report.trials)
+    return max(result.score.mean_tokens for result in report.trials)

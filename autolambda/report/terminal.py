@@ -48,25 +48,25 @@ def progress_view(report: Report) -> RenderableType:
     notes = [Text(f"Note: {printable(note)}.", style="dim") for note in report.stages.notes]
     if (tasks := task_table(report)) is not None:
         fronts += [Text(), tasks]
-    said = [sentence(report.stages), *insight_sentences(report.worth)] if report.has_curve else []
+    said = [sentence(report.stages), *insight_sentences(report.insights)] if report.has_curve else []
     return Group(*fronts, Text(), *map(Text, said), *notes)
 
 
-def _few(entries: Sequence[ScheduleResult]) -> list[ScheduleResult]:
-    """At most ``MAX_ROWS`` entries, evenly chosen, the last among them."""
-    step = max(1, -(-len(entries) // MAX_ROWS))
-    return list(entries[::-1][::step][::-1])
+def _few(results: Sequence[ScheduleResult]) -> list[ScheduleResult]:
+    """At most ``MAX_ROWS`` results, evenly chosen, the last among them."""
+    step = max(1, -(-len(results) // MAX_ROWS))
+    return list(results[::-1][::step][::-1])
 
 
-def front_table(report: Report, entries: Sequence[ScheduleResult], *, title: str, with_parents: bool = True) -> Table:
+def front_table(report: Report, results: Sequence[ScheduleResult], *, title: str, with_parents: bool = True) -> Table:
     """The parents and a front, fewest tokens first; the budget's pick is marked by an arrow.
 
     The share of responses that were cut has a column where there were any, and so has what is known of the guards.
     """
     parents = report.parents if with_parents else {}
-    shown = [*filter(None, parents.values()), *entries]
-    with_cut = any(entry.measured.truncated_ratio.value > 0 for entry in shown)
-    with_guards = any(entry.guards for entry in entries)
+    shown = [*filter(None, parents.values()), *results]
+    with_cut = any(result.measured.truncated_ratio.value > 0 for result in shown)
+    with_guards = any(result.guards for result in results)
     table = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False)
     table.add_column("trial", justify="right", no_wrap=True)
     table.add_column("schedule")
@@ -80,14 +80,14 @@ def front_table(report: Report, entries: Sequence[ScheduleResult], *, title: str
     ):
         table.add_column(name, justify="right", no_wrap=True)
     for name, parent in parents.items():
-        if parent is not None and parent not in entries:
+        if parent is not None and parent not in results:
             how = "as is" if parent.confirmed else f"at lambda {parent.schedule.lam:g}"
             table.add_row("", f"{name.capitalize()} {how}", *_cells(parent.measured, with_cut=with_cut), style="dim")
-    for entry in entries:
-        picked = report.best is not None and entry.schedule == report.best.schedule
-        trial = f"→ {entry.trial}" if picked else str(entry.trial)
-        cells = [*_cells(entry.measured, with_cut=with_cut), *([entry.guards or ""] if with_guards else [])]
-        table.add_row(trial, in_lines(entry.schedule), *cells, style="bold" if picked else "")
+    for result in results:
+        picked = report.best is not None and result.schedule == report.best.schedule
+        trial = f"→ {result.trial}" if picked else str(result.trial)
+        cells = [*_cells(result.measured, with_cut=with_cut), *([result.guards or ""] if with_guards else [])]
+        table.add_row(trial, in_lines(result.schedule), *cells, style="bold" if picked else "")
     return table
 
 
@@ -173,27 +173,27 @@ def _tokens(estimate: Estimate) -> str:
     return f"{number(estimate.value)} [dim]{number(estimate.low)}–{number(estimate.high)}[/dim]"
 
 
-def _numbers(entry: ScheduleResult) -> str:
-    """An entry in a phrase, with its intervals."""
-    accuracy, tokens = entry.measured.accuracy, entry.measured.mean_tokens
+def _numbers(result: ScheduleResult) -> str:
+    """A result in a phrase, with its intervals."""
+    accuracy, tokens = result.measured.accuracy, result.measured.mean_tokens
     return (
-        f"[bold]{entry.schedule}[/bold] (trial {entry.trial}), accuracy {accuracy.value:.1%} "
+        f"[bold]{result.schedule}[/bold] (trial {result.trial}), accuracy {accuracy.value:.1%} "
         f"({accuracy.low:.1%} to {accuracy.high:.1%}) at {number(tokens.value)} tokens "
         f"({number(tokens.low)} to {number(tokens.high)})"
     )
 
 
-def beside_thinking(report: Report, entry: ScheduleResult) -> tuple[str, float] | None:
-    """An entry's points of accuracy beside the Thinking parent, with their interval, and its share of the tokens.
+def beside_thinking(report: Report, result: ScheduleResult) -> tuple[str, float] | None:
+    """A result's points of accuracy beside the Thinking parent, with their interval, and its share of the tokens.
 
     ``None`` unless both were measured on the same prompts.
     """
     thinking = report.parents["thinking"]
-    if thinking is None or thinking.confirmed != entry.confirmed:
+    if thinking is None or thinking.confirmed != result.confirmed:
         return None
-    change = report.worth.beside(entry, "thinking")
-    points = f"{100 * (entry.score.accuracy - thinking.score.accuracy):+.1f} points"
-    return difference_phrase(change) if change else points, entry.score.mean_tokens / thinking.score.mean_tokens
+    change = report.insights.beside(result, "thinking")
+    points = f"{100 * (result.score.accuracy - thinking.score.accuracy):+.1f} points"
+    return difference_phrase(change) if change else points, result.score.mean_tokens / thinking.score.mean_tokens
 
 
 def _against_thinking(report: Report, best: ScheduleResult) -> Iterator[str]:
@@ -207,8 +207,8 @@ def _alike(report: Report) -> Iterator[str]:
     for each in report.alike:
         change = each.difference
         yield (
-            f"Trial {each.entry.trial} cannot be told apart from it: {difference_phrase(change)} of accuracy "
-            f"at {number(each.entry.score.mean_tokens)} tokens."
+            f"Trial {each.result.trial} cannot be told apart from it: {difference_phrase(change)} of accuracy "
+            f"at {number(each.result.score.mean_tokens)} tokens."
         )
 
 

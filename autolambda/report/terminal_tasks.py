@@ -22,7 +22,7 @@ def task_table(report: Report) -> Table | None:
     if len(weights) < 2:
         return None
     pick = report.best or report.nearest
-    columns = {name.capitalize(): entry for name, entry in report.parents.items() if entry}
+    columns = {name.capitalize(): result for name, result in report.parents.items() if result}
     if pick is not None:
         columns[f"→ {pick.trial}"] = with_tasks(report, pick)
     title = "By task: accuracy %, tokens"
@@ -31,21 +31,21 @@ def task_table(report: Report) -> Table | None:
     for name in ("weight", *columns):
         table.add_column(name, justify="right", no_wrap=True)
     for task, weight in weights.items():
-        cells = [_cell(entry.measured.tasks.get(task)) for entry in columns.values()]
+        cells = [_cell(result.measured.tasks.get(task)) for result in columns.values()]
         table.add_row(_name(task), f"{weight:.0%}" if weight else "guard", *cells)
     return table
 
 
-def with_tasks(report: Report, entry: ScheduleResult) -> ScheduleResult:
-    """The entry, or for a smoothed one, which has no numbers of single tasks, the same trial as it was measured."""
-    if entry.measured.tasks:
-        return entry
-    return next((each for each in report.trials if each.trial == entry.trial), entry)
+def with_tasks(report: Report, result: ScheduleResult) -> ScheduleResult:
+    """The result, or for a smoothed one, which has no numbers of single tasks, the same trial as it was measured."""
+    if result.measured.tasks:
+        return result
+    return next((each for each in report.trials if each.trial == result.trial), result)
 
 
-def guard_lines(entry: ScheduleResult) -> Iterator[str]:
-    """A line for each guard of a confirmed entry (rich markup): what it loses, and whether that is allowed."""
-    for task, drop in entry.drops.items():
+def guard_lines(result: ScheduleResult) -> Iterator[str]:
+    """A line for each guard of a confirmed result (rich markup): what it loses, and whether that is allowed."""
+    for task, drop in result.drops.items():
         word = {"kept": "kept", "broken": "[red]broken[/red]", "unsure": "[yellow]not shown to be kept[/yellow]"}
         yield (
             f"Guard {_name(task)} is {word[guard_word(drop.kept)]}: {0.0 - 100 * drop.value:+.1f} points against the "
@@ -57,7 +57,8 @@ def is_held_by_guard(report: Report) -> bool:
     """Whether something is shown to be within the budget by its tokens, but not to keep its guards."""
     budget = report.budget
     return budget is not None and any(
-        entry.measured.mean_tokens.high <= budget and entry.guards in ("broken", "unsure") for entry in report.confirmed
+        result.measured.mean_tokens.high <= budget and result.guards in ("broken", "unsure")
+        for result in report.confirmed
     )
 
 

@@ -70,15 +70,15 @@ def test_no_trial_and_no_response_is_an_empty_frame_with_its_columns() -> None:
 
 
 def test_a_study_ends_with_the_numbers_of_its_report() -> None:
-    findings, report = small_snapshot(), finished()
-    frame = findings.trials
+    snapshot, report = small_snapshot(), finished()
+    frame = snapshot.trials
     last = frame.drop_duplicates("schedule", keep="last").set_index("schedule")
-    for entry in report.trials:
-        found = last.loc[json.dumps(entry.schedule.to_dict())]
-        assert found.accuracy == pytest.approx(entry.measured.accuracy.value)
-        assert found.mean_tokens == pytest.approx(entry.measured.mean_tokens.value)
-        assert found.think_ratio == pytest.approx(entry.measured.think_ratio.value)
-    reference = findings.reference_tokens
-    whole = hypervolume([entry.score for entry in report.trials], reference_tokens=reference) / reference
+    for result in report.trials:
+        found = last.loc[json.dumps(result.schedule.to_dict())]
+        assert found.accuracy == pytest.approx(result.measured.accuracy.value)
+        assert found.mean_tokens == pytest.approx(result.measured.mean_tokens.value)
+        assert found.think_ratio == pytest.approx(result.measured.think_ratio.value)
+    reference = snapshot.reference_tokens
+    whole = hypervolume([result.score for result in report.trials], reference_tokens=reference) / reference
     assert frame.hypervolume.iloc[-1] == pytest.approx(whole)
     assert np.array_equal(frame.tokens.cumsum(), frame.tokens_so_far) and finished_storage()

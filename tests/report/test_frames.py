@@ -23,25 +23,25 @@ def test_every_response_is_a_row_with_the_types_that_were_promised(frame):
 
 
 def test_the_reports_numbers_come_out_of_it(frame):
-    entry = finished().confirmed[0]
+    result = finished().confirmed[0]
     numbers = [set(group.key) for _, group in frame[frame.kind == "confirm"].groupby("schedule")]
     assert all(len(keys) == 1 for keys in numbers)
-    confirmed = frame[(frame.kind == "confirm") & (frame.key == sorted_key(entry))]
-    assert (confirmed.grade == "correct").mean() == pytest.approx(entry.measured.accuracy.value)
-    assert confirmed.num_tokens.mean() == pytest.approx(entry.measured.mean_tokens.value)
+    confirmed = frame[(frame.kind == "confirm") & (frame.key == sorted_key(result))]
+    assert (confirmed.grade == "correct").mean() == pytest.approx(result.measured.accuracy.value)
+    assert confirmed.num_tokens.mean() == pytest.approx(result.measured.mean_tokens.value)
 
 
-def sorted_key(entry):
+def sorted_key(result):
     from autolambda.report.report import confirm_key
 
-    return confirm_key(entry.schedule)
+    return confirm_key(result.schedule)
 
 
 def test_what_is_missing_is_missing_and_not_a_word(frame):
     unparsed = frame[frame.grade == "unparsed"]
     assert unparsed.answer.isna().all()
     assert frame[frame["lambda"].notna()]["lambda"].between(0, 1).all()
-    assert pandas.isna(frame["lambda"]).any() == any(entry.schedule.lam is None for entry in finished().trials)
+    assert pandas.isna(frame["lambda"]).any() == any(result.schedule.lam is None for result in finished().trials)
 
 
 def test_a_study_that_is_not_there_is_said_to_be_missing(tmp_path):

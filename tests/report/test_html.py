@@ -61,11 +61,11 @@ class Parsed(HTMLParser):
             self.words += data
 
 
-def page_of(findings: StudySnapshot, sections: Sequence[Section] = ()) -> Parsed:
-    report = findings.report
+def page_of(snapshot: StudySnapshot, sections: Sequence[Section] = ()) -> Parsed:
+    report = snapshot.report
     with closing(Store(finished_storage())) as store:
-        comparison = compare(findings, store, load_prompts(report.config, report.identity))
-    return Parsed(render_page(findings, comparison, sections=sections))
+        comparison = compare(snapshot, store, load_prompts(report.config, report.identity))
+    return Parsed(render_page(snapshot, comparison, sections=sections))
 
 
 @pytest.fixture(scope="module")
@@ -151,20 +151,20 @@ def test_a_search_without_its_confirmation_says_so(tmp_path: Path) -> None:
     ],
 )
 def test_other_answers_are_said(changes: dict[str, Any], said: str) -> None:
-    findings = small_snapshot()
+    snapshot = small_snapshot()
     nearest = replace(finished().confirmed[0], trial=0) if "verdict" in changes else None
-    assert said in page_of(replace(findings, report=replace(findings.report, nearest=nearest, **changes))).words
+    assert said in page_of(replace(snapshot, report=replace(snapshot.report, nearest=nearest, **changes))).words
 
 
 def test_several_tasks_have_a_line_each_below_a_schedule() -> None:
-    findings = small_snapshot()
+    snapshot = small_snapshot()
 
-    def with_two(entry: Any) -> Any:
-        (own,) = entry.measured.tasks.values()
-        return replace(entry, measured=replace(entry.measured, tasks={"sums": own, "<b>words": own}))
+    def with_two(result: Any) -> Any:
+        (own,) = result.measured.tasks.values()
+        return replace(result, measured=replace(result.measured, tasks={"sums": own, "<b>words": own}))
 
-    confirmed = tuple(map(with_two, findings.report.confirmed))
-    words = page_of(replace(findings, report=replace(findings.report, confirmed=confirmed))).words
+    confirmed = tuple(map(with_two, snapshot.report.confirmed))
+    words = page_of(replace(snapshot, report=replace(snapshot.report, confirmed=confirmed))).words
     assert "<b>words" in words and "sums" in words
 
 

@@ -56,8 +56,8 @@ def wide() -> Report:
         accuracy=replace(measured.accuracy, value=0.995, high=0.999),
         truncated_ratio=scaled(measured.accuracy, 0.3),
     )
-    entry = ScheduleResult(27, DEEP, long, confirmed=True)
-    return replace(report, confirmed=(*report.confirmed, entry), best=entry)
+    result = ScheduleResult(27, DEEP, long, confirmed=True)
+    return replace(report, confirmed=(*report.confirmed, result), best=result)
 
 
 @pytest.mark.parametrize("width", [80, 120])
@@ -68,12 +68,12 @@ def test_no_line_is_too_long_and_no_word_is_broken(wide: Report, width: int) -> 
     for word in ("→ 27", "0.13/0.40/0.62", "0.00/0.20/0.43", "other 0.3", "12,345", "Instruct as is", "accuracy %"):
         assert word in text, text
     if width == 120:  # a line for each part of a schedule, such as attention, ffn and other
-        assert len(lines) == 3 + 2 + sum(len(entry.schedule.to_dict()) for entry in wide.front)
+        assert len(lines) == 3 + 2 + sum(len(result.schedule.to_dict()) for result in wide.front)
 
 
 def test_an_ordinary_front_has_one_line_a_schedule_at_80_columns() -> None:
     report = finished()
-    uniform = tuple(entry for entry in report.confirmed if entry.schedule.lam is not None)
+    uniform = tuple(result for result in report.confirmed if result.schedule.lam is not None)
     lines = shown(front_table(replace(report, confirmed=uniform), uniform, title="t"), width=80).splitlines()
     assert uniform and len(lines) == 3 + 2 + len(replace(report, confirmed=uniform).front)
 
@@ -81,7 +81,7 @@ def test_an_ordinary_front_has_one_line_a_schedule_at_80_columns() -> None:
 def test_the_cut_column_appears_with_the_first_cut_response(wide: Report) -> None:
     assert "cut" in shown(front_table(wide, wide.front, title="t"), width=80)
     report = replace(finished(), parents=dict.fromkeys(("instruct", "thinking")), confirmed=finished().confirmed[:1])
-    assert all(entry.measured.truncated_ratio.value == 0 for entry in report.front)
+    assert all(result.measured.truncated_ratio.value == 0 for result in report.front)
     assert "cut" not in shown(front_table(report, report.front, title="t"), width=80)
 
 
@@ -135,11 +135,11 @@ def test_no_pick_shows_the_nearest(verdict: Verdict, start: str, remedy: str) ->
 
 
 def test_those_that_cannot_be_told_apart_from_the_pick_are_named() -> None:
-    entry = finished().confirmed[0]
-    alike = (Alike(entry, Difference(-0.0123, 0.02, -0.05, 0.03, -0.04, 0.02, 32)),)
+    result = finished().confirmed[0]
+    alike = (Alike(result, Difference(-0.0123, 0.02, -0.05, 0.03, -0.04, 0.02, 32)),)
     line = next(line for line in said(replace(finished(), alike=alike)).splitlines() if "told apart" in line)
-    assert line.startswith(f"Trial {entry.trial} cannot be told apart from it: -1.2 points (-5.0 to +3.0) of accuracy")
-    assert line.endswith(f"at {entry.score.mean_tokens:.1f} tokens.")
+    assert line.startswith(f"Trial {result.trial} cannot be told apart from it: -1.2 points (-5.0 to +3.0) of accuracy")
+    assert line.endswith(f"at {result.score.mean_tokens:.1f} tokens.")
 
 
 def test_without_a_verdict_the_next_command_is_confirm() -> None:
@@ -189,8 +189,8 @@ def test_a_schedule_in_lines(schedule: Schedule, lines: list[str]) -> None:
 
 
 def test_one_measured_schedule() -> None:
-    entry = finished().trials[1]
-    event = EvaluationEnded("trial 1", entry.schedule, entry.measured)
+    result = finished().trials[1]
+    event = EvaluationEnded("trial 1", result.schedule, result.measured)
     line = trial_line(event)
     assert line.startswith("trial 1 ") and line.endswith("on    16  lambda 1") and "\n" not in line
     assert trial_line(replace(event, stopped="off the front")) == f"{line}  (stopped: off the front)"
@@ -199,8 +199,8 @@ def test_one_measured_schedule() -> None:
         "1",
         "stopped: over the budget  lambda 1",
     ]
-    assert f"{entry.measured.mean_tokens.value:.1f}" in line
-    text = shown(measured_view(entry.schedule, entry.measured), width=80)
+    assert f"{result.measured.mean_tokens.value:.1f}" in line
+    text = shown(measured_view(result.schedule, result.measured), width=80)
     assert "lambda 1" in text and "cut %" in text and len(text.splitlines()) == 6
 
 
@@ -225,19 +225,19 @@ def test_the_smoothed_front_stands_below_the_confirmed_one():
     confirmed, smoothed = text.index("confirmed on prompts"), text.index("smoothed over all trials")
     assert confirmed < smoothed
     below = text[smoothed:]
-    for entry in report.smoothed_front:
-        assert f"{100 * entry.score.accuracy:.1f}" in below
+    for result in report.smoothed_front:
+        assert f"{100 * result.score.accuracy:.1f}" in below
 
 
 DROP = Drop(0.004, -0.012, 0.02, 0.02, True)
 
 
 def guarded(report: Report, kept: bool | None, *, verdict: Verdict = Verdict.FEASIBLE) -> Report:
-    """The report as if the first confirmed entry, within the budget, were the answer and had a guard."""
-    entry = replace(report.confirmed[0], drops={"rules": replace(DROP, kept=kept)})
-    assert entry.measured.mean_tokens.high <= BUDGET
-    places = {"best": entry} if verdict is Verdict.FEASIBLE else {"best": None, "nearest": entry}
-    return replace(report, verdict=verdict, confirmed=(entry,), cheaper_than=None, alike=(), **places)
+    """The report as if the first confirmed result, within the budget, were the answer and had a guard."""
+    result = replace(report.confirmed[0], drops={"rules": replace(DROP, kept=kept)})
+    assert result.measured.mean_tokens.high <= BUDGET
+    places = {"best": result} if verdict is Verdict.FEASIBLE else {"best": None, "nearest": result}
+    return replace(report, verdict=verdict, confirmed=(result,), cheaper_than=None, alike=(), **places)
 
 
 def test_a_pick_with_a_guard_says_what_it_loses() -> None:
@@ -271,12 +271,12 @@ def test_a_front_says_what_is_known_of_the_guards(kept: bool | None, word: str) 
 
 
 def several_tasks() -> Report:
-    """As if the entries had a second task, a guard, with their numbers on the first."""
+    """As if the results had a second task, a guard, with their numbers on the first."""
     report = finished()
 
-    def double(entry: ScheduleResult) -> ScheduleResult:
-        tasks = {"arithmetic": entry.measured.tasks["arithmetic"], "\x1b[2J": entry.measured.tasks["arithmetic"]}
-        return replace(entry, measured=replace(entry.measured, tasks=tasks))
+    def double(result: ScheduleResult) -> ScheduleResult:
+        tasks = {"arithmetic": result.measured.tasks["arithmetic"], "\x1b[2J": result.measured.tasks["arithmetic"]}
+        return replace(result, measured=replace(result.measured, tasks=tasks))
 
     plain = report.config.model_dump()
     [task] = plain["tasks"]
@@ -287,7 +287,7 @@ def several_tasks() -> Report:
         config=parse_config(plain),
         best=double(report.best),
         trials=tuple(map(double, report.trials)),
-        parents={name: double(entry) for name, entry in report.parents.items() if entry},
+        parents={name: double(result) for name, result in report.parents.items() if result},
     )
 
 

@@ -1,6 +1,6 @@
-"""The figures of a study by name; each draws findings as a plotly figure.
+"""The figures of a study by name; each draws snapshot as a plotly figure.
 
-A new one is a file with a function ``draw(findings) -> Figure`` and a line here.
+A new one is a file with a function ``draw(snapshot) -> Figure`` and a line here.
 """
 
 from __future__ import annotations

@@ -94,13 +94,13 @@ def safe(text: str) -> str:
     return html.escape(printable(text))
 
 
-def hover(entry: ScheduleResult, *, name: str | None = None) -> str:
-    """An entry in a few lines: its name or trial, schedule, numbers with their intervals, responses."""
-    measured = entry.measured
+def hover(result: ScheduleResult, *, name: str | None = None) -> str:
+    """A result in a few lines: its name or trial, schedule, numbers with their intervals, responses."""
+    measured = result.measured
     accuracy, tokens, think = measured.accuracy, measured.mean_tokens, measured.think_ratio
-    title = name if name else f"trial {entry.trial}"
-    stopped = f"<br>stopped: {safe(entry.stopped)}" if entry.stopped else ""
-    schedule = "" if entry.trial is None else "<br>" + safe(in_lines(entry.schedule)).replace("\\n", "<br>")
+    title = name if name else f"trial {result.trial}"
+    stopped = f"<br>stopped: {safe(result.stopped)}" if result.stopped else ""
+    schedule = "" if result.trial is None else "<br>" + safe(in_lines(result.schedule)).replace("\\n", "<br>")
     return (
         f"<b>{safe(title)}</b>{schedule}"
         f"<br>accuracy {percent(accuracy)}"
@@ -130,7 +130,7 @@ def bars(estimates: Iterable[Estimate], *, color: str, scale: float = 1.0, thick
 
 
 def marks(
-    entries: Sequence[ScheduleResult],
+    results: Sequence[ScheduleResult],
     *,
     name: str,
     color: str,
@@ -140,15 +140,15 @@ def marks(
     **more: Any,
 ) -> go.Scatter:
     """Entries as points of mean tokens and accuracy in percent."""
-    titles: Sequence[str | None] = names or [None] * len(entries)
-    accuracy, tokens = ([getattr(e.measured, key) for e in entries] for key in ("accuracy", "mean_tokens"))
+    titles: Sequence[str | None] = names or [None] * len(results)
+    accuracy, tokens = ([getattr(e.measured, key) for e in results] for key in ("accuracy", "mean_tokens"))
     error = {"error_x": bars(tokens, color=color), "error_y": bars(accuracy, color=color, scale=100)}
     return go.Scatter(
         x=[each.value for each in tokens],
         y=[100 * each.value for each in accuracy],
         mode=mode,
         name=name,
-        hovertext=[hover(entry, name=title) for entry, title in zip(entries, titles, strict=True)],
+        hovertext=[hover(result, name=title) for result, title in zip(results, titles, strict=True)],
         hoverinfo="text",
         **(error if with_bars else {}),
         **more,

@@ -23,11 +23,11 @@ ROWS = (
 COLORS = (THINKING, CONFIRMED, INSTRUCT)
 
 
-def draw(findings: StudySnapshot) -> go.Figure:
+def draw(snapshot: StudySnapshot) -> go.Figure:
     """Three rows over one axis, all measured in the search."""
-    report = findings.report
+    report = snapshot.report
     uniform = sorted((e for e in report.trials if e.schedule.lam is not None), key=lambda e: e.schedule.other)
-    others = [entry for entry in report.trials if entry.schedule.lam is None]
+    others = [result for result in report.trials if result.schedule.lam is None]
     drawn = make_subplots(rows=3, cols=1, shared_xaxes=True, vertical_spacing=0.055)
     for row, (name, title, scale) in enumerate(ROWS, start=1):
         color = COLORS[row - 1]
@@ -42,12 +42,12 @@ def draw(findings: StudySnapshot) -> go.Figure:
 
 
 def _points(
-    entries: Sequence[ScheduleResult], name: str, scale: float, color: str, title: str, *, is_line: bool, legend: bool
+    results: Sequence[ScheduleResult], name: str, scale: float, color: str, title: str, *, is_line: bool, legend: bool
 ) -> go.Scatter:
-    estimates = [getattr(entry.measured, name) for entry in entries]
+    estimates = [getattr(result.measured, name) for result in results]
     more = {"error_y": bars(estimates, color=color, scale=scale)} if is_line else {}
     return go.Scatter(
-        x=[entry.schedule.other for entry in entries],
+        x=[result.schedule.other for result in results],
         y=[scale * each.value for each in estimates],
         mode="lines+markers" if is_line else "markers",
         name=title,
@@ -55,7 +55,7 @@ def _points(
         showlegend=legend,
         line={"color": color, "width": 2.2},
         marker={"color": color, "size": 7 if is_line else 5, "opacity": 1 if is_line else 0.7},
-        hovertext=[hover(entry) for entry in entries],
+        hovertext=[hover(result) for result in results],
         hoverinfo="text",
         **more,
     )

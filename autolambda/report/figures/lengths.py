@@ -17,9 +17,9 @@ NUM_BINS = 44
 NAMES = {1: "stage 1, instruct", 2: "stage 2, emergence", 3: "stage 3, thinking"}
 
 
-def draw(findings: StudySnapshot) -> go.Figure:
+def draw(snapshot: StudySnapshot) -> go.Figure:
     """A row a stage: the share of its responses by length on a logarithmic axis; the mean is a dashed line."""
-    outcomes, trials = findings.outcomes, findings.trials
+    outcomes, trials = snapshot.outcomes, snapshot.trials
     whole = outcomes[(outcomes.kind == "trial") & (outcomes.finish_reason != "aborted")]
     stages = whole.key.map(dict(zip(trials.trial.astype(str), trials.stage, strict=True)))
     present = [stage for stage in NAMES if (stages == stage).any()]

@@ -19,9 +19,9 @@ KINDS = {
 WIDTH = 0.72  # of a bar, in trials
 
 
-def draw(findings: StudySnapshot) -> go.Figure:
+def draw(snapshot: StudySnapshot) -> go.Figure:
     """A bar a trial by outcome; its frame is what was planned."""
-    trials = findings.trials
+    trials = snapshot.trials
     kinds = [_kind(outcome, reason) for outcome, reason in zip(trials.outcome, trials.reason, strict=True)]
     drawn = figure(height=320, x="trial", y="responses", barmode="overlay")
     frame = {"color": "rgba(0,0,0,0)", "line": {"color": FAINT, "width": 1}}

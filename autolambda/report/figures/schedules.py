@@ -17,24 +17,24 @@ MAX_SCHEDULES = 8
 WORDY = 14  # cells in a row up to which each says its number
 
 
-def draw(findings: StudySnapshot) -> go.Figure:
+def draw(snapshot: StudySnapshot) -> go.Figure:
     """The front and the pick, fewest tokens first."""
-    report, depth = findings.report, findings.num_layers or NUM_PARTS
+    report, depth = snapshot.report, snapshot.num_layers or NUM_PARTS
     front = list(report.front)
-    if report.best and all(entry.schedule != report.best.schedule for entry in front):
-        front = sorted([*front, report.best], key=lambda entry: entry.score.mean_tokens)
+    if report.best and all(result.schedule != report.best.schedule for result in front):
+        front = sorted([*front, report.best], key=lambda result: result.score.mean_tokens)
     shown = _few(front, report.best)
     rows, labels, hovers = [], [], []
-    for entry in shown:
-        picked = report.best is not None and entry.schedule == report.best.schedule
-        title = f"<b>→ trial {entry.trial}</b>" if picked else f"trial {entry.trial}"
+    for result in shown:
+        picked = report.best is not None and result.schedule == report.best.schedule
+        title = f"<b>→ trial {result.trial}</b>" if picked else f"trial {result.trial}"
         for module in ("attention", "ffn"):
-            values = _values(entry.schedule, module, depth)
+            values = _values(result.schedule, module, depth)
             rows.append(values)
             labels.append(f"{title}, {module}")
-            where = "layer" if findings.num_layers else f"part of {depth}:"
+            where = "layer" if snapshot.num_layers else f"part of {depth}:"
             hovers.append([f"{title}<br>{module}, {where} {i}<br>lambda {v:.4g}" for i, v in enumerate(values)])
-    x = "layer" if findings.num_layers else "depth, from the first layer to the last"
+    x = "layer" if snapshot.num_layers else "depth, from the first layer to the last"
     drawn = figure(height=90 + 36 * len(rows), x=x)
     drawn.add_trace(
         go.Heatmap(
@@ -63,11 +63,11 @@ def draw(findings: StudySnapshot) -> go.Figure:
     )
     drawn.update_yaxes(tickvals=list(range(len(rows))), ticktext=labels, showgrid=False, ticks="")
     drawn.update_yaxes(autorange="reversed")
-    drawn.update_xaxes(showgrid=False, dtick=1 if depth <= WORDY else None, showticklabels=bool(findings.num_layers))
+    drawn.update_xaxes(showgrid=False, dtick=1 if depth <= WORDY else None, showticklabels=bool(snapshot.num_layers))
     for index in range(1, len(shown)):
         drawn.add_hline(y=2 * index - 0.5, line={"color": SOFT, "width": 0.6})
     if report.best:
-        place = next(i for i, entry in enumerate(shown) if entry.schedule == report.best.schedule)
+        place = next(i for i, result in enumerate(shown) if result.schedule == report.best.schedule)
         drawn.add_shape(
             type="rect",
             x0=-0.5,
@@ -85,8 +85,8 @@ def _values(schedule: Schedule, module: str, depth: int) -> list[float]:
     return [profile.at(layer, depth) for layer in range(depth)]
 
 
-def _few(entries: list[ScheduleResult], best: ScheduleResult | None) -> list[ScheduleResult]:
+def _few(results: list[ScheduleResult], best: ScheduleResult | None) -> list[ScheduleResult]:
     """At most ``MAX_SCHEDULES``, evenly chosen, the pick among them."""
-    step = max(1, -(-len(entries) // MAX_SCHEDULES))
-    kept = entries[::-1][::step][::-1]
-    return [entry for entry in entries if entry in kept or (best and entry.schedule == best.schedule)]
+    step = max(1, -(-len(results) // MAX_SCHEDULES))
+    kept = results[::-1][::step][::-1]
+    return [result for result in results if result in kept or (best and result.schedule == best.schedule)]
