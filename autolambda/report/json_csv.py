@@ -1,4 +1,4 @@
-"""A report as text for other programs: JSON with the keys of the README, CSV with a row a trial."""
+"""A report as text for other programs: JSON (README.md of this folder lists its keys), CSV with a row a trial."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from autolambda.report.terminal import report_view
 from autolambda.statistics.stages import Boundary, Stages
 from autolambda.statistics.token_value import CurveWorth
 
-FILE_WIDTH = 120  # columns of a table that is written into a file
+FILE_WIDTH = 120  # columns of a table in a file
 
 
 def write_report(report: Report, *, form: str, out: Path | None, console: Console, storage: str | None = None) -> None:
-    """Prints the report as ``table``, ``json`` or ``csv``, or writes it to ``out``. Raises ``OutputError``."""
+    """Prints the report in the form ``table``, ``json`` or ``csv``, or writes it to ``out``. Raises ``OutputError``."""
     if form == "table" and out is None:
         console.print(report_view(report, storage=storage))
         return
@@ -29,7 +29,7 @@ def write_report(report: Report, *, form: str, out: Path | None, console: Consol
 
 
 def write_text(text: str, *, out: Path | None, console: Console) -> None:
-    """Prints a text as it is, or writes it to ``out``. Raises ``OutputError``."""
+    """Prints a text unchanged, or writes it to ``out``. Raises ``OutputError``."""
     if out is None:
         console.out(text, end="", highlight=False)
         return
@@ -40,28 +40,28 @@ def write_text(text: str, *, out: Path | None, console: Console) -> None:
 
 
 def report_json(report: Report) -> str:
-    """One JSON object."""
+    """Returns the report as one JSON object."""
     return json.dumps(_plain_report(report), indent=2) + "\n"
 
 
 def report_csv(report: Report) -> str:
-    """A row a complete trial, its schedule as JSON, its numbers those of the search slice."""
+    """Returns a row for each measured schedule, with its numbers on the search's prompts and the schedule as JSON."""
     rows = []
     for result in report.trials:
         numbers = {key: value for key, value in result.to_dict().items() if key not in ("tasks", "confirmed")}
-        rows.append(numbers | {"schedule": json.dumps(numbers["schedule"])})
+        rows.append(numbers | {"schedule": result.schedule.key})
     return str(pandas.DataFrame(rows).to_csv(index=False))
 
 
 def report_text(report: Report) -> str:
-    """The table of the terminal without its colours."""
+    """Returns the view of the terminal without colours."""
     file = io.StringIO()
     Console(file=file, width=FILE_WIDTH, color_system=None).print(report_view(report))
     return file.getvalue()
 
 
 def curve_json(found: CurveWorth) -> str:
-    """The two boundaries, each ``{"lambda", "low", "high"}`` or null; the sweet spot and the slope in stage 3."""
+    """Returns a curve's two boundaries, each ``{"lambda", "low", "high"}`` or null, its sweet spot and its slope."""
     spot, slope = found.sweet_spot, found.slope
     worth = {
         "sweet_spot": spot and {"lambda": spot.lam, "accuracy": spot.accuracy, "mean_tokens": spot.mean_tokens},

@@ -26,15 +26,9 @@ def test_the_reports_numbers_come_out_of_it(frame):
     result = finished().confirmed[0]
     numbers = [set(group.key) for _, group in frame[frame.kind == "confirm"].groupby("schedule")]
     assert all(len(keys) == 1 for keys in numbers)
-    confirmed = frame[(frame.kind == "confirm") & (frame.key == sorted_key(result))]
+    confirmed = frame[(frame.kind == "confirm") & (frame.key == result.schedule.key)]
     assert (confirmed.grade == "correct").mean() == pytest.approx(result.measured.accuracy.value)
     assert confirmed.num_tokens.mean() == pytest.approx(result.measured.mean_tokens.value)
-
-
-def sorted_key(result):
-    from autolambda.report.report import confirm_key
-
-    return confirm_key(result.schedule)
 
 
 def test_what_is_missing_is_missing_and_not_a_word(frame):

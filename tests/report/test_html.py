@@ -22,8 +22,9 @@ from small_search import NAME, copy_finished, finished, finished_storage, go_on,
 from autolambda.ablation.figure import ablation_sections
 from autolambda.api import open_study
 from autolambda.report.comparison import compare
-from autolambda.report.html import Section, render_page
+from autolambda.report.html import render_page
 from autolambda.report.prompts import load_prompts
+from autolambda.report.sections import Section
 from autolambda.report.snapshot import StudySnapshot
 from autolambda.statistics.verdict import Verdict
 from autolambda.study.store import Store
@@ -138,7 +139,7 @@ def test_a_running_study_says_so(tmp_path: Path) -> None:
 
 def test_a_search_without_its_confirmation_says_so(tmp_path: Path) -> None:
     words = Parsed(open_study(NAME, storage=unconfirmed(storage_in(tmp_path))).page).words
-    assert "the confirmation still to come" in words and "Not confirmed yet within 30 tokens" in words
+    assert "the confirmation is still to come" in words and "Not confirmed yet within 30 tokens" in words
     assert "autolambda confirm small --budget 30" in words
 
 

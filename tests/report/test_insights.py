@@ -47,7 +47,7 @@ def test_a_studys_lead_over_the_parents_is_paired():
     report = finished()
     gain = report.insights.gain
     assert gain is not None and gain.over.keys() == {"instruct", "thinking"}
-    change = report.insights.beside(gain.result, "thinking")
+    change = report.insights.gain_over("thinking", gain.result)
     means = gain.result.score.accuracy - report.parents["thinking"].score.accuracy
     assert change.value == pytest.approx(means) and change.low < change.value < change.high
 
@@ -55,7 +55,7 @@ def test_a_studys_lead_over_the_parents_is_paired():
 def test_a_merge_that_is_better_than_both_parents_is_said_to_beat_them():
     weak, strong, best = [True] * 40 + [False] * 160, [True] * 100 + [False] * 100, [True] * 150 + [False] * 50
     found = found_insights([(0.5, best)], [weak, strong])
-    assert found.gain.is_shown and "Trial 0 beats both parents as they are" in " ".join(insight_sentences(found))
+    assert found.gain.is_shown and "Trial 0 is more accurate than both parents" in " ".join(insight_sentences(found))
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,9 @@ def test_a_merge_that_is_better_than_both_parents_is_said_to_beat_them():
 )
 def test_a_merge_that_is_not_shown_to_be_better_is_not_said_to_beat_them(merge, parents):
     found = found_insights([(0.5, merge)], parents)
-    assert not found.gain.is_shown and "not shown to beat both parents" in " ".join(insight_sentences(found))
+    assert not found.gain.is_shown and "No merge is shown to be more accurate than both parents" in " ".join(
+        insight_sentences(found)
+    )
 
 
 def test_neither_a_parent_nor_a_merge_beside_one_parent_has_a_gain():
@@ -89,6 +91,6 @@ def test_of_several_merges_one_false_claim_is_rare():
 def test_the_sentences_name_the_trials():
     found = finished().insights
     said = list(insight_sentences(found))
-    assert said[0].startswith(f"The sweet spot: trial {found.sweet_spot.trial} in stage")
+    assert said[0].startswith(f"The sweet spot without a budget: trial {found.sweet_spot.trial} in stage")
     alone = replace(found, sweet_spot=found.highest)
-    assert "nothing cheaper comes within a point" in next(insight_sentences(alone))
+    assert "nothing cheaper is within a point" in next(insight_sentences(alone))

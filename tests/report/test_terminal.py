@@ -15,14 +15,13 @@ from autolambda.config import parse_config
 from autolambda.driver.events import EvaluationEnded
 from autolambda.report.report import Alike, Report
 from autolambda.report.results import ScheduleResult
+from autolambda.report.sentences import verdict_sentences
 from autolambda.report.terminal import (
     front_table,
     in_lines,
     measured_view,
-    printable,
     progress_view,
     report_view,
-    verdict_lines,
 )
 from autolambda.report.terminal_tasks import task_table
 from autolambda.schedule import Profile, Schedule
@@ -98,7 +97,7 @@ def test_only_a_terminal_gets_escape_codes() -> None:
 
 
 def said(report: Report, storage: str | None = None) -> str:
-    return re.sub(r"\[/?[a-z ]*\]", "", "\n".join(verdict_lines(report, storage=storage)))
+    return "\n".join(map(str, verdict_sentences(report, storage=storage)))
 
 
 def test_a_feasible_verdict_says_what_to_pick_and_what_it_costs() -> None:
@@ -108,7 +107,7 @@ def test_a_feasible_verdict_says_what_to_pick_and_what_it_costs() -> None:
     text = said(report)
     assert text.startswith(f"Feasible within 30 tokens: {best.schedule} (trial {best.trial}), accuracy ")
     assert f"{best.measured.mean_tokens.low:.1f} to {best.measured.mean_tokens.high:.1f}" in text
-    assert re.search(r"Beside the Thinking model as is: [+-]\d+\.\d points of accuracy, \d+% of its tokens\.", text)
+    assert re.search(r"Compared with the Thinking model: [+-]\d+\.\d points of accuracy, \d+% of its tokens\.", text)
     assert text.splitlines()[-1] == "Export it: autolambda export small OUT --budget 30"
 
 
@@ -134,12 +133,12 @@ def test_no_pick_shows_the_nearest(verdict: Verdict, start: str, remedy: str) ->
     assert text.startswith(start) and f"{nearest.schedule} (trial {nearest.trial})" in text and remedy in text
 
 
-def test_those_that_cannot_be_told_apart_from_the_pick_are_named() -> None:
+def test_finalists_as_accurate_as_the_pick_are_named() -> None:
     result = finished().confirmed[0]
     alike = (Alike(result, Difference(-0.0123, 0.02, -0.05, 0.03, -0.04, 0.02, 32)),)
-    line = next(line for line in said(replace(finished(), alike=alike)).splitlines() if "told apart" in line)
-    assert line.startswith(f"Trial {result.trial} cannot be told apart from it: -1.2 points (-5.0 to +3.0) of accuracy")
-    assert line.endswith(f"at {result.score.mean_tokens:.1f} tokens.")
+    line = next(line for line in said(replace(finished(), alike=alike)).splitlines() if "within the error" in line)
+    assert line.startswith(f"Trial {result.trial} is as accurate within the error: -1.2 points (-5.0 to +3.0), at")
+    assert line.endswith(f" {result.score.mean_tokens:.1f} tokens.")
 
 
 def test_without_a_verdict_the_next_command_is_confirm() -> None:
@@ -153,13 +152,13 @@ def test_without_a_verdict_the_next_command_is_confirm() -> None:
 
 def test_a_cheaper_pick_names_the_one_it_was_picked_over() -> None:
     report = finished()
-    assert "is picked over lambda 1 (trial 1)" in said(replace(report, cheaper_than=report.trials[1]))
-    assert "shown to lose less than 1 points" in said(replace(report, cheaper_than=report.trials[1]))
+    assert "It was picked over lambda 1 (trial 1)" in said(replace(report, cheaper_than=report.trials[1]))
+    assert "shown to lose less than 1 point of accuracy" in said(replace(report, cheaper_than=report.trials[1]))
 
 
-def test_a_budget_that_cannot_bind_is_in_the_verdict() -> None:
-    assert "A budget of 4000 tokens cannot bind here" in said(replace(finished(), budget=4000.0))
-    assert "cannot bind" not in said(finished())
+def test_a_budget_that_is_no_limit_is_in_the_verdict() -> None:
+    assert "A budget of 4000 tokens is no limit here" in said(replace(finished(), budget=4000.0))
+    assert "no limit" not in said(finished())
 
 
 def test_markup_and_control_sequences_from_outside_are_shown_not_obeyed() -> None:
@@ -168,11 +167,6 @@ def test_markup_and_control_sequences_from_outside_are_shown_not_obeyed() -> Non
     text = shown(report_view(report), width=200, terminal=True)
     assert "[bold]loud[/bold]" in text and "\x1b[31mred" not in text and "\\x1b[31mred" in text
     assert "Front of [red]x," in re.sub(r"\x1b\[[0-9;]*m", "", text)
-
-
-def test_printable() -> None:
-    assert printable("a é → [b]") == "a é → [b]"
-    assert printable("\x1b[2J\n\t\udcff") == "\\x1b[2J\\n\\t\\udcff"
 
 
 @pytest.mark.parametrize(
@@ -242,7 +236,9 @@ def guarded(report: Report, kept: bool | None, *, verdict: Verdict = Verdict.FEA
 
 def test_a_pick_with_a_guard_says_what_it_loses() -> None:
     lines = said(guarded(finished(), True)).splitlines()
-    assert lines[1] == "Guard rules is kept: -0.4 points against the better parent (-2.0 to +1.2), 2 may be lost."
+    assert lines[1] == (
+        "Guard rules is kept: -0.4 points compared with the better parent (-2.0 to +1.2); a loss of 2 is allowed."
+    )
     assert "Guard" not in said(finished())
 
 

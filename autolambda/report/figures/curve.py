@@ -1,6 +1,6 @@
-"""Think ratio, accuracy and mean tokens over lambda, with the stages: what figure 3 of arXiv 2510.10977 shows.
+"""Think ratio, accuracy and mean tokens over lambda, with the stages, as in figure 3 of arXiv 2510.10977.
 
-The line goes through the uniform lambdas. Other schedules are faint points at their mean lambda.
+The line joins the uniform lambdas. Other schedules are faint points at the lambda of their ``other`` parameters.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ COLORS = (THINKING, CONFIRMED, INSTRUCT)
 
 
 def draw(snapshot: StudySnapshot) -> go.Figure:
-    """Three rows over one axis, all measured in the search."""
+    """Draws three rows over one lambda axis; all numbers are from the search."""
     report = snapshot.report
     uniform = sorted((e for e in report.trials if e.schedule.lam is not None), key=lambda e: e.schedule.other)
     others = [result for result in report.trials if result.schedule.lam is None]
@@ -62,7 +62,7 @@ def _points(
 
 
 def _stages(drawn: go.Figure, stages: Stages) -> None:
-    """The three bands over all rows; the interval of each boundary is a darker one."""
+    """Draws the three stages as bands over all rows, and the interval of each boundary as a darker band."""
     first, last = stages.emergence, stages.saturation
     if first is None and last is None:
         return

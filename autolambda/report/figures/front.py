@@ -24,7 +24,7 @@ PARENTS = {"instruct": INSTRUCT, "thinking": THINKING}
 
 
 def draw(snapshot: StudySnapshot) -> go.Figure:
-    """The front; the budget's pick is the large mark."""
+    """Draws the schedules and fronts; the large mark is the pick for the budget."""
     report = snapshot.report
     drawn = figure(height=520, x="mean tokens a response", y="accuracy, %")
     drawn.add_trace(
@@ -77,7 +77,7 @@ def _parents(drawn: go.Figure, report: Report) -> None:
         result = report.parents.get(name)
         if result is None:
             continue
-        title = f"{name.capitalize()} {'as is' if result.confirmed else 'end of the ladder'}"
+        title = f"{name.capitalize()} {'as is' if result.confirmed else f'at lambda {result.schedule.lam:g}'}"
         marker = {"color": color, "size": 12, "symbol": "diamond", "line": {"color": "#ffffff", "width": 1}}
         drawn.add_trace(marks([result], name=title, color=color, names=[title], with_bars=True, marker=marker))
 

@@ -1,24 +1,21 @@
-"""How long responses are, by the stage of their schedule: a mean hides that there are short ones and thinking ones."""
+"""Lengths of responses by the stage of their schedule. The mean hides that some responses think and others do not."""
 
 from __future__ import annotations
 
 import numpy as np
 import plotly.graph_objects as go
-from numpy.typing import NDArray
 from plotly.subplots import make_subplots
 
 from autolambda.report.figures.base import FAINT, INK, INSTRUCT, STAGES, THINKING, style
 from autolambda.report.snapshot import StudySnapshot
-from autolambda.statistics.estimates import number
-
-Floats = NDArray[np.float64]
+from autolambda.statistics.estimates import Floats, number
 
 NUM_BINS = 44
 NAMES = {1: "stage 1, instruct", 2: "stage 2, emergence", 3: "stage 3, thinking"}
 
 
 def draw(snapshot: StudySnapshot) -> go.Figure:
-    """A row a stage: the share of its responses by length on a logarithmic axis; the mean is a dashed line."""
+    """Draws a histogram for each stage on a logarithmic axis of tokens; the mean is a dashed line."""
     outcomes, trials = snapshot.outcomes, snapshot.trials
     whole = outcomes[(outcomes.kind == "trial") & (outcomes.finish_reason != "aborted")]
     stages = whole.key.map(dict(zip(trials.trial.astype(str), trials.stage, strict=True)))

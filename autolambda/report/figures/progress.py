@@ -1,4 +1,4 @@
-"""What the search found for what it generated: the hypervolume of its front against tokens."""
+"""The hypervolume of the raw front against the tokens generated so far."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from autolambda.statistics.estimates import number
 
 
 def draw(snapshot: StudySnapshot) -> go.Figure:
-    """A step a trial; what was generated after the search went into the confirmation."""
+    """Draws a step for each trial; a band shows the tokens that the confirmation took."""
     trials = snapshot.trials
     drawn = figure(
         height=360,

@@ -1,6 +1,6 @@
-"""Schedules over the depth of the network: a row a module, a cell a layer, its colour the share of the Thinking model.
+"""Schedules over the depth of the network: a row for each module, a cell for each layer, coloured by lambda.
 
-Without the models at hand depth is drawn in equal parts.
+If the number of layers is unknown, depth is drawn in equal parts.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from autolambda.schedule import Schedule
 
 NUM_PARTS = 24
 MAX_SCHEDULES = 8
-WORDY = 14  # cells in a row up to which each says its number
+WORDY = 14  # a row with more cells shows no numbers
 
 
 def draw(snapshot: StudySnapshot) -> go.Figure:
-    """The front and the pick, fewest tokens first."""
+    """Draws the front and the pick, fewest tokens first."""
     report, depth = snapshot.report, snapshot.num_layers or NUM_PARTS
     front = list(report.front)
     if report.best and all(result.schedule != report.best.schedule for result in front):
@@ -86,7 +86,7 @@ def _values(schedule: Schedule, module: str, depth: int) -> list[float]:
 
 
 def _few(results: list[ScheduleResult], best: ScheduleResult | None) -> list[ScheduleResult]:
-    """At most ``MAX_SCHEDULES``, evenly chosen, the pick among them."""
+    """About ``MAX_SCHEDULES`` results at equal steps; the pick is always kept."""
     step = max(1, -(-len(results) // MAX_SCHEDULES))
     kept = results[::-1][::step][::-1]
     return [result for result in results if result in kept or (best and result.schedule == best.schedule)]
