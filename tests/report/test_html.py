@@ -25,6 +25,7 @@ from autolambda.report.comparison import compare
 from autolambda.report.html import render_page
 from autolambda.report.prompts import load_prompts
 from autolambda.report.sections import Section
+from autolambda.report.sentences import verdict_sentences
 from autolambda.report.snapshot import StudySnapshot
 from autolambda.statistics.verdict import Verdict
 from autolambda.study.store import Store
@@ -97,6 +98,19 @@ def test_the_verdict_comes_first_with_its_numbers_and_the_command(parsed: Parsed
     assert words.index(f"Feasible within 30 tokens: trial {best.trial}") < words.index("Accuracy against tokens")
     assert f"{100 * best.score.accuracy:.1f} %" in words and "autolambda export small OUT --budget 30" in words
     assert "done after 6 trials" in words
+
+
+def test_the_page_says_what_the_terminal_says_with_commands_to_copy() -> None:
+    snapshot = small_snapshot()
+    report = replace(snapshot.report, budget=4000.0)
+    words = page_of(replace(snapshot, report=report)).words
+    _, *rest = verdict_sentences(report)
+    assert [each.command for each in rest if each.command] == [
+        "autolambda search INSTRUCT THINKING --task my.jsonl --budget 4000",
+        "autolambda export small OUT --budget 4000",
+    ]
+    for each in rest:
+        assert f"{each.text}:\n{each.command}Copy" in words if each.command else f"{each.text}\n" in words
 
 
 def test_the_page_needs_nothing_else(parsed: Parsed) -> None:

@@ -18,7 +18,6 @@ from autolambda.errors import StudyError
 from autolambda.graders import ifeval
 from autolambda.report.report import Report, _alike, _unconfirmed, build_report
 from autolambda.report.results import confirmed_result
-from autolambda.report.sentences import slack_of, slack_sentence
 from autolambda.responses import Grade, Graded, Response
 from autolambda.schedule import Schedule
 from autolambda.statistics.verdict import Verdict, verdict
@@ -160,33 +159,6 @@ def test_a_study_without_a_complete_trial_has_no_report(tmp_path: Path) -> None:
         enter(store, open_job(small_config()), name=NAME)
         with pytest.raises(StudyError, match=f"no complete trial yet; go on with 'autolambda resume {NAME}'"):
             build_report(store, study, budget=None)
-
-
-@pytest.mark.parametrize(
-    ("budget", "parents", "bundled", "expected"),
-    [
-        (4000, {"instruct": 2.0, "thinking": 54.26}, True, ("Thinking, needs 54.3", "autolambda search INSTRUCT")),
-        (60, {"instruct": 60.0, "thinking": 50.0}, False, ("Instruct, needs 60.0", "give a lower one")),
-        (59.9, {"instruct": 60.0, "thinking": 50.0}, False, None),
-        (4000, {"thinking": 54.0}, True, None),
-        (4000, {}, True, None),
-    ],
-)
-def test_slack(budget: float, parents: dict[str, float], bundled: bool, expected: tuple[str, ...] | None) -> None:
-    sentence = slack_sentence(budget, parents, bundled=bundled)
-    assert sentence is None if expected is None else all(part in str(sentence) for part in expected)
-
-
-def test_a_budget_below_the_longest_merge_binds() -> None:
-    report = finished()
-    highest = max(result.score.mean_tokens for result in (*report.trials, *report.confirmed))
-    thinking = report.parents["thinking"]
-    assert thinking is not None
-    cheap_parents = {
-        name: replace(result, measured=report.trials[0].measured) for name, result in report.parents.items()
-    }
-    assert slack_of(replace(report, budget=highest + 40)) is not None
-    assert slack_of(replace(report, budget=highest - 0.01, parents=cheap_parents)) is None
 
 
 @pytest.fixture(scope="module")
