@@ -20,7 +20,7 @@ from autolambda.study.connection import password_hint, shown_storage
 Part = str | tuple[str, str]
 
 STOP_WORDS = {
-    "trials": "all trials are done",
+    "trials": "search.trials is reached",
     "tokens": "the search used its tokens",
     "gain": "another trial would gain too little",
     "spaces": "every schedule was tried",
