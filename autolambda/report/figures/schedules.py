@@ -36,31 +36,7 @@ def draw(snapshot: StudySnapshot) -> go.Figure:
             hovers.append([f"{title}<br>{module}, {where} {i}<br>lambda {v:.4g}" for i, v in enumerate(values)])
     x = "layer" if snapshot.num_layers else "depth, from the first layer to the last"
     drawn = figure(height=90 + 36 * len(rows), x=x)
-    drawn.add_trace(
-        go.Heatmap(
-            z=rows,
-            x=list(range(depth)),
-            y=list(range(len(rows))),
-            zmin=0,
-            zmax=1,
-            colorscale=[[0, INSTRUCT], [0.5, MIDDLE], [1, THINKING]],
-            xgap=2,
-            ygap=3,
-            hovertext=hovers,
-            hoverinfo="text",
-            text=[[f"{value:.2f}" for value in row] for row in rows] if depth <= WORDY else None,
-            texttemplate="%{text}" if depth <= WORDY else None,
-            colorbar={
-                "title": {"text": "lambda", "side": "top", "font": {"size": 12}},
-                "thickness": 9,
-                "len": 1,
-                "outlinewidth": 0,
-                "tickvals": [0, 0.5, 1],
-                "tickfont": {"size": 12},
-                "xpad": 8,
-            },
-        )
-    )
+    drawn.add_trace(_heatmap(rows, hovers))
     drawn.update_yaxes(tickvals=list(range(len(rows))), ticktext=labels, showgrid=False, ticks="")
     drawn.update_yaxes(autorange="reversed")
     drawn.update_xaxes(showgrid=False, dtick=1 if depth <= WORDY else None, showticklabels=bool(snapshot.num_layers))
@@ -78,6 +54,33 @@ def draw(snapshot: StudySnapshot) -> go.Figure:
         )
     drawn.update_layout(margin={"t": 20})
     return drawn
+
+
+def _heatmap(rows: list[list[float]], hovers: list[list[str]]) -> go.Heatmap:
+    depth = len(rows[0])
+    return go.Heatmap(
+        z=rows,
+        x=list(range(depth)),
+        y=list(range(len(rows))),
+        zmin=0,
+        zmax=1,
+        colorscale=[[0, INSTRUCT], [0.5, MIDDLE], [1, THINKING]],
+        xgap=2,
+        ygap=3,
+        hovertext=hovers,
+        hoverinfo="text",
+        text=[[f"{value:.2f}" for value in row] for row in rows] if depth <= WORDY else None,
+        texttemplate="%{text}" if depth <= WORDY else None,
+        colorbar={
+            "title": {"text": "lambda", "side": "top", "font": {"size": 12}},
+            "thickness": 9,
+            "len": 1,
+            "outlinewidth": 0,
+            "tickvals": [0, 0.5, 1],
+            "tickfont": {"size": 12},
+            "xpad": 8,
+        },
+    )
 
 
 def _values(schedule: Schedule, module: str, depth: int) -> list[float]:
