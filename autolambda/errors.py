@@ -82,9 +82,11 @@ def one_line(error: object, *, limit: int = 200) -> str:
     return " ".join(str(error).split())[:limit]
 
 
-def printable(text: str) -> str:
-    """``text`` with control characters (escape sequences, line ends) as their Python escapes."""
-    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
+def printable(text: str, *, keep: str = "") -> str:
+    """``text`` with control characters (escape sequences, line ends) as Python escapes, except those in ``keep``."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() or each in keep else repr(each)[1:-1] for each in text)
 
 
 def in_short(value: object, *, limit: int = 60) -> str:

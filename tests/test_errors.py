@@ -6,6 +6,7 @@ import re
 import pytest
 
 from autolambda import errors
+from autolambda.errors import printable
 
 TREE = {
     "AutolambdaError": ("Exception", 1),
@@ -60,3 +61,9 @@ def test_every_error_says_what_it_is(name):
 )
 def test_an_error_on_the_terminal_is_one_line_or_one_a_mismatch(error, expected):
     assert errors.error_line(error) == expected
+
+
+def test_control_characters_are_shown_as_escapes_unless_kept() -> None:
+    assert printable("a é → [b]") == "a é → [b]"
+    assert printable("\x1b[2J\n\t\udcff") == "\\x1b[2J\\n\\t\\udcff"
+    assert printable("\x1b\n\t", keep="\n") == "\\x1b\n\\t"

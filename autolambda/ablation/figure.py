@@ -1,6 +1,6 @@
-"""The rows of one of the paper's studies: accuracy, tokens and Think ratio side by side, with their intervals.
+"""The figure of one of the paper's studies: accuracy, tokens and Think ratio of its rows, with intervals.
 
-What the rows are compared with is grey, and its accuracy a line through the others.
+Reference rows are grey, and a dotted line shows their value.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from plotly.subplots import make_subplots
 
 from autolambda.ablation.results import Ablation, Result
 from autolambda.report.figures.base import CONFIRMED, FAINT, SMOOTHED, bars, percent, safe, style
-from autolambda.report.html import Section, SectionPart, SectionRow
+from autolambda.report.sections import Section, SectionPart, SectionRow
 from autolambda.statistics.estimates import Estimate, number
 
 CAPTION = (
-    "Measured on the prompts of the confirmation, which the search never saw; nothing was picked by them. Bars and "
-    "small numbers are 95 % intervals. Differences in accuracy are paired, against the grey uniform merge at the same "
-    "lambda (in the uniform study against lambda 1)."
+    "Measured on the prompts of the confirmation, which the search never saw; these numbers selected nothing. Bars and "
+    "small numbers are 95 % intervals. Differences in accuracy are paired, compared with the grey uniform merge at the "
+    "same lambda (in the uniform study with lambda 1)."
 )
 ROW_HEIGHT, MARGINS = 26, 64  # pixels
 COLUMNS = {"accuracy": ("accuracy, %", 100.0), "mean_tokens": ("tokens", 1.0), "think_ratio": ("Think ratio, %", 100.0)}
 
 
 def ablation_sections(ablations: Sequence[Ablation]) -> tuple[Section, ...]:
-    """Returns the ablations as one section of the report's page; none if nothing is measured yet."""
+    """Returns the ablations as one section of the report's page; none before anything is measured."""
     if not ablations:
         return ()
     parts = [
@@ -41,7 +41,7 @@ def ablation_sections(ablations: Sequence[Ablation]) -> tuple[Section, ...]:
 
 
 def draw(ablation: Ablation) -> go.Figure:
-    """A row each, from the top in the order of the table."""
+    """Draws the rows from the top, in the order of the table."""
     drawn = make_subplots(rows=1, cols=len(COLUMNS), shared_yaxes=True, horizontal_spacing=0.03)
     margin = {"l": 8, "r": 12, "t": 8, "b": 8}
     style(drawn, height=MARGINS + ROW_HEIGHT * len(ablation.results), showlegend=False, margin=margin)
@@ -77,7 +77,7 @@ def _hover(result: Result) -> str:
     measured, change = result.measured, result.change
     tokens = measured.mean_tokens
     difference = (
-        f"<br>{100 * change.value:+.1f} points against {safe(result.reference or '')} "
+        f"<br>{100 * change.value:+.1f} points compared with {safe(result.reference or '')} "
         f"({100 * change.low:+.1f} to {100 * change.high:+.1f})"
         if change
         else ""

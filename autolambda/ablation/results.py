@@ -1,16 +1,17 @@
-"""What a study's ablations measured, recomputed from its database, each row beside the uniform merge it belongs to.
+"""What a study's ablations measured, computed from its database: each row with its difference to a uniform merge.
 
-All complete rows of the database are there, whichever config asked for them. Differences are paired: the same prompts
-with the same seeds.
+All complete rows of the database appear, whatever config asked for them. Differences are paired: same prompts, same
+seeds.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from autolambda.ablation.rows import AblationRow, references_of, row_of, uniform_row
+from autolambda.ablation.rows import AblationRow, references_of, uniform_row
 from autolambda.config import ABLATIONS, AblationName
 from autolambda.merging.method import METHOD_TITLES
 from autolambda.report.results import stage
@@ -33,9 +34,9 @@ TITLES: dict[AblationName, str] = {
 
 @dataclass(frozen=True)
 class Result:
-    """A measured row; ``change`` is its accuracy less that of its ``reference``, by the reference's label.
+    """A measured row; ``change`` is its difference in accuracy to the row with the label ``reference``.
 
-    ``is_reference`` marks the uniform rows that are repeated in other studies to compare with.
+    ``is_reference`` marks a uniform row that another study repeats as its reference.
     """
 
     row: AblationRow
@@ -46,7 +47,7 @@ class Result:
     change: Difference | None
 
     def to_dict(self) -> dict[str, Any]:
-        """Flat, for JSON and CSV; shares from 0 to 1, intervals 95 %."""
+        """Returns a flat object for JSON and CSV; shares are 0 to 1, intervals 95 %."""
         row, measured = self.row, self.measured
         numbers: dict[str, Any] = {}
         for name in ("accuracy", "mean_tokens", "think_ratio", "truncated_ratio"):
@@ -74,7 +75,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Ablation:
-    """One of the studies, as far as it is measured: what it is compared with, then its rows."""
+    """One of the studies as far as it is measured: the reference rows, then its own rows."""
 
     name: AblationName
     results: tuple[Result, ...]
@@ -85,10 +86,10 @@ class Ablation:
 
 
 def read_ablations(reader: StudyReader, *, only: Sequence[AblationName] = ABLATIONS) -> tuple[Ablation, ...]:
-    """The ablations of a study of which something is measured.
+    """Returns the ablations of a study that have a complete row.
 
-    A row is complete with as many responses as were asked for when it began, or with as many as the study's config
-    asks for now (``ablation.responses``).
+    A row is complete with the number of responses planned when it began, or with ``ablation.responses`` of the study's
+    present config, if that is fewer.
     """
     store, weights = reader.store, reader.config.weights
     num_layers, num_responses = num_layers_of(reader.config), reader.config.ablation.responses
@@ -96,7 +97,7 @@ def read_ablations(reader: StudyReader, *, only: Sequence[AblationName] = ABLATI
     for evaluation in store.evaluations(reader.name, kind="ablation"):
         responses = store.graded(evaluation)
         if len(responses) >= min(evaluation.num_responses, num_responses or evaluation.num_responses):
-            graded[row_of(evaluation.key, evaluation.schedule)] = responses
+            graded[AblationRow.from_dict(json.loads(evaluation.key))] = responses
     measured: dict[AblationRow, Measured] = {}
 
     def result(row: AblationRow, *, is_reference: bool) -> Result:
@@ -119,7 +120,7 @@ def read_ablations(reader: StudyReader, *, only: Sequence[AblationName] = ABLATI
 
 
 def _sorted(rows: Sequence[AblationRow]) -> list[AblationRow]:
-    """The parents first, then by what the rows of a study differ in; layers and modules as they were measured."""
+    """Sorts parents first, then by what the rows of a study differ in; layers and modules stay as measured."""
     methods = [None, *METHOD_TITLES]
     return sorted(
         rows,

@@ -1,14 +1,14 @@
 """The rows of the paper's studies (arXiv 2510.10977): uniform lambdas, layers, modules, decoding, backbones, methods.
 
-A row is a schedule with what else is changed for it, and its key in the database says all of that: equal rows are
-measured once, whatever the config that asked for them. Every row is compared with a uniform merge on the same prompts.
+A row is a schedule with further changes. Its JSON is its key in the database, so that equal rows are measured once,
+whatever config asked for them. Every row is compared with a uniform merge on the same prompts.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Any, Literal
 
@@ -23,8 +23,10 @@ _THIRDS = ((0,), (1,), (2,), (0, 1), (1, 2))
 
 @dataclass(frozen=True)
 class AblationRow:
-    """A row of a study. ``parent`` is one as it is, under its own template; ``temperature`` and ``top_p`` are its own
-    sampling; ``backbone`` is the model in Instruct's place with the digest of its ``weights``.
+    """A row of a study; a field that is ``None`` changes nothing.
+
+    ``parent`` measures that parent under its own chat template. ``temperature`` and ``top_p`` replace the study's
+    sampling. ``backbone`` is the source of a model in Instruct's place, ``weights`` the digest of its contents.
     """
 
     study: AblationName
@@ -36,29 +38,46 @@ class AblationRow:
     weights: str | None = None
     method: BaselineMethod | None = None
 
+    def to_dict(self) -> dict[str, Any]:
+        """Returns what the row's numbers depend on, in addition to the study's identity.
+
+        A backbone is the last part of its source and the first 16 digits of its digest. Moved weights are equal rows.
+        """
+        changes = {
+            "parent": self.parent,
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "backbone": name_of(self.backbone) if self.backbone else None,
+            "weights": (self.weights or "")[:16] if self.backbone else None,
+            "method": self.method,
+        }
+        given = {name: value for name, value in changes.items() if value is not None}
+        return {"study": self.study, "schedule": self.schedule.to_dict(), **given}
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> AblationRow:
+        """Returns the row of a ``to_dict``."""
+        return cls(**{**plain, "schedule": Schedule.from_dict(plain["schedule"])})
+
     @property
     def key(self) -> str:
-        """What the row's numbers depend on beside the study's identity."""
-        changes = {key: value for key, value in asdict(replace(self, weights=None)).items() if value is not None}
-        changes |= {"schedule": self.schedule.to_dict()}
-        if self.backbone:  # known by its contents, and by a name for people
-            changes |= {"backbone": name_of(self.backbone), "weights": (self.weights or "")[:16]}
-        return json.dumps(changes, sort_keys=True)
+        """The row's key in the database: its JSON."""
+        return json.dumps(self.to_dict(), sort_keys=True)
 
     @property
     def reference(self) -> Schedule:
-        """The uniform merge that the row is compared with: in the uniform study all of the Thinking model."""
+        """The uniform merge that the row is compared with; in the uniform study it is the Thinking model, lambda 1."""
         if self.study == "uniform":
             return Schedule.uniform(1.0)
         return Schedule.uniform(max(*self.schedule.attention.values, *self.schedule.ffn.values))
 
     def sampling(self, own: Sampling) -> Sampling:
-        """The study's ``own`` sampling with the row's changes."""
+        """Returns the study's sampling (``own``) with the row's changes."""
         temperature = own.temperature if self.temperature is None else self.temperature
         return replace(own, temperature=temperature, top_p=own.top_p if self.top_p is None else self.top_p)
 
     def label(self, num_layers: int | None = None) -> str:
-        """The row in words; layers by their numbers where it is known how many there are."""
+        """Returns the row in words. Layers have numbers if ``num_layers`` is known."""
         if self.parent:
             return f"{self.parent.capitalize()} as is"
         lam = f"lambda {self.reference.other if self.study != 'uniform' else self.schedule.other:g}"
@@ -76,20 +95,17 @@ class AblationRow:
 
 
 def uniform_row(lam: float) -> AblationRow:
-    """A uniform merge, which is a row of its own study and what others are compared with."""
+    """Returns the row of a uniform merge. The uniform study has it, and other rows are compared with it."""
     return AblationRow("uniform", Schedule.uniform(lam))
-
-
-def row_of(key: str, schedule: Schedule) -> AblationRow:
-    """The row of a key that ``AblationRow.key`` made."""
-    changes: dict[str, Any] = json.loads(key)
-    return AblationRow(**changes | {"schedule": schedule})
 
 
 def rows_of(
     study: AblationName, config: AblationConfig, *, num_layers: int, backbones: Sequence[str]
 ) -> list[AblationRow]:
-    """The rows of a study, without the uniform ones that they are compared with; ``backbones`` by their sources."""
+    """Returns the rows of a study, without the uniform rows that they are compared with.
+
+    ``backbones`` are the sources of models: folders or hub ids.
+    """
     lam = config.partial_lambda
     match study:
         case "uniform":
@@ -125,18 +141,18 @@ def rows_of(
 
 
 def references_of(rows: Sequence[AblationRow]) -> list[AblationRow]:
-    """The uniform rows that ``rows`` are compared with; for layers and modules Instruct is one of them."""
+    """Returns the uniform rows that ``rows`` are compared with. For layers and modules, Instruct is one of them."""
     lams = {row.reference.other for row in rows} | {0.0 for row in rows if row.study in ("layers", "modules")}
     return [uniform_row(lam) for lam in sorted(lams)]
 
 
 def name_of(source: str) -> str:
-    """A model's own name: the last part of its path or hub id."""
+    """Returns a model's name: the last part of its path or hub id, at most 64 characters."""
     return PurePath(source).name[:64]
 
 
 def _layer_rows(lam: float) -> Iterator[AblationRow]:
-    """Thirds and two neighbouring thirds of the layers at ``lam``; everything else is Instruct."""
+    """Yields rows with a third, or two neighbouring thirds, of the layers at ``lam``; all else is Instruct."""
     for chosen in _THIRDS:
         profile = Profile(tuple(lam if band in chosen else 0.0 for band in range(NUM_BANDS)), "bands")
         yield AblationRow("layers", Schedule.by_depth(profile, other=0.0))

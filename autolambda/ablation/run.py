@@ -1,8 +1,8 @@
-"""Measures what is missing of the paper's studies, on the confirm slice and with its seeds.
+"""Measures the missing rows of the paper's studies, on the prompts and with the seeds of the confirmation.
 
-Nothing is selected here, so the slice that searches never see is an honest one, and it is the one on which picks and
-parents are measured. It stays honest as long as nobody picks a lambda by these tables: that is what a search is for.
-Rows that need another engine (other backbones, other methods) come last, one engine at a time.
+These prompts, which the search never sees, also measure picks and parents. Ablations select nothing, so the prompts
+stay unbiased. Do not pick a lambda from these tables; a search does that. Rows with other backbones or methods come
+last, one engine at a time.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def ablate(
     engine: Engine | None = None,
     on_event: OnEvent = ignore,
 ) -> tuple[Ablation, ...]:
-    """Runs or resumes the paper's studies on the pair, in the study ``name``; its search goes on as if they were not.
+    """Runs or resumes the paper's studies on the pair, in the study ``name``. The study's search is not affected.
 
     Raises as ``search`` does.
     """
@@ -61,19 +61,19 @@ def ablate(
 
 
 def measure_ablations(run: Run, only: Sequence[AblationName], on_event: OnEvent) -> None:
-    """Measures the rows of these studies that are not in the database yet. Raises as ``Evaluator.run`` does."""
+    """Measures the rows of these studies that are not complete in the database. Raises as ``Evaluator.run`` does."""
     plan = _plan(run.job, only, on_event)
     size = sum(part.num_responses for part in run.job.confirm)
     size = min(run.job.config.ablation.responses or size, size)
     stored = {each.key: run.store.num_stored(each) for each in run.store.evaluations(run.study.name, kind="ablation")}
-    owed = [row for row in plan.rows if stored.get(row.key, 0) < size]
-    if owed:
-        on_event(Noted(f"ablations: {len(owed)} of {len(plan.rows)} rows to measure, {size:,} responses each"))
+    missing = [row for row in plan.rows if stored.get(row.key, 0) < size]
+    if missing:
+        on_event(Noted(f"ablations: {len(missing)} of {len(plan.rows)} rows to measure, {size:,} responses each"))
     number = 0
-    for (backbone, method), rows in groupby(owed, key=lambda row: (row.backbone, row.method)):
+    for (backbone, method), rows in groupby(missing, key=lambda row: (row.backbone, row.method)):
         with _engine_for(run, plan.pairs.get(backbone or "")) as engine:
             for row in rows:
-                progress, number = (number / len(owed), 1 / len(owed)), number + 1
+                progress, number = (number / len(missing), 1 / len(missing)), number + 1
                 try:
                     _measure(run, row, size, engine, on_event, progress)
                 except (PairError, ConfigError) as error:
@@ -83,10 +83,7 @@ def measure_ablations(run: Run, only: Sequence[AblationName], on_event: OnEvent)
 
 
 def _plan(job: Job, only: Sequence[AblationName], on_event: OnEvent) -> _Plan:
-    """All rows, references first, and one engine's after the other's.
-
-    Raises ``ConfigError`` where nothing is left of what was asked for.
-    """
+    """All rows, references first, grouped by engine. Raises ``ConfigError`` if no row is left to measure."""
     config = job.config.ablation
     pairs = dict(_backbones(job, on_event)) if "backbones" in only else {}
     rows: list[AblationRow] = []
@@ -94,7 +91,11 @@ def _plan(job: Job, only: Sequence[AblationName], on_event: OnEvent) -> _Plan:
         found = rows_of(name, config, num_layers=job.models.pair.num_layers, backbones=list(pairs))
         if name == "methods" and base_folder(job.config.models) is None:
             found = [row for row in found if row.method not in AROUND_BASE]
-            on_event(Noted("methods: task arithmetic and TIES need models.base, the base of both parents; left out"))
+            on_event(
+                Noted(
+                    "methods: task arithmetic and TIES are left out; give models.base, the base model of both parents"
+                )
+            )
         rows += [replace(row, weights=pairs[row.backbone].instruct.digest()) if row.backbone else row for row in found]
     if not rows:
         raise ConfigError(f"nothing to measure for {', '.join(only)}: give models.base, or ablation.backbones")
@@ -103,11 +104,11 @@ def _plan(job: Job, only: Sequence[AblationName], on_event: OnEvent) -> _Plan:
 
 
 def _backbones(job: Job, on_event: OnEvent) -> Iterator[tuple[str, Pair]]:
-    """Each backbone and the pair that it makes with the Thinking model; tells what does not fit or breaks an end."""
+    """Yields each backbone with its pair with the Thinking model; notes the backbones that cannot be merged."""
     base = base_folder(job.config.models)
     sources = job.config.ablation.backbones or ((base,) if base else ())
     if not sources:
-        on_event(Noted("backbones: there is none, give models.base or ablation.backbones; left out"))
+        on_event(Noted("backbones are left out; give models.base or ablation.backbones"))
     for source in sources:
         try:
             pair = open_pair(source, job.models.pair.thinking, across_configs=True)
@@ -126,7 +127,7 @@ def _engine_for(run: Run, pair: Pair | None) -> AbstractContextManager[OpenEngin
 
 @contextmanager
 def _backbone_engine(run: Run, pair: Pair) -> Iterator[OpenEngine]:
-    """In this process: workers know the config's own pair alone."""
+    """Opens the engine of a backbone in this process, because workers hold the study's pair only."""
     opened: list[Engine] = []
     engine_config = run.job.config.engine.model_copy(update={"workers": 1})
     config = run.job.config.model_copy(update={"engine": engine_config})

@@ -1,7 +1,7 @@
 """The paper's studies on a pair as tables: for the terminal (rich), as JSON and as CSV.
 
-A row with its intervals takes about 100 columns; on narrower screens, from about 72, each number stands above its
-interval. How sure the share of responses that were cut is, only JSON and CSV say.
+A row takes about 100 columns. On a narrower screen (from about 72) each number is above its interval. Only JSON and CSV
+have the interval of the truncated share.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ UNLIMITED = 10_000  # columns
 
 
 def write_ablations(ablations: Sequence[Ablation], *, form: str, out: Path | None, console: Console) -> None:
-    """Prints the tables as ``table``, ``json`` or ``csv``, or writes them to ``out``. Raises ``OutputError``."""
+    """Prints the ablations as ``table``, ``json`` or ``csv``, or writes them to ``out``. Raises ``OutputError``."""
     if form == "table" and out is None:
         console.print(ablations_view(ablations))
         return
@@ -36,29 +36,29 @@ def write_ablations(ablations: Sequence[Ablation], *, form: str, out: Path | Non
 
 
 def ablations_view(ablations: Sequence[Ablation]) -> RenderableType:
-    """A table for each study."""
+    """Returns a table for each study."""
     if not ablations:
         return Text("no row is complete yet")
-    note = "Shares in percent, tokens a response, 95 % intervals; differences are paired, in points of accuracy."
+    note = "Shares in percent, mean tokens a response, 95 % intervals. Differences are paired, in points of accuracy."
     return Group(*(part for each in ablations for part in (_View(each), Text())), Text(note, style="dim"))
 
 
 def ablations_text(ablations: Sequence[Ablation]) -> str:
-    """The tables of the terminal without its colours."""
+    """Returns the tables of the terminal without colours."""
     file = io.StringIO()
     Console(file=file, width=FILE_WIDTH, color_system=None).print(ablations_view(ablations))
     return file.getvalue()
 
 
 def ablations_json(ablations: Sequence[Ablation]) -> str:
-    """One JSON object: a list of rows for each study by its name, what they are compared with first."""
+    """Returns one JSON object: by the name of each study a list of its rows, references first."""
     return json.dumps({each.name: [result.to_dict() for result in each.results] for each in ablations}, indent=2) + "\n"
 
 
 def ablations_csv(ablations: Sequence[Ablation]) -> str:
-    """A row each, without the ones that are repeated to compare with; schedules as JSON."""
+    """Returns all rows but the repeated references; schedules are JSON."""
     rows = [
-        {"study": each.name, **result.to_dict(), "schedule": json.dumps(result.row.schedule.to_dict())}
+        {"study": each.name, **result.to_dict(), "schedule": result.row.schedule.key}
         for each in ablations
         for result in each.results
         if not result.is_reference
@@ -67,7 +67,7 @@ def ablations_csv(ablations: Sequence[Ablation]) -> str:
 
 
 class _View:
-    """A study's table in the form that fits the screen."""
+    """A study's table that fits the width of the screen."""
 
     def __init__(self, ablation: Ablation) -> None:
         self._ablation = ablation
@@ -80,7 +80,7 @@ class _View:
 
 
 def _table(ablation: Ablation, *, between: str) -> Table:
-    """``between`` stands between a number and its interval."""
+    """``between`` separates a number from its interval."""
     table = Table(
         title=ablation.title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False
     )

@@ -17,7 +17,6 @@ from autolambda.driver.run import Run
 from autolambda.optimizer.finalists import Plan, plan
 from autolambda.optimizer.token_allowance import CONFIRM_SHARE
 from autolambda.report.report import Report, build_report
-from autolambda.report.results import confirm_key
 from autolambda.statistics.metrics import measure
 
 
@@ -46,5 +45,5 @@ def _requests(run: Run, agreed: Plan) -> Iterator[EvaluationRequest]:
             f"{name} as is", "parent", name, end, phase="confirm", stop=agreed.num_parent, chat=chats[name]
         )
     for found in (run.measured.all[index] for index in agreed.finalists):
-        title, key = f"confirm trial {found.trial}", confirm_key(found.schedule)
+        title, key = f"confirm trial {found.trial}", found.schedule.key
         yield EvaluationRequest(title, "confirm", key, found.schedule, phase="confirm", stop=agreed.num_responses)

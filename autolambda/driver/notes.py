@@ -7,7 +7,7 @@ from autolambda.driver.job import Job
 from autolambda.optimizer.propose import Stop
 from autolambda.optimizer.settings import SearchSettings
 from autolambda.optimizer.space import ENDS
-from autolambda.report.report import slack_sentence
+from autolambda.report.sentences import slack_sentence
 from autolambda.schedule import Schedule
 from autolambda.statistics.metrics import Measured
 from autolambda.study.connection import shown_storage
@@ -53,7 +53,7 @@ class RunNotes:
             return
         self._parent_tokens[parent] = mean_tokens
         if sentence := slack_sentence(config.budget, self._parent_tokens, bundled=config.models.bundled):
-            self._on_event(Noted(sentence))
+            self._on_event(Noted(str(sentence)))
 
     def check_graders(self, measured: Measured | None) -> None:
         """Tells, once a task, that its grader finds no answer in nearly all responses."""

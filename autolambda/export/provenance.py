@@ -38,7 +38,7 @@ class Provenance:
         verdict = f"{report.verdict} within {report.budget:g} tokens" if decided else "not tested against a budget"
         uniform = {entry.schedule.lam: entry for entry in report.trials if entry.schedule.lam is not None}
         curve = tuple(entry for _, entry in sorted(uniform.items()))
-        entry = report.entry(trial)
+        entry = report.result(trial)
         weights = report.digests.get(entry.schedule)
         return cls(report.study, entry, verdict, curve, report.parents, report.config, report.identity, weights)
 

@@ -1,7 +1,7 @@
-"""The same prompts answered by several schedules, side by side: the pick, its neighbours on the front, both parents.
+"""Responses of several schedules to the same prompts: the pick, its neighbours on the front, both parents.
 
-The counts are of all prompts that two schedules share. The responses to read are a few of them, chosen so that every
-pattern of right and wrong is there: they show what happens, not how often.
+Counts cover all prompts that two schedules share. The responses to read are a sample that holds every pattern of right
+and wrong: it shows what happens, not how often.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from typing import Literal
 import numpy as np
 import pandas
 
+from autolambda.errors import printable
 from autolambda.report.prompts import Prompts
-from autolambda.report.report import Report, confirm_key
+from autolambda.report.report import Report
 from autolambda.report.results import ScheduleResult
 from autolambda.report.snapshot import StudySnapshot
 from autolambda.responses import Graded
@@ -22,26 +23,28 @@ from autolambda.study.store import Kind, Store
 
 NUM_RESPONSES = 500
 MAX_CHARACTERS = 6000  # of one response: two thirds from its start, the rest from its end
-PLACE = ["task", "sample_id", "repeat"]
+KEEP = "\n\t\u00a0\u2009\u202f\u200d"  # line ends, tabs, special spaces and the joiner of emoji
+RESPONSE_KEY = ["task", "sample_id", "repeat"]
 
 
 @dataclass(frozen=True)
 class Column:
-    """One schedule's responses: those of an evaluation. Fewest mean tokens come first."""
+    """One schedule and the evaluation that holds its responses. Columns are sorted by mean tokens."""
 
     title: str
     role: Literal["pick", "neighbour", "instruct", "thinking"]
-    entry: ScheduleResult
+    result: ScheduleResult
     kind: Kind
     key: str
 
 
 @dataclass(frozen=True)
 class Contrast:
-    """Responses to the same prompts by the pick and another column: counts by who was right.
+    """The pick and another column on the same prompts.
 
-    ``longer`` is the column with more mean tokens: what only it got right is where extra tokens helped, what only the
-    other got right is where they hurt. ``extra_tokens`` are the mean tokens that it took more, by the same four keys.
+    ``longer`` is the column with more mean tokens. Extra tokens ``helped`` if only the longer column is right, and
+    ``hurt`` if only the shorter one is. ``counts`` and ``extra_tokens`` (mean tokens of the longer response minus the
+    shorter one) have the keys ``helped``, ``hurt``, ``both right`` and ``both wrong``.
     """
 
     other: int
@@ -53,7 +56,7 @@ class Contrast:
 
 @dataclass(frozen=True)
 class ShownResponse:
-    """One response as it is read; ``thinking`` is what stands before the last closing think tag."""
+    """One response to read; ``thinking`` is the text before the last closing think tag."""
 
     grade: str
     num_tokens: int
@@ -64,7 +67,7 @@ class ShownResponse:
 
 @dataclass(frozen=True)
 class PromptRow:
-    """One prompt with a cell a column, ``None`` where that schedule was not asked."""
+    """One prompt with a cell for each column; ``None`` if that schedule did not answer it."""
 
     task: str
     sample_id: str
@@ -75,7 +78,10 @@ class PromptRow:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What there is to read. ``num_shown`` responses are in ``rows``, of ``num_responses`` in the study."""
+    """The responses to read: ``rows`` hold ``num_shown`` of the study's ``num_responses``.
+
+    ``problem`` says why the texts of prompts are missing, if they are.
+    """
 
     columns: tuple[Column, ...]
     pick: int
@@ -87,24 +93,24 @@ class Comparison:
 
 
 def compare(
-    findings: StudySnapshot, store: Store, prompts: Prompts, *, num_responses: int = NUM_RESPONSES
+    snapshot: StudySnapshot, store: Store, prompts: Prompts, *, num_responses: int = NUM_RESPONSES
 ) -> Comparison | None:
-    """The comparison around the pick, or around the nearest; ``None`` where there is no front yet.
+    """Returns the comparison of the pick (or the nearest result); ``None`` before there is a front.
 
-    ``store`` reads texts; only those of the rows are read.
+    ``store`` must read texts. Only the texts of the rows are read.
     """
-    report = findings.report
+    report = snapshot.report
     columns = _columns(report)
     if not columns:
         return None
     pick = next(i for i, column in enumerate(columns) if column.role == "pick")
-    outcomes = findings.outcomes
+    outcomes = snapshot.outcomes
     frames = [_of(outcomes, column) for column in columns]
-    places = _places(frames, pick, num_responses // len(columns))
-    texts = [_texts(store, report.study, column, places) for column in columns]
+    keys = _chosen(frames, pick, num_responses // len(columns))
+    texts = [_texts(store, report.study, column, keys) for column in columns]
     think_end = report.config.models.think_end
     rows = []
-    for task, sample_id, repeat in places:
+    for task, sample_id, repeat in keys:
         found = [of_column.get((task, sample_id, repeat)) for of_column in texts]
         cells = tuple(_cell(each, think_end) if each else None for each in found)
         prompt, target = prompts.text(task, sample_id), prompts.target(task, sample_id)
@@ -122,15 +128,12 @@ def compare(
 
 
 def legible(text: str) -> str:
-    """``text`` with what is invisible or moves the cursor as its Python escape; line ends, tabs and spaces stay."""
-    if text.isprintable():
-        return text
-    kept = "\n\t\u00a0\u2009\u202f\u200d"
-    return "".join(c if c.isprintable() or c in kept else repr(c)[1:-1] for c in text.replace("\r\n", "\n"))
+    """Returns ``text`` with invisible characters as their Python escapes; line ends, tabs and spaces stay."""
+    return printable(text.replace("\r\n", "\n"), keep=KEEP)
 
 
 def shortened(text: str, limit: int = MAX_CHARACTERS) -> str:
-    """At most ``limit`` characters of a text, and how many were left out of its middle."""
+    """Returns at most ``limit`` characters: start and end, and between them how many are left out."""
     if len(text) <= limit:
         return text
     head, tail = limit * 2 // 3, limit - limit * 2 // 3
@@ -138,7 +141,7 @@ def shortened(text: str, limit: int = MAX_CHARACTERS) -> str:
 
 
 def _columns(report: Report) -> list[Column]:
-    """The pick, the next on the front to either side, and the parents; all on the same slice as the pick."""
+    """The pick, its neighbours with fewer and with more tokens, and the parents; all on the pick's prompts."""
     pick = report.best or report.nearest or (report.front[-1] if report.front else None)
     if pick is None:
         return []
@@ -147,34 +150,34 @@ def _columns(report: Report) -> list[Column]:
     fewer = [each for each in others if each.score.mean_tokens <= pick.score.mean_tokens][-1:]
     more = [each for each in others if each.score.mean_tokens > pick.score.mean_tokens][:1]
     columns = [_column(pick, "pick"), *(_column(each, "neighbour") for each in (*fewer, *more))]
-    for name, entry in report.parents.items():
-        if entry is None:
+    for name, result in report.parents.items():
+        if result is None:
             continue
         role: Literal["instruct", "thinking"] = "instruct" if name == "instruct" else "thinking"
-        if entry.confirmed and pick.confirmed:
-            columns.append(Column(f"{name.capitalize()} as is", role, entry, "parent", name))
-        elif not pick.confirmed and entry.schedule not in [column.entry.schedule for column in columns]:
-            columns.append(Column(f"lambda {entry.schedule.other:g}", role, entry, "trial", str(entry.trial)))
-    return sorted(columns, key=lambda column: column.entry.score.mean_tokens)
+        if result.confirmed and pick.confirmed:
+            columns.append(Column(f"{name.capitalize()} as is", role, result, "parent", name))
+        elif not pick.confirmed and result.schedule not in [column.result.schedule for column in columns]:
+            columns.append(Column(f"lambda {result.schedule.other:g}", role, result, "trial", str(result.trial)))
+    return sorted(columns, key=lambda column: column.result.score.mean_tokens)
 
 
-def _column(entry: ScheduleResult, role: Literal["pick", "neighbour"]) -> Column:
-    kind: Kind = "confirm" if entry.confirmed else "trial"
-    key = confirm_key(entry.schedule) if entry.confirmed else str(entry.trial)
-    return Column(f"trial {entry.trial}", role, entry, kind, key)
+def _column(result: ScheduleResult, role: Literal["pick", "neighbour"]) -> Column:
+    kind: Kind = "confirm" if result.confirmed else "trial"
+    key = result.schedule.key if result.confirmed else str(result.trial)
+    return Column(f"trial {result.trial}", role, result, kind, key)
 
 
 def _of(outcomes: pandas.DataFrame, column: Column) -> pandas.DataFrame:
-    """Whether each response was correct and its tokens, by its place; aborted ones are none."""
+    """Whether each response is correct, and its tokens, by ``RESPONSE_KEY``; aborted responses are left out."""
     own = outcomes[
         (outcomes.kind == column.kind) & (outcomes.key == column.key) & (outcomes.finish_reason != "aborted")
     ]
-    frame = own.assign(correct=own.grade == "correct").set_index(PLACE)
+    frame = own.assign(correct=own.grade == "correct").set_index(RESPONSE_KEY)
     return frame[["correct", "num_tokens"]]
 
 
 def _contrast(frames: Sequence[pandas.DataFrame], columns: Sequence[Column], pick: int, other: int) -> Contrast:
-    """Columns come fewest tokens first: of two the later is the longer."""
+    """Compares two columns. They are sorted by mean tokens, so the later one is the longer."""
     shorter, longer = min(pick, other), max(pick, other)
     both = frames[shorter].merge(frames[longer], left_index=True, right_index=True, suffixes=("_shorter", "_longer"))
     right = {"longer": both.correct_longer.to_numpy(), "shorter": both.correct_shorter.to_numpy()}
@@ -194,8 +197,12 @@ def _contrast(frames: Sequence[pandas.DataFrame], columns: Sequence[Column], pic
     )
 
 
-def _places(frames: Sequence[pandas.DataFrame], pick: int, num_places: int) -> list[tuple[str, str, int]]:
-    """Where to read: of each pattern of right, wrong and not asked in turn, those that more columns answered first."""
+def _chosen(frames: Sequence[pandas.DataFrame], pick: int, num_rows: int) -> list[tuple[str, str, int]]:
+    """Chooses the responses to read, by ``RESPONSE_KEY``.
+
+    Prompts that the most columns answered come first. Among these the order is random, and patterns of right and wrong
+    take turns.
+    """
     patterns = pandas.DataFrame({i: frame.correct.astype(float) for i, frame in enumerate(frames)}).fillna(-1)
     patterns = patterns.loc[frames[pick].index]
     asked = (patterns >= 0).sum(axis=1)
@@ -205,16 +212,16 @@ def _places(frames: Sequence[pandas.DataFrame], pick: int, num_places: int) -> l
     turn = patterns.groupby([*patterns.columns], sort=False).cumcount()
     most = asked.iloc[order] == asked.max()
     chosen = pandas.DataFrame({"turn": turn, "less": ~most}).sort_values(["less", "turn"], kind="stable")
-    return [(str(task), str(sample), int(repeat)) for task, sample, repeat in chosen.index[:num_places]]
+    return [(str(task), str(sample), int(repeat)) for task, sample, repeat in chosen.index[:num_rows]]
 
 
 def _texts(
-    store: Store, study: str, column: Column, places: Sequence[tuple[str, str, int]]
+    store: Store, study: str, column: Column, keys: Sequence[tuple[str, str, int]]
 ) -> dict[tuple[str, str, int], Graded]:
     evaluation = next((e for e in store.evaluations(study, kind=column.kind) if e.key == column.key), None)
     if evaluation is None:
         return {}
-    graded = store.graded(evaluation, sample_ids=sorted({sample for _, sample, _ in places}))
+    graded = store.graded(evaluation, sample_ids=sorted({sample for _, sample, _ in keys}))
     return {each.key: each for each in graded if each.response.finish_reason != "aborted"}
 
 

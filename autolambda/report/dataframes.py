@@ -1,12 +1,11 @@
-"""The history of a study trial by trial: what each measured, what it cost, why it ended, and what was known after it.
+"""A study as pandas frames: its history trial by trial, and its responses.
 
-The numbers of a row are those of its schedule with all the responses that it had then; a trial that was aborted in
-mid-response has none. Hypervolume is of the raw front so far: accuracy averaged over all budgets up to the reference.
+A row of the history has the numbers of its schedule from all responses up to that trial; an aborted trial has none. The
+hypervolume is the area under the raw front so far: the accuracy averaged over all budgets up to a reference.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,7 +32,7 @@ OUTCOMES: dict[str, Any] = {
     "num_tokens": "int64",
     "finish_reason": "str",
 }
-"""The columns of a frame of outcomes: the responses of a study without their texts."""
+"""The columns of ``outcomes_frame`` and their types: the responses of a study without their texts."""
 
 HISTORY: dict[str, Any] = {
     "trial": "int64",
@@ -51,20 +50,21 @@ HISTORY: dict[str, Any] = {
     "stage": "Int64",
     "hypervolume": "float64",
 }
+"""The columns of ``history`` and their types."""
 
 
 def outcomes_frame(rows: Sequence[tuple[Any, ...]]) -> pandas.DataFrame:
-    """What ``Store.outcomes`` gives as a frame, a row a response."""
+    """Returns the rows of ``Store.outcomes`` as a frame, a row a response."""
     return pandas.DataFrame(rows, columns=[*OUTCOMES]).astype(OUTCOMES)
 
 
 def history(
     ended: Sequence[EndedTrial], outcomes: pandas.DataFrame, *, weights: Mapping[str, float], reference_tokens: float
 ) -> pandas.DataFrame:
-    """A row a trial that has ended, in their order: ``outcome`` is ``complete``, ``pruned`` or ``failed``.
+    """Returns a row for each ended trial, in order; ``outcome`` is ``complete``, ``pruned`` or ``failed``.
 
-    ``reference_tokens`` are the mean tokens up to which the hypervolume looks. ``lambda`` is missing where a schedule
-    is not uniform, and ``reason`` where a trial is complete.
+    ``reference_tokens`` is the largest budget of the hypervolume, in mean tokens. ``lambda`` is missing if a schedule
+    is not uniform, and ``reason`` if a trial is complete.
     """
     tally = _Tally(outcomes[outcomes.kind == "trial"], weights)
     scores: dict[Schedule, Objectives] = {}
@@ -79,7 +79,7 @@ def history(
                 "trial": each.trial.number,
                 "outcome": "failed" if each.is_failed else "pruned" if each.stopped else "complete",
                 "reason": each.failure or each.stopped,
-                "schedule": json.dumps(schedule.to_dict()),
+                "schedule": schedule.key,
                 "lambda": schedule.lam,
                 "num_planned": each.trial.stop - each.trial.start,
                 "num_responses": own.num_responses,
@@ -94,7 +94,7 @@ def history(
 
 @dataclass(frozen=True)
 class _Own:
-    """What one trial generated, and the numbers of its schedule after it: none where it was aborted."""
+    """What one trial generated, and the numbers of its schedule after it; none for an aborted trial."""
 
     num_responses: int
     tokens: int
@@ -102,7 +102,7 @@ class _Own:
 
 
 class _Tally:
-    """The sums of every schedule so far: over a prompt's repeats, a task's prompts, then tasks by weight."""
+    """The numbers of every schedule so far: means over a prompt's repeats, a task's prompts, then tasks by weight."""
 
     def __init__(self, responses: pandas.DataFrame, weights: Mapping[str, float]) -> None:
         prompts = responses.groupby(["task", "sample_id"], sort=False)
@@ -119,7 +119,7 @@ class _Tally:
         self._known: dict[Schedule, tuple[Floats, Floats]] = {}
 
     def of(self, ended: EndedTrial) -> _Own:
-        """Takes a trial in."""
+        """Adds an ended trial and returns what it measured."""
         at = self._places.get(str(ended.trial.number), np.zeros(0, dtype=np.intp))
         tokens, numbers = int(self._values[at, 1].sum()), dict[str, Any]()
         if len(at) and not self._aborted[at].any():
@@ -138,7 +138,7 @@ class _Tally:
                 total += share
                 mean += share * (sums[seen] / counts[seen, None]).mean(axis=0)
         accuracy, tokens, ratio = (mean / total).tolist()
-        ratio = min(ratio, 1.0)  # a mean of ones may round to more
+        ratio = min(ratio, 1.0)  # a mean of ones may round to more than 1
         return {"accuracy": accuracy, "mean_tokens": tokens, "think_ratio": ratio, "stage": stage_of(ratio)}
 
 
@@ -146,12 +146,12 @@ KINDS: tuple[Kind, ...] = ("trial", "confirm", "parent", "baseline")
 
 
 def responses(name: str, *, storage: str | None = None) -> pandas.DataFrame:
-    """All stored responses of a study, a row each, in the order in which they were stored within an evaluation.
+    """Returns all stored responses of a study, a row each, in the order in which each evaluation stored them.
 
-    ``kind`` and ``key`` name the evaluation: a ``trial`` of that number answers the search slice; a ``confirm``ation,
-    a ``parent`` as it is and a ``baseline`` answer prompts that the search never saw. ``lambda`` is missing where the
-    schedule is not uniform. ``num_tokens`` counts the end token, and is a lower bound where ``finish_reason`` is not
-    ``stop``. ``storage`` is a database URL, the study's own by default. Raises ``StudyError`` where there is none.
+    ``kind`` and ``key`` name the evaluation. The kind ``trial`` (its key is the number) answers the search's prompts;
+    ``confirm``, ``parent`` and ``baseline`` answer prompts that the search never saw. ``lambda`` is missing if the
+    schedule is not uniform. ``num_tokens`` counts the end token; it is a lower bound if ``finish_reason`` is not
+    ``stop``. ``storage`` is a database URL, by default the study's own. Raises ``StudyError`` if the study is missing.
     """
     with open_for_reading(name, storage) as reader:
         store = reader.store
@@ -190,12 +190,13 @@ COLUMNS: dict[str, Any] = {
     "finish_reason": "str",
     "text": "str",
 }
+"""The columns of ``responses`` and their types."""
 
 
 def _of_evaluation(evaluation: StoredEvaluation) -> dict[str, object]:
     return {
         "kind": evaluation.kind,
         "key": evaluation.key,
-        "schedule": json.dumps(evaluation.schedule.to_dict()),
+        "schedule": evaluation.schedule.key,
         "lambda": evaluation.schedule.lam,
     }

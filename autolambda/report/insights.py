@@ -1,7 +1,7 @@
-"""What a study's stages mean for a budget: the sweet spot, what more tokens bring, whether a merge beats both parents.
+"""What a study's tokens buy: the sweet spot, what more tokens bring, whether a merge beats both parents.
 
-A merge beats both where it is more accurate than each parent as it is, prompt by prompt on prompts that the search
-never saw: an intersection-union test at 5 %, divided by the number of merges that were confirmed.
+A merge beats both parents if it is more accurate than each, paired by prompt, on prompts that the search never saw. It
+is an intersection-union test at 5 %, divided by the number of confirmed merges (Bonferroni).
 """
 
 from __future__ import annotations
@@ -30,19 +30,21 @@ _LEVEL = 0.05
 
 @dataclass(frozen=True)
 class Gain:
-    """A confirmed merge and its accuracy less that of each parent as it is; ``is_shown``: it beats both."""
+    """A confirmed merge with its difference in accuracy to each parent; ``is_shown`` says that it beats both."""
 
-    entry: ScheduleResult
+    result: ScheduleResult
     over: Mapping[str, Difference]
     is_shown: bool
 
 
 @dataclass(frozen=True)
 class Insights:
-    """``sweet_spot`` costs the fewest tokens of the schedules within a point of ``highest``, by the smoothed numbers.
+    """What a study says about tokens and accuracy.
 
-    ``slope`` is over the schedules in stage 3; ``lengths`` are those of uniform lambdas, ``runaway`` the one that is
-    longer than both ends by far; ``gains`` are those of the merges confirmed beside both parents, the surest first.
+    ``highest`` is the most accurate smoothed result. ``sweet_spot`` has the fewest mean tokens of the smoothed results
+    within a point of it. ``slope`` is accuracy against mean tokens over the schedules in stage 3. ``lengths`` are the
+    mean tokens of uniform lambdas, and ``runaway`` the one that is far longer than both ends. ``gains`` compares each
+    confirmed merge with both parents; the surest lead comes first.
     """
 
     sweet_spot: ScheduleResult
@@ -54,15 +56,15 @@ class Insights:
 
     @property
     def gain(self) -> Gain | None:
-        """The merge whose lead over both parents is the surest."""
+        """The merge with the surest lead over both parents."""
         return next(iter(self.gains), None)
 
-    def beside(self, entry: ScheduleResult, parent: str) -> Difference | None:
-        """A confirmed merge's accuracy less that of a parent, where both parents are confirmed."""
-        return next((gain.over[parent] for gain in self.gains if gain.entry is entry), None)
+    def gain_over(self, parent: str, result: ScheduleResult) -> Difference | None:
+        """Returns a confirmed merge's accuracy minus a parent's; ``None`` if they were not compared."""
+        return next((gain.over[parent] for gain in self.gains if gain.result is result), None)
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
+        """Returns the JSON object."""
         gain = self.gain
         return {
             "sweet_spot": self.sweet_spot.to_dict(),
@@ -70,7 +72,7 @@ class Insights:
             "runaway": self.runaway and self.runaway.to_dict(),
             "beats_both_parents": gain
             and {
-                "trial": gain.entry.trial,
+                "trial": gain.result.trial,
                 "is_shown": gain.is_shown,
                 **{
                     f"accuracy_over_{name}{suffix}": getattr(each, key)
@@ -89,9 +91,17 @@ def insights_of(
     *,
     weights: Mapping[str, float],
 ) -> Insights:
-    """From what was measured in the search (at least one schedule), and what was confirmed of it and of the parents."""
-    highest = max(smoothed, key=lambda entry: (entry.score.accuracy, -entry.score.mean_tokens))
-    place = sweet_spot([entry.score for entry in smoothed])
+    """Returns the insights of a study.
+
+    Args:
+        seen: the schedules measured in the search, at least one.
+        smoothed: their results by the surrogate, in the same order.
+        confirmed: the confirmed results with their responses.
+        parents: the responses of each parent on the prompts of the confirmation.
+        weights: the share of each task in the average.
+    """
+    highest = max(smoothed, key=lambda result: (result.score.accuracy, -result.score.mean_tokens))
+    place = sweet_spot([result.score for result in smoothed])
     assert place is not None
     thinking = [each for each in seen if stage(each.measured) == 3]
     slope = slope_of(
@@ -105,22 +115,23 @@ def insights_of(
     return Insights(smoothed[place], highest, slope, lengths, runaway(lengths), _gains(confirmed, parents, weights))
 
 
-def insight_sentences(worth: Insights) -> Iterator[str]:
-    """The worth of tokens in plain sentences."""
-    sweet, highest = worth.sweet_spot, worth.highest
+def insight_sentences(insights: Insights) -> Iterator[str]:
+    """Yields the insights as plain sentences."""
+    sweet, highest = insights.sweet_spot, insights.highest
     if sweet is highest:
-        yield f"The sweet spot: {_numbers(highest)}; nothing cheaper comes within a point of it."
+        yield f"The sweet spot without a budget: {_numbers(highest)}; nothing cheaper is within a point of it."
     else:
-        yield f"The sweet spot: {_numbers(sweet)}, within a point of the most accurate, {_numbers(highest)}."
-    yield slope_sentence(worth.slope)
-    if worth.runaway:
-        yield runaway_sentence(worth.runaway, worth.lengths)
-    if worth.gain:
-        yield _gain_sentence(worth.gain)
+        near = f"within a point of the most accurate, {_numbers(highest)}"
+        yield f"The sweet spot without a budget: {_numbers(sweet)}, {near}."
+    yield slope_sentence(insights.slope)
+    if insights.runaway:
+        yield runaway_sentence(insights.runaway, insights.lengths)
+    if insights.gain:
+        yield _gain_sentence(insights.gain)
 
 
 def difference_phrase(change: Difference) -> str:
-    """``+1.2 points (-0.3 to +2.7)``."""
+    """Returns a difference in accuracy with its 95 % interval, as ``+1.2 points (-0.3 to +2.7)``."""
     return f"{100 * change.value:+.1f} points ({100 * change.low:+.1f} to {100 * change.high:+.1f})"
 
 
@@ -129,20 +140,20 @@ def _gains(
     parents: Mapping[str, Sequence[Graded]],
     weights: Mapping[str, float],
 ) -> tuple[Gain, ...]:
-    """The merges, the surest lead over both parents first; none before both parents are confirmed."""
-    merges = [(entry, graded) for entry, graded in confirmed if entry.schedule.lam not in (0.0, 1.0)]
+    """The merges by the lower bound of their lead, largest first; none before both parents are measured."""
+    merges = [(result, graded) for result, graded in confirmed if result.schedule.lam not in (0.0, 1.0)]
     if len(parents) < 2:
         return ()
     gains = []
-    for entry, graded in merges:
+    for result, graded in merges:
         over = {name: difference(graded, responses, weights=weights) for name, responses in parents.items()}
         least = min(_bound(each, level=_LEVEL / len(merges)) for each in over.values())
-        gains.append((least, Gain(entry, over, least > 0)))
+        gains.append((least, Gain(result, over, least > 0)))
     return tuple(gain for _, gain in sorted(gains, key=lambda pair: -pair[0]))
 
 
 def _bound(change: Difference, *, level: float) -> float:
-    """The one-sided lower bound at ``level``, stretched from the one at 5 % that the difference has."""
+    """The one-sided lower bound at ``level``, scaled from the bounds at 5 % by the quantiles of Student's t."""
     freedom = max(change.num_prompts - 1, 1)
     middle = (change.lower_bound + change.upper_bound) / 2
     reach = (change.upper_bound - change.lower_bound) / 2
@@ -150,13 +161,14 @@ def _bound(change: Difference, *, level: float) -> float:
 
 
 def _gain_sentence(gain: Gain) -> str:
-    over = ", ".join(f"{difference_phrase(each)} beside {name.capitalize()}" for name, each in gain.over.items())
-    said = "beats both parents" if gain.is_shown else "is not shown to beat both parents"
-    return f"Trial {gain.entry.trial} {said} as they are: {over}."
+    over = ", ".join(f"{difference_phrase(each)} over {name.capitalize()}" for name, each in gain.over.items())
+    if gain.is_shown:
+        return f"Trial {gain.result.trial} is more accurate than both parents: {over}."
+    return f"No merge is shown to be more accurate than both parents. Trial {gain.result.trial} comes closest: {over}."
 
 
-def _numbers(entry: ScheduleResult) -> str:
+def _numbers(result: ScheduleResult) -> str:
     return (
-        f"trial {entry.trial} in stage {stage(entry.measured)} with {100 * entry.score.accuracy:.1f} % "
-        f"at {number(entry.score.mean_tokens)} tokens"
+        f"trial {result.trial} in stage {stage(result.measured)} with {100 * result.score.accuracy:.1f} % "
+        f"at {number(result.score.mean_tokens)} tokens"
     )

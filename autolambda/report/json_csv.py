@@ -1,4 +1,4 @@
-"""A report as text for other programs: JSON with the keys of the README, CSV with a row a trial."""
+"""A report as text for other programs: JSON (README.md of this folder lists its keys), CSV with a row a trial."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from autolambda.report.terminal import report_view
 from autolambda.statistics.stages import Boundary, Stages
 from autolambda.statistics.token_value import CurveWorth
 
-FILE_WIDTH = 120  # columns of a table that is written into a file
+FILE_WIDTH = 120  # columns of a table in a file
 
 
 def write_report(report: Report, *, form: str, out: Path | None, console: Console, storage: str | None = None) -> None:
-    """Prints the report as ``table``, ``json`` or ``csv``, or writes it to ``out``. Raises ``OutputError``."""
+    """Prints the report in the form ``table``, ``json`` or ``csv``, or writes it to ``out``. Raises ``OutputError``."""
     if form == "table" and out is None:
         console.print(report_view(report, storage=storage))
         return
@@ -29,7 +29,7 @@ def write_report(report: Report, *, form: str, out: Path | None, console: Consol
 
 
 def write_text(text: str, *, out: Path | None, console: Console) -> None:
-    """Prints a text as it is, or writes it to ``out``. Raises ``OutputError``."""
+    """Prints a text unchanged, or writes it to ``out``. Raises ``OutputError``."""
     if out is None:
         console.out(text, end="", highlight=False)
         return
@@ -40,28 +40,28 @@ def write_text(text: str, *, out: Path | None, console: Console) -> None:
 
 
 def report_json(report: Report) -> str:
-    """One JSON object."""
+    """Returns the report as one JSON object."""
     return json.dumps(_plain_report(report), indent=2) + "\n"
 
 
 def report_csv(report: Report) -> str:
-    """A row a complete trial, its schedule as JSON, its numbers those of the search slice."""
+    """Returns a row for each measured schedule, with its numbers on the search's prompts and the schedule as JSON."""
     rows = []
-    for entry in report.trials:
-        numbers = {key: value for key, value in entry.to_dict().items() if key not in ("tasks", "confirmed")}
-        rows.append(numbers | {"schedule": json.dumps(numbers["schedule"])})
+    for result in report.trials:
+        numbers = {key: value for key, value in result.to_dict().items() if key not in ("tasks", "confirmed")}
+        rows.append(numbers | {"schedule": result.schedule.key})
     return str(pandas.DataFrame(rows).to_csv(index=False))
 
 
 def report_text(report: Report) -> str:
-    """The table of the terminal without its colours."""
+    """Returns the view of the terminal without colours."""
     file = io.StringIO()
     Console(file=file, width=FILE_WIDTH, color_system=None).print(report_view(report))
     return file.getvalue()
 
 
 def curve_json(found: CurveWorth) -> str:
-    """The two boundaries, each ``{"lambda", "low", "high"}`` or null; the sweet spot and the slope in stage 3."""
+    """Returns a curve's two boundaries, each ``{"lambda", "low", "high"}`` or null, its sweet spot and its slope."""
     spot, slope = found.sweet_spot, found.slope
     worth = {
         "sweet_spot": spot and {"lambda": spot.lam, "accuracy": spot.accuracy, "mean_tokens": spot.mean_tokens},
@@ -80,31 +80,31 @@ def _plain_report(report: Report) -> dict[str, Any]:
         "nearest": _plain(report.nearest),
         "alike": [
             {
-                "trial": each.entry.trial,
+                "trial": each.result.trial,
                 "accuracy_difference": each.difference.value,
                 "accuracy_difference_low": each.difference.low,
                 "accuracy_difference_high": each.difference.high,
             }
             for each in report.alike
         ],
-        "front": [entry.to_dict() for entry in report.front],
+        "front": [result.to_dict() for result in report.front],
         "fronts": {
-            "raw": [entry.to_dict() for entry in report.raw_front],
-            "smoothed": [entry.to_dict() for entry in report.smoothed_front],
-            "confirmed": [entry.to_dict() for entry in report.confirmed_front],
+            "raw": [result.to_dict() for result in report.raw_front],
+            "smoothed": [result.to_dict() for result in report.smoothed_front],
+            "confirmed": [result.to_dict() for result in report.confirmed_front],
         },
-        "parents": {name: _plain(entry) for name, entry in report.parents.items()},
-        "baselines": [{"method": name, **entry.to_dict()} for name, entry in report.baselines.items()],
+        "parents": {name: _plain(result) for name, result in report.parents.items()},
+        "baselines": [{"method": name, **result.to_dict()} for name, result in report.baselines.items()],
         "stop_reason": report.stop_reason,
         "stages": _plain_stages(report.stages),
-        "worth": report.worth.to_dict(),
+        "worth": report.insights.to_dict(),
         "tokens_generated": report.tokens_generated,
         "trials": {name: getattr(report.counts, name) for name in ("complete", "pruned", "failed")},
     }
 
 
-def _plain(entry: ScheduleResult | None) -> dict[str, Any] | None:
-    return entry.to_dict() if entry else None
+def _plain(result: ScheduleResult | None) -> dict[str, Any] | None:
+    return result.to_dict() if result else None
 
 
 def _plain_stages(stages: Stages) -> dict[str, dict[str, float] | None]:

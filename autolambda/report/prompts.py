@@ -1,6 +1,6 @@
-"""The prompts of a study, read again from its tasks: its database holds their ids alone.
+"""The prompts of a study, read again from its tasks, because the database holds only their ids.
 
-They are shown only where they are those that were asked: a task file that has changed since says nothing about them.
+They are shown only if they are the prompts that were asked: a task file may have changed since.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from autolambda.tasks.slices import open_slices
 
 @dataclass(frozen=True)
 class Prompts:
-    """The samples by task and id; where there are none, ``problem`` says why in a sentence."""
+    """The samples by task and id. If there are none, ``problem`` says why in a sentence."""
 
     samples: Mapping[tuple[str, str], Sample] = field(default_factory=dict)
     problem: str | None = None
 
     def text(self, task: str, sample_id: str) -> str | None:
-        """A prompt as it was asked, a role before each message where there are several; ``None`` if unknown."""
+        """Returns a prompt as it was asked, each of several messages with its role; ``None`` if it is unknown."""
         sample = self.samples.get((task, sample_id))
         if sample is None:
             return None
@@ -34,20 +34,22 @@ class Prompts:
         return "\n\n".join(f"[{role}]\n{content}" for role, content in messages)
 
     def target(self, task: str, sample_id: str) -> str | None:
-        """What the grader compares with; ``None`` if unknown."""
+        """Returns the answer that the grader expects; ``None`` if it is unknown."""
         sample = self.samples.get((task, sample_id))
         return sample.target if sample else None
 
 
 def load_prompts(config: Config, identity: Mapping[str, Any]) -> Prompts:
-    """The prompts of a study whose results depend on ``identity``; none where its tasks are gone or have changed."""
+    """Returns the prompts of a study with this ``identity``; none if its tasks are missing or have changed."""
     try:
         opened = open_slices(config.tasks, config.confirm_size, seed=config.search.seed)
     except InputError as error:
-        return Prompts(problem=f"Prompts are shown by their ids: {error}.")
+        return Prompts(problem=f"Only the ids of prompts are shown: {error}.")
     slices = (opened.search, opened.confirm)
     if prompts_key(slices) != identity.get("tasks"):
         changed = ", ".join(task.path or task.label for task in config.tasks)
-        return Prompts(problem=f"Prompts are shown by their ids: they are no longer those that were asked ({changed}).")
+        return Prompts(
+            problem=f"Only the ids of prompts are shown, because the prompts have changed since the search ({changed})."
+        )
     samples = {(part.task, sample.id): sample for phase in slices for part in phase for sample in part.samples}
     return Prompts(samples)

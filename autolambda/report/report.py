@@ -1,7 +1,8 @@
-"""A study's report: fronts, stages, parents and verdict, all recomputed from the database.
+"""A study's report: fronts, stages, parents and verdict, all computed from the database.
 
-There are three fronts. The raw one is of the measured means, and overstates itself: the lucky ones win. The smoothed
-one is of what the surrogate makes of all trials together. The confirmed one is of prompts that the search never saw.
+There are three fronts. The raw front has the measured means; it looks too good, because lucky trials win. The smoothed
+front has the surrogate's estimates from all trials together. The confirmed front was measured on prompts that the
+search never saw.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from autolambda.report.insights import Insights, insights_of
 from autolambda.report.results import (
     ScheduleResult,
     baseline_results,
-    confirm_key,
     confirmed_responses,
     confirmed_result,
     measured_results,
@@ -38,16 +38,14 @@ from autolambda.study.measured import load_measured
 from autolambda.study.store import Store
 from autolambda.study.trials import Counts, Study
 
-__all__ = ["UNFINISHED", "Alike", "Report", "build_report", "confirm_key", "slack_sentence"]
-
 UNFINISHED = "unfinished"
 
 
 @dataclass(frozen=True)
 class Alike:
-    """A confirmed schedule and its accuracy less that of the pick, of which the interval holds 0."""
+    """A confirmed result with its difference in accuracy to the pick; the interval of the difference holds 0."""
 
-    entry: ScheduleResult
+    result: ScheduleResult
     difference: Difference
 
 
@@ -55,12 +53,12 @@ class Alike:
 class Report:
     """What ``search`` returns and ``report`` shows.
 
-    ``best`` answers the budget; ``nearest`` stands in where nothing does; ``cheaper_than`` is the more accurate one
-    over which a cheaper ``best`` was picked. ``alike`` are finalists within the budget whose accuracy cannot be told
-    apart from that of ``best``. ``trials`` are the measured schedules, one each, ``smoothed`` the same with the
-    surrogate's numbers, ``confirmed`` those that were ever confirmed, for any budget. ``baselines`` were measured on
-    the same prompts. ``worth`` says what tokens buy, ``identity`` what the results depend on, ``digests`` the SHA-256
-    of the weights with which schedules were confirmed, where it is known.
+    ``best`` is the pick for the budget, and ``nearest`` the nearest result if there is no pick. ``cheaper_than`` is a
+    more accurate result that a cheaper ``best`` was picked over. ``alike`` has the finalists within the budget that are
+    as accurate as ``best`` within the error. ``trials`` has one result for each measured schedule, ``smoothed`` the
+    surrogate's estimates of the same schedules. ``confirmed`` has every confirmed schedule, whatever the budget.
+    ``baselines`` were measured on the prompts of the confirmation. ``identity`` holds what the results depend on.
+    ``digests`` holds the SHA-256 of the weights that a schedule was confirmed with, as far as it is known.
     """
 
     study: str
@@ -76,7 +74,7 @@ class Report:
     parents: Mapping[str, ScheduleResult | None]
     baselines: Mapping[str, ScheduleResult]
     stages: Stages
-    worth: Insights
+    insights: Insights
     counts: Counts
     tokens_generated: int
     stop_reason: str
@@ -97,33 +95,24 @@ class Report:
         return tuple(front(self.confirmed, key=lambda e: e.score))
 
     @property
-    def has_curve(self) -> bool:
-        """Whether more than one uniform lambda is measured, so that there is something to say of stages."""
-        return len({entry.schedule.lam for entry in self.trials} - {None}) > 1
+    def front(self) -> tuple[ScheduleResult, ...]:
+        """The confirmed front, or the smoothed one before anything is confirmed."""
+        return self.confirmed_front or self.smoothed_front
 
     @property
-    def slack(self) -> str | None:
-        """Says that the budget cannot bind, where no parent and no trial needs more; ``None`` where it may."""
-        parents = {name: entry.score.mean_tokens for name, entry in self.parents.items() if entry}
-        highest = max(entry.score.mean_tokens for entry in (*self.trials, *self.confirmed))
-        if self.budget is None or self.budget < highest:
-            return None
-        return slack_sentence(self.budget, parents, bundled=self.config.models.bundled)
+    def has_curve(self) -> bool:
+        """Whether at least two uniform lambdas are measured, which the stages need."""
+        return len({result.schedule.lam for result in self.trials} - {None}) > 1
 
     @property
     def is_done(self) -> bool:
-        """Whether all trials are told, both parents measured as they are, and the budget (if any) decided."""
-        measured = all(entry is not None and entry.confirmed for entry in self.parents.values())
+        """Whether the search is over, both parents are confirmed, and the budget (if any) is decided."""
+        measured = all(result is not None and result.confirmed for result in self.parents.values())
         decided = self.verdict is not None if self.budget else bool(self.confirmed)
         return self.stop_reason != UNFINISHED and measured and decided
 
-    @property
-    def front(self) -> tuple[ScheduleResult, ...]:
-        """The confirmed front as far as there is one."""
-        return self.confirmed_front or self.smoothed_front
-
-    def entry(self, trial: int | None) -> ScheduleResult:
-        """A trial's entry, confirmed where it was, or the budget's pick. Raises ``StudyError`` where there is none."""
+    def result(self, trial: int | None) -> ScheduleResult:
+        """Returns a trial's result, confirmed if possible, or the pick for ``None``. Raises ``StudyError``."""
         if trial is not None:
             found = next((e for e in (*self.confirmed, *self.trials) if e.trial == trial), None)
             if found is None:
@@ -139,13 +128,26 @@ class Report:
         return self.best
 
 
+@dataclass(frozen=True)
+class _Answer:
+    """The report's answer to the budget; the fields are those of ``Report``."""
+
+    verdict: Verdict | None = None
+    best: ScheduleResult | None = None
+    nearest: ScheduleResult | None = None
+    cheaper_than: ScheduleResult | None = None
+    alike: tuple[Alike, ...] = ()
+
+
 def build_report(store: Store, study: Study, *, budget: float | None) -> Report:
-    """The report of a study, running or done, for ``budget``. Raises ``StudyError`` before its first trial is done."""
+    """Returns the report of a study, running or done, for ``budget`` (mean tokens a response).
+
+    Raises ``StudyError`` before the first trial is complete.
+    """
     stored = store.study(study.name)
     assert stored is not None
     config = parse_config(stored.config)
-    weights = config.weights
-    measured = load_measured(store, study, weights=weights)
+    measured = load_measured(store, study, weights=config.weights)
     if not measured.all:
         raise StudyError(f"study '{study.name}' has no complete trial yet; go on with 'autolambda resume {study.name}'")
     sizes = stored.identity["confirm.responses"], stored.identity["confirm.prompts"]
@@ -155,57 +157,66 @@ def build_report(store: Store, study: Study, *, budget: float | None) -> Report:
     smoothed = smoothed_results(trials, model)
     finalists = plan(measured.observations, config.search_settings, aims, model=model).finalists
     responses, own = confirmed_responses(store, study, trials), parent_responses(store, study)
-    entries = {
+    confirmed = {
         e.trial: confirmed_result(e.trial, e.schedule, responses[e.trial], config, parents=own)
         for e in trials
         if e.trial in responses
     }
-    shown = [(entry, responses[trial]) for trial, entry in entries.items()]
-    numbers = [trials[index].trial for index in finalists]
-    chosen = [entries.get(number) for number in numbers]
-    decision = None
-    alike: tuple[Alike, ...] = ()
-    if budget is not None and all(entry is not None and _is_comparable(entry, config) for entry in chosen):
-        graded = [responses[number] for number in numbers]
-        drops = [entries[number].drops for number in numbers]
-        decision = verdict(graded, budget=budget, margin=config.confirm.margin, weights=weights, drops=drops)
-        alike = _alike(decision, graded, [entries[number] for number in numbers], weights)
+    shown = [(result, responses[trial]) for trial, result in confirmed.items()]
+    chosen = [confirmed.get(trials[index].trial) for index in finalists]
+    answer = _answer(chosen, responses, budget, config) or _Answer(best=_unconfirmed(smoothed, budget))
     return Report(
         study=study.name,
         budget=budget,
-        verdict=decision.verdict if decision else None,
-        best=_at(chosen, decision.pick) if decision else _unconfirmed(smoothed, budget),
-        nearest=_at(chosen, decision.nearest) if decision and decision.pick is None else None,
-        cheaper_than=_at(chosen, decision.best) if decision and decision.best != decision.pick else None,
-        alike=tuple(alike),
+        verdict=answer.verdict,
+        best=answer.best,
+        nearest=answer.nearest,
+        cheaper_than=answer.cheaper_than,
+        alike=answer.alike,
         trials=trials,
         smoothed=smoothed,
-        confirmed=tuple(entries.values()),
+        confirmed=tuple(confirmed.values()),
         parents=parent_results(own, trials, config),
         baselines=baseline_results(store, study, own, config),
         stages=_stages(trials),
-        worth=insights_of(measured.all, smoothed, shown, own, weights=weights),
+        insights=insights_of(measured.all, smoothed, shown, own, weights=config.weights),
         counts=study.counts(),
         tokens_generated=store.num_tokens(study.name),
         stop_reason=study.stopped_for or UNFINISHED,
         config=config,
         identity=stored.identity,
-        digests={e.schedule: found for e in entries.values() if (found := study.weights_of(e.schedule))},
+        digests={e.schedule: found for e in confirmed.values() if (found := study.weights_of(e.schedule))},
     )
 
 
-def _is_comparable(entry: ScheduleResult, config: Config) -> bool:
-    """Whether all that the verdict asks of a finalist is known."""
-    return entry.drops.keys() == config.guards.keys()
+def _answer(
+    finalists: Sequence[ScheduleResult | None],
+    responses: Mapping[int | None, Sequence[Graded]],
+    budget: float | None,
+    config: Config,
+) -> _Answer | None:
+    """The answer by the finalists, given in their testing order; ``None`` until each is confirmed with its guards."""
+    chosen = [result for result in finalists if result is not None and result.drops.keys() == config.guards.keys()]
+    if budget is None or len(chosen) < len(finalists):
+        return None
+    graded = [responses[result.trial] for result in chosen]
+    drops = [result.drops for result in chosen]
+    decision = verdict(graded, budget=budget, margin=config.confirm.margin, weights=config.weights, drops=drops)
+    if decision.pick is None or decision.best is None:
+        return _Answer(decision.verdict, nearest=chosen[decision.nearest])
+    best = chosen[decision.pick]
+    more_accurate = chosen[decision.best] if decision.best != decision.pick else None
+    alike = _alike(decision, graded, chosen, config.weights)
+    return _Answer(decision.verdict, best, cheaper_than=more_accurate, alike=alike)
 
 
 def _alike(
     decision: Decision,
     graded: Sequence[Sequence[Graded]],
-    entries: Sequence[ScheduleResult],
+    results: Sequence[ScheduleResult],
     weights: Mapping[str, float],
 ) -> tuple[Alike, ...]:
-    """The others within the budget whose accuracy may be that of the pick."""
+    """The other finalists within the budget whose difference in accuracy to the pick may be 0."""
     if decision.pick is None:
         return ()
     changes = {
@@ -213,27 +224,11 @@ def _alike(
         for index in decision.passed
         if index != decision.pick
     }
-    return tuple(Alike(entries[index], change) for index, change in changes.items() if change.low <= 0 <= change.high)
-
-
-def slack_sentence(budget: float, parents: Mapping[str, float], *, bundled: bool) -> str | None:
-    """That a budget is above the mean tokens of both ``parents``, and what to do; ``None`` where it is not."""
-    if len(parents) < 2 or budget < max(parents.values()):
-        return None
-    longest = max(parents, key=lambda name: parents[name])
-    advice = (
-        f"For your own models: autolambda search INSTRUCT THINKING --task my.jsonl --budget {budget:g}"
-        if bundled
-        else "Leave it out, or give a lower one, to see what tokens buy."
-    )
-    return (
-        f"A budget of {budget:g} tokens cannot bind here: the longest parent, {longest.capitalize()}, needs "
-        f"{parents[longest]:.1f} tokens a response on average. {advice}"
-    )
+    return tuple(Alike(results[index], change) for index, change in changes.items() if change.low <= 0 <= change.high)
 
 
 def _stages(trials: Sequence[ScheduleResult]) -> Stages:
-    """From the uniform schedules' Think ratios; prompts, not responses, are the independent unit."""
+    """The stages by the Think ratios of uniform schedules. The independent unit is a prompt, not a response."""
     points = [
         CurvePoint(e.schedule.lam, e.measured.think_ratio.value, e.measured.think_ratio.num_prompts)
         for e in trials
@@ -244,12 +239,8 @@ def _stages(trials: Sequence[ScheduleResult]) -> Stages:
     return detect_stages(points)
 
 
-def _unconfirmed(trials: tuple[ScheduleResult, ...], budget: float | None) -> ScheduleResult | None:
-    """The most accurate of the smoothed trials whose upper bound is within the budget and whose guards are kept."""
-    within = [e for e in trials if budget is not None and e.measured.mean_tokens.high <= budget]
+def _unconfirmed(smoothed: Sequence[ScheduleResult], budget: float | None) -> ScheduleResult | None:
+    """The most accurate smoothed result whose upper bound is within the budget and whose guards are kept."""
+    within = [e for e in smoothed if budget is not None and e.measured.mean_tokens.high <= budget]
     kept = [e for e in within if e.guards in (None, "kept")]
     return max(kept, key=lambda e: (e.score.accuracy, -e.score.mean_tokens), default=None)
-
-
-def _at(entries: list[ScheduleResult | None], index: int | None) -> ScheduleResult | None:
-    return None if index is None else entries[index]

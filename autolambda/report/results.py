@@ -1,6 +1,6 @@
-"""The measured results of a study's schedules: in the search, smoothed, confirmed; parents and baselines.
+"""The results of a study's schedules: measured in the search, smoothed by the surrogate, confirmed; parents, baselines.
 
-An evaluation counts once all of its responses are stored.
+A confirmed result, a parent or a baseline appears when all of its responses are stored.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from autolambda.optimizer.observations import ACCURACY, OUTPUTS, THINK, TOKENS
 from autolambda.optimizer.surrogate import Surrogate
 from autolambda.responses import Graded
 from autolambda.schedule import Schedule
-from autolambda.statistics.estimates import SURE, Estimate
+from autolambda.statistics.estimates import SURE, Z_95, Estimate
 from autolambda.statistics.guards import Drop, keeps_guards
 from autolambda.statistics.metrics import Measured, measure
 from autolambda.statistics.pareto import Objectives
@@ -30,11 +30,12 @@ from autolambda.tasks.base import Phase
 
 @dataclass(frozen=True)
 class ScheduleResult:
-    """A schedule with its measured numbers; ``confirmed`` says on which slice. A parent as it is has no trial.
+    """A schedule with its measured numbers. A parent or a baseline has no trial.
 
-    ``stopped`` says why the race ended its measurement, where it did. ``drops`` are what it was shown to lose on the
-    guard tasks; until it is confirmed, ``allowed`` is the surrogate's chance that it breaks none of them. ``scores``
-    are further ones of a task's grader, by task.
+    ``confirmed`` says that the numbers are from the confirmation's prompts, not from the search's. ``stopped`` says why
+    the race ended the measurement early, if it did. ``drops`` holds the accuracy lost on each guard task. Before the
+    confirmation ``allowed`` is the surrogate's chance (0 to 1) that no guard is broken. ``scores`` holds further scores
+    of a task's grader, by task.
     """
 
     trial: int | None
@@ -52,7 +53,7 @@ class ScheduleResult:
 
     @property
     def guards(self) -> str | None:
-        """``kept``, ``broken`` or ``unsure``; ``None`` where there is no guard or nothing is known of them."""
+        """``kept``, ``broken`` or ``unsure``; ``None`` without guards, or if nothing is known about them."""
         if self.drops:
             return guard_word(keeps_guards(self.drops))
         if self.allowed is None:
@@ -60,7 +61,7 @@ class ScheduleResult:
         return guard_word(True if self.allowed >= SURE else False if self.allowed <= 1 - SURE else None)
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON object of a report's front; shares from 0 to 1, intervals 95 %."""
+        """Returns the JSON object of the report; shares are 0 to 1, intervals 95 %."""
         return {
             "trial": self.trial,
             "schedule": self.schedule.to_dict(),
@@ -94,12 +95,12 @@ class ScheduleResult:
 
 
 def stage(measured: Measured) -> Literal[1, 2, 3]:
-    """The stage of a measured schedule; a mean of ones may round to a little more than one."""
+    """Returns the stage of a measured schedule. A mean of ones may round to slightly more than 1."""
     return stage_of(min(max(measured.think_ratio.value, 0.0), 1.0))
 
 
 def guard_word(kept: bool | None) -> str:
-    """What is known of a guard, in a word."""
+    """Returns what is known of a guard: ``kept``, ``broken`` or ``unsure`` (for ``None``)."""
     return "unsure" if kept is None else "kept" if kept else "broken"
 
 
@@ -115,7 +116,7 @@ def _numbers(measured: Measured) -> dict[str, float]:
 
 
 def measured_results(seen: Sequence[MeasuredSchedule], model: Surrogate, config: Config) -> tuple[ScheduleResult, ...]:
-    """The measured schedules; with guards, how likely each is to break none."""
+    """Returns a result for each measured schedule; with guards, also the chance that it breaks none."""
     allowed: list[float | None] = [None] * len(seen)
     if config.guards:
         draw = model.draw([each.schedule for each in seen], num_draws=NUM_DRAWS, seed=config.search.seed)
@@ -142,54 +143,54 @@ def confirmed_result(
     *,
     parents: Mapping[str, Sequence[Graded]],
 ) -> ScheduleResult:
-    """An entry as it was confirmed; what it loses on guards is known once both ``parents`` are."""
+    """Returns the confirmed result of a schedule. Losses on guards need the responses of both ``parents``."""
     drops = drops_of(graded, parents.values(), guards=config.guards) if len(parents) == 2 else {}
     measured, scores = measure(graded, weights=config.weights), _scores(graded, config, phase="confirm")
     return ScheduleResult(trial, schedule, measured, confirmed=True, drops=drops, scores=scores)
 
 
 def smoothed_results(trials: Sequence[ScheduleResult], model: Surrogate) -> tuple[ScheduleResult, ...]:
-    """The trials with what the surrogate makes of all of them; truncated and unparsed shares stay as measured."""
-    bands = [model.predict([entry.schedule for entry in trials], output) for output in OUTPUTS]
-    entries = []
-    for index, entry in enumerate(trials):
+    """Returns the trials with the surrogate's estimates; truncated and unparsed shares stay as measured."""
+    bands = [model.predict([result.schedule for result in trials], output) for output in OUTPUTS]
+    results = []
+    for index, result in enumerate(trials):
         estimates = [
             Estimate(
                 float(band.value[index]),
-                float(band.high[index] - band.low[index]) / (2 * 1.96),
+                float(band.high[index] - band.low[index]) / (2 * Z_95),
                 float(band.low[index]),
                 float(band.high[index]),
-                entry.measured.accuracy.num_prompts,
-                entry.measured.num_responses,
+                result.measured.accuracy.num_prompts,
+                result.measured.num_responses,
             )
             for band in bands
         ]
         measured = replace(
-            entry.measured,
+            result.measured,
             accuracy=estimates[ACCURACY],
             mean_tokens=estimates[TOKENS],
             think_ratio=estimates[THINK],
             tasks={},
         )
-        entries.append(replace(entry, measured=measured, scores={}))
-    return tuple(entries)
+        results.append(replace(result, measured=measured, scores={}))
+    return tuple(results)
 
 
 def confirmed_responses(store: Store, study: Study, trials: Sequence[ScheduleResult]) -> dict[int | None, list[Graded]]:
-    """The responses of every trial whose confirmation is complete; trials with equal schedules share them."""
+    """Returns the responses of each trial with a complete confirmation; trials with equal schedules share them."""
     evaluations = {evaluation.key: evaluation for evaluation in store.evaluations(study.name, kind="confirm")}
-    found = {e.trial: _complete(store, evaluations.get(confirm_key(e.schedule))) for e in trials}
+    found = {e.trial: _complete(store, evaluations.get(e.schedule.key)) for e in trials}
     return {trial: graded for trial, graded in found.items() if graded}
 
 
 def _complete(store: Store, evaluation: StoredEvaluation | None) -> list[Graded]:
-    """An evaluation's responses, none unless all are there."""
+    """The responses of an evaluation; none until all are stored."""
     graded = store.graded(evaluation) if evaluation else []
     return graded if evaluation and len(graded) == evaluation.num_responses else []
 
 
 def parent_responses(store: Store, study: Study) -> dict[str, list[Graded]]:
-    """The responses of each parent under its own template, as far as they are complete."""
+    """Returns the responses of each parent under its own chat template, if they are complete."""
     found = {each.key: _complete(store, each) for each in store.evaluations(study.name, kind="parent")}
     return {name: graded for name, graded in found.items() if graded}
 
@@ -197,20 +198,20 @@ def parent_responses(store: Store, study: Study) -> dict[str, list[Graded]]:
 def parent_results(
     responses: Mapping[str, Sequence[Graded]], trials: tuple[ScheduleResult, ...], config: Config
 ) -> dict[str, ScheduleResult | None]:
-    """Each parent as it is on the confirmation slice; until then, its end of the ladder."""
+    """Returns each parent on the confirmation's prompts, or the trial at lambda 0 or 1 until it is measured there."""
     parents: dict[str, ScheduleResult | None] = {}
     for name, lam in (("instruct", 0.0), ("thinking", 1.0)):
         if graded := responses.get(name):
             parents[name] = confirmed_result(None, Schedule.uniform(lam), graded, config, parents={})
         else:
-            parents[name] = next((entry for entry in trials if entry.schedule.lam == lam), None)
+            parents[name] = next((result for result in trials if result.schedule.lam == lam), None)
     return parents
 
 
 def baseline_results(
     store: Store, study: Study, parents: Mapping[str, Sequence[Graded]], config: Config
 ) -> dict[str, ScheduleResult]:
-    """The other methods that were measured beside the finalists, by name."""
+    """Returns the other merge methods that were measured on the confirmation's prompts, by name."""
     stored = {each.key: each for each in store.evaluations(study.name, kind="baseline")}
     complete = {name: graded for name, each in stored.items() if (graded := _complete(store, each))}
     return {
@@ -219,13 +220,8 @@ def baseline_results(
     }
 
 
-def confirm_key(schedule: Schedule) -> str:
-    """The key of a schedule's confirmation: equal schedules are confirmed once."""
-    return schedule.key
-
-
 def _scores(graded: Sequence[Graded], config: Config, *, phase: Phase) -> dict[str, dict[str, float]]:
-    """IFEval's four scores for the tasks that it grades, over the responses that were read (``num_read``)."""
+    """IFEval's four scores of each task that it grades, over the ``num_read`` responses with a parsed answer."""
     found = {}
     for task in config.tasks:
         source = task.confirm_on if phase == "confirm" and task.confirm_on else task

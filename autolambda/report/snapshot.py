@@ -1,22 +1,20 @@
-"""What figures and pages are drawn from: a report with the history of its trials and the outcomes of all responses.
+"""A study at one moment, which figures and pages are drawn from: the report, its trials, the outcome of each response.
 
-Everything comes from the database in one look; the texts of responses stay there, for they can be gigabytes.
+All of it is read from the database at once. The texts of responses stay there, because they can take gigabytes.
 """
 
 from __future__ import annotations
 
-import gc
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas
 from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
 
 from autolambda.bundled import FOLDER
 from autolambda.config import Config
+from autolambda.files import load_json
 from autolambda.report.dataframes import history, outcomes_frame
 from autolambda.report.report import UNFINISHED, Report, build_report
 from autolambda.study.store import Store
@@ -25,10 +23,10 @@ from autolambda.study.trials import Study
 
 @dataclass(frozen=True)
 class StudySnapshot:
-    """A study as it is at one moment.
+    """A study at one moment.
 
-    ``trials`` has the columns of ``history.HISTORY``, ``outcomes`` those of ``history.OUTCOMES``. ``num_layers`` is
-    ``None`` where the models are not at hand.
+    ``trials`` has the columns of ``dataframes.HISTORY``, ``outcomes`` the columns of ``dataframes.OUTCOMES``.
+    ``num_layers`` is ``None`` if the models are not on this machine.
     """
 
     report: Report
@@ -38,50 +36,51 @@ class StudySnapshot:
 
     @property
     def is_running(self) -> bool:
-        """Whether the search is not over, or what it found is not confirmed yet."""
+        """Whether the search goes on, or nothing it found is confirmed yet."""
         return self.report.stop_reason == UNFINISHED or not self.report.confirmed
 
     @property
     def reference_tokens(self) -> float:
-        """The mean tokens up to which a front's hypervolume looks: those of the longest measured schedule."""
+        """The reference of the hypervolume: the mean tokens of the longest measured schedule."""
         return _reference(self.report)
 
 
 def load_snapshot(store: Store, study: Study, *, budget: float | None) -> StudySnapshot:
-    """The findings of a study, running or done. Raises ``StudyError`` before its first trial is done."""
-    ended = study.ended()  # first: while a study runs, what is read later holds all that this tells of
-    with _without_collection():
-        report = build_report(store, study, budget=budget)
-        outcomes = outcomes_frame(store.outcomes(study.name))
+    """Returns the snapshot of a study, running or done. Raises ``StudyError`` before its first trial is complete."""
+    ended = study.ended()  # read first: if the study runs, all that is read later covers these trials
+    report = build_report(store, study, budget=budget)
+    outcomes = outcomes_frame(store.outcomes(study.name))
     trials = history(ended, outcomes, weights=report.config.weights, reference_tokens=_reference(report))
     return StudySnapshot(report, trials, outcomes, num_layers_of(report.config))
 
 
-@contextmanager
-def _without_collection() -> Iterator[None]:
-    """Responses by the hundred thousand are read and all stay: looking for garbage among them takes a sixth more."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
-
-
 def num_layers_of(config: Config) -> int | None:
-    """The layers of the Thinking model, where its ``config.json`` lies on this machine."""
-    source = config.models.thinking
-    path = FOLDER / "thinking" / "config.json" if source is None else Path(source) / "config.json"
-    try:
-        if source is not None and not path.is_file():
-            cached = try_to_load_from_cache(source, "config.json")
-            path = Path(cached) if isinstance(cached, str) else path
-        value = json.loads(path.read_text(encoding="utf-8"))["num_hidden_layers"]
-    except (OSError, ValueError, KeyError, TypeError):  # ValueError: no JSON, or a folder's name as a hub id
+    """Returns the number of layers of the Thinking model; ``None`` unless this machine has its ``config.json``.
+
+    Nothing is downloaded. A file without a usable number counts as missing: only labels of layers depend on it.
+    """
+    path = _model_config(config.models.thinking)
+    if path is None:
         return None
+    try:
+        model = load_json(path.read_bytes())
+    except (OSError, ValueError):  # it cannot be read, or is not JSON
+        return None
+    value = model.get("num_hidden_layers") if isinstance(model, dict) else None
     return value if type(value) is int and value > 0 else None
 
 
+def _model_config(source: str | None) -> Path | None:
+    """The ``config.json`` of a folder or of a model in the hub's cache; without a source, of the bundled model."""
+    path = FOLDER / "thinking" / "config.json" if source is None else Path(source) / "config.json"
+    if source is None or path.is_file():
+        return path
+    try:
+        cached = try_to_load_from_cache(source, "config.json")
+    except HFValidationError:  # the path of a folder that is gone
+        return None
+    return Path(cached) if isinstance(cached, str) else None
+
+
 def _reference(report: Report) -> float:
-    return max(entry.score.mean_tokens for entry in report.trials)
+    return max(result.score.mean_tokens for result in report.trials)

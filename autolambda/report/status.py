@@ -1,6 +1,6 @@
-"""The progress of a study, from its database alone: it can be watched from another terminal.
+"""The progress of a study, from its database alone, so that another terminal can watch it.
 
-Who watches counts at each look, and reads responses only where a trial or a step of the confirmation has ended.
+Each look counts trials. Responses are read again only after a trial or a step of the confirmation has ended.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from rich.text import Text
 
 from autolambda.config import parse_config
 from autolambda.report.report import UNFINISHED, build_report
+from autolambda.report.sentences import STOP_WORDS
 from autolambda.report.terminal import progress_view, report_view
 from autolambda.study.reader import open_for_reading
 from autolambda.study.store import Store, StoredStudy
@@ -25,7 +26,7 @@ SECONDS = 2.0
 
 @dataclass(frozen=True)
 class _State:
-    """What the answer follows from."""
+    """What the answer depends on."""
 
     stored: StoredStudy
     num_ended: int
@@ -35,7 +36,7 @@ class _State:
 
 @dataclass(frozen=True)
 class _Answer:
-    """What is shown below the first line, and what that line says with it."""
+    """The view below the first line, and the numbers that the first line shows."""
 
     view: RenderableType
     counts: Counts
@@ -45,7 +46,7 @@ class _Answer:
 
 @dataclass(frozen=True)
 class _Seen:
-    """One look: its state, the answer (``None`` before the first complete trial), and the screen."""
+    """One look at the study; ``answer`` is ``None`` before the first complete trial, ``view`` is the whole screen."""
 
     state: _State
     answer: _Answer | None
@@ -57,10 +58,10 @@ class _Seen:
 
 
 def show_status(name: str, storage: str, *, console: Console, watch: bool, budget: float | None = None) -> None:
-    """Prints trials, tokens and the front so far; with ``watch`` again every two seconds until the study is done.
+    """Prints trials, tokens and the front so far; with ``watch`` every two seconds, until the study is done.
 
-    ``budget`` stands in for the study's own; the study is done when its own is decided. Ctrl-C ends watching, and the
-    last view stays on the screen. Raises ``StudyError`` where there is no such study.
+    ``budget`` replaces the study's own in the answer, but the study is done when its own budget is decided. Ctrl-C ends
+    watching and leaves the last view on the screen. Raises ``StudyError`` if there is no such study.
     """
     with open_for_reading(name, storage, with_texts=False) as reader:
         store, study = reader.store, reader.study
@@ -76,7 +77,7 @@ def show_status(name: str, storage: str, *, console: Console, watch: bool, budge
 
 
 def _look(store: Store, study: Study, storage: str, budget: float | None, *, before: _Seen | None = None) -> _Seen:
-    """A look at the study; the answer of the one ``before`` stands while the state does."""
+    """Looks at the study. The answer of the look ``before`` is kept if the state has not changed."""
     stored = store.study(study.name)
     assert stored is not None
     counts = study.counts()
@@ -87,9 +88,10 @@ def _look(store: Store, study: Study, storage: str, budget: float | None, *, bef
         answer = before.answer
     elif counts.complete:
         answer = _answer(store, study, storage, own=config.budget, budget=budget)
-        counts = answer.counts  # a trial may have ended in between
+        counts = answer.counts  # a trial may have ended since the count above
     running = ", one under way or interrupted" if counts.running else ""
-    over = f", the search is over ({answer.stop_reason})" if answer and answer.stop_reason != UNFINISHED else ""
+    reason = answer.stop_reason if answer else UNFINISHED
+    over = "" if reason == UNFINISHED else f", the search is over ({STOP_WORDS[reason]})"
     line = Text(
         f"{study.name}: {counts.complete + counts.pruned} of at most {config.search.trials} trials are done"
         f"{running}{over}; {store.num_tokens(study.name):,} tokens generated"
@@ -98,7 +100,7 @@ def _look(store: Store, study: Study, storage: str, budget: float | None, *, bef
 
 
 def _answer(store: Store, study: Study, storage: str, *, own: float | None, budget: float | None) -> _Answer:
-    """The whole answer for ``budget`` where the study is done for its ``own``, else the fronts so far."""
+    """The whole answer for ``budget`` once the study is done for its ``own`` budget; until then the fronts so far."""
     report = build_report(store, study, budget=own)
     counts, reason, is_done = report.counts, report.stop_reason, report.is_done
     if budget is not None and budget != own:

@@ -26,7 +26,6 @@ from autolambda.driver.run import PARENTS
 from autolambda.driver.search import enter
 from autolambda.optimizer.propose import Proposal
 from autolambda.optimizer.space import ranges, uniform_params
-from autolambda.report.report import confirm_key
 from autolambda.responses import Grade, Graded, Response
 from autolambda.schedule import Schedule
 from autolambda.statistics.metrics import measure
@@ -157,7 +156,7 @@ def _confirm(store: Store, study: Study, job: Job, rng: np.random.Generator) -> 
         for index in plan(record.observations, job.config.search_settings, job.aims(BUDGET)).finalists
     ]
     steps = [("parent", name, schedule) for name, schedule in PARENTS.items()]
-    steps += [("confirm", confirm_key(schedule), schedule) for schedule in chosen]
+    steps += [("confirm", schedule.key, schedule) for schedule in chosen]
     (part,) = job.confirm
     for kind, key, schedule in steps:
         evaluation = store.evaluation(

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from autolambda.ablation.rows import AblationRow, references_of, row_of, rows_of, uniform_row
+from autolambda.ablation.rows import AblationRow, references_of, rows_of, uniform_row
 from autolambda.config import ABLATIONS, AblationConfig, AblationName, parse_config
 from autolambda.engines.base import Sampling
 from autolambda.errors import ConfigError
@@ -81,7 +81,7 @@ def test_every_row_has_a_key_of_its_own_that_says_what_it_is() -> None:
     keys = [row.key for row in found]
     assert len(set(keys)) == len(keys) == 11 + 2 + 5 + 2 + 8 + 8 + 3
     for row, key in zip(found, keys, strict=True):
-        again = row_of(key, Schedule.from_dict(json.loads(key)["schedule"]))
+        again = AblationRow.from_dict(json.loads(key))
         assert again.key == key and again.label(36) == row.label(36) and len(key) <= 512
 
 

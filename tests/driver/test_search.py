@@ -45,6 +45,7 @@ from autolambda.optimizer.propose import Proposal, Stop
 from autolambda.optimizer.space import uniform_params
 from autolambda.report.json_csv import report_json
 from autolambda.report.report import Report
+from autolambda.report.sentences import slack_of
 from autolambda.responses import Response
 from autolambda.schedule import Schedule
 from autolambda.statistics.verdict import Verdict
@@ -168,22 +169,23 @@ def test_a_grader_that_finds_no_answers_is_named_once_and_a_guard_holds_the_verd
     assert all(parent is not None and "boxes" in parent.measured.tasks for parent in report.parents.values())
 
 
-def test_a_budget_that_cannot_bind_is_said_to_be_so(copied: str, tmp_path: Path) -> None:
+def test_a_budget_that_is_no_limit_is_said_to_be_so(copied: str, tmp_path: Path) -> None:
     report = search(small_config(budget=4000), name=NAME, storage=copied)
     thinking = report.parents["thinking"]
-    assert thinking is not None and report.slack is not None and report.verdict is Verdict.FEASIBLE
-    assert f"{thinking.score.mean_tokens:.1f} tokens" in report.slack and "Thinking" in report.slack
-    assert report.slack.endswith("autolambda search INSTRUCT THINKING --task my.jsonl --budget 4000")
-    assert finished().slack is None
+    assert thinking is not None and report.verdict is Verdict.FEASIBLE
+    slack = str(slack_of(report))
+    assert f"{thinking.score.mean_tokens:.1f} tokens" in slack and "Thinking" in slack
+    assert slack.endswith("autolambda search INSTRUCT THINKING --task my.jsonl --budget 4000")
+    assert slack_of(finished()) is None
     events: list[Event] = []
     quick = small_config(budget=4000, search__trials=3, search__ladder=3, confirm__finalists=1, confirm__limit=4)
     search(quick, name="early", storage=storage_in(tmp_path, "early"), on_event=events.append)
     again: list[Event] = []
     search(quick, name="early", storage=storage_in(tmp_path, "early"), engine=NoEngine(), on_event=again.append)
     assert (
-        sum("cannot bind" in text for text in texts(again)) == sum("cannot bind" in text for text in texts(events)) == 1
+        sum("is no limit" in text for text in texts(again)) == sum("is no limit" in text for text in texts(events)) == 1
     )
-    at = next(i for i, event in enumerate(events) if isinstance(event, Noted) and "cannot bind" in event.text)
+    at = next(i for i, event in enumerate(events) if isinstance(event, Noted) and "is no limit" in event.text)
     assert [event.title for event in events[:at] if isinstance(event, EvaluationEnded)] == ["trial 0", "trial 1"]
 
 

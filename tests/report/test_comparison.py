@@ -17,20 +17,20 @@ from autolambda.study.store import Store
 
 
 def compared(storage: str | None = None, **more: int) -> Comparison:
-    findings = small_snapshot(storage)
+    snapshot = small_snapshot(storage)
     with closing(Store(storage or finished_storage())) as store:
-        found = compare(findings, store, load_prompts(findings.report.config, findings.report.identity), **more)
+        found = compare(snapshot, store, load_prompts(snapshot.report.config, snapshot.report.identity), **more)
     assert found is not None
     return found
 
 
 def test_the_columns_are_the_pick_its_neighbours_and_both_parents_fewest_tokens_first() -> None:
     found, report = compared(), finished()
-    tokens = [column.entry.score.mean_tokens for column in found.columns]
+    tokens = [column.result.score.mean_tokens for column in found.columns]
     assert tokens == sorted(tokens) and report.best is not None
-    assert found.columns[found.pick].entry == report.best
+    assert found.columns[found.pick].result == report.best
     assert {column.role for column in found.columns} >= {"pick", "instruct", "thinking"}
-    assert all(column.entry.confirmed for column in found.columns)
+    assert all(column.result.confirmed for column in found.columns)
 
 
 def test_the_counts_are_those_of_all_prompts_that_both_answered() -> None:
@@ -88,11 +88,11 @@ def test_without_a_confirmation_the_searchs_own_responses_are_compared(tmp_path:
 
 
 def test_without_prompts_the_ids_stand_and_the_reason_is_told() -> None:
-    findings = small_snapshot()
-    empty = replace(findings.report, trials=(), smoothed=(), confirmed=(), best=None)
+    snapshot = small_snapshot()
+    empty = replace(snapshot.report, trials=(), smoothed=(), confirmed=(), best=None)
     with closing(Store(finished_storage())) as store:
-        found = compare(findings, store, Prompts(problem="gone"))
-        nothing = compare(replace(findings, report=empty), store, Prompts())
+        found = compare(snapshot, store, Prompts(problem="gone"))
+        nothing = compare(replace(snapshot, report=empty), store, Prompts())
     assert found is not None and found.problem == "gone" and nothing is None
     assert all(row.prompt is None and row.target is None and row.sample_id for row in found.rows)
 

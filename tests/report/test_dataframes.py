@@ -1,4 +1,4 @@
-"""The history: what each trial measured and cost, and what was known after it."""
+"""A study as frames: what each trial measured and cost, and all responses with the report's numbers."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import json
 import numpy as np
 import pandas
 import pytest
-from small_search import finished, finished_storage, small_snapshot
+from small_search import NAME, finished, finished_storage, small_snapshot, storage_in
 
-from autolambda.report.dataframes import HISTORY, history, outcomes_frame
+from autolambda.errors import StudyError
+from autolambda.report.dataframes import COLUMNS, HISTORY, history, outcomes_frame, responses
 from autolambda.statistics.pareto import hypervolume
 from autolambda.study.trials import EndedTrial, Trial
 
@@ -70,15 +71,50 @@ def test_no_trial_and_no_response_is_an_empty_frame_with_its_columns() -> None:
 
 
 def test_a_study_ends_with_the_numbers_of_its_report() -> None:
-    findings, report = small_snapshot(), finished()
-    frame = findings.trials
+    snapshot, report = small_snapshot(), finished()
+    frame = snapshot.trials
     last = frame.drop_duplicates("schedule", keep="last").set_index("schedule")
-    for entry in report.trials:
-        found = last.loc[json.dumps(entry.schedule.to_dict())]
-        assert found.accuracy == pytest.approx(entry.measured.accuracy.value)
-        assert found.mean_tokens == pytest.approx(entry.measured.mean_tokens.value)
-        assert found.think_ratio == pytest.approx(entry.measured.think_ratio.value)
-    reference = findings.reference_tokens
-    whole = hypervolume([entry.score for entry in report.trials], reference_tokens=reference) / reference
+    for result in report.trials:
+        found = last.loc[json.dumps(result.schedule.to_dict())]
+        assert found.accuracy == pytest.approx(result.measured.accuracy.value)
+        assert found.mean_tokens == pytest.approx(result.measured.mean_tokens.value)
+        assert found.think_ratio == pytest.approx(result.measured.think_ratio.value)
+    reference = snapshot.reference_tokens
+    whole = hypervolume([result.score for result in report.trials], reference_tokens=reference) / reference
     assert frame.hypervolume.iloc[-1] == pytest.approx(whole)
     assert np.array_equal(frame.tokens.cumsum(), frame.tokens_so_far) and finished_storage()
+
+
+@pytest.fixture(scope="module")
+def frame():
+    finished()
+    return responses(NAME, storage=finished_storage())
+
+
+def test_every_response_is_a_row_with_the_types_that_were_promised(frame):
+    assert list(frame.columns) == list(COLUMNS)
+    assert frame.num_tokens.sum() == finished().tokens_generated
+    assert set(frame.kind) == {"trial", "confirm", "parent"}
+    assert not frame.duplicated(["kind", "key", "task", "sample_id", "repeat"]).any()
+    assert frame.num_tokens.dtype == "int64" and frame.thought.dtype == "bool"
+
+
+def test_the_reports_numbers_come_out_of_it(frame):
+    result = finished().confirmed[0]
+    numbers = [set(group.key) for _, group in frame[frame.kind == "confirm"].groupby("schedule")]
+    assert all(len(keys) == 1 for keys in numbers)
+    confirmed = frame[(frame.kind == "confirm") & (frame.key == result.schedule.key)]
+    assert (confirmed.grade == "correct").mean() == pytest.approx(result.measured.accuracy.value)
+    assert confirmed.num_tokens.mean() == pytest.approx(result.measured.mean_tokens.value)
+
+
+def test_what_is_missing_is_missing_and_not_a_word(frame):
+    unparsed = frame[frame.grade == "unparsed"]
+    assert unparsed.answer.isna().all()
+    assert frame[frame["lambda"].notna()]["lambda"].between(0, 1).all()
+    assert pandas.isna(frame["lambda"]).any() == any(result.schedule.lam is None for result in finished().trials)
+
+
+def test_a_study_that_is_not_there_is_said_to_be_missing(tmp_path):
+    with pytest.raises(StudyError, match="no study database"):
+        responses(NAME, storage=storage_in(tmp_path))

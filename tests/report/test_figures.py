@@ -22,8 +22,8 @@ from autolambda.statistics.stages import Boundary, Stages
 from autolambda.statistics.verdict import Verdict
 
 
-def drawn(name: str, findings: StudySnapshot | None = None) -> go.Figure:
-    return FIGURES[name](findings or small_snapshot())
+def drawn(name: str, snapshot: StudySnapshot | None = None) -> go.Figure:
+    return FIGURES[name](snapshot or small_snapshot())
 
 
 def traces(figure: go.Figure) -> dict[str, Any]:
@@ -31,8 +31,8 @@ def traces(figure: go.Figure) -> dict[str, Any]:
 
 
 def changed(**report: object) -> StudySnapshot:
-    findings = small_snapshot()
-    return replace(findings, report=replace(findings.report, **report))
+    snapshot = small_snapshot()
+    return replace(snapshot, report=replace(snapshot.report, **report))
 
 
 def hexes(value: object) -> set[str]:
@@ -54,16 +54,16 @@ def test_a_figure_draws_something_and_has_a_dark_colour_for_each_light_one(name:
 @pytest.mark.parametrize("name", FIGURES)
 @pytest.mark.parametrize("kind", ["unconfirmed", "no budget", "two trials"])
 def test_a_figure_is_drawn_of_every_state_of_a_study(tmp_path: Path, name: str, kind: str) -> None:
-    findings = small_snapshot()
+    snapshot = small_snapshot()
     if kind == "unconfirmed":
-        findings = small_snapshot(unconfirmed(storage_in(tmp_path)))
+        snapshot = small_snapshot(unconfirmed(storage_in(tmp_path)))
     elif kind == "no budget":
-        findings = changed(budget=None, best=None, verdict=None)
+        snapshot = changed(budget=None, best=None, verdict=None)
     else:
-        few = {name: getattr(findings.report, name)[:2] for name in ("trials", "smoothed")}
-        report = replace(findings.report, confirmed=(), best=None, verdict=None, stages=Stages(None, None, ()), **few)
-        findings = replace(findings, report=report, trials=findings.trials[:2])
-    assert drawn(name, findings).data
+        few = {name: getattr(snapshot.report, name)[:2] for name in ("trials", "smoothed")}
+        report = replace(snapshot.report, confirmed=(), best=None, verdict=None, stages=Stages(None, None, ()), **few)
+        snapshot = replace(snapshot, report=report, trials=snapshot.trials[:2])
+    assert drawn(name, snapshot).data
 
 
 def test_a_studys_rows_are_drawn_from_the_top_with_their_intervals() -> None:
@@ -85,14 +85,14 @@ def test_a_studys_rows_are_drawn_from_the_top_with_their_intervals() -> None:
 def test_the_front_shows_schedules_fronts_parents_pick_and_budget() -> None:
     report, figure = finished(), drawn("front")
     found = traces(figure)
-    assert list(found["measured"].x) == [entry.score.mean_tokens for entry in report.trials]
+    assert list(found["measured"].x) == [result.score.mean_tokens for result in report.trials]
     for name, front in (
         ("raw", report.raw_front),
         ("smoothed", report.smoothed_front),
         ("confirmed", report.confirmed_front),
     ):
-        assert list(found[f"{name} front"].x) == [entry.score.mean_tokens for entry in front]
-        assert list(found[f"{name} front"].y) == [100 * entry.score.accuracy for entry in front]
+        assert list(found[f"{name} front"].x) == [result.score.mean_tokens for result in front]
+        assert list(found[f"{name} front"].y) == [100 * result.score.accuracy for result in front]
     confirmed, first = found["confirmed front"], report.confirmed_front[0].measured
     assert confirmed.error_y.array[0] == pytest.approx(100 * (first.accuracy.high - first.accuracy.value))
     assert confirmed.error_x.arrayminus[0] == pytest.approx(first.mean_tokens.value - first.mean_tokens.low)
@@ -111,7 +111,7 @@ def test_other_methods_are_on_the_front_by_name() -> None:
 def test_the_curve_goes_through_the_uniform_lambdas_with_bands_of_the_stages() -> None:
     stages = Stages(Boundary(0.3, 0.2, 0.35), Boundary(0.8, 0.7, 1.0), ())
     figure = drawn("curve", changed(stages=stages))
-    uniform = sorted(entry.schedule.lam for entry in finished().trials if entry.schedule.lam is not None)
+    uniform = sorted(result.schedule.lam for result in finished().trials if result.schedule.lam is not None)
     lines = [trace for trace in figure.data if trace.mode == "lines+markers"]
     assert [list(line.x) for line in lines] == [uniform] * 3
     spans = {(shape.x0, shape.x1) for shape in figure.layout.shapes}
@@ -131,8 +131,8 @@ def test_schedules_are_drawn_layer_by_layer() -> None:
     best = finished().best
     assert best is not None
     schedule = Schedule.by_depth_and_module(Profile((0.0, 1.0)), Profile((0.5,)))
-    entry = replace(best, schedule=schedule)
-    figure = drawn("schedules", changed(best=entry, confirmed=(entry,)))
+    result = replace(best, schedule=schedule)
+    figure = drawn("schedules", changed(best=result, confirmed=(result,)))
     heat = figure.data[0]
     assert [list(row) for row in heat.z] == [pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1.0]), [0.5] * 6]
     assert list(figure.layout.yaxis.ticktext) == [
@@ -146,9 +146,9 @@ def test_without_the_models_depth_is_drawn_in_parts() -> None:
 
 
 def test_lengths_are_shares_of_a_stages_responses() -> None:
-    findings = small_snapshot()
-    figure = drawn("lengths", findings)
-    stages = findings.trials.stage.dropna().unique()
+    snapshot = small_snapshot()
+    figure = drawn("lengths", snapshot)
+    stages = snapshot.trials.stage.dropna().unique()
     rows: dict[str, float] = {}
     for trace in figure.data:
         rows[trace.yaxis] = rows.get(trace.yaxis, 0.0) + float(np.sum(trace.y))
@@ -156,20 +156,20 @@ def test_lengths_are_shares_of_a_stages_responses() -> None:
 
 
 def test_progress_is_a_step_a_trial_with_the_confirmation_after_it() -> None:
-    findings = small_snapshot()
-    figure = drawn("progress", findings)
-    assert list(figure.data[0].x) == findings.trials.tokens_so_far.tolist()
+    snapshot = small_snapshot()
+    figure = drawn("progress", snapshot)
+    assert list(figure.data[0].x) == snapshot.trials.tokens_so_far.tolist()
     (band,) = figure.layout.shapes
-    assert (band.x0, band.x1) == (findings.trials.tokens.sum(), findings.report.tokens_generated)
+    assert (band.x0, band.x1) == (snapshot.trials.tokens.sum(), snapshot.report.tokens_generated)
 
 
 def test_the_race_says_why_each_trial_ended() -> None:
-    findings = small_snapshot()
-    trials = findings.trials.copy()
+    snapshot = small_snapshot()
+    trials = snapshot.trials.copy()
     trials.loc[1, ["outcome", "reason"]] = ["pruned", "over the budget"]
     trials.loc[2, ["outcome", "reason"]] = ["pruned", "off the front"]
     trials.loc[3, ["outcome", "reason"]] = ["failed", "<script>"]
-    found = traces(drawn("race", replace(findings, trials=trials)))
+    found = traces(drawn("race", replace(snapshot, trials=trials)))
     assert list(found["stopped: over the budget"].x) == [1] and list(found["stopped: off the front"].x) == [2]
     assert "&lt;script&gt;" in found["could not be measured"].hovertext[0]
     assert list(found["measured to its end"].x) == [0, 4, 5] and list(found["planned"].x) == [0, 1, 2, 3, 4, 5]

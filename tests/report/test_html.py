@@ -22,8 +22,10 @@ from small_search import NAME, copy_finished, finished, finished_storage, go_on,
 from autolambda.ablation.figure import ablation_sections
 from autolambda.api import open_study
 from autolambda.report.comparison import compare
-from autolambda.report.html import Section, render_page
+from autolambda.report.html import render_page
 from autolambda.report.prompts import load_prompts
+from autolambda.report.sections import Section
+from autolambda.report.sentences import verdict_sentences
 from autolambda.report.snapshot import StudySnapshot
 from autolambda.statistics.verdict import Verdict
 from autolambda.study.store import Store
@@ -61,11 +63,11 @@ class Parsed(HTMLParser):
             self.words += data
 
 
-def page_of(findings: StudySnapshot, sections: Sequence[Section] = ()) -> Parsed:
-    report = findings.report
+def page_of(snapshot: StudySnapshot, sections: Sequence[Section] = ()) -> Parsed:
+    report = snapshot.report
     with closing(Store(finished_storage())) as store:
-        comparison = compare(findings, store, load_prompts(report.config, report.identity))
-    return Parsed(render_page(findings, comparison, sections=sections))
+        comparison = compare(snapshot, store, load_prompts(report.config, report.identity))
+    return Parsed(render_page(snapshot, comparison, sections=sections))
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +98,19 @@ def test_the_verdict_comes_first_with_its_numbers_and_the_command(parsed: Parsed
     assert words.index(f"Feasible within 30 tokens: trial {best.trial}") < words.index("Accuracy against tokens")
     assert f"{100 * best.score.accuracy:.1f} %" in words and "autolambda export small OUT --budget 30" in words
     assert "done after 6 trials" in words
+
+
+def test_the_page_says_what_the_terminal_says_with_commands_to_copy() -> None:
+    snapshot = small_snapshot()
+    report = replace(snapshot.report, budget=4000.0)
+    words = page_of(replace(snapshot, report=report)).words
+    _, *rest = verdict_sentences(report)
+    assert [each.command for each in rest if each.command] == [
+        "autolambda search INSTRUCT THINKING --task my.jsonl --budget 4000",
+        "autolambda export small OUT --budget 4000",
+    ]
+    for each in rest:
+        assert f"{each.text}:\n{each.command}Copy" in words if each.command else f"{each.text}\n" in words
 
 
 def test_the_page_needs_nothing_else(parsed: Parsed) -> None:
@@ -138,7 +153,7 @@ def test_a_running_study_says_so(tmp_path: Path) -> None:
 
 def test_a_search_without_its_confirmation_says_so(tmp_path: Path) -> None:
     words = Parsed(open_study(NAME, storage=unconfirmed(storage_in(tmp_path))).page).words
-    assert "the confirmation still to come" in words and "Not confirmed yet within 30 tokens" in words
+    assert "the confirmation is still to come" in words and "Not confirmed yet within 30 tokens" in words
     assert "autolambda confirm small --budget 30" in words
 
 
@@ -151,20 +166,20 @@ def test_a_search_without_its_confirmation_says_so(tmp_path: Path) -> None:
     ],
 )
 def test_other_answers_are_said(changes: dict[str, Any], said: str) -> None:
-    findings = small_snapshot()
+    snapshot = small_snapshot()
     nearest = replace(finished().confirmed[0], trial=0) if "verdict" in changes else None
-    assert said in page_of(replace(findings, report=replace(findings.report, nearest=nearest, **changes))).words
+    assert said in page_of(replace(snapshot, report=replace(snapshot.report, nearest=nearest, **changes))).words
 
 
 def test_several_tasks_have_a_line_each_below_a_schedule() -> None:
-    findings = small_snapshot()
+    snapshot = small_snapshot()
 
-    def with_two(entry: Any) -> Any:
-        (own,) = entry.measured.tasks.values()
-        return replace(entry, measured=replace(entry.measured, tasks={"sums": own, "<b>words": own}))
+    def with_two(result: Any) -> Any:
+        (own,) = result.measured.tasks.values()
+        return replace(result, measured=replace(result.measured, tasks={"sums": own, "<b>words": own}))
 
-    confirmed = tuple(map(with_two, findings.report.confirmed))
-    words = page_of(replace(findings, report=replace(findings.report, confirmed=confirmed))).words
+    confirmed = tuple(map(with_two, snapshot.report.confirmed))
+    words = page_of(replace(snapshot, report=replace(snapshot.report, confirmed=confirmed))).words
     assert "<b>words" in words and "sums" in words
 
 

@@ -18,25 +18,25 @@ from tests.statistics.test_token_value import graded
 WEIGHTS = {"t": 1.0}
 
 
-def entry(trial, lam, right, *, confirmed=True):
+def result(trial, lam, right, *, confirmed=True):
     responses = graded(right)
     return ScheduleResult(
         trial, Schedule.uniform(lam), measure(responses, weights=WEIGHTS), confirmed=confirmed
     ), responses
 
 
-def worth(merges, parents):
-    """The worth of confirmed merges beside parents, each given by which of the same prompts it answers."""
-    searched = [entry(0, 0.0, [True, False], confirmed=False)]
+def found_insights(merges, parents):
+    """The insights of confirmed merges beside parents, each given by which of the same prompts it answers."""
+    searched = [result(0, 0.0, [True, False], confirmed=False)]
     seen = [SimpleNamespace(schedule=e.schedule, graded=each, measured=e.measured) for e, each in searched]
-    shown = [entry(number, lam, right) for number, (lam, right) in enumerate(merges)]
+    shown = [result(number, lam, right) for number, (lam, right) in enumerate(merges)]
     own = {name: graded(right) for name, right in zip(("instruct", "thinking"), parents, strict=False)}
     return insights_of(seen, [e for e, _ in searched], shown, own, weights=WEIGHTS)
 
 
 def test_a_study_says_where_its_sweet_spot_is():
     report = finished()
-    found = report.worth
+    found = report.insights
     near = [e for e in report.smoothed if e.score.accuracy >= found.highest.score.accuracy - 0.01]
     assert found.sweet_spot.score.mean_tokens == min(e.score.mean_tokens for e in near)
     assert found.highest.score.accuracy == max(e.score.accuracy for e in report.smoothed)
@@ -45,17 +45,17 @@ def test_a_study_says_where_its_sweet_spot_is():
 
 def test_a_studys_lead_over_the_parents_is_paired():
     report = finished()
-    gain = report.worth.gain
+    gain = report.insights.gain
     assert gain is not None and gain.over.keys() == {"instruct", "thinking"}
-    change = report.worth.beside(gain.entry, "thinking")
-    means = gain.entry.score.accuracy - report.parents["thinking"].score.accuracy
+    change = report.insights.gain_over("thinking", gain.result)
+    means = gain.result.score.accuracy - report.parents["thinking"].score.accuracy
     assert change.value == pytest.approx(means) and change.low < change.value < change.high
 
 
 def test_a_merge_that_is_better_than_both_parents_is_said_to_beat_them():
     weak, strong, best = [True] * 40 + [False] * 160, [True] * 100 + [False] * 100, [True] * 150 + [False] * 50
-    found = worth([(0.5, best)], [weak, strong])
-    assert found.gain.is_shown and "Trial 0 beats both parents as they are" in " ".join(insight_sentences(found))
+    found = found_insights([(0.5, best)], [weak, strong])
+    assert found.gain.is_shown and "Trial 0 is more accurate than both parents" in " ".join(insight_sentences(found))
 
 
 @pytest.mark.parametrize(
@@ -66,14 +66,16 @@ def test_a_merge_that_is_better_than_both_parents_is_said_to_beat_them():
     ],
 )
 def test_a_merge_that_is_not_shown_to_be_better_is_not_said_to_beat_them(merge, parents):
-    found = worth([(0.5, merge)], parents)
-    assert not found.gain.is_shown and "not shown to beat both parents" in " ".join(insight_sentences(found))
+    found = found_insights([(0.5, merge)], parents)
+    assert not found.gain.is_shown and "No merge is shown to be more accurate than both parents" in " ".join(
+        insight_sentences(found)
+    )
 
 
 def test_neither_a_parent_nor_a_merge_beside_one_parent_has_a_gain():
     right = [True] * 10
-    assert worth([(1.0, right), (0.0, right)], (right, right)).gain is None
-    assert worth([(0.5, right)], (right,)).gain is None
+    assert found_insights([(1.0, right), (0.0, right)], (right, right)).gain is None
+    assert found_insights([(0.5, right)], (right,)).gain is None
 
 
 def test_of_several_merges_one_false_claim_is_rare():
@@ -82,13 +84,13 @@ def test_of_several_merges_one_false_claim_is_rare():
     for _ in range(200):
         chance = 1 / (1 + np.exp(-rng.normal(size=120)))
         merges = [(0.5 + number / 100, rng.random(120) < chance) for number in range(5)]
-        claims += worth(merges, (rng.random(120) < chance - 1, rng.random(120) < chance)).gain.is_shown
+        claims += found_insights(merges, (rng.random(120) < chance - 1, rng.random(120) < chance)).gain.is_shown
     assert claims / 200 <= 0.05 + 2 * (0.05 * 0.95 / 200) ** 0.5
 
 
 def test_the_sentences_name_the_trials():
-    found = finished().worth
+    found = finished().insights
     said = list(insight_sentences(found))
-    assert said[0].startswith(f"The sweet spot: trial {found.sweet_spot.trial} in stage")
+    assert said[0].startswith(f"The sweet spot without a budget: trial {found.sweet_spot.trial} in stage")
     alone = replace(found, sweet_spot=found.highest)
-    assert "nothing cheaper comes within a point" in next(insight_sentences(alone))
+    assert "nothing cheaper is within a point" in next(insight_sentences(alone))

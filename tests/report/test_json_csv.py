@@ -24,7 +24,7 @@ KEYS = {"study", "budget", "verdict", "best", "nearest", "front", "fronts", "par
 KEYS |= {"stages", "worth", "tokens_generated", "trials", "alike"}
 SHARES = {"accuracy", "accuracy_low", "accuracy_high", "think_ratio", "think_ratio_low", "think_ratio_high"}
 NUMBERS = SHARES | {"truncated_ratio", "unparsed_ratio", "mean_tokens", "mean_tokens_low", "mean_tokens_high"}
-ENTRY_KEYS = NUMBERS | {"trial", "schedule", "stage", "confirmed", "num_responses", "stopped", "tasks", "guards"}
+RESULT_KEYS = NUMBERS | {"trial", "schedule", "stage", "confirmed", "num_responses", "stopped", "tasks", "guards"}
 QUANTILES = {"tokens_p50", "tokens_p90"}
 TASK_KEYS = NUMBERS | QUANTILES | {f"{name}_is_bound" for name in QUANTILES}
 
@@ -38,49 +38,52 @@ def test_the_json_has_the_documented_keys_and_types() -> None:
     assert plain["trials"] == {"complete": 6, "pruned": 0, "failed": 0} and plain["stop_reason"] == "trials"
     assert plain["stages"].keys() == {"emergence", "saturation"}
     assert plain["worth"].keys() == {"sweet_spot", "overthinking", "runaway", "beats_both_parents"}
-    assert plain["worth"]["sweet_spot"].keys() == ENTRY_KEYS
+    assert plain["worth"]["sweet_spot"].keys() == RESULT_KEYS
     over = {f"accuracy_over_{name}{end}" for name in ("instruct", "thinking") for end in ("", "_low", "_high")}
     assert plain["worth"]["beats_both_parents"].keys() == {"trial", "is_shown", *over}
     assert type(plain["tokens_generated"]) is int and plain["nearest"] is None
 
 
-def test_every_entry_has_the_documented_keys_and_types() -> None:
+def test_every_result_has_the_documented_keys_and_types() -> None:
     plain = json.loads(report_json(finished()))
     searched, confirmed = plain["fronts"]["raw"], plain["fronts"]["confirmed"]
     parents = list(plain["parents"].values())
-    assert all(entry["confirmed"] is False for entry in searched)
-    assert all(entry["confirmed"] is True for entry in [plain["best"], *confirmed, *parents])
-    for entry in [plain["best"], *searched, *confirmed, *parents]:
-        assert entry.keys() == ENTRY_KEYS and entry["tasks"].keys() == {"arithmetic"}
-        task = entry["tasks"]["arithmetic"]
-        assert task.keys() == TASK_KEYS and entry["guards"] is None
+    assert all(result["confirmed"] is False for result in searched)
+    assert all(result["confirmed"] is True for result in [plain["best"], *confirmed, *parents])
+    for result in [plain["best"], *searched, *confirmed, *parents]:
+        assert result.keys() == RESULT_KEYS and result["tasks"].keys() == {"arithmetic"}
+        task = result["tasks"]["arithmetic"]
+        assert task.keys() == TASK_KEYS and result["guards"] is None
         assert 1 <= task["tokens_p50"] <= task["tokens_p90"] and task["tokens_p50_is_bound"] in (True, False)
-        assert all(type(entry[key]) is float for key in NUMBERS) and all(0 <= entry[key] <= 1 for key in SHARES)
+        assert all(type(result[key]) is float for key in NUMBERS) and all(0 <= result[key] <= 1 for key in SHARES)
         for name in ("accuracy", "mean_tokens", "think_ratio"):
-            assert entry[f"{name}_low"] <= entry[name] <= entry[f"{name}_high"]
-        assert entry["stage"] in (1, 2, 3) and isinstance(entry["schedule"], dict)
-        assert entry["num_responses"] == (32 if entry["confirmed"] else 16) and entry["stopped"] is None
-        assert entry["trial"] is None if entry in parents else type(entry["trial"]) is int
+            assert result[f"{name}_low"] <= result[name] <= result[f"{name}_high"]
+        assert result["stage"] in (1, 2, 3) and isinstance(result["schedule"], dict)
+        assert result["num_responses"] == (32 if result["confirmed"] else 16) and result["stopped"] is None
+        assert result["trial"] is None if result in parents else type(result["trial"]) is int
 
 
 def test_the_smoothed_front_is_the_models_and_has_no_tasks() -> None:
     plain = json.loads(report_json(finished()))
     smoothed, raw = plain["fronts"]["smoothed"], plain["fronts"]["raw"]
-    assert smoothed and {entry["trial"] for entry in smoothed} <= set(range(6))
-    for entry in smoothed:
-        assert entry.keys() == ENTRY_KEYS and entry["tasks"] == {} and not entry["confirmed"]
-        assert 0 < entry["accuracy"] < 1 and entry["mean_tokens_low"] < entry["mean_tokens"] < entry["mean_tokens_high"]
-    measured = {entry["trial"]: entry["accuracy"] for entry in raw}
-    assert any(entry["accuracy"] != measured.get(entry["trial"]) for entry in smoothed)
+    assert smoothed and {result["trial"] for result in smoothed} <= set(range(6))
+    for result in smoothed:
+        assert result.keys() == RESULT_KEYS and result["tasks"] == {} and not result["confirmed"]
+        assert (
+            0 < result["accuracy"] < 1
+            and result["mean_tokens_low"] < result["mean_tokens"] < result["mean_tokens_high"]
+        )
+    measured = {result["trial"]: result["accuracy"] for result in raw}
+    assert any(result["accuracy"] != measured.get(result["trial"]) for result in smoothed)
 
 
 def test_what_cannot_be_told_apart_is_listed_with_its_difference() -> None:
-    entry = finished().confirmed[0]
-    alike = Alike(entry, Difference(-0.01, 0.02, -0.05, 0.03, -0.04, 0.02, 32))
+    result = finished().confirmed[0]
+    alike = Alike(result, Difference(-0.01, 0.02, -0.05, 0.03, -0.04, 0.02, 32))
     plain = json.loads(report_json(replace(finished(), alike=(alike,))))
     assert plain["alike"] == [
         {
-            "trial": entry.trial,
+            "trial": result.trial,
             "accuracy_difference": -0.01,
             "accuracy_difference_low": -0.05,
             "accuracy_difference_high": 0.03,
@@ -92,14 +95,14 @@ DROP = Drop(0.01, -0.02, 0.04, 0.02, None)
 
 
 @pytest.mark.parametrize(("kept", "word"), [(True, "kept"), (False, "broken"), (None, "unsure")])
-def test_a_confirmed_entry_says_what_it_loses_on_a_guard(kept: bool | None, word: str) -> None:
+def test_a_confirmed_result_says_what_it_loses_on_a_guard(kept: bool | None, word: str) -> None:
     report = finished()
-    entry = replace(
+    result = replace(
         report.confirmed[0],
         drops={"arithmetic": replace(DROP, kept=kept)},
         scores={"arithmetic": {"prompt_level_strict_acc": 0.5, "num_read": 30}},
     )
-    [plain] = json.loads(report_json(replace(report, confirmed=(entry,))))["fronts"]["confirmed"]
+    [plain] = json.loads(report_json(replace(report, confirmed=(result,))))["fronts"]["confirmed"]
     assert plain["guards"] == word and plain["tasks"]["arithmetic"].keys() == TASK_KEYS | {"guard", "scores"}
     expected = {"max_drop": 0.02, "drop": 0.01, "drop_low": -0.02, "drop_high": 0.04, "kept": kept}
     assert plain["tasks"]["arithmetic"]["guard"] == expected
@@ -111,14 +114,14 @@ def test_before_it_is_confirmed_the_surrogate_says_what_is_known_of_the_guards(
     allowed: float | None, word: str | None
 ) -> None:
     report = finished()
-    trials = tuple(replace(entry, allowed=allowed) for entry in report.trials)
+    trials = tuple(replace(result, allowed=allowed) for result in report.trials)
     plain = json.loads(report_json(replace(report, trials=trials)))["fronts"]["raw"]
-    assert {entry["guards"] for entry in plain} == {word}
+    assert {result["guards"] for result in plain} == {word}
 
 
 def test_pandas_reads_the_csv_with_a_row_a_trial() -> None:
     frame = pandas.read_csv(io.StringIO(report_csv(finished())))
-    assert list(frame["trial"]) == list(range(6)) and set(frame.columns) == ENTRY_KEYS - {"tasks", "confirmed"}
+    assert list(frame["trial"]) == list(range(6)) and set(frame.columns) == RESULT_KEYS - {"tasks", "confirmed"}
     assert json.loads(frame["schedule"][1]) == {"lambda": 1.0}
     assert frame["mean_tokens"][0] == finished().trials[0].measured.mean_tokens.value
 

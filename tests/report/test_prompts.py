@@ -46,7 +46,7 @@ def test_a_task_file_that_is_gone_is_said_to_be(task: Path) -> None:
     task.unlink()
     prompts = load_prompts(config, identity)
     assert prompts.text("sums", "1") is None
-    assert prompts.problem == f"Prompts are shown by their ids: task file '{task}' does not exist."
+    assert prompts.problem == f"Only the ids of prompts are shown: task file '{task}' does not exist."
 
 
 def test_a_task_file_that_has_changed_says_nothing_about_what_was_asked(task: Path) -> None:
@@ -54,7 +54,11 @@ def test_a_task_file_that_has_changed_says_nothing_about_what_was_asked(task: Pa
     identity = {"tasks": key_of(config)}
     task.write_text(task.read_text().replace("3 + 1?", "3 + 1 = ?"))
     prompts = load_prompts(config, identity)
-    assert not prompts.samples and prompts.problem is not None and "no longer those that were asked" in prompts.problem
+    assert (
+        not prompts.samples
+        and prompts.problem is not None
+        and "the prompts have changed since the search" in prompts.problem
+    )
 
 
 def test_several_messages_are_shown_with_their_roles() -> None:

@@ -1,4 +1,4 @@
-"""The report: picks, confirmed entries, stages, slack, and what is refused."""
+"""The report: picks, confirmed results, stages, slack, and what is refused."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from autolambda.driver.job import open_job
 from autolambda.driver.search import confirm, enter, search
 from autolambda.errors import StudyError
 from autolambda.graders import ifeval
-from autolambda.report.report import Report, _alike, _unconfirmed, build_report, slack_sentence
+from autolambda.report.report import Report, _alike, _unconfirmed, build_report
 from autolambda.report.results import confirmed_result
 from autolambda.responses import Grade, Graded, Response
 from autolambda.schedule import Schedule
@@ -43,23 +43,23 @@ def test_the_database_alone_gives_the_report_of_the_search() -> None:
 
 def test_the_front_is_confirmed_and_sorted() -> None:
     report = finished()
-    tokens = [entry.score.mean_tokens for entry in report.front]
-    accuracy = [entry.score.accuracy for entry in report.front]
-    assert report.front == report.confirmed_front and all(entry.confirmed for entry in report.front)
+    tokens = [result.score.mean_tokens for result in report.front]
+    accuracy = [result.score.accuracy for result in report.front]
+    assert report.front == report.confirmed_front and all(result.confirmed for result in report.front)
     assert tokens == sorted(tokens) and accuracy == sorted(accuracy)
-    assert not any(entry.confirmed for entry in report.raw_front)
-    assert all(entry in report.trials for entry in report.raw_front) and len(report.trials) == 6
+    assert not any(result.confirmed for result in report.raw_front)
+    assert all(result in report.trials for result in report.raw_front) and len(report.trials) == 6
 
 
-def test_an_entry_has_the_confirmed_numbers_where_there_are_any() -> None:
+def test_a_result_has_the_confirmed_numbers_where_there_are_any() -> None:
     report = finished()
-    for entry in report.confirmed:  # dominated ones too
-        assert report.entry(entry.trial) is entry
+    for result in report.confirmed:  # dominated ones too
+        assert report.result(result.trial) is result
     unconfirmed = next(e for e in report.trials if e.trial not in {c.trial for c in report.confirmed})
-    assert report.entry(unconfirmed.trial) is unconfirmed
-    assert report.entry(None) is report.best
+    assert report.result(unconfirmed.trial) is unconfirmed
+    assert report.result(None) is report.best
     with pytest.raises(StudyError, match="no complete trial 99; its last is 5"):
-        report.entry(99)
+        report.result(99)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_an_entry_has_the_confirmed_numbers_where_there_are_any() -> None:
 )
 def test_no_pick_says_what_to_do(budget: float | None, message: str) -> None:
     with pytest.raises(StudyError, match=message):
-        replace(finished(), budget=budget, best=None).entry(None)
+        replace(finished(), budget=budget, best=None).result(None)
 
 
 @pytest.fixture
@@ -81,18 +81,18 @@ def test_what_was_not_confirmed_has_no_verdict_and_a_pick_by_the_model(searched:
     report = rebuilt(searched, budget)
     assert report.verdict is None and not report.is_done and report.nearest is None and report.alike == ()
     assert report.confirmed == () and report.front == report.smoothed_front
-    within = [entry for entry in report.smoothed if entry.measured.mean_tokens.high <= budget]
+    within = [result for result in report.smoothed if result.measured.mean_tokens.high <= budget]
     if within:
         best = report.best
         assert best in within and best is not None and not best.confirmed
-        assert best.score.accuracy == max(entry.score.accuracy for entry in within)
+        assert best.score.accuracy == max(result.score.accuracy for result in within)
     else:
         assert report.best is None
 
 
 def test_a_confirmation_for_one_budget_stays_in_the_report_of_another(searched: str) -> None:
     cheap = confirm(small_config(), name=NAME, storage=searched, budget=1.5)
-    assert cheap.verdict is Verdict.INFEASIBLE and [entry.trial for entry in cheap.confirmed] == [0]
+    assert cheap.verdict is Verdict.INFEASIBLE and [result.trial for result in cheap.confirmed] == [0]
     other = rebuilt(searched, BUDGET)
     assert other.verdict is None and other.confirmed == cheap.confirmed
     whole = confirm(small_config(), name=NAME, storage=searched, budget=BUDGET)
@@ -102,7 +102,7 @@ def test_a_confirmation_for_one_budget_stays_in_the_report_of_another(searched: 
 
 def test_the_smoothed_front_draws_all_trials_together() -> None:
     report = finished()
-    assert [entry.trial for entry in report.smoothed] == [entry.trial for entry in report.trials]
+    assert [result.trial for result in report.smoothed] == [result.trial for result in report.trials]
     for smoothed, raw in zip(report.smoothed, report.trials, strict=True):
         assert smoothed.schedule == raw.schedule and smoothed.measured.num_responses == raw.measured.num_responses
         assert smoothed.measured.truncated_ratio == raw.measured.truncated_ratio
@@ -110,7 +110,7 @@ def test_the_smoothed_front_draws_all_trials_together() -> None:
             one, other = getattr(smoothed.measured, name), getattr(raw.measured, name)
             assert one.low < one.value < one.high and one != other
             assert one.low < other.high and other.low < one.high  # they tell of the same
-    assert report.smoothed_front and all(entry in report.smoothed for entry in report.smoothed_front)
+    assert report.smoothed_front and all(result in report.smoothed for result in report.smoothed_front)
 
 
 def graded(num_correct: int, tokens: int) -> list[Graded]:
@@ -134,10 +134,10 @@ def test_what_cannot_be_told_apart_is_within_the_budget_and_near(
     num_correct: int, tokens: int, expected: list[int]
 ) -> None:
     confirmed = [graded(21, 100), graded(num_correct, tokens)]
-    entries = [replace(entry, trial=i) for i, entry in enumerate(finished().trials[:2])]
+    results = [replace(result, trial=i) for i, result in enumerate(finished().trials[:2])]
     decision = verdict(confirmed, budget=1000, margin=0.0, weights={"t": 1.0})
-    alike = _alike(decision, confirmed, entries, {"t": 1.0})
-    assert [each.entry.trial for each in alike] == expected
+    alike = _alike(decision, confirmed, results, {"t": 1.0})
+    assert [each.result.trial for each in alike] == expected
     assert all(each.difference.low <= 0 <= each.difference.high for each in alike)
 
 
@@ -161,31 +161,6 @@ def test_a_study_without_a_complete_trial_has_no_report(tmp_path: Path) -> None:
             build_report(store, study, budget=None)
 
 
-@pytest.mark.parametrize(
-    ("budget", "parents", "bundled", "expected"),
-    [
-        (4000, {"instruct": 2.0, "thinking": 54.26}, True, ("Thinking, needs 54.3", "autolambda search INSTRUCT")),
-        (60, {"instruct": 60.0, "thinking": 50.0}, False, ("Instruct, needs 60.0", "give a lower one")),
-        (59.9, {"instruct": 60.0, "thinking": 50.0}, False, None),
-        (4000, {"thinking": 54.0}, True, None),
-        (4000, {}, True, None),
-    ],
-)
-def test_slack(budget: float, parents: dict[str, float], bundled: bool, expected: tuple[str, ...] | None) -> None:
-    sentence = slack_sentence(budget, parents, bundled=bundled)
-    assert sentence is None if expected is None else sentence and all(part in sentence for part in expected)
-
-
-def test_a_budget_below_the_longest_merge_binds() -> None:
-    report = finished()
-    highest = max(entry.score.mean_tokens for entry in (*report.trials, *report.confirmed))
-    thinking = report.parents["thinking"]
-    assert thinking is not None
-    cheap_parents = {name: replace(entry, measured=report.trials[0].measured) for name, entry in report.parents.items()}
-    assert replace(report, budget=highest + 40).slack is not None
-    assert replace(report, budget=highest - 0.01, parents=cheap_parents).slack is None
-
-
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Report]:
     """A search on sums, with other sums as a guard whose answers nobody can give."""
@@ -202,24 +177,26 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Report]:
 def test_a_guard_is_measured_and_does_not_count(guarded: tuple[str, Report]) -> None:
     storage, report = guarded
     assert rebuilt(storage, BUDGET) == report and report.verdict is not None
-    for entry in (*report.trials, *report.confirmed, *filter(None, report.parents.values())):
-        tasks = entry.measured.tasks
+    for result in (*report.trials, *report.confirmed, *filter(None, report.parents.values())):
+        tasks = result.measured.tasks
         assert tasks.keys() == {"arithmetic", "rules"} and tasks["rules"].accuracy.value == 0.0
-        assert entry.measured.accuracy == tasks["arithmetic"].accuracy
-        assert entry.measured.mean_tokens == tasks["arithmetic"].mean_tokens
-        assert entry.measured.num_responses == sum(task.num_responses for task in tasks.values())
+        assert result.measured.accuracy == tasks["arithmetic"].accuracy
+        assert result.measured.mean_tokens == tasks["arithmetic"].mean_tokens
+        assert result.measured.num_responses == sum(task.num_responses for task in tasks.values())
 
 
-def test_every_entry_knows_its_guards(guarded: tuple[str, Report]) -> None:
+def test_every_result_knows_its_guards(guarded: tuple[str, Report]) -> None:
     _, report = guarded
-    for entry in report.confirmed:
-        drop = entry.drops["rules"]
-        assert entry.guards == "kept" and drop.kept and drop.value == 0.0 and drop.max_drop == 0.2
-        assert drop.low < 0.0 < drop.high < 0.2 and entry.allowed is None
-    assert all(entry.guards in ("kept", "unsure") and entry.drops == {} for entry in (*report.trials, *report.smoothed))
+    for result in report.confirmed:
+        drop = result.drops["rules"]
+        assert result.guards == "kept" and drop.kept and drop.value == 0.0 and drop.max_drop == 0.2
+        assert drop.low < 0.0 < drop.high < 0.2 and result.allowed is None
+    assert all(
+        result.guards in ("kept", "unsure") and result.drops == {} for result in (*report.trials, *report.smoothed)
+    )
     parents = list(report.parents.values())
     assert all(parent is not None and parent.confirmed and parent.guards is None for parent in parents)
-    sizes = {entry.measured.num_responses for entry in (*report.confirmed, *filter(None, parents))}
+    sizes = {result.measured.num_responses for result in (*report.confirmed, *filter(None, parents))}
     assert len(sizes) == 1  # the parents as many as the finalists
 
 
@@ -233,7 +210,7 @@ def test_until_both_parents_are_measured_guards_leave_no_verdict(guarded: tuple[
             found = "(SELECT id FROM autolambda_evaluations WHERE kind = 'parent' AND key = 'thinking')"
             other.execute(f"DELETE FROM autolambda_responses WHERE evaluation IN {found}")
     report = rebuilt(storage, BUDGET)
-    assert report.verdict is None and report.confirmed and all(entry.guards is None for entry in report.confirmed)
+    assert report.verdict is None and report.confirmed and all(result.guards is None for result in report.confirmed)
     assert not report.is_done
 
 
@@ -242,10 +219,11 @@ def test_a_pick_by_the_model_must_rather_surely_break_no_guard(searched: str) ->
     assert report.best is not None
     chances = {"kept": 0.96, "unsure": 0.9}
     for word, allowed in chances.items():
-        entries = tuple(
-            replace(entry, allowed=allowed if entry.trial == report.best.trial else 0.99) for entry in report.smoothed
+        results = tuple(
+            replace(result, allowed=allowed if result.trial == report.best.trial else 0.99)
+            for result in report.smoothed
         )
-        found = _unconfirmed(entries, BUDGET)
+        found = _unconfirmed(results, BUDGET)
         assert (found is not None and found.trial == report.best.trial) == (word == "kept")
 
 
@@ -256,12 +234,12 @@ def test_the_scores_of_ifeval_are_over_what_was_read() -> None:
         Graded("rules", str(i), 0, Response("x", 5, "stop"), Grade.WRONG, json.dumps(each) if each else None, False)
         for i, each in enumerate([*answers, None])
     ]
-    entry = confirmed_result(None, Schedule.uniform(0.0), [*responses, *graded_as("gsm8k")], config, parents={})
-    assert entry.scores.keys() == {"rules"}
-    scores = entry.scores["rules"]
+    result = confirmed_result(None, Schedule.uniform(0.0), [*responses, *graded_as("gsm8k")], config, parents={})
+    assert result.scores.keys() == {"rules"}
+    scores = result.scores["rules"]
     assert scores["num_read"] == 3 and scores["inst_level_loose_acc"] == pytest.approx(5 / 6)
     assert scores["prompt_level_strict_acc"] == pytest.approx(2 / 3)
-    assert entry.to_dict()["tasks"]["rules"]["scores"] == scores and "scores" not in entry.to_dict()["tasks"]["gsm8k"]
+    assert result.to_dict()["tasks"]["rules"]["scores"] == scores and "scores" not in result.to_dict()["tasks"]["gsm8k"]
 
 
 def graded_as(task: str) -> list[Graded]:

@@ -1,4 +1,4 @@
-"""Findings: one look at a database, without the texts."""
+"""Snapshot: one look at a database, without the texts."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from autolambda.study.trials import Study
 
 
 def test_every_response_is_there_without_its_text() -> None:
-    findings = small_snapshot()
-    assert findings.report == finished() and findings.outcomes.num_tokens.sum() == finished().tokens_generated
-    assert "text" not in findings.outcomes and set(findings.outcomes.kind) == {"trial", "confirm", "parent"}
-    assert len(findings.trials) == 6 and not findings.is_running
+    snapshot = small_snapshot()
+    assert snapshot.report == finished() and snapshot.outcomes.num_tokens.sum() == finished().tokens_generated
+    assert "text" not in snapshot.outcomes and set(snapshot.outcomes.kind) == {"trial", "confirm", "parent"}
+    assert len(snapshot.trials) == 6 and not snapshot.is_running
 
 
 def test_a_study_that_goes_on_is_running(tmp_path: Path) -> None:

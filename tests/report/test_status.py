@@ -35,7 +35,7 @@ def test_a_finished_study_shows_its_verdict() -> None:
     report = finished()
     text = shown(NAME, finished_storage())
     assert text.startswith(
-        "small: 6 of at most 6 trials are done, the search is over (trials); "
+        "small: 6 of at most 6 trials are done, the search is over (search.trials is reached); "
         f"{report.tokens_generated:,} tokens generated\n"
     )
     assert "Feasible within 30 tokens" in text

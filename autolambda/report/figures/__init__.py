@@ -1,6 +1,6 @@
-"""The figures of a study by name; each draws findings as a plotly figure.
+"""The figures of a study by name. Each one draws a snapshot of the study as a plotly figure.
 
-A new one is a file with a function ``draw(findings) -> Figure`` and a line here.
+To add a figure, write a file with a function ``draw(snapshot) -> Figure`` and add a line here.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What all figures share: colours by role, one layout, hover texts.
 
-Text from files and models is made legible and escaped before it reaches a figure, for plotly reads a little HTML.
+Text from files and models is escaped before it reaches a figure, because plotly interprets some HTML.
 """
 
 from __future__ import annotations
@@ -22,7 +22,11 @@ INSTRUCT, THINKING, PICK = "#0c8577", "#7447d1", "#dd4b12"
 CONFIRMED, SMOOTHED = "#1f62d6", "#7d8ca3"
 BUDGET = "#c4293c"
 CORRECT, WRONG, UNPARSED, TRUNCATED = "#2c8a45", "#c8323f", "#b3780f", "#75798a"
-STAGES = ("#0c8578", "#c98a1b", "#7447d2")  # of the three bands; each colour is its own, so that it has its dark one
+STAGES = (
+    "#0c8578",
+    "#c98a1b",
+    "#7447d2",
+)  # of the three bands; no colour is used elsewhere, so that each has a dark one
 
 DARK = {
     INK: "#e6eaf0",
@@ -45,13 +49,13 @@ DARK = {
     STAGES[1]: "#f2c14f",
     STAGES[2]: "#b391f8",
 }
-"""Each colour on a dark page; the page puts them in."""
+"""The colour for a dark page by the colour for a light one; the page's script replaces them."""
 
 FONT = "Inter, system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
 
 def figure(*, height: int, x: str = "", y: str = "", **layout: Any) -> go.Figure:
-    """An empty figure; ``height`` in pixels, ``x`` and ``y`` are the titles of its axes."""
+    """Returns an empty figure; ``height`` is in pixels, ``x`` and ``y`` are the titles of the axes."""
     drawn = go.Figure()
     style(drawn, height=height, **layout)
     drawn.update_xaxes(title_text=x)
@@ -60,7 +64,7 @@ def figure(*, height: int, x: str = "", y: str = "", **layout: Any) -> go.Figure
 
 
 def style(drawn: go.Figure, *, height: int, **layout: Any) -> None:
-    """Gives a figure the one look."""
+    """Sets the layout that all figures share."""
     axis = {
         "gridcolor": GRID,
         "linecolor": FAINT,
@@ -89,17 +93,17 @@ def style(drawn: go.Figure, *, height: int, **layout: Any) -> None:
 
 
 def safe(text: str) -> str:
-    """Text from anywhere as plotly shows it literally: control characters by their names, no markup."""
+    """Returns text that plotly shows literally: without markup, control characters as escapes."""
     return html.escape(printable(text))
 
 
-def hover(entry: ScheduleResult, *, name: str | None = None) -> str:
-    """An entry in a few lines: its name or trial, schedule, numbers with their intervals, responses."""
-    measured = entry.measured
+def hover(result: ScheduleResult, *, name: str | None = None) -> str:
+    """Returns a hover text: name or trial, schedule, numbers with their intervals, number of responses."""
+    measured = result.measured
     accuracy, tokens, think = measured.accuracy, measured.mean_tokens, measured.think_ratio
-    title = name if name else f"trial {entry.trial}"
-    stopped = f"<br>stopped: {safe(entry.stopped)}" if entry.stopped else ""
-    schedule = "" if entry.trial is None else "<br>" + safe(in_lines(entry.schedule)).replace("\\n", "<br>")
+    title = name if name else f"trial {result.trial}"
+    stopped = f"<br>stopped: {safe(result.stopped)}" if result.stopped else ""
+    schedule = "" if result.trial is None else "<br>" + safe(in_lines(result.schedule)).replace("\\n", "<br>")
     return (
         f"<b>{safe(title)}</b>{schedule}"
         f"<br>accuracy {percent(accuracy)}"
@@ -110,12 +114,12 @@ def hover(entry: ScheduleResult, *, name: str | None = None) -> str:
 
 
 def percent(estimate: Estimate) -> str:
-    """A share in percent, with its interval."""
+    """Returns a share in percent, with its interval."""
     return f"{100 * estimate.value:.1f} % ({100 * estimate.low:.1f} to {100 * estimate.high:.1f})"
 
 
 def bars(estimates: Iterable[Estimate], *, color: str, scale: float = 1.0, thickness: float = 1.3) -> dict[str, Any]:
-    """95 % intervals as error bars of values that are multiplied by ``scale``."""
+    """Returns the 95 % intervals as error bars, multiplied by ``scale`` like the values."""
     listed = list(estimates)
     return {
         "type": "data",
@@ -129,7 +133,7 @@ def bars(estimates: Iterable[Estimate], *, color: str, scale: float = 1.0, thick
 
 
 def marks(
-    entries: Sequence[ScheduleResult],
+    results: Sequence[ScheduleResult],
     *,
     name: str,
     color: str,
@@ -138,16 +142,16 @@ def marks(
     with_bars: bool = False,
     **more: Any,
 ) -> go.Scatter:
-    """Entries as points of mean tokens and accuracy in percent."""
-    titles: Sequence[str | None] = names or [None] * len(entries)
-    accuracy, tokens = ([getattr(e.measured, key) for e in entries] for key in ("accuracy", "mean_tokens"))
+    """Returns results as points: mean tokens across, accuracy in percent up."""
+    titles: Sequence[str | None] = names or [None] * len(results)
+    accuracy, tokens = ([getattr(e.measured, key) for e in results] for key in ("accuracy", "mean_tokens"))
     error = {"error_x": bars(tokens, color=color), "error_y": bars(accuracy, color=color, scale=100)}
     return go.Scatter(
         x=[each.value for each in tokens],
         y=[100 * each.value for each in accuracy],
         mode=mode,
         name=name,
-        hovertext=[hover(entry, name=title) for entry, title in zip(entries, titles, strict=True)],
+        hovertext=[hover(result, name=title) for result, title in zip(results, titles, strict=True)],
         hoverinfo="text",
         **(error if with_bars else {}),
         **more,

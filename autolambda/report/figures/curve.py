@@ -1,6 +1,6 @@
-"""Think ratio, accuracy and mean tokens over lambda, with the stages: what figure 3 of arXiv 2510.10977 shows.
+"""Think ratio, accuracy and mean tokens over lambda, with the stages, as in figure 3 of arXiv 2510.10977.
 
-The line goes through the uniform lambdas. Other schedules are faint points at their mean lambda.
+The line joins the uniform lambdas. Other schedules are faint points at the lambda of their ``other`` parameters.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ ROWS = (
 COLORS = (THINKING, CONFIRMED, INSTRUCT)
 
 
-def draw(findings: StudySnapshot) -> go.Figure:
-    """Three rows over one axis, all measured in the search."""
-    report = findings.report
+def draw(snapshot: StudySnapshot) -> go.Figure:
+    """Draws three rows over one lambda axis; all numbers are from the search."""
+    report = snapshot.report
     uniform = sorted((e for e in report.trials if e.schedule.lam is not None), key=lambda e: e.schedule.other)
-    others = [entry for entry in report.trials if entry.schedule.lam is None]
+    others = [result for result in report.trials if result.schedule.lam is None]
     drawn = make_subplots(rows=3, cols=1, shared_xaxes=True, vertical_spacing=0.055)
     for row, (name, title, scale) in enumerate(ROWS, start=1):
         color = COLORS[row - 1]
@@ -42,12 +42,12 @@ def draw(findings: StudySnapshot) -> go.Figure:
 
 
 def _points(
-    entries: Sequence[ScheduleResult], name: str, scale: float, color: str, title: str, *, is_line: bool, legend: bool
+    results: Sequence[ScheduleResult], name: str, scale: float, color: str, title: str, *, is_line: bool, legend: bool
 ) -> go.Scatter:
-    estimates = [getattr(entry.measured, name) for entry in entries]
+    estimates = [getattr(result.measured, name) for result in results]
     more = {"error_y": bars(estimates, color=color, scale=scale)} if is_line else {}
     return go.Scatter(
-        x=[entry.schedule.other for entry in entries],
+        x=[result.schedule.other for result in results],
         y=[scale * each.value for each in estimates],
         mode="lines+markers" if is_line else "markers",
         name=title,
@@ -55,14 +55,14 @@ def _points(
         showlegend=legend,
         line={"color": color, "width": 2.2},
         marker={"color": color, "size": 7 if is_line else 5, "opacity": 1 if is_line else 0.7},
-        hovertext=[hover(entry) for entry in entries],
+        hovertext=[hover(result) for result in results],
         hoverinfo="text",
         **more,
     )
 
 
 def _stages(drawn: go.Figure, stages: Stages) -> None:
-    """The three bands over all rows; the interval of each boundary is a darker one."""
+    """Draws the three stages as bands over all rows, and the interval of each boundary as a darker band."""
     first, last = stages.emergence, stages.saturation
     if first is None and last is None:
         return

@@ -23,9 +23,9 @@ from autolambda.statistics.estimates import number
 PARENTS = {"instruct": INSTRUCT, "thinking": THINKING}
 
 
-def draw(findings: StudySnapshot) -> go.Figure:
-    """The front; the budget's pick is the large mark."""
-    report = findings.report
+def draw(snapshot: StudySnapshot) -> go.Figure:
+    """Draws the schedules and fronts; the large mark is the pick for the budget."""
+    report = snapshot.report
     drawn = figure(height=520, x="mean tokens a response", y="accuracy, %")
     drawn.add_trace(
         marks(report.trials, name="measured", color=FAINT, marker={"color": FAINT, "size": 6, "opacity": 0.75})
@@ -57,10 +57,10 @@ def draw(findings: StudySnapshot) -> go.Figure:
         )
     _parents(drawn, report)
     if report.baselines:
-        entries = list(report.baselines.values())
+        results = list(report.baselines.values())
         marker = {"color": SOFT, "size": 9, "symbol": "x-thin", "line": {"width": 2, "color": SOFT}}
         drawn.add_trace(
-            marks(entries, name="other methods", color=SOFT, names=[*report.baselines], with_bars=True, marker=marker)
+            marks(results, name="other methods", color=SOFT, names=[*report.baselines], with_bars=True, marker=marker)
         )
     if report.best:
         ring = {"color": PICK, "size": 13, "line": {"color": "#ffffff", "width": 1.5}}
@@ -74,12 +74,12 @@ def draw(findings: StudySnapshot) -> go.Figure:
 
 def _parents(drawn: go.Figure, report: Report) -> None:
     for name, color in PARENTS.items():
-        entry = report.parents.get(name)
-        if entry is None:
+        result = report.parents.get(name)
+        if result is None:
             continue
-        title = f"{name.capitalize()} {'as is' if entry.confirmed else 'end of the ladder'}"
+        title = f"{name.capitalize()} {'as is' if result.confirmed else f'at lambda {result.schedule.lam:g}'}"
         marker = {"color": color, "size": 12, "symbol": "diamond", "line": {"color": "#ffffff", "width": 1}}
-        drawn.add_trace(marks([entry], name=title, color=color, names=[title], with_bars=True, marker=marker))
+        drawn.add_trace(marks([result], name=title, color=color, names=[title], with_bars=True, marker=marker))
 
 
 def _budget(drawn: go.Figure, budget: float) -> None:

@@ -1,4 +1,4 @@
-"""How long responses are, by the stage of their schedule: a mean hides that there are short ones and thinking ones."""
+"""Lengths of responses by the stage of their schedule. The mean hides that some responses think and others do not."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ NUM_BINS = 44
 NAMES = {1: "stage 1, instruct", 2: "stage 2, emergence", 3: "stage 3, thinking"}
 
 
-def draw(findings: StudySnapshot) -> go.Figure:
-    """A row a stage: the share of its responses by length on a logarithmic axis; the mean is a dashed line."""
-    outcomes, trials = findings.outcomes, findings.trials
+def draw(snapshot: StudySnapshot) -> go.Figure:
+    """Draws a histogram for each stage on a logarithmic axis of tokens; the mean is a dashed line."""
+    outcomes, trials = snapshot.outcomes, snapshot.trials
     whole = outcomes[(outcomes.kind == "trial") & (outcomes.finish_reason != "aborted")]
     stages = whole.key.map(dict(zip(trials.trial.astype(str), trials.stage, strict=True)))
     present = [stage for stage in NAMES if (stages == stage).any()]

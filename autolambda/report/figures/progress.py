@@ -1,4 +1,4 @@
-"""What the search found for what it generated: the hypervolume of its front against tokens."""
+"""The hypervolume of the raw front against the tokens generated so far."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from autolambda.report.snapshot import StudySnapshot
 from autolambda.statistics.estimates import number
 
 
-def draw(findings: StudySnapshot) -> go.Figure:
-    """A step a trial; what was generated after the search went into the confirmation."""
-    trials = findings.trials
+def draw(snapshot: StudySnapshot) -> go.Figure:
+    """Draws a step for each trial; a band shows the tokens that the confirmation took."""
+    trials = snapshot.trials
     drawn = figure(
         height=360,
         x="tokens generated",
-        y=f"accuracy over budgets<br>up to {number(findings.reference_tokens)} tokens, %",
+        y=f"accuracy over budgets<br>up to {number(snapshot.reference_tokens)} tokens, %",
     )
     text = [
         f"<b>after trial {row['trial']}</b><br>{row['tokens_so_far']:,} tokens generated"
@@ -35,7 +35,7 @@ def draw(findings: StudySnapshot) -> go.Figure:
             showlegend=False,
         )
     )
-    spent, total = int(trials.tokens.sum()), findings.report.tokens_generated
+    spent, total = int(trials.tokens.sum()), snapshot.report.tokens_generated
     if total > spent:
         drawn.add_vrect(x0=spent, x1=total, fillcolor=FAINT, opacity=0.14, line_width=0, layer="below")
         drawn.add_annotation(

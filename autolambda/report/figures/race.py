@@ -1,4 +1,4 @@
-"""The race: how many responses each trial was measured on, of how many, and why it went no further."""
+"""The race: on how many of its planned responses each trial was measured, and why it was stopped."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ KINDS = {
 WIDTH = 0.72  # of a bar, in trials
 
 
-def draw(findings: StudySnapshot) -> go.Figure:
-    """A bar a trial by outcome; its frame is what was planned."""
-    trials = findings.trials
+def draw(snapshot: StudySnapshot) -> go.Figure:
+    """Draws a bar for each trial, coloured by outcome; the frame shows the planned responses."""
+    trials = snapshot.trials
     kinds = [_kind(outcome, reason) for outcome, reason in zip(trials.outcome, trials.reason, strict=True)]
     drawn = figure(height=320, x="trial", y="responses", barmode="overlay")
     frame = {"color": "rgba(0,0,0,0)", "line": {"color": FAINT, "width": 1}}

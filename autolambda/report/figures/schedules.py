@@ -1,6 +1,6 @@
-"""Schedules over the depth of the network: a row a module, a cell a layer, its colour the share of the Thinking model.
+"""Schedules over the depth of the network: a row for each module, a cell for each layer, coloured by lambda.
 
-Without the models at hand depth is drawn in equal parts.
+If the number of layers is unknown, depth is drawn in equal parts.
 """
 
 from __future__ import annotations
@@ -14,60 +14,36 @@ from autolambda.schedule import Schedule
 
 NUM_PARTS = 24
 MAX_SCHEDULES = 8
-WORDY = 14  # cells in a row up to which each says its number
+WORDY = 14  # a row with more cells shows no numbers
 
 
-def draw(findings: StudySnapshot) -> go.Figure:
-    """The front and the pick, fewest tokens first."""
-    report, depth = findings.report, findings.num_layers or NUM_PARTS
+def draw(snapshot: StudySnapshot) -> go.Figure:
+    """Draws the front and the pick, fewest tokens first."""
+    report, depth = snapshot.report, snapshot.num_layers or NUM_PARTS
     front = list(report.front)
-    if report.best and all(entry.schedule != report.best.schedule for entry in front):
-        front = sorted([*front, report.best], key=lambda entry: entry.score.mean_tokens)
+    if report.best and all(result.schedule != report.best.schedule for result in front):
+        front = sorted([*front, report.best], key=lambda result: result.score.mean_tokens)
     shown = _few(front, report.best)
     rows, labels, hovers = [], [], []
-    for entry in shown:
-        picked = report.best is not None and entry.schedule == report.best.schedule
-        title = f"<b>→ trial {entry.trial}</b>" if picked else f"trial {entry.trial}"
+    for result in shown:
+        picked = report.best is not None and result.schedule == report.best.schedule
+        title = f"<b>→ trial {result.trial}</b>" if picked else f"trial {result.trial}"
         for module in ("attention", "ffn"):
-            values = _values(entry.schedule, module, depth)
+            values = _values(result.schedule, module, depth)
             rows.append(values)
             labels.append(f"{title}, {module}")
-            where = "layer" if findings.num_layers else f"part of {depth}:"
+            where = "layer" if snapshot.num_layers else f"part of {depth}:"
             hovers.append([f"{title}<br>{module}, {where} {i}<br>lambda {v:.4g}" for i, v in enumerate(values)])
-    x = "layer" if findings.num_layers else "depth, from the first layer to the last"
+    x = "layer" if snapshot.num_layers else "depth, from the first layer to the last"
     drawn = figure(height=90 + 36 * len(rows), x=x)
-    drawn.add_trace(
-        go.Heatmap(
-            z=rows,
-            x=list(range(depth)),
-            y=list(range(len(rows))),
-            zmin=0,
-            zmax=1,
-            colorscale=[[0, INSTRUCT], [0.5, MIDDLE], [1, THINKING]],
-            xgap=2,
-            ygap=3,
-            hovertext=hovers,
-            hoverinfo="text",
-            text=[[f"{value:.2f}" for value in row] for row in rows] if depth <= WORDY else None,
-            texttemplate="%{text}" if depth <= WORDY else None,
-            colorbar={
-                "title": {"text": "lambda", "side": "top", "font": {"size": 12}},
-                "thickness": 9,
-                "len": 1,
-                "outlinewidth": 0,
-                "tickvals": [0, 0.5, 1],
-                "tickfont": {"size": 12},
-                "xpad": 8,
-            },
-        )
-    )
+    drawn.add_trace(_heatmap(rows, hovers))
     drawn.update_yaxes(tickvals=list(range(len(rows))), ticktext=labels, showgrid=False, ticks="")
     drawn.update_yaxes(autorange="reversed")
-    drawn.update_xaxes(showgrid=False, dtick=1 if depth <= WORDY else None, showticklabels=bool(findings.num_layers))
+    drawn.update_xaxes(showgrid=False, dtick=1 if depth <= WORDY else None, showticklabels=bool(snapshot.num_layers))
     for index in range(1, len(shown)):
         drawn.add_hline(y=2 * index - 0.5, line={"color": SOFT, "width": 0.6})
     if report.best:
-        place = next(i for i, entry in enumerate(shown) if entry.schedule == report.best.schedule)
+        place = next(i for i, result in enumerate(shown) if result.schedule == report.best.schedule)
         drawn.add_shape(
             type="rect",
             x0=-0.5,
@@ -80,13 +56,40 @@ def draw(findings: StudySnapshot) -> go.Figure:
     return drawn
 
 
+def _heatmap(rows: list[list[float]], hovers: list[list[str]]) -> go.Heatmap:
+    depth = len(rows[0])
+    return go.Heatmap(
+        z=rows,
+        x=list(range(depth)),
+        y=list(range(len(rows))),
+        zmin=0,
+        zmax=1,
+        colorscale=[[0, INSTRUCT], [0.5, MIDDLE], [1, THINKING]],
+        xgap=2,
+        ygap=3,
+        hovertext=hovers,
+        hoverinfo="text",
+        text=[[f"{value:.2f}" for value in row] for row in rows] if depth <= WORDY else None,
+        texttemplate="%{text}" if depth <= WORDY else None,
+        colorbar={
+            "title": {"text": "lambda", "side": "top", "font": {"size": 12}},
+            "thickness": 9,
+            "len": 1,
+            "outlinewidth": 0,
+            "tickvals": [0, 0.5, 1],
+            "tickfont": {"size": 12},
+            "xpad": 8,
+        },
+    )
+
+
 def _values(schedule: Schedule, module: str, depth: int) -> list[float]:
     profile = schedule.attention if module == "attention" else schedule.ffn
     return [profile.at(layer, depth) for layer in range(depth)]
 
 
-def _few(entries: list[ScheduleResult], best: ScheduleResult | None) -> list[ScheduleResult]:
-    """At most ``MAX_SCHEDULES``, evenly chosen, the pick among them."""
-    step = max(1, -(-len(entries) // MAX_SCHEDULES))
-    kept = entries[::-1][::step][::-1]
-    return [entry for entry in entries if entry in kept or (best and entry.schedule == best.schedule)]
+def _few(results: list[ScheduleResult], best: ScheduleResult | None) -> list[ScheduleResult]:
+    """About ``MAX_SCHEDULES`` results at equal steps; the pick is always kept."""
+    step = max(1, -(-len(results) // MAX_SCHEDULES))
+    kept = results[::-1][::step][::-1]
+    return [result for result in results if result in kept or (best and result.schedule == best.schedule)]

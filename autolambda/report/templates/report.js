@@ -1,5 +1,5 @@
 "use strict";
-// Draws the figures and the responses. Whatever a model or a file said goes in as text, never as markup.
+// Draws the figures and the responses. Text from models and files is inserted as text, never as markup.
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
@@ -10,13 +10,13 @@
     displayModeBar: window.matchMedia("(hover: hover)").matches ? "hover" : false,
   };
 
-  /** A figure in the colours of the page; its own are those of a light one. */
+  /** A copy of a figure in the colours of the page; figures come in light colours. */
   function coloured(figure, isDark) {
     if (!isDark) return JSON.parse(JSON.stringify(figure));
     return JSON.parse(JSON.stringify(figure), (_, value) => (typeof value === "string" && data.dark[value]) || value);
   }
 
-  /** On a phone a title of an axis and a wide margin cost more than they say. */
+  /** On a narrow screen, a figure with smaller text. */
   function narrowed(figure, width) {
     if (width >= 560) return figure;
     figure.layout.font.size = 11.5;
@@ -75,7 +75,7 @@
     return made;
   }
 
-  /** Who of two was right; the later column is the one with more mean tokens. */
+  /** Which of two columns was right; the later column has more mean tokens. */
   function kindOf(row, pick, other) {
     const [shorter, longer] = [row.cells[Math.min(pick, other)], row.cells[Math.max(pick, other)]];
     if (!shorter || !longer) return "";

@@ -1,0 +1,142 @@
+"""The answer in sentences: what is said for each verdict, about guards and slack, and the command to continue with."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+from small_search import BUDGET, finished
+
+from autolambda.report.report import Alike, Report
+from autolambda.report.sentences import slack_of, slack_sentence, verdict_sentences
+from autolambda.statistics.estimates import Difference
+from autolambda.statistics.guards import Drop
+from autolambda.statistics.verdict import Verdict
+
+
+def said(report: Report, storage: str | None = None) -> str:
+    return "\n".join(map(str, verdict_sentences(report, storage=storage)))
+
+
+def test_a_feasible_verdict_says_what_to_pick_and_what_it_costs() -> None:
+    report = finished()
+    best = report.best
+    assert best is not None
+    text = said(report)
+    assert text.startswith(f"Feasible within 30 tokens: {best.schedule} (trial {best.trial}), accuracy ")
+    assert f"{best.measured.mean_tokens.low:.1f} to {best.measured.mean_tokens.high:.1f}" in text
+    assert re.search(r"Compared with the Thinking model: [+-]\d+\.\d points of accuracy, \d+% of its tokens\.", text)
+    assert text.splitlines()[-1] == "Export it: autolambda export small OUT --budget 30"
+
+
+def test_the_commands_name_the_storage_that_was_given() -> None:
+    last = said(finished(), storage="sqlite:///my studies/x.db").splitlines()[-1]
+    assert last == "Export it: autolambda export small OUT --budget 30 --storage 'sqlite:///my studies/x.db'"
+    last = said(finished(), storage="postgresql://me:secret@host/x").splitlines()[-1]
+    words, _, command = last.partition(": ")
+    assert words == "Export it (for *** give the password, or leave it out and have it in PGPASSWORD or ~/.pgpass)"
+    assert command == "autolambda export small OUT --budget 30 --storage 'postgresql://me:***@host/x'"
+
+
+@pytest.mark.parametrize(
+    ("verdict", "start", "remedy"),
+    [
+        (Verdict.INFEASIBLE, "Infeasible within 1.5 tokens; the nearest: ", "What may help: a higher budget"),
+        (Verdict.UNCERTAIN, "Uncertain within 1.5 tokens; the nearest: ", "What may help: more prompts"),
+    ],
+)
+def test_no_pick_shows_the_nearest(verdict: Verdict, start: str, remedy: str) -> None:
+    nearest = finished().confirmed[0]
+    text = said(replace(finished(), verdict=verdict, budget=1.5, best=None, nearest=nearest))
+    assert text.startswith(start) and f"{nearest.schedule} (trial {nearest.trial})" in text and remedy in text
+
+
+def test_finalists_as_accurate_as_the_pick_are_named() -> None:
+    result = finished().confirmed[0]
+    alike = (Alike(result, Difference(-0.0123, 0.02, -0.05, 0.03, -0.04, 0.02, 32)),)
+    line = next(line for line in said(replace(finished(), alike=alike)).splitlines() if "within the error" in line)
+    assert line.startswith(f"Trial {result.trial} is as accurate within the error: -1.2 points (-5.0 to +3.0), at")
+    assert line.endswith(f" {result.score.mean_tokens:.1f} tokens.")
+
+
+def test_without_a_verdict_the_next_command_is_confirm() -> None:
+    report = finished()
+    assert said(replace(report, budget=None, verdict=None)).endswith("autolambda confirm small --budget TOKENS")
+    text = said(replace(report, verdict=None, best=report.trials[0]))
+    assert "Not confirmed yet. By the search alone: lambda 0" in text
+    assert text.endswith("autolambda confirm small --budget 30")
+    assert "[" not in text
+
+
+def test_a_cheaper_pick_names_the_one_it_was_picked_over() -> None:
+    report = finished()
+    assert "It was picked over lambda 1 (trial 1)" in said(replace(report, cheaper_than=report.trials[1]))
+    assert "shown to lose less than 1 point of accuracy" in said(replace(report, cheaper_than=report.trials[1]))
+
+
+def test_a_budget_that_is_no_limit_is_in_the_verdict() -> None:
+    assert "A budget of 4000 tokens is no limit here" in said(replace(finished(), budget=4000.0))
+    assert "no limit" not in said(finished())
+
+
+DROP = Drop(0.004, -0.012, 0.02, 0.02, True)
+
+
+def guarded(report: Report, kept: bool | None, *, verdict: Verdict = Verdict.FEASIBLE) -> Report:
+    """The report as if the first confirmed result, within the budget, were the answer and had a guard."""
+    result = replace(report.confirmed[0], drops={"rules": replace(DROP, kept=kept)})
+    assert result.measured.mean_tokens.high <= BUDGET
+    places = {"best": result} if verdict is Verdict.FEASIBLE else {"best": None, "nearest": result}
+    return replace(report, verdict=verdict, confirmed=(result,), cheaper_than=None, alike=(), **places)
+
+
+def test_a_pick_with_a_guard_says_what_it_loses() -> None:
+    lines = said(guarded(finished(), True)).splitlines()
+    assert lines[1] == (
+        "Guard rules is kept: -0.4 points compared with the better parent (-2.0 to +1.2); a loss of 2 is allowed."
+    )
+    assert "Guard" not in said(finished())
+
+
+@pytest.mark.parametrize(
+    ("verdict", "kept", "start", "words"),
+    [
+        (Verdict.INFEASIBLE, False, "Infeasible within 30 tokens because of a guard;", "is broken: -0.4 points"),
+        (Verdict.UNCERTAIN, None, "Uncertain within 30 tokens because of a guard;", "is not shown to be kept: -0.4"),
+    ],
+)
+def test_a_verdict_says_that_a_guard_stands_against_it(
+    verdict: Verdict, kept: bool | None, start: str, words: str
+) -> None:
+    text = said(guarded(finished(), kept, verdict=verdict))
+    assert text.startswith(start) and words in text and "a larger guard.max_drop" in text
+    tight = said(replace(guarded(finished(), kept, verdict=verdict), budget=1.5))  # its tokens stand against it
+    assert "because of" not in tight and "max_drop" not in tight and words in tight
+
+
+@pytest.mark.parametrize(
+    ("budget", "parents", "bundled", "expected"),
+    [
+        (4000, {"instruct": 2.0, "thinking": 54.26}, True, ("Thinking, needs 54.3", "autolambda search INSTRUCT")),
+        (60, {"instruct": 60.0, "thinking": 50.0}, False, ("Instruct, needs 60.0", "give a lower one")),
+        (59.9, {"instruct": 60.0, "thinking": 50.0}, False, None),
+        (4000, {"thinking": 54.0}, True, None),
+        (4000, {}, True, None),
+    ],
+)
+def test_slack(budget: float, parents: dict[str, float], bundled: bool, expected: tuple[str, ...] | None) -> None:
+    sentence = slack_sentence(budget, parents, bundled=bundled)
+    assert sentence is None if expected is None else all(part in str(sentence) for part in expected)
+
+
+def test_a_budget_below_the_longest_merge_binds() -> None:
+    report = finished()
+    highest = max(result.score.mean_tokens for result in (*report.trials, *report.confirmed))
+    thinking = report.parents["thinking"]
+    assert thinking is not None
+    cheap_parents = {
+        name: replace(result, measured=report.trials[0].measured) for name, result in report.parents.items()
+    }
+    assert slack_of(replace(report, budget=highest + 40)) is not None
+    assert slack_of(replace(report, budget=highest - 0.01, parents=cheap_parents)) is None
