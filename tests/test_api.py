@@ -12,7 +12,7 @@ import pytest
 from paths import ROOT
 from small_search import BUDGET, NAME, copy_finished, finished, finished_storage, small_config, storage_in
 
-from autolambda.api import StudyView, open_study
+from autolambda import StudyView, open_study
 from autolambda.driver.job import open_job
 from autolambda.driver.search import enter
 from autolambda.errors import ConfigError, StudyError
@@ -34,7 +34,7 @@ def test_the_answer_is_there_as_values(study: StudyView) -> None:
     report = finished()
     assert study.report() == report and study.verdict is Verdict.FEASIBLE and study.budget == BUDGET
     assert study.pick == report.best and study.front == report.front
-    assert repr(study) == "OpenedStudy('small', budget=30)"
+    assert repr(study) == "StudyView('small', budget=30)"
 
 
 def test_trials_and_responses_are_frames(study: StudyView) -> None:

@@ -5,12 +5,11 @@ Heavy modules are imported by the function that needs them, so that ``--help`` s
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from autolambda.api import config_overrides
 from autolambda.errors import ConfigError
 
 if TYPE_CHECKING:  # see above
@@ -20,16 +19,11 @@ if TYPE_CHECKING:  # see above
 
 
 def config_of(options: Mapping[str, Any]) -> Config:
-    """The config of the command's options: file, --set, and the options that stand for a key."""
+    """Returns the config of a command's options: the file, the options that stand for a key, then ``--set``."""
     from autolambda.config_file import load_config
 
-    overrides: dict[str, object] = {
-        f"models.{parent}": options[parent] for parent in ("instruct", "thinking") if options.get(parent)
-    }
-    if tasks := options.get("tasks"):
-        overrides["tasks"] = [{"path": task} if _is_path(task) else {"name": task} for task in tasks]
-    keys = {"budget": "budget", "trials": "search.trials", "seed": "search.seed", "workers": "engine.workers"}
-    for option, key in keys.items():
+    overrides = config_overrides(*(options.get(name) for name in ("instruct", "thinking", "tasks", "budget")))
+    for option, key in {"trials": "search.trials", "seed": "search.seed", "workers": "engine.workers"}.items():
         if options.get(option) is not None:
             overrides[key] = options[option]
     return load_config(options.get("config"), overrides=overrides, settings=options.get("settings", ()))
@@ -64,17 +58,6 @@ def ablation_names(only: str | None) -> tuple[AblationName, ...]:
     if unknown:
         raise ConfigError(f"--only: no study {unknown[0]!r}; there are {', '.join(ABLATIONS)}")
     return tuple(name for name in ABLATIONS if name in wanted)
-
-
-def _is_path(task: str) -> bool:
-    return "." in task or os.sep in task or os.path.exists(task)
-
-
-def default_name(config: Config) -> str:
-    """``bundled``, or the Thinking model's own name."""
-    if config.models.thinking is None:
-        return "bundled"
-    return re.sub(r"[^A-Za-z0-9._-]+|\.\.+", "-", Path(config.models.thinking).name).strip(".-_")[:64] or "study"
 
 
 def with_workers(config: Config, workers: int | None) -> Config:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from autolambda.api import default_name
 from autolambda.cli.arguments import (
     ablation_names,
     config_of,
     config_of_study,
-    default_name,
     schedule_of,
 )
 from autolambda.cli.options import (

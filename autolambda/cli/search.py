@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from autolambda.api import default_name
 from autolambda.cli.arguments import (
     config_of,
-    default_name,
     with_workers,
 )
 from autolambda.cli.options import (

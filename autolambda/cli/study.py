@@ -85,7 +85,7 @@ def report(name: str, budget: float | None, form: str, out: Path | None, watch: 
         wanted = None if budget is None else positive_budget(budget)
         show_status(name, storage_url(name, storage), console=open_console(), watch=True, budget=wanted)
     elif form == "html":
-        from autolambda.api import open_study
+        from autolambda import open_study
         from autolambda.report.json_csv import write_text
 
         write_text(open_study(name, storage=storage, budget=budget).page, out=out, console=open_console())

@@ -17,9 +17,9 @@ from checkpoints import edit_json, edit_tensors, tiny_checkpoint
 from command_line import Run, files, refused
 from small_search import NAME, SETTINGS, copy_finished, database, finished, storage_in
 
+from autolambda.api import default_name
 from autolambda.bundled import FOLDER
-from autolambda.cli.arguments import default_name
-from autolambda.cli.main import main as cli
+from autolambda.cli import main as cli
 
 SINGLE = "model.safetensors"
 EXECUTABLE = Path(sys.executable).with_name("autolambda")

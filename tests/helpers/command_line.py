@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from autolambda.cli.main import main as cli
+from autolambda.cli import main as cli
 
 
 @dataclass(frozen=True)
