@@ -18,11 +18,11 @@ if TYPE_CHECKING:  # see above
     from autolambda.schedule import Schedule
 
 
-def config_of(options: Mapping[str, Any]) -> Config:
+def config_of(options: Mapping[str, Any], *, budget: float | None = None) -> Config:
     """Returns the config of a command's options: the file, the options that stand for a key, then ``--set``."""
     from autolambda.config_file import load_config
 
-    overrides = config_overrides(*(options.get(name) for name in ("instruct", "thinking", "tasks", "budget")))
+    overrides = config_overrides(options.get("instruct"), options.get("thinking"), options.get("tasks"), budget)
     for option, key in {"trials": "search.trials", "seed": "search.seed", "workers": "engine.workers"}.items():
         if options.get(option) is not None:
             overrides[key] = options[option]

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from autolambda.cli.arguments import config_of, method_of
-from autolambda.cli.options import budget_option, lambda_option, open_console, schedule_option, storage_option
+from autolambda.cli.options import budget_option, lambda_option, open_console, schedule_option, storage_option, writing
 from autolambda.errors import printable
 
 shard_size_option = click.option("--max-shard-size", default="5GB", show_default=True, metavar="SIZE")
@@ -36,7 +36,6 @@ def export(
     autolambda export NAME OUT --budget 4000
     autolambda export NAME OUT --trial 12 --push-to-hub OWNER/REPO
     """
-    from autolambda.cli.progress import writing
     from autolambda.driver.models import open_models
     from autolambda.export.export import export as write
     from autolambda.export.hub import check_repository, push
@@ -88,7 +87,6 @@ def merge(
     autolambda merge INSTRUCT THINKING OUT --lambda 0.6
     autolambda merge INSTRUCT THINKING OUT --method ties --base BASE
     """
-    from autolambda.cli.progress import writing
     from autolambda.driver.models import open_models
     from autolambda.export.export import export as write
     from autolambda.merging.shards import parse_size

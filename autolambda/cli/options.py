@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -76,6 +77,24 @@ def open_console(*, stderr: bool = False) -> Console:
     from rich.console import Console
 
     return Console(stderr=stderr)
+
+
+@contextmanager
+def writing(console: Console, *, total: int) -> Iterator[Callable[[int], None] | None]:
+    """Yields a function that takes the bytes written since its last call and shows their rate; ``None`` off a terminal.
+
+    ``total`` is the number of bytes in all.
+    """
+    from rich import progress
+
+    if not console.is_terminal:
+        yield None
+        return
+    rates = progress.DownloadColumn(), progress.TransferSpeedColumn(), progress.TimeRemainingColumn()
+    columns = progress.TextColumn("writing"), progress.BarColumn(), *rates
+    with progress.Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("writing", total=total)
+        yield lambda num_bytes: bar.advance(task, num_bytes)
 
 
 def say_bundled(config: Config, on_event: OnEvent) -> None:

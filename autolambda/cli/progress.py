@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from rich.console import Console, Group
 from rich.live import Live
 from rich.markup import escape
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -90,7 +89,7 @@ class _LiveView:
                 self._num_tokens += event.num_tokens
                 self._seconds, self._since = self._seconds + now - self._since, now
             case EvaluationEnded():
-                if event.title.startswith("trial "):  # the others saw other prompts and do not compare
+                if event.kind == "trial":  # the others saw other prompts and do not compare
                     self._trials[event.schedule] = event
 
     def render(self) -> Group:
@@ -145,15 +144,3 @@ def _clock(seconds: float) -> str:
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-@contextmanager
-def writing(console: Console, *, total: int) -> Iterator[Callable[[int], None] | None]:
-    """Takes how many of the ``total`` bytes came since the last call, and shows their rate; ``None`` off a terminal."""
-    if not console.is_terminal:
-        yield None
-        return
-    columns = BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
-    with Progress(TextColumn("writing"), *columns, console=console, transient=True) as progress:
-        task = progress.add_task("writing", total=total)
-        yield lambda num_bytes: progress.advance(task, num_bytes)

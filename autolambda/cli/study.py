@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from autolambda.cli.options import budget_option, open_console, out_option, storage_option
-from autolambda.errors import ConfigError, StorageError, StudyError, error_line
+from autolambda.errors import StorageError, StudyError, error_line
 
 
 @click.command("list")
@@ -44,17 +44,21 @@ def list_studies(storage: str | None) -> None:
 @click.command()
 @click.argument("name")
 @click.option("--watch", is_flag=True, help="Refreshes until the study is done.")
+@budget_option
 @storage_option
-def status(name: str, watch: bool, storage: str | None) -> None:
-    """Shows a study's progress.
+def status(name: str, watch: bool, budget: float | None, storage: str | None) -> None:
+    """Shows a study's progress and its front so far.
 
     \b
     autolambda status bundled --watch
+    autolambda status bundled --watch --budget 60
     """
+    from autolambda.report.read import positive_budget
     from autolambda.report.status import show_status
     from autolambda.study.reader import storage_url
 
-    show_status(name, storage_url(name, storage), console=open_console(), watch=watch)
+    wanted = None if budget is None else positive_budget(budget)
+    show_status(name, storage_url(name, storage), console=open_console(), watch=watch, budget=wanted)
 
 
 @click.command()
@@ -64,9 +68,8 @@ def status(name: str, watch: bool, storage: str | None) -> None:
     "--format", "form", type=click.Choice(["table", "json", "csv", "html"]), default="table", show_default=True
 )
 @out_option
-@click.option("--watch", is_flag=True, help="Refreshes the table until the study is done.")
 @storage_option
-def report(name: str, budget: float | None, form: str, out: Path | None, watch: bool, storage: str | None) -> None:
+def report(name: str, budget: float | None, form: str, out: Path | None, storage: str | None) -> None:
     """Prints front, stages and verdict of a study, running or done, for any budget.
 
     --format html writes one page to open in a browser, with figures and responses to read.
@@ -75,16 +78,7 @@ def report(name: str, budget: float | None, form: str, out: Path | None, watch: 
     autolambda report bundled --budget 60
     autolambda report bundled --format html --out report.html
     """
-    if watch:
-        if form != "table" or out:
-            raise ConfigError("--watch refreshes the table on the screen; leave out --format and --out")
-        from autolambda.report.read import positive_budget
-        from autolambda.report.status import show_status
-        from autolambda.study.reader import storage_url
-
-        wanted = None if budget is None else positive_budget(budget)
-        show_status(name, storage_url(name, storage), console=open_console(), watch=True, budget=wanted)
-    elif form == "html":
+    if form == "html":
         from autolambda import open_study
         from autolambda.report.json_csv import write_text
 

@@ -30,8 +30,8 @@ INTERFACE = {
     "resume": "name --storage --workers",
     "confirm": "name --budget --storage --workers",
     "list": "--storage",
-    "status": "name --storage --watch",
-    "report": "name --budget --format --out --storage --watch",
+    "status": "name --budget --storage --watch",
+    "report": "name --budget --format --out --storage",
     "export": "name out --budget --max-shard-size --push-to-hub --storage --trial",
     "merge": "instruct thinking out --base --lambda --max-shard-size --method --schedule",
     "evaluate": f"{FROM_CONFIG} --lambda --schedule --workers",
@@ -92,8 +92,8 @@ def test_a_bad_budget(run: Run, budget: str, part: str) -> None:
 @pytest.mark.parametrize("budget", ["-5", "0", "nan", "inf"])
 def test_a_bad_budget_of_a_study(run: Run, budget: str) -> None:
     storage = copy_finished(storage_in(Path.cwd()))
-    for command in ("report", "confirm"):
-        refused(run(command, NAME, "--budget", budget, "--storage", storage), "--budget: a positive number", budget)
+    for command in ("report", "confirm", "status"):
+        refused(run(command, NAME, "--budget", budget, "--storage", storage), "budget: a positive number", budget)
 
 
 @pytest.mark.parametrize("name", ["a/b", "..", "", "a..b", "-x", "x" * 65, "a b", "\x1b[2J"])
@@ -412,8 +412,8 @@ def test_an_interrupt_names_the_command_to_go_on_with(
     def interrupted(*arguments: object, **options: object) -> None:
         raise KeyboardInterrupt
 
-    for job in ("ablate", "confirm", "search"):
-        monkeypatch.setattr(f"autolambda.driver.search.{job}", interrupted)
+    for job in ("ablation.run.ablate", "driver.search.confirm", "driver.search.search"):
+        monkeypatch.setattr(f"autolambda.{job}", interrupted)
     ran = run(*command)
     *errors, last = ran.err.splitlines()
     assert ran.code == 130 and last == f"interrupted; nothing is lost. Go on with: {go_on}"
@@ -491,13 +491,12 @@ def test_a_report_as_a_page(run: Run) -> None:
     assert shown.code == 0 and shown.out.startswith("<!doctype html>") and "within 12 tokens" in shown.out
     assert f"--storage {storage}</code>" in shown.out  # the command to go on with
     refused(run("report", "other", "--format", "html"), "no study database")
-    refused(run("report", NAME, "--format", "html", "--budget", "nan"), "--budget: a positive number")
+    refused(run("report", NAME, "--format", "html", "--budget", "nan"), "budget: a positive number")
     refused(run("report", NAME, "--format", "html", "--out", "no/where.html"), "No such file or directory")
 
 
-def test_watching_a_report_ends_with_the_study(run: Run) -> None:
-    copy_finished(storage_in(Path.cwd()))
-    ran = run("report", NAME, "--watch")
+def test_watching_ends_with_the_study_and_takes_another_budget(run: Run, storage: str) -> None:
+    ran = run("status", NAME, "--watch")
     assert ran.code == 0 and "Feasible within 30 tokens" in ran.out and "6 of at most 6 trials" in ran.out
-    for options in (["--format", "html"], ["--out", "x"]):
-        refused(run("report", NAME, "--watch", *options), "--watch refreshes the table on the screen; leave out")
+    ran = run("status", NAME, "--watch", "--budget", "12")
+    assert ran.code == 0 and "within 12 tokens" in ran.out and "within 30 tokens" not in ran.out
