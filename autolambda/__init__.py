@@ -12,24 +12,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from autolambda.api import evaluate, merge, open_study, search
-    from autolambda.study_view import StudyView
-
 __version__ = "0.1.0"
 __all__ = ["StudyView", "__version__", "evaluate", "merge", "open_study", "search"]
 
+if TYPE_CHECKING:
+    from autolambda.api import evaluate, merge, open_study, search
+    from autolambda.study_view import StudyView
+else:  # so that type checkers know every name and no other
 
-def __getattr__(name: str) -> object:
-    if name == "StudyView":
-        from autolambda.study_view import StudyView
+    def __getattr__(name: str) -> object:
+        if name == "StudyView":
+            from autolambda.study_view import StudyView
 
-        return StudyView
-    if name in __all__:
-        from autolambda import api
+            return StudyView
+        if name in __all__:
+            from autolambda import api
 
-        return getattr(api, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+            return getattr(api, name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

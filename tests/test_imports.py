@@ -78,6 +78,7 @@ def test_a_merge_from_files_to_files_loads_torch_alone(tmp_path: Path) -> None:
     "start",
     [
         "import autolambda",
+        "import autolambda; autolambda.search",
         "from autolambda.cli.main import cli; cli.main(['--help'], standalone_mode=False)",
         "from autolambda.cli.main import cli; cli.main(['search', '--help'], standalone_mode=False)",
     ],

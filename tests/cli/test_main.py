@@ -108,7 +108,7 @@ def test_a_bad_study_name(run: Run, name: str) -> None:
     [
         (["search", "nowhere/a", "nowhere/b", "--task", "arithmetic"], ["no folder 'nowhere/a'"]),
         (["search", INSTRUCT], ["both models.instruct and models.thinking"]),
-        (["search", INSTRUCT, THINKING], ["no task: give --task FILE"]),
+        (["search", INSTRUCT, THINKING], ["no task: give a benchmark's name, or a JSONL"]),
         (["search", "--task", "nothing.jsonl"], ["nothing.jsonl", "does not exist"]),
         (["search", "--task", "nothing"], ["tasks.0.name", "nothing"]),
         (["search", "--set", "sampling.max_tokens=600"], ["max_tokens", "600", "context of 512"]),
@@ -117,7 +117,7 @@ def test_a_bad_study_name(run: Run, name: str) -> None:
         (["search", "--set", "budget"], ["--set takes KEY=VALUE"]),
         (["search", "--trials", "1"], ["search.trials", "seen 1"]),
         (["search", "--config", "no.yaml"], ["no.yaml", "cannot be read"]),
-        (["search", "--storage", "garbage"], ["--storage is not a database URL; give sqlite:///PATH"]),
+        (["search", "--storage", "garbage"], ["storage: not a database URL; give sqlite:///PATH"]),
         (["search", "--storage", "mysql://me:secret@host/db"], ["'mysql://host/db' is not supported"]),
         (["search", "--nonsense"], ["No such option", "--nonsense"]),
         (["serach"], ["No such command 'serach'"]),

@@ -83,11 +83,14 @@ def test_every_method_writes_what_its_arithmetic_gives(run: Run, family: Path, m
 @pytest.mark.parametrize(
     ("options", "parts"),
     [
-        (["--method", "ties"], ["ties needs a base model (--base"]),
-        (["--method", "task_arithmetic"], ["task_arithmetic needs a base model (--base"]),
-        (["--method", "slerp", "--lambda", "0.3", "--base", "base"], ["slerp takes no base model (--base"]),
-        (["--lambda", "0.3", "--base", "base"], ["linear takes no base model (--base"]),
-        (["--method", "ties", "--base", "base", "--lambda", "0.3"], ["ties takes no lambda (--lambda"]),
+        (["--method", "ties"], ["base: ties needs a base model"]),
+        (["--method", "task_arithmetic"], ["base: task_arithmetic needs a base model"]),
+        (["--method", "slerp", "--lambda", "0.3", "--base", "base"], ["base: slerp takes no base model, seen 'base'"]),
+        (["--lambda", "0.3", "--base", "base"], ["base: linear takes no base model"]),
+        (
+            ["--method", "ties", "--base", "base", "--lambda", "0.3"],
+            ["schedule: ties takes no lambda, seen lambda 0.3"],
+        ),
         (["--method", "task_arithmetic", "--base", "base", "--lambda", "0"], ["task_arithmetic takes no lambda"]),
         (["--method", "slerp"], ["give either --lambda X or --schedule FILE"]),
         (["--method", "slerp", "--lambda", "0.3", "--schedule", "s"], ["give either --lambda X or --schedule FILE"]),
