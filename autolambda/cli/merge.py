@@ -1,4 +1,4 @@
-"""Commands for a merge as a checkpoint folder: a study's pick, any other, and the check of a folder or a config."""
+"""Commands that write a merge as a checkpoint folder, from a study or without one, and ``validate``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from autolambda.cli.arguments import config_of, method_of
 from autolambda.cli.options import budget_option, lambda_option, open_console, schedule_option, storage_option, writing
 from autolambda.errors import printable
 
-shard_size_option = click.option("--max-shard-size", default="5GB", show_default=True, metavar="SIZE")
+shard_size_option = click.option(
+    "--max-shard-size", default="5GB", show_default=True, metavar="SIZE", help="Largest size of a weight file."
+)
 
 
 @click.command()
@@ -19,7 +21,7 @@ shard_size_option = click.option("--max-shard-size", default="5GB", show_default
 @budget_option
 @click.option("--trial", type=int, metavar="N", help="Exports this trial instead of the pick.")
 @shard_size_option
-@click.option("--push-to-hub", metavar="REPO", help="Uploads the folder too; a new repository is private.")
+@click.option("--push-to-hub", metavar="REPO", help="Uploads the folder as well; a new repository is private.")
 @storage_option
 def export(
     name: str,
@@ -67,7 +69,7 @@ def export(
     type=click.Choice(["linear", "task_arithmetic", "ties", "slerp"]),
     default="linear",
     show_default=True,
-    help="linear and slerp take a lambda or a schedule, the others a base model.",
+    help="linear and slerp take --lambda or --schedule, the others --base.",
 )
 @click.option("--base", metavar="MODEL", help="The base model of both, for task_arithmetic and ties.")
 @shard_size_option
@@ -101,7 +103,9 @@ def merge(
 @click.command()
 @click.argument("path", type=click.Path(path_type=Path), metavar="CONFIG|FOLDER")
 def validate(path: Path) -> None:
-    """Checks a config before a GPU is touched, or an exported folder against its hashes.
+    """Checks a config, or an exported folder by its hashes.
+
+    Neither needs a GPU.
 
     \b
     autolambda validate configs/qwen3-4b.yaml

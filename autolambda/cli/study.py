@@ -1,4 +1,4 @@
-"""Commands that read studies: which there are, how far one is, what it found. They change nothing."""
+"""Commands that only read studies: list them, show the progress of one, print its report."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from autolambda.errors import StorageError, StudyError, error_line
 @click.command("list")
 @storage_option
 def list_studies(storage: str | None) -> None:
-    """Lists the studies of this folder, or of one database.
+    """Lists the studies under ./studies, or in one database.
 
     \b
     autolambda list
@@ -36,7 +36,7 @@ def list_studies(storage: str | None) -> None:
         except (StudyError, StorageError) as error:
             if storage is not None:
                 raise
-            click.echo(error_line(error), err=True)  # one database that cannot be read does not hide the others
+            click.echo(error_line(error), err=True)  # a broken database does not hide the others
     if not found:
         click.echo("no studies here; start one with: autolambda search --budget 40")
 
@@ -70,9 +70,9 @@ def status(name: str, watch: bool, budget: float | None, storage: str | None) ->
 @out_option
 @storage_option
 def report(name: str, budget: float | None, form: str, out: Path | None, storage: str | None) -> None:
-    """Prints front, stages and verdict of a study, running or done, for any budget.
+    """Prints a study's front, stages and verdict for any budget.
 
-    --format html writes one page to open in a browser, with figures and responses to read.
+    The study may still be running. --format html prints one page for a browser, with figures and responses.
 
     \b
     autolambda report bundled --budget 60
