@@ -1,148 +1,233 @@
-"""A study opened for reading, in a notebook or a script: its report, trials and responses as frames, its figures.
+"""The Python interface: search a pair of models, open a study, measure one merge, write one merge.
 
-    from autolambda.api import open_study
-    study = open_study("bundled")
-    study.verdict, study.front, study.trials, study.figures["front"]
+    import autolambda
 
-Everything is as it was when it was first asked for; a running study is opened again to see more of it.
+    study = autolambda.search("org/Model-Instruct", "org/Model-Thinking", task="my.jsonl", budget=4000)
+    print(study.verdict, study.pick.schedule)
+    autolambda.merge("org/Model-Instruct", "org/Model-Thinking", "my-merge", schedule=study.pick.schedule)
+
+Defaults are the command line's: without models the bundled pair is searched, a study is named after the Thinking
+model, and its database is ``studies/NAME/study.db``. Every error that the caller can correct is an
+``autolambda.errors.InputError`` with one line that names the argument or key, the value seen and what to do.
+
+The functions import what they need when they are called, so that ``import autolambda`` stays quick.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import closing
-from functools import cached_property
+import os
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pandas
+from autolambda.errors import ConfigError, StudyError
 
-from autolambda.ablation.figure import ablation_sections
-from autolambda.ablation.results import Ablation, read_ablations
-from autolambda.errors import StudyError
-from autolambda.report.comparison import Comparison, compare
-from autolambda.report.dataframes import responses
-from autolambda.report.figures import FIGURES
-from autolambda.report.html import render_page
-from autolambda.report.prompts import load_prompts
-from autolambda.report.read import positive_budget, read_report
-from autolambda.report.report import Report
-from autolambda.report.results import ScheduleResult
-from autolambda.report.snapshot import StudySnapshot, load_snapshot
-from autolambda.statistics.verdict import Verdict
-from autolambda.study.connection import storage_errors
-from autolambda.study.reader import open_for_reading, stored_config
-from autolambda.study.store import Store
+if TYPE_CHECKING:  # see above
+    from autolambda.config import Config
+    from autolambda.driver.events import OnEvent
+    from autolambda.merging.method import Method, MethodName
+    from autolambda.schedule import Schedule
+    from autolambda.statistics.metrics import Measured
+    from autolambda.study_view import StudyView
 
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
+PathLike = str | os.PathLike[str]
+Tasks = PathLike | Sequence[PathLike]
+
+
+def search(
+    instruct: PathLike | None = None,
+    thinking: PathLike | None = None,
+    *,
+    task: Tasks | None = None,
+    budget: float | None = None,
+    study: str | None = None,
+    storage: str | None = None,
+    config: PathLike | Mapping[str, object] | Config | None = None,
+    settings: Mapping[str, object] | None = None,
+    on_event: OnEvent | None = None,
+) -> StudyView:
+    """Creates or resumes a study, runs it to its verdict, and returns it.
+
+        study = autolambda.search(budget=40, settings={"search.trials": 16})  # the bundled pair
+
+    Args:
+        instruct, thinking: Checkpoint folders or ids on the Hugging Face hub. Both or neither.
+        task: A benchmark's name, a file or folder with 'question' and 'answer', or a list of these.
+        budget: Mean generated tokens that a response may cost. Without it the whole front is the answer.
+        study: The study's name.
+        storage: Database URL of the study, ``sqlite:///PATH`` or ``postgresql://USER@HOST/DATABASE``.
+        config: A YAML file, or its keys and values. The other arguments override it.
+        settings: Config keys, dotted, with their values: ``{"sampling.max_tokens": 8192}``.
+        on_event: Is called with each event of ``autolambda.driver.events``; ``print`` shows them.
+
+    After a crash or Ctrl-C the same call continues where it stopped. Raises ``InputError`` for a bad argument,
+    ``EngineError`` or ``StorageError`` if the run failed.
+    """
+    from autolambda.driver import search as jobs
+    from autolambda.driver.events import ignore
+    from autolambda.study.reader import storage_url
+    from autolambda.study_view import StudyView
+
+    found = _config(instruct, thinking, task=task, budget=budget, config=config, settings=settings)
+    name = default_name(found) if study is None else study
+    jobs.search(found, name=name, storage=storage_url(name, storage), on_event=on_event or ignore)
+    return StudyView(name, storage, found.budget)
 
 
 def open_study(study: str, *, storage: str | None = None, budget: float | None = None) -> StudyView:
-    """Opens a study by its name, or by the URL of a database that holds just one.
+    """Opens a study for reading, by its name or by the URL of a database that holds just one.
 
-    ``storage`` is a database URL, by default the study's own under ``studies/``; ``budget`` the mean tokens that the
-    verdict is for, by default the study's own. Raises ``StudyError`` where there is no such study.
+        study = autolambda.open_study("bundled", budget=60)
+
+    Args:
+        study: The name, or the URL.
+        storage: Database URL, by default the study's own under ``studies/``.
+        budget: Mean tokens that the verdict is for, by default the study's own.
+
+    Raises ``StudyError`` if there is no such study, ``ConfigError`` for a budget that is not positive.
     """
+    from autolambda.report.read import positive_budget
+    from autolambda.study.reader import stored_config
+    from autolambda.study_view import StudyView, only_study
+
     if "://" in study:
         if storage is not None:
-            raise StudyError("give a study's name with storage, or a database URL alone")
-        study, storage = _only_one(study), study
+            raise StudyError("study, storage: give a study's name with storage, or a database URL alone")
+        study, storage = only_study(study), study
     config = stored_config(study, storage)
     return StudyView(study, storage, config.budget if budget is None else positive_budget(budget))
 
 
-class StudyView:
-    """One study at one moment, for one budget (mean tokens a response; ``None`` where there is none)."""
+def evaluate(
+    instruct: PathLike | None = None,
+    thinking: PathLike | None = None,
+    *,
+    lam: float | None = None,
+    schedule: Schedule | Mapping[str, object] | PathLike | None = None,
+    task: Tasks | None = None,
+    config: PathLike | Mapping[str, object] | Config | None = None,
+    settings: Mapping[str, object] | None = None,
+    on_event: OnEvent | None = None,
+) -> Measured:
+    """Measures one merge on the search slice, without keeping a study.
 
-    def __init__(self, name: str, storage: str | None, budget: float | None) -> None:
-        self.name, self.storage, self.budget = name, storage, budget
+        measured = autolambda.evaluate(lam=0.6)  # the bundled pair
+        measured.accuracy.value, measured.mean_tokens.value
 
-    def __repr__(self) -> str:
-        within = "" if self.budget is None else f", budget={self.budget:g}"
-        return f"OpenedStudy({self.name!r}{within})"
+    Args:
+        lam: One lambda for all parameters, 0 (Instruct) to 1 (Thinking).
+        schedule: In place of ``lam``: a ``Schedule``, its keys and values, or a YAML file with them.
 
-    @cached_property
-    def findings(self) -> StudySnapshot:
-        """What figures are drawn from. Raises ``StudyError`` before the first trial is done."""
-        with open_for_reading(self.name, self.storage, with_texts=False) as reader:
-            return load_snapshot(reader.store, reader.study, budget=self.budget)
+    The other arguments are those of ``search``, and so are the errors.
+    """
+    from autolambda.driver.events import ignore
+    from autolambda.driver.search import evaluate as run
 
-    def report(self, *, budget: float | None = None) -> Report:
-        """The report, for another ``budget`` where one is given."""
-        return self.findings.report if budget is None else read_report(self.name, self.storage, budget)
-
-    @property
-    def verdict(self) -> Verdict | None:
-        """``feasible``, ``uncertain`` or ``infeasible``; ``None`` without a budget, or before it is confirmed."""
-        return self.findings.report.verdict
-
-    @property
-    def pick(self) -> ScheduleResult | None:
-        """The schedule that answers the budget."""
-        return self.findings.report.best
-
-    @property
-    def front(self) -> tuple[ScheduleResult, ...]:
-        """The front as far as it is confirmed, else the smoothed one; fewest tokens first."""
-        return self.findings.report.front
-
-    @property
-    def trials(self) -> pandas.DataFrame:
-        """A row a trial that has ended; the columns are those of ``history.HISTORY``."""
-        return self.findings.trials
-
-    @cached_property
-    def responses(self) -> pandas.DataFrame:
-        """A row a response, with its text; the columns are those of ``frames.COLUMNS``."""
-        return responses(self.name, storage=self.storage)
-
-    @property
-    def figures(self) -> Mapping[str, go.Figure]:
-        """The figures of the report by name, each drawn when it is asked for."""
-        return _Figures(self.findings)
-
-    @cached_property
-    def comparison(self) -> Comparison | None:
-        """The same prompts answered by the pick, its neighbours and the parents; ``None`` before there is a front."""
-        report = self.findings.report
-        with open_for_reading(self.name, self.storage) as reader:
-            return compare(self.findings, reader.store, load_prompts(report.config, report.identity))
-
-    @cached_property
-    def ablations(self) -> tuple[Ablation, ...]:
-        """The paper's studies on this pair, as far as they are measured."""
-        with open_for_reading(self.name, self.storage, with_texts=False) as reader:
-            return read_ablations(reader)
-
-    @property
-    def page(self) -> str:
-        """The report as one HTML page that needs nothing else."""
-        sections = ablation_sections(self.ablations)
-        return render_page(self.findings, self.comparison, sections=sections, storage=self.storage)
-
-    def save(self, path: str | Path) -> None:
-        """Writes the page to a file."""
-        Path(path).write_text(self.page, encoding="utf-8")
+    chosen = _schedule(lam, schedule)
+    found = _config(instruct, thinking, task=task, budget=None, config=config, settings=settings)
+    return run(found, chosen, on_event=on_event or ignore)
 
 
-class _Figures(Mapping[str, "go.Figure"]):
-    def __init__(self, findings: StudySnapshot) -> None:
-        self._findings = findings
+def merge(
+    instruct: PathLike,
+    thinking: PathLike,
+    out: PathLike,
+    *,
+    lam: float | None = None,
+    schedule: Schedule | Mapping[str, object] | PathLike | None = None,
+    method: MethodName = "linear",
+    base: PathLike | None = None,
+    max_shard_size: str = "5GB",
+) -> Path:
+    """Writes one merge as a checkpoint folder, without a study, and returns the folder.
 
-    def __getitem__(self, name: str) -> go.Figure:
-        return FIGURES[name](self._findings)
+        autolambda.merge("org/Model-Instruct", "org/Model-Thinking", "my-merge", lam=0.6)
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(FIGURES)
+    Args:
+        out: The new folder. It is complete or missing, never half written.
+        lam, schedule: As in ``evaluate``, for the methods ``linear`` and ``slerp``.
+        method: ``linear``, ``slerp``, ``task_arithmetic`` or ``ties``.
+        base: The base model of both, for ``task_arithmetic`` and ``ties``.
+        max_shard_size: Size of a weight file, a number with KB, MB or GB.
 
-    def __len__(self) -> int:
-        return len(FIGURES)
+    Raises ``InputError``: for a bad argument, a pair that does not fit, or an ``out`` that exists.
+    """
+    from autolambda.driver.models import open_models
+    from autolambda.export.export import export
+    from autolambda.merging.shards import parse_size
+
+    chosen, shard_size = _method(method, lam, schedule, base), parse_size(max_shard_size)
+    export(open_models(_config(instruct, thinking)), chosen, Path(out), max_shard_size=shard_size)
+    return Path(out)
 
 
-def _only_one(url: str) -> str:
-    with storage_errors(), closing(Store(url, must_exist=True)) as store:
-        names = store.names()
-    if len(names) != 1:
-        raise StudyError(f"this database holds {', '.join(names) or 'no study'}; open one by name, with storage=URL")
-    return names[0]
+def config_overrides(
+    instruct: PathLike | None, thinking: PathLike | None, task: Tasks | None, budget: float | None
+) -> dict[str, object]:
+    """Returns the dotted config keys that these arguments stand for, with their values; the command line's too."""
+    overrides: dict[str, object] = {}
+    for parent, source in (("instruct", instruct), ("thinking", thinking)):
+        if source is not None:
+            overrides[f"models.{parent}"] = os.fspath(source)
+    if task:
+        tasks = [os.fspath(each) for each in ([task] if isinstance(task, str | os.PathLike) else task)]
+        overrides["tasks"] = [{"path": each} if _is_path(each) else {"name": each} for each in tasks]
+    if budget is not None:
+        overrides["budget"] = budget
+    return overrides
+
+
+def default_name(config: Config) -> str:
+    """Returns the name of a study that was given none: the Thinking model's, or ``bundled``."""
+    if config.models.thinking is None:
+        return "bundled"
+    return re.sub(r"[^A-Za-z0-9._-]+|\.\.+", "-", Path(config.models.thinking).name).strip(".-_")[:64] or "study"
+
+
+def _is_path(task: str) -> bool:
+    return "." in task or os.sep in task or os.path.exists(task)
+
+
+def _config(
+    instruct: PathLike | None,
+    thinking: PathLike | None,
+    *,
+    task: Tasks | None = None,
+    budget: float | None = None,
+    config: PathLike | Mapping[str, object] | Config | None = None,
+    settings: Mapping[str, object] | None = None,
+) -> Config:
+    from autolambda.config import Config
+    from autolambda.config_file import load_config
+
+    source = config.model_dump(mode="json") if isinstance(config, Config) else config
+    if source is not None and not isinstance(source, Mapping):
+        source = Path(source)
+    return load_config(source, overrides=config_overrides(instruct, thinking, task, budget) | dict(settings or {}))
+
+
+def _schedule(lam: float | None, schedule: Schedule | Mapping[str, object] | PathLike | None) -> Schedule:
+    from autolambda.schedule import Schedule, read_schedule
+
+    if (lam is None) == (schedule is None):
+        raise ConfigError(f"lam, schedule: give one of the two, seen {'neither' if lam is None else 'both'}")
+    if lam is not None:
+        return Schedule.uniform(lam)
+    if isinstance(schedule, Schedule):
+        return schedule
+    return Schedule.from_dict(schedule) if isinstance(schedule, Mapping) else read_schedule(Path(schedule or ""))
+
+
+def _method(
+    name: MethodName,
+    lam: float | None,
+    schedule: Schedule | Mapping[str, object] | PathLike | None,
+    base: PathLike | None,
+) -> Method:
+    from autolambda.merging.method import AROUND_BASE, METHODS, Method
+
+    if name not in METHODS:
+        raise ConfigError(f"method: one of {', '.join(METHODS)}, seen {name!r}")
+    takes_lambda = name not in AROUND_BASE or lam is not None or schedule is not None
+    return Method(name, _schedule(lam, schedule) if takes_lambda else None, None if base is None else os.fspath(base))

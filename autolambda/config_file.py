@@ -80,12 +80,15 @@ def merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def load_config(path: Path | None, *, overrides: Mapping[str, object], settings: Sequence[str] = ()) -> Config:
-    """Returns the config of a YAML file (or of none), with dotted ``overrides`` and ``KEY=VALUE`` settings on top.
+def load_config(
+    source: Path | Mapping[str, Any] | None, *, overrides: Mapping[str, object], settings: Sequence[str] = ()
+) -> Config:
+    """Returns the config of a YAML file, or of its keys and values, with ``overrides`` and ``settings`` on top.
 
-    Without models, the bundled pair's config supplies the defaults. Raises ``ConfigError`` in one line.
+    ``overrides`` maps dotted keys to values, ``settings`` are texts ``KEY=VALUE``. Without models the bundled pair's
+    config supplies the defaults. Raises ``ConfigError`` in one line.
     """
-    plain = read_settings(path) if path else {}
+    plain = copy.deepcopy(dict(source)) if isinstance(source, Mapping) else read_settings(source) if source else {}
     changes = [*overrides.items(), *map(parse_setting, settings)]
     if not _names_models(plain, changes):
         plain = merged(bundled_defaults(with_task="tasks" not in plain), plain)

@@ -1,13 +1,13 @@
-"""The error tree. Each error has the exit code with which the command line ends.
+"""The errors that autolambda raises, each with the exit code of the command line, and how a text enters a message.
 
 AutolambdaError            1   the run failed
 |-- InputError             2   something the user gave is wrong; the message says what, the value seen, what to do
 |   |-- ConfigError            a config file, a key, a value
-|   |-- ScheduleError          a schedule, a parameter name no schedule covers
+|   |-- ScheduleError          a schedule, or a parameter name that no schedule covers
 |   |-- CheckpointError        one checkpoint folder or file
 |   |-- PairError              two checkpoints that cannot be merged: every mismatch, one a line
 |   |-- TaskError              a task file, a column, a grader
-|   |   `-- GraderError        a grader of the user's own that raised or hung on a response
+|   |   `-- GraderError        the user's grader raised or hung on a response
 |   |-- StudyError             a study's name, its stored config, a second driver
 |   `-- OutputError            a path that cannot be written
 |-- EngineError            1   the engine failed while it held the weights or generated
@@ -20,19 +20,19 @@ import re
 
 
 class AutolambdaError(Exception):
-    """Base of all errors that autolambda raises on purpose."""
+    """Base class of all errors that autolambda raises on purpose."""
 
     exit_code = 1
 
 
 class InputError(AutolambdaError):
-    """The user can put it right; nothing was lost."""
+    """Something that the user can correct; nothing was lost."""
 
     exit_code = 2
 
 
 class ConfigError(InputError):
-    """A config file, one of its keys, or a command-line value."""
+    """A config file, one of its keys, an argument or an option."""
 
 
 class ScheduleError(InputError):
@@ -52,7 +52,7 @@ class TaskError(InputError):
 
 
 class GraderError(TaskError):
-    """A grader of the user's own raised, hung or died on a response; the study can be resumed."""
+    """The user's grader raised, hung or died on a response; the study can be resumed."""
 
 
 class StudyError(InputError):
@@ -68,18 +68,32 @@ class EngineError(AutolambdaError):
 
 
 class StorageError(AutolambdaError):
-    """The study's database failed in the middle of a run, as on a full disk; the study can be resumed."""
+    """The study's database failed in the middle of a run, for example on a full disk; the study can be resumed."""
 
 
 def hide_secrets(text: str) -> str:
-    """``text`` without hub tokens and the passwords of URLs, whoever wrote it."""
+    """Returns ``text`` with hub tokens and passwords in URLs replaced by ``***``."""
     text = re.sub(r"\bhf_[A-Za-z0-9]{20,}", "hf_***", text)
     return re.sub(r"(://[^\s:/@]*):[^\s@]+@", r"\1:***@", text)
 
 
-def one_line(error: object, *, limit: int = 200) -> str:
-    """What an error says as part of a message: in one line of at most ``limit`` characters."""
-    return " ".join(str(error).split())[:limit]
+def one_line(text: object, *, limit: int = 200) -> str:
+    """Returns a text, or what an error says, as one line of at most ``limit`` characters."""
+    return " ".join(str(text).split())[:limit]
+
+
+def reason(error: BaseException, *, limit: int = 200, with_type: bool = False) -> str:
+    """Returns what an error says as one line; ``with_type`` puts its type's name first.
+
+    An error without a text is told by its type's name alone.
+    """
+    said, name = one_line(error, limit=limit), type(error).__name__
+    return (f"{name}: {said}" if with_type else said) if said else name
+
+
+def shorten(text: str, limit: int) -> str:
+    """Returns at most ``limit`` characters of ``text``; three dots replace the end of a longer one."""
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
 def printable(text: str, *, keep: str = "") -> str:
@@ -90,17 +104,17 @@ def printable(text: str, *, keep: str = "") -> str:
 
 
 def in_short(value: object, *, limit: int = 60) -> str:
-    """The start of any value's text, quoted, for a message."""
+    """Returns the first ``limit`` characters of any value's text, quoted, for a message."""
     try:
         return repr(str(value)[:limit])
-    except (ValueError, RecursionError):  # an integer of thousands of digits, a nest that is too deep
+    except (ValueError, RecursionError):  # an integer of thousands of digits, a list that is nested too deep
         return f"a {type(value).__name__} too large to show"
 
 
 def error_line(error: AutolambdaError) -> str:
-    """An error for the terminal, without secrets and control characters, which names from files and models may hold.
+    """Returns an error as the line that the terminal shows, without secrets and control characters.
 
-    One line, or one for each mismatch of a pair.
+    A ``PairError`` has one line for each mismatch. Names from files and models may hold control characters.
     """
     said = hide_secrets(str(error))
     lines = said.splitlines() if isinstance(error, PairError) else [said]

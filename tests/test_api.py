@@ -1,27 +1,139 @@
-"""A study in Python: opened by name or URL, its frames, figures, front and verdict; and the example notebook."""
+"""The Python interface: its functions, a study's frames, figures, front and verdict, and the example notebook."""
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 from paths import ROOT
-from small_search import BUDGET, NAME, copy_finished, finished, finished_storage, small_config, storage_in
+from small_search import (
+    BUDGET,
+    NAME,
+    SETTINGS,
+    copy_finished,
+    finished,
+    finished_storage,
+    small_config,
+    storage_in,
+)
 
-from autolambda.api import StudyView, open_study
+import autolambda
+from autolambda import StudyView, api, open_study
+from autolambda.bundled import FOLDER
+from autolambda.cli.arguments import config_of
 from autolambda.driver.job import open_job
 from autolambda.driver.search import enter
-from autolambda.errors import ConfigError, StudyError
+from autolambda.errors import ConfigError, InputError, StudyError
 from autolambda.report.dataframes import COLUMNS, HISTORY
 from autolambda.report.figures import FIGURES
+from autolambda.report.json_csv import report_json
+from autolambda.schedule import Schedule
 from autolambda.statistics.verdict import Verdict
 from autolambda.study.store import Store
 
 NOTEBOOK = ROOT / "studies" / "notebook" / "explore.ipynb"
+
+
+PAIR = str(FOLDER / "instruct"), str(FOLDER / "thinking")
+HALF = Schedule.uniform(0.5)
+
+
+def test_the_public_names_are_listed_and_no_others() -> None:
+    names = {"StudyView", "__version__", "evaluate", "merge", "open_study", "search"}
+    assert set(autolambda.__all__) == names and names <= set(dir(autolambda))
+    with pytest.raises(AttributeError, match="has no attribute 'serach'"):
+        _ = autolambda.serach  # type: ignore[attr-defined]
+    assert (Path(str(autolambda.__file__)).parent / "py.typed").exists()
+
+
+def test_each_function_runs_twice_under_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A submodule with the name of a function would replace it when it is first imported."""
+    monkeypatch.chdir(tmp_path)
+    events: list[object] = []
+    first = autolambda.search(budget=BUDGET, settings=SETTINGS, on_event=events.append)
+    assert events and first.name == "bundled" and first.budget == BUDGET
+    assert Path("studies/bundled/study.db").is_file()
+    expected = json.loads(report_json(finished())) | {"study": "bundled"}
+    assert json.loads(report_json(first.report())) == expected
+    again = autolambda.search(budget=BUDGET, settings=SETTINGS)  # it is done: nothing is generated
+    assert again.report() == first.report()
+    for _ in range(2):
+        assert autolambda.open_study("bundled").verdict is Verdict.FEASIBLE
+    measured = [
+        autolambda.evaluate(lam=0.5, settings=SETTINGS),
+        autolambda.evaluate(*PAIR, schedule=HALF, config=small_config()),
+    ]
+    assert measured[0] == measured[1] and measured[0].num_responses == 16
+    for out, takes in (("a", {"lam": 0.5}), ("b", {"schedule": {"lambda": 0.5}})):
+        assert autolambda.merge(*PAIR, out, **takes) == Path(out)  # type: ignore[arg-type]
+    assert (Path("a") / "model.safetensors").read_bytes() == (Path("b") / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "arguments"),
+    [
+        ({}, {}),
+        ({"budget": 40.0, "settings": ["search.trials=7"]}, {"budget": 40, "settings": {"search.trials": 7}}),
+        ({"trials": 7, "seed": 3}, {"settings": {"search.trials": 7, "search.seed": 3}}),
+        ({"tasks": ["gsm8k", "my.jsonl"]}, {"task": ["gsm8k", Path("my.jsonl")]}),
+        ({"tasks": ["arithmetic"]}, {"task": "arithmetic"}),
+        ({"instruct": "a", "thinking": "b", "tasks": ["x/y"]}, {"instruct": "a", "thinking": Path("b"), "task": "x/y"}),
+        ({"config": Path("c.yaml")}, {"config": "c.yaml"}),
+        ({"config": Path("c.yaml")}, {"config": {"budget": 20.0, "search": {"trials": 5}}}),
+        (
+            {"config": Path("c.yaml"), "settings": ["search.trials=7"]},
+            {"config": {"budget": 20}, "settings": {"search.trials": 7}},
+        ),
+    ],
+)
+def test_arguments_mean_what_the_options_mean(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, object], arguments: dict[str, object]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("c.yaml").write_text("budget: 20\nsearch: {trials: 5}\n")
+    plain = {"budget": None, **options}
+    expected = config_of(plain, budget=plain.pop("budget"))
+    found = api._config(**{"instruct": None, "thinking": None, **arguments})
+    assert found == expected  # type: ignore[arg-type]
+    assert api._config(None, None, config=expected) == expected
+
+
+@pytest.mark.parametrize(
+    ("call", "part"),
+    [
+        (lambda: autolambda.search(budget=-1), "budget: input should be greater than 0, seen -1"),
+        (lambda: autolambda.search(PAIR[0]), "give both models.instruct and models.thinking"),
+        (lambda: autolambda.search(*PAIR), "no task: give a benchmark's name"),
+        (lambda: autolambda.search(task="gsm9k"), "tasks.0.name: unknown task 'gsm9k'"),
+        (lambda: autolambda.search(study="a/b"), "study name 'a/b'"),
+        (lambda: autolambda.search(storage="x"), "storage: not a database URL"),
+        (lambda: autolambda.search(config="no.yaml"), "config file 'no.yaml' cannot be read"),
+        (lambda: autolambda.search(settings={"search.trails": 5}), "unknown key 'search.trails'"),
+        (lambda: autolambda.evaluate(), "lam, schedule: give one of the two, seen neither"),
+        (lambda: autolambda.evaluate(lam=0.5, schedule="s.yaml"), "lam, schedule: give one of the two, seen both"),
+        (lambda: autolambda.evaluate(lam=1.5), "lambda must lie between 0 (Instruct) and 1 (Thinking), seen 1.5"),
+        (lambda: autolambda.evaluate(schedule="s.yaml"), "schedule file 's.yaml' cannot be read"),
+        (lambda: autolambda.evaluate(schedule={"lam": 1}), "a schedule has the keys 'lambda'"),
+        (lambda: autolambda.merge(*PAIR, "out"), "lam, schedule: give one of the two, seen neither"),
+        (lambda: autolambda.merge(*PAIR, "out", method="ties"), "base: ties needs a base model, seen None"),
+        (lambda: autolambda.merge(*PAIR, "out", method="ties", base="b", lam=0.5), "schedule: ties takes no lambda"),
+        (lambda: autolambda.merge(*PAIR, "out", method="dare", lam=0.5), "method: one of linear, "),  # type: ignore[arg-type]
+        (lambda: autolambda.merge(*PAIR, "out", lam=0.5, max_shard_size="big"), "a size is a number"),
+    ],
+)
+def test_a_bad_argument_is_told_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Callable[[], object], part: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError) as raised:
+        call()
+    assert part in str(raised.value) and "--" not in str(raised.value) and not list(tmp_path.iterdir())
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +146,7 @@ def test_the_answer_is_there_as_values(study: StudyView) -> None:
     report = finished()
     assert study.report() == report and study.verdict is Verdict.FEASIBLE and study.budget == BUDGET
     assert study.pick == report.best and study.front == report.front
-    assert repr(study) == "OpenedStudy('small', budget=30)"
+    assert repr(study) == "StudyView('small', budget=30)"
 
 
 def test_trials_and_responses_are_frames(study: StudyView) -> None:

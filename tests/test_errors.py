@@ -1,4 +1,4 @@
-"""The error tree: the docstring draws what is there, and each error has its exit code."""
+"""The error tree, its exit codes and its picture in the docstring; how texts and errors are cut for a message."""
 
 import inspect
 import re
@@ -67,3 +67,21 @@ def test_control_characters_are_shown_as_escapes_unless_kept() -> None:
     assert printable("a é → [b]") == "a é → [b]"
     assert printable("\x1b[2J\n\t\udcff") == "\\x1b[2J\\n\\t\\udcff"
     assert printable("\x1b\n\t", keep="\n") == "\\x1b\n\\t"
+
+
+@pytest.mark.parametrize(
+    ("error", "expected", "with_type"),
+    [
+        (ValueError("no\n  number"), "no number", "ValueError: no number"),
+        (KeyError(), "KeyError", "KeyError"),
+        (RuntimeError("x" * 300), "x" * 200, "RuntimeError: " + "x" * 200),
+    ],
+)
+def test_a_reason_is_one_line(error, expected, with_type):
+    assert errors.reason(error) == expected and errors.reason(error, with_type=True) == with_type
+
+
+def test_what_is_too_long_is_cut():
+    assert errors.shorten("12345", 5) == "12345" and errors.shorten("123456", 5) == "12..."
+    assert errors.one_line(" a\n b ", limit=2) == "a " and errors.in_short("abc", limit=2) == "'ab'"
+    assert errors.in_short(10**5000) == "a int too large to show"

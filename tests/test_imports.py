@@ -20,7 +20,7 @@ HEAVY = {
     "ray": {"engines/workers"},
     "optuna": {"optimizer", "study"},
     "rich": {"report", "cli", "ablation"},
-    "plotly": {"report", "ablation", "api"},
+    "plotly": {"report", "ablation", "study_view"},
     "datasets": {"tasks"},
     "sqlalchemy": {"study"},
     "click": {"cli"},
@@ -61,7 +61,7 @@ def loaded_by(code: str) -> set[str]:
     return set(done.stdout.rpartition("loaded ")[2].split())
 
 
-@pytest.mark.parametrize("module", ["api", "report.report", "report.status", "report.json_csv"])
+@pytest.mark.parametrize("module", ["study_view", "report.report", "report.status", "report.json_csv"])
 def test_reading_a_study_does_without_torch(module: str) -> None:
     assert not loaded_by(f"import autolambda.{module}") & {"torch", "transformers", "vllm"}
 
@@ -78,6 +78,7 @@ def test_a_merge_from_files_to_files_loads_torch_alone(tmp_path: Path) -> None:
     "start",
     [
         "import autolambda",
+        "import autolambda; autolambda.search",
         "from autolambda.cli.main import cli; cli.main(['--help'], standalone_mode=False)",
         "from autolambda.cli.main import cli; cli.main(['search', '--help'], standalone_mode=False)",
     ],

@@ -168,7 +168,8 @@ def _measure(
         engine=engine,
     )
     graded = run.evaluator.run(request)
-    on_event(EvaluationEnded(label, row.schedule, measure(graded, weights=job.config.weights)))
+    measured = measure(graded, weights=job.config.weights)
+    on_event(EvaluationEnded(label, request.kind, row.schedule, measured))
 
 
 def _in_a_line(error: AutolambdaError) -> str:

@@ -1,42 +1,36 @@
-"""What the command line's arguments stand for: a config, a study's name and database, its report, a schedule.
+"""Turns the options of a command into values: a config, a merge method, a schedule, the names of ablations.
 
-Heavy modules are imported by the function that needs them, so that ``--help`` stays quick.
+The functions import heavy modules themselves, so that ``--help`` stays quick.
 """
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from autolambda.api import config_overrides
 from autolambda.errors import ConfigError
 
-if TYPE_CHECKING:  # see above
+if TYPE_CHECKING:  # imported by the functions
     from autolambda.config import AblationName, Config
     from autolambda.merging.method import Method, MethodName
     from autolambda.schedule import Schedule
 
 
-def config_of(options: Mapping[str, Any]) -> Config:
-    """The config of the command's options: file, --set, and the options that stand for a key."""
+def config_of(options: Mapping[str, Any], *, budget: float | None = None) -> Config:
+    """Returns the config of a command's options: the file, the options that stand for a key, then ``--set``."""
     from autolambda.config_file import load_config
 
-    overrides: dict[str, object] = {
-        f"models.{parent}": options[parent] for parent in ("instruct", "thinking") if options.get(parent)
-    }
-    if tasks := options.get("tasks"):
-        overrides["tasks"] = [{"path": task} if _is_path(task) else {"name": task} for task in tasks]
-    keys = {"budget": "budget", "trials": "search.trials", "seed": "search.seed", "workers": "engine.workers"}
-    for option, key in keys.items():
+    overrides = config_overrides(options.get("instruct"), options.get("thinking"), options.get("tasks"), budget)
+    for option, key in {"trials": "search.trials", "seed": "search.seed", "workers": "engine.workers"}.items():
         if options.get(option) is not None:
             overrides[key] = options[option]
     return load_config(options.get("config"), overrides=overrides, settings=options.get("settings", ()))
 
 
 def config_of_study(options: Mapping[str, Any], *, study: str | None, storage: str | None) -> Config:
-    """The config of the command's options; where they name no models, tasks or file, that of the ``study``, if any."""
+    """Returns the config of a command's options, or of the stored ``study`` if they name no models, tasks or file."""
     from autolambda.config import parse_config
     from autolambda.config_file import parse_setting, set_key
     from autolambda.errors import StudyError
@@ -46,7 +40,7 @@ def config_of_study(options: Mapping[str, Any], *, study: str | None, storage: s
         return config_of(options)
     try:
         plain = stored_config(study, storage).model_dump(mode="json")
-    except StudyError:  # a new one; what else may be wrong with its database is told when it is opened
+    except StudyError:  # a new study; opening its database later reports any other problem
         return config_of(options)
     for key, value in map(parse_setting, options.get("settings", ())):
         set_key(plain, key, value)
@@ -54,7 +48,7 @@ def config_of_study(options: Mapping[str, Any], *, study: str | None, storage: s
 
 
 def ablation_names(only: str | None) -> tuple[AblationName, ...]:
-    """The studies of ``--only``, all by default, in their fixed order. Raises ``ConfigError`` for an unknown one."""
+    """Returns the ablations that ``--only`` names, by default all. Raises ``ConfigError`` for an unknown name."""
     from autolambda.config import ABLATIONS
 
     if only is None:
@@ -66,19 +60,8 @@ def ablation_names(only: str | None) -> tuple[AblationName, ...]:
     return tuple(name for name in ABLATIONS if name in wanted)
 
 
-def _is_path(task: str) -> bool:
-    return "." in task or os.sep in task or os.path.exists(task)
-
-
-def default_name(config: Config) -> str:
-    """``bundled``, or the Thinking model's own name."""
-    if config.models.thinking is None:
-        return "bundled"
-    return re.sub(r"[^A-Za-z0-9._-]+|\.\.+", "-", Path(config.models.thinking).name).strip(".-_")[:64] or "study"
-
-
 def with_workers(config: Config, workers: int | None) -> Config:
-    """The config with another number of workers, where one is given. Raises ``ConfigError`` for less than one."""
+    """Returns the config with the number of ``workers``, if one is given. Raises ``ConfigError`` for less than one."""
     from autolambda.config import parse_config
 
     if workers is None:
@@ -88,7 +71,7 @@ def with_workers(config: Config, workers: int | None) -> Config:
 
 
 def method_of(name: str, lam: float | None, path: Path | None, base: str | None) -> Method:
-    """The method of ``--method`` with what it takes. Raises ``ConfigError`` for what it does not take or lacks."""
+    """Returns the merge method of ``--method``. Raises ``ConfigError`` for an option that it lacks or does not take."""
     from autolambda.merging.method import AROUND_BASE, Method
 
     takes_lambda = name not in AROUND_BASE or lam is not None or path is not None
@@ -96,7 +79,7 @@ def method_of(name: str, lam: float | None, path: Path | None, base: str | None)
 
 
 def schedule_of(lam: float | None, path: Path | None) -> Schedule:
-    """The schedule of ``--lambda`` or ``--schedule``. Raises ``ConfigError`` unless just one of them is given."""
+    """Returns the schedule of ``--lambda`` or ``--schedule``. Raises ``ConfigError`` unless one of the two is given."""
     from autolambda.schedule import Schedule, read_schedule
 
     if lam is not None and path is None:

@@ -1,4 +1,4 @@
-"""The command line: its commands as one program, and an exit code and a message for every error."""
+"""The command line: all commands as one program. Every error ends as a message and an exit code."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ def cli() -> None:
     """Finds the best merge of an Instruct and a Thinking model for your token budget.
 
     \b
-    autolambda search --budget 40                          on the bundled pair, a few minutes on a laptop
+    autolambda search --budget 40              a demo: minutes on a laptop
     autolambda search INSTRUCT THINKING --task my.jsonl --budget 4000
-    autolambda export NAME OUT --budget 4000               the pick as a checkpoint folder
+    autolambda export NAME OUT --budget 4000   the pick as a checkpoint folder
     """
 
 
 def main() -> None:
-    """The entry point: every error of ours is one line (a pair's mismatches one each) and an exit code."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill ends as Ctrl-C does
+    """Runs the command line. An ``AutolambdaError`` ends as a line (a ``PairError`` as several) and an exit code."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM ends a command as Ctrl-C does
     try:
         code = cli.main(prog_name="autolambda", standalone_mode=False)
     except AutolambdaError as error:

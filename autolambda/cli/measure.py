@@ -1,4 +1,4 @@
-"""Commands that measure outside a search: one schedule, the paper's studies, a sweep that is there already."""
+"""Commands that measure without a search: one schedule, the paper's studies, a sweep in a CSV file."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from autolambda.api import default_name
 from autolambda.cli.arguments import (
     ablation_names,
     config_of,
     config_of_study,
-    default_name,
     schedule_of,
 )
 from autolambda.cli.options import (
@@ -28,7 +28,7 @@ from autolambda.cli.options import (
     workers_option,
 )
 
-if TYPE_CHECKING:  # the types of what the functions import on their own, so that --help stays quick
+if TYPE_CHECKING:  # imported by the functions, so that --help stays quick
     from autolambda.ablation.results import Ablation
     from autolambda.config import AblationName
 
@@ -42,8 +42,8 @@ def evaluate(lam: float | None, schedule: Path | None, **options: Any) -> None:
     """Measures one schedule on the search slice.
 
     \b
-    autolambda evaluate --lambda 0.6                       of the bundled pair
-    autolambda evaluate INSTRUCT THINKING --task my.jsonl --schedule schedule.yaml
+    autolambda evaluate --lambda 0.6                       the bundled pair
+    autolambda evaluate INSTRUCT THINKING --task my.jsonl --schedule s.yaml
     """
     from autolambda.cli.progress import watching
     from autolambda.driver.search import evaluate as run
@@ -59,7 +59,9 @@ def evaluate(lam: float | None, schedule: Path | None, **options: Any) -> None:
 
 @click.command()
 @model_options
-@click.option("--only", metavar="NAME,...", help="Some of uniform, layers, modules, decoding, backbones, methods.")
+@click.option(
+    "--only", metavar="NAME,...", help="Only these of uniform, layers, modules, decoding, backbones, methods."
+)
 @study_option
 @click.option("--format", "form", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True)
 @out_option
@@ -69,11 +71,11 @@ def ablate(
 ) -> None:
     """Runs the paper's studies on a pair and prints their tables.
 
-    With nothing but --study NAME, on the pair and the prompts of that study. Run the same command again after a crash
-    or Ctrl-C: it goes on where it was, and what is done is printed at once.
+    With --study NAME alone it takes the pair and the prompts of that study. Run the same command again after a crash
+    or Ctrl-C: it continues where it stopped. A finished one prints its tables at once.
 
     \b
-    autolambda ablate                                      of the bundled pair
+    autolambda ablate                                      the bundled pair
     autolambda ablate --study bundled --only layers,modules
     """
     names = ablation_names(only)
@@ -109,10 +111,10 @@ def ablate(
 @click.argument("curve", type=click.Path(path_type=Path))
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
 def stages(curve: Path, form: str) -> None:
-    """Finds the three stages in a sweep that you already have.
+    """Finds the three stages in a sweep that was measured before.
 
-    CURVE is a CSV with the columns lambda,think_ratio[,num_responses][,accuracy,mean_tokens], shares from 0 to 1. With
-    the last two it says where the sweet spot is, and where more tokens stop buying accuracy.
+    CURVE is a CSV file with the columns lambda,think_ratio[,num_responses][,accuracy,mean_tokens]; ratios go from 0 to
+    1. The last two columns add the sweet spot, and the lambda from which more tokens stop buying accuracy.
 
     \b
     autolambda stages sweep.csv
@@ -126,7 +128,7 @@ def stages(curve: Path, form: str) -> None:
 
 
 def _measured(name: str, storage: str | None, only: Sequence[AblationName]) -> tuple[Ablation, ...]:
-    """The paper's studies as far as they are stored."""
+    """Returns the stored rows of the paper's studies."""
     from autolambda.ablation.results import read_ablations
     from autolambda.study.reader import open_for_reading
 

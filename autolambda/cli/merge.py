@@ -1,4 +1,4 @@
-"""Commands for a merge as a checkpoint folder: a study's pick, any other, and the check of a folder or a config."""
+"""Commands that write a merge as a checkpoint folder, from a study or without one, and ``validate``."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from pathlib import Path
 import click
 
 from autolambda.cli.arguments import config_of, method_of
-from autolambda.cli.options import budget_option, lambda_option, open_console, schedule_option, storage_option
+from autolambda.cli.options import budget_option, lambda_option, open_console, schedule_option, storage_option, writing
 from autolambda.errors import printable
 from autolambda.merging.method import METHODS
 
-shard_size_option = click.option("--max-shard-size", default="5GB", show_default=True, metavar="SIZE")
+shard_size_option = click.option(
+    "--max-shard-size", default="5GB", show_default=True, metavar="SIZE", help="Largest size of a weight file."
+)
 
 
 @click.command()
@@ -20,7 +22,7 @@ shard_size_option = click.option("--max-shard-size", default="5GB", show_default
 @budget_option
 @click.option("--trial", type=int, metavar="N", help="Exports this trial instead of the pick.")
 @shard_size_option
-@click.option("--push-to-hub", metavar="REPO", help="Uploads the folder too; a new repository is private.")
+@click.option("--push-to-hub", metavar="REPO", help="Uploads the folder as well; a new repository is private.")
 @storage_option
 def export(
     name: str,
@@ -37,7 +39,6 @@ def export(
     autolambda export NAME OUT --budget 4000
     autolambda export NAME OUT --trial 12 --push-to-hub OWNER/REPO
     """
-    from autolambda.cli.progress import writing
     from autolambda.driver.models import open_models
     from autolambda.export.export import export as write
     from autolambda.export.hub import check_repository, push
@@ -69,7 +70,7 @@ def export(
     type=click.Choice(METHODS),
     default="linear",
     show_default=True,
-    help="linear and slerp take a lambda or a schedule, the others a base model.",
+    help="linear and slerp take --lambda or --schedule, the others --base.",
 )
 @click.option("--base", metavar="MODEL", help="The base model of both, for task_arithmetic and ties.")
 @shard_size_option
@@ -89,7 +90,6 @@ def merge(
     autolambda merge INSTRUCT THINKING OUT --lambda 0.6
     autolambda merge INSTRUCT THINKING OUT --method ties --base BASE
     """
-    from autolambda.cli.progress import writing
     from autolambda.driver.models import open_models
     from autolambda.export.export import export as write
     from autolambda.merging.shards import parse_size
@@ -104,7 +104,9 @@ def merge(
 @click.command()
 @click.argument("path", type=click.Path(path_type=Path), metavar="CONFIG|FOLDER")
 def validate(path: Path) -> None:
-    """Checks a config before a GPU is touched, or an exported folder against its hashes.
+    """Checks a config, or an exported folder by its hashes.
+
+    Neither needs a GPU.
 
     \b
     autolambda validate configs/qwen3-4b.yaml

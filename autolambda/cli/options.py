@@ -1,13 +1,14 @@
-"""What commands share: their options, exit codes and console, and how an interrupted one ends.
+"""Options, exit codes and output that several commands share, and the end of an interrupted command.
 
-A heavy module is imported by the function that needs it, here and in every command, so that ``--help`` stays quick.
+Here and in every command the functions import heavy modules themselves, so that ``--help`` stays quick.
 """
 
 from __future__ import annotations
 
 import logging
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -15,7 +16,7 @@ import click
 
 from autolambda.errors import InputError
 
-if TYPE_CHECKING:  # see above
+if TYPE_CHECKING:  # imported by the functions
     from rich.console import Console, RenderableType
 
     from autolambda.config import Config
@@ -34,29 +35,34 @@ storage_option = click.option(
     metavar="URL",
     help="Database of the study (sqlite:///PATH or postgresql://USER@HOST/DATABASE).  [default: studies/NAME/study.db]",
 )
-budget_option = click.option(
-    "--budget", type=float, metavar="TOKENS", help="Mean generated tokens a response may cost."
-)
+budget_option = click.option("--budget", type=float, metavar="TOKENS", help="Mean tokens that a response may cost.")
 workers_option = click.option(
-    "--workers", type=int, metavar="N", help="Engines that share the work, each with GPUs of its own, on Ray."
+    "--workers", type=int, metavar="N", help="Number of engines that share the work on Ray, each with its own GPUs."
 )
 study_option = click.option("--study", metavar="NAME", help="The study's name.  [default: the Thinking model's name]")
 out_option = click.option(
-    "--out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Writes a file instead."
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Writes to a file instead of the terminal.",
 )
 lambda_option = click.option("--lambda", "lam", type=float, metavar="X", help="One lambda for all parameters, 0 to 1.")
 schedule_option = click.option(
-    "--schedule", type=click.Path(path_type=Path), metavar="FILE", help="A schedule as YAML."
+    "--schedule", type=click.Path(path_type=Path), metavar="FILE", help="A schedule in a YAML file."
 )
 
 
 def model_options(command: Command) -> Command:
-    """What the commands that can start from a config file share."""
+    """Adds the arguments and options of a command that takes models, tasks and a config."""
     for decorate in (
         click.option(
-            "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any config key, dotted; repeatable."
+            "--set",
+            "settings",
+            multiple=True,
+            metavar="KEY=VALUE",
+            help="Sets any config key, as in search.trials=9; repeatable.",
         ),
-        click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="A YAML config."),
+        click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="A config in YAML."),
         click.option(
             "--task",
             "tasks",
@@ -72,14 +78,32 @@ def model_options(command: Command) -> Command:
 
 
 def open_console(*, stderr: bool = False) -> Console:
-    """Where a command prints tables and progress."""
+    """Returns the console on which a command prints tables and progress."""
     from rich.console import Console
 
     return Console(stderr=stderr)
 
 
+@contextmanager
+def writing(console: Console, *, total: int) -> Iterator[Callable[[int], None] | None]:
+    """Yields a function that takes the bytes written since its last call and shows their rate; ``None`` off a terminal.
+
+    ``total`` is the number of bytes in all.
+    """
+    from rich import progress
+
+    if not console.is_terminal:
+        yield None
+        return
+    rates = progress.DownloadColumn(), progress.TransferSpeedColumn(), progress.TimeRemainingColumn()
+    columns = progress.TextColumn("writing"), progress.BarColumn(), *rates
+    with progress.Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("writing", total=total)
+        yield lambda num_bytes: bar.advance(task, num_bytes)
+
+
 def say_bundled(config: Config, on_event: OnEvent) -> None:
-    """Says that the models, and perhaps the task, are the bundled ones, where no others were given."""
+    """Sends a note if no models were given: the bundled pair is used, perhaps with its task."""
     from autolambda.driver.events import Noted
 
     if config.models.bundled:
@@ -96,9 +120,9 @@ def end_interrupted(
     so_far: Callable[[], RenderableType],
     console: Console,
 ) -> NoReturn:
-    """Prints what the study has ``so_far``, if anything, and the command to go on with; exits with its code.
+    """Prints the results ``so_far``, if there are any, and the command to continue with. Ends the process.
 
-    ``command`` goes by the study's own config, so it is named only where that is the interrupted run's ``config``.
+    ``command`` uses the study's stored config, so it is printed only if that equals the interrupted ``config``.
     """
     from autolambda.study.connection import password_hint, shown_storage
     from autolambda.study.reader import stored_config

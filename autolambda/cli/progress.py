@@ -1,4 +1,4 @@
-"""Watching a search: a live display on a terminal, one line a trial elsewhere."""
+"""Shows the events of a search: a live display on a terminal, elsewhere one line for each evaluation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from rich.console import Console, Group
 from rich.live import Live
 from rich.markup import escape
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -23,12 +22,12 @@ from autolambda.statistics.pareto import Objectives, front
 
 MAX_ROWS = 8
 BAR_WIDTH = 24  # columns
-LEAST_SHARE = 0.05  # of the search, before its time left is told
+LEAST_SHARE = 0.05  # of the search, before the display shows the time left
 
 
 @contextmanager
 def watching(console: Console) -> Iterator[OnEvent]:
-    """The watcher that suits the console."""
+    """Yields the function that shows events: a live display, or lines if the console is not a terminal."""
     if not console.is_terminal:
         yield _lines(console)
         return
@@ -48,7 +47,7 @@ def _lines(console: Console) -> Callable[[Event], None]:
 
 
 def trial_line(event: EvaluationEnded) -> str:
-    """One measured schedule in a line, for logs."""
+    """Returns one finished evaluation as a line."""
     if event.measured is None:
         return f"{event.title:<16} stopped: {event.stopped}  {event.schedule}"
     accuracy, tokens, think = event.measured.accuracy, event.measured.mean_tokens, event.measured.think_ratio
@@ -60,26 +59,26 @@ def trial_line(event: EvaluationEnded) -> str:
 
 
 class _LiveView:
-    """The front of the trials so far, the evaluation under way, tokens a second, time left."""
+    """The display: the front of the trials so far, the current evaluation, tokens a second, and the time left."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._trials: dict[Schedule, EvaluationEnded] = {}
         self._current: Began | None = None
-        self._first = 0.0  # the share that was done when this run began
+        self._first = 0.0  # share of the search that was done when this run began
         self._num_done = 0  # responses of the current evaluation
         self._num_tokens = 0
-        self._seconds = 0.0  # spent generating
+        self._seconds = 0.0  # of generation
         self._started = self._since = self._working_since = time.monotonic()
 
     def show(self, event: Event) -> None:
-        """Takes an event in; the display asks for ``render`` on its own."""
+        """Records an event. The display calls ``render`` by itself."""
         now = time.monotonic()
         if not (self._num_tokens or isinstance(event, Generated)):
-            self._working_since = now  # the time left does not count what came before the first token
+            self._working_since = now  # the time left excludes the time before the first token
         match event:
             case Noted():
-                self._since = now  # loading the engine ends with a note
+                self._since = now  # the engine sends a note when it is loaded
                 self._console.print(f"[dim]note:[/dim] {escape(printable(event.text))}", highlight=False)
             case Began():
                 if self._current is None:
@@ -90,15 +89,15 @@ class _LiveView:
                 self._num_tokens += event.num_tokens
                 self._seconds, self._since = self._seconds + now - self._since, now
             case EvaluationEnded():
-                if event.title.startswith("trial "):  # the others saw other prompts and do not compare
+                if event.kind == "trial":  # other kinds see other prompts, so their numbers do not compare
                     self._trials[event.schedule] = event
 
     def render(self) -> Group:
-        """What is on the screen now."""
+        """Returns what the screen shows now."""
         return Group(*([self._front()] if self._trials else []), *self._status())
 
     def _front(self) -> Table:
-        """The trials' front, at most MAX_ROWS of it, evenly chosen from the end with most tokens."""
+        """Returns the front of the trials, thinned evenly to MAX_ROWS; the member with most tokens stays."""
         measured = [(event, event.measured) for event in self._trials.values() if event.measured is not None]
         members = front(measured, key=lambda pair: Objectives(pair[1].accuracy.value, pair[1].mean_tokens.value))
         step = max(1, -(-len(members) // MAX_ROWS))
@@ -128,7 +127,7 @@ class _LiveView:
             return [Text(f"opening models and tasks, {_clock(now - self._started)}")]
         within = self._num_done / max(event.num_responses, 1)
         done = min(event.done + event.share * within, 1.0)
-        waiting = "" if self._num_tokens else " (waiting for its first responses)"  # the engine loads
+        waiting = "" if self._num_tokens else " (waiting for its first responses)"  # the engine is loading
         title = Text(f"{printable(event.title)}: {event.schedule}{waiting}", no_wrap=True, overflow="ellipsis")
         bar = Table.grid(padding=(0, 2))
         cells = [f"{done:4.0%}", f"{_clock(now - self._started)} elapsed"]
@@ -141,19 +140,7 @@ class _LiveView:
 
 
 def _clock(seconds: float) -> str:
-    """Minutes and seconds, hours in front where there are any."""
+    """Returns minutes and seconds, after an hour also hours."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-@contextmanager
-def writing(console: Console, *, total: int) -> Iterator[Callable[[int], None] | None]:
-    """Takes how many of the ``total`` bytes came since the last call, and shows their rate; ``None`` off a terminal."""
-    if not console.is_terminal:
-        yield None
-        return
-    columns = BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
-    with Progress(TextColumn("writing"), *columns, console=console, transient=True) as progress:
-        task = progress.add_task("writing", total=total)
-        yield lambda num_bytes: progress.advance(task, num_bytes)

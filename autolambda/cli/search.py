@@ -1,6 +1,6 @@
-"""Commands that work on a study: begin one, go on with it, confirm its picks.
+"""Commands that run a study: ``search`` begins one, ``resume`` continues it, ``confirm`` re-measures its picks.
 
-Progress is on the screen, then the answer; an interrupted command says how to go on.
+Each shows its progress, then prints the answer. After Ctrl-C it prints the command to continue with.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from autolambda.api import default_name
 from autolambda.cli.arguments import (
     config_of,
-    default_name,
     with_workers,
 )
 from autolambda.cli.options import (
@@ -26,31 +26,29 @@ from autolambda.cli.options import (
     workers_option,
 )
 
-if TYPE_CHECKING:  # the types of what the functions import on their own, so that --help stays quick
+if TYPE_CHECKING:  # imported by the functions, so that --help stays quick
     from autolambda.config import Config
-    from autolambda.driver.events import OnEvent
-    from autolambda.report.report import Report
 
 
 @click.command()
 @model_options
 @budget_option
 @study_option
-@click.option("--trials", type=int, metavar="N", help="Trials in all; a finished study goes on with more.")
+@click.option("--trials", type=int, metavar="N", help="Trials in all; a finished study continues with more.")
 @click.option("--seed", type=int, metavar="N", help="Seed of proposals and responses.")
 @workers_option
 @storage_option
-def search(study: str | None, storage: str | None, **options: Any) -> None:
+def search(budget: float | None, study: str | None, storage: str | None, **options: Any) -> None:
     """Creates or resumes a study and prints its verdict.
 
-    Run the same command again after a crash or Ctrl-C: it goes on where it was.
+    Run the same command again after a crash or Ctrl-C: it continues where it stopped.
 
     \b
     autolambda search --budget 40                          the bundled pair
     autolambda search INSTRUCT THINKING --task my.jsonl --budget 4000
     autolambda search --config configs/math.yaml --set search.trials=100
     """
-    config = config_of(options)
+    config = config_of(options, budget=budget)
     _watch(config, name=default_name(config) if study is None else study, storage=storage)
 
 
@@ -59,7 +57,7 @@ def search(study: str | None, storage: str | None, **options: Any) -> None:
 @workers_option
 @storage_option
 def resume(name: str, workers: int | None, storage: str | None) -> None:
-    """Goes on with a study's own stored config.
+    """Continues a study with its stored config.
 
     \b
     autolambda resume bundled
@@ -88,14 +86,23 @@ def confirm(name: str, budget: float, workers: int | None, storage: str | None) 
 
 
 def _watch(config: Config, *, name: str, storage: str | None, confirm_for: float | None = None) -> None:
-    """Runs a search or a confirmation with its progress on the screen, prints the answer and exits with its code."""
+    """Runs a search, or the confirmation for a budget, with its progress on the screen; prints the answer.
+
+    Ends the process with its exit code if no schedule is feasible, or after Ctrl-C.
+    """
     from autolambda.cli.progress import watching
     from autolambda.study.reader import storage_url
 
     console, url = open_console(), storage_url(name, storage)
     try:
         with watching(console) as on_event:
-            found = _run(config, name=name, url=url, confirm_for=confirm_for, on_event=on_event)
+            say_bundled(config, on_event)
+            from autolambda.driver import search as jobs  # slow to import: the display is on the screen meanwhile
+
+            if confirm_for is None:
+                found = jobs.search(config, name=name, storage=url, on_event=on_event)
+            else:
+                found = jobs.confirm(config, name=name, storage=url, budget=confirm_for, on_event=on_event)
     except KeyboardInterrupt:
         from autolambda.report.read import read_report
         from autolambda.report.terminal import progress_view
@@ -115,12 +122,3 @@ def _watch(config: Config, *, name: str, storage: str | None, confirm_for: float
     console.print(report_view(found, storage=storage))
     if found.verdict is Verdict.INFEASIBLE:
         raise SystemExit(INFEASIBLE)
-
-
-def _run(config: Config, *, name: str, url: str, confirm_for: float | None, on_event: OnEvent) -> Report:
-    say_bundled(config, on_event)
-    from autolambda.driver import search as jobs  # slow to import: the display is on the screen meanwhile
-
-    if confirm_for is None:
-        return jobs.search(config, name=name, storage=url, on_event=on_event)
-    return jobs.confirm(config, name=name, storage=url, budget=confirm_for, on_event=on_event)

@@ -1,4 +1,4 @@
-"""Commands that read studies: which there are, how far one is, what it found. They change nothing."""
+"""Commands that only read studies: list them, show the progress of one, print its report."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 import click
 
 from autolambda.cli.options import budget_option, open_console, out_option, storage_option
-from autolambda.errors import ConfigError, StorageError, StudyError, error_line
+from autolambda.errors import StorageError, StudyError, error_line
 
 
 @click.command("list")
 @storage_option
 def list_studies(storage: str | None) -> None:
-    """Lists the studies of this folder, or of one database.
+    """Lists the studies under ./studies, or in one database.
 
     \b
     autolambda list
@@ -36,7 +36,7 @@ def list_studies(storage: str | None) -> None:
         except (StudyError, StorageError) as error:
             if storage is not None:
                 raise
-            click.echo(error_line(error), err=True)  # one database that cannot be read does not hide the others
+            click.echo(error_line(error), err=True)  # a broken database does not hide the others
     if not found:
         click.echo("no studies here; start one with: autolambda search --budget 40")
 
@@ -44,17 +44,21 @@ def list_studies(storage: str | None) -> None:
 @click.command()
 @click.argument("name")
 @click.option("--watch", is_flag=True, help="Refreshes until the study is done.")
+@budget_option
 @storage_option
-def status(name: str, watch: bool, storage: str | None) -> None:
-    """Shows a study's progress.
+def status(name: str, watch: bool, budget: float | None, storage: str | None) -> None:
+    """Shows a study's progress and its front so far.
 
     \b
     autolambda status bundled --watch
+    autolambda status bundled --watch --budget 60
     """
+    from autolambda.report.read import positive_budget
     from autolambda.report.status import show_status
     from autolambda.study.reader import storage_url
 
-    show_status(name, storage_url(name, storage), console=open_console(), watch=watch)
+    wanted = None if budget is None else positive_budget(budget)
+    show_status(name, storage_url(name, storage), console=open_console(), watch=watch, budget=wanted)
 
 
 @click.command()
@@ -64,28 +68,18 @@ def status(name: str, watch: bool, storage: str | None) -> None:
     "--format", "form", type=click.Choice(["table", "json", "csv", "html"]), default="table", show_default=True
 )
 @out_option
-@click.option("--watch", is_flag=True, help="Refreshes the table until the study is done.")
 @storage_option
-def report(name: str, budget: float | None, form: str, out: Path | None, watch: bool, storage: str | None) -> None:
-    """Prints front, stages and verdict of a study, running or done, for any budget.
+def report(name: str, budget: float | None, form: str, out: Path | None, storage: str | None) -> None:
+    """Prints a study's front, stages and verdict for any budget.
 
-    --format html writes one page to open in a browser, with figures and responses to read.
+    The study may still be running. --format html prints one page for a browser, with figures and responses.
 
     \b
     autolambda report bundled --budget 60
     autolambda report bundled --format html --out report.html
     """
-    if watch:
-        if form != "table" or out:
-            raise ConfigError("--watch refreshes the table on the screen; leave out --format and --out")
-        from autolambda.report.read import positive_budget
-        from autolambda.report.status import show_status
-        from autolambda.study.reader import storage_url
-
-        wanted = None if budget is None else positive_budget(budget)
-        show_status(name, storage_url(name, storage), console=open_console(), watch=True, budget=wanted)
-    elif form == "html":
-        from autolambda.api import open_study
+    if form == "html":
+        from autolambda import open_study
         from autolambda.report.json_csv import write_text
 
         write_text(open_study(name, storage=storage, budget=budget).page, out=out, console=open_console())

@@ -117,7 +117,7 @@ def _request(
 def _measure(run: Run, request: EvaluationRequest) -> float:
     """Generates what is missing and returns the mean tokens."""
     measured = measure(run.evaluator.run(request), weights=run.job.config.weights)
-    run.on_event(EvaluationEnded(request.title, request.schedule, measured))
+    run.on_event(EvaluationEnded(request.title, request.kind, request.schedule, measured))
     return measured.mean_tokens.value
 
 

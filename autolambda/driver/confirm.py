@@ -29,7 +29,8 @@ def confirm_finalists(run: Run, *, budget: float | None) -> Report:
     for number, request in enumerate(requests):
         done = 1 - CONFIRM_SHARE + number * share
         graded = run.evaluator.run(replace(request, done=done, share=share))
-        run.on_event(EvaluationEnded(request.title, request.schedule, measure(graded, weights=config.weights)))
+        numbers = measure(graded, weights=config.weights)
+        run.on_event(EvaluationEnded(request.title, request.kind, request.schedule, numbers))
     if agreed.finalists:
         last = measured.all[agreed.finalists[-1]].schedule
         for method in config.search.baselines:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from autolambda.schedule import Schedule
 from autolambda.statistics.metrics import Measured
+
+if TYPE_CHECKING:  # it loads SQLAlchemy
+    from autolambda.study.store import Kind
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,7 @@ class EvaluationEnded:
     """An evaluation has ended. ``measured`` is ``None`` if it was aborted; ``stopped`` says why the race stopped it."""
 
     title: str
+    kind: Kind
     schedule: Schedule
     measured: Measured | None
     stopped: str | None = None

@@ -70,7 +70,9 @@ class Job:
 def open_job(config: Config) -> Job:
     """Opens the models and tasks of a config. Raises ``InputError`` if something is wrong with them."""
     if not config.tasks:
-        raise ConfigError("no task: give --task FILE (JSONL, CSV or Parquet with 'question' and 'answer'), or tasks:")
+        raise ConfigError(
+            "no task: give a benchmark's name, or a JSONL, CSV or Parquet file with 'question' and 'answer'"
+        )
     engine = resolve_engine(config.engine)
     if engine == "vllm":
         installed_version()

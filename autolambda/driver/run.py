@@ -81,7 +81,7 @@ class Run:
         self.measured.add(trial, graded, stopped=stopped)
         found = self.measured.of(trial.schedule)
         measured = None if is_aborted(graded) or found is None else found.measured
-        self.on_event(EvaluationEnded(title, trial.schedule, measured, stopped))
+        self.on_event(EvaluationEnded(title, "trial", trial.schedule, measured, stopped))
         self.notes.check_graders(measured)
         if stopped or measured is None:
             self.study.prune(trial, stopped or OVER_BUDGET)

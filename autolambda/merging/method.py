@@ -45,10 +45,10 @@ class Method:
     def __post_init__(self) -> None:
         if (self.name in AROUND_BASE) != (self.base is not None):
             needs = "needs a" if self.base is None else "takes no"
-            raise ConfigError(f"{self.name} {needs} base model (--base or models.base)")
+            raise ConfigError(f"base: {self.name} {needs} base model, seen {self.base!r}")
         if (self.name in AROUND_BASE) == (self.schedule is not None):
             needs = "needs a" if self.schedule is None else "takes no"
-            raise ConfigError(f"{self.name} {needs} lambda (--lambda or --schedule)")
+            raise ConfigError(f"schedule: {self.name} {needs} lambda, seen {self.schedule}")
 
     @classmethod
     def linear(cls, schedule: Schedule) -> Method:

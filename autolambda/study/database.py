@@ -39,8 +39,8 @@ def _parsed(storage: str) -> sa.URL:
     """Raises ``StudyError`` for a URL of another kind, without the parts of it that may be secret."""
     try:
         url = sa.make_url(storage)
-    except (sa.exc.ArgumentError, ValueError):  # such as a port that is not a number: its text may hold a password
-        raise StudyError(f"--storage is not a database URL; {_HELP}") from None
+    except (sa.exc.ArgumentError, ValueError):  # a port that is no number; its text could hold a password
+        raise StudyError(f"storage: not a database URL; {_HELP}") from None
     if url.drivername in _POSTGRESQL and url.database:
         return url.set(drivername="postgresql+psycopg")
     plain = not (url.query or url.host or url.username)

@@ -39,7 +39,7 @@ def check_identity(stored: StoredStudy, identity: Mapping[str, Any], *, slices: 
         )
         raise StudyError(
             f"study '{stored.name}' was made with another config ({listed}); its results would not compare. "
-            "Take the old values, or start another study with --study"
+            "Take the old values, or give the study another name"
         )
 
 

@@ -47,7 +47,7 @@ class Row:
     def cell(self, column: str, *, key: str | None = None) -> object:
         """Returns a cell. Raises ``TaskError``; ``key`` is the task's key that names the column."""
         if column not in self.cells:
-            hint = f". Name yours with the task's key '{key}' (--set tasks.0.{key}=COLUMN)" if key else ""
+            hint = f". Name yours with the task's key '{key}' (tasks.0.{key}=COLUMN)" if key else ""
             has = one_line(", ".join(map(repr, self.cells))) or "none"
             raise TaskError(f"{self.where}: no column {column!r}; it has {has}{hint}")
         return self.cells[column]

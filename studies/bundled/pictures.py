@@ -13,8 +13,8 @@ from pathlib import Path
 
 import plotly.graph_objects as go
 
+from autolambda import open_study
 from autolambda.ablation import figure as ablation
-from autolambda.api import open_study
 from autolambda.report.figures import FIGURES
 
 WIDTH = 1000  # pixels

@@ -1,6 +1,6 @@
 """Ctrl-C in the middle of the real ``autolambda ablate``: what is shown, and that it goes on after it.
 
-That of ``search`` is in test_search.py, what the commands say of themselves in test_cli.py.
+Ctrl-C in ``search`` is tested in driver/test_search.py, the commands that are named to continue with in test_main.py.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
+from command_line import Run
 from small_ablation import ROWS
 from small_search import NAME, SETTINGS, database, storage_in
 
@@ -27,10 +29,9 @@ ROW_LABELS = ["lambda 1", "Instruct as is", "Thinking as is", "lambda 0", "lambd
 """In the order in which they are measured: first what the others are compared with."""
 
 
-def started(folder: Path, *options: str) -> subprocess.Popen[str]:
+def started(*options: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [CLI, "ablate", *options],
-        cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -55,22 +56,23 @@ def labels(text: str) -> list[str]:
     return [label for label in ROW_LABELS if any(line.startswith(f"{label} ") for line in table.splitlines())]
 
 
-def responses(folder: Path) -> list[object]:
-    return database(storage_in(folder))["responses"]
+def responses() -> list[object]:
+    return database(storage_in(Path.cwd()))["responses"]
 
 
-def test_an_interrupted_ablation_shows_what_is_done_and_goes_on(tmp_path: Path) -> None:
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(SMALL))
-    begun = started(tmp_path, "--config=config.yaml", f"--study={NAME}", "--only=uniform")
+def test_an_interrupted_ablation_shows_what_is_done_and_goes_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("config.yaml").write_text(yaml.safe_dump(SMALL))
+    begun = started("--config=config.yaml", f"--study={NAME}", "--only=uniform")
     output, errors = interrupt_after("Instruct as is", begun)
     go_on = f"ablate --study={NAME} --only=uniform"
     assert errors.splitlines() == [f"interrupted; nothing is lost. Go on with: autolambda {go_on}"]
-    first = responses(tmp_path)
+    first = responses()
     done = labels(output)
     assert 2 * EACH <= len(first) < len(ROW_LABELS) * EACH and done == ROW_LABELS[: len(first) // EACH]
 
-    output, errors = started(tmp_path, *go_on.split()[1:]).communicate(timeout=100)
-    assert not errors and labels(output) == ROW_LABELS
-    assert f"ablations: {5 - len(done)} of 5 rows to measure" in output
-    last = responses(tmp_path)
+    monkeypatch.setenv("COLUMNS", "120")
+    ran = run(*go_on.split())
+    assert not ran.err and labels(ran.out) == ROW_LABELS
+    assert f"ablations: {5 - len(done)} of 5 rows to measure" in ran.out
+    last = responses()
     assert last[: len(first)] == first and len(last) == len(ROW_LABELS) * EACH

@@ -13,6 +13,7 @@ from autolambda.cli import progress
 from autolambda.cli.progress import MAX_ROWS, watching
 from autolambda.driver.events import Began, EvaluationEnded, Event, Generated, Noted
 from autolambda.schedule import Schedule
+from autolambda.study.store import Kind
 
 
 class Clock:
@@ -32,14 +33,14 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def trial(number: int, *, accuracy: float, tokens: float, title: str = "trial", lam: float = 0.5) -> EvaluationEnded:
+def trial(number: int, *, accuracy: float, tokens: float, kind: Kind = "trial", lam: float = 0.5) -> EvaluationEnded:
     measured = finished().trials[0].measured
     changed = replace(
         measured,
         accuracy=replace(measured.accuracy, value=accuracy),
         mean_tokens=replace(measured.mean_tokens, value=tokens),
     )
-    return EvaluationEnded(f"{title} {number}", Schedule.uniform(lam), changed)
+    return EvaluationEnded(f"trial {number}", kind, Schedule.uniform(lam), changed)
 
 
 def shown(view: RenderableType, width: int = 80) -> str:
@@ -99,7 +100,7 @@ def test_a_resumed_search_reckons_with_its_own_share_only(clock: Clock) -> None:
 def test_a_trial_that_was_stopped_in_mid_response_has_a_line_and_no_row(clock: Clock) -> None:
     view = progress._LiveView(Console(file=io.StringIO()))
     view.show(trial(0, accuracy=0.5, tokens=2.0))
-    view.show(EvaluationEnded("trial 1", Schedule.uniform(0.9), None, "over the budget"))
+    view.show(EvaluationEnded("trial 1", "trial", Schedule.uniform(0.9), None, "over the budget"))
     text = shown(view.render())
     assert "Front so far: 1 of 2 schedules" in text and "trial 1" not in text
 
@@ -109,11 +110,11 @@ def test_the_front_so_far_holds_trials_only_and_few_rows(clock: Clock) -> None:
     for i in range(20):
         view.show(trial(i, accuracy=i / 20, tokens=1000.0 + i, lam=i / 20))
     view.show(trial(20, accuracy=0.99, tokens=1019.0, lam=19 / 20))  # a schedule measured further is one row
-    view.show(trial(19, accuracy=1.0, tokens=1.0, title="confirm trial"))
+    view.show(trial(21, accuracy=1.0, tokens=1.0, kind="confirm", lam=1.0))
     text = shown(view.render())
     rows = [line for line in text.splitlines() if line.startswith("trial ")]
     assert len(rows) <= MAX_ROWS and rows[-1].startswith("trial 20") and "1,019.0" in rows[-1]
-    assert "Front so far: 20 of 20" in text and "confirm trial" not in text
+    assert "Front so far: 20 of 20" in text and "trial 21" not in text
 
 
 def test_the_display_is_gone_at_the_end_and_the_notes_stay() -> None:

@@ -32,7 +32,7 @@ def config(path, **sections) -> Config:
 
 
 def test_a_job_needs_a_task():
-    with pytest.raises(ConfigError, match="no task: give --task FILE"):
+    with pytest.raises(ConfigError, match="no task: give a benchmark's name, or a JSONL"):
         open_job(parse_config({}))
 
 

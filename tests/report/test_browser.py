@@ -12,7 +12,7 @@ from hostile import NAME as HOSTILE
 from hostile import hostile, hostile_storage
 from small_search import NAME, finished, finished_storage
 
-from autolambda.api import StudyView, open_study
+from autolambda import StudyView, open_study
 from autolambda.report.figures import FIGURES
 from autolambda.report.figures.base import CONFIRMED, DARK
 

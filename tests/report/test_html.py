@@ -19,8 +19,8 @@ from hostile import TASK, hostile, hostile_storage
 from small_ablation import ablated, results
 from small_search import NAME, copy_finished, finished, finished_storage, go_on, small_snapshot, storage_in, unconfirmed
 
+from autolambda import open_study
 from autolambda.ablation.figure import ablation_sections
-from autolambda.api import open_study
 from autolambda.report.comparison import compare
 from autolambda.report.html import render_page
 from autolambda.report.prompts import load_prompts

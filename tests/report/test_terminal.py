@@ -116,7 +116,7 @@ def test_a_schedule_in_lines(schedule: Schedule, lines: list[str]) -> None:
 
 def test_one_measured_schedule() -> None:
     result = finished().trials[1]
-    event = EvaluationEnded("trial 1", result.schedule, result.measured)
+    event = EvaluationEnded("trial 1", "trial", result.schedule, result.measured)
     line = trial_line(event)
     assert line.startswith("trial 1 ") and line.endswith("on    16  lambda 1") and "\n" not in line
     assert trial_line(replace(event, stopped="off the front")) == f"{line}  (stopped: off the front)"

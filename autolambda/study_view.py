@@ -1,0 +1,134 @@
+"""A study opened for reading, in a notebook or a script: its report, trials and responses as frames, its figures.
+
+    study = autolambda.open_study("bundled")
+    study.verdict, study.front, study.trials, study.figures["front"]
+
+Each value is read when it is first used and then kept. To see the progress of a running study, open it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas
+
+from autolambda.ablation.figure import ablation_sections
+from autolambda.ablation.results import Ablation, read_ablations
+from autolambda.errors import StudyError
+from autolambda.report.comparison import Comparison, compare
+from autolambda.report.dataframes import responses
+from autolambda.report.figures import FIGURES
+from autolambda.report.html import render_page
+from autolambda.report.prompts import load_prompts
+from autolambda.report.read import read_report
+from autolambda.report.report import Report
+from autolambda.report.results import ScheduleResult
+from autolambda.report.snapshot import StudySnapshot, load_snapshot
+from autolambda.statistics.verdict import Verdict
+from autolambda.study.connection import storage_errors
+from autolambda.study.reader import open_for_reading
+from autolambda.study.store import Store
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+
+class StudyView:
+    """One study at one moment, for one budget in mean tokens a response (``None``: without a verdict)."""
+
+    def __init__(self, name: str, storage: str | None, budget: float | None) -> None:
+        self.name, self.storage, self.budget = name, storage, budget
+
+    def __repr__(self) -> str:
+        within = "" if self.budget is None else f", budget={self.budget:g}"
+        return f"StudyView({self.name!r}{within})"
+
+    @cached_property
+    def findings(self) -> StudySnapshot:
+        """The values that the figures show. Raises ``StudyError`` before the first complete trial."""
+        with open_for_reading(self.name, self.storage, with_texts=False) as reader:
+            return load_snapshot(reader.store, reader.study, budget=self.budget)
+
+    def report(self, *, budget: float | None = None) -> Report:
+        """Returns the report, for another ``budget`` if one is given."""
+        return self.findings.report if budget is None else read_report(self.name, self.storage, budget)
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """``feasible``, ``uncertain`` or ``infeasible``; ``None`` without a budget, or before it is confirmed."""
+        return self.findings.report.verdict
+
+    @property
+    def pick(self) -> ScheduleResult | None:
+        """The best schedule within the budget; ``None`` if nothing answers it."""
+        return self.findings.report.best
+
+    @property
+    def front(self) -> tuple[ScheduleResult, ...]:
+        """The confirmed Pareto front, before a confirmation the smoothed one; fewest tokens first."""
+        return self.findings.report.front
+
+    @property
+    def trials(self) -> pandas.DataFrame:
+        """One row for each finished trial, with the columns of ``report.dataframes.HISTORY``."""
+        return self.findings.trials
+
+    @cached_property
+    def responses(self) -> pandas.DataFrame:
+        """One row for each response, with its text and the columns of ``report.dataframes.COLUMNS``."""
+        return responses(self.name, storage=self.storage)
+
+    @property
+    def figures(self) -> Mapping[str, go.Figure]:
+        """The figures of the report by name. Each is drawn when it is looked up."""
+        return _Figures(self.findings)
+
+    @cached_property
+    def comparison(self) -> Comparison | None:
+        """The answers of pick, neighbours and parents to the same prompts; ``None`` before the first front."""
+        report = self.findings.report
+        with open_for_reading(self.name, self.storage) as reader:
+            return compare(self.findings, reader.store, load_prompts(report.config, report.identity))
+
+    @cached_property
+    def ablations(self) -> tuple[Ablation, ...]:
+        """The rows of ``autolambda ablate`` that are measured so far."""
+        with open_for_reading(self.name, self.storage, with_texts=False) as reader:
+            return read_ablations(reader)
+
+    @property
+    def page(self) -> str:
+        """The report as one HTML page without external files."""
+        sections = ablation_sections(self.ablations)
+        return render_page(self.findings, self.comparison, sections=sections, storage=self.storage)
+
+    def save(self, path: str | Path) -> None:
+        """Writes ``page`` to a file in UTF-8."""
+        Path(path).write_text(self.page, encoding="utf-8")
+
+
+class _Figures(Mapping[str, "go.Figure"]):
+    def __init__(self, findings: StudySnapshot) -> None:
+        self._findings = findings
+
+    def __getitem__(self, name: str) -> go.Figure:
+        return FIGURES[name](self._findings)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(FIGURES)
+
+    def __len__(self) -> int:
+        return len(FIGURES)
+
+
+def only_study(url: str) -> str:
+    """Returns the name of the only study in a database. Raises ``StudyError`` if it holds none or several."""
+    with storage_errors(), closing(Store(url, must_exist=True)) as store:
+        names = store.names()
+    if len(names) != 1:
+        raise StudyError(f"this database holds {', '.join(names) or 'no study'}; open one by name, with storage=URL")
+    return names[0]
