@@ -55,13 +55,12 @@ class TransformersEngine:
         self._device = resolve_device(device)
         if threads is None and self._device.type == "cpu" and pair.num_parameters < SMALL:
             threads = 1
-        if threads is not None:
-            torch.set_num_threads(threads)
+        self._threads = threads
         self._tokenizer = tokenizer
         self._pair = pair
         with _model_errors(pair.thinking.folder):
             config = _config(pair)
-        with _memory_errors(), torch.inference_mode():
+        with self._computing():
             self._instruct = _parameters(pair.instruct.folder, pair, self._device)
             self._thinking = _parameters(pair.thinking.folder, pair, self._device)
             # the one with an lm_head of its own, where only one has
@@ -73,13 +72,13 @@ class TransformersEngine:
         self.in_words = f"transformers on {self._device}, {str(self._model.dtype).removeprefix('torch.')}"
         self.set_merge(Method.linear(Schedule.uniform(1.0)))
 
-    @torch.inference_mode()
     def set_merge(self, method: Method) -> None:
         """Merges in place: a schedule from the parents in memory, another method from the files."""
-        if method.name == "linear" and method.schedule is not None:
-            self._interpolate(method.schedule)
-        else:
-            self._merge_files(method)
+        with self._computing():
+            if method.name == "linear" and method.schedule is not None:
+                self._interpolate(method.schedule)
+            else:
+                self._merge_files(method)
 
     def _interpolate(self, schedule: Schedule) -> None:
         lams = {name: schedule.lam_of(name, num_layers=self._pair.num_layers) for name in self._live}
@@ -90,22 +89,20 @@ class TransformersEngine:
         """Makes the merge in memory as on disk, loads it, and copies it over."""
         merge = open_merge(self._pair, method)
         check_in_place(merge)
-        with _memory_errors():
-            tensors = dict(merge.tensors_by_name())
-            with _without_bars():
-                # its own loader fuses what lies apart in the files, such as experts
-                model: Any = type(self._model).from_pretrained(
-                    None, config=_config(self._pair), dtype=_widest(self._pair), state_dict=tensors
-                )
-            for name, parameter in model.named_parameters():
-                self._live[name].copy_(parameter)
+        tensors = dict(merge.tensors_by_name())
+        with _without_bars():
+            # its own loader fuses what lies apart in the files, such as experts
+            model: Any = type(self._model).from_pretrained(
+                None, config=_config(self._pair), dtype=_widest(self._pair), state_dict=tensors
+            )
+        for name, parameter in model.named_parameters():
+            self._live[name].copy_(parameter)
 
-    @torch.inference_mode()
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, *, watch: Watch | None = None) -> list[Response]:
         """One response a prompt; the whole list is one batch."""
         if not prompts:
             return []
-        with _memory_errors():
+        with self._computing():
             batch = Batch(self._model, Decoder(self._tokenizer, self._end_ids, sampling.stop), prompts, sampling)
             _run(batch, watch)
             return batch.responses()
@@ -122,6 +119,17 @@ class TransformersEngine:
         self._instruct, self._thinking, self._live, self._model = {}, {}, {}, None
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
+
+    @contextmanager
+    def _computing(self) -> Iterator[None]:
+        """PyTorch without gradients and with this engine's number of threads, until the work is done."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(self._threads or before)
+        try:
+            with _memory_errors(), torch.inference_mode():
+                yield
+        finally:
+            torch.set_num_threads(before)
 
 
 def _run(batch: Batch, watch: Watch | None) -> None:

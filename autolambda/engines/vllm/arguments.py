@@ -16,7 +16,7 @@ from packaging.version import Version
 
 from autolambda.engines.vllm.memory import Need, choose_home, measure_room
 from autolambda.engines.vllm.parents import Home
-from autolambda.errors import ConfigError
+from autolambda.errors import ConfigError, one_line
 from autolambda.merging.pair import Pair
 
 OLDEST, NEWER = Version("0.26"), Version("0.34")  # tried: 0.26 and 0.32
@@ -68,7 +68,7 @@ def import_vllm() -> Any:
             warnings.simplefilter("ignore")
             import vllm
     except (ImportError, RuntimeError, OSError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        reason = one_line(error) or type(error).__name__
         raise ConfigError(
             f"engine.name: vllm cannot be imported ({reason}); reinstall it, or set engine.name to transformers"
         ) from error

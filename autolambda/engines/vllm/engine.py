@@ -8,7 +8,6 @@ its fast sampling kernels on a GPU, and fail on a CPU where a prompt is prefille
 from __future__ import annotations
 
 import gc
-import hashlib
 import itertools
 import time
 import warnings
@@ -39,6 +38,7 @@ from autolambda.merging.method import Method
 from autolambda.merging.pair import Pair
 from autolambda.responses import Response
 from autolambda.schedule import Schedule
+from autolambda.tasks.requests import derive_seed
 
 _ENDS = {0.0, 1.0}
 _HOMES = {"gpu": "on the GPU", "host": "in host memory", "files": "in memory-mapped files"}
@@ -228,5 +228,4 @@ class VllmEngine:
 
 def _seed_of(prompts: Sequence[Prompt]) -> int:
     """One seed from those of all prompts, in 32 bits."""
-    digest = hashlib.sha256(",".join(str(prompt.seed) for prompt in prompts).encode()).digest()
-    return int.from_bytes(digest[:4], "big")
+    return derive_seed(",".join(str(prompt.seed) for prompt in prompts)) >> 31

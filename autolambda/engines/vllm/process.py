@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from autolambda.errors import AutolambdaError, ConfigError, EngineError
+from autolambda.errors import AutolambdaError, ConfigError, EngineError, one_line
 
 MAX_REASON = 300  # characters
 _POLL_SECONDS = 0.5
@@ -68,7 +68,7 @@ def vllm_errors(doing: str) -> Iterator[None]:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"])) or "its arguments"
         raise ConfigError(
-            f"engine: vLLM refuses {key}: {_shortened(first['msg'].removeprefix('Value error, '))}"
+            f"engine: vLLM refuses {key}: {one_line(first['msg'].removeprefix('Value error, '), limit=MAX_REASON)}"
         ) from error
     except Exception as error:  # of any library below vLLM
         raise EngineError(f"vLLM failed while {doing}: {_reason(error)}") from error
@@ -76,7 +76,7 @@ def vllm_errors(doing: str) -> Iterator[None]:
 
 def _reason(error: Exception) -> str:
     """What went wrong, and what to do, in one line."""
-    reason = _shortened(str(error)) or type(error).__name__
+    reason = one_line(error, limit=MAX_REASON) or type(error).__name__
     if type(error).__name__ == "EngineDeadError":
         return "its process died or was killed, as it is where memory runs out; the system's log may say why"
     advice = "VLLM_LOGGING_LEVEL=INFO shows its own log"
@@ -85,8 +85,3 @@ def _reason(error: Exception) -> str:
     elif isinstance(error, torch.OutOfMemoryError) or "out of memory" in reason.lower():
         advice = "lower engine.gpu_memory_utilization or engine.max_num_seqs, or raise engine.tensor_parallel_size"
     return f"{reason}; {advice}"
-
-
-def _shortened(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= MAX_REASON else f"{line[: MAX_REASON - 3]}..."
