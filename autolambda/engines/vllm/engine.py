@@ -34,6 +34,7 @@ from autolambda.engines.vllm.process import runs_in_process, vllm_errors, wake_w
 from autolambda.engines.vllm.requests import Call, sampling_params
 from autolambda.errors import ConfigError, EngineError
 from autolambda.merging.fingerprint import digest_of_hashes
+from autolambda.merging.merge import check_in_place, open_merge
 from autolambda.merging.method import Method
 from autolambda.merging.pair import Pair
 from autolambda.responses import Response
@@ -74,6 +75,7 @@ class VllmEngine:
         check_architecture(pair)
         if merge == "stream" and parents in ("gpu", "host"):
             raise ConfigError(f"engine.parents: {parents} goes with the direct merge; a stream reads the files")
+        self._pair = pair
         self._tokenizer, self._end_ids = tokenizer, end_ids_of(pair, tokenizer)
         self._ids: dict[str, list[int]] = {}
         self._calls = itertools.count()
@@ -107,32 +109,19 @@ class VllmEngine:
         All weights are compared for another method and the first time at an endpoint, else some rows of each tensor.
         Raises ``EngineError`` for weights that are not the merge.
         """
-        if method.name == "linear" and method.schedule is not None:
-            self._interpolate(method.schedule)
-        else:
-            self._merge_files(method)
+        check_in_place(open_merge(self._pair, method))
+        lam = method.schedule.lam if method.name == "linear" and method.schedule else None
+        is_new_end = lam in _ENDS - self._whole_ends
+        whole = is_new_end or method.name != "linear"
+        for rank, report in enumerate(self._ask("autolambda_merge", method.to_dict(), method.base, whole)):
+            if differing := report["differing"]:
+                raise EngineError(
+                    f"after merging {method}, rank {rank} holds other weights than the files give: "
+                    f"{len(differing)} tensors, the first is '{differing[0]}'; {_advice(method, differing[0])}"
+                )
+        if is_new_end and lam is not None:
+            self._whole_ends.add(lam)
         self._reset_prefix_cache()
-
-    def _interpolate(self, schedule: Schedule) -> None:
-        whole = schedule.lam in _ENDS - self._whole_ends
-        for rank, report in enumerate(self._ask("autolambda_merge", schedule.to_dict(), whole)):
-            if differing := report["differing"]:
-                # FlashInfer's kernels take w13 in another order than the checkpoint's (the default but for Hopper)
-                another = "engine.moe_backend to triton" if ".experts." in differing[0] else "engine.merge to stream"
-                raise EngineError(
-                    f"after the merge, rank {rank} holds other weights than the files give: {len(differing)} tensors, "
-                    f"the first is '{differing[0]}'; set {another}, or engine.name to transformers"
-                )
-        if whole and schedule.lam is not None:
-            self._whole_ends.add(schedule.lam)
-
-    def _merge_files(self, method: Method) -> None:
-        for rank, report in enumerate(self._ask("autolambda_merge_by", method.to_dict(), method.base)):
-            if differing := report["differing"]:
-                raise EngineError(
-                    f"after the merge by {method}, rank {rank} holds other weights than the files give: "
-                    f"{len(differing)} tensors, the first is '{differing[0]}'; leave this baseline out"
-                )
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, *, watch: Watch | None = None) -> list[Response]:
         """One response a prompt; all are handed to vLLM at once, and it fills its batch as others end."""
@@ -224,6 +213,15 @@ class VllmEngine:
                 if time.monotonic() > deadline:
                     raise EngineError("vLLM did not reset its prefix cache; its entries are of other weights")
                 time.sleep(0.01)
+
+
+def _advice(method: Method, tensor: str) -> str:
+    """What to do when the live values of a tensor are not the merge's."""
+    if method.name != "linear":
+        return "leave this baseline out"
+    # FlashInfer's kernels take w13 in another order than the checkpoint's (the default but for Hopper)
+    another = "engine.moe_backend to triton" if ".experts." in tensor else "engine.merge to stream"
+    return f"set {another}, or engine.name to transformers"
 
 
 def _seed_of(prompts: Sequence[Prompt]) -> int:

@@ -44,9 +44,9 @@ class LiveParameter:
     tied: bool = False
 
     @property
-    def parameter(self) -> Tensor:
-        parameter: Tensor = getattr(self.layer, self.attribute)
-        return parameter
+    def live(self) -> Tensor:
+        live: Tensor = getattr(self.layer, self.attribute)
+        return live
 
     @property
     def packed(self) -> bool:
@@ -75,11 +75,11 @@ class LiveParameter:
         A packed weight is read by computing with it: unit vectors give its columns, exactly but for the sign of 0.
         """
         if not self.packed:
-            view = self._expert(part) if self._cpu_experts is not None else self.parameter[part.index]
+            view = self._expert(part) if self._cpu_experts is not None else self.live[part.index]
             return view if picks is None else view.index_select(0, picks.to(view.device))
         num_columns = part.index[1].stop  # type: ignore[union-attr]  # a weight with experts is not packed
         picks = torch.arange(num_columns) if picks is None else picks
-        units = torch.zeros(len(picks), num_columns, dtype=self.parameter.dtype)
+        units = torch.zeros(len(picks), num_columns, dtype=self.live.dtype)
         units[torch.arange(len(picks)), picks] = 1
         columns: Tensor = self.layer.quant_method.apply(self.layer, units, None)
         return columns.T[part.index[0]]
@@ -107,7 +107,7 @@ class LiveParameter:
         from vllm._custom_ops import cpu_prepack_moe_weight
 
         slot, *rest = part.index
-        packed = self.parameter[slot]
+        packed = self.live[slot]
         numbers = torch.arange(packed.numel(), dtype=torch.float32).view(1, *packed.shape)
         order = cpu_prepack_moe_weight(numbers, self._cpu_experts.isa).view(-1).long()
         matrix = torch.empty_like(packed).view(-1)
@@ -217,7 +217,7 @@ def _tied_head(model: nn.Module, places: Mapping[str, LiveParameter]) -> dict[st
     """A head that shares the embedding's parameter but computes from a packed copy of its own."""
     head = getattr(model, "lm_head", None)
     embedding = next((place for name, place in places.items() if name.endswith("embed_tokens.weight")), None)
-    if head is None or embedding is None or getattr(head, "weight", None) is not embedding.parameter:
+    if head is None or embedding is None or getattr(head, "weight", None) is not embedding.live:
         return {}
     place = LiveParameter(head, "weight", embedding.parts, tied=True)
     return {"lm_head.weight": place} if place.packed else {}

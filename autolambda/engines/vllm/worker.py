@@ -15,9 +15,9 @@ from torch import Tensor
 
 from autolambda.engines.vllm.layout import lay_out
 from autolambda.engines.vllm.parents import Home, LiveParents, MergePath
+from autolambda.merging.merge import open_merge
 from autolambda.merging.method import Method
 from autolambda.merging.pair import open_pair
-from autolambda.schedule import Schedule
 
 
 class MergingWorker:
@@ -55,26 +55,19 @@ class MergingWorker:
             "path": chosen, "unplaced": live.unplaced(), "num_quantised": live.num_quantised(), "seconds": seconds
         }  # fmt: skip
 
-    def autolambda_merge(self, schedule: Mapping[str, object], whole: bool) -> dict[str, Any]:
-        """Merges in place and compares the live weights with the files.
+    def autolambda_merge(self, method: Mapping[str, object], base: str | None, whole: bool) -> dict[str, Any]:
+        """Merges in place and compares all live weights (``whole``), or a sample of them, with the files.
 
-        Returns ``seconds`` of the merge, ``differing`` tensors, or ``error``.
+        Returns ``seconds`` of the merge and the names of the ``differing`` tensors, or ``error``.
         """
         try:
-            plan = Schedule.from_dict(schedule)
+            merge = open_merge(self._autolambda.pair, Method.from_dict(method, base=base))
             start = time.perf_counter()
-            self._autolambda.merge(plan)
+            self._autolambda.merge(merge)
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
             seconds = time.perf_counter() - start
-            return {"seconds": seconds, "differing": self._autolambda.differing(plan, whole=whole)}
-        except Exception as error:
-            return {"error": f"{type(error).__name__}: {error}"}
-
-    def autolambda_merge_by(self, method: Mapping[str, object], base: str | None) -> dict[str, Any]:
-        """Merges by any method from the files. Returns ``differing`` tensors, or ``error``."""
-        try:
-            return {"differing": self._autolambda.merge_by(Method.from_dict(method, base=base))}
+            return {"seconds": seconds, "differing": self._autolambda.compare(merge, whole=whole)}
         except Exception as error:
             return {"error": f"{type(error).__name__}: {error}"}
 
