@@ -1,8 +1,8 @@
 """Both parents in one vLLM worker, and their merge in its live parameters, by one of two paths.
 
-*direct*: both parents were loaded once through vLLM's own loader and lie in the engine's own layout; a merge writes
-into the live parameters, so that addresses stay and CUDA graphs stay valid. *stream*: the merge in checkpoint form goes
-through vLLM's loader, which repacks and quantises it; it works everywhere, and is the reference for the other.
+*direct*: vLLM's loader loaded both parents once, so copies in the engine's layout exist. A merge writes into the live
+parameters: addresses stay, and CUDA graphs stay valid. *stream*: the merge is made as checkpoint tensors, which vLLM's
+loader loads, repacks and quantises. It works for every layout, and is the reference for the direct path.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from autolambda.merging.pair import Pair, read_tensor
 from autolambda.schedule import Schedule
 
 MergePath = Literal["direct", "stream"]
-Home = Literal["gpu", "host", "files"]
+ParentMemory = Literal["gpu", "host", "files"]
 Load = Callable[[Iterator[tuple[str, Tensor]]], None]
 
-NUM_PICKS = 4  # rows of each tensor that are compared after a switch
-NUM_EXPERTS = 8  # of each layer, others every time
+NUM_PICKS = 4  # rows of each tensor that are compared after a merge
+NUM_EXPERTS = 8  # of each layer that are compared after a merge, others every time
 _ALIGNMENT = 64  # bytes
 
 
@@ -37,16 +37,16 @@ class LiveParents:
     """Merges a pair into the live parameters of one worker and compares them with the files."""
 
     def __init__(
-        self, pair: Pair, parameters: Mapping[str, LiveParameter], *, load: Load, path: MergePath, home: Home
+        self, pair: Pair, parameters: Mapping[str, LiveParameter], *, load: Load, path: MergePath, memory: ParentMemory
     ) -> None:
-        """Loads both parents for the direct path."""
+        """Copies both parents into ``memory`` for the direct path."""
         self.pair = pair
         self._parameters, self._load = parameters, load
         self._snapshots: tuple[dict[str, Tensor], ...] = ()
         self._generator = torch.Generator().manual_seed(0)
         if path == "direct":
             ends = (open_merge(pair, Method.linear(Schedule.uniform(lam))) for lam in (0.0, 1.0))
-            self._snapshots = tuple(self._snapshot(end, home) for end in ends)
+            self._snapshots = tuple(self._snapshot(end, memory) for end in ends)
 
     @torch.no_grad()
     def merge(self, merge: Merge) -> None:
@@ -84,9 +84,9 @@ class LiveParents:
 
     @torch.no_grad()
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """The live values by checkpoint name, in the checkpoint's dtype: this rank's share of each.
+        """Yields the live values by checkpoint name, in the checkpoint's dtype: this rank's shard of each tensor.
 
-        A parameter that is quantised comes as it is, by the first tensor in it.
+        A quantised parameter is yielded unchanged, under the name of its first tensor.
         """
         for parameter in self._parameters.values():
             if parameter.quantised:
@@ -97,7 +97,7 @@ class LiveParents:
 
     @torch.no_grad()
     def fingerprint(self) -> Fingerprint:
-        """That of the live values; whole, where each tensor lies here at its full size, as it is and once."""
+        """Hashes the live values. It is whole if this rank holds every tensor once, unsharded and unmodified."""
         infos = self.pair.tensors
         held = sorted(self.tensors(), key=lambda item: item[0])
         whole = all(parameter.plain for parameter in self._parameters.values()) and len(held) == len(infos)
@@ -106,11 +106,11 @@ class LiveParents:
         return Fingerprint(digest_of_shares(held), whole=False)
 
     def num_quantised(self) -> int:
-        """How many checkpoint tensors vLLM has quantised."""
+        """Returns the number of checkpoint tensors that vLLM has quantised."""
         return sum(len(parameter.parts) for parameter in self._parameters.values() if parameter.quantised)
 
-    def unplaced(self) -> list[str]:
-        """The checkpoint tensors that this worker does not hold."""
+    def missing(self) -> list[str]:
+        """Returns the checkpoint tensors that this rank does not hold."""
         held = {part.tensor for parameter in self._parameters.values() for part in parameter.parts}
         return [name for name in self.pair.names if name not in held]
 
@@ -120,12 +120,12 @@ class LiveParents:
         for parameter in self._parameters.values():
             parameter.repack()
 
-    def _snapshot(self, parent: Merge, home: Home) -> dict[str, Tensor]:
+    def _snapshot(self, parent: Merge, memory: ParentMemory) -> dict[str, Tensor]:
         """A copy of a parent in the engine's layout and the checkpoint's dtypes."""
         self._stream(parent)
         live = {name: parameter.live.data for name, parameter in self._parameters.items()}
         dtypes = {name: self.pair.tensors[each.parts[0].tensor].dtype for name, each in self._parameters.items()}
-        empty = _allocate(live, dtypes, home)
+        empty = _allocate(live, dtypes, memory)
         return {name: empty[name].copy_(tensor) for name, tensor in live.items()}
 
     def _sampled(self, parameter: LiveParameter, whole: bool) -> list[Part]:
@@ -170,26 +170,26 @@ def _same_bits(one: Tensor, other: Tensor) -> bool:
     return torch.equal(one.contiguous().view(torch.uint8), other.contiguous().view(torch.uint8))
 
 
-def _allocate(live: Mapping[str, Tensor], dtypes: Mapping[str, torch.dtype], home: Home) -> dict[str, Tensor]:
-    """An empty tensor for each live one: beside it, in (pinned) host memory, or in a file that is mapped."""
-    if home == "files":
+def _allocate(live: Mapping[str, Tensor], dtypes: Mapping[str, torch.dtype], memory: ParentMemory) -> dict[str, Tensor]:
+    """Makes an empty tensor for each live one: on its device, in (pinned) host memory, or in a mapped file."""
+    if memory == "files":
         return _mapped(live, dtypes)
     return {
         name: torch.empty_like(tensor, dtype=dtypes[name])
-        if home == "gpu"
+        if memory == "gpu"
         else torch.empty(tensor.shape, dtype=dtypes[name], pin_memory=tensor.is_cuda)
         for name, tensor in live.items()
     }
 
 
 def _mapped(live: Mapping[str, Tensor], dtypes: Mapping[str, torch.dtype]) -> dict[str, Tensor]:
-    """Tensors in one file, whose name is gone at once: its space is freed with the process, however that ends."""
+    """Makes tensors in one file that is unlinked at once, so that its space is freed when the process ends."""
     offsets, end = {}, 0
     for name, tensor in live.items():
         offsets[name] = end
         end += -(-tensor.numel() * dtypes[name].itemsize // _ALIGNMENT) * _ALIGNMENT
     with tempfile.NamedTemporaryFile(prefix="autolambda-parents-") as file:
-        os.posix_fallocate(file.fileno(), 0, end)  # a full disk raises here, and not as SIGBUS later
+        os.posix_fallocate(file.fileno(), 0, end)  # a full disk raises here, and does not become a SIGBUS later
         whole = torch.from_file(file.name, shared=True, size=end, dtype=torch.uint8)
     sizes = {name: tensor.numel() * dtypes[name].itemsize for name, tensor in live.items()}
     return {

@@ -1,7 +1,7 @@
-"""What the vLLM engine asks of each of its workers: a class mixed into vLLM's own (``worker_extension_cls``).
+"""What the vLLM engine asks of its workers: a class that vLLM mixes into its worker class (``worker_extension_cls``).
 
-Every method is called on all ranks through ``collective_rpc`` and takes and returns plain values. It says what it found
-wrong instead of raising: an exception would end the engine without a reason in the calling process.
+Every method is called on all ranks through ``collective_rpc``, and takes and returns plain values. Errors are returned
+and not raised: an exception would end the engine without a reason in the calling process.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from autolambda.engines.vllm.layout import lay_out
-from autolambda.engines.vllm.parents import Home, LiveParents, MergePath
+from autolambda.engines.vllm.layout import live_parameters
+from autolambda.engines.vllm.parents import LiveParents, MergePath, ParentMemory
 from autolambda.merging.merge import open_merge
 from autolambda.merging.method import Method
 from autolambda.merging.pair import open_pair
 
 
 class MergingWorker:
-    """Holds the parents of one rank. The names are long because they share a namespace with vLLM's worker."""
+    """Holds the parents on one rank. Its names start with autolambda because vLLM's worker has the other names."""
 
     model_runner: Any
     vllm_config: Any
 
-    def autolambda_open(self, instruct: str, thinking: str, path: str, home: str) -> dict[str, Any]:
-        """Makes both parents resident. ``path`` auto takes direct where every parameter is plain.
+    def autolambda_open(self, instruct: str, thinking: str, path: str, memory: str) -> dict[str, Any]:
+        """Loads both parents. ``path`` "auto" becomes "direct" if every parameter is plain, else "stream".
 
-        Returns ``path``, ``unplaced`` (checkpoint tensors that are not on this rank), ``num_quantised`` ones,
-        ``seconds``, or ``error``.
+        Returns ``path``, ``missing`` (checkpoint tensors that are not on this rank), ``num_quantised`` (tensors) and
+        ``seconds``; or ``error``.
         """
         from vllm.distributed import get_tp_group
 
@@ -40,19 +40,19 @@ class MergingWorker:
             model = self.model_runner.get_model()
             group = get_tp_group()
             shapes = {name: info.shape for name, info in pair.tensors.items()}
-            places = lay_out(model, shapes, rank=group.rank_in_group, size=group.world_size)
-            bent = [name for name, place in places.items() if not place.plain]
-            if path == "direct" and bent:
-                return {"error": f"'{bent[0]}' is repacked or quantised; set engine.merge to stream"}
-            chosen: MergePath = "stream" if path == "stream" or (path == "auto" and bent) else "direct"
-            where: Home = home  # type: ignore[assignment]  # from the config, where it is a Literal
-            self._autolambda = LiveParents(pair, places, load=self._autolambda_load, path=chosen, home=where)
+            parameters = live_parameters(model, shapes, rank=group.rank_in_group, size=group.world_size)
+            changed = [name for name, parameter in parameters.items() if not parameter.plain]
+            if path == "direct" and changed:
+                return {"error": f"'{changed[0]}' is repacked or quantised; set engine.merge to stream"}
+            chosen: MergePath = "stream" if path == "stream" or (path == "auto" and changed) else "direct"
+            kind: ParentMemory = memory  # type: ignore[assignment]  # from the config, where it is a Literal
+            self._autolambda = LiveParents(pair, parameters, load=self._autolambda_load, path=chosen, memory=kind)
         except Exception as error:
             return {"error": f"{type(error).__name__}: {error}"}
         seconds = time.perf_counter() - start
         live = self._autolambda
         return {
-            "path": chosen, "unplaced": live.unplaced(), "num_quantised": live.num_quantised(), "seconds": seconds
+            "path": chosen, "missing": live.missing(), "num_quantised": live.num_quantised(), "seconds": seconds
         }  # fmt: skip
 
     def autolambda_merge(self, method: Mapping[str, object], base: str | None, whole: bool) -> dict[str, Any]:
@@ -72,12 +72,12 @@ class MergingWorker:
             return {"error": f"{type(error).__name__}: {error}"}
 
     def autolambda_digest(self) -> tuple[str, bool]:
-        """The fingerprint of this rank's live weights: its digest, and whether they are whole."""
+        """Returns the digest and ``whole`` of the fingerprint of this rank's live weights."""
         found = self._autolambda.fingerprint()
         return found.digest, found.whole
 
     def autolambda_seed(self, seed: int) -> None:
-        """Seeds what draws the tokens of requests without a seed of their own."""
+        """Seeds the generator that draws the tokens of requests without a seed."""
         from vllm.utils.torch_utils import set_random_seed
 
         set_random_seed(seed)

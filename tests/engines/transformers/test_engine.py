@@ -217,7 +217,7 @@ def test_missing_parameters_are_an_error(tmp_path):
     for folder in parents:
         path = folder / "model.safetensors"
         edit_tensors(path, lambda tensors: tensors.pop("model.layers.1.self_attn.q_norm.weight"))
-    with pytest.raises(EngineError, match=r"1 parameters are not in its files.*layers\.1\.self_attn\.q_norm"):
+    with pytest.raises(EngineError, match=r"1 parameters are missing in its files.*layers\.1\.self_attn\.q_norm"):
         open_engine(*parents)
 
 

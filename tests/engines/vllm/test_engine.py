@@ -175,7 +175,7 @@ def test_ends_and_sampling_are_the_thinking_parents(tmp_path):
         ({"worker_extension_cls": "os.system"}, "engine.worker_extension_cls is set by autolambda; leave it out"),
         ({"tensor_parallel_size": "two"}, "engine: vLLM refuses tensor_parallel_size: Input should be"),
         ({"trust_remote_code": True}, "engine.trust_remote_code is set by autolambda; leave it out"),
-        ({"model": "x"}, "engine.model is set by autolambda; say models.thinking instead"),
+        ({"model": "x"}, "engine.model is set by autolambda; set models.thinking instead"),
         ({"max_model_len": 64}, "engine.max_model_len: 64 is less than the 512 tokens"),
     ],
 )
