@@ -52,7 +52,7 @@ class LiveParents:
     def merge(self, merge: Merge) -> None:
         """Sets every live parameter to the merge: float32 arithmetic, one rounding to the checkpoint's dtype.
 
-        Only the linear merge is made from the parents in memory; another one reads the files.
+        Only the linear merge is made from the parents in memory. Other methods read the files.
         """
         if not self._snapshots:
             self._stream(merge)
@@ -121,7 +121,7 @@ class LiveParents:
             parameter.repack()
 
     def _snapshot(self, parent: Merge, memory: ParentMemory) -> dict[str, Tensor]:
-        """A copy of a parent in the engine's layout and the checkpoint's dtypes."""
+        """Loads a parent and copies it, in the engine's layout and the checkpoint's dtypes."""
         self._stream(parent)
         live = {name: parameter.live.data for name, parameter in self._parameters.items()}
         dtypes = {name: self.pair.tensors[each.parts[0].tensor].dtype for name, each in self._parameters.items()}
@@ -129,7 +129,7 @@ class LiveParents:
         return {name: empty[name].copy_(tensor) for name, tensor in live.items()}
 
     def _sampled(self, parameter: LiveParameter, whole: bool) -> list[Part]:
-        """All parts of a parameter, or some of its experts."""
+        """Returns all parts of a parameter, or a sample of its experts."""
         if whole or len(parameter.parts) <= NUM_EXPERTS:
             return list(parameter.parts)
         order = torch.randperm(len(parameter.parts), generator=self._generator)[:NUM_EXPERTS]

@@ -34,7 +34,7 @@ def runs_in_process() -> bool:
 
 
 def wake_when_dead(engine_core: Any) -> threading.Event:
-    """Watches an engine's separate process until the returned event is set, and wakes up who waits when it dies.
+    """Wakes up waiting callers when the engine's separate process dies, until the returned event is set.
 
     vLLM's client notices that the process was killed, but callers that wait for an answer wait for ever (0.26 to 0.32).
     """

@@ -21,7 +21,7 @@ from autolambda.merging.pair import open_pair
 
 
 class MergingWorker:
-    """Holds the parents on one rank. Its names start with autolambda because vLLM's worker has the other names."""
+    """Holds the parents of one rank. The prefix of its names keeps them apart from the names of vLLM's worker."""
 
     model_runner: Any
     vllm_config: Any
@@ -29,12 +29,11 @@ class MergingWorker:
     def autolambda_open(self, instruct: str, thinking: str, path: str, memory: str) -> dict[str, Any]:
         """Loads both parents. ``path`` "auto" becomes "direct" if every parameter is plain, else "stream".
 
-        Returns ``path``, ``missing`` (checkpoint tensors that are not on this rank), ``num_quantised`` (tensors) and
-        ``seconds``; or ``error``.
+        Returns ``path``, ``missing`` (checkpoint tensors that are not on this rank) and ``num_quantised`` (tensors);
+        or ``error``.
         """
         from vllm.distributed import get_tp_group
 
-        start = time.perf_counter()
         try:
             pair = open_pair(instruct, thinking)
             model = self.model_runner.get_model()
@@ -49,11 +48,8 @@ class MergingWorker:
             self._autolambda = LiveParents(pair, parameters, load=self._autolambda_load, path=chosen, memory=kind)
         except Exception as error:
             return {"error": f"{type(error).__name__}: {error}"}
-        seconds = time.perf_counter() - start
         live = self._autolambda
-        return {
-            "path": chosen, "missing": live.missing(), "num_quantised": live.num_quantised(), "seconds": seconds
-        }  # fmt: skip
+        return {"path": chosen, "missing": live.missing(), "num_quantised": live.num_quantised()}
 
     def autolambda_merge(self, method: Mapping[str, object], base: str | None, whole: bool) -> dict[str, Any]:
         """Merges in place and compares all live weights (``whole``), or a sample of them, with the files.

@@ -1,4 +1,4 @@
-"""vLLM as it is installed or not, and what it is started with. Its own refusals are in test_vllm_engine.py."""
+"""vLLM as it is installed or not, and what it is started with. What vLLM itself refuses is in test_engine.py."""
 
 from importlib import metadata
 
