@@ -18,7 +18,7 @@ __all__ = ["run", "server"]
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:
-    """PyTorch with one thread, as engines of small models set it, and as before afterwards."""
+    """Runs PyTorch with one thread, for tests that compute with tiny models outside an engine."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

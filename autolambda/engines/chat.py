@@ -1,7 +1,7 @@
-"""Chat formats: a tokenizer with one template, which turns messages into the prompt text.
+"""Chat formats: a tokenizer with a chat template, which turns messages into the text of a prompt.
 
-The template decides what Instruct is: the Thinking template opens ``<think>`` in the prompt, so one template serves a
-whole study, and each parent is measured under its own besides.
+The template matters: the Thinking template opens ``<think>`` in the prompt, so lambda 0 under it is not Instruct as
+people know it. One template therefore serves a whole study, and each parent is also measured under its own template.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from autolambda.responses import Sample
 
 @dataclass(frozen=True)
 class ChatFormat:
-    """How messages become a prompt. ``think_end`` is the tag whose presence in the output counts as thinking."""
+    """How messages become a prompt. A response that contains ``think_end`` counts as thinking."""
 
     tokenizer: PreTrainedTokenizerBase
     template: str
@@ -27,7 +27,7 @@ class ChatFormat:
     think_end: str = "</think>"
 
     def render(self, sample: Sample) -> str:
-        """The prompt text of a sample, ready for the assistant's turn. Raises ``ConfigError`` for a bad template."""
+        """Returns the prompt up to the assistant's turn. Raises ``ConfigError`` for a bad template."""
         try:
             text = self.tokenizer.apply_chat_template(
                 [dict(message) for message in sample.messages],
@@ -36,28 +36,28 @@ class ChatFormat:
                 tokenize=False,
                 **self.kwargs,
             )
-        except Exception as error:  # whatever the template's author made of it: types, keys, divisions
+        except Exception as error:  # a template can raise anything: types, keys, divisions
             raise ConfigError(
-                f"models.chat_template cannot render sample {sample.id[:60]!r}: {_first_line(error)}; "
+                f"models.chat_template cannot render sample {sample.id[:60]!r}: {_reason(error)}; "
                 "correct it or models.chat_template_kwargs"
             ) from error
         return str(text)
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a checkpoint folder, without its remote code. Raises ``CheckpointError``."""
-    if not any(folder.glob("tokenizer*")) and not any(folder.glob("vocab*")):  # transformers would make an empty one
+    """Loads the tokenizer of a checkpoint folder, without remote code. Raises ``CheckpointError``."""
+    if not any(folder.glob("tokenizer*")) and not any(folder.glob("vocab*")):  # transformers would create an empty one
         raise CheckpointError(f"'{folder}' has no tokenizer; give the folder of a complete checkpoint")
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except Exception as error:  # damaged files raise KeyError, AttributeError, and bare Exceptions of the Rust library
+    except Exception as error:  # damaged files raise KeyError, AttributeError, or a bare Exception of the Rust library
         raise CheckpointError(
-            f"'{folder}': no tokenizer can be loaded from it ({_first_line(error)}); download it again"
+            f"'{folder}': no tokenizer can be loaded from it ({_reason(error)}); download it again"
         ) from error
     return tokenizer
 
 
-def _first_line(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     if isinstance(error, MemoryError):
         return "it takes too much memory"
     return one_line(error) or type(error).__name__

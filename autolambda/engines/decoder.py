@@ -1,7 +1,7 @@
-"""A decoder: the token ids of a prompt's response -> the response, for every engine the same.
+"""From the token ids of a response to the response, in the same way for every engine.
 
-Text is kept as generated, special tokens included: a tokenizer may count ``</think>`` as one. What ended a response is
-not part of its text, an end token counts as a token.
+Special tokens stay in the text, because a tokenizer may count ``</think>`` as one. The end token or stop string that
+ended a response is not part of its text, but its tokens are counted.
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ from autolambda.responses import FinishReason, Response
 
 @dataclass(frozen=True)
 class Decoder:
-    """A tokenizer with what ends a response: the ids of end tokens, and stop strings."""
+    """A tokenizer, and what ends a response: the ids of end tokens, and stop strings."""
 
     tokenizer: PreTrainedTokenizerBase
     end_ids: frozenset[int]
     stop: tuple[str, ...]
 
     def text(self, tokens: Sequence[int]) -> str:
-        """The text of token ids, all of it."""
+        """Decodes all token ids."""
         return str(self.tokenizer.decode(list(tokens), skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
     def stop_at(self, tokens: Sequence[int]) -> int | None:
-        """Where in the text the first stop string begins, or ``None``."""
+        """Returns the index in the text at which the first stop string begins, or ``None``."""
         text = self.text(tokens)
         found = [at for stop in self.stop if (at := text.find(stop)) >= 0]
         return min(found, default=None)
 
     def met_stop(self, tokens: Sequence[int]) -> bool:
-        """Whether the newest token completes a stop string: looked for in the last tokens (each at least a byte)."""
+        """Whether the newest token completes a stop string; the last tokens are searched first, as a quick check."""
         if not self.stop:
             return False
         text = self.text(tokens[-self._tail :])
         return any(stop in text for stop in self.stop) and self.stop_at(tokens) is not None
 
     def response(self, tokens: Sequence[int], finish: FinishReason) -> Response:
-        """The response of all generated tokens; where it stopped, its text ends before the end token or stop string."""
+        """Makes the response of all generated tokens; its text ends before the end token or stop string, if any."""
         ended = finish == "stop" and tokens[-1] in self.end_ids
         text = self.text(tokens[:-1] if ended else tokens)
         if finish == "stop" and not ended and (stop_at := self.stop_at(tokens)) is not None:
@@ -51,12 +51,12 @@ class Decoder:
         return Response(text=text, num_tokens=len(tokens), finish_reason=finish)
 
     @property
-    def _tail(self) -> int:
+    def _tail(self) -> int:  # tokens that hold any stop string: each token is at least a byte
         return max(len(stop.encode()) for stop in self.stop) + 8
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]) -> list[list[int]]:
-    """The token ids of each prompt, none added. Raises ``EngineError`` for prompts without a token."""
+    """Tokenizes each prompt without adding special tokens. Raises ``EngineError`` for prompts without a token."""
     ids: list[list[int]] = tokenizer([prompt.text for prompt in prompts], add_special_tokens=False).input_ids
     if empty := [str(i) for i, row in enumerate(ids) if not row]:
         raise EngineError(f"prompts without a token: number {', '.join(empty)}; a model needs at least one")
@@ -64,7 +64,7 @@ def encode(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]) -> lis
 
 
 def end_ids_of(pair: Pair, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """The Thinking parent's end-of-sequence ids, from its generation config, its config and the tokenizer."""
+    """Returns the Thinking parent's end-of-sequence ids: of its generation config, its config and the tokenizer."""
     ids: set[int] = set()
     sources = [tokenizer.eos_token_id, pair.thinking.config.get("eos_token_id")]
     if (pair.thinking.folder / "generation_config.json").exists():

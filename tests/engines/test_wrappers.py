@@ -21,8 +21,6 @@ from autolambda.merging.method import Method
 from autolambda.responses import Grade, Graded, Response, Sample
 from autolambda.schedule import Schedule
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 CHAT = ChatFormat(tiny_tokenizer(), "")  # a token a byte, the tag is one
 CLOSING, NUM_FORCED = "\n</think>\n\n", 4
 SAMPLING = Sampling(

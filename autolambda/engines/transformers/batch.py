@@ -1,7 +1,7 @@
-"""One batch being generated: the rows still running and the tokens of all. A finished row is dropped.
+"""A batch during generation: its running rows, and the tokens of all its prompts. Finished rows are dropped.
 
-A row's tokens follow from its prompt and seed alone (see rows.py). With a mixture of experts the rows of each expert
-follow from the batch, and logits can differ in their last bit.
+With a dense model a row's tokens depend on its prompt and seed only (see cache.py). With a mixture of experts, how many
+rows an expert computes depends on the batch, and logits can differ in their last bit.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from autolambda.engines.transformers.sampling import RandomRows, draw
 from autolambda.errors import EngineError
 from autolambda.responses import FinishReason, Response
 
-# Rows are dropped once no more than this share of the batch is still running: each drop copies the cache.
+# Finished rows are dropped when at most this share of the rows would be kept, because each drop copies the cache.
 KEEP_SHARE = 0.8
 
 
 class Batch:
-    """One batch being generated: the rows still running, their cache, and the tokens of all."""
+    """The running rows with their cache, and the tokens of all prompts. B is the number of rows, V the vocabulary."""
 
     def __init__(self, module: Any, decoder: Decoder, prompts: Sequence[Prompt], sampling: Sampling) -> None:
         """``module`` is a transformers model. Raises ``EngineError`` for prompts without a token."""
@@ -34,14 +34,14 @@ class Batch:
         self._tokens: list[list[int]] = [[] for _ in ids]
         self._responses: list[Response | None] = [None] * len(ids)
         self._random = RandomRows([prompt.seed for prompt in prompts])
-        # filled up with copies of the first row, which nobody reads
+        # copies of the first prompt fill the batch up; nobody reads them
         filled = list(ids) + [ids[0]] * (round_up(len(ids), ROW_STEP) - len(ids))
-        self._rows = [i if i < len(ids) else 0 for i in range(len(filled))]
+        self._prompt_of_row = [i if i < len(ids) else 0 for i in range(len(filled))]
         self._running = [i < len(ids) for i in range(len(filled))]
         self._cache = RowCache()
         self._last = torch.tensor([row[-1] for row in filled], device=device)
         self._lengths = torch.tensor([len(row) - 1 for row in filled], device=device)
-        self._seen: torch.Tensor | None = None  # bool [B, V]: which tokens a row has generated
+        self._seen: torch.Tensor | None = None  # bool [B, V]: the tokens that each row has generated
         if sampling.presence_penalty:
             self._seen = torch.zeros(len(filled), self._config.vocab_size, dtype=torch.bool, device=device)
         self._end = torch.tensor(sorted(decoder.end_ids), dtype=torch.long, device=device)
@@ -50,16 +50,16 @@ class Batch:
 
     @property
     def num_active(self) -> int:
-        """The rows still running."""
+        """The number of running rows."""
         return sum(self._running)
 
     @property
     def num_steps(self) -> int:
-        """The steps so far: the tokens of each row still running."""
+        """The number of steps so far, which is the number of tokens of each running row."""
         return self._num_steps
 
     def _prefill(self, ids: list[list[int]]) -> None:
-        """All prompt tokens but the last of each row; the first step feeds that one."""
+        """Computes all prompt tokens but the last of each row, which the first step computes."""
         width = max(len(row) for row in ids) - 1
         if width == 0:
             return
@@ -68,9 +68,9 @@ class Batch:
         self._forward(padded.to(self._last.device), slots.to(self._last.device), width)
 
     def _forward(self, ids: torch.Tensor, positions: torch.Tensor, used: int) -> torch.Tensor:
-        """Logits [B, V] of the last token of ``ids`` int64 [B, T] at ``positions`` [B, T]; ``used`` slots are taken."""
+        """Returns the last token's logits [B, V]; ``ids`` and ``positions`` are int64 [B, T], ``used`` slots full."""
         width = round_up(used, WIDTH_STEP)
-        self._cache.place(positions, width=width)
+        self._cache.select(positions, width=width)
         masks = attention_masks(self._config, positions, width=width, dtype=self._module.dtype)
         output = self._module(
             input_ids=ids,
@@ -84,61 +84,60 @@ class Batch:
         return logits
 
     def step(self) -> None:
-        """One token for every row that is running."""
+        """Generates one token for every running row."""
         used = int(self._lengths.max()) + 1
         logits = self._forward(self._last[:, None], self._lengths[:, None], used)
         if bool(logits.amax(-1).isnan().any()):
             raise EngineError("the model's logits are NaN; set engine.dtype to float32, or check the parents' weights")
-        uniform = self._random.at(self._num_steps, self._rows).to(logits.device)
+        uniform = self._random.at(self._num_steps, self._prompt_of_row).to(logits.device)
         self._last = draw(logits, uniform, self._sampling, self._seen)
         if self._seen is not None:
             self._seen.scatter_(1, self._last[:, None], True)
         self._lengths += 1
         self._num_steps += 1
         ended = torch.isin(self._last, self._end).tolist()
-        for place, (token, end) in enumerate(zip(self._last.tolist(), ended, strict=True)):
-            if self._running[place]:
-                self._record(place, token, end)
+        for row, (token, end) in enumerate(zip(self._last.tolist(), ended, strict=True)):
+            if self._running[row]:
+                self._record(row, token, end)
         self._drop_finished()
 
-    def _record(self, place: int, token: int, end: bool) -> None:
-        row = self._rows[place]
-        tokens = self._tokens[row]
+    def _record(self, row: int, token: int, end: bool) -> None:
+        tokens = self._tokens[self._prompt_of_row[row]]
         tokens.append(token)
         if end or self._decoder.met_stop(tokens):
-            self._finish(place, "stop")
+            self._finish(row, "stop")
         elif len(tokens) == self._sampling.max_tokens:
-            self._finish(place, "length")
+            self._finish(row, "length")
 
-    def _finish(self, place: int, reason: FinishReason) -> None:
-        row = self._rows[place]
-        self._responses[row] = self._decoder.response(self._tokens[row], reason)
-        self._running[place] = False
+    def _finish(self, row: int, reason: FinishReason) -> None:
+        prompt = self._prompt_of_row[row]
+        self._responses[prompt] = self._decoder.response(self._tokens[prompt], reason)
+        self._running[row] = False
 
     def _drop_finished(self) -> None:
-        places = [place for place, running in enumerate(self._running) if running]
-        num_kept = round_up(len(places), ROW_STEP)
-        if not places or num_kept > KEEP_SHARE * len(self._rows):
+        rows = [row for row, running in enumerate(self._running) if running]
+        num_kept = round_up(len(rows), ROW_STEP)
+        if not rows or num_kept > KEEP_SHARE * len(self._running):
             return
-        places += [place for place, running in enumerate(self._running) if not running][: num_kept - len(places)]
-        kept = torch.tensor(places, device=self._last.device)
+        rows += [row for row, running in enumerate(self._running) if not running][: num_kept - len(rows)]
+        kept = torch.tensor(rows, device=self._last.device)
         self._cache.keep(kept)
         self._last, self._lengths = self._last[kept], self._lengths[kept]
         self._seen = self._seen[kept] if self._seen is not None else None
-        self._rows = [self._rows[place] for place in places]
-        self._running = [self._running[place] for place in places]
+        self._prompt_of_row = [self._prompt_of_row[row] for row in rows]
+        self._running = [self._running[row] for row in rows]
 
     def abort(self) -> None:
-        """Ends the rows that are running as they are."""
-        for place, running in enumerate(self._running):
+        """Ends the running rows with the tokens that they have."""
+        for row, running in enumerate(self._running):
             if running:
-                self._finish(place, "aborted")
+                self._finish(row, "aborted")
 
     def progress(self) -> Progress:
-        """How far it got: values that the next step does not change, but for the tokens."""
+        """Returns how far it is. The next step changes nothing in it but the lists of tokens."""
         return Progress([len(tokens) for tokens in self._tokens], list(self._responses), self._tokens)
 
     def responses(self) -> list[Response]:
-        """In the order of the prompts, once no row is running."""
+        """Returns the responses in the order of the prompts, when no row is running any more."""
         assert not self.num_active
         return [response for response in self._responses if response is not None]

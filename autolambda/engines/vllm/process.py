@@ -1,4 +1,4 @@
-"""The process that a vLLM engine runs in: this one or its own, what it raises, and that it may die without a word."""
+"""The process that a vLLM engine runs in, what vLLM raises, and how the death of that process is noticed."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from autolambda.errors import AutolambdaError, ConfigError, EngineError
+from autolambda.errors import AutolambdaError, ConfigError, EngineError, one_line
 
 MAX_REASON = 300  # characters
 _POLL_SECONDS = 0.5
 
 
 def runs_in_process() -> bool:
-    """Whether an engine will run in this process: on a CPU, unless the environment says otherwise.
+    """Whether an engine will run in this process: only on a CPU, unless the environment says otherwise.
 
-    There its batches follow from the prompts alone; a process of its own takes prompts while it already runs.
+    In this process its batches depend on the prompts only. A separate process takes prompts while it already generates.
     """
     from vllm import envs
     from vllm.platforms import current_platform
@@ -34,9 +34,9 @@ def runs_in_process() -> bool:
 
 
 def wake_when_dead(engine_core: Any) -> threading.Event:
-    """Watches an engine's own process until the event that is returned is set.
+    """Wakes up waiting callers when the engine's separate process dies, until the returned event is set.
 
-    vLLM's client notices that the process was killed, but whoever waits for its answer waits for ever (0.26 to 0.32).
+    vLLM's client notices that the process was killed, but callers that wait for an answer wait for ever (0.26 to 0.32).
     """
     closed = threading.Event()
     if hasattr(engine_core, "outputs_queue"):
@@ -59,34 +59,29 @@ def _watch(engine_core: Any, closed: threading.Event) -> None:
 
 @contextmanager
 def vllm_errors(doing: str) -> Iterator[None]:
-    """Turns whatever vLLM raises into one line. Raises ``EngineError``, ``ConfigError`` for a value that it refuses."""
+    """Turns vLLM's errors into an ``EngineError`` of one line, or a ``ConfigError`` for a value that vLLM refuses."""
     try:
         yield
     except AutolambdaError:
         raise
-    except ValidationError as error:  # of vLLM's own configuration
+    except ValidationError as error:  # of vLLM's configuration
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"])) or "its arguments"
         raise ConfigError(
-            f"engine: vLLM refuses {key}: {_shortened(first['msg'].removeprefix('Value error, '))}"
+            f"engine: vLLM refuses {key}: {one_line(first['msg'].removeprefix('Value error, '), limit=MAX_REASON)}"
         ) from error
-    except Exception as error:  # of any library below vLLM
+    except Exception as error:  # any library below vLLM can raise
         raise EngineError(f"vLLM failed while {doing}: {_reason(error)}") from error
 
 
 def _reason(error: Exception) -> str:
-    """What went wrong, and what to do, in one line."""
-    reason = _shortened(str(error)) or type(error).__name__
+    """Says in one line what went wrong and what to do."""
+    reason = one_line(error, limit=MAX_REASON) or type(error).__name__
     if type(error).__name__ == "EngineDeadError":
-        return "its process died or was killed, as it is where memory runs out; the system's log may say why"
+        return "its process died or was killed, perhaps because memory ran out; see the system's log"
     advice = "VLLM_LOGGING_LEVEL=INFO shows its own log"
     if "kv cache" in reason.lower() or "cache blocks" in reason.lower():
         advice = "lower sampling.max_tokens, or give more by engine.gpu_memory_utilization or tensor_parallel_size"
     elif isinstance(error, torch.OutOfMemoryError) or "out of memory" in reason.lower():
         advice = "lower engine.gpu_memory_utilization or engine.max_num_seqs, or raise engine.tensor_parallel_size"
     return f"{reason}; {advice}"
-
-
-def _shortened(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= MAX_REASON else f"{line[: MAX_REASON - 3]}..."

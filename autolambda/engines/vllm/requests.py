@@ -1,4 +1,4 @@
-"""The requests of one call of the vLLM engine: handed over at once, followed as they grow, aborted where asked."""
+"""The requests of one call of the vLLM engine: sent at once, followed while they generate, aborted if asked."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from autolambda.responses import Response
 
 
 class Call:
-    """The tokens of each request as they come, and the responses that are finished."""
+    """The tokens of each request so far, and the finished responses."""
 
     def __init__(self, engine: Any, decoder: Decoder, number: int) -> None:
         self._engine, self._decoder, self._number = engine, decoder, number
@@ -23,7 +23,7 @@ class Call:
         self._responses: list[Response | None] = []
 
     def add(self, ids: Sequence[list[int]], params: Any) -> None:
-        """Hands all prompts to vLLM, in their order."""
+        """Sends all prompts to vLLM, in order."""
         with vllm_errors("taking the prompts"):
             for i, prompt in enumerate(ids):
                 self._engine.add_request(f"{self._number}-{i}", {"prompt_token_ids": prompt}, params)
@@ -32,7 +32,7 @@ class Call:
         self._responses = [None] * len(ids)
 
     def run(self, watch: Watch | None) -> None:
-        """Generates until all are finished, or until ``watch`` has seen enough."""
+        """Generates until all responses are finished, or until ``watch`` aborts."""
         progress = Progress(self._num_tokens, self._responses)
         for step in itertools.count(1):
             with vllm_errors("generating"):
@@ -45,14 +45,14 @@ class Call:
                 return
 
     def responses(self) -> list[Response]:
-        """In the order of the prompts; those without an end were aborted."""
+        """Returns the responses in the order of the prompts; unfinished ones were aborted."""
         return [
             response or self._decoder.response(tokens, "aborted")
             for response, tokens in zip(self._responses, self._tokens, strict=True)
         ]
 
     def _take(self, output: Any) -> bool:
-        """Takes in what a request generated since; whether that was its end."""
+        """Adds a request's new tokens; returns whether it is finished."""
         i, completion = int(output.request_id.rpartition("-")[2]), output.outputs[0]
         self._tokens[i] += completion.token_ids
         self._num_tokens[i] = len(self._tokens[i])
@@ -71,7 +71,7 @@ class Call:
 
 
 def sampling_params(sampling: Sampling, end_ids: frozenset[int]) -> Any:
-    """vLLM's form of a sampling: what ends a response is said here, whatever the engine's model says."""
+    """Returns vLLM's form of a sampling. It says what ends a response, so the model's own config has no effect."""
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 

@@ -27,13 +27,13 @@ def states(rows: int, tokens: int, seed: int) -> tuple[Tensor, Tensor]:
 def test_each_row_keeps_its_tokens_in_its_own_slots():
     cache = RowCache()
     prompt_keys, prompt_values = states(3, 5, 0)
-    cache.place(torch.arange(5).expand(3, -1), width=32)
+    cache.select(torch.arange(5).expand(3, -1), width=32)
     keys, values = cache.update(prompt_keys, prompt_values, 0)
     assert keys.shape == values.shape == (3, 2, 32, 4)
     assert torch.equal(keys[:, :, :5], prompt_keys)
     next_keys, next_values = states(3, 1, 1)
     slots = torch.tensor([[5], [2], [3]])  # rows 1 and 2 were padded: their next token overwrites the padding
-    cache.place(slots, width=32)
+    cache.select(slots, width=32)
     keys, values = cache.update(next_keys, next_values, 0)
     for row, slot in enumerate([5, 2, 3]):
         assert torch.equal(keys[row, :, slot], next_keys[row, :, 0])
@@ -45,11 +45,11 @@ def test_growing_keeps_what_is_there_and_dropping_keeps_the_order():
     cache = RowCache()
     keys, values = states(4, 20, 0)
     for layer in range(2):
-        cache.place(torch.arange(20).expand(4, -1), width=32)
+        cache.select(torch.arange(20).expand(4, -1), width=32)
         cache.update(keys, values, layer)
     cache.keep(torch.tensor([3, 1]))
     more_keys, more_values = states(2, 1, 1)
-    cache.place(torch.tensor([[40], [33]]), width=64)
+    cache.select(torch.tensor([[40], [33]]), width=64)
     for layer in range(2):
         all_keys, all_values = cache.update(more_keys, more_values, layer)
         assert all_keys.shape[:3] == (2, 2, 64)

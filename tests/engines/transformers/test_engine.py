@@ -217,7 +217,7 @@ def test_missing_parameters_are_an_error(tmp_path):
     for folder in parents:
         path = folder / "model.safetensors"
         edit_tensors(path, lambda tensors: tensors.pop("model.layers.1.self_attn.q_norm.weight"))
-    with pytest.raises(EngineError, match=r"1 parameters are not in its files.*layers\.1\.self_attn\.q_norm"):
+    with pytest.raises(EngineError, match=r"1 parameters are missing in its files.*layers\.1\.self_attn\.q_norm"):
         open_engine(*parents)
 
 
@@ -241,12 +241,18 @@ def test_bfloat16_is_computed_with_when_asked_for(parents):
     assert len(engine.generate(prompts(3), GREEDY)) == 3
 
 
-def test_small_models_get_one_thread_and_threads_can_be_set(parents):
-    torch.set_num_threads(2)
-    open_engine(*parents)
-    assert torch.get_num_threads() == 1
-    open_engine(*parents, threads=2)
-    assert torch.get_num_threads() == 2
+@pytest.mark.parametrize(("threads", "used"), [(None, 1), (2, 2)])
+def test_small_models_get_one_thread_and_threads_can_be_set(parents, threads, used):
+    """While the engine works; the process has its own number before and after."""
+    before, seen = torch.get_num_threads(), set()
+    torch.set_num_threads(3)
+    engine = open_engine(*parents, threads=threads)
+    engine.generate(
+        prompts(2), replace(GREEDY, max_tokens=2), watch=lambda progress: seen.add(torch.get_num_threads()) is None
+    )
+    after = torch.get_num_threads()
+    torch.set_num_threads(before)
+    assert seen == {used} and after == 3
 
 
 def test_a_bad_schedule_leaves_the_weights_as_they_were(parents):

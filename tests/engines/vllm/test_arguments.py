@@ -1,4 +1,4 @@
-"""vLLM as it is installed or not, and what it is started with. Its own refusals are in test_vllm_engine.py."""
+"""vLLM as it is installed or not, and what it is started with. What vLLM itself refuses is in test_engine.py."""
 
 from importlib import metadata
 
@@ -6,8 +6,8 @@ import pytest
 from checkpoints import edit_json, tiny_checkpoint
 from vllm_engines import needs_vllm
 
-from autolambda.engines.vllm.arguments import check_arguments, engine_arguments, installed_version, place_parents
-from autolambda.engines.vllm.engine import arguments as vllm_arguments
+from autolambda.engines.vllm import arguments as vllm_arguments
+from autolambda.engines.vllm.arguments import check_arguments, engine_arguments, installed_version, memory_for_parents
 from autolambda.errors import ConfigError
 from autolambda.merging.pair import open_pair
 
@@ -54,9 +54,9 @@ def pair(tmp_path):
     return open_
 
 
-def started(pair, arguments=(), *, home=None, gpu=None, monkeypatch=None, context=300):
+def started(pair, arguments=(), *, memory=None, gpu=None, monkeypatch=None, context=300):
     monkeypatch.setattr(vllm_arguments, "_gpu_bytes", lambda: gpu)
-    return engine_arguments(pair, dict(arguments), tokenizer="there", dtype="float32", context=context, home=home)
+    return engine_arguments(pair, dict(arguments), tokenizer="there", dtype="float32", context=context, memory=memory)
 
 
 def test_the_users_arguments_go_over_what_follows_from_the_study(pair, monkeypatch):
@@ -78,9 +78,9 @@ def test_graphs_and_cache_are_vllms_own_on_a_gpu(pair, monkeypatch):
 def test_memory_for_parents_on_the_gpu_is_reserved(pair, monkeypatch, said, expected):
     opened = pair()
     total = 20 * opened.num_bytes
-    arguments = started(opened, said, home="gpu", gpu=total, monkeypatch=monkeypatch)
+    arguments = started(opened, said, memory="gpu", gpu=total, monkeypatch=monkeypatch)
     assert arguments["gpu_memory_utilization"] == pytest.approx(expected - 2 / 20)
-    assert started(opened, said, home="host", gpu=total, monkeypatch=monkeypatch).get("gpu_memory_utilization") == (
+    assert started(opened, said, memory="host", gpu=total, monkeypatch=monkeypatch).get("gpu_memory_utilization") == (
         said.get("gpu_memory_utilization")
     )
 
@@ -104,8 +104,8 @@ def test_parents_are_placed_by_what_a_gpu_holds_of_them(tmp_path, monkeypatch):
     opened = open_pair(str(folder), str(folder))
     seen = []
     monkeypatch.setattr(vllm_arguments, "_gpu_bytes", lambda: None)
-    monkeypatch.setattr(vllm_arguments, "choose_home", lambda need, room, **rest: seen.append((need, rest)) or "host")
-    place_parents(opened, {"tensor_parallel_size": 2}, asked="auto", context=100, itemsize=4)
+    monkeypatch.setattr(vllm_arguments, "choose_memory", lambda need, free, **rest: seen.append((need, rest)) or "host")
+    memory_for_parents(opened, {"tensor_parallel_size": 2}, asked="auto", context=100, itemsize=4)
     [(need, rest)] = seen
     assert need.weights == opened.num_parameters * 4 // 2
     assert need.cache == 2 * 2 * 32 * 4 * 100 // 2  # keys and values of two layers
@@ -116,4 +116,4 @@ def test_parents_are_placed_by_what_a_gpu_holds_of_them(tmp_path, monkeypatch):
 def test_a_size_that_is_no_number(pair, monkeypatch, value):
     monkeypatch.setattr(vllm_arguments, "_gpu_bytes", lambda: None)
     with pytest.raises(ConfigError, match=r"engine\.tensor_parallel_size: expected a number above 0, seen"):
-        place_parents(pair(), {"tensor_parallel_size": value}, asked="auto", context=100, itemsize=4)
+        memory_for_parents(pair(), {"tensor_parallel_size": value}, asked="auto", context=100, itemsize=4)

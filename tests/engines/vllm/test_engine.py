@@ -20,7 +20,7 @@ from autolambda.engines.vllm.arguments import installed_version
 from autolambda.engines.vllm.layout import LiveParameter
 from autolambda.engines.vllm.parents import LiveParents
 from autolambda.errors import ConfigError, EngineError
-from autolambda.merging.merge import open_merge
+from autolambda.merging.merge import Merge, open_merge
 from autolambda.merging.method import Method
 from autolambda.merging.pair import open_pair
 from autolambda.schedule import Schedule
@@ -85,14 +85,14 @@ def test_both_paths_give_the_same_tokens(parents):
 def test_one_tensor_left_stale_stops_the_run(tmp_path, monkeypatch, family):
     merge = LiveParents.merge
     with opened(*pair_of(tmp_path, family=family, ties=(True, True)), path="direct") as engine:
-        [names] = engine._llm.collective_rpc(lambda worker: list(worker._autolambda._places))
+        [names] = engine._llm.collective_rpc(lambda worker: list(worker._autolambda._parameters))
         assert len(names) > 12
         for stale in names:
 
-            def skip(self: LiveParents, schedule: Schedule, stale: str = stale) -> None:
-                before = self._places[stale].parameter.clone()
-                merge(self, schedule)
-                self._places[stale].parameter.data.copy_(before)
+            def skip(self: LiveParents, to: Merge, stale: str = stale) -> None:
+                before = self._parameters[stale].live.clone()
+                merge(self, to)
+                self._parameters[stale].live.data.copy_(before)
 
             engine.set_merge(Method.linear(Schedule.uniform(0.2)))
             monkeypatch.setattr(LiveParents, "merge", skip)
@@ -147,7 +147,7 @@ def test_seeds_of_all_prompts_make_the_seed_of_the_call(parents):
 
 
 def test_each_text_is_tokenized_once(parents, monkeypatch):
-    from autolambda.engines.vllm.engine import engine as vllm
+    from autolambda.engines.vllm import engine as vllm
 
     encoded = []
     encode = vllm.encode
@@ -175,7 +175,7 @@ def test_ends_and_sampling_are_the_thinking_parents(tmp_path):
         ({"worker_extension_cls": "os.system"}, "engine.worker_extension_cls is set by autolambda; leave it out"),
         ({"tensor_parallel_size": "two"}, "engine: vLLM refuses tensor_parallel_size: Input should be"),
         ({"trust_remote_code": True}, "engine.trust_remote_code is set by autolambda; leave it out"),
-        ({"model": "x"}, "engine.model is set by autolambda; say models.thinking instead"),
+        ({"model": "x"}, "engine.model is set by autolambda; set models.thinking instead"),
         ({"max_model_len": 64}, "engine.max_model_len: 64 is less than the 512 tokens"),
     ],
 )
@@ -236,6 +236,7 @@ import sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
 from vllm_engines import open_vllm
+from autolambda.merging.method import Method
 from tests.engines.test_contract import GREEDY, MIXED, prompts
 
 if __name__ == "__main__":
