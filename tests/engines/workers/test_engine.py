@@ -254,6 +254,7 @@ def by_hand(opening: Callable[[], Any] = Deadly, *, num_workers: int = 2, num_cp
 )
 def test_prompts_that_end_one_worker_after_the_other_end_the_engine(two, asked, text, reason):
     with closing(by_hand()) as engine:
+        assert engine.streams  # as the engines in it
         engine.set_merge(HALF)
         assert [each.text for each in engine.generate(asked.prompts, asked.sampling)] == [p.text for p in asked.prompts]
         with pytest.raises(EngineError, match="3 workers failed over the same prompts; the last, worker .*" + reason):
