@@ -16,8 +16,7 @@ from typing import Any, TypeVar
 from autolambda.config import EngineName, parse_config
 from autolambda.driver.job import Job
 from autolambda.driver.models import open_models
-from autolambda.engines.base import Engine, Sampling
-from autolambda.engines.decoder import Decoder, end_ids_of
+from autolambda.engines.base import Engine
 from autolambda.engines.device import vllm_device
 from autolambda.engines.transformers.engine import SMALL, TransformersEngine, resolve_device
 from autolambda.engines.vllm.engine import VllmEngine
@@ -86,12 +85,7 @@ def open_engine(job: Job, *, on_note: Callable[[str], None] = lambda note: None)
     """
     if job.config.engine.workers == 1:
         return _open_here(job)
-    pair, tokenizer = job.models.pair, job.models.chat.tokenizer
     share = share_of(job)
-
-    def decoder(sampling: Sampling) -> Decoder:
-        return Decoder(tokenizer, end_ids_of(pair, tokenizer), sampling.stop)
-
     return WorkersEngine(
         functools.partial(
             _open_there,
@@ -104,8 +98,7 @@ def open_engine(job: Job, *, on_note: Callable[[str], None] = lambda note: None)
         ),
         num_workers=job.config.engine.workers,
         share=share,
-        decoder=decoder,
-        most=job.batch_size if job.engine == "transformers" else None,
+        batch_size=job.batch_size if job.engine == "transformers" else None,
         on_note=on_note,
     )
 

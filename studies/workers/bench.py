@@ -30,8 +30,7 @@ from autolambda.driver.evaluation import EvaluationRequest, Evaluator
 from autolambda.driver.job import open_job
 from autolambda.engines.base import Engine, Progress, Prompt, Sampling, Watch
 from autolambda.engines.chat import ChatFormat
-from autolambda.engines.decoder import Decoder
-from autolambda.engines.workers.cluster import Share, join
+from autolambda.engines.workers.cluster import Share
 from autolambda.engines.workers.engine import WorkersEngine
 from autolambda.graders.service import GradingService
 from autolambda.merging.method import Method
@@ -51,8 +50,8 @@ def cpu_seconds(pids: Sequence[int]) -> float:
 
 def pids_of(engine: Engine) -> list[int]:
     """The processes of an engine's workers, and this one."""
-    members = engine._crew.members if isinstance(engine, WorkersEngine) else []
-    return [os.getpid(), *(place.pid for place in ray.get([member.actor.place.remote() for member in members]))]
+    workers = engine._dispatcher.workers if isinstance(engine, WorkersEngine) else []
+    return [os.getpid(), *(found.pid for found in ray.get([worker.actor.address.remote() for worker in workers]))]
 
 
 def pair(repeats: int, num_prompts: int) -> None:
@@ -139,7 +138,6 @@ class Plain:
 
 def driver(num_workers: int, rate: float, num_tokens: int, seconds: float, grader: str) -> None:
     ray.init(address="local", num_cpus=num_workers, include_dashboard=False, log_to_driver=False)
-    join()
     per_worker = round(rate * seconds)
     samples = tuple(
         Sample(f"s{i}", ({"role": "user", "content": f"What is {i}? " * 40},), "7")
@@ -149,7 +147,7 @@ def driver(num_workers: int, rate: float, num_tokens: int, seconds: float, grade
     sampling = Sampling(1.0, 1.0, 0, 0.0, 0.0, (), 32_768)
     engine = WorkersEngine(
         lambda: Sleeping(seconds, num_tokens), num_workers=num_workers, share=Share(0, 1),
-        decoder=lambda sampling: Decoder(None, frozenset(), ()), most=None,
+        batch_size=None,
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder, closing(Store(f"sqlite:///{folder}/study.db")) as store:
         store.create_study("s", config={}, identity={})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Sequence
 
 from autolambda.engines.base import Engine, Fingerprint, Prompt, Sampling, Watch
@@ -13,7 +14,7 @@ from autolambda.responses import Response
 
 
 class Deadly:
-    """An engine that fails, or ends its process, where a prompt says so."""
+    """An engine that waits, fails, or ends its process if a prompt says so."""
 
     streams, in_words = True, "by hand"
 
@@ -21,6 +22,7 @@ class Deadly:
         pass
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, *, watch: Watch | None = None) -> list[Response]:
+        time.sleep(0.5 * sum(prompt.text == "wait" for prompt in prompts))
         if any(prompt.text == "die" for prompt in prompts):
             os.kill(os.getpid(), signal.SIGKILL)
         if any(prompt.text == "fail" for prompt in prompts):

@@ -1,182 +1,113 @@
-"""A call of several engines cut into pieces: who generates which rows, and what is known of each row.
+"""A call of ``generate`` shared among workers: the batches it is cut into, and what is known of each prompt.
 
-Rows that run in step (transformers) follow from their prompts alone, so any worker's word counts, and a watcher is
-asked just what one engine would have asked it. Others (vLLM) are drawn anew with their piece, and only the newest piece
-of a row counts: of one that was lost the first rows are kept, never just the short ones that happened to be finished.
+Only the newest batch of a prompt counts: a worker that answers too late is not heard. If a batch is lost, its responses
+before the first unfinished one are kept, and all later ones are generated again. Keeping every finished response would
+keep the short ones and give the long ones a second chance to be short.
 """
 
 from __future__ import annotations
 
 import itertools
-from array import array
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-from autolambda.engines.base import WATCH_STEPS, Progress, Prompt, Sampling, Watch
+from autolambda.engines.base import Progress, Prompt, Sampling
 from autolambda.merging.method import Method
 from autolambda.responses import Response
 
-if TYPE_CHECKING:  # it loads transformers, which a worker loads with its engine
-    from autolambda.engines.decoder import Decoder
-
-NOBODY = -1
-State = Literal["running", "done", "failed"]
+_PADDING = 16  # the transformers engine fills a batch up to a multiple of this
 
 
 @dataclass(frozen=True)
 class WorkBatch:
-    """What one worker is asked for: ``rows`` are the places of its prompts in the whole call."""
+    """Prompts that one worker generates under one merge; ``places`` are their positions in the call."""
 
     number: int
-    rows: tuple[int, ...]
+    places: tuple[int, ...]
     prompts: tuple[Prompt, ...]
-    schedule: Method
+    method: Method
     sampling: Sampling
 
 
 @dataclass(frozen=True)
-class Finished:
-    """The end of the row at ``place`` of a piece; ``tokens`` are its ids, for rows that run in step."""
+class Update:
+    """How far a worker is with a batch.
 
-    place: int
-    response: Response
-    tokens: array[int] | None
+    ``num_tokens`` holds the tokens of each prompt of the batch so far; empty if the batch has not begun. ``finished``
+    maps positions in the batch to the responses that finished since the last update.
+    """
 
-
-@dataclass(frozen=True)
-class News:
-    """What a worker has to say of a piece: tokens by place, the rows finished since; ``error`` where it failed."""
-
-    num_tokens: Sequence[int]
-    finished: Sequence[Finished]
-    state: State
-    error: str = ""
+    num_tokens: Sequence[int] = ()
+    finished: Mapping[int, Response] = field(default_factory=dict)
+    is_last: bool = False
 
 
-class Rows:
-    """The prompts of a schedule, with the tokens so far and the responses of each, whoever generates them."""
+class CallState:
+    """The prompts of a call, with the tokens so far, the response, and the newest batch of each."""
 
-    def __init__(self, prompts: Sequence[Prompt], schedule: Method, sampling: Sampling, *, in_step: bool) -> None:
-        self.prompts, self.schedule, self.sampling = list(prompts), schedule, sampling
-        self.in_step = in_step
+    def __init__(self, prompts: Sequence[Prompt], method: Method, sampling: Sampling) -> None:
+        self.prompts, self.method, self.sampling = list(prompts), method, sampling
         self.num_tokens = [0] * len(prompts)
         self.responses: list[Response | None] = [None] * len(prompts)
-        self.tokens: list[array[int] | None] = [None] * len(prompts)
-        self.num_deaths = [0] * len(prompts)
-        self._owners = [NOBODY] * len(prompts)
+        self._num_deaths = [0] * len(prompts)
+        self._owners: list[int | None] = [None] * len(prompts)  # numbers of batches
 
-    def piece(self, number: int, rows: Sequence[int], sampling: Sampling) -> WorkBatch:
-        """A piece of these rows, whose word counts from now on."""
-        for row in rows:
-            self._owners[row] = number
-        return WorkBatch(number, tuple(rows), tuple(self.prompts[row] for row in rows), self.schedule, sampling)
+    def batch(self, number: int, places: Sequence[int]) -> WorkBatch:
+        """Makes a batch of the prompts at these places; from now on only its updates count for them."""
+        for place in places:
+            self._owners[place] = number
+        prompts = tuple(self.prompts[place] for place in places)
+        return WorkBatch(number, tuple(places), prompts, self.method, self.sampling)
 
-    def take(self, piece: WorkBatch, news: News) -> None:
-        """Takes in what was said of a piece, as far as its word counts and nobody was quicker."""
-        for row, num_tokens in zip(piece.rows, news.num_tokens, strict=False):
-            if self._counts(piece, row):
-                self.num_tokens[row] = max(num_tokens, self.num_tokens[row])
-        for each in news.finished:
-            row = piece.rows[each.place]
-            if not self._counts(piece, row):
-                continue
-            if len(each.tokens or ()) >= len(self.tokens[row] or ()):
-                self.tokens[row] = each.tokens
-            if each.response.finish_reason != "aborted" or not self.in_step:  # else the step decides where it ends
-                self.responses[row] = each.response
-                self.num_tokens[row] = each.response.num_tokens
+    def take(self, batch: WorkBatch, update: Update) -> None:
+        """Stores what a worker says of a batch, as far as the batch still counts."""
+        mine = set(self.unfinished(batch))
+        for place, num_tokens in zip(batch.places, update.num_tokens, strict=False):
+            if place in mine:
+                self.num_tokens[place] = num_tokens
+        for position, response in update.finished.items():
+            place = batch.places[position]
+            if place in mine:
+                self.responses[place], self.num_tokens[place] = response, response.num_tokens
 
-    def lose(self, piece: WorkBatch) -> None:
-        """Nobody works on a piece any more, or it is not waited for."""
-        if self.in_step:
-            return
-        mine = [row for row in piece.rows if self._owners[row] == piece.number]
-        for row in itertools.dropwhile(lambda row: self.responses[row] is not None, mine):
-            self.responses[row], self.num_tokens[row], self._owners[row] = None, 0, NOBODY
+    def unfinished(self, batch: WorkBatch) -> list[int]:
+        """The places of a batch that still count on it."""
+        return [place for place in batch.places if self.responses[place] is None and self._owns(batch, place)]
 
-    def is_wanted(self, piece: WorkBatch) -> bool:
-        """Whether any of its rows is still open to it."""
-        return any(self._counts(piece, row) for row in piece.rows)
+    def release(self, batch: WorkBatch) -> list[int]:
+        """Gives a batch up; returns the places that another batch has to generate, see the top of the file."""
+        mine = [place for place in batch.places if self._owns(batch, place)]
+        lost = list(itertools.dropwhile(lambda place: self.responses[place] is not None, mine))
+        for place in lost:
+            self.responses[place], self.num_tokens[place], self._owners[place] = None, 0, None
+        return lost
 
-    def missing(self) -> list[int]:
-        """The rows without a response."""
-        return [row for row, response in enumerate(self.responses) if response is None]
+    def count_death(self, batch: WorkBatch) -> int:
+        """Counts a worker that failed over a batch; returns the most that failed over one of its prompts."""
+        unfinished = self.unfinished(batch)
+        for place in unfinished:
+            self._num_deaths[place] += 1
+        return max((self._num_deaths[place] for place in unfinished), default=0)
 
-    def missing_at(self, step: int, places: range) -> list[int]:
-        """The rows at ``places`` whose tokens up to a step are not there. None that do not run in step: drawn anew."""
-        rows = [row for row in places if self.responses[row] is None] if self.in_step else []
-        return [row for row in rows if len(self.tokens[row] or ()) < step]
+    def progress(self, places: range) -> Progress:
+        """How far the prompts at these places are."""
+        part = slice(places.start, places.stop)
+        return Progress(self.num_tokens[part], self.responses[part])
 
-    def at(self, row: int, step: int, decoder: Decoder) -> Response:
-        """A row's response at a step, aborted there unless it had ended; else, not in step, as far as it came."""
-        response, tokens = self.responses[row], self.tokens[row]
-        if not self.in_step:
-            return response or Response("", self.num_tokens[row], "aborted")
-        if response and response.num_tokens <= step and self._is_whole(response):
-            return response
-        assert tokens is not None
-        return decoder.response(tokens[:step].tolist(), "aborted")
-
-    def _is_whole(self, response: Response) -> bool:
-        """Whether it was not cut short by a piece that was asked for up to a step alone."""
-        return response.finish_reason == "stop" or response.num_tokens == self.sampling.max_tokens
-
-    def _counts(self, piece: WorkBatch, row: int) -> bool:
-        return self.responses[row] is None and (self.in_step or self._owners[row] == piece.number)
+    def _owns(self, batch: WorkBatch, place: int) -> bool:
+        return self._owners[place] == batch.number
 
 
-def cut(rows: Sequence[int], *, num_workers: int, most: int | None) -> list[tuple[int, ...]]:
-    """The rows of each piece: the same number of pieces for every worker, of at most ``most`` rows, the first first.
+def cut(places: Sequence[int], *, num_workers: int, batch_size: int | None) -> list[tuple[int, ...]]:
+    """Returns the places of each batch: as many batches for every worker, of at most ``batch_size``, in order.
 
-    Without ``most`` there is one piece a worker, and all begin with the first rows: an engine that fills its own batch
-    then finishes the first rows first.
+    Without a ``batch_size`` each worker gets one batch, and all batches begin near the front: an engine that fills its
+    own batches then finishes the first prompts first.
     """
-    from autolambda.engines.transformers.cache import ROW_STEP, round_up  # with torch: see above
-
-    if not rows:
+    if not places:
         return []
-    if most is None:
-        return [part for start in range(num_workers) if (part := tuple(rows[start::num_workers]))]
-    num_pieces = num_workers * -(-len(rows) // (num_workers * most))
-    size = min(most, round_up(-(-len(rows) // num_pieces), ROW_STEP))
-    return [tuple(rows[start : start + size]) for start in range(0, len(rows), size)]
-
-
-class InStep:
-    """The looks of a watcher at rows that run in step, each at the step at which one engine would have asked.
-
-    That is where a row ends, and every ``WATCH_STEPS`` steps (``TransformersEngine.generate``).
-    """
-
-    def __init__(self, rows: Rows, places: range, watch: Watch) -> None:
-        self._rows, self._places, self._watch = rows, places, watch
-        self._step = 0
-
-    def look(self) -> int | None:
-        """Makes the looks that are due; the step at which the watcher said no."""
-        responses = [self._rows.responses[row] for row in self._places]
-        known = [self._rows.num_tokens[row] for row in self._places]
-        running = [count for count, response in zip(known, responses, strict=True) if response is None]
-        reached = min(running) if running else max(known)
-        ends = {count for count, response in zip(known, responses, strict=True) if response is not None}
-        for step in sorted(ends | set(range(WATCH_STEPS, reached + 1, WATCH_STEPS))):
-            if not self._step < step <= reached:
-                continue
-            self._step = step
-            ended = [each if each and each.num_tokens <= step else None for each in responses]
-            if not self._watch(Progress([min(count, step) for count in known], ended)):
-                return step
-        return None
-
-
-class AsTheyCome:
-    """The looks of a watcher at rows as they stand."""
-
-    def __init__(self, rows: Rows, places: range, watch: Watch) -> None:
-        self._rows, self._places, self._watch = rows, places, watch
-
-    def look(self) -> int | None:
-        """One look; 0 where the watcher said no."""
-        part = slice(self._places.start, self._places.stop)
-        return None if self._watch(Progress(self._rows.num_tokens[part], self._rows.responses[part])) else 0
+    if batch_size is None:
+        return [part for start in range(num_workers) if (part := tuple(places[start::num_workers]))]
+    num_batches = num_workers * -(-len(places) // (num_workers * batch_size))
+    size = min(batch_size, -(-len(places) // (num_batches * _PADDING)) * _PADDING)
+    return [tuple(places[start : start + size]) for start in range(0, len(places), size)]

@@ -1,7 +1,7 @@
-"""A crew: several workers and the pieces that are handed out to them, whatever befalls one or the other.
+"""Hands the batches of a call to idle workers, and takes in their updates.
 
-A piece of a worker that ended, or that does not answer, is done by others as soon as they are free; where rows run in
-step the first answer counts. Ray starts workers again; here it is only seen that nobody waits for them.
+Every batch ends in one way: its worker is done, has failed, is lost, or does not answer. Whatever is then missing waits
+for the next idle worker. Ray starts lost workers again.
 """
 
 from __future__ import annotations
@@ -9,167 +9,128 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from autolambda.engines.base import Fingerprint
-from autolambda.engines.workers.batches import News, Rows, cut
-from autolambda.engines.workers.handle import WorkerHandle, answered
-from autolambda.engines.workers.worker import Failure, Opened
+from autolambda.engines.workers.batches import CallState, Update, cut
+from autolambda.engines.workers.handle import WorkerHandle, replied
+from autolambda.engines.workers.worker import Opened
 from autolambda.errors import EngineError
 from autolambda.merging.method import Method
 
-SILENT_SECONDS = 10.0  # without an answer, after which others take over a worker's piece
+SILENT_SECONDS = 10.0  # without an update, after which a worker is not waited for
 GONE_SECONDS = 300.0  # without any worker that answers, after which the engine has failed
-MAX_DEATHS = 3  # of workers over the same prompts: it is then hardly theirs
+MAX_DEATHS = 3  # workers that fail over the same prompts before the prompts are blamed
 
 OnNote = Callable[[str], None]
 
 
 class Dispatcher:
-    """Works on one call's rows at a time; ``on_note`` is told what befalls a worker."""
+    """Shares one call at a time among workers; ``on_note`` is told what happens to a worker."""
 
-    def __init__(self, members: Sequence[WorkerHandle], on_note: OnNote) -> None:
-        self.members, self._on_note = members, on_note
-        self._rows: Rows | None = None
-        self._most: int | None = None
-        self._end: tuple[int, range] | None = None  # the step at which these rows end
-        self._waiting: deque[tuple[int, ...]] = deque()
-        self._is_short = False  # rows may have nobody who works on them
-        self._num_pieces = 0
+    def __init__(self, workers: Sequence[WorkerHandle], *, batch_size: int | None, on_note: OnNote) -> None:
+        self.workers, self._batch_size, self._on_note = workers, batch_size, on_note
+        self._call: CallState | None = None
+        self._waiting: deque[tuple[int, ...]] = deque()  # the places of each batch
+        self._num_batches = 0
         self._answered_at = time.monotonic()
 
     @property
     def num_usable(self) -> int:
-        """The workers that answer."""
-        return sum(member.is_usable for member in self.members)
+        """The number of workers that answer."""
+        return sum(worker.is_usable for worker in self.workers)
 
-    @property
-    def is_ending(self) -> bool:
-        """Whether rows that were ended are still to come as they are."""
-        assert self._rows is not None and self._end is not None
-        if self._rows.in_step:
-            return bool(self._rows.missing_at(*self._end))
-        return any(member.rows is self._rows and member.is_usable for member in self.members)
+    def start(self, call: CallState) -> None:
+        """Stops the call before, and begins with this one."""
+        self.stop()
+        self._call, self._answered_at = call, time.monotonic()
+        self._enqueue(range(len(call.prompts)), num_workers=self.num_usable)
 
-    def begin(self, rows: Rows, parts: Sequence[tuple[int, ...]], *, most: int | None) -> None:
-        """Drops what it worked on and begins with the parts of other rows; later ones have at most ``most``."""
-        self.drop()
-        self._rows, self._most, self._answered_at = rows, most, time.monotonic()
-        self._waiting.extend(parts)
-
-    def drop(self) -> None:
-        """Has everything ended; nobody waits for it."""
-        for member in self.members:
-            member.abort()
-        self._rows, self._end, self._is_short = None, None, False
+    def stop(self) -> None:
+        """Has all running batches end as they are, and drops those that wait."""
+        for worker in self.workers:
+            worker.abort()
+        self._call = None
         self._waiting.clear()
 
-    def end(self, step: int, places: range) -> None:
-        """Has everything ended as it is; the rows at ``places`` are needed up to ``step``."""
-        for member in self.members:
-            member.abort()
-        self._end, self._is_short = (step, places), True
-        self._waiting.clear()
+    def is_running(self, call: CallState) -> bool:
+        """Whether a worker that answers still has a batch of the call."""
+        return any(worker.call is call and worker.is_usable for worker in self.workers)
 
-    def fingerprints(self, schedule: Method) -> list[Fingerprint]:
-        """What each worker that answers holds under a schedule."""
-        return [member.fingerprint(schedule) for member in self.members if member.is_usable]
+    def fingerprints(self, method: Method) -> list[Fingerprint]:
+        """The fingerprint of every worker that answers, under a merge. Raises ``EngineError``."""
+        return [worker.fingerprint(method) for worker in self.workers if worker.is_usable]
 
     def step(self) -> None:
-        """Hands out what waits, and takes in what the workers answer."""
-        if self._is_short:
-            self._refill()
-        for member in self.members:
-            if self._waiting and member.is_usable and member.piece is None:
-                self._hand_out(member)
-        for member in answered(self.members):
-            self._hear(member)
-        for member in self.members:
-            if not member.is_silent and member.silent_seconds > SILENT_SECONDS:
-                self._on_note(f"{member.in_words} does not answer; others do its work")
-                member.is_silent = True
-                self._lose(member)
+        """Hands out batches that wait, and takes in what workers answer within half a second.
+
+        Raises ``EngineError`` if several workers failed over the same prompts, or none answers any more.
+        """
+        for worker in self.workers:
+            if self._call and self._waiting and worker.is_idle:
+                self._num_batches += 1
+                worker.give(self._call.batch(self._num_batches, self._waiting.popleft()), self._call)
+        for worker in replied(self.workers):
+            self._receive(worker)
+        for worker in self.workers:
+            if not worker.is_silent and worker.silent_seconds > SILENT_SECONDS:
+                self._on_note(f"{worker.in_words} does not answer; others do its work")
+                worker.is_silent = True
+                self._do_again(worker)
         self._check_answering()
 
-    def _hand_out(self, member: WorkerHandle) -> None:
-        """Gives the next piece to a worker that has none."""
-        assert self._rows is not None
-        sampling = self._rows.sampling
-        if self._end:
-            sampling = replace(sampling, max_tokens=self._end[0])
-        self._num_pieces += 1
-        member.give(self._rows.piece(self._num_pieces, self._waiting.popleft(), sampling), self._rows)
+    def _receive(self, worker: WorkerHandle) -> None:
+        reply = worker.receive()
+        if worker.is_silent:
+            worker.is_silent = False
+            self._on_note(f"{worker.in_words} answers again")
+        if isinstance(reply, Opened):
+            worker.is_open = True
+        elif isinstance(reply, Update):
+            assert worker.call and worker.batch
+            worker.call.take(worker.batch, reply)
+            if reply.is_last:
+                self._end_batch(worker)
+            elif not worker.call.unfinished(worker.batch):
+                worker.abort()  # others did its work
+        elif reply.is_lost:
+            self._on_note(f"{worker.in_words} is lost: {reply.reason}")
+            worker.is_gone = reply.is_final
+            self._end_batch(worker, error=reply.reason)
+            if not reply.is_final:
+                worker.open()
+        elif worker.is_open:
+            self._end_batch(worker, error=reply.reason)
+        else:
+            worker.is_gone = True
+            self._on_note(f"{worker.in_words} is left out: {reply.reason}")
+
+    def _end_batch(self, worker: WorkerHandle, *, error: str = "") -> None:
+        """Takes its batch from a worker; ``error`` says why the batch failed, if it did."""
+        if error and worker.batch and worker.call and worker.call is self._call:
+            num_deaths = worker.call.count_death(worker.batch)
+            if num_deaths >= MAX_DEATHS:
+                raise EngineError(
+                    f"{num_deaths} workers failed over the same prompts; the last, {worker.name}: {error}"
+                )
+        self._do_again(worker)
+        worker.batch = worker.call = None
+
+    def _do_again(self, worker: WorkerHandle) -> None:
+        """Queues what a worker's batch leaves undone."""
+        if worker.batch and worker.call and worker.call is self._call:
+            num_idle = sum(each.is_idle for each in self.workers)
+            self._enqueue(worker.call.release(worker.batch), num_workers=num_idle)
+
+    def _enqueue(self, places: Sequence[int], *, num_workers: int) -> None:
+        """Queues places before all others, cut into batches for so many workers."""
+        batches = cut(places, num_workers=max(num_workers, 1), batch_size=self._batch_size)
+        self._waiting.extendleft(reversed(batches))
 
     def _check_answering(self) -> None:
-        """Raises ``EngineError`` where no worker is left, or none has answered for long."""
+        """Raises ``EngineError`` if no worker is left, or none has answered for long."""
         if self.num_usable:
             self._answered_at = time.monotonic()
-        elif all(member.is_gone for member in self.members):
+        elif all(worker.is_gone for worker in self.workers):
             raise EngineError("all workers are lost, and Ray does not start them again")
         elif time.monotonic() - self._answered_at > GONE_SECONDS:
-            raise EngineError(f"none of the {len(self.members)} workers has answered for {GONE_SECONDS:g} seconds")
-
-    def _hear(self, member: WorkerHandle) -> None:
-        """Takes in one answer."""
-        reply, piece, rows = member.answer(), member.piece, member.rows
-        if member.is_silent:
-            member.is_silent = False
-            self._on_note(f"{member.in_words} answers again")
-        if isinstance(reply, News):
-            assert piece is not None and rows is not None
-            rows.take(piece, reply)
-            if reply.state == "running":
-                if rows is not self._rows or not rows.is_wanted(piece):
-                    member.abort()
-                member.follow()
-                return
-            if reply.state == "failed":
-                self._count_death(member, reply.error)
-                self._lose(member)
-            self._is_short = True
-            member.let_go()
-        elif isinstance(reply, Opened):
-            member.is_open = True
-        elif isinstance(reply, Failure):
-            member.is_gone = True
-            self._on_note(f"{member.in_words} is left out: {reply.reason}")
-        else:
-            member.is_gone = reply.for_ever
-            self._on_note(f"{member.in_words} is lost: {reply.reason}")
-            self._count_death(member, reply.reason)
-            self._lose(member)
-            member.let_go()
-            if not reply.for_ever:
-                member.open()
-
-    def _lose(self, member: WorkerHandle) -> None:
-        """Nobody waits for a worker's piece any more."""
-        if member.piece and member.rows is self._rows and self._rows and not self._end:
-            self._rows.lose(member.piece)
-        self._is_short = True
-
-    def _count_death(self, member: WorkerHandle, reason: str) -> None:
-        """Raises ``EngineError`` where too many failed over the same prompts."""
-        rows = self._rows
-        if rows is None or member.rows is not rows or member.piece is None:
-            return
-        for row in member.piece.rows:
-            if rows.responses[row] is None:
-                rows.num_deaths[row] += 1
-        if max(rows.num_deaths[row] for row in member.piece.rows) >= MAX_DEATHS:
-            raise EngineError(f"{MAX_DEATHS} workers failed over the same prompts; the last, {member.name}: {reason}")
-
-    def _refill(self) -> None:
-        """Has the rows that nobody works on wait for somebody."""
-        self._is_short = False
-        rows = self._rows
-        if rows is None:
-            return
-        taken = {row for part in self._waiting for row in part}
-        for member in self.members:
-            if member.rows is rows and member.piece and member.is_usable:
-                taken.update(member.piece.rows)
-        needed = rows.missing_at(*self._end) if self._end else rows.missing()
-        num_idle = sum(member.is_usable and member.piece is None for member in self.members)
-        left = [row for row in needed if row not in taken]
-        self._waiting.extendleft(reversed(cut(left, num_workers=max(num_idle, 1), most=self._most)))
+            raise EngineError(f"none of the {len(self.workers)} workers has answered for {GONE_SECONDS:g} seconds")

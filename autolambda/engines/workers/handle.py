@@ -1,7 +1,4 @@
-"""A worker as the driver knows it: a Ray actor, the piece it was given, and whether it answers.
-
-One question at a time is under way to each: for an open engine, or for news of its piece.
-"""
+"""A worker as the driver sees it: a Ray actor, the batch it works on, and whether it answers."""
 
 from __future__ import annotations
 
@@ -11,40 +8,44 @@ from dataclasses import dataclass
 from typing import Any
 
 from autolambda.engines.base import Fingerprint
-from autolambda.engines.workers.batches import News, Rows, WorkBatch
-from autolambda.engines.workers.worker import Failure, Opened
-from autolambda.errors import EngineError, one_line
+from autolambda.engines.workers.batches import CallState, Update, WorkBatch
+from autolambda.engines.workers.worker import Opened
+from autolambda.errors import AutolambdaError, EngineError, one_line
 from autolambda.merging.method import Method
 
 _POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
-class Lost:
-    """What a worker was asked for will not come; ``for_ever`` where Ray does not start it again."""
+class Failure:
+    """Why an answer will not come.
+
+    ``is_input``: the user can put it right. ``is_lost``: the worker's process ended, or its answer is lost.
+    ``is_final``: Ray does not start the worker again.
+    """
 
     reason: str
-    for_ever: bool
+    is_input: bool = False
+    is_lost: bool = False
+    is_final: bool = False
 
 
 class WorkerHandle:
-    """One of several workers."""
+    """One of several workers. At most one request to it is pending: to open its engine, or to generate a batch."""
 
     def __init__(self, number: int, actor: Any) -> None:
         self.actor = actor
         self.name = f"worker {number + 1}"
         self.host = ""
         self.is_open = self.is_silent = self.is_gone = False
-        self.piece: WorkBatch | None = None
-        self.rows: Rows | None = None
-        self._num_known = 0
-        self._is_aborted = False
-        self._question: Any = None
-        self._asked_at = 0.0
+        self.batch: WorkBatch | None = None
+        self.call: CallState | None = None
+        self._pending: Any = None  # an ObjectRef, or a generator of ObjectRefs
+        self._heard_at = 0.0
 
     @property
     def in_words(self) -> str:
-        """Its name and where it runs."""
+        """The worker's name and where it runs."""
         return f"{self.name} on {self.host}"
 
     @property
@@ -52,95 +53,93 @@ class WorkerHandle:
         return self.is_open and not self.is_silent and not self.is_gone
 
     @property
+    def is_idle(self) -> bool:
+        return self.is_usable and self.batch is None
+
+    @property
     def silent_seconds(self) -> float:
-        """How long an answer about its piece has been due."""
-        return time.monotonic() - self._asked_at if self.is_open and self._question is not None else 0.0
+        """How long an update has been due."""
+        return time.monotonic() - self._heard_at if self.is_open and self._pending is not None else 0.0
 
     def open(self) -> None:
-        """Asks for an open engine, as often as it is started again."""
+        """Requests an open engine; Ray repeats the request whenever it starts the worker again."""
         self.is_open = False
-        self._ask(self.actor.open.options(max_task_retries=-1).remote())
+        self._pending = self.actor.open.options(max_task_retries=-1).remote()
 
-    def give(self, piece: WorkBatch, rows: Rows) -> None:
-        """Hands a piece over and asks for news of it."""
-        self.piece, self.rows, self._num_known, self._is_aborted = piece, rows, 0, False
-        self._ask(self.actor.work.remote(piece))
-
-    def follow(self) -> None:
-        """Asks for more news of its piece."""
-        assert self.piece is not None
-        self._ask(self.actor.news.remote(self.piece.number, self._num_known))
+    def give(self, batch: WorkBatch, call: CallState) -> None:
+        """Hands a batch of a call over."""
+        self.batch, self.call, self._heard_at = batch, call, time.monotonic()
+        self._pending = self.actor.work.options(num_returns="streaming").remote(batch)
 
     def abort(self) -> None:
-        """Has its piece ended as it is."""
-        if self.piece is not None and not self._is_aborted:
-            self._is_aborted = True
-            self.actor.abort.remote(self.piece.number)
+        """Has the batch end as it is."""
+        if self.batch:
+            self.actor.abort.remote(self.batch.number)
 
-    def let_go(self) -> None:
-        """It has no piece any more."""
-        self.piece = self.rows = None
-
-    def fingerprint(self, schedule: Method) -> Fingerprint:
-        """That of its weights under a schedule. Raises ``EngineError``."""
+    def fingerprint(self, method: Method) -> Fingerprint:
+        """The fingerprint of the worker's weights under a merge. Raises ``EngineError``."""
         import ray
 
         try:
-            found: Fingerprint = ray.get(self.actor.fingerprint.remote(schedule))
+            found: Fingerprint = ray.get(self.actor.fingerprint.remote(method))
         except ray.exceptions.RayError as error:
-            raise EngineError(f"{self.in_words}: {_reason(error)}") from error
+            raise EngineError(f"{self.in_words}: {_failure(error).reason}") from error
         return found
 
-    def answer(self) -> Opened | Failure | News | Lost:
-        """What it answers to the question that is under way."""
+    def receive(self) -> Opened | Update | Failure:
+        """Returns the answer that ``replied`` found."""
         import ray
 
-        question, self._question = self._question, None
+        pending, self._pending, self._heard_at = self._pending, None, time.monotonic()
         try:
-            answer: Opened | Failure | News = ray.get(question)
+            is_stream = isinstance(pending, ray.ObjectRefGenerator)
+            reply: Opened | Update = ray.get(next(pending) if is_stream else pending)
         except ray.exceptions.RayError as error:
-            return Lost(_reason(error), isinstance(error, ray.exceptions.ActorDiedError))
-        if isinstance(answer, News):
-            self._num_known += len(answer.finished)
-        return answer
-
-    def _ask(self, question: Any) -> None:
-        self._question, self._asked_at = question, time.monotonic()
+            return _failure(error)
+        if isinstance(reply, Update) and not reply.is_last:
+            self._pending = pending
+        return reply
 
 
-def answered(members: Sequence[WorkerHandle]) -> list[WorkerHandle]:
-    """Those that have answered; waits a moment for the first one."""
+def replied(workers: Sequence[WorkerHandle]) -> list[WorkerHandle]:
+    """The workers that have answered; waits a moment for the first one."""
     import ray
 
-    asked = {member._question: member for member in members if member._question is not None}
-    if not asked:
+    pending = {worker._pending: worker for worker in workers if worker._pending is not None}
+    if not pending:
         return []
-    ready, _ = ray.wait(list(asked), num_returns=1, timeout=_POLL_SECONDS)
+    ready, _ = ray.wait(list(pending), num_returns=1, timeout=_POLL_SECONDS)
     if ready:
-        ready, _ = ray.wait(list(asked), num_returns=len(asked), timeout=0)
-    return [asked[question] for question in ready]
+        ready, _ = ray.wait(list(pending), num_returns=len(pending), timeout=0)
+    return [pending[each] for each in ready]
 
 
-def close(members: Sequence[WorkerHandle], *, seconds: float) -> None:
-    """Has all that answer free their engines, then ends all for good."""
+def close(workers: Sequence[WorkerHandle], *, seconds: float) -> None:
+    """Has every worker that answers free its engine within these seconds, then ends all processes."""
     import ray
 
-    closing = [member.actor.close.remote() for member in members if member.is_usable]
+    closing = [worker.actor.close.remote() for worker in workers if worker.is_usable]
     if closing:
         ray.wait(closing, num_returns=len(closing), timeout=seconds)
-    for member in members:
-        ray.kill(member.actor)
+    for worker in workers:
+        ray.kill(worker.actor)
 
 
-def _reason(error: Exception) -> str:
-    """What Ray says, without its advice: the class says most of it."""
-    import ray
+def _failure(error: Exception) -> Failure:
+    """What happened: the engine's own error, or by the class of Ray's, whose texts give advice that does not apply."""
+    from ray import exceptions
 
-    words = {
-        ray.exceptions.ActorUnavailableError: "its process or its machine is gone",
-        ray.exceptions.ActorDiedError: "its process ended for good",
-        ray.exceptions.OutOfMemoryError: "its machine was out of memory",
-        ray.exceptions.ObjectLostError: "its answer was lost with its machine",
+    if isinstance(error, exceptions.RayTaskError):
+        cause = error.cause
+        if isinstance(cause, AutolambdaError):
+            return Failure(str(cause), is_input=cause.exit_code == 2)
+        return Failure(f"{type(cause).__name__}: {one_line(cause)}")
+    reasons = {
+        exceptions.ActorUnavailableError: "its process or its machine is gone",
+        exceptions.ActorDiedError: "its process ended for good",
+        exceptions.OutOfMemoryError: "its machine was out of memory",
+        exceptions.ObjectLostError: "its answer was lost with its machine",
     }
-    found = next((text for kind, text in words.items() if isinstance(error, kind)), None)
-    return found or f"{type(error).__name__}: {one_line(error)}"
+    found = next((text for kind, text in reasons.items() if isinstance(error, kind)), None)
+    reason = found or f"{type(error).__name__}: {one_line(error)}"
+    return Failure(reason, is_lost=True, is_final=isinstance(error, exceptions.ActorDiedError))
