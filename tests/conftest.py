@@ -1,19 +1,40 @@
-"""Fixtures that several test files share."""
+"""Fixtures that several test files share, and how tests are shared out to pytest-xdist's workers."""
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # before PyTorch is loaded: the workers share the cores
+
 import torch
 from checkpoints import edit_tensors, tiny_checkpoint
 from command_line import run
 from postgres import server
+from shared import shared_folder
 from torch import Tensor
 
 __all__ = ["run", "server"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    shared_folder()  # before there are workers, which inherit its name
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of one file run in one worker, so that fixtures of a module are made once, unless a mark says otherwise.
+
+    Files with a common ``xdist_group`` run in one worker, one after the other. See tests/README.md.
+    """
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
 
 
 @pytest.fixture

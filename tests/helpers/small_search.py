@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import sqlite3
-import tempfile
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+
+from shared import made_once, shared_folder
 
 from autolambda.config import Config
 from autolambda.config_file import load_config
@@ -42,18 +43,15 @@ def storage_in(folder: Path, name: str = NAME) -> str:
 
 
 @functools.cache
-def _folder() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory()  # removed when the process ends
-
-
-@functools.cache
 def finished() -> Report:
     """The report of a search that ran to its verdict; its database is at ``finished_storage()`` (do not write)."""
-    return search(small_config(), name=NAME, storage=finished_storage())
+    report: Report = made_once("finished", lambda folder: search(small_config(), name=NAME, storage=storage_in(folder)))
+    return report
 
 
 def finished_storage() -> str:
-    return storage_in(Path(_folder().name))
+    """The URL of the finished study's database, once ``finished()`` was called."""
+    return storage_in(shared_folder() / "finished")
 
 
 def copy_finished(storage: str) -> str:

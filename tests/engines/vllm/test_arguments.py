@@ -6,8 +6,8 @@ import pytest
 from checkpoints import edit_json, tiny_checkpoint
 from vllm_engines import needs_vllm
 
+from autolambda.engines.vllm import arguments as vllm_arguments
 from autolambda.engines.vllm.arguments import check_arguments, engine_arguments, installed_version, place_parents
-from autolambda.engines.vllm.engine import arguments as vllm_arguments
 from autolambda.errors import ConfigError
 from autolambda.merging.pair import open_pair
 

@@ -146,7 +146,7 @@ def test_seeds_of_all_prompts_make_the_seed_of_the_call(parents):
 
 
 def test_each_text_is_tokenized_once(parents, monkeypatch):
-    from autolambda.engines.vllm.engine import engine as vllm
+    from autolambda.engines.vllm import engine as vllm
 
     encoded = []
     encode = vllm.encode
