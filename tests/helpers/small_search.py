@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import functools
+import json
 import sqlite3
+from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,9 @@ from shared import made_once, shared_folder
 
 from autolambda.config import Config
 from autolambda.config_file import load_config
+from autolambda.driver.events import Event, Noted
 from autolambda.driver.search import search
+from autolambda.report.json_csv import report_json
 from autolambda.report.report import Report
 from autolambda.report.snapshot import StudySnapshot, load_snapshot
 from autolambda.study.store import Store
@@ -108,3 +113,22 @@ def database(storage: str) -> dict[str, list[Any]]:
     }
     with closing(sqlite3.connect(storage.removeprefix("sqlite:///"))) as connection:
         return {name: connection.execute(query).fetchall() for name, query in queries.items()}
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A search that ran to its end, with all that its study holds."""
+
+    report: Report
+    database: dict[str, list[Any]]
+
+
+def texts(events: Sequence[Event]) -> list[str]:
+    """The notes that a search told."""
+    return [event.text for event in events if isinstance(event, Noted)]
+
+
+def answer(report: Report) -> dict[str, object]:
+    """What ``autolambda report --json`` says."""
+    plain: dict[str, object] = json.loads(report_json(report))
+    return plain
