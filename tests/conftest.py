@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 import torch
 from checkpoints import edit_tensors, tiny_checkpoint
 from command_line import run
+from groups import GroupScheduling, rank_of
 from postgres import server
 from shared import shared_folder
 from torch import Tensor
@@ -26,15 +28,15 @@ def pytest_configure(config: pytest.Config) -> None:
     shared_folder()  # before there are workers, which inherit its name
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of one file run in one worker, so that fixtures of a module are made once, unless a mark says otherwise.
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> GroupScheduling | None:
+    if config.getvalue("dist") != "loadfile":
+        return None
+    config.option.loadscopereorder = False  # the order is ours
+    return GroupScheduling(config, log)
 
-    Files with a common ``xdist_group`` run in one worker, one after the other. See tests/README.md.
-    """
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: rank_of(item.nodeid))  # stable: within a file tests keep their order
 
 
 @pytest.fixture
