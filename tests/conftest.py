@@ -1,19 +1,42 @@
-"""Fixtures that several test files share."""
+"""Fixtures that several test files share, and how tests are shared out to pytest-xdist's workers."""
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # before PyTorch is loaded: the workers share the cores
+
 import torch
 from checkpoints import edit_tensors, tiny_checkpoint
 from command_line import run
+from groups import GroupScheduling, rank_of
 from postgres import server
+from shared import shared_folder
 from torch import Tensor
 
 __all__ = ["run", "server"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    shared_folder()  # before there are workers, which inherit its name
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> GroupScheduling | None:
+    if config.getvalue("dist") != "loadfile":
+        return None
+    config.option.loadscopereorder = False  # the order is ours
+    return GroupScheduling(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: rank_of(item.nodeid))  # stable: within a file tests keep their order
 
 
 @pytest.fixture

@@ -170,7 +170,8 @@ def disturbed(folder: Path, rng: random.Random, *, seconds: float, steps: int, a
     killed: Counter[str] = Counter()
     before: dict[str, list[Any]] = {}
     is_done = False
-    while killed.total() < max(at_most - MOST_OF_EXPORT, 1) and not is_done:
+    of_export = min(MOST_OF_EXPORT, at_most // 2)
+    while killed.total() < at_most - of_export and not is_done:
         by_clock = rng.random() < 0.5
         clock, step = {"seconds": rng.uniform(0, seconds / 4)}, {"step": rng.randint(1, steps // 4)}
         ended = run(folder, *SEARCH, **(clock if by_clock else step))
@@ -180,7 +181,7 @@ def disturbed(folder: Path, rng: random.Random, *, seconds: float, steps: int, a
         if ended.was_killed:
             killed[f"{'clock' if by_clock else 'step '} after '{ended.last}'"] += 1
     run(folder, *SEARCH)
-    for _ in range(min(MOST_OF_EXPORT, at_most - killed.total())):
+    for _ in range(of_export):
         if not (folder / "out").exists():
             killed["export"] += run(folder, *EXPORT, step=rng.randint(1, 40)).was_killed
     if not (folder / "out").exists():

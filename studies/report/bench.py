@@ -22,7 +22,7 @@ import numpy as np
 from autolambda.config import Config
 from autolambda.config_file import load_config
 from autolambda.driver.job import Job, open_job
-from autolambda.driver.run import PARENTS
+from autolambda.driver.notes import PARENTS
 from autolambda.driver.search import enter
 from autolambda.optimizer.propose import Proposal
 from autolambda.optimizer.space import ranges, uniform_params

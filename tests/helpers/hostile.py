@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 import json
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+
+from shared import made_once, shared_folder
 
 from autolambda.config_file import load_config
 from autolambda.driver.search import search
@@ -58,19 +59,20 @@ class HostileEngine:
         """Holds nothing."""
 
 
-@functools.cache
-def _folder() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory()  # removed when the process ends
-
-
 def hostile_storage() -> str:
-    return f"sqlite:///{_folder().name}/study.db"
+    """The URL of the study's database, once ``hostile()`` was called."""
+    return f"sqlite:///{shared_folder()}/hostile/study.db"
 
 
 @functools.cache
 def hostile() -> Report:
     """The report of the search, which is at ``hostile_storage()``."""
-    file = Path(_folder().name) / f"{TASK}.jsonl"
+    report: Report = made_once("hostile", _search)
+    return report
+
+
+def _search(folder: Path) -> Report:
+    file = folder / f"{TASK}.jsonl"
     texts = [text for text in TEXTS if not any("\ud800" <= character <= "\udfff" for character in text)]
     rows = [
         {
@@ -88,4 +90,9 @@ def hostile() -> Report:
         "sampling.max_tokens": 32,
         "budget": 40.0,
     }
-    return search(load_config(None, overrides=overrides), name=NAME, storage=hostile_storage(), engine=HostileEngine())
+    return search(
+        load_config(None, overrides=overrides),
+        name=NAME,
+        storage=f"sqlite:///{folder}/study.db",
+        engine=HostileEngine(),
+    )

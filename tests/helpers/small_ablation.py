@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import functools
-import tempfile
-from pathlib import Path
 from typing import Any
 
+from shared import made_once, shared_folder
 from small_search import small_config, storage_in
 
 from autolambda.ablation.results import Ablation, Result
@@ -30,19 +29,18 @@ def ablation_config(**changes: object) -> Config:
     return small_config(**{"ablation": ROWS, **changes})
 
 
-@functools.cache
-def _folder() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory()  # removed when the process ends
-
-
 def ablated_storage() -> str:
-    return storage_in(Path(_folder().name))
+    """The URL of the ablations' database, once ``ablated()`` was called."""
+    return storage_in(shared_folder() / "ablated")
 
 
 @functools.cache
 def ablated() -> tuple[Ablation, ...]:
     """All studies, run to their end; the database is at ``ablated_storage()`` (do not write)."""
-    return ablate(ablation_config(), name=NAME, storage=ablated_storage())
+    ablations: tuple[Ablation, ...] = made_once(
+        "ablated", lambda folder: ablate(ablation_config(), name=NAME, storage=storage_in(folder))
+    )
+    return ablations
 
 
 def results(ablations: tuple[Ablation, ...] | None = None) -> dict[str, dict[str, Result]]:

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import functools
+import json
 import sqlite3
-import tempfile
+from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from shared import made_once, shared_folder
+
 from autolambda.config import Config
 from autolambda.config_file import load_config
+from autolambda.driver.events import Event, Noted
 from autolambda.driver.search import search
+from autolambda.report.json_csv import report_json
 from autolambda.report.report import Report
 from autolambda.report.snapshot import StudySnapshot, load_snapshot
 from autolambda.study.store import Store
@@ -42,18 +48,15 @@ def storage_in(folder: Path, name: str = NAME) -> str:
 
 
 @functools.cache
-def _folder() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory()  # removed when the process ends
-
-
-@functools.cache
 def finished() -> Report:
     """The report of a search that ran to its verdict; its database is at ``finished_storage()`` (do not write)."""
-    return search(small_config(), name=NAME, storage=finished_storage())
+    report: Report = made_once("finished", lambda folder: search(small_config(), name=NAME, storage=storage_in(folder)))
+    return report
 
 
 def finished_storage() -> str:
-    return storage_in(Path(_folder().name))
+    """The URL of the finished study's database, once ``finished()`` was called."""
+    return storage_in(shared_folder() / "finished")
 
 
 def copy_finished(storage: str) -> str:
@@ -110,3 +113,22 @@ def database(storage: str) -> dict[str, list[Any]]:
     }
     with closing(sqlite3.connect(storage.removeprefix("sqlite:///"))) as connection:
         return {name: connection.execute(query).fetchall() for name, query in queries.items()}
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A search that ran to its end, with all that its study holds."""
+
+    report: Report
+    database: dict[str, list[Any]]
+
+
+def texts(events: Sequence[Event]) -> list[str]:
+    """The notes that a search told."""
+    return [event.text for event in events if isinstance(event, Noted)]
+
+
+def answer(report: Report) -> dict[str, object]:
+    """What ``autolambda report --json`` says."""
+    plain: dict[str, object] = json.loads(report_json(report))
+    return plain

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
+import multiprocessing
 import os
-import pickle
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal
 
@@ -81,17 +85,37 @@ def fresh_vllm(
     prompts: Sequence[Prompt],
     sampling: Sampling,
 ) -> Fresh:
-    """What an engine says that was opened for nothing else, in another process, and closed twice."""
-    asked = pickle.dumps((instruct, thinking, path, schedule, list(prompts), sampling))
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", __file__],
-        input=asked,
-        capture_output=True,
-        env={**os.environ, "PYTHONPATH": ""},
-    )
-    assert done.returncode == 0, done.stderr.decode()[-2000:]
-    answer: Fresh = pickle.loads(done.stdout.rpartition(b"\nANSWER")[2])
-    return answer
+    """Returns what an engine says that is opened for this call alone, in another process, and closed twice."""
+    return _resident().ask((instruct, thinking, path, schedule, list(prompts), sampling))
+
+
+class _Resident:
+    """A process that has imported vLLM. It opens and closes an engine a request, until this process ends."""
+
+    def __init__(self) -> None:
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115, open as long as this process
+        self._pipe, theirs = multiprocessing.Pipe()
+        self._process = subprocess.Popen(
+            [sys.executable, "-W", "ignore", __file__, str(theirs.fileno())],
+            stdout=self._log,
+            stderr=self._log,
+            pass_fds=[theirs.fileno()],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        )
+        theirs.close()
+        atexit.register(self._process.kill)
+
+    def ask(self, request: tuple[Any, ...]) -> Fresh:
+        try:
+            self._pipe.send(request)
+            fresh: Fresh = self._pipe.recv()
+        except (EOFError, OSError):
+            self._log.seek(0)
+            pytest.fail(f"the process of vLLM engines died: {self._log.read().decode(errors='replace')[-2000:]}")
+        return fresh
+
+
+_resident = functools.cache(_Resident)
 
 
 @contextmanager
@@ -104,20 +128,22 @@ def opened(*folders: Path, **settings: Any) -> Iterator[VllmEngine]:
         engine.close()
 
 
-def _answer() -> None:
-    instruct, thinking, path, schedule, prompts, sampling = pickle.load(sys.stdin.buffer)
-    engine = open_vllm(instruct, thinking, path=path)
-    engine.set_merge(Method.linear(schedule))
-    fingerprint = engine.fingerprint()
+def _serve(pipe: Connection) -> None:
+    """Answers requests until the other process ends."""
     from vllm_engines import Fresh  # as the asking process knows it, not as __main__'s
 
-    answer = Fresh(fingerprint, engine.generate(prompts, sampling))
-    engine.close()
-    engine.close()
-    sys.stdout.flush()
-    sys.stdout.buffer.write(b"\nANSWER" + pickle.dumps(answer))
-    sys.stdout.buffer.flush()
+    while True:
+        try:
+            instruct, thinking, path, schedule, prompts, sampling = pipe.recv()
+        except EOFError:
+            return
+        engine = open_vllm(instruct, thinking, path=path)
+        engine.set_merge(Method.linear(schedule))
+        answer = Fresh(engine.fingerprint(), engine.generate(prompts, sampling))
+        engine.close()
+        engine.close()
+        pipe.send(answer)
 
 
 if __name__ == "__main__":
-    _answer()
+    _serve(Connection(int(sys.argv[1])))

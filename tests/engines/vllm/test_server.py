@@ -27,7 +27,7 @@ from autolambda.driver.job import Job, open_job
 from autolambda.export.export import export
 from autolambda.schedule import Schedule
 
-pytestmark = needs_vllm
+pytestmark = [needs_vllm, pytest.mark.slow]  # two servers start
 
 PARSERS = {0.0: "deepseek_r1", 1.0: "qwen3"}
 START_SECONDS = 300
