@@ -31,20 +31,17 @@ def config_of(options: Mapping[str, Any], *, budget: float | None = None) -> Con
 
 def config_of_study(options: Mapping[str, Any], *, study: str | None, storage: str | None) -> Config:
     """Returns the config of a command's options, or of the stored ``study`` if they name no models, tasks or file."""
-    from autolambda.config import parse_config
-    from autolambda.config_file import parse_setting, set_key
+    from autolambda.config_file import load_config
     from autolambda.errors import StudyError
     from autolambda.study.reader import stored_config
 
     if study is None or any(options.get(name) for name in ("instruct", "thinking", "tasks", "config")):
         return config_of(options)
     try:
-        plain = stored_config(study, storage).model_dump(mode="json")
+        stored = stored_config(study, storage)
     except StudyError:  # a new study; opening its database later reports any other problem
         return config_of(options)
-    for key, value in map(parse_setting, options.get("settings", ())):
-        set_key(plain, key, value)
-    return parse_config(plain)
+    return load_config(stored.model_dump(mode="json"), overrides={}, settings=options.get("settings", ()))
 
 
 def ablation_names(only: str | None) -> tuple[AblationName, ...]:
