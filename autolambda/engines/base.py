@@ -43,12 +43,11 @@ class Progress:
     """How far a call of ``generate`` is, in the order of its prompts.
 
     ``num_tokens`` counts the tokens generated so far (an engine may be some tokens ahead). ``responses`` holds the
-    finished responses, and ``None`` for the others. ``tokens`` are the token ids so far; they are not copied and grow.
+    finished responses, and ``None`` for the others.
     """
 
     num_tokens: Sequence[int]
     responses: Sequence[Response | None]
-    tokens: Sequence[Sequence[int]] = ()
 
 
 WATCH_STEPS = 64  # at most as many steps pass between two calls of a watcher

@@ -134,8 +134,8 @@ class Batch:
                 self._finish(row, "aborted")
 
     def progress(self) -> Progress:
-        """Returns how far it is. The next step changes nothing in it but the lists of tokens."""
-        return Progress([len(tokens) for tokens in self._tokens], list(self._responses), self._tokens)
+        """Returns how far it is; the next step does not change the returned value."""
+        return Progress([len(tokens) for tokens in self._tokens], list(self._responses))
 
     def responses(self) -> list[Response]:
         """Returns the responses in the order of the prompts, when no row is running any more."""
