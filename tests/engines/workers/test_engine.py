@@ -266,7 +266,8 @@ def test_workers_with_different_weights_are_found(two):
         engine.fingerprint()  # by hand it is the process
 
 
-def test_a_suspended_worker_ends_with_the_engine(two):
+def test_a_suspended_worker_ends_with_the_engine(two, monkeypatch):
+    monkeypatch.setattr("autolambda.engines.workers.engine.CLOSE_SECONDS", 1.0)
     engine = by_hand()
     process = process_of(engine._dispatcher.workers[0])
     process.suspend()
