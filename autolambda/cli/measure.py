@@ -121,9 +121,9 @@ def stages(curve: Path, form: str) -> None:
     """
     from autolambda.report.json_csv import curve_json
     from autolambda.statistics.curve import read_curve
-    from autolambda.statistics.token_value import worth_of_curve
+    from autolambda.statistics.token_value import curve_insights
 
-    found = worth_of_curve(read_curve(curve))
+    found = curve_insights(read_curve(curve))
     click.echo(curve_json(found) if form == "json" else "\n".join(found.sentences()))
 
 

@@ -15,7 +15,7 @@ from autolambda.report.report import Report
 from autolambda.report.results import ScheduleResult
 from autolambda.report.terminal import report_view
 from autolambda.statistics.stages import Boundary, Stages
-from autolambda.statistics.token_value import CurveWorth
+from autolambda.statistics.token_value import CurveInsights
 
 FILE_WIDTH = 120  # columns of a table in a file
 
@@ -60,7 +60,7 @@ def report_text(report: Report) -> str:
     return file.getvalue()
 
 
-def curve_json(found: CurveWorth) -> str:
+def curve_json(found: CurveInsights) -> str:
     """Returns a curve's two boundaries, each ``{"lambda", "low", "high"}`` or null, its sweet spot and its slope."""
     spot, slope = found.sweet_spot, found.slope
     worth = {

@@ -63,7 +63,7 @@ class Length:
 
 
 @dataclass(frozen=True)
-class CurveWorth:
+class CurveInsights:
     """The stages of a curve, and what its points with accuracy and mean tokens say about both.
 
     The numbers have no intervals. So the sweet spot may be a point that was measured too high by chance.
@@ -91,7 +91,7 @@ class CurveWorth:
         yield from self.stages.notes
 
 
-def worth_of_curve(points: Sequence[CurvePoint]) -> CurveWorth:
+def curve_insights(points: Sequence[CurvePoint]) -> CurveInsights:
     """Returns what a curve says. Raises ``InputError`` as ``detect_stages`` does."""
     stages, measured = detect_stages(points), measured_points(points)
     place = sweet_spot([Objectives(each.accuracy or 0.0, each.mean_tokens or 0.0) for each in measured])
@@ -99,7 +99,7 @@ def worth_of_curve(points: Sequence[CurvePoint]) -> CurveWorth:
         Length(each.lam, each.mean_tokens, each.mean_tokens, each.mean_tokens) for each in points if each.mean_tokens
     )
     spot = None if place is None else measured[place]
-    return CurveWorth(stages, spot, slope_of_curve(points), lengths, runaway(lengths))
+    return CurveInsights(stages, spot, slope_of_curve(points), lengths, runaway(lengths))
 
 
 def sweet_spot(scores: Sequence[Objectives]) -> int | None:

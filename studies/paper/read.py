@@ -18,7 +18,7 @@ from autolambda.driver.cost import DISAGREEMENT
 from autolambda.statistics.curve import CurvePoint
 from autolambda.statistics.pareto import Objectives, front
 from autolambda.statistics.stages import stage_of
-from autolambda.statistics.token_value import worth_of_curve
+from autolambda.statistics.token_value import curve_insights
 from autolambda.statistics.verdict import Decision, Finalist, Verdict, confirmation_order, decide
 
 TABLE = Path(__file__).with_name("qwen3_4b.csv")
@@ -105,7 +105,7 @@ def _section(benchmark: str, rows: Sequence[Row]) -> Iterator[str]:
         )
     yield ""
     points = [CurvePoint(row.lam or 0.0, row.think_ratio, num_prompts, row.accuracy, row.mean_tokens) for row in merges]
-    yield from (sentence for sentence in worth_of_curve(points).sentences())
+    yield from (sentence for sentence in curve_insights(points).sentences())
     yield ""
     yield "| budget | verdict | pick | accuracy % | tokens | beside Thinking |"
     yield "|---|---|---|---|---|---|"

@@ -18,7 +18,7 @@ from autolambda.report.report import Alike
 from autolambda.statistics.estimates import Difference
 from autolambda.statistics.guards import Drop
 from autolambda.statistics.stages import Boundary, Stages
-from autolambda.statistics.token_value import CurveWorth
+from autolambda.statistics.token_value import CurveInsights
 
 KEYS = {"study", "budget", "verdict", "best", "nearest", "front", "fronts", "parents", "baselines", "stop_reason"}
 KEYS |= {"stages", "worth", "tokens_generated", "trials", "alike"}
@@ -146,6 +146,6 @@ def test_a_file_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
 
 def test_stages_as_json() -> None:
     stages = Stages(Boundary(0.4, 0.3, 0.5), None, ("a note",))
-    plain = json.loads(curve_json(CurveWorth(stages, None, None, (), None)))
+    plain = json.loads(curve_json(CurveInsights(stages, None, None, (), None)))
     assert {plain.pop(key) for key in ("sweet_spot", "overthinking", "runaway")} == {None}
     assert plain == {"emergence": {"lambda": 0.4, "low": 0.3, "high": 0.5}, "saturation": None}

@@ -14,13 +14,13 @@ from autolambda.statistics.pareto import Objectives
 from autolambda.statistics.token_value import (
     Length,
     Slope,
+    curve_insights,
     runaway,
     runaway_sentence,
     slope_of,
     slope_of_curve,
     slope_sentence,
     sweet_spot,
-    worth_of_curve,
 )
 
 PAPER = ROOT / "studies/paper/qwen3_4b.csv"
@@ -131,7 +131,7 @@ def test_the_slopes_interval_holds_the_truth():
     [("aime25", 0.8, 1, None), ("ifeval", 0.6, 0, 0.4), ("gpqa_diamond", 0.8, 0, None)],
 )
 def test_the_papers_table(benchmark, spot, sign, longest):
-    found = worth_of_curve(paper(benchmark))
+    found = curve_insights(paper(benchmark))
     assert found.sweet_spot.lam == spot
     assert (found.slope.low > 0) - (found.slope.high < 0) == sign
     assert (found.runaway and found.runaway.lam) == longest
