@@ -10,52 +10,22 @@ from pathlib import Path
 
 import pytest
 from checkpoints import edit_json, tiny_checkpoint
+from engine import FakeEngine
 from small_ablation import NAME, ROWS, ablated, ablated_storage, ablation_config, results
 from small_search import copy_finished, database, finished, small_config, storage_in
 
 from autolambda.ablation.run import ablate
 from autolambda.bundled import FOLDER
-from autolambda.config import AblationName, Config
-from autolambda.driver.engine import open_engine
+from autolambda.config import AblationName
 from autolambda.driver.events import EvaluationEnded, Event, Generated, Noted
-from autolambda.driver.job import open_job
 from autolambda.driver.search import search
-from autolambda.engines.base import Engine, Fingerprint, Prompt, Sampling, Watch
 from autolambda.errors import ConfigError, StudyError
 from autolambda.merging.method import Method
 from autolambda.report.json_csv import report_json
-from autolambda.responses import Graded, Response
+from autolambda.responses import Graded
 from autolambda.schedule import Schedule
 from autolambda.study.database import driver_lock
 from autolambda.study.store import Store
-
-
-class Recording:
-    """A real engine that keeps what it was asked."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self.streams, self.in_words = engine.streams, engine.in_words
-        self.merges: list[Method] = []
-        self.samplings: list[Sampling] = []
-
-    def set_merge(self, method: Method) -> None:
-        self.merges.append(method)
-        self._engine.set_merge(method)
-
-    def generate(self, prompts: Sequence[Prompt], sampling: Sampling, *, watch: Watch | None = None) -> list[Response]:
-        self.samplings.append(sampling)
-        return self._engine.generate(prompts, sampling, watch=watch)
-
-    def fingerprint(self) -> Fingerprint:
-        return self._engine.fingerprint()
-
-    def close(self) -> None:
-        raise AssertionError("an engine that was given is not ours to close")
-
-
-def recording(config: Config) -> Recording:
-    return Recording(open_engine(open_job(config)))
 
 
 def notes(events: Sequence[Event]) -> list[str]:
@@ -121,8 +91,9 @@ def test_the_confirm_slice_answers_and_differences_are_paired() -> None:
 
 def test_decoding_rows_are_drawn_with_their_own_sampling(tmp_path: Path) -> None:
     config = ablation_config()
-    engine = recording(config)
+    engine = FakeEngine()
     ablate(config, name=NAME, storage=storage_in(tmp_path), only=["decoding"], engine=engine)
+    assert engine.num_closed == 0  # it is not ours to close
     assert [(each.temperature, each.top_p) for each in engine.samplings] == [(1.0, 1.0), (0.3, 0.7)]
     assert engine.merges == [Method.linear(Schedule.uniform(0.5))] * 2
     assert {each.max_tokens for each in engine.samplings} == {64}
@@ -159,10 +130,10 @@ def test_an_interrupted_ablation_goes_on_where_it_was(tmp_path: Path) -> None:
 def test_more_responses_are_added_to_those_that_are_there(tmp_path: Path) -> None:
     storage = storage_in(tmp_path)
     config = ablation_config(ablation=ROWS | {"lambdas": [1.0]})
-    ablate(config, name=NAME, storage=storage, only=["uniform"])
+    ablate(config, name=NAME, storage=storage, only=["uniform"], engine=FakeEngine())
     before = responses(storage)
     grown = ablation_config(ablation=ROWS | {"lambdas": [1.0], "responses": 24})
-    (found,) = ablate(grown, name=NAME, storage=storage, only=["uniform"])
+    (found,) = ablate(grown, name=NAME, storage=storage, only=["uniform"], engine=FakeEngine())
     assert {result.measured.num_responses for result in found.results} == {24}
     assert all(after[:16] == before[key] for key, after in responses(storage).items())
 
@@ -175,9 +146,9 @@ def test_fewer_responses_are_enough_for_a_row_that_was_begun_with_more(tmp_path:
     rows, storage = ROWS | {"lambdas": [1.0]}, storage_in(tmp_path)
     begun = ablation_config(ablation=rows, engine__batch_size=8)
     with pytest.raises(KeyboardInterrupt):
-        ablate(begun, name=NAME, storage=storage, only=["uniform"], on_event=interrupt)
+        ablate(begun, name=NAME, storage=storage, only=["uniform"], engine=FakeEngine(), on_event=interrupt)
     fewer = ablation_config(ablation=rows | {"responses": 8}, engine__batch_size=8)
-    (found,) = ablate(fewer, name=NAME, storage=storage, only=["uniform"])
+    (found,) = ablate(fewer, name=NAME, storage=storage, only=["uniform"], engine=FakeEngine())
     assert {result.label: result.measured.num_responses for result in found.results} == {
         "Instruct as is": 8,
         "Thinking as is": 8,

@@ -7,6 +7,7 @@ from contextlib import closing
 from dataclasses import replace
 from types import SimpleNamespace
 
+import engine
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +16,7 @@ from autolambda.driver import intake
 from autolambda.driver.engine import EngineSupervisor
 from autolambda.driver.evaluation import EvaluationRequest, Evaluator
 from autolambda.driver.events import Generated, Noted
-from autolambda.engines.base import Fingerprint, Progress, Prompt, Sampling, Watch
+from autolambda.engines.base import Progress, Prompt, Sampling, Watch
 from autolambda.engines.chat import ChatFormat
 from autolambda.errors import EngineError, GraderError
 from autolambda.graders.grading import GRADERS, Score, score
@@ -41,49 +42,32 @@ class FakeTokenizer:
         return chat_template + messages[-1]["content"]
 
 
-class FakeEngine:
-    """Answers from merge, prompt and seed alone, and keeps a record of what it was asked."""
+def respond(method: Method, prompt: Prompt, sampling: Sampling) -> Response:
+    """Answers from merge, prompt and seed alone; some responses are cut."""
+    digest = hashlib.sha256(f"{method}|{prompt.text}|{prompt.seed}".encode()).digest()
+    text = f"{digest[0]}</think>{digest[1] % 10}" if digest[2] % 2 else str(digest[1] % 10)
+    num_tokens = 1 + digest[3] % (sampling.max_tokens + 2)
+    cut = num_tokens > sampling.max_tokens
+    return Response(text, min(num_tokens, sampling.max_tokens), "length" if cut else "stop")
 
-    streams, in_words = False, "by hand"
+
+class FakeEngine(engine.FakeEngine):
+    """Is watched by nobody: it does not stream, and nothing limits its tokens."""
 
     def __init__(self, *, dies_at: int | None = None) -> None:
-        self.merges: list[Method] = []
-        self.batches: list[list[Prompt]] = []
-        self.closed = False
-        self._dies_at = dies_at
-
-    def set_merge(self, method: Method) -> None:
-        self.merges.append(method)
+        super().__init__(dies_at=dies_at, respond=respond)
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, *, watch: Watch | None = None) -> list[Response]:
         assert watch is None
-        if len(self.batches) == self._dies_at:
-            raise KeyboardInterrupt
-        self.batches.append(list(prompts))
-        return [self._response(prompt, sampling) for prompt in prompts]
-
-    def fingerprint(self) -> Fingerprint:
-        return Fingerprint(str(self.merges[-1]), whole=False)
-
-    def close(self) -> None:
-        self.closed = True
-
-    def _response(self, prompt: Prompt, sampling: Sampling) -> Response:
-        digest = hashlib.sha256(f"{self.merges[-1]}|{prompt.text}|{prompt.seed}".encode()).digest()
-        text = f"{digest[0]}</think>{digest[1] % 10}" if digest[2] % 2 else str(digest[1] % 10)
-        num_tokens = 1 + digest[3] % (sampling.max_tokens + 2)
-        cut = num_tokens > sampling.max_tokens
-        return Response(text, min(num_tokens, sampling.max_tokens), "length" if cut else "stop")
+        return super().generate(prompts, sampling)
 
 
 class StreamingEngine(FakeEngine):
     """Finishes one response every ``seconds`` of its own clock, the ``late`` ones last; dies after ``dies_after``."""
 
-    streams, in_words = True, "by hand"
-
     def __init__(self, *, seconds: float = 0.4, dies_after: int | None = None, late: Sequence[int] = ()) -> None:
         super().__init__()
-        self.now = 100.0
+        self.streams, self.now = True, 100.0
         self._seconds, self._dies_after, self._late = seconds, dies_after, late
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, *, watch: Watch | None = None) -> list[Response]:
@@ -95,7 +79,7 @@ class StreamingEngine(FakeEngine):
             if count == self._dies_after:
                 raise KeyboardInterrupt
             self.now += self._seconds
-            finished[i] = self._response(prompts[i], sampling)
+            finished[i] = respond(self.merges[-1], prompts[i], sampling)
             assert watch(Progress([each.num_tokens if each else 1 for each in finished], list(finished)))
         return [response for response in finished if response is not None]
 

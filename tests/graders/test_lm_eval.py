@@ -9,8 +9,6 @@ from autolambda.graders import lm_eval
 from autolambda.graders.lm_eval import load_task
 
 pytest.importorskip("lm_eval")
-pytestmark = pytest.mark.xdist_group("lm_eval")
-
 LM_EVAL = lm_eval.LMEval()
 
 SUMS = """

@@ -179,7 +179,7 @@ def test_a_budget_keeps_the_search_below_it(sampler):
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_ties_do_not_stop_it(sampler):
     config = endless(trials=7, ladder=4, sampler=sampler)
-    points = [point(each.params, values=(0.5, 20.0, 0.0)) for each in searched(config, num_trials=4)[0].points]
+    points = [point(each.params, values=(0.5, 20.0, 0.0)) for each in searched(config, num_trials=4)[0].measured]
     for budget in (None, 5.0, 20.0):
         assert isinstance(propose(evidence(points), config, aims(budget)), Proposal | Stop)
 
@@ -210,7 +210,7 @@ def test_the_schedule_at_a_point(params, schedule):
 @pytest.mark.parametrize("budget", [None, 50.0])
 def test_what_failed_is_not_proposed_again(sampler, budget):
     config = endless(trials=8, ladder=4, sampler=sampler)
-    points = searched(config, budget=budget, num_trials=5)[0].points
+    points = searched(config, budget=budget, num_trials=5)[0].measured
     proposed = []
     for _ in range(4):  # each of them fails
         known = evidence(points, proposed)

@@ -40,8 +40,13 @@ def file(study: StudyView, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("dark", [False, True])
-@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize(
+    ("width", "dark"),
+    [
+        (1280, False),
+        *(pytest.param(*each, marks=pytest.mark.slow) for each in [(1280, True), (390, False), (390, True)]),
+    ],
+)
 def test_every_figure_is_drawn_without_an_error_or_a_request(started: Any, file: Path, width: int, dark: bool) -> None:
     with opened(started, file, width=width, dark=dark) as found:
         for name in FIGURES:

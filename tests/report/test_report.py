@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from engine import FakeEngine
 from small_search import BUDGET, NAME, finished, finished_storage, small_config, storage_in, unconfirmed
 
 from autolambda.config import parse_config
@@ -171,7 +172,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Report]:
     tasks = [{"name": "arithmetic", "limit": 16}, guard]
     storage = storage_in(folder)
     config = small_config(tasks=tasks, search__trials=4, search__ladder=3)
-    return storage, search(config, name=NAME, storage=storage)
+    return storage, search(config, name=NAME, storage=storage, engine=FakeEngine())
 
 
 def test_a_guard_is_measured_and_does_not_count(guarded: tuple[str, Report]) -> None:

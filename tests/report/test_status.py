@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from engine import FakeEngine
 from rich.console import Console
 from small_search import NAME, copy_finished, finished, finished_storage, go_on, small_config, storage_in
 
@@ -71,7 +72,7 @@ def test_watching_ends_with_the_verdict_and_not_before(tmp_path: Path, monkeypat
     watcher = threading.Thread(target=lambda: output.append(shown(NAME, storage, watch=True)))
     watcher.start()
     assert looks.acquire(timeout=20) and looks.acquire(timeout=20) and watcher.is_alive()
-    search(seven, name=NAME, storage=storage)
+    search(seven, name=NAME, storage=storage, engine=FakeEngine())
     watcher.join(timeout=30)
     assert not watcher.is_alive() and "7 of at most 7 trials" in output[0] and " within 30 tokens" in output[0]
 

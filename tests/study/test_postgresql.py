@@ -14,15 +14,14 @@ from typing import Any, get_args
 
 import pytest
 from click.testing import CliRunner
+from engine import FakeEngine
 from postgres import Server
 from rich.console import Console
 from small_search import NAME, small_config, storage_in
 
 from autolambda.cli.main import cli
-from autolambda.driver.engine import open_engine
-from autolambda.driver.job import open_job
 from autolambda.driver.search import search
-from autolambda.engines.base import Engine, Prompt, Sampling, Watch
+from autolambda.engines.base import Prompt, Sampling, Watch
 from autolambda.errors import StorageError, StudyError
 from autolambda.optimizer.propose import StopReason
 from autolambda.report import status
@@ -55,19 +54,16 @@ def contents(storage: str, name: str = NAME) -> list[object]:
         return found
 
 
-class Interfering:
-    """The real engine, which does something to the database before the batches of these numbers, from 0."""
+class Interfering(FakeEngine):
+    """Does something to the database before the batches of these numbers, from 0."""
 
     def __init__(self, interferences: Mapping[int, Callable[[], object]]) -> None:
-        self._real: Engine = open_engine(open_job(SHORT))
-        self.streams, self.in_words = self._real.streams, self._real.in_words
-        self.set_merge, self.fingerprint = self._real.set_merge, self._real.fingerprint
-        self.close, self._interferences, self.num_batches = self._real.close, interferences, 0
+        super().__init__()
+        self._interferences = interferences
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, *, watch: Watch | None = None) -> list[Response]:
-        self._interferences.get(self.num_batches, bool)()
-        self.num_batches += 1
-        return self._real.generate(prompts, sampling, watch=watch)
+        self._interferences.get(len(self.batches), bool)()
+        return super().generate(prompts, sampling, watch=watch)
 
 
 def database_of(url: str) -> str:
@@ -77,7 +73,7 @@ def database_of(url: str) -> str:
 @pytest.fixture(scope="module")
 def in_a_file(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[object]]:
     storage = storage_in(tmp_path_factory.mktemp("file"))
-    return report_json(search(SHORT, name=NAME, storage=storage)), contents(storage)
+    return report_json(search(SHORT, name=NAME, storage=storage, engine=FakeEngine())), contents(storage)
 
 
 @dataclass(frozen=True)
@@ -94,14 +90,13 @@ def cut(server: Server) -> Cut:
     url = server.new_database()
     interferences = {1: lambda: server.cut(database_of(url)), 4: lambda: server.control("restart", "-m", "fast")}
     engine, num_ends = Interfering({**interferences, 9: interferences[1]}), 0
-    with closing(engine):
-        while True:
-            try:
-                report = search(SHORT, name=NAME, storage=url, engine=engine)
-                return Cut(url, report_json(report), num_ends, engine.num_batches)
-            except StorageError as error:
-                num_ends += 1
-                assert error.exit_code == 1 and "nothing stored is lost" in str(error) and "\n" not in str(error)
+    while True:
+        try:
+            report = search(SHORT, name=NAME, storage=url, engine=engine)
+            return Cut(url, report_json(report), num_ends, len(engine.batches))
+        except StorageError as error:
+            num_ends += 1
+            assert error.exit_code == 1 and "nothing stored is lost" in str(error) and "\n" not in str(error)
 
 
 def test_connections_cut_in_mid_trial_change_nothing(cut: Cut, in_a_file: tuple[str, list[object]]) -> None:

@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 
 import pytest
+from engine import FakeEngine
 from small_search import NAME, copy_finished, database, finished, finished_storage, small_config, storage_in
 
 from autolambda.driver.events import Noted
@@ -121,6 +122,7 @@ def test_a_study_grows_in_repeats_and_prompts(tmp_path, task):
         small_config(tasks=[task], search__trials=10, search__min_gain=0.0),
         name=NAME,
         storage=storage,
+        engine=FakeEngine(),
         on_event=events.append,
     )
     before, after = database(finished_storage()), database(storage)

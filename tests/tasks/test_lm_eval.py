@@ -11,8 +11,6 @@ from autolambda.graders.grading import GRADERS
 from autolambda.tasks.lm_eval import read_items
 
 pytest.importorskip("lm_eval")
-pytestmark = pytest.mark.xdist_group("lm_eval")
-
 TASK = """
 task: {name}
 dataset_path: json

@@ -22,8 +22,6 @@ from autolambda.errors import ConfigError
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install -e '.[ray]'")
 
-pytestmark = pytest.mark.xdist_group("ray")
-
 COMMAND = [sys.executable, "-W", "ignore", "-c", "from autolambda.cli.main import main; main()"]
 
 

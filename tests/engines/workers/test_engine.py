@@ -36,7 +36,7 @@ from autolambda.schedule import Schedule
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install -e '.[ray]'")
 cluster_utils = pytest.importorskip("ray.cluster_utils")
 
-pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.xdist_group("ray")]
+pytestmark = [pytest.mark.usefixtures("one_thread")]
 
 HALF = Method.linear(Schedule.uniform(0.5))
 OTHER = Method.linear(Schedule.by_module(attention=0.4, ffn=0.7))
