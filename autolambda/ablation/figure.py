@@ -12,7 +12,7 @@ from plotly.subplots import make_subplots
 
 from autolambda.ablation.results import Ablation, Result
 from autolambda.report.figures.base import CONFIRMED, FAINT, SMOOTHED, bars, percent, safe, style
-from autolambda.report.sections import Section, SectionPart, SectionRow
+from autolambda.report.html_tables import Section, SectionPart, SectionRow
 from autolambda.statistics.estimates import Estimate, number
 
 CAPTION = (

@@ -21,10 +21,9 @@ from autolambda import __version__
 from autolambda.report.comparison import Comparison, legible
 from autolambda.report.figures import FIGURES
 from autolambda.report.figures.base import DARK
-from autolambda.report.html_tables import fronts, numbers_of, points_of, row_of, tiles
+from autolambda.report.html_tables import Section, fronts, numbers_of, points_of, row_of, tiles
 from autolambda.report.insights import insight_sentences
 from autolambda.report.report import UNFINISHED, Report
-from autolambda.report.sections import Section
 from autolambda.report.sentences import STOP_WORDS, Sentence, verdict_sentences
 from autolambda.report.snapshot import StudySnapshot
 from autolambda.statistics.estimates import number

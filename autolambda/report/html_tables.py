@@ -1,9 +1,15 @@
-"""The numbers of the HTML page as its template shows them: tiles, fronts and the cells of tables."""
+"""The numbers of the HTML page as its template shows them, and further sections of the page as values.
+
+The wings above the report bring such sections, for example the ablations.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
+
+import plotly.graph_objects as go
 
 from autolambda.report.comparison import legible
 from autolambda.report.report import Report
@@ -12,6 +18,37 @@ from autolambda.report.sentences import against_thinking
 from autolambda.report.terminal import in_lines
 from autolambda.statistics.estimates import Difference, number
 from autolambda.statistics.metrics import Measured
+
+
+@dataclass(frozen=True)
+class SectionRow:
+    """A row of a section's table. ``change`` is its difference in accuracy to a reference row, if it has one."""
+
+    label: str
+    measured: Measured
+    change: Difference | None
+    is_reference: bool
+
+
+@dataclass(frozen=True)
+class SectionPart:
+    """A figure with the table of its numbers; ``name`` is unique on the page."""
+
+    name: str
+    title: str
+    figure: go.Figure
+    rows: Sequence[SectionRow]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section of the page; ``name`` is its anchor, ``link`` its word in the menu."""
+
+    name: str
+    link: str
+    title: str
+    caption: str
+    parts: Sequence[SectionPart]
 
 
 def tiles(report: Report) -> Iterator[dict[str, Any]]:

@@ -23,8 +23,8 @@ from autolambda import open_study
 from autolambda.ablation.figure import ablation_sections
 from autolambda.report.comparison import compare
 from autolambda.report.html import render_page
+from autolambda.report.html_tables import Section
 from autolambda.report.prompts import load_prompts
-from autolambda.report.sections import Section
 from autolambda.report.sentences import verdict_sentences
 from autolambda.report.snapshot import StudySnapshot
 from autolambda.statistics.verdict import Verdict

@@ -21,8 +21,8 @@ from autolambda.report.terminal import (
     measured_view,
     progress_view,
     report_view,
+    task_table,
 )
-from autolambda.report.terminal_tasks import task_table
 from autolambda.schedule import Profile, Schedule
 from autolambda.statistics.estimates import Estimate
 from tests.report.test_sentences import guarded
