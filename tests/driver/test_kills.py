@@ -14,7 +14,7 @@ from small_search import BUDGET, NAME, SETTINGS, answer, database, finished, sma
 
 from autolambda.driver.search import search
 
-CLI = [str(Path(sys.executable).with_name("autolambda"))]
+CLI = [sys.executable, "-m", "autolambda"]
 KILLS = ROOT / "studies/kills/kills.py"
 
 
