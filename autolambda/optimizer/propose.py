@@ -105,10 +105,10 @@ def _look_ahead(
     gains = []
     for space in settings.spaces[turn:]:
         answer = _look_into(space, model, observations, settings, aims, allowance)
-        if not isinstance(answer, Stop) or answer.reason != "gain":
+        if not isinstance(answer, Stop) or answer.reason == "tokens":
             return answer
-        gains.append(answer.gain or 0.0)
-    return Stop("gain", max(gains))
+        gains += [answer.gain] if answer.gain is not None else []
+    return Stop("gain", max(gains)) if gains else Stop("spaces")
 
 
 def _look_into(
@@ -132,6 +132,8 @@ def _look_into(
     stopped = {each.schedule for each in observations.censored}
     unfinished = [each for each in measured if _next_cost(each, aims) <= left and each.schedule not in stopped]
     pool = [*(each.params for each in unfinished), *(params for params in new if not is_tried(params, observations))]
+    if not pool:
+        return Stop("spaces")
     draw = model.draw([to_schedule(params) for params in pool], num_draws=NUM_DRAWS, seed=step)
     gain = float(np.mean([acquisition.expected_gain(draw, target) for target in targets]))
     if gain < settings.min_gain:

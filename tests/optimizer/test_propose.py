@@ -416,7 +416,7 @@ def test_a_look_that_guards_make_too_dear_is_not_taken():
     assert isinstance(propose(replace(spent, measured=known.measured), config, aims(1e6)), Proposal)
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "gp"])
+@pytest.mark.parametrize("sampler", ["surrogate", "tpe", "gp"])
 def test_a_space_that_is_used_up_makes_room_for_the_next_and_at_last_ends_the_search(sampler):
     """A tried schedule would get the same responses again."""
     config = endless(sampler=sampler, trials=10_000, ladder=2, spaces=["uniform", "module"])
