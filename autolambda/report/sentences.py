@@ -62,11 +62,9 @@ def against_thinking(report: Report, result: ScheduleResult) -> AgainstThinking 
     thinking = report.parents["thinking"]
     if thinking is None or thinking.confirmed != result.confirmed:
         return None
-    return AgainstThinking(
-        result.score.accuracy - thinking.score.accuracy,
-        report.insights.gain_over("thinking", result),
-        result.score.mean_tokens / thinking.score.mean_tokens,
-    )
+    paired = report.insights.gain_over("thinking", result)
+    accuracy = paired.value if paired else result.score.accuracy - thinking.score.accuracy
+    return AgainstThinking(accuracy, paired, result.score.mean_tokens / thinking.score.mean_tokens)
 
 
 def verdict_sentences(report: Report, *, storage: str | None = None) -> Iterator[Sentence]:

@@ -113,6 +113,14 @@ def test_the_page_says_what_the_terminal_says_with_commands_to_copy() -> None:
         assert f"{each.text}:\n{each.command}Copy" in words if each.command else f"{each.text}\n" in words
 
 
+def test_the_tile_and_the_sentence_give_one_difference_from_thinking(parsed: Parsed) -> None:
+    """It is the paired one, not the difference of two accuracies on other prompts."""
+    [said] = [each.text for each in verdict_sentences(finished()) if "Compared with the Thinking" in each.text]
+    [points] = re.findall(r"([+-]\d+\.\d) points", said)
+    tile = re.sub(r"\s+", " ", parsed.words)
+    assert f"compared with Thinking {points} points".replace("-", "−") in tile.replace("-", "−")
+
+
 def test_the_page_needs_nothing_else(parsed: Parsed) -> None:
     for tag, attributes in parsed.tags:
         for name in ("src", "href", "srcset", "action", "data"):
