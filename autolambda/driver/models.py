@@ -17,7 +17,7 @@ from autolambda.merging.checkpoint import read_json_if_any
 from autolambda.merging.pair import Pair, open_pair
 from autolambda.merging.tokenizer import template_in
 
-if TYPE_CHECKING:  # it loads transformers, which a merge from files to files does without
+if TYPE_CHECKING:  # it loads transformers, which a merge of files does not need
     from autolambda.engines.chat import ChatFormat
 
 DEFAULT_MAX_TOKENS = 32_768
@@ -28,7 +28,7 @@ MOST_TEMPLATE_BYTES = 1 << 20
 class Models:
     """Both parents, their chat templates and the sampling.
 
-    ``templates`` maps ``study``, ``instruct`` and ``thinking`` to the study's template and to each parent's own. The
+    ``templates`` maps ``study``, ``instruct`` and ``thinking`` to a template: the study's, or the parent's own. The
     tokenizer lies in ``tokenizer_folder``; it is loaded when a chat format is first used.
     """
 
@@ -45,7 +45,7 @@ class Models:
 
     @property
     def own_chats(self) -> dict[str, ChatFormat]:
-        """The chat formats of ``instruct`` and ``thinking``. Raises as ``chat`` does."""
+        """The chat formats of ``instruct`` and ``thinking``. Raises like ``chat``."""
         return {name: self._chats[name] for name in ("instruct", "thinking")}
 
     @property
@@ -63,7 +63,7 @@ class Models:
 
 
 def open_models(config: Config) -> Models:
-    """Opens and checks the parents. Raises ``InputError`` if something is wrong with them or their settings."""
+    """Opens and checks the parents. Raises ``InputError`` if they or their settings are wrong."""
     pair = open_pair(*parent_folders(config.models))
     folders = {"instruct": pair.instruct.folder, "thinking": pair.thinking.folder}
     templates = _templates(config.models, folders)
@@ -78,7 +78,7 @@ def parent_folders(models: ModelsConfig) -> tuple[str, str]:
 
 
 def base_folder(models: ModelsConfig) -> str | None:
-    """Returns the folder or hub id of the base model of both parents, ``None`` if there is none."""
+    """Returns the folder or hub id of the base model of both parents, or ``None``."""
     return str(FOLDER / "base") if models.bundled else models.base
 
 
@@ -103,7 +103,7 @@ def _read_template(path: str) -> str:
 def _sampling(said: SamplingConfig, pair: Pair) -> Sampling:
     """Returns the config's sampling, completed by the Thinking parent's generation config.
 
-    As in transformers, ``do_sample: false`` is greedy whatever the temperature.
+    ``do_sample: false`` is greedy at any temperature, as in transformers.
     """
     defaults = _generation_defaults(said, pair.thinking.folder)
     context = _context(pair)
@@ -129,7 +129,7 @@ def _sampling(said: SamplingConfig, pair: Pair) -> Sampling:
 
 
 def _generation_defaults(said: SamplingConfig, folder: Path) -> SamplingConfig:
-    """Returns what ``generation_config.json`` says about keys that the config omits. Raises ``CheckpointError``."""
+    """Returns the values of ``generation_config.json`` for omitted keys. Raises ``CheckpointError``."""
     plain = read_json_if_any(folder, "generation_config.json")
     if plain.get("do_sample", plain.get("temperature") is not None):
         plain = {"temperature": 1.0} | {key: value for key, value in plain.items() if value is not None}

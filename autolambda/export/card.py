@@ -1,7 +1,7 @@
 """Writes the model card of a merge: what a reader needs to judge the merge and to make it again.
 
-The card is Markdown with the hub's front matter. It names models by hub id or folder name, never by a path of the
-machine that merged them.
+The card is Markdown with the hub's front matter. It names models by hub id or folder name, and shows no path of this
+machine.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def licence_of(model: Checkpoint) -> str | None:
 
 
 def _card_of(model: Checkpoint) -> Mapping[str, Any]:
-    """Returns the front matter of a model's own card, or nothing when the author's text cannot be parsed."""
+    """Returns the front matter of a model's card, or nothing if it cannot be parsed."""
     path = find_file(model.folder, "README.md")
     if path is None:
         return {}
@@ -107,7 +107,7 @@ def _made_of(merge: Merge, written: Written, measurement: Provenance | None) -> 
 
 
 def _compared(written: Written, measurement: Provenance | None) -> str:
-    """Returns a sentence with the hash of the weights, and whether it is the hash of the measured weights."""
+    """Returns a sentence with the hash of the weights, and whether it equals the hash of the measured weights."""
     sha = f"Their SHA-256 is `{written.digest}`"
     if measurement is None:
         return f"{sha}."
