@@ -82,10 +82,10 @@ def _measure_cut(run: Run, size: int, budget: float | None) -> None:
             run.on_event(Noted(f"baseline cut: no cap on the thinking meets {aim:.1f} tokens"))
             return
         request = _request(f"cut at {cap} tokens", PARENTS["thinking"], size, engine=_cut_engine(run, cap))
-        found = _measure(run, request)
-        if found <= budget:
+        mean_tokens = _measure(run, request)
+        if mean_tokens <= budget:
             return
-        aim = budget * budget / found
+        aim = budget * budget / mean_tokens
 
 
 def _cut_engine(run: Run, cap: int) -> Callable[[], Engine]:

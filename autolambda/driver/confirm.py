@@ -45,6 +45,6 @@ def _requests(run: Run, agreed: Plan) -> Iterator[EvaluationRequest]:
         yield EvaluationRequest(
             f"{name} as is", "parent", name, end, phase="confirm", stop=agreed.num_parent, chat=chats[name]
         )
-    for found in (run.measured.all[index] for index in agreed.finalists):
-        title, key = f"confirm trial {found.trial}", found.schedule.key
-        yield EvaluationRequest(title, "confirm", key, found.schedule, phase="confirm", stop=agreed.num_responses)
+    for finalist in (run.measured.all[index] for index in agreed.finalists):
+        title, key = f"confirm trial {finalist.trial}", finalist.schedule.key
+        yield EvaluationRequest(title, "confirm", key, finalist.schedule, phase="confirm", stop=agreed.num_responses)

@@ -113,7 +113,9 @@ def share_of(job: Job) -> Share:
         return Share(num_gpus=math.prod(size for size in sizes if isinstance(size, int)), num_cpus=0)
     device = resolve_device(engine.device)
     if device.index is not None:
-        raise ConfigError(f"engine.device: '{engine.device}' names one GPU, and each worker gets its own; say cuda")
+        raise ConfigError(
+            f"engine.device: '{engine.device}' names one GPU, and each worker gets its own; set it to cuda"
+        )
     if device.type == "cuda":
         return Share(num_gpus=1, num_cpus=0)
     cores = (os.cpu_count() or 1) // engine.workers if job.models.pair.num_parameters >= SMALL else 1

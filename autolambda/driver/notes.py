@@ -42,8 +42,8 @@ class RunNotes:
         )
         progress = f"; {num_trials} trials done so far" if num_trials else ""
         self._on_event(Noted(f"study {study}: {plan}{progress} ({shown_storage(storage)})"))
-        for each in measured.all:
-            self.check_budget(each.schedule, each.measured.mean_tokens.value)
+        for result in measured.all:
+            self.check_budget(result.schedule, result.measured.mean_tokens.value)
 
     def check_budget(self, schedule: Schedule, mean_tokens: float) -> None:
         """Sends a note if the budget is above the mean tokens of both measured parents."""

@@ -109,7 +109,7 @@ class Run:
     def responses_of(self, schedule: Schedule) -> list[Graded]:
         """Returns the stored responses of a schedule on the search slice, with their texts."""
         stored = self.store.evaluations(self.study.name, kind="trial")
-        return [graded for each in stored if each.schedule == schedule for graded in self.store.graded(each)]
+        return [graded for row in stored if row.schedule == schedule for graded in self.store.graded(row)]
 
     def _request(self, trial: Trial, title: str, rung: Rung) -> EvaluationRequest:
         done, share = self._progress(rung.stop - rung.start)
@@ -147,7 +147,7 @@ class Run:
         by_trials = (1 - CONFIRM_SHARE) / settings.trials
         if allowance is None:
             return by_trials * observations.num_trials, by_trials
-        num_measured = sum(each.num_responses for each in observations.measured)
+        num_measured = sum(observation.num_responses for observation in observations.measured)
         cost = num_responses * observations.num_tokens / max(num_measured, 1)
         done = max(observations.num_tokens / allowance.total, by_trials * observations.num_trials)
         return min(done, 1 - CONFIRM_SHARE), max(cost / allowance.total, by_trials)

@@ -76,4 +76,4 @@ def _shared(method: str, lam: Setting) -> dict[str, Any]:
 def _less(lam: Setting) -> Setting:
     if isinstance(lam, float):
         return 1.0 - lam
-    return [{**each, "value": 1.0 - each["value"]} for each in lam]
+    return [{**weight, "value": 1.0 - weight["value"]} for weight in lam]

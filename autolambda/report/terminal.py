@@ -98,9 +98,9 @@ def in_lines(schedule: Schedule) -> str:
     return "\n".join(lines)
 
 
-def _line(said: Sentence) -> Text:
-    command: tuple[str | tuple[str, str], ...] = (": ", (said.command, "bold")) if said.command else ()
-    return Text.assemble(*said.parts, *command)
+def _line(sentence: Sentence) -> Text:
+    command: tuple[str | tuple[str, str], ...] = (": ", (sentence.command, "bold")) if sentence.command else ()
+    return Text.assemble(*sentence.parts, *command)
 
 
 def _few(results: Sequence[ScheduleResult]) -> list[ScheduleResult]:

@@ -75,9 +75,9 @@ class MeasuredSchedules:
             floor = exceeded(self.weighted_tokens(graded), trial.stop - trial.start)
             self.observations = self.observations.with_censored(CensoredTrial(trial.schedule, floor), cost=cost)
             return
-        found = self.pooled(trial, graded, stopped=stopped)
-        self._by_schedule[trial.schedule] = found
-        self.observations = self.observations.with_measured(found.observation, cost=cost)
+        pooled = self.pooled(trial, graded, stopped=stopped)
+        self._by_schedule[trial.schedule] = pooled
+        self.observations = self.observations.with_measured(pooled.observation, cost=cost)
 
     def fail(self, trial: Trial) -> None:
         """Adds a trial that could not be measured."""
@@ -95,7 +95,7 @@ class MeasuredSchedules:
         self, params: Mapping[str, float], schedule: Schedule, graded: Sequence[Graded], measured: Measured
     ) -> Observation:
         estimates = (measured.accuracy, measured.mean_tokens, measured.think_ratio)
-        values, errors = ([getattr(each, name) for each in estimates] for name in ("value", "standard_error"))
+        values, errors = ([getattr(estimate, name) for estimate in estimates] for name in ("value", "standard_error"))
         prompts, effects = self._prompt_effects([each for each in graded if self._weights[each.task]])
         guards = {name: task for name, task in measured.tasks.items() if not self._weights[name]}
         tasks = measured.tasks.values()
@@ -151,11 +151,11 @@ def _without_text(graded: Graded) -> Graded:
 def load_measured(store: Store, study: Study, *, weights: Mapping[str, float]) -> MeasuredSchedules:
     """Reads the measured schedules of a study from all ended trials in its database."""
     stored = {evaluation.key: evaluation for evaluation in store.evaluations(study.name, kind="trial")}
-    found = MeasuredSchedules(weights=weights)
+    schedules = MeasuredSchedules(weights=weights)
     for ended in study.ended():
         if ended.is_failed:
-            found.fail(ended.trial)
+            schedules.fail(ended.trial)
         else:
             graded = store.graded(stored[str(ended.trial.number)], with_texts=False)
-            found.add(ended.trial, graded, stopped=ended.stopped)
-    return found
+            schedules.add(ended.trial, graded, stopped=ended.stopped)
+    return schedules

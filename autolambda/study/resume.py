@@ -38,7 +38,7 @@ def check_identity(stored: StoredStudy, identity: Mapping[str, Any], *, slices: 
             f"{key}: {_in_words(key, before.get(key))} then, {_in_words(key, now.get(key))} now" for key in changed
         )
         raise StudyError(
-            f"study '{stored.name}' was made with another config ({listed}); its results would not compare. "
+            f"study '{stored.name}' was made with another config ({listed}); new results would not be comparable. "
             "Take the old values, or give the study another name"
         )
 

@@ -164,7 +164,7 @@ class Store:
 
     def add(self, evaluation: StoredEvaluation, graded: Sequence[Graded]) -> None:
         """Stores a group of responses in one transaction."""
-        rows = [row_of(evaluation.id, each) for each in graded]
+        rows = [row_of(evaluation.id, response) for response in graded]
         with self._engine.begin() as connection:
             connection.execute(sa.insert(RESPONSES), rows)
 

@@ -176,7 +176,7 @@ class Study:
         Think ratio are stored as an attribute of the trial.
         """
         estimates = {name: getattr(measured, name) for name in ("accuracy", "mean_tokens", "think_ratio")}
-        numbers = {name: [each.value, each.standard_error] for name, each in estimates.items()}
+        numbers = {name: [estimate.value, estimate.standard_error] for name, estimate in estimates.items()}
         self._set(trial, "measured", {**numbers, "num_responses": measured.num_responses})
         self._study.tell(trial.number, (measured.accuracy.value, measured.mean_tokens.value))
 

@@ -143,10 +143,10 @@ class VllmEngine:
         """Hashes the live weights in the checkpoint's dtype. It is whole with one rank if vLLM repacks nothing."""
         self._engine()
         with vllm_errors("reading the weights"):
-            found = [Fingerprint(*each) for each in self._llm.collective_rpc("autolambda_digest")]
-        if len(found) == 1:
-            return found[0]
-        return Fingerprint(digest_of_hashes({str(rank): each.digest for rank, each in enumerate(found)}), whole=False)
+            ranks = [Fingerprint(*fields) for fields in self._llm.collective_rpc("autolambda_digest")]
+        if len(ranks) == 1:
+            return ranks[0]
+        return Fingerprint(digest_of_hashes({str(rank): one.digest for rank, one in enumerate(ranks)}), whole=False)
 
     def close(self) -> None:
         """Ends vLLM and its workers."""
@@ -166,7 +166,7 @@ class VllmEngine:
     def _start(self, arguments: Mapping[str, Any]) -> None:
         vllm = import_vllm()
         if VllmEngine._in_process:
-            raise EngineError("a vLLM engine is open in this process already, and there can be one; close it first")
+            raise EngineError("a vLLM engine is open in this process already, and only one can be; close it first")
         VllmEngine._in_process = runs_in_process()
         try:
             with vllm_errors("starting"), warnings.catch_warnings():

@@ -217,7 +217,7 @@ def _layer(model: nn.Module, name: str) -> Any:
 def _tied_head(model: nn.Module, parameters: Mapping[str, LiveParameter]) -> dict[str, LiveParameter]:
     """Returns a head that shares the embedding's parameter but computes from a packed copy, if there is one."""
     head = getattr(model, "lm_head", None)
-    embedding = next((each for name, each in parameters.items() if name.endswith("embed_tokens.weight")), None)
+    embedding = next((live for name, live in parameters.items() if name.endswith("embed_tokens.weight")), None)
     if head is None or embedding is None or getattr(head, "weight", None) is not embedding.live:
         return {}
     parameter = LiveParameter(head, "weight", embedding.parts, tied=True)

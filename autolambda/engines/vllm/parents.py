@@ -126,7 +126,7 @@ class LiveParents:
         """Loads a parent and copies it, in the engine's layout and the checkpoint's dtypes."""
         self._stream(parent)
         live = {name: parameter.live.data for name, parameter in self._parameters.items()}
-        dtypes = {name: self.pair.tensors[each.parts[0].tensor].dtype for name, each in self._parameters.items()}
+        dtypes = {name: self.pair.tensors[param.parts[0].tensor].dtype for name, param in self._parameters.items()}
         empty = _allocate(live, dtypes, memory)
         return {name: empty[name].copy_(tensor) for name, tensor in live.items()}
 
@@ -139,7 +139,7 @@ class LiveParents:
 
     def _holds(self, parameter: LiveParameter, part: Part, merge: Merge, whole: bool) -> bool:
         """Whether the live values of a part equal the merge, in full or in a sample of its rows (columns if packed)."""
-        sizes = [each.stop - each.start for each in part.source]
+        sizes = [span.stop - span.start for span in part.source]
         if 0 in sizes:  # this rank holds nothing but padding
             return True
         axis = parameter.axis if len(sizes) > 1 else 0
@@ -162,9 +162,9 @@ def _expected(
     arithmetic = merge.arithmetic(part.tensor, pieces_of(*models))  # looks at the whole tensors if it must
     rows = [model[part.source] for model in models]
     if picks is not None:
-        rows = [each.index_select(axis, picks) for each in rows]
+        rows = [row.index_select(axis, picks) for row in rows]
     if merge.method.name == "linear":
-        rows = [each.to(device) for each in rows]
+        rows = [row.to(device) for row in rows]
     return arithmetic(*rows)
 
 

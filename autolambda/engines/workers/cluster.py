@@ -77,7 +77,7 @@ def connected() -> Iterator[None]:
             ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, **local)
         except (OSError, RuntimeError, ValueError) as error:
             raise ConfigError(
-                f"engine.workers: Ray at '{address}' cannot be used ({one_line(error)}); mend RAY_ADDRESS, set "
+                f"engine.workers: Ray at '{address}' cannot be used ({one_line(error)}); correct RAY_ADDRESS, set "
                 "RAY_AUTH_MODE=token if the cluster is guarded by one, or unset RAY_ADDRESS to use this machine alone"
             ) from error
     try:
@@ -123,7 +123,7 @@ def check_room(share: Share, num_workers: int) -> None:
         advice = f"set it to {fits} at most" if fits > 1 else "leave it at 1"
         raise ConfigError(
             f"engine.workers: {num_workers} workers with {share.amount} {share.unit}{'s'[: share.amount > 1]} each are "
-            f"asked for, and {where} {total} {share.unit}{'s'[: total != 1]}; {advice}, or bring more machines"
+            f"asked for, and {where} {total} {share.unit}{'s'[: total != 1]}; {advice}, or add more machines"
         )
 
 

@@ -53,7 +53,7 @@ class WorkersEngine:
             check_room(share, num_workers)
             workers = [WorkerHandle(i, start(Worker, share, [opening])) for i in range(num_workers)]
             self._dispatcher.workers = workers
-            addresses = addresses_of([each.actor for each in workers], share, on_note=on_note)
+            addresses = addresses_of([worker.actor for worker in workers], share, on_note=on_note)
             for worker, address in zip(workers, addresses, strict=True):
                 worker.host = address.host
             self._open(workers)

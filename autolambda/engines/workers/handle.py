@@ -111,7 +111,7 @@ def replied(workers: Sequence[WorkerHandle]) -> list[WorkerHandle]:
     ready, _ = ray.wait(list(pending), num_returns=1, timeout=_POLL_SECONDS)
     if ready:
         ready, _ = ray.wait(list(pending), num_returns=len(pending), timeout=0)
-    return [pending[each] for each in ready]
+    return [pending[ref] for ref in ready]
 
 
 def close(workers: Sequence[WorkerHandle], *, seconds: float) -> None:

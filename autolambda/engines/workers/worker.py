@@ -126,4 +126,4 @@ class Worker:
             logger.exception("a batch failed")
             self._close()
             raise
-        return Progress([each.num_tokens for each in responses], responses)
+        return Progress([response.num_tokens for response in responses], responses)
