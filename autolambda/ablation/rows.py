@@ -96,7 +96,7 @@ class AblationRow:
 
 
 def uniform_row(lam: float) -> AblationRow:
-    """Returns the row of a uniform merge. The uniform study has it, and other rows are compared with it."""
+    """Returns the row of a uniform merge, which other rows are compared with."""
     return AblationRow("uniform", Schedule.uniform(lam))
 
 

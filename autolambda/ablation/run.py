@@ -102,7 +102,7 @@ def _plan(job: Job, only: Sequence[AblationName], on_event: OnEvent) -> _Plan:
 
 
 def _backbones(job: Job, on_event: OnEvent) -> Iterator[tuple[str, Pair]]:
-    """Yields each backbone with its pair with the Thinking model. Notes each one that cannot be merged."""
+    """Yields each backbone, paired with the Thinking model. Sends a note for each one that cannot be merged."""
     base = base_folder(job.config.models)
     sources = job.config.ablation.backbones or ((base,) if base else ())
     if not sources:

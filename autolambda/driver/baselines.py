@@ -45,8 +45,8 @@ def baseline_method(job: Job, name: BaselineName, *, lam: float) -> Method:
 def check_baselines(job: Job) -> None:
     """Checks that the baselines of the config can be made, before anything is generated.
 
-    Raises ``ConfigError`` if a base is missing or its lm_head is tied unlike the parents'. Raises ``PairError`` if it
-    does not fit, and ``CheckpointError`` if it is broken.
+    Raises ``ConfigError`` if a base is missing, or if only one of base and parents has a tied lm_head. Raises
+    ``PairError`` if the base does not fit, and ``CheckpointError`` if it is broken.
     """
     for name in [name for name in job.config.search.baselines if name in AROUND_BASE][:1]:
         merge = open_merge(job.models.pair, baseline_method(job, name, lam=1.0))
@@ -127,8 +127,8 @@ def choose_cut(
     """Returns the largest cap for ``CutEngine`` with which these responses of the Thinking model meet the budget.
 
     A response with ``t`` thinking tokens (closing tag included) and ``a`` answer tokens would take ``min(cap, t) + a``.
-    A response without the tag is all thinking. Its answer is assumed to have the mean length, and its total never
-    grows.
+    A response without the tag is all thinking. After a cut, its answer is assumed to have the mean length, but no
+    response gets longer than it was.
 
     The budget limits the mean over responses, and over tasks by ``weights`` as in ``statistics/metrics.py``. If no cap
     is needed, returns the length of the longest response. Returns ``None`` if a cap of 1 is too much, or if no response

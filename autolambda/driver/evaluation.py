@@ -39,12 +39,12 @@ class EvaluationRequest:
     """Responses of one merge on the slices of a phase, from ``start`` to ``stop`` (exclusive) of their fixed order.
 
     ``kind`` and ``key`` name the evaluation in the study's database, ``title`` names it for people. ``stop`` is by
-    default the end of the slices. ``num_responses`` is the size of the whole evaluation if this is a part of it. Above
-    ``max_tokens``, weighted by task, running responses are aborted. ``done`` and ``share`` (0 to 1) are the finished
-    part of the whole search and this evaluation's part.
+    default the end of the slices. ``num_responses`` is the size of the whole evaluation if this is a part of it.
+    Running responses are aborted once all responses have more than ``max_tokens``, weighted by task. ``done`` (0 to 1)
+    is the finished part of the search, and ``share`` is the part of this evaluation.
 
-    These fields replace settings of the study: ``merge`` the linear merge by ``schedule``, ``chat`` the chat format (a
-    parent under its own template), ``sampling`` the sampling, and ``engine`` the engine.
+    ``merge`` replaces the linear merge by ``schedule``. ``chat``, ``sampling`` and ``engine`` replace the study's
+    settings.
     """
 
     title: str

@@ -107,7 +107,7 @@ def identity_of(
 
 
 def _engine(settings: EngineConfig, engine: EngineName, pair: Pair) -> dict[str, Any]:
-    """Returns the engine's keys; ``name`` only for vLLM."""
+    """Returns the part of the identity that the engine determines; ``name`` only for vLLM."""
     device = vllm_device() if engine == "vllm" else resolve_device(settings.device)
     dtype = str(resolve_dtype(settings.dtype, pair, device)).removeprefix("torch.")
     if engine == "transformers":

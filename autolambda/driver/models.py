@@ -28,8 +28,8 @@ MOST_TEMPLATE_BYTES = 1 << 20
 class Models:
     """Both parents, their chat templates and the sampling.
 
-    ``templates`` maps ``study``, ``instruct`` and ``thinking`` to a template: the study's, or the parent's own. The
-    tokenizer lies in ``tokenizer_folder``; it is loaded when a chat format is first used.
+    ``templates`` holds three chat templates: of the ``study``, of ``instruct`` and of ``thinking``.
+    ``tokenizer_folder`` holds the tokenizer, which is loaded when a chat format is first used.
     """
 
     pair: Pair

@@ -102,7 +102,7 @@ class _Own:
 
 
 class _Tally:
-    """The numbers of every schedule so far: means over a prompt's repeats, a task's prompts, then tasks by weight."""
+    """The numbers of every schedule so far. Averages over repeats, then over prompts, then over tasks by weight."""
 
     def __init__(self, responses: pandas.DataFrame, weights: Mapping[str, float]) -> None:
         prompts = responses.groupby(["task", "sample_id"], sort=False)

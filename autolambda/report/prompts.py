@@ -24,7 +24,7 @@ class Prompts:
     problem: str | None = None
 
     def text(self, task: str, sample_id: str) -> str | None:
-        """Returns a prompt with the role of each message if there are several; ``None`` if it is unknown."""
+        """Returns the text of a prompt, or ``None`` if it is unknown. Several messages are shown with their roles."""
         sample = self.samples.get((task, sample_id))
         if sample is None:
             return None

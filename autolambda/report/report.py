@@ -1,8 +1,6 @@
 """A study's report: fronts, stages, parents and verdict, all computed from the database.
 
-There are three fronts. The raw front has the measured means; it looks too good, because lucky trials win. The smoothed
-front has the surrogate's estimates from all trials together. The confirmed front was measured on prompts that the
-search never saw.
+README.md explains the raw, the smoothed and the confirmed front.
 """
 
 from __future__ import annotations
@@ -242,7 +240,7 @@ def _stages(trials: Sequence[ScheduleResult]) -> Stages:
 
 
 def _unconfirmed(smoothed: Sequence[ScheduleResult], budget: float | None) -> ScheduleResult | None:
-    """Returns the most accurate smoothed result with its upper bound in the budget and its guards kept."""
+    """Returns the most accurate smoothed result that keeps its guards and whose upper bound is within the budget."""
     within = [e for e in smoothed if budget is not None and e.measured.mean_tokens.high <= budget]
     kept = [e for e in within if e.guards in (None, "kept")]
     return max(kept, key=lambda e: (e.score.accuracy, -e.score.mean_tokens), default=None)

@@ -100,7 +100,7 @@ def _look(store: Store, study: Study, storage: str, budget: float | None, *, bef
 
 
 def _answer(store: Store, study: Study, storage: str, *, own: float | None, budget: float | None) -> _Answer:
-    """Returns the whole answer for ``budget`` if the study is done for its ``own`` budget, else the fronts so far."""
+    """Returns the verdict for ``budget`` if the study has decided its ``own`` budget, else only the fronts so far."""
     report = build_report(store, study, budget=own)
     counts, reason, is_done = report.counts, report.stop_reason, report.is_done
     if budget is not None and budget != own:

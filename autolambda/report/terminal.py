@@ -154,7 +154,7 @@ def task_table(report: Report) -> Table | None:
 
 
 def _with_tasks(report: Report, result: ScheduleResult) -> ScheduleResult:
-    """Returns a smoothed result's measured one, which has numbers for each task; any other unchanged."""
+    """Replaces a smoothed result by its measured one, which has numbers for each task. Returns others unchanged."""
     if result.measured.tasks:
         return result
     return next((each for each in report.trials if each.trial == result.trial), result)

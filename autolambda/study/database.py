@@ -36,7 +36,7 @@ def driver_lock(storage: str, name: str) -> Iterator[Database]:
 
 
 def _parsed(storage: str) -> sa.URL:
-    """Returns the parsed URL. Raises ``StudyError`` for an unknown kind, without its secret parts."""
+    """Returns the parsed URL. Raises ``StudyError`` for an unsupported one, and does not show its secret parts."""
     try:
         url = sa.make_url(storage)
     except (sa.exc.ArgumentError, ValueError):  # a port that is no number; its text could hold a password

@@ -44,7 +44,10 @@ def check_identity(stored: StoredStudy, identity: Mapping[str, Any], *, slices: 
 
 
 def has_grown(before: PromptsKey, slices: Slices) -> bool:
-    """Returns whether the old slices, given by their ``prompts_key``, are the first part of ``slices``."""
+    """Returns whether ``slices`` request all old responses first, in the old order.
+
+    ``before`` is the ``prompts_key`` of the old slices.
+    """
     sizes = [phase["prompts"] for phase in before.values()]
     if [len(phase) for phase in sizes] != [len(phase) for phase in slices]:
         return False

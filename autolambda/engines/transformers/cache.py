@@ -21,7 +21,7 @@ def round_up(value: int, step: int) -> int:
 
 
 class RowCache(Cache):
-    """Keys and values of a batch: one tensor [B, kv_heads, capacity, head_dim] a layer, in the compute dtype."""
+    """Keys and values of a batch: one tensor [B, kv_heads, capacity, head_dim] per layer, in the compute dtype."""
 
     def __init__(self) -> None:
         super().__init__(layers=[])

@@ -109,7 +109,7 @@ class TransformersEngine:
             return batch.responses()
 
     def fingerprint(self) -> Fingerprint:
-        """Hashes the live weights in the checkpoint's dtype. It is whole unless layout.py does not know the layout."""
+        """Hashes the live weights in the checkpoint's dtype. ``whole`` is false if layout.py does not know the layout."""
         if tensors := tensors_in(self._live, self._pair.tensors):
             return Fingerprint(digest_of_tensors(tensors, self._pair.tensors), whole=True)
         stored = ((name, live.to(self._thinking[name].dtype)) for name, live in sorted(self._live.items()))
@@ -237,7 +237,7 @@ def _model_errors(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _memory_errors() -> Iterator[None]:
-    """Turns an out-of-memory error into an ``EngineError`` that says what to change."""
+    """Turns an out-of-memory error into an ``EngineError`` with advice."""
     try:
         yield
     except RuntimeError as error:

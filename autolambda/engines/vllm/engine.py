@@ -140,7 +140,7 @@ class VllmEngine:
         return call.responses()
 
     def fingerprint(self) -> Fingerprint:
-        """Hashes the live weights in the checkpoint's dtype. It is whole with one rank if vLLM repacks nothing."""
+        """Hashes the live weights in the checkpoint's dtype. ``whole`` is true on one rank if vLLM repacks nothing."""
         self._engine()
         with vllm_errors("reading the weights"):
             ranks = [Fingerprint(*fields) for fields in self._llm.collective_rpc("autolambda_digest")]

@@ -32,7 +32,7 @@ class Part:
 
 @dataclass(frozen=True)
 class LiveParameter:
-    """A live parameter, which is an attribute of its layer, and the checkpoint tensors in it.
+    """A live parameter (an attribute of its layer) and the parts of checkpoint tensors in it.
 
     ``tied`` marks a head that shares the embedding's parameter but computes from a packed copy.
     """
@@ -49,7 +49,7 @@ class LiveParameter:
 
     @property
     def packed(self) -> bool:
-        """Whether the layer computes from a copy of the weight in the layout of a CPU kernel."""
+        """Whether the layer computes from a copy of the weight, packed for a CPU kernel."""
         linear = getattr(self.layer, "cpu_linear", None)
         return self.attribute == "weight" and linear is not None and linear.__closure__ is not None
 

@@ -99,7 +99,7 @@ class LiveParents:
 
     @torch.no_grad()
     def fingerprint(self) -> Fingerprint:
-        """Hashes the live values. It is whole if this rank holds every tensor once, unsharded and unmodified."""
+        """Hashes the live values. ``whole`` is true if this rank holds every tensor once, unsharded and unmodified."""
         infos = self.pair.tensors
         held = sorted(self.tensors(), key=lambda item: item[0])
         whole = all(parameter.plain for parameter in self._parameters.values()) and len(held) == len(infos)

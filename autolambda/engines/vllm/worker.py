@@ -27,10 +27,10 @@ class MergingWorker:
     vllm_config: Any
 
     def autolambda_open(self, instruct: str, thinking: str, path: str, memory: str) -> dict[str, Any]:
-        """Loads both parents. ``path`` "auto" becomes "direct" if every parameter is plain, else "stream".
+        """Loads both parents. ``path`` "auto" becomes "direct" if no parameter is packed or quantised, else "stream".
 
-        Returns ``path``, ``missing`` (checkpoint tensors that are not on this rank) and ``num_quantised`` (tensors);
-        or ``error``.
+        Returns ``path``, ``missing`` (checkpoint tensors that are not on this rank) and ``num_quantised`` (a number of
+        tensors), or ``error``.
         """
         from vllm.distributed import get_tp_group
 
