@@ -57,7 +57,7 @@ class AblationRow:
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> AblationRow:
-        """Returns the row of a ``to_dict``."""
+        """Returns the row that ``to_dict`` returned as a dictionary."""
         return cls(**{**plain, "schedule": Schedule.from_dict(plain["schedule"])})
 
     @property

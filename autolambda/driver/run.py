@@ -1,4 +1,4 @@
-"""A run: one process's work on a study. It asks for trials, races them and tells the watcher."""
+"""A run: the work of one process on a study. It asks for trials, races them and reports events."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ class ScheduleResult:
 
     @property
     def guards(self) -> str | None:
-        """``kept``, ``broken`` or ``unsure``; ``None`` without guards, or if nothing is known about them."""
+        """The state of all guards: ``kept``, ``broken``, ``unsure``, or ``None`` without guards or any knowledge."""
         if self.drops:
             return guard_word(keeps_guards(self.drops))
         if self.allowed is None:

@@ -2,7 +2,7 @@
 
 Its identity (everything that its results depend on) may not change. A study may grow in trials, budget and spaces, and
 may move to another machine. It may grow in prompts or repeats if the old responses stay first in the fixed order of its
-slices. Then the grown study would have measured everything that is stored.
+slices. Then the grown study would have produced every stored response.
 """
 
 from __future__ import annotations

@@ -109,7 +109,7 @@ class TransformersEngine:
             return batch.responses()
 
     def fingerprint(self) -> Fingerprint:
-        """Hashes the live weights in the checkpoint's dtype. ``whole`` is false if layout.py does not know the layout."""
+        """Hashes the live weights in the checkpoint's dtype. ``whole`` is false for a layout unknown to layout.py."""
         if tensors := tensors_in(self._live, self._pair.tensors):
             return Fingerprint(digest_of_tensors(tensors, self._pair.tensors), whole=True)
         stored = ((name, live.to(self._thinking[name].dtype)) for name, live in sorted(self._live.items()))

@@ -60,7 +60,7 @@ class LiveParameter:
 
     @property
     def plain(self) -> bool:
-        """Whether the parameter holds the checkpoint's values, and the layer computes from it."""
+        """Whether the layer computes from the parameter, and the parameter holds the checkpoint's values."""
         return not self.packed and not self.quantised
 
     @property
