@@ -141,7 +141,6 @@ class Evaluator:
         return [done[each.key] for each in wanted if each.key in done]
 
     def _merged(self, request: EvaluationRequest, prompts: _Prompts, missing: Sequence[Sequence[Request]]) -> Engine:
-        """Sets the merge and returns the engine."""
         engine = (request.engine or self._engine)()
         engine.set_merge(request.method)
         if request.kind == "confirm":

@@ -31,7 +31,7 @@ class Intake:
         graded: Callable[[Request, Response, Future[Score]], Graded],
         store: OnGraded,
     ) -> None:
-        """``score`` starts grading a response, ``graded`` combines the results, ``store`` takes each group."""
+        """``score`` starts grading a response, ``graded`` builds its ``Graded``, and ``store`` takes each group."""
         self._score, self._graded, self._store = score, graded, store
         self._groups: deque[list[tuple[Request, Response, Future[Score]]]] = deque()
 

@@ -216,7 +216,7 @@ def _alike(
     results: Sequence[ScheduleResult],
     weights: Mapping[str, float],
 ) -> tuple[Alike, ...]:
-    """Returns the other finalists within the budget whose difference in accuracy to the pick may be 0."""
+    """Returns the other finalists within the budget whose accuracy may equal the pick's: the interval holds 0."""
     if decision.pick is None:
         return ()
     changes = {

@@ -26,8 +26,6 @@ SECONDS = 2.0
 
 @dataclass(frozen=True)
 class _State:
-    """The values that the answer depends on."""
-
     stored: StoredStudy
     num_ended: int
     num_complete: int

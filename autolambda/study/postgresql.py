@@ -132,7 +132,6 @@ def _errors() -> Iterator[None]:
 
 
 def _key(*parts: str) -> int:
-    """Returns a 64-bit key of an advisory lock."""
     return int.from_bytes(sha256_of("autolambda", *parts)[:8], "big", signed=True)
 
 

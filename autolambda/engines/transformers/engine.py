@@ -176,7 +176,6 @@ def _load(folder: Path, *, dtype: torch.dtype, config: PretrainedConfig | None =
 
 @contextmanager
 def _without_bars() -> Iterator[None]:
-    """Hides transformers' progress bars."""
     shown = logging_of_transformers.is_progress_bar_enabled()
     logging_of_transformers.disable_progress_bar()  # type: ignore[no-untyped-call]  # untyped upstream
     try:

@@ -75,7 +75,6 @@ def vllm_errors(doing: str) -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    """Returns the cause and advice in one line."""
     reason = one_line(error, limit=MAX_REASON) or type(error).__name__
     if type(error).__name__ == "EngineDeadError":
         return "its process died or was killed, perhaps because memory ran out; see the system's log"
