@@ -1,7 +1,6 @@
-"""What a study's ablations measured, computed from its database: each row with its difference to a uniform merge.
+"""Computes a study's ablations from its database: each row with its difference to a uniform merge.
 
-All complete rows of the database appear, whatever config asked for them. Differences are paired: same prompts, same
-seeds.
+All complete rows of the database appear, whatever config asked for them. Differences are paired by prompt and seed.
 """
 
 from __future__ import annotations
@@ -75,7 +74,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Ablation:
-    """One of the studies as far as it is measured: the reference rows, then its own rows."""
+    """One of the studies with its measured rows: first the reference rows, then the others."""
 
     name: AblationName
     results: tuple[Result, ...]
@@ -88,8 +87,8 @@ class Ablation:
 def read_ablations(reader: StudyReader, *, only: Sequence[AblationName] = ABLATIONS) -> tuple[Ablation, ...]:
     """Returns the ablations of a study that have a complete row.
 
-    A row is complete with the number of responses planned when it began, or with ``ablation.responses`` of the study's
-    present config, if that is fewer.
+    A row is complete with the number of responses planned when it began. If ``ablation.responses`` in the stored config
+    is smaller, that number is enough.
     """
     store, weights = reader.store, reader.config.weights
     num_layers, num_responses = num_layers_of(reader.config), reader.config.ablation.responses
@@ -120,7 +119,7 @@ def read_ablations(reader: StudyReader, *, only: Sequence[AblationName] = ABLATI
 
 
 def _sorted(rows: Sequence[AblationRow]) -> list[AblationRow]:
-    """Sorts parents first, then by what the rows of a study differ in; layers and modules stay as measured."""
+    """Sorts parents first, then by the changes of the row; layers and modules keep the measured order."""
     methods = [None, *METHOD_TITLES]
     return sorted(
         rows,

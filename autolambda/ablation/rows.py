@@ -1,7 +1,7 @@
 """The rows of the paper's studies (arXiv 2510.10977): uniform lambdas, layers, modules, decoding, backbones, methods.
 
-A row is a schedule with further changes. Its JSON is its key in the database, so that equal rows are measured once,
-whatever config asked for them. Every row is compared with a uniform merge on the same prompts.
+A row is a schedule with further changes. Its JSON is its key in the database, so equal rows are measured once. Every
+row is compared with a uniform merge on the same prompts.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _THIRDS = ((0,), (1,), (2,), (0, 1), (1, 2))
 class AblationRow:
     """A row of a study; a field that is ``None`` changes nothing.
 
-    ``parent`` measures that parent under its own chat template. ``temperature`` and ``top_p`` replace the study's
+    ``parent`` measures a parent under its own chat template. ``temperature`` and ``top_p`` replace the study's
     sampling. ``backbone`` is the source of a model in Instruct's place, ``weights`` the digest of its contents.
     """
 
@@ -39,9 +39,10 @@ class AblationRow:
     method: BaselineMethod | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns what the row's numbers depend on, in addition to the study's identity.
+        """Returns the row's own settings that its numbers depend on; the others are in the study's identity.
 
-        A backbone is the last part of its source and the first 16 digits of its digest. Moved weights are equal rows.
+        A backbone is the last part of its source and the first 16 digits of its digest. Rows stay equal if weights
+        move.
         """
         changes = {
             "parent": self.parent,
@@ -56,7 +57,7 @@ class AblationRow:
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> AblationRow:
-        """Returns the row of a ``to_dict``."""
+        """Returns the row that ``to_dict`` returned as a dictionary."""
         return cls(**{**plain, "schedule": Schedule.from_dict(plain["schedule"])})
 
     @property
@@ -66,7 +67,7 @@ class AblationRow:
 
     @property
     def reference(self) -> Schedule:
-        """The uniform merge that the row is compared with; in the uniform study it is the Thinking model, lambda 1."""
+        """The uniform merge to compare with; the uniform study compares with lambda 1, the Thinking model."""
         if self.study == "uniform":
             return Schedule.uniform(1.0)
         return Schedule.uniform(max(*self.schedule.attention.values, *self.schedule.ffn.values))
@@ -77,7 +78,7 @@ class AblationRow:
         return replace(own, temperature=temperature, top_p=own.top_p if self.top_p is None else self.top_p)
 
     def label(self, num_layers: int | None = None) -> str:
-        """Returns the row in words. Layers have numbers if ``num_layers`` is known."""
+        """Returns a label for the row. Layers have numbers if ``num_layers`` is known."""
         if self.parent:
             return f"{self.parent.capitalize()} as is"
         lam = f"lambda {self.reference.other if self.study != 'uniform' else self.schedule.other:g}"
@@ -95,14 +96,14 @@ class AblationRow:
 
 
 def uniform_row(lam: float) -> AblationRow:
-    """Returns the row of a uniform merge. The uniform study has it, and other rows are compared with it."""
+    """Returns the row of a uniform merge, which other rows are compared with."""
     return AblationRow("uniform", Schedule.uniform(lam))
 
 
 def rows_of(
     study: AblationName, config: AblationConfig, *, num_layers: int, backbones: Sequence[str]
 ) -> list[AblationRow]:
-    """Returns the rows of a study, without the uniform rows that they are compared with.
+    """Returns the rows of a study, without their uniform reference rows.
 
     ``backbones`` are the sources of models: folders or hub ids.
     """
@@ -141,7 +142,7 @@ def rows_of(
 
 
 def references_of(rows: Sequence[AblationRow]) -> list[AblationRow]:
-    """Returns the uniform rows that ``rows`` are compared with. For layers and modules, Instruct is one of them."""
+    """Returns the uniform reference rows of ``rows``. For layers and modules, Instruct is one of them."""
     lams = {row.reference.other for row in rows} | {0.0 for row in rows if row.study in ("layers", "modules")}
     return [uniform_row(lam) for lam in sorted(lams)]
 
@@ -152,7 +153,7 @@ def name_of(source: str) -> str:
 
 
 def _layer_rows(lam: float) -> Iterator[AblationRow]:
-    """Yields rows with a third, or two neighbouring thirds, of the layers at ``lam``; all else is Instruct."""
+    """Yields rows with one third, or two neighbouring thirds, of the layers at ``lam``; the rest is Instruct."""
     for chosen in _THIRDS:
         profile = Profile(tuple(lam if band in chosen else 0.0 for band in range(NUM_BANDS)), "bands")
         yield AblationRow("layers", Schedule.by_depth(profile, other=0.0))

@@ -1,8 +1,6 @@
 """Measures the missing rows of the paper's studies, on the prompts and with the seeds of the confirmation.
 
-These prompts, which the search never sees, also measure picks and parents. Ablations select nothing, so the prompts
-stay unbiased. Do not pick a lambda from these tables; a search does that. Rows with other backbones or methods come
-last, one engine at a time.
+Rows with other backbones or methods come last, one engine at a time.
 """
 
 from __future__ import annotations
@@ -50,9 +48,9 @@ def ablate(
     engine: Engine | None = None,
     on_event: OnEvent = ignore,
 ) -> tuple[Ablation, ...]:
-    """Runs or resumes the paper's studies on the pair, in the study ``name``. The study's search is not affected.
+    """Runs or resumes the paper's studies on the pair, in the study ``name``. Its search is not affected.
 
-    Raises as ``search`` does.
+    Raises like ``search``.
     """
     with running(config, name=name, storage=storage, engine=engine, on_event=on_event) as run:
         measure_ablations(run, only, on_event)
@@ -61,7 +59,7 @@ def ablate(
 
 
 def measure_ablations(run: Run, only: Sequence[AblationName], on_event: OnEvent) -> None:
-    """Measures the rows of these studies that are not complete in the database. Raises as ``Evaluator.run`` does."""
+    """Measures the rows of these studies that are incomplete in the database. Raises like ``Evaluator.run``."""
     plan = _plan(run.job, only, on_event)
     size = sum(part.num_responses for part in run.job.confirm)
     size = min(run.job.config.ablation.responses or size, size)
@@ -83,7 +81,7 @@ def measure_ablations(run: Run, only: Sequence[AblationName], on_event: OnEvent)
 
 
 def _plan(job: Job, only: Sequence[AblationName], on_event: OnEvent) -> _Plan:
-    """All rows, references first, grouped by engine. Raises ``ConfigError`` if no row is left to measure."""
+    """Returns all rows, references first, grouped by engine. Raises ``ConfigError`` if no row is left to measure."""
     config = job.config.ablation
     pairs = dict(_backbones(job, on_event)) if "backbones" in only else {}
     rows: list[AblationRow] = []
@@ -104,7 +102,7 @@ def _plan(job: Job, only: Sequence[AblationName], on_event: OnEvent) -> _Plan:
 
 
 def _backbones(job: Job, on_event: OnEvent) -> Iterator[tuple[str, Pair]]:
-    """Yields each backbone with its pair with the Thinking model; notes the backbones that cannot be merged."""
+    """Yields each backbone, paired with the Thinking model. Sends a note for each one that cannot be merged."""
     base = base_folder(job.config.models)
     sources = job.config.ablation.backbones or ((base,) if base else ())
     if not sources:
@@ -121,7 +119,7 @@ def _backbones(job: Job, on_event: OnEvent) -> Iterator[tuple[str, Pair]]:
 
 
 def _engine_for(run: Run, pair: Pair | None) -> AbstractContextManager[OpenEngine | None]:
-    """Returns what opens the engine of a backbone at its first use; ``None`` is the run's own engine."""
+    """Returns a context that opens the engine of a backbone at its first use; ``None`` is the run's own engine."""
     return nullcontext(None) if pair is None else _backbone_engine(run, pair)
 
 

@@ -1,7 +1,7 @@
 """The paper's studies on a pair as tables: for the terminal (rich), as JSON and as CSV.
 
-A row takes about 100 columns. On a narrower screen (from about 72) each number is above its interval. Only JSON and CSV
-have the interval of the truncated share.
+A row takes about 100 columns. On a narrower screen (from about 72), each number stands above its interval. Only JSON
+and CSV include the interval of the truncated share.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ def ablations_text(ablations: Sequence[Ablation]) -> str:
 
 
 def ablations_json(ablations: Sequence[Ablation]) -> str:
-    """Returns one JSON object: by the name of each study a list of its rows, references first."""
+    """Returns one JSON object: study name to a list of rows, references first."""
     return json.dumps({each.name: [result.to_dict() for result in each.results] for each in ablations}, indent=2) + "\n"
 
 
 def ablations_csv(ablations: Sequence[Ablation]) -> str:
-    """Returns all rows but the repeated references; schedules are JSON."""
+    """Returns all rows without repeated references; schedules are JSON."""
     rows = [
         {"study": each.name, **result.to_dict(), "schedule": result.row.schedule.key}
         for each in ablations
@@ -67,7 +67,7 @@ def ablations_csv(ablations: Sequence[Ablation]) -> str:
 
 
 class _View:
-    """A study's table that fits the width of the screen."""
+    """A table of a study that fits the width of the screen."""
 
     def __init__(self, ablation: Ablation) -> None:
         self._ablation = ablation

@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # imported by the functions
 
 
 def config_of(options: Mapping[str, Any], *, budget: float | None = None) -> Config:
-    """Returns the config of a command's options: the file, the options that stand for a key, then ``--set``."""
+    """Returns the config of a command's options: the config file, then options for single keys, then ``--set``."""
     from autolambda.config_file import load_config
 
     overrides = config_overrides(options.get("instruct"), options.get("thinking"), options.get("tasks"), budget)
@@ -39,7 +39,7 @@ def config_of_study(options: Mapping[str, Any], *, study: str | None, storage: s
         return config_of(options)
     try:
         stored = stored_config(study, storage)
-    except StudyError:  # a new study; opening its database later reports any other problem
+    except StudyError:  # the study is new; opening its database later reports any other problem
         return config_of(options)
     return load_config(stored.model_dump(mode="json"), overrides={}, settings=options.get("settings", ()))
 
@@ -58,7 +58,7 @@ def ablation_names(only: str | None) -> tuple[AblationName, ...]:
 
 
 def with_workers(config: Config, workers: int | None) -> Config:
-    """Returns the config with the number of ``workers``, if one is given. Raises ``ConfigError`` for less than one."""
+    """Returns the config with ``workers``, if given. Raises ``ConfigError`` for less than one."""
     from autolambda.config import parse_config
 
     if workers is None:
@@ -68,7 +68,7 @@ def with_workers(config: Config, workers: int | None) -> Config:
 
 
 def method_of(name: str, lam: float | None, path: Path | None, base: str | None) -> Method:
-    """Returns the merge method of ``--method``. Raises ``ConfigError`` for an option that it lacks or does not take."""
+    """Returns the merge method of ``--method``. Raises ``ConfigError`` if options are missing or do not fit it."""
     from autolambda.merging.method import AROUND_BASE, Method
 
     takes_lambda = name not in AROUND_BASE or lam is not None or path is not None
@@ -76,7 +76,7 @@ def method_of(name: str, lam: float | None, path: Path | None, base: str | None)
 
 
 def schedule_of(lam: float | None, path: Path | None) -> Schedule:
-    """Returns the schedule of ``--lambda`` or ``--schedule``. Raises ``ConfigError`` unless one of the two is given."""
+    """Returns the schedule of ``--lambda`` or ``--schedule``. Raises ``ConfigError`` unless exactly one is given."""
     from autolambda.schedule import Schedule, read_schedule
 
     if lam is not None and path is None:

@@ -128,7 +128,6 @@ def stages(curve: Path, form: str) -> None:
 
 
 def _measured(name: str, storage: str | None, only: Sequence[AblationName]) -> tuple[Ablation, ...]:
-    """Returns the stored rows of the paper's studies."""
     from autolambda.ablation.results import read_ablations
     from autolambda.study.reader import open_for_reading
 

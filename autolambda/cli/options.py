@@ -1,6 +1,6 @@
 """Options, exit codes and output that several commands share, and the end of an interrupted command.
 
-Here and in every command the functions import heavy modules themselves, so that ``--help`` stays quick.
+Functions import heavy modules themselves, so that ``--help`` stays quick.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def open_console(*, stderr: bool = False) -> Console:
 
 @contextmanager
 def writing(console: Console, *, total: int) -> Iterator[Callable[[int], None] | None]:
-    """Yields a function that takes the bytes written since its last call and shows their rate; ``None`` off a terminal.
+    """Yields a progress function for bytes written since its last call; ``None`` off a terminal.
 
     ``total`` is the number of bytes in all.
     """
@@ -103,7 +103,7 @@ def writing(console: Console, *, total: int) -> Iterator[Callable[[int], None] |
 
 
 def say_bundled(config: Config, on_event: OnEvent) -> None:
-    """Sends a note if no models were given: the bundled pair is used, perhaps with its task."""
+    """Sends a note if the bundled pair is used because no models were given."""
     from autolambda.driver.events import Noted
 
     if config.models.bundled:
@@ -120,7 +120,7 @@ def end_interrupted(
     so_far: Callable[[], RenderableType],
     console: Console,
 ) -> NoReturn:
-    """Prints the results ``so_far``, if there are any, and the command to continue with. Ends the process.
+    """Prints the results ``so_far``, if any, and the command to continue with. Ends the process.
 
     ``command`` uses the study's stored config, so it is printed only if that equals the interrupted ``config``.
     """

@@ -22,7 +22,7 @@ from autolambda.statistics.pareto import Objectives, front
 
 MAX_ROWS = 8
 BAR_WIDTH = 24  # columns
-LEAST_SHARE = 0.05  # of the search, before the display shows the time left
+LEAST_SHARE = 0.05  # of the search must be done before the display shows the time left
 
 
 @contextmanager
@@ -47,7 +47,7 @@ def _lines(console: Console) -> Callable[[Event], None]:
 
 
 def trial_line(event: EvaluationEnded) -> str:
-    """Returns one finished evaluation as a line."""
+    """Returns a line about a finished evaluation."""
     if event.measured is None:
         return f"{event.title:<16} stopped: {event.stopped}  {event.schedule}"
     accuracy, tokens, think = event.measured.accuracy, event.measured.mean_tokens, event.measured.think_ratio
@@ -59,7 +59,7 @@ def trial_line(event: EvaluationEnded) -> str:
 
 
 class _LiveView:
-    """The display: the front of the trials so far, the current evaluation, tokens a second, and the time left."""
+    """The display: the front of the trials so far, the current evaluation, tokens per second, and the time left."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -93,11 +93,11 @@ class _LiveView:
                     self._trials[event.schedule] = event
 
     def render(self) -> Group:
-        """Returns what the screen shows now."""
+        """Returns the current screen."""
         return Group(*([self._front()] if self._trials else []), *self._status())
 
     def _front(self) -> Table:
-        """Returns the front of the trials, thinned evenly to MAX_ROWS; the member with most tokens stays."""
+        """Returns the front of the trials, thinned evenly to MAX_ROWS. Keeps the member with the most tokens."""
         measured = [(event, event.measured) for event in self._trials.values() if event.measured is not None]
         members = front(measured, key=lambda pair: Objectives(pair[1].accuracy.value, pair[1].mean_tokens.value))
         step = max(1, -(-len(members) // MAX_ROWS))
@@ -140,7 +140,7 @@ class _LiveView:
 
 
 def _clock(seconds: float) -> str:
-    """Returns minutes and seconds, after an hour also hours."""
+    """Returns minutes and seconds, and hours from one hour on."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,4 +1,4 @@
-"""The baselines: what a user would try without a search, on the same prompts and with the seeds of the confirmation.
+"""The baselines: what a user would try without a search, on the prompts and with the seeds of the confirmation.
 
 Three are merges: task arithmetic and TIES around a base model, and SLERP. The fourth, ``cut``, is the Thinking model
 with a hard cap on its thinking. ``choose_cut`` finds the cap for a budget, and ``engines/wrappers.py`` generates.
@@ -43,10 +43,10 @@ def baseline_method(job: Job, name: BaselineName, *, lam: float) -> Method:
 
 
 def check_baselines(job: Job) -> None:
-    """Checks, before anything is generated, that the baselines of the config can be made.
+    """Checks that the baselines of the config can be made, before anything is generated.
 
-    Raises ``ConfigError`` if a base is missing or does not tie lm_head as the parents do, ``PairError`` if it does not
-    fit, and ``CheckpointError`` if it is broken.
+    Raises ``ConfigError`` if a base is missing, or if only one of base and parents has a tied lm_head. Raises
+    ``PairError`` if the base does not fit, and ``CheckpointError`` if it is broken.
     """
     for name in [name for name in job.config.search.baselines if name in AROUND_BASE][:1]:
         merge = open_merge(job.models.pair, baseline_method(job, name, lam=1.0))
@@ -56,9 +56,9 @@ def check_baselines(job: Job) -> None:
 
 
 def measure_baseline(run: Run, name: BaselineName, finalist: Schedule, *, size: int, budget: float | None) -> None:
-    """Measures what is missing of a baseline on ``size`` responses; SLERP at the mean lambda of the finalist.
+    """Measures the missing responses of a baseline on a slice of ``size`` responses.
 
-    Raises as ``Evaluator.run``.
+    SLERP takes the mean lambda of the finalist. Raises like ``Evaluator.run``.
     """
     if name == "cut":
         _measure_cut(run, size, budget)
@@ -70,7 +70,7 @@ def measure_baseline(run: Run, name: BaselineName, finalist: Schedule, *, size: 
 
 
 def _measure_cut(run: Run, size: int, budget: float | None) -> None:
-    """Measures the Thinking model with its thinking cut to meet the budget; once more if it exceeds the budget."""
+    """Measures the Thinking model with its thinking cut to meet the budget. Tries a second cap if needed."""
     thinking, chat = run.responses_of(PARENTS["thinking"]), run.job.models.chat
     if not thinking or budget is None:
         run.on_event(Noted("baseline cut: it needs a budget and the Thinking model's own responses; left out"))
@@ -82,10 +82,10 @@ def _measure_cut(run: Run, size: int, budget: float | None) -> None:
             run.on_event(Noted(f"baseline cut: no cap on the thinking meets {aim:.1f} tokens"))
             return
         request = _request(f"cut at {cap} tokens", PARENTS["thinking"], size, engine=_cut_engine(run, cap))
-        found = _measure(run, request)
-        if found <= budget:
+        mean_tokens = _measure(run, request)
+        if mean_tokens <= budget:
             return
-        aim = budget * budget / found
+        aim = budget * budget / mean_tokens
 
 
 def _cut_engine(run: Run, cap: int) -> Callable[[], Engine]:
@@ -115,7 +115,7 @@ def _request(
 
 
 def _measure(run: Run, request: EvaluationRequest) -> float:
-    """Generates what is missing and returns the mean tokens."""
+    """Generates the missing responses and returns the mean tokens."""
     measured = measure(run.evaluator.run(request), weights=run.job.config.weights)
     run.on_event(EvaluationEnded(request.title, request.kind, request.schedule, measured))
     return measured.mean_tokens.value
@@ -127,10 +127,12 @@ def choose_cut(
     """Returns the largest cap for ``CutEngine`` with which these responses of the Thinking model meet the budget.
 
     A response with ``t`` thinking tokens (closing tag included) and ``a`` answer tokens would take ``min(cap, t) + a``.
-    A response without the tag is all thinking. Its answer would be as long as the mean answer, and it never takes more
-    tokens than it did. The budget is for the mean over responses, and over tasks by ``weights`` as in
-    ``statistics/metrics.py``. If no cap is needed, it is the longest response. Returns ``None`` if a cap of 1 is too
-    much, or if no response closes its thinking. Raises ``InputError`` if the weights do not name the tasks.
+    A response without the tag is all thinking. After a cut, its answer is assumed to have the mean length, but no
+    response gets longer than it was.
+
+    The budget limits the mean over responses, and over tasks by ``weights`` as in ``statistics/metrics.py``. If no cap
+    is needed, returns the length of the longest response. Returns ``None`` if a cap of 1 is too much, or if no response
+    closes its thinking. Raises ``InputError`` if the weights do not name the tasks.
     """
     totals = np.array([each.response.num_tokens for each in graded])
     closed = np.array([each.thought for each in graded], dtype=bool)

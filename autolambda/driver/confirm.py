@@ -1,7 +1,7 @@
 """Confirms the finalists of a budget, both parents under their own templates, and the baselines.
 
-All answer the same prompts, which the search never saw, with the same seeds. Who they are follows from the search alone
-(``optimizer/finalists.py``), so that stored responses are not generated again.
+All answer the same prompts, which the search never saw, with the same seeds. The search alone determines the finalists
+(``optimizer/finalists.py``), so stored responses are not generated again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from autolambda.statistics.metrics import measure
 
 
 def confirm_finalists(run: Run, *, budget: float | None) -> Report:
-    """Measures what is missing of the budget's confirmation and returns the report. Raises as ``Evaluator.run``."""
+    """Measures the missing responses of a confirmation and returns the report. Raises like ``Evaluator.run``."""
     config, measured = run.job.config, run.measured
     agreed = plan(measured.observations, config.search_settings, run.job.aims(budget))
     requests = list(_requests(run, agreed))
@@ -39,12 +39,12 @@ def confirm_finalists(run: Run, *, budget: float | None) -> Report:
 
 
 def _requests(run: Run, agreed: Plan) -> Iterator[EvaluationRequest]:
-    """The parents' evaluations, then the finalists' in their testing order."""
+    """Yields the parents' evaluations, then the finalists' in their testing order."""
     chats = run.job.models.own_chats
     for name, end in PARENTS.items():
         yield EvaluationRequest(
             f"{name} as is", "parent", name, end, phase="confirm", stop=agreed.num_parent, chat=chats[name]
         )
-    for found in (run.measured.all[index] for index in agreed.finalists):
-        title, key = f"confirm trial {found.trial}", found.schedule.key
-        yield EvaluationRequest(title, "confirm", key, found.schedule, phase="confirm", stop=agreed.num_responses)
+    for finalist in (run.measured.all[index] for index in agreed.finalists):
+        title, key = f"confirm trial {finalist.trial}", finalist.schedule.key
+        yield EvaluationRequest(title, "confirm", key, finalist.schedule, phase="confirm", stop=agreed.num_responses)

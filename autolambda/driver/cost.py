@@ -1,4 +1,4 @@
-"""What a search will cost, and how closely its slices can measure, before a GPU is touched.
+"""Estimates the cost of a search, and the precision of its slices, before a GPU is touched.
 
 Half-widths are of Wilson's 95 % interval. The unit is the prompt: repeats of a prompt count as one response if they
 always agree, and as separate responses if they are independent. The truth lies between.
@@ -14,10 +14,10 @@ from autolambda.optimizer.token_allowance import TokenAllowance
 from autolambda.statistics.estimates import Z_95_ONE_SIDED, wilson
 from autolambda.tasks.base import Slice
 
-TOKENS_PER_SECOND = 5_000  # assumed, of one GPU
+TOKENS_PER_SECOND = 5_000  # of one GPU, assumed
 BYTES_PER_TOKEN = 2.0  # of a stored response: 4.3 characters a token, of which zlib keeps 32 % to 45 % in prose
 FEW_PROMPTS = 30
-DISAGREEMENT = 0.2  # of the prompts, on which one of two schedules is right and the other wrong
+DISAGREEMENT = 0.2  # share of prompts on which one of two schedules is right and the other wrong
 _Z_80 = 0.841621  # one-sided
 
 
@@ -27,7 +27,7 @@ def half_width(accuracy: float, num: float) -> float:
 
 
 def slice_lines(phase: str, part: Slice) -> list[str]:
-    """Returns lines about the size of a slice, and how closely an accuracy is known from it."""
+    """Returns lines about the size of a slice, and the precision of an accuracy measured on it."""
     prompts, repeats = len(part.samples), part.repeats
     drop = part.max_drop
     guard = "" if drop is None else f", guard: at most {100 * drop:g} points below the better parent"
@@ -69,7 +69,7 @@ def cost_lines(config: Config, models: Models, search: Sequence[Slice], confirm:
 
 
 def _enough(max_drop: float) -> float:
-    """Returns the prompts needed to show a paired difference of 0 to be above ``-max_drop``, four times out of five."""
+    """Returns how many prompts show a paired difference of 0 to be above ``-max_drop``, with a power of 80 %."""
     return DISAGREEMENT * ((Z_95_ONE_SIDED + _Z_80) / max_drop) ** 2
 
 

@@ -1,7 +1,7 @@
-"""The engine of a job, holding both parents: one in this process, or one in each of several workers.
+"""Opens the engine of a job: one in this process, or one in each of several workers.
 
-A worker opens the same job from its config. It takes the device kind and the dtype of the driver's machine, so that all
-responses are comparable. A run's engine is opened by its first use, and replaced if it fails.
+A worker opens the job from its config. It takes the device kind and the dtype of the driver's machine, so all responses
+are comparable. The engine of a run is opened at its first use, and replaced if it fails.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 
 class FailedTwice(EngineError):
-    """Two engines, one after the other, failed in one evaluation."""
+    """Two engines failed in one evaluation, one after the other."""
 
 
 class EngineSupervisor:
@@ -39,7 +39,7 @@ class EngineSupervisor:
         self._opened: Engine | None = None
 
     def __call__(self) -> Engine:
-        """Returns the open engine. Raises as ``open_engine`` does."""
+        """Returns the open engine. Raises like ``open_engine``."""
         if self._given:
             return self._given
         if self._opened is None:
@@ -81,7 +81,7 @@ class EngineSupervisor:
 def open_engine(job: Job, *, on_note: Callable[[str], None] = lambda note: None) -> Engine:
     """Opens the engine of the job in this process, or with ``engine.workers`` one engine in each of several workers.
 
-    ``on_note`` is told when a worker fails. Raises ``ConfigError`` or ``EngineError`` if no engine can be opened.
+    Calls ``on_note`` when a worker fails. Raises ``ConfigError`` or ``EngineError`` if no engine can be opened.
     """
     if job.config.engine.workers == 1:
         return _open_here(job)
@@ -113,7 +113,9 @@ def share_of(job: Job) -> Share:
         return Share(num_gpus=math.prod(size for size in sizes if isinstance(size, int)), num_cpus=0)
     device = resolve_device(engine.device)
     if device.index is not None:
-        raise ConfigError(f"engine.device: '{engine.device}' names one GPU, and each worker gets its own; say cuda")
+        raise ConfigError(
+            f"engine.device: '{engine.device}' names one GPU, and each worker gets its own; set it to cuda"
+        )
     if device.type == "cuda":
         return Share(num_gpus=1, num_cpus=0)
     cores = (os.cpu_count() or 1) // engine.workers if job.models.pair.num_parameters >= SMALL else 1
@@ -138,9 +140,9 @@ def _open_there(
     home: str,
     sharing: int,
 ) -> Engine:
-    """Opens the engine of a job in a worker. If its host is not ``home``, its files must hold the same weights.
+    """Opens the engine of a job in a worker. If its host is not ``home``, its files must hold equal weights.
 
-    Raises ``InputError`` if they do not, and otherwise as ``open_engine`` does.
+    Raises ``InputError`` if they do not, and otherwise like ``open_engine``.
     """
     config = parse_config(plain)
     models = open_models(config)

@@ -1,9 +1,11 @@
-"""An evaluation: the responses of one merge on a slice, generated batch by batch, graded and stored.
+"""Evaluates one merge on a slice: generates its responses batch by batch, grades them and stores them.
 
-The batches follow from the slices and the rungs alone. All schedules answer the same prompts in the same order. In the
-search each schedule draws its own random numbers, so that neighbours share no luck beyond the prompts. In the
-confirmation all draw the same ones, so that they compare closely. A resumed evaluation generates only what is missing.
-An engine that does not stream has each batch stored in one transaction. Slow grades are given while the engine goes on.
+The slices and the rungs alone determine the batches (a rung is a number of responses at which a trial may stop). All
+schedules answer the same prompts in the same order. In the search each schedule draws separate random numbers, so
+neighbours share no luck beyond the prompts. In the confirmation all draw the same numbers, for close comparisons.
+
+A resumed evaluation generates only missing responses. If the engine does not stream, each batch is stored in one
+transaction. Slow grades are given while the engine goes on.
 """
 
 from __future__ import annotations
@@ -38,11 +40,11 @@ class EvaluationRequest:
 
     ``kind`` and ``key`` name the evaluation in the study's database, ``title`` names it for people. ``stop`` is by
     default the end of the slices. ``num_responses`` is the size of the whole evaluation if this is a part of it.
-    What still runs is aborted once the responses hold more than ``max_tokens``, each weighted as its task counts.
-    ``done`` and ``share`` (0 to 1) say how much of the whole search lies behind, and how much this evaluation is.
+    Running responses are aborted once all responses have more than ``max_tokens``, weighted by task. ``done`` (0 to 1)
+    is the finished part of the search, and ``share`` is the part of this evaluation.
 
-    These replace what the study uses: ``merge`` the linear merge by ``schedule``, ``chat`` the chat format (a parent
-    under its own template), ``sampling`` how tokens are drawn, and ``engine`` the engine.
+    ``merge`` replaces the linear merge by ``schedule``. ``chat``, ``sampling`` and ``engine`` replace the study's
+    settings.
     """
 
     title: str
@@ -68,14 +70,14 @@ class EvaluationRequest:
 
     @property
     def is_fixed(self) -> bool:
-        """Whether the size was decided when the evaluation began: a confirmation must not grow with what it shows."""
+        """Whether the size was fixed at the start. A confirmation must not grow depending on its results."""
         return self.kind in ("confirm", "parent", "baseline")
 
 
 class Evaluator:
-    """Measures what is missing of an evaluation, with the engine, chat format, sampling and seed of a job.
+    """Measures the missing responses of an evaluation, with the engine, chat format, sampling and seed of a job.
 
-    The engine is opened by its first use: if nothing is missing, never.
+    The engine is opened at its first use, so never if nothing is missing.
     """
 
     def __init__(
@@ -94,11 +96,11 @@ class Evaluator:
         self._on_event, self._on_merge = on_event, on_merge
 
     def run(self, request: EvaluationRequest) -> list[Graded]:
-        """Returns the responses of a request in the order of its slices: the stored ones, and the missing ones.
+        """Returns the responses of a request in the order of its slices, stored and new ones.
 
-        Missing responses are stored as they come. If the request's token limit is exceeded, the result ends there. An
-        engine that fails is replaced once. Raises ``FailedTwice``, ``EngineError`` if no engine opens or the given one
-        fails, and ``GraderError`` if a grader of the user fails. Nothing that was stored is generated again.
+        Stores new responses as they come. If the request's token limit is exceeded, the result ends there. Replaces a
+        failed engine once. Stored responses are not generated again. Raises ``FailedTwice``, ``EngineError`` if no
+        engine opens or the given one fails, and ``GraderError`` if a grader of the user fails.
         """
         wanted = requests_on(self._job.search if request.phase == "search" else self._job.confirm)
         wanted = wanted[request.start : request.stop]
@@ -139,7 +141,6 @@ class Evaluator:
         return [done[each.key] for each in wanted if each.key in done]
 
     def _merged(self, request: EvaluationRequest, prompts: _Prompts, missing: Sequence[Sequence[Request]]) -> Engine:
-        """Returns the engine, holding the merge."""
         engine = (request.engine or self._engine)()
         engine.set_merge(request.method)
         if request.kind == "confirm":
@@ -157,7 +158,7 @@ class Evaluator:
         intake: Intake,
         max_tokens: float,
     ) -> dict[Key, Response]:
-        """Calls the engine once. What it finished is graded and stored, even if it fails."""
+        """Calls the engine once. Grades and stores its finished responses, even if it fails."""
         call = EngineCall(batch, intake, streams=engine.streams, max_tokens=max_tokens)
         is_watched = engine.streams or max_tokens < math.inf or intake.is_waiting
         try:
@@ -192,7 +193,7 @@ class Evaluator:
 
 
 class _Prompts:
-    """Renders the prompts of an evaluation, each once."""
+    """Renders each prompt of an evaluation once."""
 
     def __init__(self, job: Job, request: EvaluationRequest) -> None:
         self._seed, self._phase = job.config.search.seed, request.phase
@@ -201,7 +202,6 @@ class _Prompts:
         self._rendered: dict[Key, Prompt] = {}
 
     def of(self, batch: Sequence[Request]) -> list[Prompt]:
-        """Returns the prompts of a batch, in its order."""
         return [self._prompt(request) for request in batch]
 
     def _prompt(self, request: Request) -> Prompt:

@@ -15,14 +15,14 @@ if TYPE_CHECKING:  # it loads SQLAlchemy
 
 @dataclass(frozen=True)
 class Noted:
-    """A one-line note: what is used, or a problem that does not stop the search."""
+    """A one-line note: a chosen setting, or a problem that does not stop the search."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Began:
-    """An evaluation begins. It is ``share`` of the whole search, and ``done`` is complete (estimates, 0 to 1)."""
+    """An evaluation begins. ``done`` and its ``share`` are estimated parts of the whole search (0 to 1)."""
 
     title: str
     schedule: Schedule
@@ -41,7 +41,7 @@ class Generated:
 
 @dataclass(frozen=True)
 class EvaluationEnded:
-    """An evaluation has ended. ``measured`` is ``None`` if it was aborted; ``stopped`` says why the race stopped it."""
+    """An evaluation has ended. ``measured`` is ``None`` if it was aborted; ``stopped`` is the reason of the race."""
 
     title: str
     kind: Kind

@@ -89,7 +89,7 @@ def identity_of(
         "models.thinking": models.pair.thinking.digest(),
         "models.chat_template": digest(
             chat.template,
-            *(own.template for own in models.own_chats.values()),
+            *(chat.template for chat in models.own_chats.values()),
             json.dumps(chat.kwargs, sort_keys=True),
         ),
         "models.tokenizer": config.models.tokenizer,
@@ -106,12 +106,12 @@ def identity_of(
     }
 
 
-def _engine(said: EngineConfig, engine: EngineName, pair: Pair) -> dict[str, Any]:
-    """Returns the engine's keys; ``name`` only for vLLM."""
-    device = vllm_device() if engine == "vllm" else resolve_device(said.device)
-    dtype = str(resolve_dtype(said.dtype, pair, device)).removeprefix("torch.")
+def _engine(settings: EngineConfig, engine: EngineName, pair: Pair) -> dict[str, Any]:
+    """Returns the part of the identity that the engine determines; ``name`` only for vLLM."""
+    device = vllm_device() if engine == "vllm" else resolve_device(settings.device)
+    dtype = str(resolve_dtype(settings.dtype, pair, device)).removeprefix("torch.")
     if engine == "transformers":
-        return {"dtype": dtype, "batch_size": said.batch_size or BATCH_SIZE}
-    arguments = {key: value for key, value in said.arguments.items() if key not in MACHINE_ARGUMENTS}
-    keys = {**arguments, "name": engine, "dtype": dtype, "batch_size": said.batch_size}
+        return {"dtype": dtype, "batch_size": settings.batch_size or BATCH_SIZE}
+    arguments = {key: value for key, value in settings.arguments.items() if key not in MACHINE_ARGUMENTS}
+    keys = {**arguments, "name": engine, "dtype": dtype, "batch_size": settings.batch_size}
     return {key: value for key, value in keys.items() if value is not None}

@@ -1,4 +1,4 @@
-"""Takes responses from an engine while it generates, has them graded, and passes them on in order."""
+"""Takes responses from an engine while it generates, has them graded, and stores them in order."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ OnGraded = Callable[[Sequence[Graded]], None]
 
 
 class Intake:
-    """Has responses graded and stores them, in the groups and the order in which they came.
+    """Grades responses and stores them in groups, in the order in which they came.
 
-    A slow grade does not hold up the engine: its group is stored at a later look.
+    A slow grade does not delay the engine: a later call stores its group.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class Intake:
         graded: Callable[[Request, Response, Future[Score]], Graded],
         store: OnGraded,
     ) -> None:
-        """``score`` begins to grade a response, ``graded`` puts the result together, ``store`` takes each group."""
+        """``score`` starts grading a response, ``graded`` builds its ``Graded``, and ``store`` takes each group."""
         self._score, self._graded, self._store = score, graded, store
         self._groups: deque[list[tuple[Request, Response, Future[Score]]]] = deque()
 
@@ -52,10 +52,10 @@ class Intake:
 
 
 class EngineCall:
-    """One call of ``Engine.generate``: passes each of its responses to the intake once, in groups."""
+    """One call of ``Engine.generate``: passes each response to the intake once, in groups."""
 
     def __init__(self, batch: Sequence[Request], intake: Intake, *, streams: bool, max_tokens: float) -> None:
-        """``streams`` is the engine's; the call is aborted above ``max_tokens`` weighted tokens."""
+        """``streams`` is a property of the engine. Above ``max_tokens`` weighted tokens the call is aborted."""
         self.taken: dict[Key, Response] = {}
         self._batch, self._intake = batch, intake
         self._streams, self._max_tokens = streams, max_tokens
@@ -63,10 +63,10 @@ class EngineCall:
         self._stored_at = time.monotonic()
 
     def watch(self, progress: Progress) -> bool:
-        """Takes the first responses up to one that still runs, at most every ``STORE_SECONDS``.
+        """Takes the responses before the first unfinished one, at most every ``STORE_SECONDS``.
 
-        It does not take all that are finished. They are the short ones: after a crash the others would be drawn anew,
-        and long ones would get a second chance to be short. Returns ``False`` once there are too many tokens.
+        Taking all finished responses would be biased towards short ones: after a crash only long ones would be drawn
+        again. Returns ``False`` once there are too many tokens.
         """
         if sum(map(operator.mul, self._weights, progress.num_tokens)) > self._max_tokens:
             return False
@@ -76,7 +76,7 @@ class EngineCall:
         return True
 
     def take(self, responses: Sequence[Response | None]) -> None:
-        """Takes the responses that are new, given in the order of the call's prompts."""
+        """Takes the new responses, given in the order of the call's prompts."""
         pairs = zip(self._batch, responses, strict=False)  # shorter while some still run
         fresh = [(request, each) for request, each in pairs if each is not None and request.key not in self.taken]
         if fresh:

@@ -1,4 +1,4 @@
-"""A job: a config with its models and tasks opened and checked, before any weight is moved."""
+"""Opens and checks the models and tasks of a config, before any weight is moved."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from autolambda.tasks.slices import open_slices
 
 TEMPLATE_SECONDS = 5.0  # for one prompt, which usually takes a millisecond
 TEMPLATE_BYTES = 1 << 30
-CHARACTERS_PER_TOKEN = 128  # no tokenizer has longer tokens, but for spaces
+CHARACTERS_PER_TOKEN = 128  # no tokenizer has longer tokens, except of spaces
 
 
 @dataclass(frozen=True)
 class Job:
     """An opened config. ``search`` and ``confirm`` are the slices of each phase.
 
-    ``engine`` is the engine that will run. ``context`` is the number of tokens that the longest prompt and its response
-    need together. ``identity`` is what results depend on: a study with another identity is refused. ``warnings`` are
-    sentences about the tasks.
+    ``engine`` is the engine that will run. ``context`` is the number of tokens of the longest prompt and its response
+    together. ``identity`` holds everything that results depend on; a study with another identity is refused.
+    ``warnings`` are sentences about the tasks.
     """
 
     config: Config
@@ -49,7 +49,7 @@ class Job:
 
     @property
     def batch_size(self) -> int | None:
-        """Responses of one engine call. ``None``, with vLLM, means all that an evaluation is missing."""
+        """Responses per engine call. ``None``, with vLLM, means all missing responses of an evaluation."""
         return self.config.engine.batch_size or (BATCH_SIZE if self.engine == "transformers" else None)
 
     def aims(self, budget: float | None) -> Aims:
@@ -68,7 +68,7 @@ class Job:
 
 
 def open_job(config: Config) -> Job:
-    """Opens the models and tasks of a config. Raises ``InputError`` if something is wrong with them."""
+    """Opens the models and tasks of a config. Raises ``InputError`` for a mistake in either."""
     if not config.tasks:
         raise ConfigError(
             "no task: give a benchmark's name, or a JSONL, CSV or Parquet file with 'question' and 'answer'"
@@ -92,7 +92,7 @@ def open_job(config: Config) -> Job:
 
 
 def _check_graders(config: Config) -> None:
-    """Raises ``TaskError`` if a grader is unknown or lacks a package, before anything is loaded."""
+    """Raises ``TaskError`` for an unknown grader or one that lacks a package, before anything is loaded."""
     names = {source.grader_name for task in config.tasks for source in (task, task.confirm_on) if source}
     for name in sorted(names):
         find_grader(name)
@@ -101,9 +101,9 @@ def _check_graders(config: Config) -> None:
 
 
 def validate(config: Config) -> list[str]:
-    """Returns lines about a valid config: notes, slices, costs, engine. Raises as ``open_job`` does.
+    """Returns lines about a valid config: notes, slices, costs, engine. Raises like ``open_job``.
 
-    With vLLM its engine arguments are checked too. That imports vLLM, which takes 10 to 20 seconds.
+    With vLLM, also checks its engine arguments. That imports vLLM, which takes 10 to 20 seconds.
     """
     job = open_job(config)
     if job.engine == "vllm":
@@ -120,7 +120,7 @@ def validate(config: Config) -> list[str]:
 
 
 def resolve_engine(engine: EngineConfig) -> EngineName:
-    """Returns the engine that ``engine.name`` means. ``auto`` is vLLM if a GPU and vLLM are available.
+    """Returns the engine of ``engine.name``. ``auto`` is vLLM if a GPU and vLLM are available.
 
     Only transformers takes ``device`` and ``threads``, so ``auto`` is transformers if either is set.
     """
@@ -132,7 +132,7 @@ def resolve_engine(engine: EngineConfig) -> EngineName:
 
 
 def _rendered(chat: ChatFormat, sample: Sample, context: int) -> str:
-    """Renders a prompt by a template of others, which may be endless or huge. Raises ``ConfigError`` then."""
+    """Renders a prompt. Raises ``ConfigError`` if an untrusted template is endless or huge."""
     try:
         with limited(seconds=TEMPLATE_SECONDS, num_bytes=TEMPLATE_BYTES):
             text = chat.render(sample)
@@ -147,7 +147,7 @@ def _rendered(chat: ChatFormat, sample: Sample, context: int) -> str:
 def _longest_prompt(models: Models, chat: ChatFormat, *, slices: Sequence[Slice]) -> int:
     """Returns the tokens of the longest prompt.
 
-    Raises ``TaskError`` if a prompt and its response do not fit the context together.
+    Raises ``TaskError`` if a prompt and its response together exceed the context.
     """
     samples = [(part.task, sample) for part in slices for sample in part.samples]
     texts = [_rendered(chat, sample, models.context) for _, sample in samples]

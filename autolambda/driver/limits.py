@@ -1,4 +1,4 @@
-"""Limits of time and memory for code of others, such as a chat template.
+"""Limits of time and memory for untrusted code, such as a chat template.
 
 They hold in the main thread of a POSIX system; elsewhere nothing is limited. The limited code must run in Python, which
 checks for signals and raises ``MemoryError``.
@@ -18,12 +18,12 @@ _STATM = Path("/proc/self/statm")
 
 
 class LimitError(BaseException):
-    """The time limit is reached. It is no ``Exception``, so that the limited code does not catch it."""
+    """The time limit is reached. It is not an ``Exception``, so the limited code does not catch it."""
 
 
 @contextmanager
 def limited(*, seconds: float, num_bytes: int) -> Iterator[None]:
-    """Raises ``LimitError`` after ``seconds``, and ``MemoryError`` beyond ``num_bytes`` more memory than now."""
+    """Raises ``LimitError`` after ``seconds``, and ``MemoryError`` beyond ``num_bytes`` of further memory."""
     if sys.platform == "win32" or threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -17,7 +17,7 @@ from autolambda.merging.checkpoint import read_json_if_any
 from autolambda.merging.pair import Pair, open_pair
 from autolambda.merging.tokenizer import template_in
 
-if TYPE_CHECKING:  # it loads transformers, which a merge from files to files does without
+if TYPE_CHECKING:  # it loads transformers, which a merge of files does not need
     from autolambda.engines.chat import ChatFormat
 
 DEFAULT_MAX_TOKENS = 32_768
@@ -28,8 +28,8 @@ MOST_TEMPLATE_BYTES = 1 << 20
 class Models:
     """Both parents, their chat templates and the sampling.
 
-    ``templates`` maps ``study``, ``instruct`` and ``thinking`` to the study's template and to each parent's own. The
-    tokenizer lies in ``tokenizer_folder``; it is loaded when a chat format is first used.
+    ``templates`` holds three chat templates: of the ``study``, of ``instruct`` and of ``thinking``.
+    ``tokenizer_folder`` holds the tokenizer, which is loaded when a chat format is first used.
     """
 
     pair: Pair
@@ -45,7 +45,7 @@ class Models:
 
     @property
     def own_chats(self) -> dict[str, ChatFormat]:
-        """The chat formats of ``instruct`` and ``thinking``. Raises as ``chat`` does."""
+        """The chat formats of ``instruct`` and ``thinking``. Raises like ``chat``."""
         return {name: self._chats[name] for name in ("instruct", "thinking")}
 
     @property
@@ -63,7 +63,7 @@ class Models:
 
 
 def open_models(config: Config) -> Models:
-    """Opens and checks the parents. Raises ``InputError`` if something is wrong with them or their settings."""
+    """Opens and checks the parents. Raises ``InputError`` if they or their settings are wrong."""
     pair = open_pair(*parent_folders(config.models))
     folders = {"instruct": pair.instruct.folder, "thinking": pair.thinking.folder}
     templates = _templates(config.models, folders)
@@ -78,18 +78,18 @@ def parent_folders(models: ModelsConfig) -> tuple[str, str]:
 
 
 def base_folder(models: ModelsConfig) -> str | None:
-    """Returns the folder or hub id of the base model of both parents, ``None`` if there is none."""
+    """Returns the folder or hub id of the base model of both parents, or ``None``."""
     return str(FOLDER / "base") if models.bundled else models.base
 
 
 def _templates(models: ModelsConfig, folders: Mapping[str, Path]) -> dict[str, str]:
     """Returns the study's chat template and each parent's own. A parent without a template gets the study's."""
-    found = {name: template_in(folder) for name, folder in folders.items()}
+    templates = {name: template_in(folder) for name, folder in folders.items()}
     chosen = models.chat_template
-    study = found[chosen] if chosen in found else _read_template(chosen)
+    study = templates[chosen] if chosen in templates else _read_template(chosen)
     if study is None:
         raise CheckpointError(f"'{folders[chosen]}' has no chat template; set models.chat_template to a file")
-    return {"study": study, **{name: template or study for name, template in found.items()}}
+    return {"study": study, **{name: template or study for name, template in templates.items()}}
 
 
 def _read_template(path: str) -> str:
@@ -100,36 +100,36 @@ def _read_template(path: str) -> str:
         raise ConfigError(f"models.chat_template: 'thinking', 'instruct' or a file, seen {seen}") from error
 
 
-def _sampling(said: SamplingConfig, pair: Pair) -> Sampling:
+def _sampling(settings: SamplingConfig, pair: Pair) -> Sampling:
     """Returns the config's sampling, completed by the Thinking parent's generation config.
 
-    As in transformers, ``do_sample: false`` is greedy whatever the temperature.
+    ``do_sample: false`` is greedy at any temperature, as in transformers.
     """
-    defaults = _generation_defaults(said, pair.thinking.folder)
+    defaults = _generation_defaults(settings, pair.thinking.folder)
     context = _context(pair)
-    max_tokens = said.max_tokens or defaults.max_tokens or min(DEFAULT_MAX_TOKENS, context // 2)
+    max_tokens = settings.max_tokens or defaults.max_tokens or min(DEFAULT_MAX_TOKENS, context // 2)
     if max_tokens >= context:
         raise ConfigError(
             f"sampling.max_tokens: {max_tokens} does not fit the model's context of {context} tokens; lower it"
         )
 
     def pick(key: str, neutral: float) -> float:
-        found = [value for source in (said, defaults) if (value := getattr(source, key)) is not None]
-        return float(found[0]) if found else neutral
+        values = [value for source in (settings, defaults) if (value := getattr(source, key)) is not None]
+        return float(values[0]) if values else neutral
 
     return Sampling(
         temperature=pick("temperature", 0.0),
         top_p=pick("top_p", 1.0),
         top_k=int(pick("top_k", 0)),
         min_p=pick("min_p", 0.0),
-        presence_penalty=said.presence_penalty,
-        stop=said.stop,
+        presence_penalty=settings.presence_penalty,
+        stop=settings.stop,
         max_tokens=max_tokens,
     )
 
 
-def _generation_defaults(said: SamplingConfig, folder: Path) -> SamplingConfig:
-    """Returns what ``generation_config.json`` says about keys that the config omits. Raises ``CheckpointError``."""
+def _generation_defaults(settings: SamplingConfig, folder: Path) -> SamplingConfig:
+    """Returns the values of ``generation_config.json`` for omitted keys. Raises ``CheckpointError``."""
     plain = read_json_if_any(folder, "generation_config.json")
     if plain.get("do_sample", plain.get("temperature") is not None):
         plain = {"temperature": 1.0} | {key: value for key, value in plain.items() if value is not None}
@@ -137,7 +137,7 @@ def _generation_defaults(said: SamplingConfig, folder: Path) -> SamplingConfig:
         plain = plain | {"temperature": 0.0}
     names = {"temperature": "temperature", "top_p": "top_p", "top_k": "top_k", "min_p": "min_p"}
     names["max_tokens"] = "max_new_tokens"
-    known = {key: plain.get(name) for key, name in names.items() if getattr(said, key) is None}
+    known = {key: plain.get(name) for key, name in names.items() if getattr(settings, key) is None}
     try:
         return parse_config({"sampling": known}).sampling
     except ConfigError as error:
@@ -145,10 +145,10 @@ def _generation_defaults(said: SamplingConfig, folder: Path) -> SamplingConfig:
 
 
 def _context(pair: Pair) -> int:
-    said = pair.config.get("max_position_embeddings")
-    if said is not None and (type(said) is not int or said < 1):
+    length = pair.config.get("max_position_embeddings")
+    if length is not None and (type(length) is not int or length < 1):
         raise CheckpointError(
-            f"'{pair.thinking.source}': max_position_embeddings in config.json is {in_short(said)}; "
+            f"'{pair.thinking.source}': max_position_embeddings in config.json is {in_short(length)}; "
             "it must be a positive whole number"
         )
-    return said or DEFAULT_MAX_TOKENS * 2
+    return length or DEFAULT_MAX_TOKENS * 2

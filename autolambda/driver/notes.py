@@ -1,4 +1,4 @@
-"""What a run tells its watcher in sentences: the plan, warnings, why the search is over."""
+"""Notes of a run for its watcher, as sentences: the plan, warnings, the end of the search."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from autolambda.statistics.metrics import Measured
 from autolambda.study.connection import shown_storage
 from autolambda.study.measured import MeasuredSchedules
 
-MOSTLY = 0.9  # share of a task's responses without an answer at which its grader is questioned
+MOSTLY = 0.9  # share of a task's responses without an answer that triggers a note about its grader
 PARENTS = dict(zip(("instruct", "thinking"), ENDS, strict=True))
 
 
 class RunNotes:
-    """Notes to the watcher that depend on what was told before: each is told once."""
+    """Notes to the watcher that depend on earlier notes; each is sent once."""
 
     def __init__(self, job: Job, on_event: OnEvent) -> None:
         self._job, self._on_event = job, on_event
@@ -26,12 +26,12 @@ class RunNotes:
         self._questioned: set[str] = set()
 
     def warn(self) -> None:
-        """Tells the warnings about the pair and the tasks."""
+        """Sends the warnings about the pair and the tasks."""
         for warning in (*self._job.models.pair.warnings, *self._job.warnings):
             self._on_event(Noted(warning))
 
     def introduce(self, study: str, storage: str, measured: MeasuredSchedules) -> None:
-        """Tells what lies ahead, and where it is stored."""
+        """Sends the plan, and where results are stored."""
         config, num_trials = self._job.config, measured.observations.num_trials
         num_search, num_confirm = (
             sum(len(part.samples) for part in slices) for slices in (self._job.search, self._job.confirm)
@@ -42,11 +42,11 @@ class RunNotes:
         )
         progress = f"; {num_trials} trials done so far" if num_trials else ""
         self._on_event(Noted(f"study {study}: {plan}{progress} ({shown_storage(storage)})"))
-        for each in measured.all:
-            self.check_budget(each.schedule, each.measured.mean_tokens.value)
+        for result in measured.all:
+            self.check_budget(result.schedule, result.measured.mean_tokens.value)
 
     def check_budget(self, schedule: Schedule, mean_tokens: float) -> None:
-        """Tells, once both parents are measured, if the budget is above the mean tokens of both."""
+        """Sends a note if the budget is above the mean tokens of both measured parents."""
         config = self._job.config
         parent = next((name for name, end in PARENTS.items() if end == schedule), None)
         if parent is None or config.budget is None:
@@ -56,7 +56,7 @@ class RunNotes:
             self._on_event(Noted(str(sentence)))
 
     def check_graders(self, measured: Measured | None) -> None:
-        """Tells, once a task, that its grader finds no answer in nearly all responses."""
+        """Sends a note, once per task, if its grader finds no answer in nearly all responses."""
         for part in self._job.search:
             task = measured.tasks.get(part.task) if measured else None
             if task and task.unparsed_ratio.value > MOSTLY and part.task not in self._questioned:

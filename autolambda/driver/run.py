@@ -1,7 +1,4 @@
-"""A run: the work of one process on a study. It asks for trials, races them and tells the watcher.
-
-Everything that is measured is in the database before the next thing begins.
-"""
+"""A run: the work of one process on a study. It asks for trials, races them and reports events."""
 
 from __future__ import annotations
 
@@ -23,11 +20,11 @@ from autolambda.study.measured import load_measured
 from autolambda.study.store import Store
 from autolambda.study.trials import Study, Trial
 
-MAX_FAILURES = 2  # failed trials in a row after which the search stops: the schedules are hardly the cause
+MAX_FAILURES = 2  # failed trials in a row that stop the search: the schedules are hardly the cause
 
 
 class Run:
-    """One process's work on a study: asks for trials and races them."""
+    """Asks for trials and races them: measures each rung by rung, and stops it early once it has lost."""
 
     def __init__(self, job: Job, store: Store, study: Study, engine: Engine | None, on_event: OnEvent) -> None:
         self.job, self.store, self.study, self.on_event = job, store, study, on_event
@@ -63,7 +60,10 @@ class Run:
         return self.study.start(answer, num_knots=settings.knots)
 
     def race(self, trial: Trial) -> None:
-        """Measures a trial rung by rung until it is complete or has lost, and tells it. Raises as ``Evaluator.run``."""
+        """Measures a trial rung by rung until it is complete or has lost, and stores the outcome.
+
+        Raises like ``Evaluator.run``.
+        """
         title = f"trial {trial.number}"
         graded: list[Graded] = []
 
@@ -109,7 +109,7 @@ class Run:
     def responses_of(self, schedule: Schedule) -> list[Graded]:
         """Returns the stored responses of a schedule on the search slice, with their texts."""
         stored = self.store.evaluations(self.study.name, kind="trial")
-        return [graded for each in stored if each.schedule == schedule for graded in self.store.graded(each)]
+        return [graded for row in stored if row.schedule == schedule for graded in self.store.graded(row)]
 
     def _request(self, trial: Trial, title: str, rung: Rung) -> EvaluationRequest:
         done, share = self._progress(rung.stop - rung.start)
@@ -127,7 +127,7 @@ class Run:
         )
 
     def _keep_weights(self, schedule: Schedule, engine: Engine) -> None:
-        """Stores the SHA-256 of a finalist's weights, so that an export can be compared with it.
+        """Stores the SHA-256 of a finalist's weights, which an export compares.
 
         Raises ``StudyError`` if an earlier run merged the schedule to other weights.
         """
@@ -141,13 +141,13 @@ class Run:
             )
 
     def _progress(self, num_responses: int) -> tuple[float, float]:
-        """Returns how much of the search is done (0 to 1), and how much an evaluation of this size is, by tokens."""
+        """Returns the finished part of the search and the part of this evaluation (0 to 1), by tokens."""
         observations, settings = self.measured.observations, self.job.config.search_settings
         allowance = allowance_of(observations.measured, settings, self._aims)
         by_trials = (1 - CONFIRM_SHARE) / settings.trials
         if allowance is None:
             return by_trials * observations.num_trials, by_trials
-        num_measured = sum(each.num_responses for each in observations.measured)
+        num_measured = sum(observation.num_responses for observation in observations.measured)
         cost = num_responses * observations.num_tokens / max(num_measured, 1)
         done = max(observations.num_tokens / allowance.total, by_trials * observations.num_trials)
         return min(done, 1 - CONFIRM_SHARE), max(cost / allowance.total, by_trials)

@@ -1,6 +1,6 @@
 """The main job: ask for a schedule, merge it in place, race it, tell; then confirm the finalists and decide.
 
-Everything that is measured is in the database before the next thing begins. So the same call resumes after any crash.
+Everything measured is in the database before the next step begins, so the same call resumes after any crash.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ def search(
 ) -> Report:
     """Runs or resumes the study ``name`` to its verdict.
 
-    ``engine`` replaces the engine that the config names. A trial in which two engines fail is given up. Raises
-    ``InputError`` if the user can correct the cause. Raises ``EngineError`` if no engine opens, the given one fails, or
-    two trials in a row or a confirmation fail. In all cases the study can be resumed.
+    ``engine`` replaces the engine of the config. A trial in which two engines fail is given up. Raises ``InputError``
+    if the user can correct the cause. Raises ``EngineError`` if no engine opens, the given one fails, a confirmation
+    fails, or two trials in a row fail. The study can be resumed after every error.
     """
     with running(config, name=name, storage=storage, engine=engine, on_event=on_event) as run:
         run.notes.introduce(name, storage, run.measured)
@@ -55,7 +55,7 @@ def confirm(
     engine: Engine | None = None,
     on_event: OnEvent = ignore,
 ) -> Report:
-    """Confirms the finalists for any budget, from the trials that the study has. Raises as ``search`` does."""
+    """Confirms the finalists for any budget, from the trials of the study. Raises like ``search``."""
     with running(config, name=name, storage=storage, engine=engine, on_event=on_event) as run:
         return confirm_finalists(run, budget=budget)
 
@@ -63,7 +63,7 @@ def confirm(
 def evaluate(
     config: Config, schedule: Schedule, *, engine: Engine | None = None, on_event: OnEvent = ignore
 ) -> Measured:
-    """Measures one schedule on the search slice, in a temporary study. Raises as ``search`` does."""
+    """Measures one schedule on the search slice, in a temporary study. Raises like ``search``."""
     with TemporaryDirectory() as folder:
         storage = f"sqlite:///{folder}/study.db"
         with running(config, name="evaluate", storage=storage, engine=engine, on_event=on_event) as run:
@@ -91,9 +91,9 @@ def running(config: Config, *, name: str, storage: str, engine: Engine | None, o
 
 
 def enter(store: Store, job: Job, *, name: str) -> str | None:
-    """Adds the study, or checks that its results are comparable with the job's, and stores how it grew.
+    """Adds the study, or checks that its results are comparable with the job's, and stores its growth.
 
-    Returns a sentence about what has changed. Raises ``StudyError`` if the results are not comparable.
+    Returns a sentence about the changes. Raises ``StudyError`` if the results are not comparable.
     """
     config = job.config.model_dump(mode="json")
     stored = store.study(name)

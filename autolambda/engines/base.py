@@ -1,6 +1,6 @@
-"""What every engine can do: hold both parents, merge them in place, and generate.
+"""The interface of an engine, which holds both parents, merges them in place, and generates.
 
-tests/engines/test_contract.py checks what every engine promises, and README.md in this folder lists it.
+README.md in this folder lists what every engine promises; tests/engines/test_contract.py checks it.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a call of ``generate`` is, in the order of its prompts.
+    """The progress of one call of ``generate``, in the order of its prompts.
 
-    ``num_tokens`` counts the tokens generated so far (an engine may be some tokens ahead). ``responses`` holds the
+    ``num_tokens`` holds the tokens generated so far (an engine may be some tokens ahead). ``responses`` holds the
     finished responses, and ``None`` for the others.
     """
 
@@ -50,7 +50,7 @@ class Progress:
     responses: Sequence[Response | None]
 
 
-WATCH_STEPS = 64  # at most as many steps pass between two calls of a watcher
+WATCH_STEPS = 64  # the most steps between two calls of a watcher
 
 Watch = Callable[[Progress], bool]
 """Called during generation, at least whenever responses are finished. ``False`` aborts the unfinished responses."""
@@ -60,8 +60,8 @@ Watch = Callable[[Progress], bool]
 class Fingerprint:
     """The SHA-256 (hex) of live weights.
 
-    If ``whole`` is true, equal to the SHA-256 that a checkpoint with these weights has. Otherwise the engine shards,
-    quantises or repacks tensors, and only fingerprints of engines that are set up alike can be compared.
+    If ``whole`` is true, ``digest`` equals the SHA-256 of a checkpoint with these weights. Otherwise the engine shards,
+    quantises or repacks tensors, and only engines with equal settings have comparable fingerprints.
     """
 
     digest: str
@@ -71,9 +71,9 @@ class Fingerprint:
 class Engine(Protocol):
     """Holds the weights of both parents and of their current merge.
 
-    If ``streams`` is true, the first responses of a call may be kept while the others are still generated. Otherwise a
-    response can depend on its whole list of prompts, and the list is kept as a whole or not at all. ``in_words`` tells
-    the user what runs on which device.
+    If ``streams`` is true, responses may be stored while others of the call are still generated. Otherwise a response
+    can depend on all prompts of the call, so its responses are stored together or not at all. ``in_words`` tells the
+    user what runs on which device.
     """
 
     streams: bool
@@ -86,7 +86,7 @@ class Engine(Protocol):
         """
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, *, watch: Watch | None = None) -> list[Response]:
-        """Returns one response a prompt, in order. The same list gives the same responses.
+        """Returns one response per prompt, in order. Equal lists of prompts get equal responses.
 
         If ``watch`` returns ``False``, unfinished responses end with the reason ``aborted``. Raises ``EngineError``;
         the engine must then be closed.
@@ -101,7 +101,7 @@ class Engine(Protocol):
 
 @runtime_checkable
 class Foreseeing(Protocol):
-    """An engine that can begin with prompts before ``generate`` asks for them."""
+    """An engine that can start on prompts before ``generate`` asks for them."""
 
     def expect(self, prompts: Sequence[Prompt], sampling: Sampling) -> None:
         """Announces the prompts of the next calls of ``generate`` under the current merge, in order."""

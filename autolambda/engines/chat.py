@@ -1,7 +1,7 @@
 """Chat formats: a tokenizer with a chat template, which turns messages into the text of a prompt.
 
-The template matters: the Thinking template opens ``<think>`` in the prompt, so lambda 0 under it is not Instruct as
-people know it. One template therefore serves a whole study, and each parent is also measured under its own template.
+The Thinking template opens ``<think>`` in the prompt, so Instruct behaves differently under it than under its own. One
+template therefore serves a whole study, and each parent is also measured under its own template.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""From the token ids of a response to the response, in the same way for every engine.
+"""Decodes the token ids of a response into its text, identically for every engine.
 
-Special tokens stay in the text, because a tokenizer may count ``</think>`` as one. The end token or stop string that
-ended a response is not part of its text, but its tokens are counted.
+Special tokens stay in the text, because ``</think>`` is one in some tokenizers. The end token or stop string that ended
+a response is not part of its text, but its tokens are counted.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from autolambda.responses import FinishReason, Response
 
 @dataclass(frozen=True)
 class Decoder:
-    """A tokenizer, and what ends a response: the ids of end tokens, and stop strings."""
+    """A tokenizer with the end-token ids and the stop strings that end a response."""
 
     tokenizer: PreTrainedTokenizerBase
     end_ids: frozenset[int]
@@ -36,14 +36,14 @@ class Decoder:
         return min(found, default=None)
 
     def met_stop(self, tokens: Sequence[int]) -> bool:
-        """Whether the newest token completes a stop string; the last tokens are searched first, as a quick check."""
+        """Whether the newest token completes a stop string. Checks the last tokens first, which is fast."""
         if not self.stop:
             return False
         text = self.text(tokens[-self._tail :])
         return any(stop in text for stop in self.stop) and self.stop_at(tokens) is not None
 
     def response(self, tokens: Sequence[int], finish: FinishReason) -> Response:
-        """Makes the response of all generated tokens; its text ends before the end token or stop string, if any."""
+        """Builds the response of all generated tokens. Its text ends before the end token or stop string, if any."""
         ended = finish == "stop" and tokens[-1] in self.end_ids
         text = self.text(tokens[:-1] if ended else tokens)
         if finish == "stop" and not ended and (stop_at := self.stop_at(tokens)) is not None:
@@ -56,7 +56,7 @@ class Decoder:
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]) -> list[list[int]]:
-    """Tokenizes each prompt without adding special tokens. Raises ``EngineError`` for prompts without a token."""
+    """Tokenizes each prompt without adding special tokens. Raises ``EngineError`` for an empty prompt."""
     ids: list[list[int]] = tokenizer([prompt.text for prompt in prompts], add_special_tokens=False).input_ids
     if empty := [str(i) for i, row in enumerate(ids) if not row]:
         raise EngineError(f"prompts without a token: number {', '.join(empty)}; a model needs at least one")
@@ -64,7 +64,7 @@ def encode(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]) -> lis
 
 
 def end_ids_of(pair: Pair, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """Returns the Thinking parent's end-of-sequence ids: of its generation config, its config and the tokenizer."""
+    """Returns the Thinking parent's end-of-sequence ids from its generation config, its config and the tokenizer."""
     ids: set[int] = set()
     sources = [tokenizer.eos_token_id, pair.thinking.config.get("eos_token_id")]
     if (pair.thinking.folder / "generation_config.json").exists():

@@ -8,7 +8,7 @@ import torch
 
 
 def vllm_device() -> torch.device:
-    """Returns CUDA if there are a GPU and a GPU build of vLLM, else the CPU. Makes no CUDA context."""
+    """Returns CUDA if a GPU and a GPU build of vLLM are present, else the CPU. Creates no CUDA context."""
     try:
         build = metadata.version("vllm")
     except metadata.PackageNotFoundError:

@@ -18,11 +18,11 @@ from autolambda.tasks.requests import derive_seed
 
 
 class CutEngine:
-    """Implements ``engines.base.Engine`` around another engine, and closes it with itself.
+    """Implements ``engines.base.Engine`` around another engine, and closes both together.
 
-    A response that reaches the cap without ``think_end`` counts as thinking, so this is for models that think. What
-    follows the cap is generated from a second prompt: the text is tokenized again, and a presence penalty or a stop
-    string does not see the tokens before the cap.
+    A response that reaches the cap without ``think_end`` counts as thinking, so this is for models that think. The text
+    after the cap is generated from a second prompt. That tokenizes the text again, and presence penalty and stop
+    strings do not see the tokens before the cap.
     """
 
     streams = False  # no response is final before both calls end
@@ -41,10 +41,10 @@ class CutEngine:
         self._engine.set_merge(method)
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, *, watch: Watch | None = None) -> list[Response]:
-        """Returns one response a prompt; ``num_tokens`` leaves out the appended tokens. ``watch`` is not called.
+        """Returns one response per prompt; ``num_tokens`` leaves out the appended tokens. ``watch`` is not called.
 
-        After the cap a response may generate what is left of ``max_tokens`` minus the appended tokens, so that it fits
-        into the plain model's context. If nothing is left, it ends at the cap.
+        After the cap, a response may use what is left of ``max_tokens`` minus the appended tokens. So it fits into the
+        plain model's context. If nothing is left, it ends at the cap.
         """
         responses = self._engine.generate(prompts, replace(sampling, max_tokens=min(self._cap, sampling.max_tokens)))
         num_left = sampling.max_tokens - self._cap - self._num_appended
@@ -61,7 +61,7 @@ class CutEngine:
         return responses
 
     def fingerprint(self) -> Fingerprint:
-        """Returns the wrapped engine's: the cap changes no weight."""
+        """Returns the wrapped engine's fingerprint: the cap changes no weight."""
         return self._engine.fingerprint()
 
     def close(self) -> None:

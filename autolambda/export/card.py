@@ -1,7 +1,7 @@
 """Writes the model card of a merge: what a reader needs to judge the merge and to make it again.
 
-The card is Markdown with the hub's front matter. It names models by hub id or folder name, never by a path of the
-machine that merged them.
+The card is Markdown with the hub's front matter. It names models by hub id or folder name, and shows no path of this
+machine.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def licence_of(model: Checkpoint) -> str | None:
 
 
 def _card_of(model: Checkpoint) -> Mapping[str, Any]:
-    """Returns the front matter of a model's own card, or nothing when the author's text cannot be parsed."""
+    """Returns the front matter of a model's card, or nothing if it cannot be parsed."""
     path = find_file(model.folder, "README.md")
     if path is None:
         return {}
@@ -76,7 +76,7 @@ def _front_matter(merge: Merge) -> ModelCardData:
     ids = [model.model_id for model in merge.models.values() if model.model_id]
     all_on_hub = len(ids) == len(merge.models)  # the hub accepts ids only
     licences = [_card_of(model).get("license") for model in merge.models.values()]
-    shared = licences[0] if isinstance(licences[0], str) and all(each == licences[0] for each in licences) else None
+    shared = licences[0] if isinstance(licences[0], str) and all(name == licences[0] for name in licences) else None
     return ModelCardData(
         library_name="transformers",
         tags=["merge", "autolambda"],
@@ -107,7 +107,7 @@ def _made_of(merge: Merge, written: Written, measurement: Provenance | None) -> 
 
 
 def _compared(written: Written, measurement: Provenance | None) -> str:
-    """Returns a sentence with the hash of the weights, and whether it is the hash of the measured weights."""
+    """Returns a sentence with the hash of the weights, and whether it equals the hash of the measured weights."""
     sha = f"Their SHA-256 is `{written.digest}`"
     if measurement is None:
         return f"{sha}."
@@ -129,14 +129,14 @@ def _measured(models: Models, measurement: Provenance) -> Iterator[str]:
         [
             ("this merge", entry.measured),
             *((f"- on {_plain(name)}", task) for name, task in tasks),
-            *((f"{name}, unmerged, its own template", each.measured) for name, each in parents if each.confirmed),
+            *((f"{name}, unmerged, its own template", parent.measured) for name, parent in parents if parent.confirmed),
         ]
     )
     yield ""
     if len(measurement.curve) > 1:
         yield "The curve over uniform lambdas, on the search slice:"
         yield ""
-        yield from _table((f"lambda {each.schedule.lam:.4g}", each.measured) for each in measurement.curve)
+        yield from _table((f"lambda {result.schedule.lam:.4g}", result.measured) for result in measurement.curve)
         yield ""
     yield (
         f"Data: {_data(config)}; prompts {prompts_in_words(identity['tasks'])}. Confirmation: "
@@ -157,7 +157,7 @@ def _table(rows: Iterable[tuple[str, Measured]]) -> Iterator[str]:
     yield "|---|---|---|---|---|"
     for title, measured in rows:
         estimates = (measured.accuracy, measured.mean_tokens, measured.think_ratio)
-        cells = " | ".join(f"{each.value:.4g} ({each.low:.4g} to {each.high:.4g})" for each in estimates)
+        cells = " | ".join(f"{number.value:.4g} ({number.low:.4g} to {number.high:.4g})" for number in estimates)
         yield f"| {title} | {cells} | {measured.num_responses} |"
 
 

@@ -1,7 +1,7 @@
 """Writes a merge as a checkpoint folder: weights, tokenizer, configs, model card, recipes and provenance.
 
-The folder is written under a temporary name and renamed, so ``out`` is complete or missing. Engines merge with the
-arithmetic used here, so the weights are the evaluated ones, bit for bit.
+The folder is written under a temporary name and renamed, so ``out`` is complete or missing. Engines use the same
+arithmetic, so the weights equal the evaluated ones bit for bit.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ def export(
     measurement: Provenance | None = None,
     on_bytes: OnBytes | None = None,
 ) -> None:
-    """Writes the merge of the parents by a method into the new folder ``out``; a schedule stands for the linear method.
+    """Writes the merge of the parents by a method into the new folder ``out``; a schedule means the linear method.
 
-    If ``measurement`` is given, the parents are hashed in the same pass. Parents, sampling and confirmed weights must
-    then be the ones of the study. Raises ``OutputError`` when the disk refuses, and ``CheckpointError`` when
-    a model cannot be read. Raises ``StudyError`` when parents, sampling or weights differ from the measured ones.
+    If ``measurement`` is given, hashes the parents in the same pass. Raises ``StudyError`` if parents, sampling or
+    weights differ from the measured ones, ``OutputError`` if the disk refuses, and ``CheckpointError`` for an
+    unreadable model.
     """
     if measurement:
         _check_unchanged(_sampling(models), measurement)
@@ -70,10 +70,10 @@ def export(
 
 
 def check_export(folder: Path) -> str:
-    """Compares an exported folder's tensors and files with their stored hashes, and returns its merge in words.
+    """Compares an exported folder's tensors and files with their stored hashes. Returns a description of its merge.
 
-    The model card is not compared, because people edit it. Raises ``OutputError`` with the names that differ, and
-    ``CheckpointError`` when the provenance or the weights cannot be read.
+    Skips the model card, because people edit it. Raises ``OutputError`` with the names that differ, and
+    ``CheckpointError`` if the provenance or the weights cannot be read.
     """
     if not (folder / PROVENANCE).exists():
         raise OutputError(f"'{folder}' holds no {PROVENANCE}; only folders exported by autolambda can be validated")
@@ -97,7 +97,7 @@ def _changed_tensors(folder: Path, before: Mapping[str, Any]) -> list[str]:
 
 
 def _write_settings(folder: Path, models: Models, merge: Merge) -> None:
-    """Writes everything that a model needs besides its weights, and the recipes that make it again."""
+    """Writes the tokenizer, configs, and recipes that make the merge again."""
     _write_json(folder / "config.json", merge.config)
     copy_tokenizer(models.tokenizer_folder, folder, template=models.templates["study"])
     _write_json(folder / "generation_config.json", _generation_config(models))
@@ -107,12 +107,12 @@ def _write_settings(folder: Path, models: Models, merge: Merge) -> None:
 
 
 def _sampling(models: Models) -> dict[str, Any]:
-    """Returns the sampling in the form in which the database stores it."""
+    """Returns the sampling in its stored form."""
     return {f"sampling.{key}": value for key, value in json.loads(json.dumps(asdict(models.sampling))).items()}
 
 
 def _check_unchanged(now: Mapping[str, Any], measurement: Provenance) -> None:
-    """Raises ``StudyError`` with the keys whose values differ from those that the study measured."""
+    """Raises ``StudyError`` with the keys whose values differ from the measured ones."""
     changed = sorted(key for key, value in now.items() if measurement.identity.get(key) != value)
     if changed:
         raise StudyError(
@@ -145,9 +145,9 @@ def _generation_config(models: Models) -> dict[str, Any]:
 
 
 def _with_stops(end: Any, models: Models) -> Any:
-    """Returns the end tokens and the stop strings that are one added token, such as ``<|eot_id|>``.
+    """Returns the end tokens, plus the stop strings that are single added tokens, such as ``<|eot_id|>``.
 
-    Engines do not read other stop strings from a generation config.
+    Engines ignore other stop strings in a generation config.
     """
     known = added_tokens(models.tokenizer_folder) if models.sampling.stop else {}
     stops = [known[text] for text in models.sampling.stop if text in known]
@@ -156,10 +156,10 @@ def _with_stops(end: Any, models: Models) -> Any:
 
 
 def _provenance(folder: Path, merge: Merge, written: Written, measurement: Provenance | None) -> dict[str, Any]:
-    """Returns the content of ``autolambda.json``: what was merged and how, what was measured, what was written.
+    """Returns the content of ``autolambda.json``: the merge, its measurement, and the written files.
 
     Weights are hashed by tensor, so the hashes do not depend on the sharding. All other files are hashed by their
-    bytes, except for the model card, which people edit.
+    bytes. The model card has no hash, because people edit it.
     """
     files = {path.name for path in folder.iterdir() if path.is_file() and path.suffix != ".safetensors"}
     return {

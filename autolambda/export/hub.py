@@ -1,4 +1,4 @@
-"""Uploads an exported folder to the Hugging Face Hub after it is complete on the disk.
+"""Uploads an exported folder to the Hugging Face Hub.
 
 huggingface_hub reads the token (``hf auth login`` or HF_TOKEN); this module neither reads nor shows it.
 """
@@ -11,7 +11,7 @@ from autolambda.errors import AutolambdaError, ConfigError, one_line
 
 
 def check_repository(repository: str) -> None:
-    """Raises ``ConfigError`` when the name of the repository is invalid, before anything is written."""
+    """Raises ``ConfigError`` for an invalid repository name."""
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # public, but not marked so
 
@@ -22,9 +22,9 @@ def check_repository(repository: str) -> None:
 
 
 def push(folder: Path, repository: str) -> str:
-    """Uploads a folder as a model and returns the address; a repository that does not exist is created as private.
+    """Uploads a complete folder as a model and returns its address. Creates a missing repository as private.
 
-    Raises ``AutolambdaError`` when the hub refuses. The folder stays, and a second upload skips the files on the hub.
+    Raises ``AutolambdaError`` if the hub refuses. The folder stays, and a second upload skips the uploaded files.
     """
     from huggingface_hub import HfApi
 

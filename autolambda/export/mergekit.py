@@ -1,9 +1,10 @@
 """Describes a merge as a recipe for mergekit 0.1.5 (``mergekit-yaml mergekit.yml OUT``).
 
 A uniform lambda becomes one weight per model. Any other schedule becomes one slice per layer, with filters for the
-modules; a filter is a part of a name, and mergekit uses the first that matches. mergekit's linear merge multiplies and
-adds in two steps instead of one fused step, so values can differ in their last bit. Its TIES keeps
-``int(density * n)`` values and breaks ties by position.
+modules. A filter is a substring of a parameter name; mergekit uses the first match.
+
+Values can differ in their last bit, because mergekit's linear merge multiplies and adds in two steps, not one fused
+step. Its TIES keeps ``int(density * n)`` values and breaks ties by position.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _OUTSIDE = ("embed_tokens.", "lm_head.", "model.norm.")
 
 
 def mergekit_recipe(merge: Merge) -> dict[str, Any]:
-    """Returns the recipe as plain values for YAML. A model that is not from the hub is named ``./NAME``."""
+    """Returns the recipe as plain values for YAML. A local model is named ``./NAME``."""
     names = {role: model.model_id or f"./{model.name}" for role, model in merge.models.items()}
     method, schedule = merge.method.name, merge.method.schedule
     dtype = str(merge.pair.dtype).removeprefix("torch.")
@@ -75,4 +76,4 @@ def _shared(method: str, lam: Setting) -> dict[str, Any]:
 def _less(lam: Setting) -> Setting:
     if isinstance(lam, float):
         return 1.0 - lam
-    return [{**each, "value": 1.0 - each["value"]} for each in lam]
+    return [{**weight, "value": 1.0 - weight["value"]} for weight in lam]

@@ -1,4 +1,4 @@
-"""What a study knows about an exported schedule: its numbers, the verdict, the curve of uniform lambdas, the data."""
+"""The stored facts about an exported schedule: its numbers, the verdict, the curve of uniform lambdas, the data."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Provenance:
 
     ``curve`` holds the searched uniform lambdas in ascending order. ``parents`` are the unmerged models, each under its
     own template. ``identity`` holds everything that the results depend on. ``weights`` is the SHA-256 (hex) of the
-    confirmed weights, or ``None`` if it is not known.
+    confirmed weights, or ``None`` if unknown.
     """
 
     study: str
@@ -33,7 +33,7 @@ class Provenance:
 
     @classmethod
     def of(cls, report: Report, *, trial: int | None = None) -> Provenance:
-        """Returns the provenance of a trial, or of the pick. Raises ``StudyError`` when the study does not have it."""
+        """Returns the provenance of a trial, or of the pick. Raises ``StudyError`` if the study lacks it."""
         decided = trial is None and report.verdict is not None  # a verdict is about the pick
         verdict = f"{report.verdict} within {report.budget:g} tokens" if decided else "not tested against a budget"
         uniform = {entry.schedule.lam: entry for entry in report.trials if entry.schedule.lam is not None}
@@ -43,7 +43,7 @@ class Provenance:
         return cls(report.study, entry, verdict, curve, report.parents, report.config, report.identity, weights)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the part of ``autolambda.json`` that says what was measured, how, and from which seed."""
+        """Returns the measurement as a part of ``autolambda.json``."""
         return {
             "study": self.study,
             "verdict": self.verdict,

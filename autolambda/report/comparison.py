@@ -1,7 +1,7 @@
-"""Responses of several schedules to the same prompts: the pick, its neighbours on the front, both parents.
+"""Compares responses of several schedules to the same prompts: the pick, its neighbours on the front, both parents.
 
 Counts cover all prompts that two schedules share. The responses to read are a sample that holds every pattern of right
-and wrong: it shows what happens, not how often.
+and wrong. The sample shows what happens, not how often.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ RESPONSE_KEY = ["task", "sample_id", "repeat"]
 
 @dataclass(frozen=True)
 class Column:
-    """One schedule and the evaluation that holds its responses. Columns are sorted by mean tokens."""
+    """One schedule with the evaluation that holds its responses. Columns are sorted by mean tokens."""
 
     title: str
     role: Literal["pick", "neighbour", "instruct", "thinking"]
@@ -43,8 +43,8 @@ class Contrast:
     """The pick and another column on the same prompts.
 
     ``longer`` is the column with more mean tokens. Extra tokens ``helped`` if only the longer column is right, and
-    ``hurt`` if only the shorter one is. ``counts`` and ``extra_tokens`` (mean tokens of the longer response minus the
-    shorter one) have the keys ``helped``, ``hurt``, ``both right`` and ``both wrong``.
+    ``hurt`` if only the shorter one is. ``counts`` and ``extra_tokens`` have the keys ``helped``, ``hurt``, ``both
+    right`` and ``both wrong``. ``extra_tokens`` are mean tokens of the longer response minus the shorter one.
     """
 
     other: int
@@ -67,7 +67,7 @@ class ShownResponse:
 
 @dataclass(frozen=True)
 class PromptRow:
-    """One prompt with a cell for each column; ``None`` if that schedule did not answer it."""
+    """One prompt with a cell per column; ``None`` if the schedule did not answer it."""
 
     task: str
     sample_id: str
@@ -80,7 +80,7 @@ class PromptRow:
 class Comparison:
     """The responses to read: ``rows`` hold ``num_shown`` of the study's ``num_responses``.
 
-    ``problem`` says why the texts of prompts are missing, if they are.
+    ``problem`` says why texts of prompts are missing, if any are.
     """
 
     columns: tuple[Column, ...]
@@ -97,7 +97,7 @@ def compare(
 ) -> Comparison | None:
     """Returns the comparison of the pick (or the nearest result); ``None`` before there is a front.
 
-    ``store`` must read texts. Only the texts of the rows are read.
+    ``store`` must read texts. Reads only the texts of the rows.
     """
     report = snapshot.report
     columns = _columns(report)
@@ -133,7 +133,7 @@ def legible(text: str) -> str:
 
 
 def shortened(text: str, limit: int = MAX_CHARACTERS) -> str:
-    """Returns at most ``limit`` characters: start and end, and between them how many are left out."""
+    """Returns at most ``limit`` characters: the start, the number of characters left out, and the end."""
     if len(text) <= limit:
         return text
     head, tail = limit * 2 // 3, limit - limit * 2 // 3
@@ -141,7 +141,7 @@ def shortened(text: str, limit: int = MAX_CHARACTERS) -> str:
 
 
 def _columns(report: Report) -> list[Column]:
-    """The pick, its neighbours with fewer and with more tokens, and the parents; all on the pick's prompts."""
+    """Returns the pick, its neighbours with fewer and more tokens, and the parents, on the pick's prompts."""
     pick = report.best or report.nearest or (report.front[-1] if report.front else None)
     if pick is None:
         return []
@@ -168,7 +168,7 @@ def _column(result: ScheduleResult, role: Literal["pick", "neighbour"]) -> Colum
 
 
 def _of(outcomes: pandas.DataFrame, column: Column) -> pandas.DataFrame:
-    """Whether each response is correct, and its tokens, by ``RESPONSE_KEY``; aborted responses are left out."""
+    """Returns correctness and tokens by ``RESPONSE_KEY``, without aborted responses."""
     own = outcomes[
         (outcomes.kind == column.kind) & (outcomes.key == column.key) & (outcomes.finish_reason != "aborted")
     ]
@@ -177,7 +177,7 @@ def _of(outcomes: pandas.DataFrame, column: Column) -> pandas.DataFrame:
 
 
 def _contrast(frames: Sequence[pandas.DataFrame], columns: Sequence[Column], pick: int, other: int) -> Contrast:
-    """Compares two columns. They are sorted by mean tokens, so the later one is the longer."""
+    """Compares two columns. Columns are sorted by mean tokens, so the later one is the longer."""
     shorter, longer = min(pick, other), max(pick, other)
     both = frames[shorter].merge(frames[longer], left_index=True, right_index=True, suffixes=("_shorter", "_longer"))
     right = {"longer": both.correct_longer.to_numpy(), "shorter": both.correct_shorter.to_numpy()}
@@ -200,7 +200,7 @@ def _contrast(frames: Sequence[pandas.DataFrame], columns: Sequence[Column], pic
 def _chosen(frames: Sequence[pandas.DataFrame], pick: int, num_rows: int) -> list[tuple[str, str, int]]:
     """Chooses the responses to read, by ``RESPONSE_KEY``.
 
-    Prompts that the most columns answered come first. Among these the order is random, and patterns of right and wrong
+    Prompts with answers in most columns come first. Among these the order is random, and patterns of right and wrong
     take turns.
     """
     patterns = pandas.DataFrame({i: frame.correct.astype(float) for i, frame in enumerate(frames)}).fillna(-1)

@@ -1,6 +1,6 @@
 """A study as pandas frames: its history trial by trial, and its responses.
 
-A row of the history has the numbers of its schedule from all responses up to that trial; an aborted trial has none. The
+A row of the history has its schedule's numbers from all responses up to that trial; an aborted trial has none. The
 hypervolume is the area under the raw front so far: the accuracy averaged over all budgets up to a reference.
 """
 
@@ -54,14 +54,14 @@ HISTORY: dict[str, Any] = {
 
 
 def outcomes_frame(rows: Sequence[tuple[Any, ...]]) -> pandas.DataFrame:
-    """Returns the rows of ``Store.outcomes`` as a frame, a row a response."""
+    """Returns the rows of ``Store.outcomes`` as a frame, one row per response."""
     return pandas.DataFrame(rows, columns=[*OUTCOMES]).astype(OUTCOMES)
 
 
 def history(
     ended: Sequence[EndedTrial], outcomes: pandas.DataFrame, *, weights: Mapping[str, float], reference_tokens: float
 ) -> pandas.DataFrame:
-    """Returns a row for each ended trial, in order; ``outcome`` is ``complete``, ``pruned`` or ``failed``.
+    """Returns one row per ended trial, in order; ``outcome`` is ``complete``, ``pruned`` or ``failed``.
 
     ``reference_tokens`` is the largest budget of the hypervolume, in mean tokens. ``lambda`` is missing if a schedule
     is not uniform, and ``reason`` if a trial is complete.
@@ -94,7 +94,7 @@ def history(
 
 @dataclass(frozen=True)
 class _Own:
-    """What one trial generated, and the numbers of its schedule after it; none for an aborted trial."""
+    """One trial's generated tokens, and its schedule's numbers after it; none for an aborted trial."""
 
     num_responses: int
     tokens: int
@@ -102,7 +102,7 @@ class _Own:
 
 
 class _Tally:
-    """The numbers of every schedule so far: means over a prompt's repeats, a task's prompts, then tasks by weight."""
+    """The numbers of every schedule so far. Averages over repeats, then over prompts, then over tasks by weight."""
 
     def __init__(self, responses: pandas.DataFrame, weights: Mapping[str, float]) -> None:
         prompts = responses.groupby(["task", "sample_id"], sort=False)
@@ -146,12 +146,14 @@ KINDS: tuple[Kind, ...] = ("trial", "confirm", "parent", "baseline")
 
 
 def responses(name: str, *, storage: str | None = None) -> pandas.DataFrame:
-    """Returns all stored responses of a study, a row each, in the order in which each evaluation stored them.
+    """Returns all stored responses of a study, one row each, in the order of storing within each evaluation.
 
     ``kind`` and ``key`` name the evaluation. The kind ``trial`` (its key is the number) answers the search's prompts;
     ``confirm``, ``parent`` and ``baseline`` answer prompts that the search never saw. ``lambda`` is missing if the
-    schedule is not uniform. ``num_tokens`` counts the end token; it is a lower bound if ``finish_reason`` is not
-    ``stop``. ``storage`` is a database URL, by default the study's own. Raises ``StudyError`` if the study is missing.
+    schedule is not uniform.
+
+    ``num_tokens`` counts the end token; it is a lower bound unless ``finish_reason`` is ``stop``. ``storage`` is a
+    database URL, by default the study's own. Raises ``StudyError`` if the study is missing.
     """
     with open_for_reading(name, storage) as reader:
         store = reader.store

@@ -1,7 +1,7 @@
 """The report as one HTML page. It holds its figures, its script and its data, and needs no network.
 
-Text from models and files reaches the page in two ways: through a template that escapes it, and as JSON that the script
-inserts as text. A content security policy allows the page's two scripts only, and no request.
+Text from models and files reaches the page through an escaping template, or as JSON that the script inserts as text. A
+content security policy allows only the page's two scripts, and no request.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def render_page(
         snapshot: the study.
         comparison: responses to read; ``None`` leaves their section out.
         sections: further sections, shown after the responses.
-        storage: the value of the option ``--storage`` in the commands that the page shows.
+        storage: the value of ``--storage`` in the shown commands.
     """
     environment = Environment(
         loader=PackageLoader("autolambda.report"),
@@ -129,7 +129,6 @@ def _status(snapshot: StudySnapshot) -> str:
 
 
 def _headline(report: Report) -> str:
-    """The answer in one line."""
     budget = "" if report.budget is None else f" within {number(report.budget).removesuffix('.0')} tokens"
     if report.budget is None:
         return "No budget was given: the front is the answer"
@@ -142,7 +141,7 @@ def _headline(report: Report) -> str:
 
 
 def _sentences(report: Report, storage: str | None) -> list[Sentence]:
-    """The terminal's sentences. A feasible pick is in the headline and the tiles, so its sentence is left out."""
+    """Returns the terminal's sentences, without the one on a feasible pick: the headline and tiles have it."""
     said = list(verdict_sentences(report, storage=storage))
     return said[1:] if report.verdict is Verdict.FEASIBLE and report.best else said
 
@@ -153,7 +152,7 @@ def _stages_said(report: Report) -> list[str]:
 
 
 def _data(snapshot: StudySnapshot, comparison: Comparison | None, sections: Sequence[Section]) -> dict[str, Any]:
-    """The data of the page's script: figures, colours of the dark scheme, responses."""
+    """Returns the data of the page's script: figures, colours of the dark scheme, responses."""
     drawn = {name: draw(snapshot) for name, draw in FIGURES.items()}
     drawn |= {part.name: part.figure for section in sections for part in section.parts}
     figures = {name: json.loads(figure.to_json()) for name, figure in drawn.items()}
@@ -172,13 +171,13 @@ def _data(snapshot: StudySnapshot, comparison: Comparison | None, sections: Sequ
 
 
 def _json(value: Mapping[str, Any]) -> str:
-    """JSON for a script element. It can neither end the element nor open a comment."""
+    """Returns JSON for a script element. It can neither end the element nor open a comment."""
     text = json.dumps(value, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def _policy(*scripts: str) -> str:
-    """A content security policy that allows these scripts by hash, inline styles and embedded images, nothing else."""
+    """Returns a policy that allows only these scripts by hash, inline styles and embedded images."""
     hashes = " ".join(
         f"'sha256-{base64.b64encode(hashlib.sha256(each.encode()).digest()).decode()}'" for each in scripts
     )

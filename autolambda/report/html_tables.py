@@ -1,6 +1,6 @@
-"""The numbers of the HTML page as its template shows them, and further sections of the page as values.
+"""The numbers of the HTML page, formatted for its template, and further sections of the page as values.
 
-The wings above the report bring such sections, for example the ablations.
+Wings above the report add sections, for example the ablations.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from autolambda.statistics.metrics import Measured
 
 @dataclass(frozen=True)
 class SectionRow:
-    """A row of a section's table. ``change`` is its difference in accuracy to a reference row, if it has one."""
+    """A row of a section's table. ``change`` is its difference in accuracy to a reference row, if any."""
 
     label: str
     measured: Measured
@@ -42,7 +42,7 @@ class SectionPart:
 
 @dataclass(frozen=True)
 class Section:
-    """A section of the page; ``name`` is its anchor, ``link`` its word in the menu."""
+    """A section of the page. ``name`` is its anchor, ``link`` its entry in the menu."""
 
     name: str
     link: str
@@ -52,7 +52,7 @@ class Section:
 
 
 def tiles(report: Report) -> Iterator[dict[str, Any]]:
-    """Yields the large numbers at the top: those of the pick, or of the nearest result."""
+    """Yields the large numbers at the top, for the pick or the nearest result."""
     result = report.best or report.nearest
     if result is None:
         return
@@ -83,7 +83,7 @@ def tiles(report: Report) -> Iterator[dict[str, Any]]:
 
 
 def fronts(report: Report) -> list[tuple[str, Sequence[ScheduleResult], bool]]:
-    """Returns each front with its title, and whether it is shown at once."""
+    """Returns each front with its title, and whether it is open at first."""
     confirmed, smoothed = report.confirmed_front, report.smoothed_front
     found: list[tuple[str, Sequence[ScheduleResult], bool]] = []
     if confirmed:
@@ -94,7 +94,7 @@ def fronts(report: Report) -> list[tuple[str, Sequence[ScheduleResult], bool]]:
 
 
 def row_of(result: ScheduleResult, report: Report, *, name: str = "") -> dict[str, Any]:
-    """Returns a result as the cells of a table; ``name`` stands in for the trial and its schedule."""
+    """Returns a result as table cells; ``name`` replaces the trial and its schedule."""
     return {
         "name": legible(name) or str(result.trial),
         "schedule": "" if name else in_lines(result.schedule),
@@ -104,7 +104,7 @@ def row_of(result: ScheduleResult, report: Report, *, name: str = "") -> dict[st
 
 
 def numbers_of(measured: Measured) -> dict[str, Any]:
-    """Returns the measured numbers as the cells of a table."""
+    """Returns the measured numbers as table cells."""
     accuracy, tokens, think = measured.accuracy, measured.mean_tokens, measured.think_ratio
     return {
         "accuracy": (f"{100 * accuracy.value:.1f}", f"{100 * accuracy.low:.1f}–{100 * accuracy.high:.1f}"),

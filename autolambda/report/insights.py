@@ -1,7 +1,7 @@
-"""What a study's tokens buy: the sweet spot, what more tokens bring, whether a merge beats both parents.
+"""The value of a study's tokens: the sweet spot, the gain from more tokens, whether a merge beats both parents.
 
-A merge beats both parents if it is more accurate than each, paired by prompt, on prompts that the search never saw. It
-is an intersection-union test at 5 %, divided by the number of confirmed merges (Bonferroni).
+A merge beats both parents if it is more accurate than each one, paired by prompt, on prompts that the search never saw.
+The test is an intersection-union test at 5 %, divided by the number of confirmed merges (Bonferroni).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _LEVEL = 0.05
 
 @dataclass(frozen=True)
 class Gain:
-    """A confirmed merge with its difference in accuracy to each parent; ``is_shown`` says that it beats both."""
+    """A confirmed merge with its difference in accuracy to each parent. ``is_shown`` means that it beats both."""
 
     result: ScheduleResult
     over: Mapping[str, Difference]
@@ -39,11 +39,11 @@ class Gain:
 
 @dataclass(frozen=True)
 class Insights:
-    """What a study says about tokens and accuracy.
+    """The findings of a study about tokens and accuracy.
 
     ``highest`` is the most accurate smoothed result. ``sweet_spot`` has the fewest mean tokens of the smoothed results
     within a point of it. ``slope`` is accuracy against mean tokens over the schedules in stage 3. ``lengths`` are the
-    mean tokens of uniform lambdas, and ``runaway`` the one that is far longer than both ends. ``gains`` compares each
+    mean tokens of uniform lambdas, and ``runaway`` a lambda that is far longer than both ends. ``gains`` compares each
     confirmed merge with both parents; the surest lead comes first.
     """
 
@@ -95,7 +95,7 @@ def insights_of(
 
     Args:
         seen: the schedules measured in the search, at least one.
-        smoothed: their results by the surrogate, in the same order.
+        smoothed: their results by the surrogate, in the order of ``seen``.
         confirmed: the confirmed results with their responses.
         parents: the responses of each parent on the prompts of the confirmation.
         weights: the share of each task in the average.
@@ -116,7 +116,7 @@ def insights_of(
 
 
 def insight_sentences(insights: Insights) -> Iterator[str]:
-    """Yields the insights as plain sentences."""
+    """Yields the insights as sentences."""
     sweet, highest = insights.sweet_spot, insights.highest
     if sweet is highest:
         yield f"The sweet spot without a budget: {_numbers(highest)}; nothing cheaper is within a point of it."
@@ -140,7 +140,7 @@ def _gains(
     parents: Mapping[str, Sequence[Graded]],
     weights: Mapping[str, float],
 ) -> tuple[Gain, ...]:
-    """The merges by the lower bound of their lead, largest first; none before both parents are measured."""
+    """Returns merges, largest lower bound of the lead first; none before both parents are measured."""
     merges = [(result, graded) for result, graded in confirmed if result.schedule.lam not in (0.0, 1.0)]
     if len(parents) < 2:
         return ()
@@ -153,7 +153,7 @@ def _gains(
 
 
 def _bound(change: Difference, *, level: float) -> float:
-    """The one-sided lower bound at ``level``, scaled from the bounds at 5 % by the quantiles of Student's t."""
+    """Returns the one-sided lower bound at ``level``, scaled from the 5 % bounds by quantiles of Student's t."""
     freedom = max(change.num_prompts - 1, 1)
     middle = (change.lower_bound + change.upper_bound) / 2
     reach = (change.upper_bound - change.lower_bound) / 2

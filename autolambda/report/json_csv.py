@@ -1,4 +1,4 @@
-"""A report as text for other programs: JSON (README.md of this folder lists its keys), CSV with a row a trial."""
+"""A report as text for other programs: JSON (README.md lists its keys), and CSV with one row per trial."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def report_json(report: Report) -> str:
 
 
 def report_csv(report: Report) -> str:
-    """Returns a row for each measured schedule, with its numbers on the search's prompts and the schedule as JSON."""
+    """Returns one row per measured schedule: its numbers on the search's prompts, and its JSON."""
     rows = []
     for result in report.trials:
         numbers = {key: value for key, value in result.to_dict().items() if key not in ("tasks", "confirmed")}
@@ -54,14 +54,14 @@ def report_csv(report: Report) -> str:
 
 
 def report_text(report: Report) -> str:
-    """Returns the view of the terminal without colours."""
+    """Returns the terminal's view without colours."""
     file = io.StringIO()
     Console(file=file, width=FILE_WIDTH, color_system=None).print(report_view(report))
     return file.getvalue()
 
 
 def curve_json(found: CurveInsights) -> str:
-    """Returns a curve's two boundaries, each ``{"lambda", "low", "high"}`` or null, its sweet spot and its slope."""
+    """Returns a curve's boundaries, each ``{"lambda", "low", "high"}`` or null, its sweet spot and its slope."""
     spot, slope = found.sweet_spot, found.slope
     worth = {
         "sweet_spot": spot and {"lambda": spot.lam, "accuracy": spot.accuracy, "mean_tokens": spot.mean_tokens},

@@ -1,6 +1,6 @@
 """The prompts of a study, read again from its tasks, because the database holds only their ids.
 
-They are shown only if they are the prompts that were asked: a task file may have changed since.
+A task file may have changed, so prompts are shown only if their hash is the stored one.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from autolambda.tasks.slices import open_slices
 
 @dataclass(frozen=True)
 class Prompts:
-    """The samples by task and id. If there are none, ``problem`` says why in a sentence."""
+    """The samples by task and id. If it is empty, ``problem`` says why in a sentence."""
 
     samples: Mapping[tuple[str, str], Sample] = field(default_factory=dict)
     problem: str | None = None
 
     def text(self, task: str, sample_id: str) -> str | None:
-        """Returns a prompt as it was asked, each of several messages with its role; ``None`` if it is unknown."""
+        """Returns the text of a prompt, or ``None`` if it is unknown. Several messages are shown with their roles."""
         sample = self.samples.get((task, sample_id))
         if sample is None:
             return None
@@ -40,7 +40,7 @@ class Prompts:
 
 
 def load_prompts(config: Config, identity: Mapping[str, Any]) -> Prompts:
-    """Returns the prompts of a study with this ``identity``; none if its tasks are missing or have changed."""
+    """Returns the prompts of a study with this ``identity``; empty if its tasks are missing or have changed."""
     try:
         opened = open_slices(config.tasks, config.confirm_size, seed=config.search.seed)
     except InputError as error:

@@ -8,9 +8,9 @@ from autolambda.study.reader import open_for_reading
 
 
 def read_report(name: str, storage: str | None, budget: float | None) -> Report:
-    """Returns the report for ``budget`` (mean tokens a response), by default for the study's own budget.
+    """Returns the report for ``budget`` (mean tokens per response), by default the study's own budget.
 
-    Raises ``StudyError`` if there is no such study or no trial yet, ``ConfigError`` for a budget that is not positive.
+    Raises ``StudyError`` if the study or its first trial is missing, ``ConfigError`` for a budget that is not positive.
     """
     with open_for_reading(name, storage, with_texts=False) as reader:
         wanted = reader.config.budget if budget is None else positive_budget(budget)

@@ -1,8 +1,6 @@
 """A study's report: fronts, stages, parents and verdict, all computed from the database.
 
-There are three fronts. The raw front has the measured means; it looks too good, because lucky trials win. The smoothed
-front has the surrogate's estimates from all trials together. The confirmed front was measured on prompts that the
-search never saw.
+README.md explains the raw, the smoothed and the confirmed front.
 """
 
 from __future__ import annotations
@@ -43,7 +41,7 @@ UNFINISHED = "unfinished"
 
 @dataclass(frozen=True)
 class Alike:
-    """A confirmed result with its difference in accuracy to the pick; the interval of the difference holds 0."""
+    """A confirmed result with its difference in accuracy to the pick. The interval of the difference holds 0."""
 
     result: ScheduleResult
     difference: Difference
@@ -51,14 +49,16 @@ class Alike:
 
 @dataclass(frozen=True)
 class Report:
-    """What ``search`` returns and ``report`` shows.
+    """The result of ``search`` and the content of ``report``.
 
-    ``best`` is the pick for the budget, and ``nearest`` the nearest result if there is no pick. ``cheaper_than`` is a
-    more accurate result that a cheaper ``best`` was picked over. ``alike`` has the finalists within the budget that are
-    as accurate as ``best`` within the error. ``trials`` has one result for each measured schedule, ``smoothed`` the
-    surrogate's estimates of the same schedules. ``confirmed`` has every confirmed schedule, whatever the budget.
-    ``baselines`` were measured on the prompts of the confirmation. ``identity`` holds what the results depend on.
-    ``digests`` holds the SHA-256 of the weights that a schedule was confirmed with, as far as it is known.
+    ``best`` is the pick for the budget, and ``nearest`` the nearest result if there is no pick. ``cheaper_than`` is
+    more accurate than ``best``, but costs more tokens. ``alike`` has the finalists within the budget that are as
+    accurate as ``best`` within the error.
+
+    ``trials`` has one result per measured schedule, ``smoothed`` the surrogate's estimates of these schedules.
+    ``confirmed`` has every confirmed schedule, whatever the budget. ``baselines`` were measured on the prompts of the
+    confirmation. ``identity`` holds everything that the results depend on. ``digests`` holds the SHA-256 of confirmed
+    weights, if known.
     """
 
     study: str
@@ -96,7 +96,7 @@ class Report:
 
     @property
     def front(self) -> tuple[ScheduleResult, ...]:
-        """The confirmed front, or the smoothed one before anything is confirmed."""
+        """The confirmed front; before the confirmation, the smoothed one."""
         return self.confirmed_front or self.smoothed_front
 
     @property
@@ -130,7 +130,7 @@ class Report:
 
 @dataclass(frozen=True)
 class _Answer:
-    """The report's answer to the budget; the fields are those of ``Report``."""
+    """The report's answer to the budget, with the fields of ``Report``."""
 
     verdict: Verdict | None = None
     best: ScheduleResult | None = None
@@ -140,7 +140,7 @@ class _Answer:
 
 
 def build_report(store: Store, study: Study, *, budget: float | None) -> Report:
-    """Returns the report of a study, running or done, for ``budget`` (mean tokens a response).
+    """Returns the report of a running or finished study for ``budget`` (mean tokens per response).
 
     Raises ``StudyError`` before the first trial is complete.
     """
@@ -195,7 +195,7 @@ def _answer(
     budget: float | None,
     config: Config,
 ) -> _Answer | None:
-    """The answer by the finalists, given in their testing order; ``None`` until each is confirmed with its guards."""
+    """Returns the answer from the finalists in testing order; ``None`` until all are confirmed with their guards."""
     chosen = [result for result in finalists if result is not None and result.drops.keys() == config.guards.keys()]
     if budget is None or len(chosen) < len(finalists):
         return None
@@ -216,7 +216,7 @@ def _alike(
     results: Sequence[ScheduleResult],
     weights: Mapping[str, float],
 ) -> tuple[Alike, ...]:
-    """The other finalists within the budget whose difference in accuracy to the pick may be 0."""
+    """Returns the other finalists within the budget whose accuracy may equal the pick's: the interval holds 0."""
     if decision.pick is None:
         return ()
     changes = {
@@ -228,7 +228,7 @@ def _alike(
 
 
 def _stages(trials: Sequence[ScheduleResult]) -> Stages:
-    """The stages by the Think ratios of uniform schedules. The independent unit is a prompt, not a response."""
+    """Returns the stages by Think ratios of uniform schedules. The independent unit is a prompt, not a response."""
     points = [
         CurvePoint(e.schedule.lam, e.measured.think_ratio.value, e.measured.think_ratio.num_prompts)
         for e in trials
@@ -240,7 +240,7 @@ def _stages(trials: Sequence[ScheduleResult]) -> Stages:
 
 
 def _unconfirmed(smoothed: Sequence[ScheduleResult], budget: float | None) -> ScheduleResult | None:
-    """The most accurate smoothed result whose upper bound is within the budget and whose guards are kept."""
+    """Returns the most accurate smoothed result that keeps its guards and whose upper bound is within the budget."""
     within = [e for e in smoothed if budget is not None and e.measured.mean_tokens.high <= budget]
     kept = [e for e in within if e.guards in (None, "kept")]
     return max(kept, key=lambda e: (e.score.accuracy, -e.score.mean_tokens), default=None)

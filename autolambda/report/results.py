@@ -1,6 +1,6 @@
 """The results of a study's schedules: measured in the search, smoothed by the surrogate, confirmed; parents, baselines.
 
-A confirmed result, a parent or a baseline appears when all of its responses are stored.
+A confirmed result, a parent or a baseline appears when all its responses are stored.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from autolambda.tasks.base import Phase
 class ScheduleResult:
     """A schedule with its measured numbers. A parent or a baseline has no trial.
 
-    ``confirmed`` says that the numbers are from the confirmation's prompts, not from the search's. ``stopped`` says why
-    the race ended the measurement early, if it did. ``drops`` holds the accuracy lost on each guard task. Before the
-    confirmation ``allowed`` is the surrogate's chance (0 to 1) that no guard is broken. ``scores`` holds further scores
-    of a task's grader, by task.
+    ``confirmed`` means that the numbers are from the confirmation's prompts. ``stopped`` says why the race (early
+    stopping) ended the measurement, if it did. ``drops`` holds the accuracy lost on each guard task. Before the
+    confirmation, ``allowed`` is the surrogate's chance (0 to 1) that no guard is broken. ``scores`` holds further
+    scores of a task's grader, by task.
     """
 
     trial: int | None
@@ -53,7 +53,7 @@ class ScheduleResult:
 
     @property
     def guards(self) -> str | None:
-        """``kept``, ``broken`` or ``unsure``; ``None`` without guards, or if nothing is known about them."""
+        """The state of all guards: ``kept``, ``broken``, ``unsure``, or ``None`` without guards or any knowledge."""
         if self.drops:
             return guard_word(keeps_guards(self.drops))
         if self.allowed is None:
@@ -61,7 +61,7 @@ class ScheduleResult:
         return guard_word(True if self.allowed >= SURE else False if self.allowed <= 1 - SURE else None)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the JSON object of the report; shares are 0 to 1, intervals 95 %."""
+        """Returns the JSON object of the report. Shares are 0 to 1, intervals 95 %."""
         return {
             "trial": self.trial,
             "schedule": self.schedule.to_dict(),
@@ -95,12 +95,12 @@ class ScheduleResult:
 
 
 def stage(measured: Measured) -> Literal[1, 2, 3]:
-    """Returns the stage of a measured schedule. A mean of ones may round to slightly more than 1."""
-    return stage_of(min(max(measured.think_ratio.value, 0.0), 1.0))
+    """Returns the stage of a measured schedule."""
+    return stage_of(min(max(measured.think_ratio.value, 0.0), 1.0))  # a mean of ones may round to more than 1
 
 
 def guard_word(kept: bool | None) -> str:
-    """Returns what is known of a guard: ``kept``, ``broken`` or ``unsure`` (for ``None``)."""
+    """Returns the state of a guard: ``kept``, ``broken`` or ``unsure`` (for ``None``)."""
     return "unsure" if kept is None else "kept" if kept else "broken"
 
 
@@ -150,7 +150,7 @@ def confirmed_result(
 
 
 def smoothed_results(trials: Sequence[ScheduleResult], model: Surrogate) -> tuple[ScheduleResult, ...]:
-    """Returns the trials with the surrogate's estimates; truncated and unparsed shares stay as measured."""
+    """Returns the trials with the surrogate's estimates; truncated and unparsed shares stay measured."""
     bands = [model.predict([result.schedule for result in trials], output) for output in OUTPUTS]
     results = []
     for index, result in enumerate(trials):
@@ -177,20 +177,20 @@ def smoothed_results(trials: Sequence[ScheduleResult], model: Surrogate) -> tupl
 
 
 def confirmed_responses(store: Store, study: Study, trials: Sequence[ScheduleResult]) -> dict[int | None, list[Graded]]:
-    """Returns the responses of each trial with a complete confirmation; trials with equal schedules share them."""
+    """Returns the responses of each trial with a complete confirmation. Trials with equal schedules share them."""
     evaluations = {evaluation.key: evaluation for evaluation in store.evaluations(study.name, kind="confirm")}
     found = {e.trial: _complete(store, evaluations.get(e.schedule.key)) for e in trials}
     return {trial: graded for trial, graded in found.items() if graded}
 
 
 def _complete(store: Store, evaluation: StoredEvaluation | None) -> list[Graded]:
-    """The responses of an evaluation; none until all are stored."""
+    """Returns the responses of an evaluation, or none until all are stored."""
     graded = store.graded(evaluation) if evaluation else []
     return graded if evaluation and len(graded) == evaluation.num_responses else []
 
 
 def parent_responses(store: Store, study: Study) -> dict[str, list[Graded]]:
-    """Returns the responses of each parent under its own chat template, if they are complete."""
+    """Returns the complete responses of each parent under its own chat template."""
     found = {each.key: _complete(store, each) for each in store.evaluations(study.name, kind="parent")}
     return {name: graded for name, graded in found.items() if graded}
 
@@ -198,7 +198,7 @@ def parent_responses(store: Store, study: Study) -> dict[str, list[Graded]]:
 def parent_results(
     responses: Mapping[str, Sequence[Graded]], trials: tuple[ScheduleResult, ...], config: Config
 ) -> dict[str, ScheduleResult | None]:
-    """Returns each parent on the confirmation's prompts, or the trial at lambda 0 or 1 until it is measured there."""
+    """Returns each parent on the confirmation's prompts; until it is measured, the trial at lambda 0 or 1."""
     parents: dict[str, ScheduleResult | None] = {}
     for name, lam in (("instruct", 0.0), ("thinking", 1.0)):
         if graded := responses.get(name):
@@ -221,7 +221,7 @@ def baseline_results(
 
 
 def _scores(graded: Sequence[Graded], config: Config, *, phase: Phase) -> dict[str, dict[str, float]]:
-    """IFEval's four scores of each task that it grades, over the ``num_read`` responses with a parsed answer."""
+    """Returns IFEval's four scores of each task that it grades, over its ``num_read`` parsed responses."""
     found = {}
     for task in config.tasks:
         source = task.confirm_on if phase == "confirm" and task.confirm_on else task

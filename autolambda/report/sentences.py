@@ -1,6 +1,6 @@
-"""The answer of a report in sentences, as values: the terminal and the HTML page render the same ones.
+"""The answer of a report as sentences, which the terminal and the HTML page render.
 
-No sentence is parsed. A renderer takes its parts, its plain text, or the command that it leads to.
+Nothing parses a sentence. A renderer takes its parts, its plain text, or its command.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ STOP_WORDS = {
     "gain": "another trial would gain too little",
     "spaces": "every schedule was tried",
 }
-"""Why a search ended, by ``Report.stop_reason``; one that goes on has no words here."""
+"""Why a search ended, by ``Report.stop_reason``."""
 
 
 @dataclass(frozen=True)
 class Sentence:
-    """One sentence. Each part is a text, or a text with its rich style; ``command`` is what the sentence leads to."""
+    """One sentence. A part is a text, or a text with its rich style. ``command`` is an optional command to run next."""
 
     parts: tuple[Part, ...]
     command: str | None = None
@@ -48,8 +48,8 @@ class Sentence:
 class AgainstThinking:
     """A result compared with the Thinking model on the same prompts.
 
-    ``accuracy`` is the difference in accuracy (-1 to 1) and ``token_share`` the ratio of mean tokens. ``interval`` is
-    the paired difference; it is known for merges that were confirmed together with both parents.
+    ``accuracy`` is the difference in accuracy (-1 to 1), and ``token_share`` the ratio of mean tokens. ``interval`` is
+    the paired difference. It is known for merges that were confirmed together with both parents.
     """
 
     accuracy: float
@@ -70,7 +70,7 @@ def against_thinking(report: Report, result: ScheduleResult) -> AgainstThinking 
 def verdict_sentences(report: Report, *, storage: str | None = None) -> Iterator[Sentence]:
     """Yields the verdict for the budget, its reasons, and last the command to continue with.
 
-    ``storage`` is the value of the option ``--storage`` in that command.
+    ``storage`` is the value of ``--storage`` in that command.
     """
     study, best = report.study, report.best
     budget = "" if report.budget is None else f"--budget {report.budget:g}"
@@ -92,7 +92,7 @@ def verdict_sentences(report: Report, *, storage: str | None = None) -> Iterator
 
 
 def guard_sentences(result: ScheduleResult) -> Iterator[Sentence]:
-    """Yields, for each guard task of a confirmed result, what the result loses and whether that is allowed."""
+    """Yields the loss on each guard task of a confirmed result, and whether it is allowed."""
     words: dict[str, Part] = {"kept": "kept", "broken": ("broken", "red"), "unsure": ("not shown to be kept", "yellow")}
     for task, drop in result.drops.items():
         lost = (
@@ -103,7 +103,7 @@ def guard_sentences(result: ScheduleResult) -> Iterator[Sentence]:
 
 
 def is_held_by_guard(report: Report) -> bool:
-    """Whether a confirmed result meets the budget, but is not shown to keep its guards."""
+    """Whether a confirmed result meets the budget, but may break its guards."""
     budget = report.budget
     return budget is not None and any(
         result.measured.mean_tokens.high <= budget and result.guards in ("broken", "unsure")
@@ -112,7 +112,7 @@ def is_held_by_guard(report: Report) -> bool:
 
 
 def slack_sentence(budget: float, parents: Mapping[str, float], *, bundled: bool) -> Sentence | None:
-    """Says that a budget is no limit, and what to do, if it is at least the mean tokens of both ``parents``."""
+    """Returns advice if the budget is no limit: at least the mean tokens of both ``parents``."""
     if len(parents) < 2 or budget < max(parents.values()):
         return None
     longest = max(parents, key=lambda name: parents[name])
@@ -127,7 +127,7 @@ def slack_sentence(budget: float, parents: Mapping[str, float], *, bundled: bool
 
 
 def slack_of(report: Report) -> Sentence | None:
-    """Says that the report's budget is no limit, if no parent, trial or confirmed result needs more tokens."""
+    """Returns the ``slack_sentence`` if no parent, trial or confirmed result exceeds the budget."""
     parents = {name: result.score.mean_tokens for name, result in report.parents.items() if result}
     highest = max(result.score.mean_tokens for result in (*report.trials, *report.confirmed))
     if report.budget is None or report.budget < highest:
@@ -136,7 +136,7 @@ def slack_of(report: Report) -> Sentence | None:
 
 
 def _about_pick(report: Report, best: ScheduleResult) -> Iterator[Sentence]:
-    """Yields why this result was picked, and what it is compared with others."""
+    """Yields why this result was picked, and how it compares with others."""
     if report.cheaper_than:
         margin = 100 * report.config.confirm.margin
         points = f"{margin:g} point{'' if margin == 1 else 's'}"
@@ -158,7 +158,7 @@ def _about_pick(report: Report, best: ScheduleResult) -> Iterator[Sentence]:
 
 
 def _about_nearest(report: Report, budget: float, nearest: ScheduleResult) -> Iterator[Sentence]:
-    """Yields that no result is shown to meet the budget, the nearest result, and what may help."""
+    """Yields that no result meets the budget for sure, the nearest result, and what may help."""
     is_held, is_uncertain = is_held_by_guard(report), report.verdict is Verdict.UNCERTAIN
     word = ("Uncertain", "yellow bold") if is_uncertain else ("Infeasible", "red bold")
     why = " because of a guard" if is_held else ""
@@ -175,7 +175,7 @@ def _about_nearest(report: Report, budget: float, nearest: ScheduleResult) -> It
 
 
 def _numbers(result: ScheduleResult) -> tuple[Part, ...]:
-    """A result in a phrase, with its 95 % intervals."""
+    """Returns a result as a phrase, with its 95 % intervals."""
     accuracy, tokens = result.measured.accuracy, result.measured.mean_tokens
     return (
         (str(result.schedule), "bold"),
@@ -185,7 +185,7 @@ def _numbers(result: ScheduleResult) -> tuple[Part, ...]:
 
 
 def _leads_to(words: str, *parts: str, storage: str | None) -> Sentence:
-    """A command to continue with. If the command hides a password, the words say how to give it."""
+    """Returns a command to continue with. If it hides a password, the words say how to give it."""
     where = ["--storage", shlex.quote(shown_storage(storage))] if storage else []
     hint = password_hint(storage) if storage else ""
     return Sentence((f"{words}{hint}",), " ".join(["autolambda", *parts, *where]))

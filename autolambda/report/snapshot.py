@@ -1,6 +1,6 @@
-"""A study at one moment, which figures and pages are drawn from: the report, its trials, the outcome of each response.
+"""A snapshot of a study for figures and pages: the report, its trials, the outcome of each response.
 
-All of it is read from the database at once. The texts of responses stay there, because they can take gigabytes.
+All of it is read at once. The texts of responses stay in the database, because they can take gigabytes.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class StudySnapshot:
 
     @property
     def is_running(self) -> bool:
-        """Whether the search goes on, or nothing it found is confirmed yet."""
+        """Whether the search goes on, or none of its results is confirmed yet."""
         return self.report.stop_reason == UNFINISHED or not self.report.confirmed
 
     @property
@@ -46,8 +46,8 @@ class StudySnapshot:
 
 
 def load_snapshot(store: Store, study: Study, *, budget: float | None) -> StudySnapshot:
-    """Returns the snapshot of a study, running or done. Raises ``StudyError`` before its first trial is complete."""
-    ended = study.ended()  # read first: if the study runs, all that is read later covers these trials
+    """Returns the snapshot of a running or finished study. Raises ``StudyError`` before the first complete trial."""
+    ended = study.ended()  # read first: in a running study, the later reads cover these trials
     report = build_report(store, study, budget=budget)
     outcomes = outcomes_frame(store.outcomes(study.name))
     trials = history(ended, outcomes, weights=report.config.weights, reference_tokens=_reference(report))
@@ -55,9 +55,9 @@ def load_snapshot(store: Store, study: Study, *, budget: float | None) -> StudyS
 
 
 def num_layers_of(config: Config) -> int | None:
-    """Returns the number of layers of the Thinking model; ``None`` unless this machine has its ``config.json``.
+    """Returns the Thinking model's number of layers; ``None`` without its ``config.json`` on this machine.
 
-    Nothing is downloaded. A file without a usable number counts as missing: only labels of layers depend on it.
+    Downloads nothing. A file without a usable number counts as missing: only labels of layers depend on it.
     """
     path = _model_config(config.models.thinking)
     if path is None:
@@ -71,7 +71,7 @@ def num_layers_of(config: Config) -> int | None:
 
 
 def _model_config(source: str | None) -> Path | None:
-    """The ``config.json`` of a folder or of a model in the hub's cache; without a source, of the bundled model."""
+    """Returns ``config.json`` of a folder, of a model in the hub's cache, or without a source of the bundled model."""
     path = FOLDER / "thinking" / "config.json" if source is None else Path(source) / "config.json"
     if source is None or path.is_file():
         return path

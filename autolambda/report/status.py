@@ -1,6 +1,6 @@
 """The progress of a study, from its database alone, so that another terminal can watch it.
 
-Each look counts trials. Responses are read again only after a trial or a step of the confirmation has ended.
+Each look counts trials. It reads responses again only after a trial or a step of the confirmation has ended.
 """
 
 from __future__ import annotations
@@ -26,8 +26,6 @@ SECONDS = 2.0
 
 @dataclass(frozen=True)
 class _State:
-    """What the answer depends on."""
-
     stored: StoredStudy
     num_ended: int
     num_complete: int
@@ -36,7 +34,7 @@ class _State:
 
 @dataclass(frozen=True)
 class _Answer:
-    """The view below the first line, and the numbers that the first line shows."""
+    """The view below the first line, and the first line's numbers."""
 
     view: RenderableType
     counts: Counts
@@ -46,7 +44,7 @@ class _Answer:
 
 @dataclass(frozen=True)
 class _Seen:
-    """One look at the study; ``answer`` is ``None`` before the first complete trial, ``view`` is the whole screen."""
+    """One look at the study. ``answer`` is ``None`` before the first complete trial; ``view`` is the whole screen."""
 
     state: _State
     answer: _Answer | None
@@ -60,8 +58,8 @@ class _Seen:
 def show_status(name: str, storage: str, *, console: Console, watch: bool, budget: float | None = None) -> None:
     """Prints trials, tokens and the front so far; with ``watch`` every two seconds, until the study is done.
 
-    ``budget`` replaces the study's own in the answer, but the study is done when its own budget is decided. Ctrl-C ends
-    watching and leaves the last view on the screen. Raises ``StudyError`` if there is no such study.
+    ``budget`` replaces the study's own budget in the answer, but the study is done when its own budget is decided.
+    Ctrl-C ends watching and leaves the last view on the screen. Raises ``StudyError`` if there is no such study.
     """
     with open_for_reading(name, storage, with_texts=False) as reader:
         store, study = reader.store, reader.study
@@ -77,7 +75,7 @@ def show_status(name: str, storage: str, *, console: Console, watch: bool, budge
 
 
 def _look(store: Store, study: Study, storage: str, budget: float | None, *, before: _Seen | None = None) -> _Seen:
-    """Looks at the study. The answer of the look ``before`` is kept if the state has not changed."""
+    """Looks at the study. Keeps the answer of the look ``before`` if the state has not changed."""
     stored = store.study(study.name)
     assert stored is not None
     counts = study.counts()
@@ -100,7 +98,7 @@ def _look(store: Store, study: Study, storage: str, budget: float | None, *, bef
 
 
 def _answer(store: Store, study: Study, storage: str, *, own: float | None, budget: float | None) -> _Answer:
-    """The whole answer for ``budget`` once the study is done for its ``own`` budget; until then the fronts so far."""
+    """Returns the verdict for ``budget`` if the study has decided its ``own`` budget, else only the fronts so far."""
     report = build_report(store, study, budget=own)
     counts, reason, is_done = report.counts, report.stop_reason, report.is_done
     if budget is not None and budget != own:

@@ -28,14 +28,14 @@ MAX_ROWS = 8  # of a front that is not confirmed
 def report_view(report: Report, *, storage: str | None = None) -> RenderableType:
     """Returns the whole answer: fronts, stages, verdict, and the command to continue with.
 
-    ``storage`` is the value of the option ``--storage`` in that command.
+    ``storage`` is the value of ``--storage`` in that command.
     """
     lines = [_line(each) for each in verdict_sentences(report, storage=storage)]
     return Group(progress_view(report), Text(), *lines)
 
 
 def progress_view(report: Report) -> RenderableType:
-    """Returns the fronts and the stages without a verdict: first the confirmed front, if there is one."""
+    """Returns the fronts and the stages without a verdict. A confirmed front comes first."""
     fronts: list[RenderableType] = []
     if report.confirmed_front:
         title = f"Front of {escape(report.study)}, confirmed on prompts the search never saw (95 % intervals)"
@@ -53,7 +53,7 @@ def progress_view(report: Report) -> RenderableType:
 def front_table(report: Report, results: Sequence[ScheduleResult], *, title: str, with_parents: bool = True) -> Table:
     """Returns the parents and a front, fewest tokens first. An arrow marks the pick for the budget.
 
-    There is a column for truncated responses if there are any, and a column for the guards if a result has some.
+    Columns for truncated responses and for guards appear only if a result has them.
     """
     parents = report.parents if with_parents else {}
     shown = [*filter(None, parents.values()), *results]
@@ -78,7 +78,7 @@ def front_table(report: Report, results: Sequence[ScheduleResult], *, title: str
 
 
 def measured_view(schedule: Schedule, measured: Measured) -> RenderableType:
-    """Returns the numbers of one schedule with their 95 % intervals, a line each."""
+    """Returns the numbers of one schedule with their 95 % intervals, one line each."""
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_row("schedule", in_lines(schedule))
     names = ("accuracy %", "tokens", "think %", "cut %", "stage")
@@ -88,7 +88,7 @@ def measured_view(schedule: Schedule, measured: Measured) -> RenderableType:
 
 
 def in_lines(schedule: Schedule) -> str:
-    """Returns a schedule for a narrow column: a line a module, values over depth with two decimals."""
+    """Returns a schedule for a narrow column: one line per module, values over depth with two decimals."""
     if schedule.attention == schedule.ffn:
         lines = [f"lambda {_profile(schedule.attention)}"]
     else:
@@ -98,13 +98,13 @@ def in_lines(schedule: Schedule) -> str:
     return "\n".join(lines)
 
 
-def _line(said: Sentence) -> Text:
-    command: tuple[str | tuple[str, str], ...] = (": ", (said.command, "bold")) if said.command else ()
-    return Text.assemble(*said.parts, *command)
+def _line(sentence: Sentence) -> Text:
+    command: tuple[str | tuple[str, str], ...] = (": ", (sentence.command, "bold")) if sentence.command else ()
+    return Text.assemble(*sentence.parts, *command)
 
 
 def _few(results: Sequence[ScheduleResult]) -> list[ScheduleResult]:
-    """At most ``MAX_ROWS`` results at equal steps. The last one is always kept."""
+    """Returns at most ``MAX_ROWS`` results at equal steps. Keeps the last one."""
     step = max(1, -(-len(results) // MAX_ROWS))
     return list(results[::-1][::step][::-1])
 
@@ -134,7 +134,7 @@ def _tokens(estimate: Estimate) -> str:
 
 
 def task_table(report: Report) -> Table | None:
-    """Returns a row a task for the parents and the pick (or the nearest result); ``None`` for a single task."""
+    """Returns one row per task for the parents and the pick (or nearest result); ``None`` for a single task."""
     weights = report.config.weights
     if len(weights) < 2:
         return None
@@ -154,7 +154,7 @@ def task_table(report: Report) -> Table | None:
 
 
 def _with_tasks(report: Report, result: ScheduleResult) -> ScheduleResult:
-    """Returns the measured result of a smoothed one, which has no numbers of single tasks; any other unchanged."""
+    """Replaces a smoothed result by its measured one, which has numbers for each task. Returns others unchanged."""
     if result.measured.tasks:
         return result
     return next((each for each in report.trials if each.trial == result.trial), result)

@@ -1,4 +1,4 @@
-"""What all databases have in common: connections, how a storage URL is shown, and one-line errors.
+"""The parts that all databases share: connections, storage URLs in messages, and one-line errors.
 
 No password reaches a message, Optuna or the database.
 """
@@ -25,7 +25,7 @@ class Database(ABC):
     """
 
     url: str
-    """Tells SQLAlchemy and Optuna which SQL to speak. It names no host and holds no password."""
+    """Selects the SQL dialect for SQLAlchemy and Optuna. Names no host and holds no password."""
 
     def __init__(self, shown: str, *, is_reader: bool, is_shared: bool = False) -> None:
         self.shown = shown
@@ -38,7 +38,7 @@ class Database(ABC):
 
     @abstractmethod
     def check(self) -> None:
-        """Raises ``StorageError`` if the database that was opened first is gone."""
+        """Raises ``StorageError`` if the first opened database is gone."""
 
     @abstractmethod
     def table_lock(self) -> AbstractContextManager[object]:
@@ -46,7 +46,7 @@ class Database(ABC):
 
     @property
     def options(self) -> dict[str, Any]:
-        """The arguments of SQLAlchemy's ``create_engine``. A reader replaces a connection that was cut."""
+        """Returns the arguments of SQLAlchemy's ``create_engine``. A reader replaces a lost connection."""
         pool = sa.StaticPool if self.is_shared else sa.QueuePool
         return {"creator": self.connect, "poolclass": pool, "pool_pre_ping": self.is_reader}
 
@@ -73,7 +73,7 @@ def shown_storage(storage: str) -> str:
 
 
 def password_hint(storage: str) -> str:
-    """Returns what to type for the password that ``shown_storage`` hides; empty if it hides nothing."""
+    """Returns advice on the password that ``shown_storage`` hides; empty if it hides nothing."""
     if shown_storage(storage) == storage:
         return ""
     return " (for *** give the password, or leave it out and have it in PGPASSWORD or ~/.pgpass)"
@@ -98,14 +98,14 @@ def failure(error: BaseException) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """Returns what the database itself said, in one line."""
+    """Returns the database's own error message in one line."""
     lines = str(getattr(error, "orig", None) or error).split("\n")
     return lines[0].strip() or type(error).__name__
 
 
 @contextmanager
 def storage_errors() -> Iterator[None]:
-    """Turns the errors of a database into one line. Raises ``StorageError``."""
+    """Turns database errors into a ``StorageError`` of one line."""
     try:
         yield
     except sa.exc.SQLAlchemyError as error:

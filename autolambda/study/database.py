@@ -17,7 +17,7 @@ _HELP = "give sqlite:///PATH or postgresql://USER@HOST/DATABASE"
 
 
 def open_database(storage: str, *, must_exist: bool = False) -> Database:
-    """Opens the database of a URL, for a reader if it ``must_exist``. Raises ``StudyError``."""
+    """Opens the database of a URL. Readers set ``must_exist``. Raises ``StudyError``."""
     url = _parsed(storage)
     open_ = sqlite.open_database if url.drivername == "sqlite" else postgresql.open_database
     return open_(url, must_exist=must_exist)
@@ -36,7 +36,7 @@ def driver_lock(storage: str, name: str) -> Iterator[Database]:
 
 
 def _parsed(storage: str) -> sa.URL:
-    """Raises ``StudyError`` for a URL of another kind, without the parts of it that may be secret."""
+    """Returns the parsed URL. Raises ``StudyError`` for an unsupported one, and does not show its secret parts."""
     try:
         url = sa.make_url(storage)
     except (sa.exc.ArgumentError, ValueError):  # a port that is no number; its text could hold a password
@@ -46,6 +46,6 @@ def _parsed(storage: str) -> sa.URL:
     plain = not (url.query or url.host or url.username)
     if url.drivername in _SQLITE and plain and url.database not in (None, "", ":memory:"):
         return url.set(drivername="sqlite")
-    # the user name is not shown either: it may be a password in the wrong place
+    # hides the user name too: it may be a misplaced password
     shown = sa.URL.create(url.drivername, host=url.host, database=url.database).render_as_string()
     raise StudyError(f"storage '{shown}' is not supported; {_HELP} (SQLite without a host or a query)")

@@ -1,7 +1,7 @@
 """The measured schedules of a study, from the stored responses of its trials.
 
-A schedule may have several trials. Each continues with the responses that follow the last trial's, and all of them are
-pooled. A task with weight 0 is a guard: it is observed separately, and only its tokens count with the others.
+A schedule may have several trials. Each one continues after the responses of the trial before, and all are pooled. A
+task with weight 0 is a guard: it is observed separately, and only its tokens count with the others.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from autolambda.study.trials import Study, Trial
 class MeasuredSchedule:
     """A schedule with all its responses on the search slice, without their texts.
 
-    ``trial`` is its first trial. ``stopped`` says why its last trial lost the race, if it did.
+    ``trial`` is its first trial. ``stopped`` says why the race (early stopping of a trial) ended its last trial, if it
+    did.
     """
 
     trial: int
@@ -40,7 +41,7 @@ class MeasuredSchedule:
 
 
 class MeasuredSchedules:
-    """The measured schedules of a study, kept up to date trial by trial, and the ``observations`` of the search."""
+    """The measured schedules of a study, updated trial by trial, and the ``observations`` of the search."""
 
     def __init__(self, *, weights: Mapping[str, float]) -> None:
         """``weights`` is the share of each task in the macro average."""
@@ -51,15 +52,15 @@ class MeasuredSchedules:
 
     @property
     def all(self) -> tuple[MeasuredSchedule, ...]:
-        """Every measured schedule, in the order of first trials, as ``observations.measured`` has them."""
+        """Every measured schedule, in the order of first trials, like ``observations.measured``."""
         return tuple(self._by_schedule.values())
 
     def of(self, schedule: Schedule) -> MeasuredSchedule | None:
-        """Returns what is measured of a schedule."""
+        """Returns the measurements of a schedule, or ``None``."""
         return self._by_schedule.get(schedule)
 
     def pooled(self, trial: Trial, graded: Sequence[Graded], *, stopped: str | None = None) -> MeasuredSchedule:
-        """Returns what would be known of the trial's schedule if the trial ended with these responses."""
+        """Returns the measurements of the trial's schedule as if the trial ended with these responses."""
         before = self._by_schedule.get(trial.schedule)
         graded = [*(before.graded if before else ()), *map(_without_text, graded)]
         measured = measure(graded, weights=self._weights)
@@ -74,16 +75,16 @@ class MeasuredSchedules:
             floor = exceeded(self.weighted_tokens(graded), trial.stop - trial.start)
             self.observations = self.observations.with_censored(CensoredTrial(trial.schedule, floor), cost=cost)
             return
-        found = self.pooled(trial, graded, stopped=stopped)
-        self._by_schedule[trial.schedule] = found
-        self.observations = self.observations.with_measured(found.observation, cost=cost)
+        pooled = self.pooled(trial, graded, stopped=stopped)
+        self._by_schedule[trial.schedule] = pooled
+        self.observations = self.observations.with_measured(pooled.observation, cost=cost)
 
     def fail(self, trial: Trial) -> None:
         """Adds a trial that could not be measured."""
         self.observations = self.observations.with_failed(trial.params)
 
     def weighted_tokens(self, graded: Sequence[Graded]) -> float:
-        """Returns the tokens of responses, weighted so that they are the number of responses times the macro mean."""
+        """Returns the weighted sum of tokens: the number of responses times the macro mean."""
         counts, sums = Counter[str](), Counter[str]()
         for each in graded:
             counts[each.task] += 1
@@ -94,7 +95,7 @@ class MeasuredSchedules:
         self, params: Mapping[str, float], schedule: Schedule, graded: Sequence[Graded], measured: Measured
     ) -> Observation:
         estimates = (measured.accuracy, measured.mean_tokens, measured.think_ratio)
-        values, errors = ([getattr(each, name) for each in estimates] for name in ("value", "standard_error"))
+        values, errors = ([getattr(estimate, name) for estimate in estimates] for name in ("value", "standard_error"))
         prompts, effects = self._prompt_effects([each for each in graded if self._weights[each.task]])
         guards = {name: task for name, task in measured.tasks.items() if not self._weights[name]}
         tasks = measured.tasks.values()
@@ -116,10 +117,10 @@ class MeasuredSchedules:
         return GuardObservation(measured.accuracy.value, measured.accuracy.standard_error, prompts, effects[:, 0])
 
     def _prompt_effects(self, graded: Sequence[Graded]) -> tuple[np.ndarray, Floats]:
-        """Returns the numbers of the prompts, and their effects float64 [prompts, 3]: correct, tokens, thought.
+        """Returns the prompt numbers, and the prompt effects float64 [prompts, 3]: correct, tokens, thought.
 
-        The effect of a prompt is its mean minus the mean of its task. With several tasks it is scaled by the weight of
-        its task divided by the number of prompts there, because schedules are compared by their macro averages.
+        The effect of a prompt is its mean minus the mean of its task. With several tasks, it is scaled by the weight of
+        its task divided by the task's number of prompts. The scale matches the macro averages that compare schedules.
         """
         keys = [(each.task, each.sample_id) for each in graded]
         numbers = np.array([self._prompt_numbers.setdefault(key, len(self._prompt_numbers)) for key in keys])
@@ -143,18 +144,18 @@ class MeasuredSchedules:
 
 
 def _without_text(graded: Graded) -> Graded:
-    """Drops the text, because the texts of a long search are gigabytes. The database has them."""
+    """Drops the text, because the texts of a long search take gigabytes. The database keeps them."""
     return replace(graded, response=replace(graded.response, text=""))
 
 
 def load_measured(store: Store, study: Study, *, weights: Mapping[str, float]) -> MeasuredSchedules:
-    """Reads the measured schedules of a study from its database: every trial that has ended."""
+    """Reads the measured schedules of a study from all ended trials in its database."""
     stored = {evaluation.key: evaluation for evaluation in store.evaluations(study.name, kind="trial")}
-    found = MeasuredSchedules(weights=weights)
+    schedules = MeasuredSchedules(weights=weights)
     for ended in study.ended():
         if ended.is_failed:
-            found.fail(ended.trial)
+            schedules.fail(ended.trial)
         else:
             graded = store.graded(stored[str(ended.trial.number)], with_texts=False)
-            found.add(ended.trial, graded, stopped=ended.stopped)
-    return found
+            schedules.add(ended.trial, graded, stopped=ended.stopped)
+    return schedules

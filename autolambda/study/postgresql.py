@@ -1,9 +1,8 @@
 """A study on a PostgreSQL server, through psycopg.
 
-The driver has one connection. It holds an advisory lock and does all the writing. The server releases the lock when the
-connection ends, and then this driver can write nothing more. So a driver that was cut off cannot write between the
-transactions of the next one. A connection is therefore never replaced during a run: the run ends, and the same command
-resumes it.
+The driver has one connection, which holds an advisory lock and does all the writing. The server releases the lock when
+the connection ends, and the driver can then write nothing more. So a driver that was cut off cannot write between the
+transactions of the next one. A lost connection is never replaced: the run ends, and the same command resumes it.
 
 A commit is as durable as the server's ``synchronous_commit``. A connection pooler must keep sessions whole (PgBouncer:
 ``pool_mode = session``).
@@ -22,7 +21,7 @@ from autolambda.errors import StorageError, StudyError
 from autolambda.responses import sha256_of
 from autolambda.study.connection import Database, failure, reason, shown_storage, taken, unopened
 
-# Both sides notice within a minute that the other machine is gone; the server then releases the lock.
+# Each side notices within a minute that the other is gone; the server then releases the lock.
 _CLIENT = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3, "tcp_user_timeout": 60_000}
 _SERVER = ("tcp_keepalives_idle = 30", "tcp_keepalives_interval = 10", "tcp_keepalives_count = 3")
 _READING = ("default_transaction_read_only = on",)
@@ -52,7 +51,7 @@ class PostgreSQLDatabase(Database):
 
     @contextmanager
     def table_lock(self) -> Iterator[None]:
-        """Holds an advisory lock, so that two drivers of one database do not make the same tables at once."""
+        """Holds an advisory lock, so that two drivers of one database do not make tables at once."""
         if self._driver is None:
             yield
             return
@@ -66,7 +65,7 @@ class PostgreSQLDatabase(Database):
 
 
 def open_database(url: sa.URL, *, must_exist: bool) -> PostgreSQLDatabase:
-    """Opens a server's database without a lock, for a reader if it ``must_exist``. Raises ``StudyError``."""
+    """Opens a server's database without a lock. Readers set ``must_exist``. Raises ``StudyError``."""
     connect = _connector(url, settings=_READING if must_exist else ())
     return PostgreSQLDatabase(_shown(url), connect, is_reader=must_exist)
 
@@ -133,7 +132,6 @@ def _errors() -> Iterator[None]:
 
 
 def _key(*parts: str) -> int:
-    """Returns a 64-bit key of an advisory lock."""
     return int.from_bytes(sha256_of("autolambda", *parts)[:8], "big", signed=True)
 
 

@@ -13,7 +13,7 @@ from autolambda.study.trials import Study, check_name, default_storage, driver_e
 
 
 class StudyReader:
-    """A stored study that is open for reading: its responses (``store``), its resolved config and its trials."""
+    """A stored study open for reading: its responses (``store``), its resolved config and its trials."""
 
     def __init__(self, name: str, store: Store) -> None:
         """Raises ``StudyError`` if the database holds no study of this name."""
@@ -42,7 +42,7 @@ def storage_url(name: str, storage: str | None) -> str:
 
 @contextmanager
 def open_for_reading(name: str, storage: str | None, *, with_texts: bool = True) -> Iterator[StudyReader]:
-    """Opens a study to read it; ``with_texts`` says whether its responses come with their texts.
+    """Opens a study to read it, without the texts of its responses unless ``with_texts`` is true.
 
     Raises ``StudyError`` if there is no such study and ``StorageError`` if the database fails.
     """
@@ -56,6 +56,6 @@ def open_for_reading(name: str, storage: str | None, *, with_texts: bool = True)
 
 
 def stored_config(name: str, storage: str | None) -> Config:
-    """Returns the resolved config of a stored study. Raises as ``open_for_reading`` does."""
+    """Returns the resolved config of a stored study. Raises like ``open_for_reading``."""
     with open_for_reading(name, storage, with_texts=False) as reader:
         return reader.config

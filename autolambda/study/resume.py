@@ -1,8 +1,8 @@
-"""What may change when a study is resumed.
+"""Decides what may change when a study is resumed.
 
-What its results depend on (its identity) may not change. A study may grow in trials, budget and spaces, and it may move
-to another machine. It may also grow in prompts or repeats, if the responses that it already asked for stay the first
-ones in the fixed order of its slices. Then the grown study would have measured everything that is stored.
+Its identity (everything that its results depend on) may not change. A study may grow in trials, budget and spaces, and
+may move to another machine. It may grow in prompts or repeats if the old responses stay first in the fixed order of its
+slices. Then the grown study would have produced every stored response.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ SIZES = ("tasks", "search.rungs", "confirm.responses", "confirm.prompts")
 
 
 def check_identity(stored: StoredStudy, identity: Mapping[str, Any], *, slices: Slices) -> None:
-    """Raises ``StudyError`` if the results of a stored study would not compare, and names every key that changed.
+    """Raises ``StudyError`` with every changed key if new results would not be comparable with the stored ones.
 
-    ``slices`` are today's of the search and of the confirmation.
+    ``slices`` are the current slices of the search and of the confirmation.
     """
     before, now = stored.identity, identity
     changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
@@ -38,13 +38,16 @@ def check_identity(stored: StoredStudy, identity: Mapping[str, Any], *, slices: 
             f"{key}: {_in_words(key, before.get(key))} then, {_in_words(key, now.get(key))} now" for key in changed
         )
         raise StudyError(
-            f"study '{stored.name}' was made with another config ({listed}); its results would not compare. "
+            f"study '{stored.name}' was made with another config ({listed}); new results would not be comparable. "
             "Take the old values, or give the study another name"
         )
 
 
 def has_grown(before: PromptsKey, slices: Slices) -> bool:
-    """Returns whether slices whose ``prompts_key`` was ``before`` are the first part of ``slices``."""
+    """Returns whether ``slices`` request all old responses first, in the old order.
+
+    ``before`` is the ``prompts_key`` of the old slices.
+    """
     sizes = [phase["prompts"] for phase in before.values()]
     if [len(phase) for phase in sizes] != [len(phase) for phase in slices]:
         return False
@@ -65,7 +68,7 @@ def has_grown(before: PromptsKey, slices: Slices) -> bool:
 
 
 def growth_sentence(stored: Mapping[str, Any], config: Config) -> str | None:
-    """Returns what differs from a study's stored config, for people; ``None`` if nothing does."""
+    """Returns a sentence on the differences from a study's stored config; ``None`` if they are equal."""
     before, now = (dict(_flat(plain)) for plain in (stored, config.model_dump(mode="json")))
     changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
     listed = ", ".join(f"{key} {_short(now.get(key))} (was {_short(before.get(key))})" for key in changed)
@@ -73,7 +76,7 @@ def growth_sentence(stored: Mapping[str, Any], config: Config) -> str | None:
 
 
 def _flat(plain: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields the leaves of a config with their dotted keys; lists of settings are numbered."""
+    """Yields the leaves of a config with their dotted keys; list items are numbered."""
     if isinstance(plain, Mapping) and (plain or not key):
         for name, value in plain.items():
             yield from _flat(value, f"{key}.{name}" if key else str(name))

@@ -33,7 +33,7 @@ EVALUATIONS = sa.Table(
     sa.Column("num_responses", sa.Integer, nullable=False),
     sa.UniqueConstraint("study", "kind", "key"),
 )
-# The counted columns come before the texts: SQLite reads a row from its start, and a text of 32k tokens is 100 kB.
+# Short columns come before the text: SQLite reads a row from its start, and a text of 32k tokens is 100 kB.
 RESPONSES = sa.Table(
     "autolambda_responses",
     METADATA,
@@ -53,7 +53,7 @@ RESPONSES = sa.Table(
 
 
 def has_tables(engine: sa.Engine, name: str = STUDIES.name) -> bool:
-    """Returns whether a table is there. Optuna's ``version_info`` is there once a study has trials."""
+    """Returns whether a table exists. Optuna's ``version_info`` exists once a study has trials."""
     return sa.inspect(engine).has_table(name)
 
 

@@ -1,4 +1,4 @@
-"""How responses and configs become columns of the database, and back."""
+"""Converts responses and configs to columns of the database, and back."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def row_of(evaluation: int, graded: Graded) -> dict[str, Any]:
 def graded_from(row: Any) -> Graded:
     """Returns the response of a row with the columns ``OUTCOME`` and, if it was read, the text.
 
-    Raises ``StorageError`` for a damaged text. Columns are taken by position, because a study has 100,000 rows.
+    Takes columns by position for speed, because a study has 100,000 rows. Raises ``StorageError`` for a damaged text.
     """
     task, sample_id, repeat, num_tokens, finish_reason, grade, thought, answer, *text = row
     response = Response(_unpacked(text[0]) if text else "", num_tokens, finish_reason)
@@ -43,7 +43,7 @@ def graded_from(row: Any) -> Graded:
 
 
 def object_from(text: str, study: str) -> dict[str, Any]:
-    """Returns a stored JSON object. Raises ``StudyError`` for anything else, which autolambda never stores."""
+    """Returns a stored JSON object. Raises ``StudyError`` for anything else, which is never stored."""
     try:
         value = load_json(text)
     except ValueError as error:
@@ -56,7 +56,7 @@ def object_from(text: str, study: str) -> dict[str, Any]:
 
 
 def _packed(text: str) -> bytes:
-    """Compresses a text. A model's text may hold lone surrogates, which no database accepts as text."""
+    """Compresses a text as bytes, because a model's text may hold lone surrogates, which no text column accepts."""
     return zlib.compress(text.encode("utf-8", "surrogatepass"))
 
 

@@ -1,7 +1,7 @@
 """A study in an SQLite file on a local disk: the default.
 
-The driver holds a file lock, which ends with its process. All connections go to the file that was opened first. A write
-to a file that was removed since then would be lost without an error.
+The driver holds a file lock, which ends with its process. All connections must open the first opened file: a write to a
+file that was removed would be lost without an error.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _READING = ("query_only=ON",)
 
 
 class SQLiteDatabase(Database):
-    """An SQLite file."""
+    """A database in an SQLite file."""
 
     url = "sqlite://"
 
@@ -35,7 +35,7 @@ class SQLiteDatabase(Database):
         self._inode: tuple[int, int] | None = None  # device and inode of the file that was opened first
 
     def connect(self) -> sqlite3.Connection:
-        """Opens the file. Raises ``StorageError`` if it is another file than at the first time."""
+        """Opens the file. Raises ``StorageError`` if it was replaced since it was first opened."""
         self.check()
         connection = _connect(self._path, is_reader=self.is_reader)
         self._inode = self._inode or _inode(self._path) or (0, 0)
@@ -57,7 +57,7 @@ class SQLiteDatabase(Database):
 
 
 def open_database(url: sa.URL, *, must_exist: bool) -> SQLiteDatabase:
-    """Opens a file for a reader if it ``must_exist``, else makes what is missing. Raises ``StudyError``."""
+    """Opens a file for a reader if ``must_exist``, else makes what is missing. Raises ``StudyError``."""
     path = Path(url.database or "")
     if must_exist and not path.is_file():
         raise StudyError(f"no study database at '{path}'; 'autolambda list' shows the studies")
@@ -90,7 +90,7 @@ def _connect(path: Path, *, is_reader: bool) -> sqlite3.Connection:
     if not is_reader:
         mode = "mode=rwc"
     elif not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)):
-        # in a folder that this user cannot write SQLite can make no log; without a log nobody is writing
+        # SQLite can make no log in a read-only folder; a missing log means that nobody is writing
         log = path.with_name(f"{path.name}-wal")
         mode = "mode=ro" if log.exists() and log.stat().st_size else "immutable=1"
     location = f"file:{quote(os.path.abspath(path))}?{mode}"

@@ -1,7 +1,7 @@
-"""The store of a study: what is measured, and so what is still to be generated.
+"""The store of a study: its config, its evaluations and their responses.
 
-A group of responses (a batch, or what a streaming engine has finished) is stored in one transaction as soon as it is
-graded. After a crash the whole group is there or nothing of it. Optuna keeps its own tables in the same database.
+A group of responses (a batch, or the finished ones of a streaming engine) is stored in one transaction as soon as it is
+graded. A crash leaves the whole group or nothing of it. Optuna keeps its own tables in the same database.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Kind = Literal["trial", "confirm", "parent", "baseline", "ablation"]
 
 @dataclass(frozen=True)
 class StoredStudy:
-    """The row of a study: its resolved config, and what its results depend on (``identity``)."""
+    """The row of a study: its resolved config, and its ``identity``, everything that its results depend on."""
 
     name: str
     config: Mapping[str, Any]
@@ -65,7 +65,7 @@ class Store:
     def __init__(self, storage: str | Database, *, must_exist: bool = False, with_texts: bool = True) -> None:
         """Opens a database URL, or the database that the driver locked. Makes the tables unless it ``must_exist``.
 
-        Texts can be gigabytes. Without them (``with_texts=False``) reading takes half the time and little memory.
+        Without texts (``with_texts=False``), which can be gigabytes, reading takes half the time and little memory.
         Raises ``StudyError``.
         """
         self.database = open_database(storage, must_exist=must_exist) if isinstance(storage, str) else storage
@@ -164,14 +164,14 @@ class Store:
 
     def add(self, evaluation: StoredEvaluation, graded: Sequence[Graded]) -> None:
         """Stores a group of responses in one transaction."""
-        rows = [row_of(evaluation.id, each) for each in graded]
+        rows = [row_of(evaluation.id, response) for response in graded]
         with self._engine.begin() as connection:
             connection.execute(sa.insert(RESPONSES), rows)
 
     def graded(
         self, evaluation: StoredEvaluation, *, sample_ids: Collection[str] | None = None, with_texts: bool = True
     ) -> list[Graded]:
-        """Returns the stored responses of an evaluation (only to ``sample_ids``), in the order of storing.
+        """Returns the stored responses of an evaluation, optionally only to ``sample_ids``, in the order of storing.
 
         Their texts are empty without ``with_texts``, here or when the store was opened.
         """
@@ -185,7 +185,7 @@ class Store:
     def outcomes(self, study: str) -> list[tuple[str, str, str, str, int, str, bool, int, str]]:
         """Returns every response of a study without its text, in the order of storing.
 
-        The columns are kind and key of its evaluation, task, sample id, repeat, grade, thought, tokens, finish reason.
+        The columns are the evaluation's kind and key, task, sample id, repeat, grade, thought, tokens, finish reason.
         """
         of, each = EVALUATIONS.c, RESPONSES.c
         columns = (of.kind, of.key, each.task, each.sample_id, each.repeat, each.grade, each.thought)

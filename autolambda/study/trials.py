@@ -1,7 +1,7 @@
 """The trials of a study in Optuna's tables.
 
-Trials are started and told one after the other. The parameters of a trial are stored before its first response. So a
-trial that a crash interrupted goes on under the same number, and its stored responses count.
+Trials run one after the other. The parameters of a trial are stored before its first response. So a trial that a crash
+interrupted continues under its number, and its stored responses count.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 @dataclass(frozen=True)
 class Trial:
-    """A trial that was started: its number in Optuna, its schedule, and the responses to measure.
+    """A started trial: its number in Optuna, its schedule, and the responses to measure.
 
-    The responses are those from ``start`` to before ``stop`` in the fixed order of the search slices.
+    The responses run from ``start`` to ``stop`` (exclusive) in the fixed order of the search slices.
     """
 
     number: int
@@ -50,7 +50,7 @@ class Trial:
 class EndedTrial:
     """A trial that has ended.
 
-    ``stopped`` says why the race stopped it, and ``failure`` why it could not be measured.
+    ``stopped`` says why the race (early stopping) ended it, and ``failure`` why it could not be measured.
     """
 
     trial: Trial
@@ -79,16 +79,13 @@ def check_name(name: str) -> str:
 
 
 def default_storage(name: str) -> str:
-    """Returns the URL of a study's database if the user gives none."""
+    """Returns the default URL of a study's database."""
     return f"sqlite:///studies/{name}/study.db"
 
 
 @contextmanager
 def driver_errors() -> Iterator[None]:
-    """Turns the database errors of Optuna's tables and ours into one line, and mutes Optuna's log meanwhile.
-
-    Raises ``StorageError``.
-    """
+    """Turns database errors of Optuna and the store into a one-line ``StorageError``. Mutes Optuna's log meanwhile."""
     level = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
@@ -104,7 +101,7 @@ class Study:
     """The trials of one study."""
 
     def __init__(self, store: Store, *, name: str) -> None:
-        """Opens a study in the store's database, for its driver or for a reader as the store is.
+        """Opens a study in the store's database, for reading only if the store is.
 
         Raises ``StudyError`` for tables of another Optuna release, and for a reader if there is no trial yet.
         """
@@ -175,16 +172,16 @@ class Study:
     def tell(self, trial: Trial, measured: Measured) -> None:
         """Completes a trial with accuracy and mean tokens as its values.
 
-        The numbers are those of its schedule: earlier trials of the schedule count. ``num_responses`` says how many
-        responses they are from. Standard errors and the Think ratio are kept as an attribute of the trial.
+        The numbers pool all trials of its schedule, with ``num_responses`` responses in total. Standard errors and the
+        Think ratio are stored as an attribute of the trial.
         """
         estimates = {name: getattr(measured, name) for name in ("accuracy", "mean_tokens", "think_ratio")}
-        numbers = {name: [each.value, each.standard_error] for name, each in estimates.items()}
+        numbers = {name: [estimate.value, estimate.standard_error] for name, estimate in estimates.items()}
         self._set(trial, "measured", {**numbers, "num_responses": measured.num_responses})
         self._study.tell(trial.number, (measured.accuracy.value, measured.mean_tokens.value))
 
     def prune(self, trial: Trial, reason: str) -> None:
-        """Ends a trial that lost the race. Its responses are kept, but it is not fully measured."""
+        """Ends a trial that lost the race. Its responses are kept."""
         self._set(trial, "stopped", reason)
         self._study.tell(trial.number, state=TrialState.PRUNED)
 
@@ -212,7 +209,7 @@ class Study:
         ]
 
     def weights_of(self, schedule: Schedule) -> str | None:
-        """Returns the SHA-256 (hex) of the weights with which a finalist was confirmed, if it is known."""
+        """Returns the SHA-256 (hex) of a confirmed schedule's weights, or ``None``."""
         found: str | None = self._study.user_attrs.get(_weights_key(schedule))
         return found
 

@@ -274,7 +274,7 @@ def test_what_a_worker_takes_of_a_machine_with_gpus(vllm, path, monkeypatch, eng
 def test_a_gpu_by_name_goes_with_one_worker(path, monkeypatch):
     job = open_job(config(path, engine={"workers": 2, "device": "cpu"}))
     monkeypatch.setattr(job_engine, "resolve_device", lambda name: torch.device("cuda:1"))
-    with pytest.raises(ConfigError, match="names one GPU, and each worker gets its own; say cuda"):
+    with pytest.raises(ConfigError, match="names one GPU, and each worker gets its own; set it to cuda"):
         share_of(job)
 
 

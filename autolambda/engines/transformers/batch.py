@@ -1,7 +1,7 @@
 """A batch during generation: its running rows, and the tokens of all its prompts. Finished rows are dropped.
 
-With a dense model a row's tokens depend on its prompt and seed only (see cache.py). With a mixture of experts, how many
-rows an expert computes depends on the batch, and logits can differ in their last bit.
+With a dense model, a row's tokens depend only on its prompt and seed (see cache.py). With a mixture of experts, the
+batch decides how many rows an expert computes, and logits can differ in their last bit.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Batch:
         return self._num_steps
 
     def _prefill(self, ids: list[list[int]]) -> None:
-        """Computes all prompt tokens but the last of each row, which the first step computes."""
+        """Fills the cache with all prompt tokens except the last of each row, which the first step computes."""
         width = max(len(row) for row in ids) - 1
         if width == 0:
             return
@@ -68,7 +68,7 @@ class Batch:
         self._forward(padded.to(self._last.device), slots.to(self._last.device), width)
 
     def _forward(self, ids: torch.Tensor, positions: torch.Tensor, used: int) -> torch.Tensor:
-        """Returns the last token's logits [B, V]; ``ids`` and ``positions`` are int64 [B, T], ``used`` slots full."""
+        """Returns the last logits [B, V]; ``ids`` and ``positions`` are int64 [B, T], ``used`` is the visible width."""
         width = round_up(used, WIDTH_STEP)
         self._cache.select(positions, width=width)
         masks = attention_masks(self._config, positions, width=width, dtype=self._module.dtype)
@@ -128,16 +128,16 @@ class Batch:
         self._running = [self._running[row] for row in rows]
 
     def abort(self) -> None:
-        """Ends the running rows with the tokens that they have."""
+        """Ends the running rows with the tokens generated so far."""
         for row, running in enumerate(self._running):
             if running:
                 self._finish(row, "aborted")
 
     def progress(self) -> Progress:
-        """Returns how far it is; the next step does not change the returned value."""
+        """Returns the progress as a copy, which later steps do not change."""
         return Progress([len(tokens) for tokens in self._tokens], list(self._responses))
 
     def responses(self) -> list[Response]:
-        """Returns the responses in the order of the prompts, when no row is running any more."""
+        """Returns the responses in the order of the prompts. No row may be running."""
         assert not self.num_active
         return [response for response in self._responses if response is not None]

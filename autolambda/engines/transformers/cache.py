@@ -1,8 +1,7 @@
 """A key/value cache with independent rows: row b keeps its token t in slot t, whatever the other rows do.
 
-Rows are right-padded and differ in length, so that a row's sums do not depend on the batch around it. Slots past a
-row's length are masked. Widths are multiples of 32 and numbers of rows multiples of 16, because BLAS adds up the rows
-that do not fill a block in another order.
+Rows are right-padded and slots past a row's length are masked, so a row's sums do not depend on the batch around it.
+Widths are multiples of 32 and row counts multiples of 16. BLAS sums the rows of an incomplete block in another order.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ def round_up(value: int, step: int) -> int:
 
 
 class RowCache(Cache):
-    """Keys and values of a batch: one tensor [B, kv_heads, capacity, head_dim] a layer, in the compute dtype."""
+    """Keys and values of a batch: one tensor [B, kv_heads, capacity, head_dim] per layer, in the compute dtype."""
 
     def __init__(self) -> None:
         super().__init__(layers=[])

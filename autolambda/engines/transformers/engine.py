@@ -1,7 +1,7 @@
-"""The transformers engine: both parents and a live model on a CPU or a GPU, merged in place, generating in batches.
+"""Generates with transformers: both parents and a live model on a CPU or a GPU, merged in place.
 
-The live weights hold values of the checkpoint's dtype (one rounding), and ``dtype`` is only the dtype of computation.
-What is evaluated is therefore, bit for bit, what is exported. Nothing is cached between two calls of ``generate``.
+The live weights are rounded once, to the checkpoint's dtype; ``dtype`` is only the compute dtype. The evaluated weights
+therefore equal the exported ones bit for bit. Nothing is cached between two calls of ``generate``.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class TransformersEngine:
         with self._computing():
             self._instruct = _parameters(pair.instruct.folder, pair, self._device)
             self._thinking = _parameters(pair.thinking.folder, pair, self._device)
-            # if only one parent is untied, the one that has an lm_head
+            # if one parent is tied, the untied one has the lm_head
             source = pair.instruct if pair.thinking.tied and not pair.tied else pair.thinking
             model, _ = _load(source.folder, dtype=resolve_dtype(dtype, pair, self._device), config=config)
             self._model: Any = model.to(self._device).eval()
@@ -100,7 +100,7 @@ class TransformersEngine:
             self._live[name].copy_(parameter)
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, *, watch: Watch | None = None) -> list[Response]:
-        """Returns one response a prompt; the whole list is one batch."""
+        """Returns one response per prompt; the whole list is one batch."""
         if not prompts:
             return []
         with self._computing():
@@ -109,7 +109,7 @@ class TransformersEngine:
             return batch.responses()
 
     def fingerprint(self) -> Fingerprint:
-        """Hashes the live weights in the checkpoint's dtype. It is whole unless layout.py does not know the layout."""
+        """Hashes the live weights in the checkpoint's dtype. ``whole`` is false for a layout unknown to layout.py."""
         if tensors := tensors_in(self._live, self._pair.tensors):
             return Fingerprint(digest_of_tensors(tensors, self._pair.tensors), whole=True)
         stored = ((name, live.to(self._thinking[name].dtype)) for name, live in sorted(self._live.items()))
@@ -123,7 +123,7 @@ class TransformersEngine:
 
     @contextmanager
     def _computing(self) -> Iterator[None]:
-        """Turns gradients off and sets this engine's number of threads; both are restored at the end."""
+        """Turns gradients off and sets the number of threads; restores both at the end."""
         before = torch.get_num_threads()
         torch.set_num_threads(self._threads or before)
         try:
@@ -176,7 +176,6 @@ def _load(folder: Path, *, dtype: torch.dtype, config: PretrainedConfig | None =
 
 @contextmanager
 def _without_bars() -> Iterator[None]:
-    """Hides transformers' progress bars."""
     shown = logging_of_transformers.is_progress_bar_enabled()
     logging_of_transformers.disable_progress_bar()  # type: ignore[no-untyped-call]  # untyped upstream
     try:
@@ -218,7 +217,7 @@ def resolve_dtype(name: str, pair: Pair, device: torch.device) -> torch.dtype:
     return compute
 
 
-def _is_of_memory(error: Exception) -> bool:
+def _is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
@@ -228,7 +227,7 @@ def _model_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # a wrong value can raise anything: types, keys, divisions, sizes
-        if _is_of_memory(error):
+        if _is_out_of_memory(error):
             raise
         raise CheckpointError(
             f"'{folder}': transformers cannot make the model of its config.json ({one_line(error)}); correct the config"
@@ -237,11 +236,11 @@ def _model_errors(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _memory_errors() -> Iterator[None]:
-    """Turns an out-of-memory error into an ``EngineError`` that says what to change."""
+    """Turns an out-of-memory error into an ``EngineError`` with advice."""
     try:
         yield
     except RuntimeError as error:
-        if _is_of_memory(error):
+        if _is_out_of_memory(error):
             advice = "lower engine.batch_size or sampling.max_tokens, or use smaller parents"
             raise EngineError(f"out of memory: {str(error).splitlines()[0]}; {advice}") from error
         raise

@@ -15,7 +15,7 @@ _EXPERT = re.compile(r"(.+\.experts\.)(\d+)\.(gate|up|down)_proj\.weight")
 def tensors_in(live: Mapping[str, Tensor], infos: Mapping[str, TensorInfo]) -> dict[str, Tensor] | None:
     """Returns views of the live values of all the checkpoint's tensors, or ``None`` if one of them is not found."""
     found = {name: _tensor_in(live, name) for name in infos}
-    known = {name: each for name, each in found.items() if each is not None and tuple(each.shape) == infos[name].shape}
+    known = {name: view for name, view in found.items() if view is not None and tuple(view.shape) == infos[name].shape}
     return known if len(known) == len(infos) else None
 
 

@@ -1,8 +1,8 @@
 """Draws the next token of every row, each from a separate stream of random numbers.
 
-The order is the usual one: presence penalty, temperature, then min-p, top-k and top-p, each applied to what the former
-left, renormalised (top-p: Holtzman et al. 2020, arXiv 1904.09751). A token is the inverse of the cumulative
-distribution at u. u depends on the row's seed and the step only, not on the device or the batch.
+The order is: presence penalty, temperature, min-p, top-k, top-p. Each filter sees the renormalised output of the one
+before (top-p: Holtzman et al. 2020, arXiv 1904.09751). A token is the inverse of the cumulative distribution at a
+uniform number u. The row's seed and the step determine u; the device and the batch do not.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def draw(logits: torch.Tensor, uniform: torch.Tensor, sampling: Sampling, seen: 
         probabilities = probabilities.masked_fill(before >= sampling.top_p, 0.0)
     cumulative = probabilities.cumsum(-1)
     target = uniform[:, None] * cumulative[:, -1:]
-    # u < 1, but rounding can reach the total: then it is the last token with any probability
+    # u < 1, but rounding can reach the total: then take the last token with a probability above 0
     last = (probabilities > 0).sum(-1, keepdim=True) - 1
     index = torch.searchsorted(cumulative, target, right=True).minimum(last)
     return ids.gather(-1, index).squeeze(-1)

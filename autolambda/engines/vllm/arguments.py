@@ -1,4 +1,4 @@
-"""What vLLM is started with: the installed version, the user's engine arguments, and the study's own."""
+"""Prepares vLLM's start: checks its version and the user's engine arguments, and adds the study's arguments."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from autolambda.engines.vllm.parents import ParentMemory
 from autolambda.errors import ConfigError, one_line
 from autolambda.merging.pair import Pair
 
-OLDEST, NEWER = Version("0.26"), Version("0.34")  # 0.26 and 0.32 were tried
+OLDEST, NEWER = Version("0.26"), Version("0.34")  # tested: 0.26 and 0.32
 OWN = {
     "model": "models.thinking",
     "tokenizer": "models.tokenizer",
@@ -36,7 +36,7 @@ OWN = {
     "code_revision": None,
     "enable_eplb": None,  # it would move experts while they are merged
 }
-"""Arguments that autolambda sets, with the config key that changes them (``None``: there is none)."""
+"""Arguments that autolambda sets, with the config key that changes them (``None`` if no key does)."""
 
 _CPU_CACHE = 1 << 30  # bytes
 _STREAM_INTERVAL = 32  # tokens between two outputs of a running request
@@ -104,7 +104,7 @@ def check_architecture(pair: Pair) -> None:
 def memory_for_parents(
     pair: Pair, arguments: Mapping[str, Any], *, asked: str, context: int, itemsize: int, sharing: int = 1
 ) -> ParentMemory:
-    """Chooses the memory for the parents of one of ``sharing`` engines on this host. Raises as ``choose_memory``."""
+    """Chooses the memory for the parents of one of ``sharing`` engines on this host. Raises like ``choose_memory``."""
     num_gpus = _num_gpus(arguments)
     need = Need(pair.num_parameters * itemsize // num_gpus, _cache_bytes(pair, context, itemsize) // num_gpus)
     total = _gpu_bytes()

@@ -1,8 +1,8 @@
 """The vLLM engine: vLLM starts once, its workers load both parents once, and every merge is made inside the workers.
 
-After every merge the prefix cache is reset, because vLLM keeps it when weights change, and the live weights are
-compared with merges computed from the files. One seed a call draws all tokens: with a seed for each request vLLM leaves
-its fast sampling kernels on a GPU, and fails on a CPU if a prompt is prefilled in chunks.
+After every merge the prefix cache is reset, because vLLM keeps it when weights change. The live weights are compared
+with merges computed from the files. One seed per call draws all tokens. With one seed per request, vLLM leaves its fast
+sampling kernels on a GPU, and fails on a CPU after a chunked prefill.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _DRAIN_SECONDS = 60.0
 
 
 class VllmEngine:
-    """Implements ``engines.base.Engine`` with vLLM, on as many GPUs as its arguments say."""
+    """Implements ``engines.base.Engine`` with vLLM, on one or several GPUs or a CPU."""
 
     streams = True
     _in_process: ClassVar[bool] = False  # vLLM's process groups are global, so a process can hold one engine
@@ -109,8 +109,8 @@ class VllmEngine:
     def set_merge(self, method: Method) -> None:
         """Merges in place on all ranks, compares the live weights with the files, and resets the prefix cache.
 
-        All values are compared the first time at an endpoint and for methods other than linear, else a sample of rows.
-        Raises ``EngineError`` for weights that are not the merge.
+        Compares all values for non-linear methods and at the first merge of each endpoint, otherwise a sample of rows.
+        Raises ``EngineError`` if live weights differ from the merge of the files.
         """
         check_in_place(open_merge(self._pair, method))
         lam = method.schedule.lam if method.name == "linear" and method.schedule else None
@@ -127,7 +127,7 @@ class VllmEngine:
         self._reset_prefix_cache()
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, *, watch: Watch | None = None) -> list[Response]:
-        """Returns one response a prompt. vLLM gets all prompts at once and refills its batch when responses end."""
+        """Returns one response per prompt. vLLM gets all prompts at once and refills its batch when responses end."""
         if not prompts:
             return []
         engine = self._engine()
@@ -140,13 +140,13 @@ class VllmEngine:
         return call.responses()
 
     def fingerprint(self) -> Fingerprint:
-        """Hashes the live weights in the checkpoint's dtype. It is whole with one rank if vLLM repacks nothing."""
+        """Hashes the live weights in the checkpoint's dtype. ``whole`` is true on one rank if vLLM repacks nothing."""
         self._engine()
         with vllm_errors("reading the weights"):
-            found = [Fingerprint(*each) for each in self._llm.collective_rpc("autolambda_digest")]
-        if len(found) == 1:
-            return found[0]
-        return Fingerprint(digest_of_hashes({str(rank): each.digest for rank, each in enumerate(found)}), whole=False)
+            ranks = [Fingerprint(*fields) for fields in self._llm.collective_rpc("autolambda_digest")]
+        if len(ranks) == 1:
+            return ranks[0]
+        return Fingerprint(digest_of_hashes({str(rank): one.digest for rank, one in enumerate(ranks)}), whole=False)
 
     def close(self) -> None:
         """Ends vLLM and its workers."""
@@ -166,7 +166,7 @@ class VllmEngine:
     def _start(self, arguments: Mapping[str, Any]) -> None:
         vllm = import_vllm()
         if VllmEngine._in_process:
-            raise EngineError("a vLLM engine is open in this process already, and there can be one; close it first")
+            raise EngineError("a vLLM engine is open in this process already, and only one can be; close it first")
         VllmEngine._in_process = runs_in_process()
         try:
             with vllm_errors("starting"), warnings.catch_warnings():
@@ -178,7 +178,7 @@ class VllmEngine:
             raise
 
     def _open_parents(self, pair: Pair, merge: str, memory: ParentMemory) -> str:
-        """Loads both parents in every worker. Says how they will be merged and what cannot be compared."""
+        """Loads both parents in every worker. Describes how they are merged and what cannot be compared."""
         folders = str(pair.instruct.folder), str(pair.thinking.folder)
         reports = self._ask("autolambda_open", *folders, merge, memory)
         if lost := set.intersection(*(set(report["missing"]) for report in reports)):
@@ -219,7 +219,7 @@ class VllmEngine:
 
 
 def _advice(method: Method, tensor: str) -> str:
-    """What to do when the live values of a tensor are not the merge's."""
+    """Returns what to change if the live values of a tensor differ from the merge."""
     if method.name != "linear":
         return "leave this baseline out"
     # FlashInfer's kernels (the default except on Hopper) take w13 in another order than the checkpoint's

@@ -1,7 +1,7 @@
 """Finds a checkpoint's tensors in the parameters of one vLLM worker: fused, sharded, padded, or packed.
 
-vLLM stacks q, k and v, gate and up, and the experts (w13, w2), and gives each tensor-parallel rank a shard of the rows
-or columns. The layers themselves tell which, so that live weights can be compared with the files they came from.
+vLLM stacks q, k and v, gate and up, and the experts (w13, w2). Each tensor-parallel rank gets a shard of the rows or
+columns. vLLM's layers say which shard, so live weights can be compared with the files.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _HALF = {"gate_proj": 0, "w1": 0, "up_proj": 1, "w3": 1}
 
 @dataclass(frozen=True)
 class Part:
-    """What a parameter holds of one checkpoint tensor: ``index`` into the parameter, ``source`` into the tensor."""
+    """A region of a checkpoint tensor, ``source``, and the region of the parameter that holds it, ``index``."""
 
     tensor: str
     index: tuple[int | slice, ...]
@@ -32,7 +32,7 @@ class Part:
 
 @dataclass(frozen=True)
 class LiveParameter:
-    """A live parameter, which is an attribute of its layer, and the parts of checkpoint tensors in it.
+    """A live parameter (an attribute of its layer) and the parts of checkpoint tensors in it.
 
     ``tied`` marks a head that shares the embedding's parameter but computes from a packed copy.
     """
@@ -49,7 +49,7 @@ class LiveParameter:
 
     @property
     def packed(self) -> bool:
-        """Whether the layer computes from a copy of the weight in the layout of a CPU kernel."""
+        """Whether the layer computes from a copy of the weight, packed for a CPU kernel."""
         linear = getattr(self.layer, "cpu_linear", None)
         return self.attribute == "weight" and linear is not None and linear.__closure__ is not None
 
@@ -60,12 +60,12 @@ class LiveParameter:
 
     @property
     def plain(self) -> bool:
-        """Whether the parameter holds the checkpoint's values, and the layer computes from it."""
+        """Whether the layer computes from the parameter, and the parameter holds the checkpoint's values."""
         return not self.packed and not self.quantised
 
     @property
     def axis(self) -> int:
-        """The axis along which ``read`` picks: 0 (rows), or 1 (columns) of a packed weight."""
+        """The axis of ``picks`` in ``read``: 0 (rows), or 1 (columns) for a packed weight."""
         return 1 if self.packed else 0
 
     def read(self, part: Part, picks: Tensor | None = None) -> Tensor:
@@ -84,9 +84,9 @@ class LiveParameter:
         return columns.T[part.index[0]]
 
     def repack(self) -> None:
-        """Packs what vLLM's ``reload_weights`` leaves stale on a CPU (0.32).
+        """Packs weights that vLLM's ``reload_weights`` leaves stale on a CPU (0.32).
 
-        vLLM packs what it loads, but a tied head loads nothing, and experts are packed at their first load only.
+        vLLM packs the weights that it loads. A tied head loads none, and experts are packed at their first load only.
         """
         if self.tied:
             self.layer.quant_method.process_weights_after_loading(self.layer)
@@ -102,7 +102,7 @@ class LiveParameter:
         return kernel if hasattr(kernel, "isa") else None
 
     def _expert(self, part: Part) -> Tensor:
-        """Returns an expert's rows in the checkpoint's order. Packing index numbers shows how the kernel reorders."""
+        """Returns an expert's rows in the checkpoint's order. Packing a range of integers shows the kernel's order."""
         from vllm._custom_ops import cpu_prepack_moe_weight
 
         slot, *rest = part.index
@@ -199,7 +199,7 @@ def _expert_part(
 
 
 def _shard(full: int, part: int, rank: int, size: int) -> slice:
-    """Returns which of ``full`` rows a rank of ``part`` rows holds. Ranks may hold the same; the last may be padded."""
+    """Returns the slice of ``full`` rows on a rank with ``part`` rows. Ranks may share rows; the last may be padded."""
     replicas = max(1, part * size // full)
     start = min(rank // replicas * part, full)
     return slice(start, min(start + part, full))
@@ -217,7 +217,7 @@ def _layer(model: nn.Module, name: str) -> Any:
 def _tied_head(model: nn.Module, parameters: Mapping[str, LiveParameter]) -> dict[str, LiveParameter]:
     """Returns a head that shares the embedding's parameter but computes from a packed copy, if there is one."""
     head = getattr(model, "lm_head", None)
-    embedding = next((each for name, each in parameters.items() if name.endswith("embed_tokens.weight")), None)
+    embedding = next((live for name, live in parameters.items() if name.endswith("embed_tokens.weight")), None)
     if head is None or embedding is None or getattr(head, "weight", None) is not embedding.live:
         return {}
     parameter = LiveParameter(head, "weight", embedding.parts, tied=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from autolambda.engines.vllm.parents import ParentMemory
 from autolambda.errors import ConfigError, EngineError
 
-# On the GPU, parents cost KV cache in every step. In pinned host memory, they cost some tenths of a second a merge.
+# Parents on the GPU shrink the KV cache. Parents in pinned host memory cost some tenths of a second per merge.
 SMALL_SHARE = 0.15
 OVERHEAD = 2 << 30  # bytes, roughly: activations, CUDA graphs and libraries
 
@@ -25,7 +25,7 @@ class Need:
 
 @dataclass(frozen=True)
 class FreeMemory:
-    """Free bytes: ``gpu`` is what vLLM may take of one GPU (``None`` on a CPU), ``host`` and ``disk`` are in all."""
+    """Free bytes: ``gpu`` for vLLM on one GPU (``None`` on a CPU), ``host`` and ``disk`` in total."""
 
     gpu: int | None
     host: int
@@ -33,10 +33,10 @@ class FreeMemory:
 
 
 def choose_memory(need: Need, free: FreeMemory, *, asked: str, num_gpus: int = 1) -> ParentMemory:
-    """Returns the memory for the two parents: ``asked``, or if it is "auto" the fastest that is large enough.
+    """Returns the memory for the two parents: ``asked``, or with "auto" the fastest that is large enough.
 
-    The GPU is taken if the parents need little of what the KV cache would get, else pinned host memory, else
-    memory-mapped files. Raises ``ConfigError`` if a GPU is asked for and missing, ``EngineError`` if memory is short.
+    Prefers the GPU if the parents take little from the KV cache, then pinned host memory, then memory-mapped files.
+    Raises ``ConfigError`` if a GPU is asked for and missing, ``EngineError`` if memory is short.
     """
     both = 2 * need.weights
     if free.gpu is None and asked == "gpu":
@@ -65,8 +65,8 @@ _ADVICE_DISK = "set TMPDIR to a larger disk, or engine.merge to stream"
 def measure_free_memory(*, gpu_bytes: int | None, sharing: int = 1) -> FreeMemory:
     """Measures the free memory of this host and the free space for temporary files.
 
-    ``gpu_bytes`` is what vLLM may take of a GPU. Host and disk are divided by ``sharing``, the number of engines that
-    may open on this host at the same time.
+    ``gpu_bytes`` is vLLM's share of a GPU. Host and disk are divided by ``sharing``, the number of engines that may
+    open on this host at the same time.
     """
     host = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     disk = shutil.disk_usage(tempfile.gettempdir()).free

@@ -1,8 +1,10 @@
 """Both parents in one vLLM worker, and their merge in its live parameters, by one of two paths.
 
-*direct*: vLLM's loader loaded both parents once, so copies in the engine's layout exist. A merge writes into the live
-parameters: addresses stay, and CUDA graphs stay valid. *stream*: the merge is made as checkpoint tensors, which vLLM's
-loader loads, repacks and quantises. It works for every layout, and is the reference for the direct path.
+*direct*: vLLM's loader loads both parents once, and copies keep the engine's layout. A merge writes into the live
+parameters in place, so CUDA graphs stay valid.
+
+*stream*: vLLM's loader loads each merge as checkpoint tensors, and repacks and quantises them. It works for every
+layout, and is the reference for the direct path.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ ParentMemory = Literal["gpu", "host", "files"]
 Load = Callable[[Iterator[tuple[str, Tensor]]], None]
 
 NUM_PICKS = 4  # rows of each tensor that are compared after a merge
-NUM_EXPERTS = 8  # of each layer that are compared after a merge, others every time
+NUM_EXPERTS = 8  # experts of each layer that are compared after a merge, drawn anew each time
 _ALIGNMENT = 64  # bytes
 
 
@@ -52,7 +54,7 @@ class LiveParents:
     def merge(self, merge: Merge) -> None:
         """Sets every live parameter to the merge: float32 arithmetic, one rounding to the checkpoint's dtype.
 
-        Only the linear merge is made from the parents in memory. Other methods read the files.
+        The linear merge uses the parents in memory. Other methods read the files.
         """
         if not self._snapshots:
             self._stream(merge)
@@ -68,9 +70,9 @@ class LiveParents:
 
     @torch.no_grad()
     def compare(self, merge: Merge, *, whole: bool) -> list[str]:
-        """Returns the checkpoint tensors whose live values are not the merge of the files, sorted by name.
+        """Returns the checkpoint tensors whose live values differ from the merge of the files, sorted by name.
 
-        If ``whole`` is true, every value is compared, else a sample of the rows. Quantised parameters are left out,
+        If ``whole`` is true, compares every value, else a sample of the rows. Quantised parameters are left out,
         because vLLM has rounded their values.
         """
         found = {
@@ -97,7 +99,7 @@ class LiveParents:
 
     @torch.no_grad()
     def fingerprint(self) -> Fingerprint:
-        """Hashes the live values. It is whole if this rank holds every tensor once, unsharded and unmodified."""
+        """Hashes the live values. ``whole`` is true if this rank holds every tensor once, unsharded and unmodified."""
         infos = self.pair.tensors
         held = sorted(self.tensors(), key=lambda item: item[0])
         whole = all(parameter.plain for parameter in self._parameters.values()) and len(held) == len(infos)
@@ -124,7 +126,7 @@ class LiveParents:
         """Loads a parent and copies it, in the engine's layout and the checkpoint's dtypes."""
         self._stream(parent)
         live = {name: parameter.live.data for name, parameter in self._parameters.items()}
-        dtypes = {name: self.pair.tensors[each.parts[0].tensor].dtype for name, each in self._parameters.items()}
+        dtypes = {name: self.pair.tensors[param.parts[0].tensor].dtype for name, param in self._parameters.items()}
         empty = _allocate(live, dtypes, memory)
         return {name: empty[name].copy_(tensor) for name, tensor in live.items()}
 
@@ -136,8 +138,8 @@ class LiveParents:
         return [parameter.parts[i] for i in order.tolist()]
 
     def _holds(self, parameter: LiveParameter, part: Part, merge: Merge, whole: bool) -> bool:
-        """Whether the live values of a part, or a sample of its rows (columns if packed), are the merge's."""
-        sizes = [each.stop - each.start for each in part.source]
+        """Whether the live values of a part equal the merge, in full or in a sample of its rows (columns if packed)."""
+        sizes = [span.stop - span.start for span in part.source]
         if 0 in sizes:  # this rank holds nothing but padding
             return True
         axis = parameter.axis if len(sizes) > 1 else 0
@@ -160,9 +162,9 @@ def _expected(
     arithmetic = merge.arithmetic(part.tensor, pieces_of(*models))  # looks at the whole tensors if it must
     rows = [model[part.source] for model in models]
     if picks is not None:
-        rows = [each.index_select(axis, picks) for each in rows]
+        rows = [row.index_select(axis, picks) for row in rows]
     if merge.method.name == "linear":
-        rows = [each.to(device) for each in rows]
+        rows = [row.to(device) for row in rows]
     return arithmetic(*rows)
 
 

@@ -1,4 +1,4 @@
-"""The process that a vLLM engine runs in, what vLLM raises, and how the death of that process is noticed."""
+"""Runs a vLLM engine in this process or another one, translates vLLM's errors, and notices its death."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _POLL_SECONDS = 0.5
 def runs_in_process() -> bool:
     """Whether an engine will run in this process: only on a CPU, unless the environment says otherwise.
 
-    In this process its batches depend on the prompts only. A separate process takes prompts while it already generates.
+    In this process, batches depend on the prompts only. A separate process takes prompts while it already generates.
     """
     from vllm import envs
     from vllm.platforms import current_platform
@@ -36,7 +36,7 @@ def runs_in_process() -> bool:
 def wake_when_dead(engine_core: Any) -> threading.Event:
     """Wakes up waiting callers when the engine's separate process dies, until the returned event is set.
 
-    vLLM's client notices that the process was killed, but callers that wait for an answer wait for ever (0.26 to 0.32).
+    vLLM's client notices the death, but callers that wait for an answer would wait for ever (0.26 to 0.32).
     """
     closed = threading.Event()
     if hasattr(engine_core, "outputs_queue"):
@@ -75,7 +75,6 @@ def vllm_errors(doing: str) -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    """Says in one line what went wrong and what to do."""
     reason = one_line(error, limit=MAX_REASON) or type(error).__name__
     if type(error).__name__ == "EngineDeadError":
         return "its process died or was killed, perhaps because memory ran out; see the system's log"

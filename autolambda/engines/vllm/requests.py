@@ -71,7 +71,7 @@ class Call:
 
 
 def sampling_params(sampling: Sampling, end_ids: frozenset[int]) -> Any:
-    """Returns vLLM's form of a sampling. It says what ends a response, so the model's own config has no effect."""
+    """Returns vLLM's ``SamplingParams``. They name all end tokens, so the model's own config has no effect."""
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 

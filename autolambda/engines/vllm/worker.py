@@ -1,7 +1,7 @@
-"""What the vLLM engine asks of its workers: a class that vLLM mixes into its worker class (``worker_extension_cls``).
+"""The methods that the vLLM engine calls on its workers; vLLM mixes them into its worker (``worker_extension_cls``).
 
-Every method is called on all ranks through ``collective_rpc``, and takes and returns plain values. Errors are returned
-and not raised: an exception would end the engine without a reason in the calling process.
+Every method is called on all ranks through ``collective_rpc``, and takes and returns plain values. Errors are returned,
+not raised: an exception would end the engine without telling the caller the reason.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from autolambda.merging.pair import open_pair
 
 
 class MergingWorker:
-    """Holds the parents of one rank. The prefix of its names keeps them apart from the names of vLLM's worker."""
+    """Holds both parents on one rank. The prefix ``autolambda`` keeps names apart from those of vLLM's worker."""
 
     model_runner: Any
     vllm_config: Any
 
     def autolambda_open(self, instruct: str, thinking: str, path: str, memory: str) -> dict[str, Any]:
-        """Loads both parents. ``path`` "auto" becomes "direct" if every parameter is plain, else "stream".
+        """Loads both parents. ``path`` "auto" becomes "direct" if no parameter is packed or quantised, else "stream".
 
-        Returns ``path``, ``missing`` (checkpoint tensors that are not on this rank) and ``num_quantised`` (tensors);
-        or ``error``.
+        Returns ``path``, ``missing`` (checkpoint tensors that are not on this rank) and ``num_quantised`` (a number of
+        tensors), or ``error``.
         """
         from vllm.distributed import get_tp_group
 

@@ -1,8 +1,8 @@
-"""A call of ``generate`` shared among workers: the batches it is cut into, and what is known of each prompt.
+"""Shares a call of ``generate`` among workers: cuts it into batches and keeps the state of each prompt.
 
-Only the newest batch of a prompt counts: a worker that answers too late is not heard. If a batch is lost, its responses
-before the first unfinished one are kept, and all later ones are generated again. Keeping every finished response would
-keep the short ones and give the long ones a second chance to be short.
+Only the newest batch of a prompt counts, so late answers are ignored. If a batch is lost, its responses before the
+first unfinished one are kept, and all later ones are generated again. Keeping every finished response would be biased:
+only long responses would be drawn twice.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ class WorkBatch:
 
 @dataclass(frozen=True)
 class Update:
-    """How far a worker is with a batch.
+    """The progress of a worker on a batch.
 
-    ``num_tokens`` holds the tokens of each prompt of the batch so far; empty if the batch has not begun. ``finished``
-    maps positions in the batch to the responses that finished since the last update.
+    ``num_tokens`` holds the tokens of each prompt so far; it is empty if the batch has not begun. ``finished`` maps
+    positions in the batch to the responses that finished since the last update.
     """
 
     num_tokens: Sequence[int] = ()
@@ -43,7 +43,7 @@ class Update:
 
 
 class CallState:
-    """The prompts of a call, with the tokens so far, the response, and the newest batch of each."""
+    """The prompts of a call. Holds the tokens so far, the response and the newest batch of each."""
 
     def __init__(self, prompts: Sequence[Prompt], method: Method, sampling: Sampling) -> None:
         self.prompts, self.method, self.sampling = list(prompts), method, sampling
@@ -53,14 +53,14 @@ class CallState:
         self._owners: list[int | None] = [None] * len(prompts)  # numbers of batches
 
     def batch(self, number: int, places: Sequence[int]) -> WorkBatch:
-        """Makes a batch of the prompts at these places; from now on only its updates count for them."""
+        """Makes the newest batch of the prompts at these places. Earlier batches no longer count for them."""
         for place in places:
             self._owners[place] = number
         prompts = tuple(self.prompts[place] for place in places)
         return WorkBatch(number, tuple(places), prompts, self.method, self.sampling)
 
     def take(self, batch: WorkBatch, update: Update) -> None:
-        """Stores what a worker says of a batch, as far as the batch still counts."""
+        """Stores an update for the unfinished prompts whose newest batch this is."""
         mine = set(self.unfinished(batch))
         for place, num_tokens in zip(batch.places, update.num_tokens, strict=False):
             if place in mine:
@@ -71,11 +71,11 @@ class CallState:
                 self.responses[place], self.num_tokens[place] = response, response.num_tokens
 
     def unfinished(self, batch: WorkBatch) -> list[int]:
-        """The places of a batch that still count on it."""
+        """Returns the places without a response whose newest batch this is."""
         return [place for place in batch.places if self.responses[place] is None and self._owns(batch, place)]
 
     def release(self, batch: WorkBatch) -> list[int]:
-        """Gives a batch up; returns the places that another batch has to generate, see the top of the file."""
+        """Gives up a batch. Returns the places that another batch must generate, by the rule at the top."""
         mine = [place for place in batch.places if self._owns(batch, place)]
         lost = list(itertools.dropwhile(lambda place: self.responses[place] is not None, mine))
         for place in lost:
@@ -83,14 +83,14 @@ class CallState:
         return lost
 
     def count_death(self, batch: WorkBatch) -> int:
-        """Counts a worker that failed over a batch; returns the most that failed over one of its prompts."""
+        """Counts a failed worker for each unfinished prompt of its batch. Returns the highest count among them."""
         unfinished = self.unfinished(batch)
         for place in unfinished:
             self._num_deaths[place] += 1
         return max((self._num_deaths[place] for place in unfinished), default=0)
 
     def progress(self, places: range) -> Progress:
-        """How far the prompts at these places are."""
+        """Returns the progress of the prompts at these places."""
         part = slice(places.start, places.stop)
         return Progress(self.num_tokens[part], self.responses[part])
 
@@ -99,10 +99,10 @@ class CallState:
 
 
 def cut(places: Sequence[int], *, num_workers: int, batch_size: int | None) -> list[tuple[int, ...]]:
-    """Returns the places of each batch: as many batches for every worker, of at most ``batch_size``, in order.
+    """Returns the places of each batch, in order: equally many batches per worker, of at most ``batch_size`` places.
 
-    Without a ``batch_size`` each worker gets one batch, and all batches begin near the front: an engine that fills its
-    own batches then finishes the first prompts first.
+    Without a ``batch_size``, each worker gets one batch of interleaved places. Engines that fill their own batches then
+    finish the first prompts first.
     """
     if not places:
         return []

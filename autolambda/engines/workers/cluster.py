@@ -1,7 +1,7 @@
-"""The Ray cluster that workers run on: started on this machine for this command, or the one of ``RAY_ADDRESS``.
+"""The Ray cluster of the workers: started on this machine for this command, or joined by ``RAY_ADDRESS``.
 
-Ray places the workers, starts them again when they end, and watches its machines. It is imported only by this folder,
-and only if there are several workers.
+Ray places the workers, restarts them when they end, and watches its machines. Only this folder imports Ray, and only
+for several workers.
 """
 
 from __future__ import annotations
@@ -21,32 +21,30 @@ from autolambda.engines.workers.worker import WorkerAddress
 from autolambda.errors import ConfigError, EngineError, one_line
 
 CONNECT_SECONDS = 10.0
-NOTE_SECONDS, START_SECONDS = 30.0, 600.0  # for workers to start: until the user is told, and until it is an error
+NOTE_SECONDS, START_SECONDS = 30.0, 600.0  # waiting for workers to start: until a note, until an error
 
 # Ray reads these when it is imported or starts its own processes.
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else it warns of a change to come
-    "RAY_process_group_cleanup_enabled": "1",  # what a worker started ends with it, also if the worker is killed
+    "RAY_process_group_cleanup_enabled": "1",  # child processes end with their worker, even a killed one
     "RAY_worker_niceness": "0",  # else 15, at which anything else on the machine starves a worker
 }
 
 
 @dataclass(frozen=True)
 class Share:
-    """What one worker takes of a machine: whole GPUs, or cores if the engine runs on a CPU."""
+    """The resources of one worker: whole GPUs, or cores if the engine runs on a CPU."""
 
     num_gpus: int
     num_cpus: int
 
     @property
     def unit(self) -> str:
-        """What is counted."""
         return "GPU" if self.num_gpus else "CPU"
 
     @property
     def amount(self) -> int:
-        """How many of it."""
         return self.num_gpus or self.num_cpus
 
 
@@ -60,7 +58,7 @@ def check_ray() -> None:
 def connected() -> Iterator[None]:
     """Connects to the cluster of ``RAY_ADDRESS``, or starts one on this machine that ends with the context.
 
-    A connection that this process already has is used and left open. Raises ``ConfigError`` if the cluster cannot be
+    An existing connection of this process is used and left open. Raises ``ConfigError`` if the cluster cannot be
     reached.
     """
     check_ray()
@@ -79,7 +77,7 @@ def connected() -> Iterator[None]:
             ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, **local)
         except (OSError, RuntimeError, ValueError) as error:
             raise ConfigError(
-                f"engine.workers: Ray at '{address}' cannot be used ({one_line(error)}); mend RAY_ADDRESS, set "
+                f"engine.workers: Ray at '{address}' cannot be used ({one_line(error)}); correct RAY_ADDRESS, set "
                 "RAY_AUTH_MODE=token if the cluster is guarded by one, or unset RAY_ADDRESS to use this machine alone"
             ) from error
     try:
@@ -92,9 +90,9 @@ def connected() -> Iterator[None]:
 
 @contextmanager
 def _messages_hidden() -> Iterator[None]:
-    """Hides what Ray prints about lost workers, which the dispatcher tells in its own words.
+    """Hides Ray's messages about lost workers, because the dispatcher reports them.
 
-    ``log_to_driver=False`` does not cover these messages, and no public option does (Ray 2.60).
+    No public option hides them, not even ``log_to_driver=False`` (Ray 2.60).
     """
     import ray
 
@@ -107,7 +105,7 @@ def _messages_hidden() -> Iterator[None]:
 
 
 def _check_reachable(address: str) -> None:
-    """Raises ``OSError`` if nobody listens at ``HOST:PORT``, for which Ray would wait for minutes."""
+    """Raises ``OSError`` if nothing listens at ``HOST:PORT``, because Ray would wait for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdigit():
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
@@ -125,12 +123,12 @@ def check_room(share: Share, num_workers: int) -> None:
         advice = f"set it to {fits} at most" if fits > 1 else "leave it at 1"
         raise ConfigError(
             f"engine.workers: {num_workers} workers with {share.amount} {share.unit}{'s'[: share.amount > 1]} each are "
-            f"asked for, and {where} {total} {share.unit}{'s'[: total != 1]}; {advice}, or bring more machines"
+            f"asked for, and {where} {total} {share.unit}{'s'[: total != 1]}; {advice}, or add more machines"
         )
 
 
 def start(worker: type[Any], share: Share, arguments: Sequence[object]) -> Any:
-    """Starts a worker, which Ray starts again whenever it ends. Returns its actor handle."""
+    """Starts a worker and returns its actor handle. Ray restarts the worker whenever it ends."""
     import ray
 
     return (
@@ -146,7 +144,7 @@ def start(worker: type[Any], share: Share, arguments: Sequence[object]) -> Any:
 
 
 def addresses_of(actors: Sequence[Any], share: Share, *, on_note: Callable[[str], None]) -> list[WorkerAddress]:
-    """Waits until all workers run, and returns where; ``on_note`` is told if that takes long.
+    """Waits until all workers run, and returns their addresses. Calls ``on_note`` if that takes long.
 
     Raises ``ConfigError`` if some do not start within ``START_SECONDS``, ``EngineError`` if a process fails to start.
     """

@@ -1,7 +1,7 @@
 """Hands the batches of a call to idle workers, and takes in their updates.
 
-Every batch ends in one way: its worker is done, has failed, is lost, or does not answer. Whatever is then missing waits
-for the next idle worker. Ray starts lost workers again.
+A batch ends when its worker is done, fails, is lost, or does not answer. Unfinished prompts then wait for the next idle
+worker. Ray restarts lost workers.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from autolambda.engines.workers.worker import Opened
 from autolambda.errors import EngineError
 from autolambda.merging.method import Method
 
-SILENT_SECONDS = 10.0  # without an update, after which a worker is not waited for
+SILENT_SECONDS = 10.0  # without an update, after which a worker is given up
 GONE_SECONDS = 300.0  # without any worker that answers, after which the engine has failed
-MAX_DEATHS = 3  # workers that fail over the same prompts before the prompts are blamed
+MAX_DEATHS = 3  # workers that fail over one prompt before the engine fails
 
 OnNote = Callable[[str], None]
 
 
 class Dispatcher:
-    """Shares one call at a time among workers; ``on_note`` is told what happens to a worker."""
+    """Shares one call at a time among workers. Reports events of workers to ``on_note``."""
 
     def __init__(self, workers: Sequence[WorkerHandle], *, batch_size: int | None, on_note: OnNote) -> None:
         self.workers, self._batch_size, self._on_note = workers, batch_size, on_note
@@ -40,13 +40,13 @@ class Dispatcher:
         return sum(worker.is_usable for worker in self.workers)
 
     def start(self, call: CallState) -> None:
-        """Stops the call before, and begins with this one."""
+        """Stops the previous call and starts this one."""
         self.stop()
         self._call, self._answered_at = call, time.monotonic()
         self._enqueue(range(len(call.prompts)), num_workers=self.num_usable)
 
     def stop(self) -> None:
-        """Has all running batches end as they are, and drops those that wait."""
+        """Aborts all running batches and drops the waiting ones."""
         for worker in self.workers:
             worker.abort()
         self._call = None
@@ -57,13 +57,13 @@ class Dispatcher:
         return any(worker.call is call and worker.is_usable for worker in self.workers)
 
     def fingerprints(self, method: Method) -> list[Fingerprint]:
-        """The fingerprint of every worker that answers, under a merge. Raises ``EngineError``."""
+        """Returns the fingerprint of every answering worker under a merge. Raises ``EngineError``."""
         return [worker.fingerprint(method) for worker in self.workers if worker.is_usable]
 
     def step(self) -> None:
-        """Hands out batches that wait, and takes in what workers answer within half a second.
+        """Hands out waiting batches, and takes in the answers of the next half second.
 
-        Raises ``EngineError`` if several workers failed over the same prompts, or none answers any more.
+        Raises ``EngineError`` if ``MAX_DEATHS`` workers failed over one prompt, or if no worker answers any more.
         """
         for worker in self.workers:
             if self._call and self._waiting and worker.is_idle:
@@ -105,7 +105,7 @@ class Dispatcher:
             self._on_note(f"{worker.in_words} is left out: {reply.reason}")
 
     def _end_batch(self, worker: WorkerHandle, *, error: str = "") -> None:
-        """Takes its batch from a worker; ``error`` says why the batch failed, if it did."""
+        """Ends a worker's batch; ``error`` is the reason if it failed."""
         if error and worker.batch and worker.call and worker.call is self._call:
             num_deaths = worker.call.count_death(worker.batch)
             if num_deaths >= MAX_DEATHS:
@@ -116,18 +116,18 @@ class Dispatcher:
         worker.batch = worker.call = None
 
     def _do_again(self, worker: WorkerHandle) -> None:
-        """Queues what a worker's batch leaves undone."""
+        """Queues the unfinished prompts of a worker's batch."""
         if worker.batch and worker.call and worker.call is self._call:
             num_idle = sum(each.is_idle for each in self.workers)
             self._enqueue(worker.call.release(worker.batch), num_workers=num_idle)
 
     def _enqueue(self, places: Sequence[int], *, num_workers: int) -> None:
-        """Queues places before all others, cut into batches for so many workers."""
+        """Puts places at the front of the queue, cut into batches for ``num_workers`` workers."""
         batches = cut(places, num_workers=max(num_workers, 1), batch_size=self._batch_size)
         self._waiting.extendleft(reversed(batches))
 
     def _check_answering(self) -> None:
-        """Raises ``EngineError`` if no worker is left, or none has answered for long."""
+        """Raises ``EngineError`` if no worker is left, or if none has answered for ``GONE_SECONDS``."""
         if self.num_usable:
             self._answered_at = time.monotonic()
         elif all(worker.is_gone for worker in self.workers):

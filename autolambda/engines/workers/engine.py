@@ -1,7 +1,7 @@
-"""Several engines behind one: each is a Ray actor with its own GPUs, and the prompts of a merge are shared among them.
+"""Several engines behind one interface: each is a Ray actor with its own GPUs, and they share the prompts of a merge.
 
-A search with N workers is a valid search, not the same search bit for bit: how far each response is when a trial is
-stopped depends on the clock.
+The tokens of an aborted response depend on timing. A search with several workers is therefore valid, but not
+reproducible bit for bit.
 """
 
 from __future__ import annotations
@@ -36,10 +36,11 @@ class WorkersEngine:
         batch_size: int | None,
         on_note: OnNote = lambda note: None,
     ) -> None:
-        """Starts all workers. ``batch_size`` limits the prompts of a batch; ``None`` is for engines that batch alone.
+        """Starts all workers and reports their events to ``on_note``.
 
-        ``on_note`` is told what happens to a worker. Raises ``ConfigError`` if the machines cannot hold the workers or
-        the user can put right why an engine does not open, else ``EngineError``.
+        ``batch_size`` limits the prompts of a batch; ``None`` is for engines that fill their own batches. Raises
+        ``ConfigError`` if the machines cannot hold the workers, or if the user can correct why an engine does not open.
+        Raises ``EngineError`` for other failures.
         """
         self._method = Method.linear(Schedule.uniform(1.0))
         self._call: CallState | None = None
@@ -52,7 +53,7 @@ class WorkersEngine:
             check_room(share, num_workers)
             workers = [WorkerHandle(i, start(Worker, share, [opening])) for i in range(num_workers)]
             self._dispatcher.workers = workers
-            addresses = addresses_of([each.actor for each in workers], share, on_note=on_note)
+            addresses = addresses_of([worker.actor for worker in workers], share, on_note=on_note)
             for worker, address in zip(workers, addresses, strict=True):
                 worker.host = address.host
             self._open(workers)
@@ -61,21 +62,21 @@ class WorkersEngine:
             raise
 
     def set_merge(self, method: Method) -> None:
-        """Remembers the merge: each batch names its own, and the workers merge. A base model is read on their hosts."""
+        """Stores the merge. Each batch carries it to its worker, which merges. A base model is read on its host."""
         self._call = None
         self._dispatcher.stop()
         self._method = method
 
     def expect(self, prompts: Sequence[Prompt], sampling: Sampling) -> None:
-        """Begins with the prompts of the next calls, in order: idle workers run ahead."""
+        """Starts on the prompts of the next calls, in order, as workers become idle."""
         self._call, self._next = CallState(prompts, self._method, sampling), 0
         self._dispatcher.start(self._call)
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, *, watch: Watch | None = None) -> list[Response]:
-        """Returns one response a prompt, in order.
+        """Returns one response per prompt, in order.
 
-        ``watch`` is asked at every update of the workers. If it says no, all running responses end as they are, and
-        prompts that no worker has begun with get an empty ``aborted`` response of 0 tokens. Raises ``EngineError``.
+        Calls ``watch`` at every update of the workers. If it returns ``False``, running responses end with the tokens
+        so far. Prompts that no worker has begun get an empty ``aborted`` response of 0 tokens. Raises ``EngineError``.
         """
         if not prompts:
             return []
@@ -90,7 +91,7 @@ class WorkersEngine:
             self._dispatcher.step()
 
     def fingerprint(self) -> Fingerprint:
-        """The fingerprint that all workers that answer share. Raises ``EngineError`` if they differ."""
+        """Returns the fingerprint of all answering workers. Raises ``EngineError`` if they differ."""
         found = set(self._dispatcher.fingerprints(self._method))
         if len(found) != 1:
             raise EngineError(f"the workers hold {len(found)} different merges; compare the checkpoints on their hosts")
@@ -103,7 +104,6 @@ class WorkersEngine:
         self._cluster.close()
 
     def _open(self, workers: Sequence[WorkerHandle]) -> None:
-        """Waits until every worker has its engine."""
         for worker in workers:
             worker.open()
         num_deaths = 0
@@ -134,7 +134,7 @@ class WorkersEngine:
         return self._call, range(start, self._next)
 
     def _stopped(self, call: CallState, places: range) -> list[Response]:
-        """Stops a call; returns its responses as far as they are."""
+        """Stops a call and returns its responses, finished or aborted."""
         self._call = None
         self._dispatcher.stop()
         while self._dispatcher.is_running(call):

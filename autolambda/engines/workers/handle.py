@@ -18,10 +18,10 @@ _POLL_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class Failure:
-    """Why an answer will not come.
+    """The reason why a worker will not answer.
 
-    ``is_input``: the user can put it right. ``is_lost``: the worker's process ended, or its answer is lost.
-    ``is_final``: Ray does not start the worker again.
+    ``is_input``: the user can correct it. ``is_lost``: the worker's process ended, or its answer is lost. ``is_final``:
+    Ray does not restart the worker.
     """
 
     reason: str
@@ -31,7 +31,7 @@ class Failure:
 
 
 class WorkerHandle:
-    """One of several workers. At most one request to it is pending: to open its engine, or to generate a batch."""
+    """One of several workers. At most one request is pending: to open its engine, or to generate a batch."""
 
     def __init__(self, number: int, actor: Any) -> None:
         self.actor = actor
@@ -58,26 +58,26 @@ class WorkerHandle:
 
     @property
     def silent_seconds(self) -> float:
-        """How long an update has been due."""
+        """The time since the last update, while a request is pending."""
         return time.monotonic() - self._heard_at if self.is_open and self._pending is not None else 0.0
 
     def open(self) -> None:
-        """Requests an open engine; Ray repeats the request whenever it starts the worker again."""
+        """Asks the worker to open its engine. Ray repeats the request whenever it restarts the worker."""
         self.is_open = False
         self._pending = self.actor.open.options(max_task_retries=-1).remote()
 
     def give(self, batch: WorkBatch, call: CallState) -> None:
-        """Hands a batch of a call over."""
+        """Sends the worker a batch of a call."""
         self.batch, self.call, self._heard_at = batch, call, time.monotonic()
         self._pending = self.actor.work.options(num_returns="streaming").remote(batch)
 
     def abort(self) -> None:
-        """Has the batch end as it is."""
+        """Aborts the unfinished responses of the batch."""
         if self.batch:
             self.actor.abort.remote(self.batch.number)
 
     def fingerprint(self, method: Method) -> Fingerprint:
-        """The fingerprint of the worker's weights under a merge. Raises ``EngineError``."""
+        """Returns the fingerprint of the worker's weights under a merge. Raises ``EngineError``."""
         import ray
 
         try:
@@ -87,7 +87,7 @@ class WorkerHandle:
         return found
 
     def receive(self) -> Opened | Update | Failure:
-        """Returns the answer that ``replied`` found."""
+        """Returns the answer of a worker that ``replied`` has listed."""
         import ray
 
         pending, self._pending, self._heard_at = self._pending, None, time.monotonic()
@@ -102,7 +102,7 @@ class WorkerHandle:
 
 
 def replied(workers: Sequence[WorkerHandle]) -> list[WorkerHandle]:
-    """The workers that have answered; waits a moment for the first one."""
+    """Returns the workers that have answered, after waiting a moment for the first one."""
     import ray
 
     pending = {worker._pending: worker for worker in workers if worker._pending is not None}
@@ -111,11 +111,11 @@ def replied(workers: Sequence[WorkerHandle]) -> list[WorkerHandle]:
     ready, _ = ray.wait(list(pending), num_returns=1, timeout=_POLL_SECONDS)
     if ready:
         ready, _ = ray.wait(list(pending), num_returns=len(pending), timeout=0)
-    return [pending[each] for each in ready]
+    return [pending[ref] for ref in ready]
 
 
 def close(workers: Sequence[WorkerHandle], *, seconds: float) -> None:
-    """Has every worker that answers free its engine within these seconds, then ends all processes."""
+    """Asks every answering worker to free its engine within ``seconds``, then ends all processes."""
     import ray
 
     closing = [worker.actor.close.remote() for worker in workers if worker.is_usable]
@@ -126,7 +126,7 @@ def close(workers: Sequence[WorkerHandle], *, seconds: float) -> None:
 
 
 def _failure(error: Exception) -> Failure:
-    """What happened: the engine's own error, or by the class of Ray's, whose texts give advice that does not apply."""
+    """Classifies an error: the engine's own, or one of Ray's by class. Advice in Ray's texts does not apply here."""
     from ray import exceptions
 
     if isinstance(error, exceptions.RayTaskError):

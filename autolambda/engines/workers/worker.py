@@ -1,4 +1,4 @@
-"""A worker: one engine in a thread of its own, which generates batches and says how far it is.
+"""A worker: one engine in a separate thread, which generates batches and reports its progress.
 
 While a batch runs, an update comes every ``UPDATE_SECONDS``, however long the engine computes. A worker without updates
 is therefore not running.
@@ -32,17 +32,17 @@ class WorkerAddress:
 
 @dataclass(frozen=True)
 class Opened:
-    """What the driver needs to know of a worker's engine."""
+    """What the driver needs to know about a worker's engine."""
 
     in_words: str
     streams: bool
 
 
 class Worker:
-    """Holds an engine, which is opened when it is first needed and used by one thread only.
+    """Holds an engine, which is opened at its first use and used by one thread only.
 
-    Batches have increasing numbers, so that an abort also holds for a batch that arrives after it. Whatever the engine
-    raises is raised to the caller, who is in another process.
+    Batch numbers increase, so an abort also covers earlier batches that arrive after it. Errors of the engine are
+    raised in the calling process.
     """
 
     def __init__(self, opening: Callable[[], Engine]) -> None:
@@ -53,11 +53,11 @@ class Worker:
         self._newest = self._aborted = 0  # numbers of batches
 
     def address(self) -> WorkerAddress:
-        """Where the worker runs."""
+        """Returns where the worker runs."""
         return WorkerAddress(socket.gethostname(), os.getpid())
 
     def open(self) -> Opened:
-        """Opens the engine, unless it is open. Aborts what runs for a driver that lost its connection."""
+        """Opens the engine, unless it is open. Aborts batches of a driver that lost its connection."""
         self.abort(self._newest)
         engine = self._thread.submit(self._open).result()
         return Opened(engine.in_words, engine.streams)
@@ -88,11 +88,11 @@ class Worker:
         self._aborted = max(number, self._aborted)
 
     def fingerprint(self, method: Method) -> Fingerprint:
-        """The fingerprint of the engine's weights under a merge."""
+        """Returns the fingerprint of the engine's weights under a merge."""
         return self._thread.submit(lambda: self._merged(method).fingerprint()).result()
 
     def close(self) -> None:
-        """Ends what runs and frees the engine; the worker cannot be used afterwards."""
+        """Aborts the running batch and frees the engine; the worker cannot be used afterwards."""
         self.abort(self._newest)
         self._thread.submit(self._close)
         self._thread.shutdown()
@@ -126,4 +126,4 @@ class Worker:
             logger.exception("a batch failed")
             self._close()
             raise
-        return Progress([each.num_tokens for each in responses], responses)
+        return Progress([response.num_tokens for response in responses], responses)

@@ -1,4 +1,4 @@
-"""What all figures share: colours by role, one layout, hover texts.
+"""Shared parts of all figures: colours by role, one layout, hover texts.
 
 Text from files and models is escaped before it reaches a figure, because plotly interprets some HTML.
 """
@@ -26,7 +26,7 @@ STAGES = (
     "#0c8578",
     "#c98a1b",
     "#7447d2",
-)  # of the three bands; no colour is used elsewhere, so that each has a dark one
+)  # of the three bands; colours used only here, so that each has a dark counterpart
 
 DARK = {
     INK: "#e6eaf0",
@@ -49,13 +49,13 @@ DARK = {
     STAGES[1]: "#f2c14f",
     STAGES[2]: "#b391f8",
 }
-"""The colour for a dark page by the colour for a light one; the page's script replaces them."""
+"""Maps each colour to its counterpart on a dark page, which the page's script inserts."""
 
 FONT = "Inter, system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
 
 def figure(*, height: int, x: str = "", y: str = "", **layout: Any) -> go.Figure:
-    """Returns an empty figure; ``height`` is in pixels, ``x`` and ``y`` are the titles of the axes."""
+    """Returns an empty figure. ``height`` is in pixels; ``x`` and ``y`` are axis titles."""
     drawn = go.Figure()
     style(drawn, height=height, **layout)
     drawn.update_xaxes(title_text=x)
@@ -64,7 +64,7 @@ def figure(*, height: int, x: str = "", y: str = "", **layout: Any) -> go.Figure
 
 
 def style(drawn: go.Figure, *, height: int, **layout: Any) -> None:
-    """Sets the layout that all figures share."""
+    """Sets the shared layout of all figures."""
     axis = {
         "gridcolor": GRID,
         "linecolor": FAINT,
@@ -93,7 +93,7 @@ def style(drawn: go.Figure, *, height: int, **layout: Any) -> None:
 
 
 def safe(text: str) -> str:
-    """Returns text that plotly shows literally: without markup, control characters as escapes."""
+    """Returns text that plotly shows literally: markup and control characters are escaped."""
     return html.escape(printable(text))
 
 
@@ -142,7 +142,7 @@ def marks(
     with_bars: bool = False,
     **more: Any,
 ) -> go.Scatter:
-    """Returns results as points: mean tokens across, accuracy in percent up."""
+    """Returns results as points: mean tokens on the x axis, accuracy in percent on the y axis."""
     titles: Sequence[str | None] = names or [None] * len(results)
     accuracy, tokens = ([getattr(e.measured, key) for e in results] for key in ("accuracy", "mean_tokens"))
     error = {"error_x": bars(tokens, color=color), "error_y": bars(accuracy, color=color, scale=100)}

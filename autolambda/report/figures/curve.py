@@ -24,7 +24,7 @@ COLORS = (THINKING, CONFIRMED, INSTRUCT)
 
 
 def draw(snapshot: StudySnapshot) -> go.Figure:
-    """Draws three rows over one lambda axis; all numbers are from the search."""
+    """Draws Think ratio, accuracy and mean tokens of the search over one lambda axis."""
     report = snapshot.report
     uniform = sorted((e for e in report.trials if e.schedule.lam is not None), key=lambda e: e.schedule.other)
     others = [result for result in report.trials if result.schedule.lam is None]

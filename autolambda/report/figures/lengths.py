@@ -1,4 +1,4 @@
-"""Lengths of responses by the stage of their schedule. The mean hides that some responses think and others do not."""
+"""Lengths of responses by the stage of their schedule. A mean can hide that only some responses think."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The race: on how many of its planned responses each trial was measured, and why it was stopped."""
+"""The race: how many of its planned responses each trial measured, and why it was stopped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Schedules over the depth of the network: a row for each module, a cell for each layer, coloured by lambda.
+"""Schedules over the depth of the network: one row per module, one cell per layer, coloured by lambda.
 
 If the number of layers is unknown, depth is drawn in equal parts.
 """
@@ -89,7 +89,7 @@ def _values(schedule: Schedule, module: str, depth: int) -> list[float]:
 
 
 def _few(results: list[ScheduleResult], best: ScheduleResult | None) -> list[ScheduleResult]:
-    """About ``MAX_SCHEDULES`` results at equal steps; the pick is always kept."""
+    """Returns about ``MAX_SCHEDULES`` results at equal steps. Keeps the pick."""
     step = max(1, -(-len(results) // MAX_SCHEDULES))
     kept = results[::-1][::step][::-1]
     return [result for result in results if result in kept or (best and result.schedule == best.schedule)]

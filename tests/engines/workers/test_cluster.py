@@ -27,7 +27,7 @@ COMMAND = [sys.executable, "-W", "ignore", "-c", "from autolambda.cli.main impor
 
 def test_an_address_that_nobody_listens_at_is_refused(monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
-    reason = r"^engine.workers: Ray at '127.0.0.1:1' cannot be used \(.*Connection refused\); mend RAY_ADDRESS"
+    reason = r"^engine.workers: Ray at '127.0.0.1:1' cannot be used \(.*Connection refused\); correct RAY_ADDRESS"
     with pytest.raises(ConfigError, match=reason), connected():
         pytest.fail("connected")
 
