@@ -6,8 +6,8 @@
     print(study.verdict, study.pick.schedule)
     autolambda.merge("org/Model-Instruct", "org/Model-Thinking", "my-merge", schedule=study.pick.schedule)
 
-Defaults are the command line's: without models the bundled pair is searched, a study is named after the Thinking
-model, and its database is ``studies/NAME/study.db``. An error that the caller can correct is an
+The defaults are as on the command line. Without models the bundled pair is searched. A study is named after the
+Thinking model, and its database is ``studies/NAME/study.db``. An error that the caller can correct is an
 ``autolambda.errors.InputError``. Its one line names the argument or key, the value seen and what to do.
 
 The imports are inside the functions, so that ``import autolambda`` stays quick.

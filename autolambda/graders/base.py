@@ -47,7 +47,7 @@ class Grader(ABC):
         return None
 
     def preload(self, target: str | None) -> None:
-        """Loads what ``grade`` needs for a target, or for any (``None``). No text's time limit includes it."""
+        """Loads what ``grade`` needs for a target, or for any (``None``). Its time is not part of a text's limit."""
         return
 
     def cache_key(self, text: str) -> str | None:

@@ -61,7 +61,7 @@ class Custom(Grader):
         return
 
     def grade(self, text: str, target: str) -> ParsedAnswer:
-        """Returns the function's answer. Raises the function's errors, and ``TypeError`` if it returns anything else."""
+        """Returns the function's answer. Raises the function's errors, and ``TypeError`` for any other return value."""
         match self._function(text, target):
             case None:
                 return ParsedAnswer(None)

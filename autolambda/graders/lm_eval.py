@@ -47,7 +47,7 @@ def load_task(name: str, include_path: str | None = None) -> Any:
 
 
 def _index_with(name: str, include_path: str | None) -> Any:
-    """Returns an index with the task. It leaves out the library's 13,000 tasks (10 s) if the user's folder has it."""
+    """Returns an index with the task. Tries the user's folder first, because the library's 13,000 tasks take 10 s."""
     if include_path is not None:
         index = _index(include_path, False)
         if name in index.all_tasks:

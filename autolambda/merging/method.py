@@ -52,7 +52,7 @@ class Method:
 
     @classmethod
     def linear(cls, schedule: Schedule) -> Method:
-        """Returns the interpolation by a schedule."""
+        """Returns the linear method with a schedule."""
         return cls("linear", schedule)
 
     def to_dict(self) -> dict[str, Any]:

@@ -45,14 +45,14 @@ def chances(draw: PosteriorSamples, target: Target) -> Floats:
 
 
 def surest(draw: PosteriorSamples, target: Target) -> int:
-    """Returns the most accurate schedule that is sure to be shown within the budget; else the one with the highest chance."""
+    """Returns the most accurate schedule that is sure to be shown within the budget, else the most probable one."""
     chance = chances(draw, target)
     sure = chance >= SURE
     return int(np.argmax(np.where(sure, draw.accuracy.mean(axis=0), -1.0) if sure.any() else chance))
 
 
 def best_expected(draw: PosteriorSamples, target: Target, *, than: int) -> int | None:
-    """Returns the schedule with the largest gain over ``than``: chance times lead in accuracy, at least ``WORTH``."""
+    """Returns the schedule with the largest chance times lead in accuracy over ``than``; ``None`` below ``WORTH``."""
     ahead = draw.accuracy.mean(axis=0)
     worth = chances(draw, target) * (ahead - ahead[than])
     best = int(np.argmax(worth))
@@ -93,7 +93,7 @@ def expected_gain(draw: PosteriorSamples, target: Target) -> float:
 
 
 def is_dominated(draw: PosteriorSamples, index: int) -> bool:
-    """Returns whether some other schedule is at least as accurate with no more tokens, with chance ``SURE``.
+    """Returns whether some other schedule is as accurate with no more tokens, with a chance of at least ``SURE``.
 
     A schedule that breaks a guard does not count against one that breaks none.
     """

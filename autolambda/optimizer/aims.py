@@ -22,7 +22,8 @@ class Aims:
     """The aims of a search.
 
     ``budget`` is in mean tokens. ``rungs`` are the numbers of responses at which a measurement may pause; the last is
-    the full size. The confirm slice has ``num_confirm`` responses to ``num_confirm_prompts`` prompts.
+    the full size. The confirm slice has ``num_confirm`` responses to ``num_confirm_prompts`` prompts. ``guards`` are
+    the guard tasks, each with the accuracy (share of 1) that may be lost on it.
     """
 
     budget: float | None

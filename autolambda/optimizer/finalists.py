@@ -37,7 +37,8 @@ def plan(observations: Observations, settings: SearchSettings, aims: Aims, *, mo
 
     For a budget, the first is the most accurate schedule that is sure to be shown within it. The second has the largest
     expected gain over the first. The third is a fifth cheaper and may be as good. Without a budget, they are spread
-    evenly over the predicted front of schedules that probably break no guard. ``model`` is the surrogate if fitted.
+    evenly over the predicted front of schedules that probably break no guard. ``model`` is a surrogate that is already
+    fitted to the observations.
     """
     allowance = allowance_of(observations.measured, settings, aims)
     if allowance is None:  # only one end of the ladder is measured

@@ -1,7 +1,8 @@
 """Proposals: which schedule to measure next, and on how many responses.
 
 The ladder comes first: uniform lambdas that find the stages. Then the surrogate proposes, or one of Optuna's samplers.
-These take every measurement as exact.
+These take every measurement as exact, so they get it at full size. The surrogate starts with few responses and may ask
+for more, up to the next rung. A rung is a number of responses at which a measurement may pause.
 """
 
 from __future__ import annotations
@@ -184,7 +185,7 @@ def _centres(known: PosteriorSamples, params_of: Sequence[Params], targets: Sequ
 
 
 def _ladder_proposal(observations: Observations, settings: SearchSettings, aims: Aims) -> Proposal:
-    """Proposes the next uniform lambda: on the first rung for the surrogate, at full size for Optuna's samplers."""
+    """Proposes the next uniform lambda, up to the first rung for the surrogate, else at full size."""
     curve = [(each.lam, each.values[THINK]) for each in observations.measured if each.lam is not None]
     failed_lams = {lam for params in observations.failed if (lam := uniform_lam(params)) is not None}
     size = aims.rungs[0] if settings.sampler == "surrogate" else aims.rungs[-1]

@@ -1,6 +1,6 @@
 """A noise-aware model of accuracy, mean tokens and Think ratio over schedules.
 
-Each output is a Gaussian process on the scale log-odds or log tokens. Its noise is known and not learnt:
+Each output is a Gaussian process on a log-odds or log scale. Its noise is known and not learnt:
 ``Cov(e_s, e_t) = se_s se_t (rho O_st + (1 - rho) [s = t])``. ``O_st`` is the overlap of the prompts of s and t.
 ``rho`` is the prompt correlation: schedules that answer the same prompts share a random effect of each prompt. It is
 estimated from the prompts that they have in common. The accuracy on each guard task is another process.

@@ -30,7 +30,7 @@ T = TypeVar("T")
 class Measured:
     """The metrics of an evaluation. ``tasks`` holds the metrics of each task and is empty inside a task.
 
-    ``num_responses`` counts all responses, also to guards.
+    ``num_responses`` counts all responses, guards included.
     """
 
     accuracy: Estimate
@@ -101,7 +101,7 @@ def measure(graded: Sequence[Graded], *, weights: Weights | None = None, seed: i
 
 
 def mean_share(graded: Sequence[Graded], weights: Weights | None, of: Callable[[Repeats], float]) -> Estimate:
-    """Averages ``of``, a share (0 to 1) of one prompt's repeats, over prompts and then, weighted, over tasks."""
+    """Returns the mean of ``of(repeats)`` (0 to 1) over prompts, then the weighted mean over tasks."""
     tasks = _counted(_by_task(graded, weights), weights)
     return estimates.macro({name: _task_share(prompts, of) for name, prompts in tasks.items()}, weights=weights)
 
@@ -172,7 +172,7 @@ def _tokens(prompts: Prompts, seed: int) -> Limits:
 
 
 def _quantiles(tasks: Mapping[str, Prompts], weights: Weights | None) -> Quantiles:
-    """Returns quantiles of lengths. Each response has its weight in the mean of lengths."""
+    """Returns quantiles of lengths, with each response weighted as in mean tokens."""
     shares = estimates.task_weights(tasks, weights=weights)
     responses = [
         (each.response, shares[name] / len(prompts) / len(repeats))

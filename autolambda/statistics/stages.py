@@ -53,7 +53,7 @@ class Stages:
 
 @dataclass(frozen=True)
 class _Curve:
-    """One point per lambda, ascending: of ``counts`` responses ``hits`` closed their thinking."""
+    """One point per lambda, ascending. ``hits`` of the ``counts`` responses closed their thinking."""
 
     lams: Floats
     hits: Floats

@@ -146,7 +146,7 @@ class _Line:
 
 
 def _within(prompts: Iterable[Mapping[int, Sequence[bool]]], tokens: Sequence[float]) -> _Line | None:
-    """Returns the within estimator of one task. ``prompts`` map schedule numbers to a prompt's correct repeats."""
+    """Returns the within estimator of one task. A prompt maps schedule numbers to whether each repeat is correct."""
     xs, ys = [], []  # deviations of mean tokens and accuracy from each prompt's means
     for repeats in prompts:
         if len(repeats) > 1:

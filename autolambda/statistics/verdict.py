@@ -128,8 +128,8 @@ def drops_of(
 ) -> dict[str, Drop]:
     """Returns a schedule's loss of accuracy on each guard task against the better of the ``parents``.
 
-    ``guards`` map a task to the accuracy that may be lost. A parent is compared on the responses that both have. A task
-    is neither kept nor broken if the schedule or a parent has no responses to it.
+    ``guards`` map a task to the accuracy that may be lost. The schedule and a parent are compared on
+    the responses that both have. A task is neither kept nor broken if the schedule or a parent has no responses to it.
     """
     parents = list(parents)
     drops = {}

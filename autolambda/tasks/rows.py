@@ -45,7 +45,7 @@ class Row:
         return text
 
     def cell(self, column: str, *, key: str | None = None) -> object:
-        """Returns a cell. Raises ``TaskError`` for a missing column. ``key`` is the config key that names it."""
+        """Returns a cell. Raises ``TaskError`` if it is missing. ``key`` is the config key that names the column."""
         if column not in self.cells:
             hint = f". Name yours with the task's key '{key}' (tasks.0.{key}=COLUMN)" if key else ""
             has = one_line(", ".join(map(repr, self.cells))) or "none"

@@ -1,6 +1,6 @@
 """The slices of a config's tasks: the prompts of the search, and the unseen prompts of the confirmation.
 
-The order of a slice depends only on the seed. Any number of its first prompts has the slice's shares of each
+The order of a slice depends only on the seed. For any n, its first n prompts have the slice's shares of each
 difficulty. No prompt is in both a search slice and a confirm slice, even of different tasks; white space is ignored.
 """
 
@@ -199,7 +199,7 @@ def _distinct(pool: _Pool) -> _Pool:
 
 
 def _without(search: _Pool, confirm: _Pool) -> _Pool:
-    """Drops the search items that the confirmation uses. A user's file keeps them, and is refused later."""
+    """Drops the search items that the confirmation uses. Not from a user's file: ``_check_no_leak`` refuses it."""
     held_back = {_bare(item) for item in confirm.items}
     kept = tuple(item for item in search.items if search.mine or _bare(item) not in held_back)
     if not kept:
