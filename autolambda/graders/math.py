@@ -40,20 +40,20 @@ def boxed(text: str) -> str | None:
     text = text[-_TAIL:]
     if "\\boxed" not in text and "\\fbox" not in text:
         return None
-    found, opened = None, list[int | None]()
+    box, opened = None, list[int | None]()
     for token in _TOKEN.finditer(text):
         word = token[0]
         if word == "}":
             start = opened.pop() if opened else None
             if start is not None:
-                found = text[start : token.start()]
+                box = text[start : token.start()]
         elif word == "{":
             opened.append(None)
         elif word[-1] == "{" and len(word) > 2:
             opened.append(token.end())
         elif len(word) > 2:
-            found = re.sub(r"\\(?:boxed|fbox)\s*", "", word).rstrip(".,;:*")
-    return found
+            box = re.sub(r"\\(?:boxed|fbox)\s*", "", word).rstrip(".,;:*")
+    return box
 
 
 class Math(Grader):

@@ -185,13 +185,13 @@ def _correlation(effects: Floats) -> tuple[float, Floats]:
 
 
 def _exp(values: Floats) -> Floats:
-    found: Floats = np.exp(values)
-    return found
+    result: Floats = np.exp(values)
+    return result
 
 
 def _expit(values: Floats) -> Floats:
-    found: Floats = expit(values)
-    return found
+    result: Floats = expit(values)
+    return result
 
 
 _NATURAL: dict[int, Callable[[Floats], Floats]] = {ACCURACY: _expit, TOKENS: _exp, THINK: _expit}

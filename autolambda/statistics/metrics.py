@@ -131,9 +131,9 @@ def _by_task(graded: Sequence[Graded], weights: Weights | None = None) -> dict[s
         raise InputError("no responses to measure")
     if len({each.key for each in graded}) < len(graded):
         raise InputError("a response was given twice: task, sample and repeat must be unique")
-    met = dict.fromkeys(each.task for each in graded)
-    known = [name for name in weights or () if name in met]
-    tasks: dict[str, dict[str, list[Graded]]] = {name: defaultdict(list) for name in dict.fromkeys([*known, *met])}
+    names = dict.fromkeys(each.task for each in graded)
+    known = [name for name in weights or () if name in names]
+    tasks: dict[str, dict[str, list[Graded]]] = {name: defaultdict(list) for name in dict.fromkeys([*known, *names])}
     for each in sorted(graded, key=lambda each: each.key):
         tasks[each.task][each.sample_id].append(each)
     return tasks

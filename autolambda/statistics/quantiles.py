@@ -48,6 +48,6 @@ def _quantiles(lengths: Floats, shares: Floats) -> Floats:
     # unlike np.quantile(weights=...) this allows for rounding: half of 2 n equal shares is reached by the n-th length
     order = np.argsort(lengths, kind="stable")
     reached = np.cumsum(shares[order])
-    places = np.searchsorted(reached, np.array(LEVELS) * reached[-1] - 1e-9)
-    found: Floats = lengths[order][places]
-    return found
+    indices = np.searchsorted(reached, np.array(LEVELS) * reached[-1] - 1e-9)
+    values: Floats = lengths[order][indices]
+    return values

@@ -164,5 +164,5 @@ def _taken(source: SourceConfig) -> frozenset[str]:
         return frozenset({"include_path", "num_fewshot"})
     if source.name == BUNDLED_TASK:
         return frozenset({"grader"})
-    places = {"path", "subset", "split", "grader"} | (set() if source.path else {"revision"})
-    return frozenset(places if source.name else places | _COLUMNS)
+    keys = {"path", "subset", "split", "grader"} | (set() if source.path else {"revision"})
+    return frozenset(keys if source.name else keys | _COLUMNS)

@@ -167,11 +167,11 @@ def _ordered(pool: _Pool, seed: int) -> _Pool:
     items = list(pool.items)
     random.Random(seed).shuffle(items)
     strata = [str(item.sample.metadata.get("difficulty")) for item in items]
-    sizes, met = Counter(strata), Counter[str]()
+    sizes, done = Counter(strata), Counter[str]()
     keyed = []
     for number, (item, stratum) in enumerate(zip(items, strata, strict=True)):
-        keyed.append(((met[stratum] + 0.5) / sizes[stratum], number, item))
-        met[stratum] += 1
+        keyed.append(((done[stratum] + 0.5) / sizes[stratum], number, item))
+        done[stratum] += 1
     return replace(pool, items=tuple(item for _, _, item in sorted(keyed, key=lambda each: each[:2])))
 
 
