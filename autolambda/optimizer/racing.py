@@ -107,7 +107,7 @@ def most_tokens(num_responses: int, budget: float | None) -> float:
 
 
 def exceeded(num_tokens: float, num_responses: int) -> float:
-    """Returns the mean tokens that a schedule surely exceeds if ``num_responses`` were aborted at ``num_tokens``."""
+    """Returns a lower bound on the mean tokens of ``num_responses`` responses that were aborted at ``num_tokens``."""
     return num_tokens / num_responses / (1 + _DEVIATIONS / math.sqrt(num_responses))
 
 

@@ -39,7 +39,7 @@ def read_path(
 ) -> list[Row]:
     """Returns the rows of a file, or of one split of a folder. Raises ``TaskError``.
 
-    ``usual_subset`` and ``usual_split`` are used if ``subset`` and ``split`` are not given and the folder has them.
+    ``usual_subset`` and ``usual_split`` are the defaults of ``subset`` and ``split`` in a folder that has them.
     """
     if has_splits(path):
         return _read_folder(path, subset, usual_subset, split or usual_split)
