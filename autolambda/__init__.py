@@ -5,7 +5,7 @@
     study = autolambda.search("org/Model-Instruct", "org/Model-Thinking", task="my.jsonl", budget=4000)
     study.verdict, study.pick, study.figures["front"]
 
-``autolambda.api`` documents the functions. ``import autolambda`` loads nothing heavy: the first use of a name does.
+``autolambda.api`` documents the functions. ``import autolambda`` is quick: a name is loaded at its first use.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["StudyView", "__version__", "evaluate", "merge", "open_study", "searc
 if TYPE_CHECKING:
     from autolambda.api import evaluate, merge, open_study, search
     from autolambda.study_view import StudyView
-else:  # so that type checkers know every name and no other
+else:  # hidden from type checkers, which would then accept any name
 
     def __getattr__(name: str) -> object:
         if name == "StudyView":

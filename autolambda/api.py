@@ -6,11 +6,11 @@
     print(study.verdict, study.pick.schedule)
     autolambda.merge("org/Model-Instruct", "org/Model-Thinking", "my-merge", schedule=study.pick.schedule)
 
-Defaults are the command line's: without models the bundled pair is searched, a study is named after the Thinking
-model, and its database is ``studies/NAME/study.db``. Every error that the caller can correct is an
-``autolambda.errors.InputError`` with one line that names the argument or key, the value seen and what to do.
+The defaults are as on the command line. Without models the bundled pair is searched. A study is named after the
+Thinking model, and its database is ``studies/NAME/study.db``. An error that the caller can correct is an
+``autolambda.errors.InputError``. Its one line names the argument or key, the value seen and what to do.
 
-The functions import what they need when they are called, so that ``import autolambda`` stays quick.
+The imports are inside the functions, so that ``import autolambda`` stays quick.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def search(
         storage: Database URL of the study, ``sqlite:///PATH`` or ``postgresql://USER@HOST/DATABASE``.
         config: A YAML file, or its keys and values. The other arguments override it.
         settings: Config keys, dotted, with their values: ``{"sampling.max_tokens": 8192}``.
-        on_event: Is called with each event of ``autolambda.driver.events``; ``print`` shows them.
+        on_event: Called with each event of ``autolambda.driver.events``; ``print`` shows them.
 
     After a crash or Ctrl-C the same call continues where it stopped. Raises ``InputError`` for a bad argument,
     ``EngineError`` or ``StorageError`` if the run failed.
@@ -69,10 +69,10 @@ def search(
     from autolambda.study.reader import storage_url
     from autolambda.study_view import StudyView
 
-    found = _config(instruct, thinking, task=task, budget=budget, config=config, settings=settings)
-    name = default_name(found) if study is None else study
-    jobs.search(found, name=name, storage=storage_url(name, storage), on_event=on_event or ignore)
-    return StudyView(name, storage, found.budget)
+    resolved = _config(instruct, thinking, task=task, budget=budget, config=config, settings=settings)
+    name = default_name(resolved) if study is None else study
+    jobs.search(resolved, name=name, storage=storage_url(name, storage), on_event=on_event or ignore)
+    return StudyView(name, storage, resolved.budget)
 
 
 def open_study(study: str, *, storage: str | None = None, budget: float | None = None) -> StudyView:
@@ -85,7 +85,7 @@ def open_study(study: str, *, storage: str | None = None, budget: float | None =
         storage: Database URL, by default the study's own under ``studies/``.
         budget: Mean tokens that the verdict is for, by default the study's own.
 
-    Raises ``StudyError`` if there is no such study, ``ConfigError`` for a budget that is not positive.
+    Raises ``StudyError`` if the study is missing, ``ConfigError`` for a budget that is not positive.
     """
     from autolambda.report.read import positive_budget
     from autolambda.study.reader import stored_config
@@ -110,23 +110,23 @@ def evaluate(
     settings: Mapping[str, object] | None = None,
     on_event: OnEvent | None = None,
 ) -> Measured:
-    """Measures one merge on the search slice, without keeping a study.
+    """Measures one merge on the search slice, without storing a study.
 
         measured = autolambda.evaluate(lam=0.6)  # the bundled pair
         measured.accuracy.value, measured.mean_tokens.value
 
     Args:
         lam: One lambda for all parameters, 0 (Instruct) to 1 (Thinking).
-        schedule: In place of ``lam``: a ``Schedule``, its keys and values, or a YAML file with them.
+        schedule: Instead of ``lam``: a ``Schedule``, its keys and values, or a YAML file with them.
 
-    The other arguments are those of ``search``, and so are the errors.
+    The other arguments and the errors are as in ``search``.
     """
     from autolambda.driver.events import ignore
     from autolambda.driver.search import evaluate as run
 
     chosen = _schedule(lam, schedule)
-    found = _config(instruct, thinking, task=task, budget=None, config=config, settings=settings)
-    return run(found, chosen, on_event=on_event or ignore)
+    resolved = _config(instruct, thinking, task=task, budget=None, config=config, settings=settings)
+    return run(resolved, chosen, on_event=on_event or ignore)
 
 
 def merge(
@@ -148,10 +148,10 @@ def merge(
         out: The new folder. It is complete or missing, never half written.
         lam, schedule: As in ``evaluate``, for the methods ``linear`` and ``slerp``.
         method: ``linear``, ``slerp``, ``task_arithmetic`` or ``ties``.
-        base: The base model of both, for ``task_arithmetic`` and ``ties``.
+        base: The base model of both parents, for ``task_arithmetic`` and ``ties``.
         max_shard_size: Size of a weight file, a number with KB, MB or GB.
 
-    Raises ``InputError``: for a bad argument, a pair that does not fit, or an ``out`` that exists.
+    Raises ``InputError`` for a bad argument, for parents that do not fit together, or if ``out`` exists.
     """
     from autolambda.driver.models import open_models
     from autolambda.export.export import export
@@ -165,7 +165,7 @@ def merge(
 def config_overrides(
     instruct: PathLike | None, thinking: PathLike | None, task: Tasks | None, budget: float | None
 ) -> dict[str, object]:
-    """Returns the dotted config keys that these arguments stand for, with their values; the command line's too."""
+    """Returns these arguments as dotted config keys with their values. The command line uses it too."""
     overrides: dict[str, object] = {}
     for parent, source in (("instruct", instruct), ("thinking", thinking)):
         if source is not None:
@@ -179,7 +179,7 @@ def config_overrides(
 
 
 def default_name(config: Config) -> str:
-    """Returns the name of a study that was given none: the Thinking model's, or ``bundled``."""
+    """Returns the default name of a study: the Thinking model's name, or ``bundled`` without models."""
     if config.models.thinking is None:
         return "bundled"
     return re.sub(r"[^A-Za-z0-9._-]+|\.\.+", "-", Path(config.models.thinking).name).strip(".-_")[:64] or "study"

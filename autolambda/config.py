@@ -29,7 +29,7 @@ ABLATIONS: tuple[AblationName, ...] = get_args(AblationName)
 Lam = Annotated[float, Field(ge=0, le=1)]
 Lams = Annotated[tuple[Lam, ...], Field(min_length=1)]
 
-RUNGS = (128, 512, 2048)  # responses: the first fills an engine; the whole slice is always the last
+RUNGS = (128, 512, 2048)  # responses: the first fills an engine; the whole slice is always the last rung
 
 
 class ModelsConfig(Strict):
@@ -70,9 +70,9 @@ _REFUSED = {
 class EngineConfig(Strict):
     """The engine that generates. ``batch_size`` responses are generated, stored and resumed together.
 
-    ``None`` is 256 with transformers, and with vLLM all responses of an evaluation. ``merge`` and ``parents`` are for
-    vLLM: how weights are merged, and where the parents are kept. ``workers`` is the number of engines, each on separate
-    GPUs. With ``name: vllm`` every further key is an engine argument of vLLM.
+    It defaults to 256 with transformers, and to all responses of an evaluation with vLLM. ``merge`` and ``parents`` are
+    for vLLM: how weights are merged, and where the parents are kept. ``workers`` is the number of engines, each on
+    separate GPUs. With ``name: vllm`` every further key is an engine argument of vLLM.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -108,21 +108,21 @@ class EngineConfig(Strict):
 
 
 class SamplingConfig(Strict):
-    """How tokens are sampled; ``None`` is the value of the Thinking parent's generation config."""
+    """How tokens are sampled; ``None`` takes the value from the Thinking parent's generation config."""
 
     temperature: Annotated[float, Field(ge=0, le=100)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=0, lt=2**31)] | None = None
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    presence_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0  # as OpenAI and vLLM have it
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0  # the range of OpenAI and vLLM
     stop: tuple[Name, ...] = ()
     max_tokens: Positive | None = None
 
 
 class SearchConfig(Strict):
-    """What a search may spend, and which schedules it tries.
+    """The trials and tokens of a search, and the schedules that it tries.
 
-    At most ``ladder`` of the ``trials`` go to the ladder (uniform lambdas, first of all); the others are shared evenly
+    At most ``ladder`` of the ``trials`` go to the ladder (uniform lambdas, measured first). The rest is shared evenly
     among ``spaces``. ``rungs`` are the numbers of responses after which a trial may stop; ``None`` is 128, 512, 2,048
     and the whole slice. ``max_tokens_generated`` limits search and confirmation together; ``None`` is the tokens of
     both parents on the whole slice, with at least 2,048 responses each. The search stops when the expected gain in
@@ -141,15 +141,15 @@ class SearchConfig(Strict):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
     def rungs_of(self, num_responses: int) -> tuple[int, ...]:
-        """Returns the rungs of a slice: those below its size, and its size."""
+        """Returns the rungs of a slice of ``num_responses``: the rungs below this size, then the size."""
         return (*sorted(rung for rung in {*(self.rungs or RUNGS)} if rung < num_responses), num_responses)
 
 
 class ConfirmConfig(Strict):
     """The confirmation: ``limit`` prompts a task for up to ``finalists`` schedules.
 
-    A schedule that is shown to lose less than ``margin`` accuracy (share of 1) is preferred if it is cheaper. ``share``
-    of the rows is kept for the confirmation if a task has no other rows for it.
+    A cheaper schedule is preferred if it is shown to lose less than ``margin`` accuracy (share of 1). If a task has no
+    other rows for the confirmation, ``share`` of its rows is kept for it.
     """
 
     limit: Positive | None = 1024
@@ -162,9 +162,9 @@ class ConfirmConfig(Strict):
 class AblationConfig(Strict):
     """The ablations. ``partial_lambda`` is used for interpolated layers and modules, and for SLERP.
 
-    ``decoding_lambdas`` are measured at each of the ``temperatures`` with each of the ``top_ps``. ``backbones`` take
-    Instruct's place; the default is ``models.base``. ``responses`` is the number of responses, the first of the confirm
-    slice in its fixed order; ``None`` is all.
+    ``decoding_lambdas`` are measured at each of the ``temperatures`` with each of the ``top_ps``. ``backbones`` are
+    models that replace Instruct; the default is ``models.base``. Each ablation is measured on the first ``responses``
+    responses of the confirm slice; ``None`` is all.
     """
 
     lambdas: Lams = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
@@ -192,7 +192,7 @@ class Config(Strict):
 
     @property
     def weights(self) -> dict[str, float]:
-        """Each task's weight in the average over tasks; a guard has 0."""
+        """Each task's weight in the average over tasks; a guard has weight 0."""
         shares = {task.label: 0.0 if task.guard else task.weight for task in self.tasks}
         total = sum(shares.values())
         return {label: share / total for label, share in shares.items()}
@@ -204,12 +204,10 @@ class Config(Strict):
 
     @property
     def confirm_size(self) -> ConfirmSize:
-        """The size of the confirm slices."""
         return ConfirmSize(self.confirm.limit, self.confirm.repeats, self.confirm.share)
 
     @property
     def search_settings(self) -> SearchSettings:
-        """The settings of the optimizer."""
         search, confirm = self.search, self.confirm
         return SearchSettings(
             spaces=search.spaces,

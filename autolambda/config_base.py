@@ -30,7 +30,7 @@ class Strict(BaseModel):
 
 
 def explain(model: type[BaseModel], error: ValidationError) -> str:
-    """Returns the problems of a validation in words, in one line; at most 8 of them."""
+    """Returns at most 8 problems of a validation, in words and in one line."""
     problems = [_explained(model, dict(detail)) for detail in error.errors()]
     if (more := len(problems) - _MOST_PROBLEMS) > 0:
         problems[_MOST_PROBLEMS:] = [f"and {more} more"]

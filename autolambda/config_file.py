@@ -51,14 +51,14 @@ def parse_setting(text: str) -> tuple[str, object]:
 
 
 def set_key(plain: dict[str, Any], key: str, value: object) -> None:
-    """Sets ``a.b.0.c`` in nested dicts and lists; makes missing dicts. Raises ``ConfigError`` if a part has no keys."""
+    """Sets a dotted key in nested dicts and lists; adds missing dicts. Raises ``ConfigError`` if a part has no keys."""
     *parents, last = key.split(".")
     node: Any = plain
     for i, part in enumerate(parents):
-        place = _index(node, part, key) if isinstance(node, list) else part
+        step = _index(node, part, key) if isinstance(node, list) else part
         if isinstance(node, dict) and node.get(part) is None:
             node[part] = {}
-        node = node[place]
+        node = node[step]
         if not isinstance(node, dict | list):
             raise ConfigError(f"{key!r}: {'.'.join(parents[: i + 1])!r} is {in_short(node)}, which has no keys")
     node[_index(node, last, key) if isinstance(node, list) else last] = value
@@ -66,7 +66,7 @@ def set_key(plain: dict[str, Any], key: str, value: object) -> None:
 
 def _index(items: list[Any], part: str, key: str) -> int:
     if not (part.isascii() and part.isdigit() and len(part) < 10 and int(part) < len(items)):
-        seen = f"0 to {len(items) - 1}" if items else "there is none"
+        seen = f"0 to {len(items) - 1}" if items else "the list is empty"
         raise ConfigError(f"{key!r}: {part!r} is not the number of an entry ({seen})")
     return int(part)
 
@@ -86,7 +86,7 @@ def load_config(
     """Returns the config of a YAML file, or of its keys and values, with ``overrides`` and ``settings`` on top.
 
     ``overrides`` maps dotted keys to values, ``settings`` are texts ``KEY=VALUE``. Without models the bundled pair's
-    config supplies the defaults. Raises ``ConfigError`` in one line.
+    config supplies the defaults. Raises ``ConfigError`` with one line.
     """
     plain = copy.deepcopy(dict(source)) if isinstance(source, Mapping) else read_settings(source) if source else {}
     changes = [*overrides.items(), *map(parse_setting, settings)]
@@ -129,7 +129,7 @@ def _absolute(config: Config) -> Config:
 
 
 def _names_models(plain: Mapping[str, Any], changes: Sequence[tuple[str, object]]) -> bool:
-    """Whether the config names a parent after the changes."""
+    """Returns whether the config names a parent after the changes."""
     probe = {"models": copy.deepcopy(plain.get("models"))}
     for key, value in changes:
         if key.partition(".")[0] == "models":

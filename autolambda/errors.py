@@ -1,4 +1,4 @@
-"""The errors that autolambda raises, each with the exit code of the command line, and how a text enters a message.
+"""The errors that autolambda raises, each with its exit code, and the functions that format text for messages.
 
 AutolambdaError            1   the run failed
 |-- InputError             2   something the user gave is wrong; the message says what, the value seen, what to do
@@ -26,21 +26,21 @@ class AutolambdaError(Exception):
 
 
 class InputError(AutolambdaError):
-    """Something that the user can correct; nothing was lost."""
+    """An error that the user can correct; nothing was lost."""
 
     exit_code = 2
 
 
 class ConfigError(InputError):
-    """A config file, one of its keys, an argument or an option."""
+    """An error in a config file, one of its keys, an argument or an option."""
 
 
 class ScheduleError(InputError):
-    """A schedule's form or values, or a parameter name outside the known families."""
+    """An error in a schedule, or a parameter name outside the known families."""
 
 
 class CheckpointError(InputError):
-    """One checkpoint: missing, not safetensors, cut short, or holding a NaN."""
+    """A checkpoint that is missing, not safetensors, cut short, or holds a NaN."""
 
 
 class PairError(InputError):
@@ -48,7 +48,7 @@ class PairError(InputError):
 
 
 class TaskError(InputError):
-    """A task's file, columns, rows or grader."""
+    """An error in a task's file, columns, rows or grader."""
 
 
 class GraderError(TaskError):
@@ -56,7 +56,7 @@ class GraderError(TaskError):
 
 
 class StudyError(InputError):
-    """A study's name, a config that differs from the stored one, or a second driver."""
+    """An unknown or invalid name of a study, a config that differs from the stored one, or a second driver."""
 
 
 class OutputError(InputError):
@@ -78,17 +78,17 @@ def hide_secrets(text: str) -> str:
 
 
 def one_line(text: object, *, limit: int = 200) -> str:
-    """Returns a text, or what an error says, as one line of at most ``limit`` characters."""
+    """Returns a text, or an error's message, as one line of at most ``limit`` characters."""
     return " ".join(str(text).split())[:limit]
 
 
 def reason(error: BaseException, *, limit: int = 200, with_type: bool = False) -> str:
-    """Returns what an error says as one line; ``with_type`` puts its type's name first.
+    """Returns an error's message as one line, after the name of its type if ``with_type`` is true.
 
-    An error without a text is told by its type's name alone.
+    An error without a message gives the name of its type.
     """
-    said, name = one_line(error, limit=limit), type(error).__name__
-    return (f"{name}: {said}" if with_type else said) if said else name
+    message, name = one_line(error, limit=limit), type(error).__name__
+    return (f"{name}: {message}" if with_type else message) if message else name
 
 
 def shorten(text: str, limit: int) -> str:
@@ -97,7 +97,7 @@ def shorten(text: str, limit: int) -> str:
 
 
 def printable(text: str, *, keep: str = "") -> str:
-    """``text`` with control characters (escape sequences, line ends) as Python escapes, except those in ``keep``."""
+    """Returns ``text`` with control characters (escape sequences, line ends) escaped, except the ones in ``keep``."""
     if text.isprintable():
         return text
     return "".join(each if each.isprintable() or each in keep else repr(each)[1:-1] for each in text)
@@ -107,7 +107,7 @@ def in_short(value: object, *, limit: int = 60) -> str:
     """Returns the first ``limit`` characters of any value's text, quoted, for a message."""
     try:
         return repr(str(value)[:limit])
-    except (ValueError, RecursionError):  # an integer of thousands of digits, a list that is nested too deep
+    except (ValueError, RecursionError):  # an integer of thousands of digits, or a list that is nested too deep
         return f"a {type(value).__name__} too large to show"
 
 
@@ -116,7 +116,7 @@ def error_line(error: AutolambdaError) -> str:
 
     A ``PairError`` has one line for each mismatch. Names from files and models may hold control characters.
     """
-    said = hide_secrets(str(error))
-    lines = said.splitlines() if isinstance(error, PairError) else [said]
+    message = hide_secrets(str(error))
+    lines = message.splitlines() if isinstance(error, PairError) else [message]
     lines = [printable(line) for line in lines]
     return "\n".join([f"error: {lines[0]}", *lines[1:]])

@@ -1,7 +1,7 @@
 """Reads files, JSON and YAML without trusting them.
 
-Only regular files up to a size are read: a pipe would block for ever and a device has no end. JSON and YAML are refused
-if a key stands twice, of which Python would keep the last, or if they are nested too deeply for Python's stack.
+Only regular files up to a size limit are read: a pipe would block for ever and a device has no end. JSON and YAML are
+refused if a key occurs twice (Python would keep the last) or if they are nested too deeply for Python's stack.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from yaml.constructor import ConstructorError
 from yaml.nodes import MappingNode, Node, ScalarNode
 
 SMALL = 256 * 1024
-"""The most bytes that a file written by hand, such as a config, may have."""
+"""The maximum size in bytes of a file written by hand, such as a config."""
 
 MAX_DEPTH = 100  # of JSON; far below the limit of Python's stack
-MAX_YAML_DEPTH = 50  # less, since a config is stored as a part of JSON
+MAX_YAML_DEPTH = 50  # lower, since a config is stored inside JSON
 
 
 def open_bytes(path: Path) -> BinaryIO:
-    """Opens a regular file to read bytes. Raises ``OSError``, also for anything else than a regular file."""
+    """Opens a regular file to read bytes. Raises ``OSError``, also if it is not a regular file."""
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     mode = os.fstat(descriptor).st_mode
     if stat.S_ISREG(mode):
@@ -42,7 +42,7 @@ def open_text(path: Path, *, encoding: str = "utf-8", newline: str | None = None
 
 
 def read_text(path: Path, *, max_bytes: int = SMALL) -> str:
-    """Returns a regular file's text in UTF-8. Raises ``OSError``, also if it is larger, and ``UnicodeDecodeError``."""
+    """Returns the text of a UTF-8 file. Raises ``OSError``, also above ``max_bytes``, or ``UnicodeDecodeError``."""
     with open_bytes(path) as file:
         content = file.read(max_bytes + 1)
     if len(content) > max_bytes:
@@ -51,9 +51,9 @@ def read_text(path: Path, *, max_bytes: int = SMALL) -> str:
 
 
 def load_json(text: str | bytes) -> Any:
-    """Returns the value of a JSON text, which as bytes must be UTF-8. Raises ``ValueError``."""
+    """Returns the value of a JSON text; bytes must be UTF-8. Raises ``ValueError``."""
     if isinstance(text, bytes):
-        text = text.decode("utf-8-sig")  # json would guess at UTF-16 and 32
+        text = text.decode("utf-8-sig")  # json.loads would accept UTF-16 and UTF-32 too
     try:
         value = json.loads(text, object_pairs_hook=_unique)
     except RecursionError as error:
@@ -64,22 +64,22 @@ def load_json(text: str | bytes) -> Any:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     for key, value in pairs:
-        if key in made:
-            raise ValueError(f"the key {key[:60]!r} stands twice")
-        made[key] = value
-    return made
+        if key in result:
+            raise ValueError(f"the key {key[:60]!r} occurs twice")
+        result[key] = value
+    return result
 
 
 def _is_deeper(value: object, depth: int) -> bool:
-    """Whether more than ``depth`` lists and dicts are nested; a list that holds itself (a YAML alias) is."""
+    """Returns whether lists and dicts are nested deeper than ``depth``. A list that holds itself (a YAML alias) is."""
     level = [value]
     for _ in range(depth + 1):
-        wholes = {id(each): each for each in level if isinstance(each, dict | list)}  # each once, whatever its aliases
-        if not wholes:
+        nodes = {id(node): node for node in level if isinstance(node, dict | list)}  # aliases of a node count once
+        if not nodes:
             return False
-        level = [part for whole in wholes.values() for part in (whole.values() if isinstance(whole, dict) else whole)]
+        level = [child for node in nodes.values() for child in (node.values() if isinstance(node, dict) else node)]
     return True
 
 
@@ -95,7 +95,7 @@ def load_yaml(text: str) -> Any:
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, which also refuses a key that stands twice, and whose errors are all ``YAMLError``."""
+    """PyYAML's safe loader. It also refuses repeated keys, and all its errors are ``YAMLError``."""
 
     def compose_mapping_node(self, anchor: Any) -> MappingNode:
         node = super().compose_mapping_node(anchor)
@@ -103,13 +103,13 @@ class _Loader(yaml.SafeLoader):
         for key, _ in node.value:
             if isinstance(key, ScalarNode):
                 if (key.tag, key.value) in seen:
-                    raise ConstructorError(None, None, f"the key {key.value[:40]!r} stands twice", key.start_mark)
+                    raise ConstructorError(None, None, f"the key {key.value[:40]!r} occurs twice", key.start_mark)
                 seen.add((key.tag, key.value))
         return node
 
     def construct_object(self, node: Node, deep: bool = False) -> Any:
         try:
             return super().construct_object(node, deep=deep)
-        except (AttributeError, LookupError, TypeError, ValueError) as error:  # for a 13th month or !!int ''
-            problem = f"{str(node.value)[:40]!r} is no {node.tag.rpartition(':')[2]}"
+        except (AttributeError, LookupError, TypeError, ValueError) as error:  # such as for a 13th month or !!int ''
+            problem = f"{str(node.value)[:40]!r} is not a valid {node.tag.rpartition(':')[2]}"
             raise ConstructorError(None, None, problem, node.start_mark) from error

@@ -23,7 +23,7 @@ class Grade(StrEnum):
 
 @dataclass(frozen=True)
 class Sample:
-    """One prompt of a task: chat messages ``{"role", "content"}`` and the target that its grader compares with."""
+    """One prompt of a task: chat messages ``{"role", "content"}`` and the target for its grader."""
 
     id: str
     messages: tuple[Mapping[str, str], ...]
@@ -36,8 +36,9 @@ class Response:
     """One generation.
 
     ``num_tokens`` counts generated tokens, with thinking and the end-of-sequence token: both are paid for.
-    ``finish_reason`` is ``stop`` (an end token or stop string), ``length`` (cut at ``max_tokens``) or ``aborted`` (cut
-    because the evaluation became too long: ``num_tokens`` is a lower bound, and the response is not graded).
+    ``finish_reason`` is ``stop`` (an end token or stop string), ``length`` (cut at ``max_tokens``) or ``aborted``. An
+    aborted response was cut because its evaluation took too many tokens. Its ``num_tokens`` is a lower bound, and it is
+    not graded.
     """
 
     text: str
@@ -45,9 +46,9 @@ class Response:
     finish_reason: FinishReason
 
 
-@dataclass(frozen=True, slots=True)  # a study holds all of them
+@dataclass(frozen=True, slots=True)  # a study has very many
 class Graded:
-    """A response with its place in the evaluation and its grade.
+    """A response with its key in the evaluation and its grade.
 
     ``answer`` is what the grader found, ``None`` if it found none. ``thought`` says whether the text holds the closing
     think tag.
@@ -67,10 +68,10 @@ class Graded:
 
 
 def is_aborted(graded: Sequence[Graded]) -> bool:
-    """Whether an evaluation was ended before its responses were. Its tokens are then a lower bound."""
+    """Returns whether an evaluation was aborted. Its tokens are then a lower bound."""
     return any(each.response.finish_reason == "aborted" for each in graded)
 
 
 def sha256_of(*parts: object) -> bytes:
-    """Returns the SHA-256 digest (32 bytes) of the parts as text, from which keys and seeds are derived."""
+    """Returns the SHA-256 digest (32 bytes) of the parts as text, for keys and seeds."""
     return hashlib.sha256("\x1f".join(map(str, parts)).encode("utf-8", "surrogatepass")).digest()

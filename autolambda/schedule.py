@@ -1,8 +1,8 @@
 """Schedules: the weight ``lam`` of the Thinking model for each parameter.
 
-A schedule maps a parameter name to ``lam`` in [0, 1]: 0 is Instruct, 1 is Thinking. It holds one profile over the
-depth of the network for the *attention* modules, one for the *ffn* modules, and one number for the *other* parameters
-(embeddings, head, final norm). A uniform lambda, one lambda a module and a curve over depth are special cases.
+A schedule maps a parameter name to ``lam`` in [0, 1]: 0 is Instruct, 1 is Thinking. It holds one profile over depth
+for the *attention* modules and one for the *ffn* modules. A number covers the *other* parameters (embeddings, head,
+final norm). A uniform lambda, one lambda per module and a curve over depth are special cases.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class Location:
 def locate(parameter: str) -> Location:
     """Returns the location of a parameter by its checkpoint name.
 
-    The names of Qwen2, Qwen3, Llama, Mistral and Gemma (dense) and of Qwen3-MoE and Mixtral are known, on disk and as
-    transformers 5 fuses experts in memory. Raises ``ScheduleError`` for any other name.
+    It knows the names of Qwen2, Qwen3, Llama, Mistral, Gemma (dense), Qwen3-MoE and Mixtral. Experts may be separate,
+    as on disk, or fused, as in memory by transformers 5. Raises ``ScheduleError`` for any other name.
     """
     if match := _LAYER.fullmatch(parameter):
         layer, rest = int(match[1]), match[2]
@@ -146,13 +146,13 @@ class Schedule:
 
     def lam_of(self, parameter: str, *, num_layers: int) -> float:
         """Returns lam of a parameter by its checkpoint name. Raises ``ScheduleError`` for an unknown name."""
-        where = locate(parameter)
-        if where.layer is None:
+        location = locate(parameter)
+        if location.layer is None:
             return self.other
-        if where.layer >= num_layers:
-            raise ScheduleError(f"parameter '{parameter}' is in layer {where.layer} of a model with {num_layers}")
-        profile = self.attention if where.module == "attention" else self.ffn
-        return profile.at(where.layer, num_layers)
+        if location.layer >= num_layers:
+            raise ScheduleError(f"parameter '{parameter}' is in layer {location.layer} of a model with {num_layers}")
+        profile = self.attention if location.module == "attention" else self.ffn
+        return profile.at(location.layer, num_layers)
 
     def to_dict(self) -> dict[str, object]:
         """Returns the plain form for YAML and JSON, without ``other`` if it has its default value."""

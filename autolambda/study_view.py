@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 class StudyView:
-    """One study at one moment, for one budget in mean tokens a response (``None``: without a verdict)."""
+    """A snapshot of one study for one ``budget``, in mean tokens per response; ``None`` gives no verdict."""
 
     def __init__(self, name: str, storage: str | None, budget: float | None) -> None:
         self.name, self.storage, self.budget = name, storage, budget
@@ -59,27 +59,27 @@ class StudyView:
 
     @property
     def verdict(self) -> Verdict | None:
-        """``feasible``, ``uncertain`` or ``infeasible``; ``None`` without a budget, or before it is confirmed."""
+        """``feasible``, ``uncertain`` or ``infeasible``; ``None`` without a budget, or before the confirmation."""
         return self.findings.report.verdict
 
     @property
     def pick(self) -> ScheduleResult | None:
-        """The best schedule within the budget; ``None`` if nothing answers it."""
+        """The best schedule within the budget; ``None`` without a budget, or if no schedule is within it."""
         return self.findings.report.best
 
     @property
     def front(self) -> tuple[ScheduleResult, ...]:
-        """The confirmed Pareto front, before a confirmation the smoothed one; fewest tokens first."""
+        """The Pareto front, fewest tokens first: the confirmed one, or the smoothed one before a confirmation."""
         return self.findings.report.front
 
     @property
     def trials(self) -> pandas.DataFrame:
-        """One row for each finished trial, with the columns of ``report.dataframes.HISTORY``."""
+        """One row per finished trial, with the columns of ``report.dataframes.HISTORY``."""
         return self.findings.trials
 
     @cached_property
     def responses(self) -> pandas.DataFrame:
-        """One row for each response, with its text and the columns of ``report.dataframes.COLUMNS``."""
+        """One row per response, with its text and the columns of ``report.dataframes.COLUMNS``."""
         return responses(self.name, storage=self.storage)
 
     @property

@@ -99,7 +99,7 @@ def test_a_dotted_key_is_set(key, expected):
         ("tasks.first.limit", "'tasks.first.limit': 'first' is not the number"),
         ("tasks.2", "'tasks.2': '2' is not the number"),
         ("tasks.\u0661.limit", "'tasks.\u0661.limit': '\u0661' is not the number"),
-        ("empty.0", "'empty.0': '0' is not the number of an entry (there is none)"),
+        ("empty.0", "'empty.0': '0' is not the number of an entry (the list is empty)"),
         ("tasks.0.limit.x", "'tasks.0.limit.x': 'tasks.0.limit' is '5', which has no keys"),
         ("budget.x", "'budget.x': 'budget' is '10', which has no keys"),
     ],

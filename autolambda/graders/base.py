@@ -1,4 +1,4 @@
-"""The plug point of grading: what a grader promises, and the answer that it found in a text.
+"""The interface of a grader, and the answer that it finds in a text.
 
 A grader is a pure function of a text and a target. It finds no answer rather than guess one.
 """
@@ -12,7 +12,7 @@ from typing import ClassVar
 
 @dataclass(frozen=True)
 class ParsedAnswer:
-    """The answer found in a text (``None`` if there is none) and whether it meets the target.
+    """The answer found in a text (``None`` if no answer is found) and whether it meets the target.
 
     ``failure`` says why the text could not be graded. ``refused`` means that no text can be graded at all, because the
     grader cannot be loaded or its process does not start.
@@ -25,21 +25,21 @@ class ParsedAnswer:
 
 
 class Grader(ABC):
-    """Grades texts. A subclass needs ``grade`` alone."""
+    """Grades texts. A subclass must define ``grade`` only."""
 
     is_quick: ClassVar[bool] = False
     """Whether ``quick`` decides every text, so that no process is needed."""
 
     @abstractmethod
     def grade(self, text: str, target: str) -> ParsedAnswer:
-        """Returns the answer in the text. It may be slow, hang or crash, since it runs in a process of its own."""
+        """Returns the answer in the text. It may be slow, hang or crash, since it runs in a separate process."""
 
     def quick(self, text: str, target: str) -> ParsedAnswer | None:
-        """Returns what can be told at once and safely; ``None`` if it takes ``grade``."""
+        """Returns the answer if a fast and safe rule finds it; ``None`` if ``grade`` is needed."""
         return None if text.strip() else ParsedAnswer(None)
 
     def check_target(self, target: str) -> None:
-        """Raises ``ValueError`` for a target that no text can meet, as far as this can be told at once."""
+        """Raises ``ValueError`` for a target that no text can meet, as far as a fast check can tell."""
         return
 
     def canonical(self, target: str) -> str | None:
@@ -47,11 +47,11 @@ class Grader(ABC):
         return None
 
     def preload(self, target: str | None) -> None:
-        """Loads what ``grade`` needs for a target, or for any (``None``). It does not count as time of a text."""
+        """Loads what ``grade`` needs for a target, or for any (``None``). Its time is not part of a text's limit."""
         return
 
     def cache_key(self, text: str) -> str | None:
-        """Returns a text that is graded like ``text``, by which results are cached; ``None``: they are not."""
+        """Returns the cache key of a result: a text that is graded like ``text``. ``None`` disables the cache."""
         return None
 
 
@@ -61,5 +61,4 @@ class QuickGrader(Grader):
     is_quick = True
 
     def quick(self, text: str, target: str) -> ParsedAnswer:
-        """Returns what ``grade`` does."""
         return self.grade(text, target)

@@ -1,4 +1,4 @@
-"""The grader ``choice``: an option's letter, as simple-evals asks for it (``ANSWER: $LETTER``) or as models write it.
+"""The grader ``choice``: an option's letter, as ``ANSWER: $LETTER`` (simple-evals) or in another form that models use.
 
 The last statement of an answer counts: ``Answer: C``, ``**Answer:** (c)``, ``the answer is (C)`` or
 ``\\boxed{\\text{C}}``. A text that is only a letter counts too. No text takes long: every repetition in the patterns is
@@ -13,7 +13,7 @@ from collections import deque
 from autolambda.graders.base import ParsedAnswer, QuickGrader
 
 _OPEN = r"(?:[\s*_$({\[]|\\[(\[]|\\(?:boxed|fbox|text(?:bf)?|math(?:bf|rm|sf)|rm|bf)\b){0,12}"
-# A lower-case letter must be followed by an end: "answer: a good one" names no option. A capital need not be.
+# A lower-case letter must be followed by an end: "answer: a good one" names no option. A capital letter need not.
 _LETTER = (
     r"(?:(?P<capital>(?-i:[A-Z]))(?![A-Za-z0-9])|(?P<small>(?-i:[a-z]))(?=[ \t*_$)}\]\\]{0,8}(?:[.,:;)\]}]|\n|\Z)))"
 )

@@ -46,7 +46,7 @@ def load(name: str) -> Function:
 def _parts(name: str) -> tuple[str, str]:
     module, _, attribute = name.partition(":") if ":" in name else name.rpartition(".")
     if not all(part.isidentifier() for part in [*module.split("."), attribute]):
-        raise TaskError(f"grader {name!r} is no dotted path; give your function as 'package.module:function'")
+        raise TaskError(f"grader {name!r} is not a dotted path; give your function as 'package.module:function'")
     return module, attribute
 
 
@@ -61,7 +61,7 @@ class Custom(Grader):
         return
 
     def grade(self, text: str, target: str) -> ParsedAnswer:
-        """Returns the function's answer. Raises what it raises, and ``TypeError`` if it returns anything else."""
+        """Returns the function's answer. Raises the function's errors, and ``TypeError`` for any other return value."""
         match self._function(text, target):
             case None:
                 return ParsedAnswer(None)

@@ -36,7 +36,7 @@ GRADERS: Mapping[str, Grader] = {
 
 
 def is_custom(name: str) -> bool:
-    """Whether a name has the form of a user's grader, such as ``package.module:function``."""
+    """Returns whether a name has the form of a user's grader, such as ``package.module:function``."""
     return name not in GRADERS and (":" in name or "." in name)
 
 
@@ -61,14 +61,12 @@ class Score:
 
 
 def answer_part(response: Response, *, think_end: str) -> str:
-    """Returns the text that a grader sees: what follows the last closing think tag."""
+    """Returns the text that a grader sees: the part after the last closing think tag."""
     return response.text.rpartition(think_end)[2]
 
 
 def score_of(parsed: ParsedAnswer, response: Response) -> Score:
-    """Returns the score: a response cut at ``max_tokens`` is ``truncated`` whatever it holds, else one without an
-    answer is ``unparsed``.
-    """
+    """Returns the score: ``truncated`` for a response cut at ``max_tokens``, else ``unparsed`` without an answer."""
     if response.finish_reason == "length":
         return Score(Grade.TRUNCATED, parsed.answer)
     if parsed.answer is None:
@@ -77,5 +75,5 @@ def score_of(parsed: ParsedAnswer, response: Response) -> Score:
 
 
 def score(response: Response, target: str, *, grader: Grader, think_end: str) -> Score:
-    """Returns the score of a response, graded in this process without a limit of time."""
+    """Returns the score of a response, graded in this process without a time limit."""
     return score_of(grader.grade(answer_part(response, think_end=think_end), target), response)

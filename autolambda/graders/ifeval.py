@@ -114,9 +114,9 @@ class IFEval(Grader):
 def scores(answers: Iterable[str]) -> Mapping[str, float]:
     """Returns the four scores over graded answers, as shares of prompts and of instructions; empty without answers."""
     rows = [json.loads(answer) for answer in answers]
-    found: dict[str, float] = {}
+    shares: dict[str, float] = {}
     for name in NAMES:
         values = [value for row in rows for value in (row[name] if isinstance(row[name], list) else [row[name]])]
         if values:
-            found[name] = sum(values) / len(values)
-    return found
+            shares[name] = sum(values) / len(values)
+    return shares

@@ -1,9 +1,9 @@
 """LaTeX, parsed and compared as mathematics by the library math-verify.
 
-The library parses with ANTLR, which is told to try its fast strategy (SLL) first, and its full one (LL) if the fast one
-fails. That reads sets and intervals 8 times faster. What SLL accepts, LL parses to the same tree (Parr, Harwell and
-Fisher, Adaptive LL(*) Parsing, 2014); a test compares the two. The library's time limits are off, because they work in
-a main thread only; the grading process has its own.
+The library parses with ANTLR. Here ANTLR tries its fast strategy (SLL) first, and its full one (LL) if the fast one
+fails. This parses sets and intervals 8 times faster. LL gives an equal tree for every text that SLL accepts (Parr,
+Harwell and Fisher, Adaptive LL(*) Parsing, 2014); a test compares the two. The library's time limits are off, because
+they work in a main thread only. The grading process has a time limit instead.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def two_stage(converter: Any) -> Any:
         def parse(self, latex: str) -> Any:
             try:
                 return super().parse(latex)
-            except Exception:  # the library raises this very class for a syntax error
+            except Exception:  # the library raises Exception itself for a syntax error
                 self.mode = PredictionMode.LL
                 return super().parse(latex)
 
@@ -59,7 +59,7 @@ def _target(latex: str) -> list[Any]:
 
 
 def is_equal(answer: str, target: str) -> bool:
-    """Whether the answer equals the target. The roles differ: ``x=5`` answers 5, ``y=5`` does not answer ``x=5``."""
+    """Returns whether they are equal. The order matters: ``x=5`` answers 5, but ``y=5`` does not answer ``x=5``."""
     return bool(_library().verify(_target(target), parse(answer), timeout_seconds=None))
 
 

@@ -2,7 +2,7 @@
 
 Without a box there is no answer, because the last number of a trace could be right by luck. A box with more than 1,000
 characters or 20 levels of brackets is no answer either: parsers break on it. Only the last 65,536 characters are
-searched. The table in tests/graders/test_math.py shows what is lax (units, percent) and what is strict.
+searched. The table in tests/graders/test_math.py shows which spellings are equal.
 """
 
 from __future__ import annotations
@@ -40,27 +40,27 @@ def boxed(text: str) -> str | None:
     text = text[-_TAIL:]
     if "\\boxed" not in text and "\\fbox" not in text:
         return None
-    found, opened = None, list[int | None]()
+    box, opened = None, list[int | None]()
     for token in _TOKEN.finditer(text):
         word = token[0]
         if word == "}":
             start = opened.pop() if opened else None
             if start is not None:
-                found = text[start : token.start()]
+                box = text[start : token.start()]
         elif word == "{":
             opened.append(None)
         elif word[-1] == "{" and len(word) > 2:
             opened.append(token.end())
         elif len(word) > 2:
-            found = re.sub(r"\\(?:boxed|fbox)\s*", "", word).rstrip(".,;:*")
-    return found
+            box = re.sub(r"\\(?:boxed|fbox)\s*", "", word).rstrip(".,;:*")
+    return box
 
 
 class Math(Grader):
     """The content of the last box is the answer."""
 
     def quick(self, text: str, target: str) -> ParsedAnswer | None:
-        """Decides what needs no parser: no usable box, one expression in two spellings, or two plain numbers."""
+        """Decides the cases without a parser: no usable box, one expression in two spellings, or two plain numbers."""
         answer = boxed(text)
         if answer is None or not answer.strip() or len(answer) > _LONGEST or _depth(answer) > _DEEPEST:
             return ParsedAnswer(None)
@@ -99,12 +99,12 @@ class Math(Grader):
         latex.preload()
 
     def cache_key(self, text: str) -> str:
-        """Returns the box alone."""
+        """Returns only the box of the text."""
         return f"\\boxed{{{boxed(text)}}}"
 
 
 def _plain(text: str) -> str:
-    """Returns the text with one spelling of dollar signs, minus signs, thousands separators and a closing full stop."""
+    """Returns the text without dollar signs, LaTeX thousands separators and full stop, with ASCII minus signs."""
     text = text.strip().rstrip(".").strip().strip("$").strip().replace("\u2212", "-")
     return _SEPARATOR.sub("", text)
 
@@ -127,10 +127,10 @@ def _spelling(text: str) -> str:
 
 def _rational(text: str) -> Fraction | None:
     """Returns the value of a plain decimal or fraction."""
-    found = _RATIONAL.fullmatch(text)
-    if not found:
+    match = _RATIONAL.fullmatch(text)
+    if not match:
         return None
-    sign, decimal, *parts = found.groups()
+    sign, decimal, *parts = match.groups()
     over, under = parts[:2] if parts[0] else parts[2:]
     if decimal is None and not int(under):
         return None

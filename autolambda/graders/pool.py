@@ -26,7 +26,7 @@ from autolambda.graders.process import HELLO, describe, serve
 logger = logging.getLogger(__name__)
 
 _NUM_AHEAD = 8  # more would leave other processes without work
-_AHEAD_BYTES = 32_768  # of jobs that a process has not begun; a pipe holds at least 64 KiB
+_AHEAD_BYTES = 32_768  # of jobs sent ahead to a process; a pipe holds at least 64 KiB
 _LOADING_SECONDS = 300.0  # to import packages and load a task
 _ENDING_SECONDS = 1.0  # for a process that ends by itself
 _NUM_STARTS = 2
@@ -84,10 +84,10 @@ class _Keeper(threading.Thread):
     def __init__(self, jobs: _Queue, graders: Sequence[str], *, seconds: float, num_bytes: int) -> None:
         super().__init__(name="grading", daemon=True)
         self._jobs, self._seconds, self._num_bytes = jobs, seconds, num_bytes
-        self._graders = tuple(graders)  # loaded ahead by the first process; its replacements load what they meet
+        self._graders = tuple(graders)  # preloaded by the first process; its replacements load on demand
         self._waiting: deque[_Job] = deque()  # taken from the queue, not sent
         self._sent: deque[_Job] = deque()
-        self._since = 0.0  # when the process could begin with the first of them
+        self._since = 0.0  # when the process could begin with the first job sent
         self._process: SpawnProcess | None = None
         self._connection: Connection | None = None
         self._closing = False
@@ -115,7 +115,7 @@ class _Keeper(threading.Thread):
             job.future.cancel()
 
     def _start(self) -> str:
-        """Starts a process and waits for its hello. Returns why it did not come, else an empty text."""
+        """Starts a process and waits for its hello. Returns why it failed, else an empty text."""
         for _ in range(_NUM_STARTS):
             try:
                 self._launch()
@@ -160,7 +160,7 @@ class _Keeper(threading.Thread):
             return None
 
     def _take(self) -> _Job | None:
-        """Returns a job that can be sent now: if the process is idle, any (it waits for one), else a small one."""
+        """Returns a job to send now: only a small one to a busy process. Waits for a job if the process is idle."""
         if len(self._sent) > _NUM_AHEAD:
             return None
         if not self._waiting:
@@ -188,7 +188,7 @@ class _Keeper(threading.Thread):
         return True
 
     def _receive(self) -> bool:
-        """Hands out the next answer. Returns whether it came in time."""
+        """Settles the first job with the next answer. Returns whether the answer came in time."""
         parsed = self._hears(self._seconds + _LOADING_SECONDS)
         if not isinstance(parsed, ParsedAnswer):
             return False
@@ -197,7 +197,7 @@ class _Keeper(threading.Thread):
         return True
 
     def _replace(self) -> str:
-        """Settles the job that ended the process, keeps the others, and starts a process. Returns why that failed."""
+        """Settles the job that ended the process, keeps the others, and starts a process. Returns why this failed."""
         if self._closing:
             return ""
         took = time.monotonic() - self._since

@@ -60,7 +60,7 @@ def limit_memory(num_bytes: int) -> None:
 
 
 def _load(grader: str, target: str | None) -> ParsedAnswer | None:
-    """Loads what a grader needs; returns the refusal that answers every job if that fails."""
+    """Loads what a grader needs. If this fails, returns the refusal that answers every job."""
     try:
         find_grader(grader).preload(target)
     except AutolambdaError as error:

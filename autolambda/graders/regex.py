@@ -10,7 +10,7 @@ from typing import Any
 
 from autolambda.graders.base import Grader, ParsedAnswer
 
-_SECONDS = 2.0  # by the package's own clock, which was seen to be slow by half; the process has a limit too
+_SECONDS = 2.0  # the package can overrun it by half; the process has a limit too
 
 
 @lru_cache(maxsize=1024)
@@ -21,15 +21,15 @@ def _compiled(target: str) -> Any:
 
 
 class Regex(Grader):
-    """The match is the answer; without a match the stripped text is, and is wrong."""
+    """The match is the answer. Without a match the answer is the stripped text, and it is wrong."""
 
     def grade(self, text: str, target: str) -> ParsedAnswer:
         """Returns the match. Raises ``TimeoutError`` after 2 seconds."""
         text = text.strip()
         if not text:
             return ParsedAnswer(None)
-        found = _compiled(target).search(text, timeout=_SECONDS)
-        return ParsedAnswer(found[0] or text, True) if found else ParsedAnswer(text)
+        match = _compiled(target).search(text, timeout=_SECONDS)
+        return ParsedAnswer(match[0] or text, True) if match else ParsedAnswer(text)
 
     def check_target(self, target: str) -> None:
         import regex
@@ -39,4 +39,4 @@ class Regex(Grader):
         try:
             _compiled(target)
         except regex.error as error:
-            raise ValueError(f"it is no regular expression: {error}") from error
+            raise ValueError(f"it is not a regular expression: {error}") from error

@@ -20,7 +20,7 @@ from autolambda.responses import Response
 
 logger = logging.getLogger(__name__)
 
-LONGEST = 1_000_000  # characters of a text, its last ones, that are sent to a process
+LONGEST = 1_000_000  # characters: only the end of a longer text is sent to a process
 _MOST_WORKERS = 4
 _MAX_CACHED = 16_384  # about 1 kB each
 
@@ -36,7 +36,7 @@ class GradingService:
         self._num_workers = num_workers or max(1, min(_num_cores(), _MOST_WORKERS))
         self._seconds, self._num_bytes = seconds, num_bytes
         self._pool: Pool | None = None
-        # A prompt has few distinct answers, which return in its repeats and under other schedules.
+        # A prompt has few distinct answers, which recur in its repeats and under other schedules.
         self._cache: dict[tuple[str, str, str], Future[ParsedAnswer]] = {}
 
     def __enter__(self) -> GradingService:
@@ -56,7 +56,7 @@ class GradingService:
     def score(self, response: Response, target: str, *, grader: str, think_end: str) -> Future[Score]:
         """Returns the score of a response. The future is done at once if the grader can decide quickly.
 
-        A response cut at ``max_tokens`` is ``truncated`` whatever it holds, so it is never sent to a process.
+        A response cut at ``max_tokens`` is always ``truncated``, so it is never sent to a process.
         """
         text = answer_part(response, think_end=think_end)
         future: Future[Score] = Future()
@@ -71,13 +71,13 @@ class GradingService:
         return future
 
     def _parsed(self, grader: str, text: str, target: str) -> Future[ParsedAnswer]:
-        """Returns what a process finds in the text, from the cache if the grader has a key for it."""
+        """Returns the answer that a process finds in the text, from the cache if the grader gives a key."""
         self.start([grader])
         assert self._pool is not None
-        part = find_grader(grader).cache_key(text)
-        if part is None:
+        cache_key = find_grader(grader).cache_key(text)
+        if cache_key is None:
             return self._pool.submit(grader, text, target)
-        key = (grader, part, target)
+        key = (grader, cache_key, target)
         if key not in self._cache:
             if len(self._cache) >= _MAX_CACHED:
                 del self._cache[next(iter(self._cache))]

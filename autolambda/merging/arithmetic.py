@@ -3,7 +3,7 @@
 ``interpolate`` computes ``W = (1 - lam) * Instruct + lam * Thinking`` in float32, with one rounding to the checkpoint's
 dtype. It uses ``torch.lerp``: ``fma(lam, T - I, I)`` for lam below 0.5, else ``fma(lam - 1, T - I, T)``, with lam and
 the difference rounded to float32. At 0 and 1 it returns the parents bit for bit, -0.0 included. Every linear merge
-calls it, so engines, exports and later runs hold the same bits. The baselines (task arithmetic, TIES, SLERP) also
+calls it, so engines, exports and later runs hold equal bits. The baselines (task arithmetic, TIES, SLERP) also
 compute in float32 and round once.
 """
 
@@ -23,9 +23,9 @@ COLLINEAR = 0.9995  # the |cosine| above which slerp interpolates linearly; merg
 SCALE_TASK_ARITHMETIC, SCALE_TIES, TIES_DENSITY = 0.7, 0.5, 0.2  # from arXiv 2510.10977
 PIECE = 1 << 18  # values; sums are taken piece by piece, so files and tensors give equal sums
 Pieces = Callable[[], Iterator[tuple[Tensor, ...]]]
-"""Returns an iterator over several tensors: tuples of flat pieces at the same position, from the start."""
+"""Iterates over several tensors at once: yields tuples of flat pieces at equal positions, from the start."""
 
-_CHUNK = {"cpu": 1 << 20, "cuda": 1 << 26}  # values a step when a buffer is needed
+_CHUNK = {"cpu": 1 << 20, "cuda": 1 << 26}  # values per step when a buffer is needed
 
 
 @torch.no_grad()
@@ -35,7 +35,7 @@ def interpolate(instruct: Tensor, thinking: Tensor, lam: float, *, out: Tensor |
     If ``out`` is given, the merge is written there and ``out`` is returned. ``out`` has the parents' shape, their dtype
     or a wider one, and any strides and device. The value is rounded to the parents' dtype first. Integer and boolean
     tensors must be equal and are copied. Raises ``PairError`` when the parents differ in shape, dtype or integer
-    values, ``ScheduleError`` when lam is outside [0, 1], and ``ValueError`` when ``out`` does not fit.
+    values. Raises ``ScheduleError`` when lam is outside [0, 1], and ``ValueError`` when ``out`` does not fit.
     """
     _check(instruct, thinking, lam)
     if out is None:
@@ -65,7 +65,7 @@ def task_arithmetic(
     """Returns ``B + scale * ((I - B) + (T - B))`` for three tensors of equal shape, in their dtype and device.
 
     The formula is from Ilharco et al. (2023); arXiv 2510.10977 uses a scale of 0.7 for both parents. Each value is
-    computed alone, so pieces and whole tensors give equal bits. Integer and boolean tensors must be equal and are
+    independent, so pieces and whole tensors give equal bits. Integer and boolean tensors must be equal and are
     copied. Raises ``PairError`` when the tensors differ in shape, dtype or integer values.
     """
     _check_alike({"base": base, "instruct": instruct, "thinking": thinking})
@@ -84,7 +84,7 @@ def ties(
     A task vector is ``I - B`` or ``T - B``, in float32. A value of it is kept if its magnitude is not 0 and at least
     the limit in ``limits`` (float32 [], from ``ties_limits``). The elected sign is the sign of the sum of the kept
     values; if the sum is 0, the base's value stays. The result is ``B + scale * mean``, the mean of the kept values
-    with the elected sign. Each value is computed alone once the limits are known, so pieces and whole tensors give
+    with the elected sign. Once the limits are known, each value is independent, so pieces and whole tensors give
     equal bits. Integer and boolean tensors must be equal and are copied. Raises ``PairError`` when the tensors differ
     in shape, dtype or integer values.
     """
@@ -132,7 +132,7 @@ def slerp_weights(pieces: Pieces, lam: float) -> tuple[float, float] | None:
     """Returns the weights of spherical interpolation (Shoemake 1985) between two flattened tensors, given in pieces.
 
     They are ``sin((1 - lam) a) / sin(a)`` and ``sin(lam a) / sin(a)``, with ``a`` the angle between the tensors. The
-    tensors are not normalised, like in mergekit. Returns ``None`` if the |cosine| is above ``COLLINEAR`` or a tensor
+    tensors are not normalised, as in mergekit. Returns ``None`` if the |cosine| is above ``COLLINEAR`` or a tensor
     is zero.
     """
     dots = [[_dot(one, one), _dot(one, other), _dot(other, other)] for one, other in pieces()]
@@ -162,19 +162,19 @@ def _magnitude(pieces: Pieces, model: int, *, rank: int) -> Tensor:
     Non-negative floats are ordered like their bits, so two counting passes suffice. The first finds the upper 16 bits
     of the value, the second finds the lower 16 bits among the values with these upper bits.
     """
-    found = 0
+    value_bits = 0
     for shift in (16, 0):
         counts = torch.zeros(1 << 16, dtype=torch.int64)
         for piece in pieces():
             bits = (piece[model].float() - piece[0].float()).abs().view(torch.int32)
             if shift == 0:
-                bits = bits[bits >> 16 == found]
+                bits = bits[bits >> 16 == value_bits]
             counts += torch.bincount(bits >> shift & 0xFFFF, minlength=1 << 16).cpu()
         from_top = counts.flip(0).cumsum(0)
-        place = int(torch.searchsorted(from_top, rank))
-        rank -= int(from_top[place - 1]) if place else 0
-        found = found << 16 | 0xFFFF - place
-    return torch.tensor(found, dtype=torch.int32).view(torch.float32)
+        index = int(torch.searchsorted(from_top, rank))
+        rank -= int(from_top[index - 1]) if index else 0
+        value_bits = value_bits << 16 | 0xFFFF - index
+    return torch.tensor(value_bits, dtype=torch.int32).view(torch.float32)
 
 
 def _parts(out: Tensor) -> list[slice | tuple[()]]:

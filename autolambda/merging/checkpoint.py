@@ -79,7 +79,7 @@ class Checkpoint:
         return total.hexdigest()
 
     def check_finite(self, hashes: Mapping[str, TensorHash]) -> None:
-        """Raises ``CheckpointError`` with the names of the tensors in whose hashed bytes a NaN or infinity was seen."""
+        """Raises ``CheckpointError`` with the names of the tensors that hold a NaN or an infinity."""
         if broken := sorted(name for name in self.tensors if not hashes[name].finite):
             shown = ", ".join(broken[:5]) + (f" and {len(broken) - 5} more" if len(broken) > 5 else "")
             raise CheckpointError(f"'{self.source}' holds NaN or infinite values in {shown}; use an intact checkpoint")
@@ -137,7 +137,7 @@ def find_file(folder: Path, name: str) -> Path | None:
 
 
 def read_json(folder: Path, name: str) -> dict[str, Any]:
-    """Reads a JSON object from a checkpoint's folder. Raises ``CheckpointError`` when it is missing or is no object."""
+    """Reads a JSON object from a checkpoint's folder. Raises ``CheckpointError`` when it is missing or not valid."""
     path = find_file(folder, name)
     if path is None:
         raise CheckpointError(f"'{folder}' has no {name}; give the folder of a complete checkpoint")
@@ -214,10 +214,10 @@ def _indexed(folder: Path) -> dict[str, TensorInfo]:
             raise CheckpointError(f"tensor '{twice[0]}' is in '{tensors[twice[0]].file}' and in '{file}'; keep one")
         tensors |= shard
     for name in sorted(weight_map.keys() | tensors.keys()):
-        listed, found = weight_map.get(name, "no shard"), tensors[name].file if name in tensors else "no shard"
-        if listed != found:
+        listed, actual = weight_map.get(name, "no shard"), tensors[name].file if name in tensors else "no shard"
+        if listed != actual:
             raise CheckpointError(
-                f"tensor '{name}' is in {found}, but '{folder / _INDEX}' lists it in {listed}; download it again"
+                f"tensor '{name}' is in {actual}, but '{folder / _INDEX}' lists it in {listed}; download it again"
             )
     return tensors
 

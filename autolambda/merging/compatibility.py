@@ -1,8 +1,8 @@
 """Finds every reason why two checkpoints do not fit together: errors that forbid a merge, and warnings.
 
 It compares the config keys that change what a model computes, the tensors, and the tokenizers by content. For example,
-a merge of models with two values of rope_theta would silently break one of its ends. Rope settings are read in the
-spelling of transformers 4 and 5. Every other difference of the configs is a warning.
+parents with different rope_theta would silently give a merge that fails near one of them. Rope settings are read with
+the key names of transformers 4 and 5. Every other difference of the configs is a warning.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def _settings(config: Mapping[str, Any]) -> dict[str, object]:
 
 
 def _rope(config: Mapping[str, Any]) -> dict[str, object]:
-    """Returns rope settings in one spelling: transformers 5 has rope_parameters, 4 has rope_theta and rope_scaling."""
+    """Returns rope settings in one form: transformers 5 has rope_parameters, 4 has rope_theta and rope_scaling."""
     given = config.get("rope_parameters") or config.get("rope_scaling")
     rope = dict(given) if isinstance(given, dict) else {}
     rope.setdefault("rope_theta", config.get("rope_theta"))
@@ -140,7 +140,7 @@ def _few(lines: list[str], kind: str) -> Iterator[Mismatch]:
 
 
 def compare_tokenizers(first: Checkpoint, *, thinking: Checkpoint, first_name: str = "instruct") -> Iterator[Mismatch]:
-    """Yields the differences of the vocabularies; differing special tokens and chat templates are warnings."""
+    """Yields the differences of the vocabularies. Different special tokens or chat templates are warnings."""
     folders = first.folder, thinking.folder
     missing = [str(folder) for folder in folders if find_file(folder, "tokenizer.json") is None]
     if missing:

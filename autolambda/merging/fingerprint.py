@@ -19,7 +19,7 @@ from torch import Tensor
 
 from autolambda.merging.shards import ShardReader, TensorInfo, bytes_of
 
-NUM_THREADS = min(8, os.cpu_count() or 1)  # that read and hash
+NUM_THREADS = min(8, os.cpu_count() or 1)  # threads that read and hash
 _CHUNK = 1 << 20  # bytes that a thread holds while it hashes
 
 
@@ -63,12 +63,12 @@ def hash_files(
 
 
 def _hash_file(name: str, info: TensorInfo, reader: ShardReader) -> TensorHash:
-    found = TensorHash(name, info)
+    tensor_hash = TensorHash(name, info)
     buffer = torch.empty(min(_CHUNK, info.num_bytes), dtype=torch.uint8)
     for begin in range(0, info.num_bytes, _CHUNK):
         chunk = reader.read(name, info, begin, buffer[: info.num_bytes - begin])
-        found.update(chunk.view(info.dtype))
-    return found
+        tensor_hash.update(chunk.view(info.dtype))
+    return tensor_hash
 
 
 def digest_of_hashes(hashes: Mapping[str, str]) -> str:
@@ -86,16 +86,16 @@ def digest_of_tensors(tensors: Mapping[str, Tensor], infos: Mapping[str, TensorI
     """
 
     def hashed(name: str) -> str:
-        found = TensorHash(name, infos[name])
-        found.update(tensors[name].detach().to(infos[name].dtype).cpu().contiguous(), checked=False)
-        return found.digest().hex()
+        tensor_hash = TensorHash(name, infos[name])
+        tensor_hash.update(tensors[name].detach().to(infos[name].dtype).cpu().contiguous(), checked=False)
+        return tensor_hash.digest().hex()
 
     with ThreadPoolExecutor(NUM_THREADS) as pool:
         return digest_of_hashes(dict(zip(tensors, pool.map(hashed, tensors), strict=True)))
 
 
 def digest_of_shares(shares: Iterable[tuple[str, Tensor]]) -> str:
-    """Returns the SHA-256 (hex) of names and bytes in their order, for weights in no checkpoint's form."""
+    """Returns the SHA-256 (hex) of names and bytes in the given order, for weights that no checkpoint holds."""
     total = hashlib.sha256()
     for name, tensor in shares:
         total.update(name.encode())

@@ -1,6 +1,6 @@
 """One merge of opened models by a method: its tensors, one at a time, and the arithmetic that makes each of them.
 
-Engines, exported files and later runs all use this arithmetic, so they hold the same bits. A merge ties lm_head to the
+Engines, exported files and later runs all use this arithmetic, so they hold equal bits. A merge ties lm_head to the
 embedding if all its models do. It has the Thinking parent's config.
 """
 
@@ -63,7 +63,7 @@ class Merge:
         return self.pair.lam_of(name, self.method.schedule)
 
     def arithmetic(self, name: str, pieces: Pieces) -> Arithmetic:
-        """Returns the function that merges the pieces of a tensor. TIES and SLERP first read all ``pieces`` once."""
+        """Returns the function that merges the pieces of a tensor. TIES and SLERP first read all ``pieces``."""
         info = self.infos[name]
         if self.method.name == "task_arithmetic":
             return task_arithmetic
@@ -118,7 +118,7 @@ def open_merge(pair: Pair, method: Method | Schedule) -> Merge:
 
 
 def check_in_place(merge: Merge) -> None:
-    """Raises ``ConfigError`` when an engine of the pair cannot hold the merge: it has an lm_head, the pair does not."""
+    """Raises ``ConfigError`` when the pair's engine cannot hold the merge, because only the merge has an lm_head."""
     if merge.tied != merge.pair.tied:
         raise ConfigError(
             "models.base: the base model has an lm_head of its own, but both parents tie theirs to the embedding, so "

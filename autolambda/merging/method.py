@@ -1,6 +1,6 @@
-"""The names of all merge methods, and one method with its arguments as a plain value that other processes can receive.
+"""The names of all merge methods, and a method with its arguments, as a value that can be sent to other processes.
 
-``linear`` interpolates by a schedule; it is the method that a search optimises. The other three are the baselines of
+``linear`` interpolates by a schedule; a search optimises this method. The other three are the baselines of
 arXiv 2510.10977: ``slerp`` takes a schedule too, ``task_arithmetic`` and ``ties`` take a base model and no lambda.
 This module imports little, because ``autolambda --help`` reads the names.
 """
@@ -52,7 +52,7 @@ class Method:
 
     @classmethod
     def linear(cls, schedule: Schedule) -> Method:
-        """Returns the interpolation by a schedule."""
+        """Returns the linear method with a schedule."""
         return cls("linear", schedule)
 
     def to_dict(self) -> dict[str, Any]:

@@ -65,7 +65,7 @@ class Pair:
 
     @property
     def config(self) -> dict[str, Any]:
-        """The config of the merge: the Thinking parent's with the tied flag set, without references to its code."""
+        """The config of the merge: the Thinking parent's with the tied flag set, without references to code."""
         config = {key: value for key, value in self.thinking.config.items() if key not in ("auto_map", "_name_or_path")}
         return config | {"tie_word_embeddings": self.tied}
 

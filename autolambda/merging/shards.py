@@ -1,7 +1,7 @@
 """Reads safetensors files without trusting them: the header of a shard, then its tensors piece by piece.
 
-The safetensors library checks a header against its file before any tensor is touched, so a truncated or forged file
-ends in one line. Tensors are read and not mapped, so the memory does not grow with the files.
+The safetensors library checks a header against its file before any tensor is read. So a truncated or forged file gives
+an error of one line. Tensors are read and not mapped, so the memory does not grow with the files.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def read_shard(path: Path) -> dict[str, TensorInfo]:
 
 
 def _info(path: Path, name: str, entry: dict[str, Any], *, start: int) -> TensorInfo:
-    """Returns the description of one tensor; the library allows dtypes and shapes that PyTorch does not have."""
+    """Returns the description of one tensor. Refuses dtypes and shapes that the library allows but PyTorch lacks."""
     dtype, shape = entry["dtype"], entry["shape"]
     if dtype not in DTYPES:
         raise CheckpointError(

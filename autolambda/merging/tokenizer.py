@@ -43,8 +43,8 @@ def tokenizer_config(folder: Path) -> dict[str, Any]:
 
 def added_tokens(folder: Path) -> dict[str, int]:
     """Returns the ids of the added tokens by text. Raises ``CheckpointError`` when ``tokenizer.json`` is invalid."""
-    found = read_json_if_any(folder, _MODEL).get("added_tokens")
-    tokens = found if isinstance(found, list) else []
+    entries = read_json_if_any(folder, _MODEL).get("added_tokens")
+    tokens = entries if isinstance(entries, list) else []
     return {
         token["content"]: token["id"]
         for token in tokens

@@ -113,40 +113,40 @@ class _Pass:
         info = self._merge.infos[name]
         make = self._merge.arithmetic(name, lambda: self._pieces(name))
         hashes = self._model_hashes(name)
-        own = TensorHash(name, info)
+        merged_hash = TensorHash(name, info)
         copied: TensorHash | None = None  # the hash of the model whose tensor the merge copies
-        shown = self._merge.shows_broken(name)
+        shows_broken = self._merge.shows_broken(name)
         begin = 0
         for pieces in self._pieces(name):
             merged = make(*pieces)
-            checked = not (shown and is_finite(merged))
-            for found, piece in zip(hashes, pieces, strict=True):
-                if found and (checked or self._identify):
-                    found.update(piece, hashed=self._identify, checked=checked)
+            checked = not (shows_broken and is_finite(merged))
+            for model_hash, piece in zip(hashes, pieces, strict=True):
+                if model_hash and (checked or self._identify):
+                    model_hash.update(piece, hashed=self._identify, checked=checked)
             copied = next(
-                (f for f, piece in zip(hashes, pieces, strict=True) if piece is merged and self._identify), None
+                (h for h, piece in zip(hashes, pieces, strict=True) if piece is merged and self._identify), None
             )
             if copied is None:
-                own.update(merged, checked=False)
+                merged_hash.update(merged, checked=False)
             self._writer.write(name, begin, merged)
             begin += merged.nbytes
             self._on_bytes(merged.nbytes)
-        self.written[name] = (copied or own).digest()
+        self.written[name] = (copied or merged_hash).digest()
 
     def _pieces(self, name: str) -> Iterator[tuple[Tensor, ...]]:
         """Yields the tensor of all models piece by piece, in buffers that the next piece overwrites."""
         info = self._merge.infos[name]
         models = list(self._merge.models.values())
         stored = [stored_name(model, name) for model in models]
-        infos = [model.tensors[each] for model, each in zip(models, stored, strict=True)]
+        infos = [model.tensors[key] for model, key in zip(models, stored, strict=True)]
         size = min(PIECE * info.dtype.itemsize, info.num_bytes)
         buffers = [torch.empty(size, dtype=torch.uint8) for _ in models]
         for begin in range(0, info.num_bytes, max(size, 1)):
             if self.stopped.is_set():
                 raise _Stopped
             yield tuple(
-                reader.read(each, where, begin, buffer[: info.num_bytes - begin]).view(info.dtype)
-                for reader, each, where, buffer in zip(self._readers, stored, infos, buffers, strict=True)
+                reader.read(key, source, begin, buffer[: info.num_bytes - begin]).view(info.dtype)
+                for reader, key, source, buffer in zip(self._readers, stored, infos, buffers, strict=True)
             )
 
     def _model_hashes(self, name: str) -> list[TensorHash | None]:

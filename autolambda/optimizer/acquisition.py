@@ -1,9 +1,9 @@
-"""What to measure next and what to confirm, from joint posterior samples of the surrogate.
+"""Chooses the schedules to measure next and to confirm, from joint posterior samples of the surrogate.
 
 A target is a budget plus the relative standard error expected at confirmation. A schedule meets the target if the
-confirmation's upper bound of its mean tokens would be below the budget. In one posterior sample every schedule has its
-tokens and its accuracy. So the sample tells which schedule is the most accurate one within the target (Thompson 1933;
-with a constraint, Eriksson & Poloczek 2021). A schedule that breaks a guard in a sample is no answer in that sample.
+confirmation's upper bound of its mean tokens would be below the budget. One posterior sample gives every schedule its
+tokens and accuracy. Thompson sampling (1933; with a constraint, Eriksson & Poloczek 2021) proposes the sample's most
+accurate schedule within the target. It excludes the schedules that break a guard in the sample.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from autolambda.optimizer.surrogate import PosteriorSamples
 from autolambda.statistics.estimates import SURE, Z_95_ONE_SIDED, Floats
 
 WORTH = 0.001  # expected gain in accuracy for which a riskier finalist is confirmed
-_REACHES = (0.02, 0.06, 0.15)  # lengths of the steps around a good schedule, as shares of each range
+_REACHES = (0.02, 0.06, 0.15)  # sizes of the steps around a good schedule, as shares of each range
 _NUM_STEPS = 25  # at each reach
 _NUM_FAR = 150
 
@@ -40,19 +40,19 @@ class Target:
 def chances(draw: PosteriorSamples, target: Target) -> Floats:
     """Returns the chance of each schedule to be shown within the budget and to break no guard, float64 [schedules]."""
     within: Floats = ndtr((target.highest - draw.tokens) / (target.spread * draw.tokens))
-    found: Floats = (within * draw.allowed).mean(axis=0)
-    return found
+    chance: Floats = (within * draw.allowed).mean(axis=0)
+    return chance
 
 
 def surest(draw: PosteriorSamples, target: Target) -> int:
-    """Returns the most accurate schedule that is sure to be shown within the budget; if none is, the likeliest one."""
+    """Returns the most accurate schedule that is sure to be shown within the budget, else the most probable one."""
     chance = chances(draw, target)
     sure = chance >= SURE
     return int(np.argmax(np.where(sure, draw.accuracy.mean(axis=0), -1.0) if sure.any() else chance))
 
 
 def best_expected(draw: PosteriorSamples, target: Target, *, than: int) -> int | None:
-    """Returns the schedule with the largest expected gain over ``than``: its chance to be within times its lead."""
+    """Returns the schedule with the largest chance times lead in accuracy over ``than``; ``None`` below ``WORTH``."""
     ahead = draw.accuracy.mean(axis=0)
     worth = chances(draw, target) * (ahead - ahead[than])
     best = int(np.argmax(worth))
@@ -60,7 +60,7 @@ def best_expected(draw: PosteriorSamples, target: Target, *, than: int) -> int |
 
 
 def cheapest_equal(draw: PosteriorSamples, *, than: int, margin: float) -> int | None:
-    """Returns the cheapest schedule with a fifth fewer tokens than ``than`` that loses less than half the margin.
+    """Returns the cheapest schedule with a fifth fewer tokens than ``than`` that loses at most half the margin.
 
     Its chance to break no guard is at least as high, or at least ``SURE``.
     """
@@ -71,7 +71,7 @@ def cheapest_equal(draw: PosteriorSamples, *, than: int, margin: float) -> int |
 
 
 def thompson(draw: PosteriorSamples, target: Target, *, index: int) -> int:
-    """Returns the most accurate schedule within the target in one posterior sample; if there is none, the cheapest."""
+    """Returns the most accurate schedule within the target in one posterior sample, else the cheapest."""
     accuracy, tokens, allowed = draw.accuracy[index], draw.tokens[index], draw.allowed[index]
     within = (tokens <= target.highest) & allowed
     if within.any():
@@ -93,7 +93,7 @@ def expected_gain(draw: PosteriorSamples, target: Target) -> float:
 
 
 def is_dominated(draw: PosteriorSamples, index: int) -> bool:
-    """Returns whether some other schedule is at least as accurate with no more tokens, with chance ``SURE``.
+    """Returns whether some other schedule is as accurate with no more tokens, with a chance of at least ``SURE``.
 
     A schedule that breaks a guard does not count against one that breaks none.
     """
@@ -113,22 +113,22 @@ def candidates(
     """
     rest = [name for name in ranges if name != "lam"]
     zero = dict.fromkeys(rest, 0.0)
-    found = [{"lam": round(float(lam), DECIMALS), **zero} for lam in np.linspace(0, 1, 101 if free == ["lam"] else 41)]
+    points = [{"lam": round(float(lam), DECIMALS), **zero} for lam in np.linspace(0, 1, 101 if free == ["lam"] else 41)]
     if free == ["lam"]:
-        return found
+        return points
     for _ in range(_NUM_FAR):
         far = {"lam": float(rng.uniform(0.0, 1.0)), **zero}
         for name in free[1:]:
             far[name] = float(rng.uniform(*ranges[name])) / 2
-        found.append(_rounded(far, ranges))
+        points.append(_rounded(far, ranges))
     for centre in centres:
         for reach in _REACHES:
             for normal in rng.standard_normal((_NUM_STEPS, len(free))).tolist():
                 step = dict(centre)
                 for name, value in zip(free, normal, strict=True):
                     step[name] += reach * (ranges[name][1] - ranges[name][0]) * value
-                found.append(_rounded(step, ranges))
-    return found
+                points.append(_rounded(step, ranges))
+    return points
 
 
 def _rounded(params: Params, ranges: Mapping[str, Range]) -> dict[str, float]:

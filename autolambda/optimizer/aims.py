@@ -1,4 +1,4 @@
-"""What a search is for: the budget, the rungs, the tokens it may spend and the targets of its proposals."""
+"""The aims of a search: its budget, its rungs, its token allowance and the targets of its proposals."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from autolambda.optimizer.settings import SearchSettings
 from autolambda.optimizer.surrogate import Guards, prompt_correlation
 from autolambda.optimizer.token_allowance import TokenAllowance
 
-NUM_LEVELS = 6  # budgets that stand for the whole front if no budget is given
+NUM_LEVELS = 6  # budgets that represent the whole front if no budget is given
 TYPICAL_FINALISTS = 1.5  # confirmed for a budget
 
 
 @dataclass(frozen=True)
 class Aims:
-    """What a search is for.
+    """The aims of a search.
 
-    ``budget`` is in mean tokens. ``rungs`` are the numbers of responses at which a measurement may pause, the last one
-    is the full size. The confirm slice has ``num_confirm`` responses to ``num_confirm_prompts`` prompts. ``guards`` are
-    the tasks on which only so much accuracy may be lost.
+    ``budget`` is in mean tokens. ``rungs`` are the numbers of responses at which a measurement may pause; the last is
+    the full size. The confirm slice has ``num_confirm`` responses to ``num_confirm_prompts`` prompts. ``guards`` are
+    the guard tasks, each with the accuracy (share of 1) that may be lost on it.
     """
 
     budget: float | None
@@ -34,7 +34,7 @@ class Aims:
 
 
 def allowance_of(measured: Sequence[Observation], settings: SearchSettings, aims: Aims) -> TokenAllowance | None:
-    """Returns the tokens of the study once two uniform lambdas are measured: the outermost stand for the parents."""
+    """Returns the allowance, ``None`` before two uniform lambdas are measured. The outermost represent the parents."""
     costs = {each.lam: each.cost for each in measured if each.lam is not None}
     if len(costs) < 2:
         return None
@@ -50,7 +50,7 @@ def allowance_of(measured: Sequence[Observation], settings: SearchSettings, aims
 
 
 def targets_of(measured: Sequence[Observation], allowance: TokenAllowance, budget: float | None) -> list[Target]:
-    """Returns the budget as a target. Without one, levels of mean tokens that stand for all budgets."""
+    """Returns the budget as the only target. Without a budget, returns several levels of mean tokens."""
     lengths = [each.values[TOKENS] for each in measured]
     if budget is not None:
         return [Target(budget, spread_at(measured, allowance, budget))]
@@ -63,14 +63,14 @@ def spread_at(measured: Sequence[Observation], allowance: TokenAllowance, budget
 
     The prompts' share of the variance falls with the number of prompts, the rest with the number of responses.
     """
-    own = prompt_correlation(measured, TOKENS)
+    rho = prompt_correlation(measured, TOKENS)
     nearest = near(measured, budget)
     variances = [
         (each.errors[TOKENS] / each.values[TOKENS]) ** 2
-        / (own / len(each.prompts) + (1 - own) / (each.counted * each.num_responses))
+        / (rho / len(each.prompts) + (1 - rho) / (each.counted * each.num_responses))
         for each in nearest
     ]
     num_final = allowance.num_final([cost_at(measured, TYPICAL_FINALISTS * budget)])
     counted = float(np.median([each.counted for each in nearest]))
-    fall = own / (counted * min(num_final, allowance.num_confirm_prompts)) + (1 - own) / (counted * num_final)
+    fall = rho / (counted * min(num_final, allowance.num_confirm_prompts)) + (1 - rho) / (counted * num_final)
     return float(np.sqrt(np.median(variances) * fall))

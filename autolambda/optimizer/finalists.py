@@ -1,7 +1,7 @@
-"""The finalists: which schedules are confirmed on prompts that the search never saw, in which order, on how many.
+"""Chooses the finalists: the schedules to confirm on unseen prompts, their order and their numbers of responses.
 
-All of it follows from the search alone, before anything is confirmed (see ``statistics/verdict.py``). The order is
-cheapest first, or with guards the likeliest first.
+The choice depends only on the search and is made before anything is confirmed (see ``statistics/verdict.py``). The
+cheapest finalist is tested first; with guards and a budget, the finalist with the highest chance.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LIKELY = 0.5  # chance to break no guard at which a schedule may be confirmed if
 
 @dataclass(frozen=True)
 class Plan:
-    """The finalists in testing order, as indices of the measured schedules, and how many responses each is given."""
+    """The finalists in testing order, as indices of the measured schedules; responses per finalist and per parent."""
 
     finalists: tuple[int, ...]
     num_responses: int
@@ -33,11 +33,12 @@ class Plan:
 
 
 def plan(observations: Observations, settings: SearchSettings, aims: Aims, *, model: Surrogate | None = None) -> Plan:
-    """Returns whom to confirm for the budget of ``aims``, or along the whole front if it has none.
+    """Returns the finalists for the budget of ``aims``, or along the whole front without a budget.
 
-    For a budget: the most accurate schedule that is sure to be shown within it, the one with the largest expected gain,
-    and one that is a fifth cheaper and may be as good. Without a budget: an even choice along the predicted front of
-    schedules that probably break no guard. ``model`` is the surrogate of the observations if it is fitted already.
+    For a budget, the first is the most accurate schedule that is sure to be shown within it. The second has the largest
+    expected gain over the first. The third is a fifth cheaper and may be as good. Without a budget, they are spread
+    evenly over the predicted front of schedules that probably break no guard. ``model`` is a surrogate that is already
+    fitted to the observations.
     """
     allowance = allowance_of(observations.measured, settings, aims)
     if allowance is None:  # only one end of the ladder is measured
@@ -49,8 +50,8 @@ def plan(observations: Observations, settings: SearchSettings, aims: Aims, *, mo
     if aims.budget is None:
         chance = draw.allowed.mean(axis=0)
         scores = [Objectives(*pair) for pair in zip(draw.accuracy.mean(axis=0).tolist(), predicted, strict=True)]
-        places = np.flatnonzero(chance >= min(LIKELY, float(chance.max()))).tolist()
-        members = front(places, key=lambda index: scores[index])
+        eligible = np.flatnonzero(chance >= min(LIKELY, float(chance.max()))).tolist()
+        members = front(eligible, key=lambda index: scores[index])
         chosen = [members[i] for i in _even(len(members), settings.finalists)]
     else:
         target = targets_of(observations.measured, allowance, aims.budget)[0]
@@ -58,7 +59,7 @@ def plan(observations: Observations, settings: SearchSettings, aims: Aims, *, mo
         chosen = _for_budget(draw, target, margin=settings.margin)[: settings.finalists]
     order = confirmation_order([predicted[index] for index in chosen])
     if aims.guards and aims.budget is not None:
-        order = tuple(sorted(order, key=lambda place: -chance[chosen[place]]))
+        order = tuple(sorted(order, key=lambda i: -chance[chosen[i]]))
     finalists = tuple(chosen[i] for i in order)
     num_responses = allowance.num_final(
         [predicted[index] * observations.measured[index].cost_ratio for index in finalists]

@@ -43,9 +43,9 @@ class GaussianProcess:
         start = prior[active, 0]
         reach = 3 * prior[active, 1]
         bounds = np.stack([start - reach, start + reach], axis=1)
-        found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": _MOST_STEPS})
+        result = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": _MOST_STEPS})
         self._logs = prior[:, 0].copy()
-        self._logs[active] = found.x
+        self._logs[active] = result.x
         self._condition()
 
     def exceed(self, points: Floats, floors: Floats) -> None:

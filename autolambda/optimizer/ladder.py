@@ -1,7 +1,7 @@
 """The ladder: the uniform lambdas that begin a search.
 
-It takes both ends, then bisects the steepest rise of the Think ratio.
-The rungs find the stages, are compared with the parents, and are the first observations of the surrogate.
+It takes both ends, then bisects the steepest rise of the Think ratio. These lambdas find the stages, are compared with
+the parents, and are the first observations of the surrogate.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ KNOWN_WITHIN = 0.03  # half width in lambda at which a boundary is known well en
 
 
 def is_known(curve: Sequence[CurvePoint]) -> bool:
-    """Returns whether emergence and saturation both have a 95 % interval of at most ``KNOWN_WITHIN`` either way."""
+    """Returns whether emergence and saturation both have a 95 % interval of half width ``KNOWN_WITHIN`` or less."""
     if len({point.lam for point in curve}) < 2:
         return False
     stages = detect_stages(curve)
@@ -26,7 +26,7 @@ def is_known(curve: Sequence[CurvePoint]) -> bool:
     )
 
 
-def next_rung(curve: Sequence[tuple[float, float]], failed: Collection[float] = ()) -> float:
+def next_lambda(curve: Sequence[tuple[float, float]], failed: Collection[float] = ()) -> float:
     """Returns the next uniform lambda from (lam, think_ratio) pairs: 0, 1, then the middle of the steepest rise.
 
     A gap is scored by its rise plus a quarter of its width, so that no part of the range stays unseen. ``failed``
@@ -39,7 +39,7 @@ def next_rung(curve: Sequence[tuple[float, float]], failed: Collection[float] = 
     for end in ends:
         if end not in failed:
             return end
-    # next to a failed end no rise is known; its neighbour's ratio makes it 0
+    # a failed end takes its neighbour's ratio, so the rise next to it is 0
     ratios = [ratio for _, ratio in sorted(curve)] or [0.0]
     ordered = sorted([*curve, *((end, ratios[-1 if end else 0]) for end in ends)])
     gaps = [
@@ -50,7 +50,7 @@ def next_rung(curve: Sequence[tuple[float, float]], failed: Collection[float] = 
 
 
 def _middle(low: float, high: float, failed: Collection[float]) -> float:
-    """Returns the middle; if that failed, the middle of the lower half, and so on."""
+    """Returns the middle; if it failed, the middle of the lower half, and so on."""
     while (middle := (low + high) / 2) in failed:
         high = middle
     return middle

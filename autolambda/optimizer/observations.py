@@ -1,7 +1,7 @@
-"""What a search has measured so far: its schedules with their numbers, and what became of the other trials.
+"""The observations of a search: measured schedules with their numbers, and the aborted and failed trials.
 
-An aborted trial is right-censored: its responses were cut off when they had too many tokens, so only a lower bound on
-its mean tokens is known. As a value its mean would mislead, because short responses end first and are mostly right.
+An aborted trial is right-censored: it was stopped because it took too many tokens. Only a lower bound on its mean
+tokens is kept. The mean of its finished responses would mislead, because short responses end first and are often right.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from autolambda.statistics.estimates import Floats
 from autolambda.statistics.pareto import Objectives, front
 
 ACCURACY, TOKENS, THINK = OUTPUTS = range(3)
-NUM_NEAR = 5  # observations with about the same mean tokens; they tell the costs of a schedule that is not measured
+NUM_NEAR = 5  # observations nearest in mean tokens; their median cost ratio predicts a schedule's cost
 MOST_POINTS = 200  # observations in a surrogate: its time grows with their cube, its memory with their square
 
 
@@ -39,13 +39,13 @@ class GuardObservation:
 
 @dataclass(frozen=True)
 class Observation:
-    """All that is measured of one schedule, on the first ``num_responses`` responses of the search slice.
+    """The measurement of one schedule, on the first ``num_responses`` responses of the search slice.
 
     ``params`` are its parameters in the search space. ``values`` and ``errors`` are accuracy, mean tokens and Think
     ratio, and their standard errors. ``prompts`` int64 [n] are the numbers of the prompts. ``prompt_effects`` float64
     [n, 3] are the deviations of each prompt's means from its task's means, weighted as the task counts. Guard tasks are
-    in ``guards`` instead; ``num_guarding`` responses are theirs. ``tokens_per_response`` is the unweighted mean over
-    all tasks; ``None`` if it equals the observed mean tokens, as with one task.
+    in ``guards`` instead, with ``num_guarding`` responses. ``tokens_per_response`` is the unweighted mean over all
+    tasks; ``None`` if it equals the observed mean tokens, as with one task.
     """
 
     schedule: Schedule
@@ -61,7 +61,7 @@ class Observation:
 
     @property
     def cost(self) -> float:
-        """The tokens that one response takes, whatever the weight of its task."""
+        """The mean tokens of a response, not weighted by task."""
         return self.values[TOKENS] if self.tokens_per_response is None else self.tokens_per_response
 
     @property
@@ -90,7 +90,7 @@ class CensoredTrial:
 
 @dataclass(frozen=True)
 class Observations:
-    """All that a search knows.
+    """All observations of a search.
 
     ``measured`` are the measured schedules, in the order of their first trials. ``censored`` are the aborted trials.
     ``failed`` are the params of trials that could not be measured. ``costs`` are the tokens of each trial that was
@@ -111,14 +111,11 @@ class Observations:
         return sum(self.costs)
 
     def with_measured(self, observation: Observation, *, cost: int) -> Observations:
-        """Returns the observations after a trial of ``cost`` tokens.
-
-        ``observation`` takes the place of what was known of its schedule.
-        """
-        places = [each.schedule for each in self.measured]
+        """Returns the observations after a trial of ``cost`` tokens. Replaces the schedule's earlier observation."""
+        schedules = [each.schedule for each in self.measured]
         measured = list(self.measured)
-        if observation.schedule in places:
-            measured[places.index(observation.schedule)] = observation
+        if observation.schedule in schedules:
+            measured[schedules.index(observation.schedule)] = observation
         else:
             measured.append(observation)
         return replace(self, measured=tuple(measured), costs=(*self.costs, cost))
@@ -137,9 +134,9 @@ def leading(
 ) -> list[Observation]:
     """Returns the observations that the surrogate is fitted to, in their order: all, if there are at most ``most``.
 
-    Otherwise the uniform schedules, the schedule that the question is ``about``, and some others. Half of the remaining
-    places go to schedules near the measured front, chosen by distance and not by result, to avoid selection bias. The
-    other half is spread evenly over all trials, so that what was explored early stays known.
+    Otherwise it keeps the uniform schedules and the schedule ``about``. Half of the remaining places go to schedules
+    near the measured front. They are chosen by distance and not by result, to avoid selection bias. The other half is
+    spread evenly over all trials, so that early observations stay known.
     """
     if len(measured) <= most:
         return list(measured)
@@ -170,12 +167,12 @@ def near(measured: Sequence[Observation], tokens: float) -> list[Observation]:
 
 
 def cost_at(measured: Sequence[Observation], tokens: float) -> float:
-    """Returns the tokens that a response takes if the weighted mean over tasks is ``tokens``, judged by near ones."""
+    """Returns the predicted cost of a response if the mean tokens, weighted over tasks, are ``tokens``."""
     return tokens * statistics.median(each.cost_ratio for each in near(measured, tokens))
 
 
 def is_tried(params: Params, observations: Observations) -> bool:
-    """Returns whether a point of the space is so near to a measured, aborted or failed one that nothing is new.
+    """Returns whether a point is near a measured or failed one, or has the schedule of any earlier trial.
 
     Different params can be one schedule, because lambdas outside [0, 1] are cut off.
     """

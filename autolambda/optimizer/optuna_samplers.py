@@ -1,4 +1,4 @@
-"""Optuna's TPE and GP samplers as proposers of one point at a time."""
+"""Proposes one point at a time by Optuna's TPE or GP sampler."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def ask_optuna(
 
     If that point was tried before, another random one is drawn. ``None`` means that the space is used up.
     """
-    # after a failure the same points must give another point
+    # after a failure, equal observations must give another point
     entropy = [settings.seed, observations.num_trials, *([len(observations.failed)] if observations.failed else [])]
     seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
     params = _ask(observations.measured, settings, sampler=_sampler(settings.sampler, seed), free=free, budget=budget)
@@ -51,29 +51,29 @@ def _ask(
     free: Sequence[str],
     budget: float | None,
 ) -> dict[str, float]:
-    """Asks a fresh Optuna sampler that is told all observations for the current budget.
+    """Asks an Optuna sampler in a study that holds all observations for the current budget.
 
-    With a budget the objective is accuracy, constrained by tokens. Without one both are objectives. Optuna's study is
-    a new one in memory, because its directions and constraints cannot change and the budget may.
+    With a budget the objective is accuracy, constrained by tokens. Without one both are objectives. Each call makes
+    a new study in memory, because the budget may change, but a study's directions and constraints cannot.
     """
     directions = list(DIRECTIONS[:1] if budget is not None else DIRECTIONS)
     replay = optuna.create_study(directions=directions, sampler=RandomSampler(seed=0))
     space = distributions(settings.knots)
-    held = {name: 0.0 for name in space if name not in free}
+    fixed = {name: 0.0 for name in space if name not in free}
     for each in measured:
         accuracy, mean_tokens = each.values[ACCURACY], each.values[TOKENS]
-        told = optuna.trial.create_trial(
+        trial = optuna.trial.create_trial(
             params={**dict.fromkeys(space, 0.0), **each.params},
             distributions=dict(space),
             values=(accuracy, mean_tokens)[: len(directions)],
             constraints=None if budget is None else {"budget": mean_tokens / budget - 1},
         )
-        replay.add_trial(told)
+        replay.add_trial(trial)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         # GPSampler divides 0 by 0 if all points look equally good, and then takes the first one
         warnings.filterwarnings("ignore", "invalid value encountered in divide", RuntimeWarning)
-        replay.sampler = PartialFixedSampler(held, sampler) if held else sampler
+        replay.sampler = PartialFixedSampler(fixed, sampler) if fixed else sampler
         return dict(replay.ask(dict(space)).params)
 
 

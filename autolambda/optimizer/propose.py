@@ -1,7 +1,8 @@
 """Proposals: which schedule to measure next, and on how many responses.
 
-The ladder comes first: uniform lambdas that find the stages. Then the surrogate is asked, or one of Optuna's samplers,
-which take every measurement as exact.
+The ladder comes first: uniform lambdas that find the stages. Then the surrogate proposes, or one of Optuna's samplers.
+These take every measurement as exact, so they get it at full size. The surrogate starts with few responses and may ask
+for more, up to the next rung. A rung is a number of responses at which a measurement may pause.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 from autolambda.optimizer import acquisition
 from autolambda.optimizer.acquisition import Target
 from autolambda.optimizer.aims import Aims, allowance_of, spread_at, targets_of
-from autolambda.optimizer.ladder import is_known, next_rung
+from autolambda.optimizer.ladder import is_known, next_lambda
 from autolambda.optimizer.observations import (
     THINK,
     TOKENS,
@@ -50,19 +51,19 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Stop:
-    """The search is over. ``gain`` is the expected gain in accuracy of one more trial (share of 1), if it was asked."""
+    """The search is over. ``gain`` is the expected gain in accuracy of one more trial (share of 1), if known."""
 
     reason: StopReason
     gain: float | None = None
 
 
 def propose(observations: Observations, settings: SearchSettings, aims: Aims) -> Proposal | Stop:
-    """Returns what to measure next. Equal arguments give equal answers."""
+    """Returns the next measurement, or why the search is over. Equal arguments give equal results."""
     if observations.num_trials >= settings.trials:
         return Stop("trials")
     allowance = allowance_of(observations.measured, settings, aims)
     if _is_on_ladder(observations, settings, allowance):
-        return _rung(observations, settings, aims)
+        return _ladder_proposal(observations, settings, aims)
     if settings.sampler != "surrogate":
         over = allowance is not None and observations.num_tokens >= allowance.search
         return Stop("tokens") if over else _optuna_proposal(observations, settings, aims)
@@ -86,7 +87,7 @@ def _is_on_ladder(observations: Observations, settings: SearchSettings, allowanc
 def _optuna_proposal(observations: Observations, settings: SearchSettings, aims: Aims) -> Proposal | Stop:
     """Proposes a new schedule by one of Optuna's samplers, to be measured at full size.
 
-    It comes from the first space that is not used up, beginning with the one whose turn it is.
+    It comes from the first space that is not used up, beginning with the current one.
     """
     turn = settings.spaces.index(_space(observations, settings, None))
     for space in (*settings.spaces[turn:], *settings.spaces[:turn]):
@@ -99,7 +100,7 @@ def _optuna_proposal(observations: Observations, settings: SearchSettings, aims:
 def _look_ahead(
     observations: Observations, settings: SearchSettings, aims: Aims, allowance: TokenAllowance
 ) -> Proposal | Stop:
-    """Proposes by the surrogate, in the first space with something to gain, beginning with the one whose turn it is."""
+    """Proposes by the surrogate, in the first space with enough expected gain, beginning with the current one."""
     model = fit(observations, settings.knots, guards=aims.guards)
     turn = settings.spaces.index(_space(observations, settings, allowance))
     gains = []
@@ -119,14 +120,14 @@ def _look_into(
     aims: Aims,
     allowance: TokenAllowance,
 ) -> Proposal | Stop:
-    """Proposes the best of the measured schedules that can be measured further and of new points of a space."""
+    """Proposes a measured schedule to measure further, or a new point of the space."""
     step = observations.num_trials
     rng = np.random.default_rng([settings.seed, step, len(observations.failed), len(observations.censored)])
     targets = targets_of(observations.measured, allowance, aims.budget)
     measured = leading(observations.measured, num_knots=settings.knots)
-    places = [each.params for each in measured]
+    params_of = [each.params for each in measured]
     known = model.draw([each.schedule for each in measured], num_draws=NUM_DRAWS, seed=step)
-    centres = _centres(known, places, targets)
+    centres = _centres(known, params_of, targets)
     new = acquisition.candidates(free_params(space, settings.knots), ranges(settings.knots), centres, rng)
     left = allowance.search - observations.num_tokens
     stopped = {each.schedule for each in observations.censored}
@@ -153,7 +154,7 @@ def _next_cost(each: Observation, aims: Aims) -> float:
 
 
 def _chosen(draw: PosteriorSamples, target: Target, step: int, rng: np.random.Generator) -> int:
-    """Every third trial goes to the current pick, to know it better. The others go to what may be better."""
+    """Returns the index of the proposal: in every third trial the current pick, else a Thompson sample."""
     if step % 3 == 0:
         return acquisition.surest(draw, target)
     return acquisition.thompson(draw, target, index=int(rng.integers(NUM_DRAWS)))
@@ -166,7 +167,7 @@ def _target(
     step: int,
     rng: np.random.Generator,
 ) -> Target:
-    """Returns the budget, and every fourth time a random budget below it. Without a budget, a random level."""
+    """Returns the budget's target, every fourth time a random one below it; without a budget, a random level."""
     if len(targets) > 1:
         return targets[int(rng.integers(len(targets)))]
     if step % 4 != 3:
@@ -178,19 +179,19 @@ def _target(
     return Target(budget, spread_at(measured, allowance, budget))
 
 
-def _centres(known: PosteriorSamples, places: Sequence[Params], targets: Sequence[Target]) -> list[Params]:
-    """Returns the schedules around which to look: the picks for the targets, and picks for one target in two draws."""
-    found = [acquisition.surest(known, target) for target in targets]
-    found += [acquisition.thompson(known, targets[-1], index=index) for index in range(NUM_CENTRES)]
-    return [places[index] for index in dict.fromkeys(found)][: max(NUM_CENTRES, len(targets))]
+def _centres(known: PosteriorSamples, params_of: Sequence[Params], targets: Sequence[Target]) -> list[Params]:
+    """Returns the points around which to propose new ones: the targets' picks, and Thompson samples of the last."""
+    indices = [acquisition.surest(known, target) for target in targets]
+    indices += [acquisition.thompson(known, targets[-1], index=index) for index in range(NUM_CENTRES)]
+    return [params_of[index] for index in dict.fromkeys(indices)][: max(NUM_CENTRES, len(targets))]
 
 
-def _rung(observations: Observations, settings: SearchSettings, aims: Aims) -> Proposal:
-    """Returns the next uniform lambda. A sampler that takes measurements as exact has it measured at full size."""
+def _ladder_proposal(observations: Observations, settings: SearchSettings, aims: Aims) -> Proposal:
+    """Proposes the next uniform lambda, up to the first rung for the surrogate, else at full size."""
     curve = [(each.lam, each.values[THINK]) for each in observations.measured if each.lam is not None]
     failed_lams = {lam for params in observations.failed if (lam := uniform_lam(params)) is not None}
     size = aims.rungs[0] if settings.sampler == "surrogate" else aims.rungs[-1]
-    return Proposal(uniform_params(next_rung(curve, failed_lams), num_knots=settings.knots), 0, size)
+    return Proposal(uniform_params(next_lambda(curve, failed_lams), num_knots=settings.knots), 0, size)
 
 
 def _curve_point(each: Observation) -> CurvePoint:
@@ -199,7 +200,7 @@ def _curve_point(each: Observation) -> CurvePoint:
 
 
 def _space(observations: Observations, settings: SearchSettings, allowance: TokenAllowance | None) -> Space:
-    """Returns the space whose turn it is. What the ladder leaves, of trials or tokens, is shared evenly among them."""
+    """Returns the current space. Each space in turn gets an equal share of the trials or tokens after the ladder."""
     done = (observations.num_trials - settings.ladder) / max(settings.trials - settings.ladder, 1)
     if allowance is not None:
         climbed = sum(observations.costs[: settings.ladder])

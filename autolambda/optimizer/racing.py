@@ -1,8 +1,8 @@
 """The race: one trial, measured rung by rung until it is complete or has lost.
 
 A rung is a number of responses after which a measurement may pause. All schedules answer the same prompts in the same
-order, and the surrogate compares them with the prompt effects that they share. ``race`` is a pure generator. The real
-run and the replays of ``studies/search_cost`` drive the same one.
+order, and the surrogate compares them with the prompt effects that they share. ``race`` is a pure generator. Searches
+and the replays of ``studies/search_cost`` both drive it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _DEVIATIONS = 3.0  # standard errors of a mean of lengths, if their deviation eq
 class Rung:
     """A request of the race: measure the responses ``start`` to ``stop`` (exclusive) of the schedule.
 
-    Abort what still runs as soon as the weighted tokens of these responses exceed ``max_tokens``.
+    The caller must abort unfinished responses once the weighted tokens of these responses exceed ``max_tokens``.
     """
 
     start: int
@@ -43,8 +43,8 @@ class Rung:
 class RungOutcome:
     """The answer to a ``Rung``.
 
-    ``observation`` is all that is known of the schedule now; ``None`` if the rung was aborted. The rung generated
-    ``num_tokens`` tokens. ``weighted_tokens`` are the same, each weighted as its task counts.
+    ``observation`` covers all responses of the schedule so far; ``None`` if the rung was aborted. The rung generated
+    ``num_tokens`` tokens. ``weighted_tokens`` is their sum with each task's weight.
     """
 
     observation: Observation | None
@@ -68,7 +68,7 @@ def race(
 ) -> Race:
     """Races a schedule over its responses ``start`` to ``stop`` (exclusive).
 
-    Yields each rung to measure and takes its outcome. Trials of the ladder are measured whatever they show.
+    Yields each rung to measure and takes its outcome. Trials of the ladder are never stopped early.
     """
     on_ladder = on_the_ladder(observations, settings, aims)
     bounds = [start, *(rung for rung in aims.rungs if start < rung < stop), stop]
@@ -99,7 +99,7 @@ def drive(rungs: Race, measure: Callable[[Rung], RungOutcome]) -> RaceEnd:
 def most_tokens(num_responses: int, budget: float | None) -> float:
     """Returns the tokens above which ``num_responses`` responses surely have a mean above the budget.
 
-    Unfinished responses count with their tokens so far, because their sum only grows. Each counts by its task's weight.
+    Unfinished responses count with their tokens so far, because the sum only grows. Tokens are weighted by task.
     """
     if budget is None:
         return math.inf
@@ -107,7 +107,7 @@ def most_tokens(num_responses: int, budget: float | None) -> float:
 
 
 def exceeded(num_tokens: float, num_responses: int) -> float:
-    """Returns the mean tokens that a schedule surely exceeds if ``num_responses`` were aborted at ``num_tokens``."""
+    """Returns a lower bound on the mean tokens of ``num_responses`` responses that were aborted at ``num_tokens``."""
     return num_tokens / num_responses / (1 + _DEVIATIONS / math.sqrt(num_responses))
 
 

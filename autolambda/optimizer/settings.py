@@ -1,4 +1,4 @@
-"""The settings of a search, as its decisions take them."""
+"""The settings of a search."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ SamplerName = Literal["surrogate", "gp", "tpe"]
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """What a search may spend, where it looks and whom it confirms.
+    """The trials and tokens of a search, its spaces and its finalists.
 
     ``trials`` includes at most ``ladder`` trials of the ladder. The rest is shared evenly among ``spaces``. ``knots``
     are the depth knots of a schedule. ``max_tokens_generated`` is for search and confirmation together; ``None`` is
-    what both parents cost at full size. The search stops below an expected gain of ``min_gain`` (accuracy, share of
-    1). Up to ``finalists`` schedules are confirmed. One may lose ``margin`` (share of 1) against a dearer one.
+    the cost of both parents at full size. The search stops below an expected gain of ``min_gain`` (accuracy, share of
+    1). Up to ``finalists`` schedules are confirmed. A cheaper pick may lose ``margin`` accuracy (share of 1).
     """
 
     spaces: tuple[Space, ...]

@@ -2,7 +2,7 @@
 
 ``lam`` is the mean lambda. ``split`` is lambda of attention minus lambda of ffn; each is moved by half of it.
 ``tilt_i`` is added to both at depth knot i, and ``twist_i`` to the split there. A space frees some of these parameters
-and holds the others at 0. So each space starts from all that the spaces before it have measured.
+and holds the others at 0. So each space can use the measurements of all spaces.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ Params = Mapping[str, float]
 Range = tuple[float, float]
 
 MAX_TILT = 0.4
-MIN_DISTANCE = 0.01  # two points that are nearer in every parameter cannot be told apart by measuring
+MIN_DISTANCE = 0.01  # two points that are closer in every parameter do not differ in a measurement
 DECIMALS = 4
-ENDS = (Schedule.uniform(0.0), Schedule.uniform(1.0))  # they stand for the parents in a search
+ENDS = (Schedule.uniform(0.0), Schedule.uniform(1.0))  # the parents, in a search
 
 
 def ranges(num_knots: int) -> dict[str, Range]:
@@ -69,24 +69,24 @@ def uniform_lam(params: Params) -> float | None:
 
 
 def is_near(one: Params, other: Params) -> bool:
-    """Returns whether two points are too near to be told apart by measuring."""
+    """Returns whether two points are too close to differ in a measurement."""
     return all(abs(one[name] - other[name]) < MIN_DISTANCE for name in other)
 
 
-@functools.lru_cache(maxsize=1 << 16)  # more schedules than a study has; each decision asks for all of them again
+@functools.lru_cache(maxsize=1 << 16)  # more than a study's schedules, all of which each proposal needs again
 def features(schedule: Schedule, *, num_knots: int) -> Floats:
     """Returns the features of a schedule for the surrogate, float64 [2 + 2 num_knots].
 
-    They are the mean lambda, and the mean difference of attention and ffn. Then, at each knot, the deviation of the
-    mean lambda from the first feature, and at each knot the deviation of the difference from the second.
+    The first two are the mean lambda, and the mean difference of attention and ffn. Then come the deviations of lambda
+    from its mean at each knot, and the deviations of the difference from its mean at each knot.
     """
     attention, ffn = (
         np.array([profile.at(knot, num_knots) for knot in range(num_knots)])
         for profile in (schedule.attention, schedule.ffn)
     )
     middle, split = (attention + ffn) / 2, attention - ffn
-    found: Floats = np.array([middle.mean(), split.mean(), *(middle - middle.mean()), *(split - split.mean())])
-    return np.where(np.abs(found) < 1e-12, 0.0, found)
+    values: Floats = np.array([middle.mean(), split.mean(), *(middle - middle.mean()), *(split - split.mean())])
+    return np.where(np.abs(values) < 1e-12, 0.0, values)
 
 
 def _tilts(num_knots: int) -> list[str]:

@@ -1,9 +1,9 @@
 """A noise-aware model of accuracy, mean tokens and Think ratio over schedules.
 
-Each output is a Gaussian process on a scale of its own (log-odds, log tokens). Its noise is known and not learnt:
+Each output is a Gaussian process on a log-odds or log scale. Its noise is known and not learnt:
 ``Cov(e_s, e_t) = se_s se_t (rho O_st + (1 - rho) [s = t])``. ``O_st`` is the overlap of the prompts of s and t.
 ``rho`` is the prompt correlation: schedules that answer the same prompts share a random effect of each prompt. It is
-estimated from the prompts that they have in common. The accuracy on each guard task is one further process.
+estimated from the prompts that they have in common. The accuracy on each guard task is another process.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class PosteriorSamples:
 
 
 class Surrogate:
-    """The three fitted processes. Equal observations give equal models."""
+    """The fitted processes. Equal observations give equal models."""
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ class Surrogate:
         return Band(natural(mean), natural(mean - reach), natural(mean + reach))
 
     def draw(self, schedules: Sequence[Schedule], *, num_draws: int, seed: int) -> PosteriorSamples:
-        """Draws accuracy, mean tokens and what the guards allow jointly at all the schedules."""
+        """Draws accuracy, mean tokens and ``allowed`` jointly at all schedules."""
         points, rng = self._features(schedules), np.random.default_rng(seed)
         drawn = [self._processes[output].draw(points, num_draws, rng) for output in (ACCURACY, TOKENS)]
         accuracy, tokens = (_NATURAL[output](each) for output, each in zip((ACCURACY, TOKENS), drawn, strict=True))
@@ -110,7 +110,7 @@ class Surrogate:
         return GaussianProcess(self._features([observation.schedule for observation, _ in seen]), y, noise)
 
     def _allowed(self, schedules: Sequence[Schedule], num_draws: int, rng: np.random.Generator) -> NDArray[np.bool_]:
-        """Draws lambda 0 and 1 once: an end among the schedules must not lose against another draw of itself."""
+        """Draws lambda 0 and 1 only once, so that neither is compared with another draw of itself."""
         allowed = np.ones((num_draws, len(schedules)), dtype=np.bool_)
         if self._guards:
             every = [*schedules, *(end for end in ENDS if end not in schedules)]
@@ -148,15 +148,15 @@ def _scaled(output: int, values: Floats, errors: Floats) -> tuple[Floats, Floats
 
 
 def _effects(seen: Sequence[tuple[NDArray[np.int64], Floats]]) -> Floats:
-    """Returns all prompt effects, float64 [n, prompts, outputs]. NaN marks a prompt that a schedule was not asked."""
-    found = np.full((len(seen), max(int(prompts.max()) for prompts, _ in seen) + 1, seen[0][1].shape[1]), np.nan)
-    for row, (prompts, effects) in zip(found, seen, strict=True):
+    """Returns all prompt effects, float64 [n, prompts, outputs]. NaN marks a prompt that a schedule did not answer."""
+    table = np.full((len(seen), max(int(prompts.max()) for prompts, _ in seen) + 1, seen[0][1].shape[1]), np.nan)
+    for row, (prompts, effects) in zip(table, seen, strict=True):
         row[prompts] = effects
-    return found
+    return table
 
 
 def prompt_correlation(observations: Sequence[Observation], output: int) -> float:
-    """Returns which share of the spread over prompts comes from the prompts, not from the schedule: 0 to 0.95.
+    """Returns the share of the spread over prompts that schedules have in common, 0 to 0.95.
 
     It is the correlation of the prompt effects of two schedules on their common prompts, averaged over all pairs.
     """
@@ -172,7 +172,7 @@ def _error_correlation(effects: Floats) -> Floats:
 
 
 def _correlation(effects: Floats) -> tuple[float, Floats]:
-    """Returns the prompt correlation, from [n, prompts], and how many prompts each pair has in common [n, n]."""
+    """Returns the prompt correlation from [n, prompts], and the number of common prompts of each pair [n, n]."""
     asked = ~np.isnan(effects)
     filled = np.where(asked, effects, 0.0)
     deviations = np.sqrt((filled**2).sum(axis=1) / asked.sum(axis=1))
@@ -185,13 +185,13 @@ def _correlation(effects: Floats) -> tuple[float, Floats]:
 
 
 def _exp(values: Floats) -> Floats:
-    found: Floats = np.exp(values)
-    return found
+    result: Floats = np.exp(values)
+    return result
 
 
 def _expit(values: Floats) -> Floats:
-    found: Floats = expit(values)
-    return found
+    result: Floats = expit(values)
+    return result
 
 
 _NATURAL: dict[int, Callable[[Floats], Floats]] = {ACCURACY: _expit, TOKENS: _exp, THINK: _expit}

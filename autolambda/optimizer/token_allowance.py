@@ -1,4 +1,4 @@
-"""How many tokens a study may generate, and how search and confirmation share them.
+"""The tokens that a study may generate, and how search and confirmation share them.
 
 The default is the cost of both parents at full size: every prompt of the search slice with its repeats.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-LEAST_FULL = 2048  # responses: a smaller slice gets the tokens of one with so many
+LEAST_FULL = 2048  # responses: a smaller slice gets the tokens of a slice of this size
 CONFIRM_SHARE = 0.5
 PARENT_SHARE = 0.06  # of all tokens, to confirm both parents under their own templates
 LEAST_CONFIRM = 64  # responses of each confirmed schedule, even if the tokens are spent
@@ -19,7 +19,7 @@ class TokenAllowance:
     """The ``total`` tokens of a study. One response of each end, lambda 0 and 1, costs ``ends`` tokens together.
 
     The whole confirm slice has ``num_confirm`` responses to ``num_confirm_prompts`` prompts. With guards
-    (``with_guards``) the parents are confirmed on as many responses as the finalists, to compare with them.
+    (``with_guards``) the parents are confirmed on as many responses as the finalists, for the comparison.
     """
 
     total: float
@@ -53,13 +53,13 @@ class TokenAllowance:
 
     @property
     def num_parent(self) -> int:
-        """The responses with which each parent is confirmed if there are no guards."""
+        """The number of responses that confirm each parent, without guards."""
         return self._within(PARENT_SHARE * self.total / self.ends)
 
     def num_final(self, predicted: Sequence[float]) -> int:
-        """Returns the responses with which each finalist is confirmed, from the tokens predicted for one of each.
+        """Returns the number of responses per finalist. ``predicted`` holds the tokens per response of each.
 
-        It depends on the search alone. What the confirmation shows neither lengthens nor shortens it.
+        It depends only on the search, not on the results of the confirmation.
         """
         if self.with_guards:
             return self._within(CONFIRM_SHARE * self.total / (self.ends + sum(predicted)))

@@ -13,9 +13,9 @@ from autolambda.statistics.metrics import mean_share
 
 
 def pass_at_k(graded: Sequence[Graded], *, k: int, weights: Weights | None = None) -> Estimate:
-    """Returns the chance that one of k responses is correct, unbiased: ``1 - C(n-c, k) / C(n, k)`` (Chen et al. 2021).
+    """Returns the unbiased estimate of pass@k, ``1 - C(n-c, k) / C(n, k)`` for c of n correct (Chen et al. 2021).
 
-    Raises ``InputError`` if a prompt has fewer than k responses.
+    It is the chance that at least one of k responses is correct. Raises ``InputError`` for fewer than k responses.
     """
 
     def one_prompt(repeats: Sequence[Graded]) -> float:

@@ -1,4 +1,4 @@
-"""A Think-ratio curve, and how it is read from a CSV file.
+"""A Think-ratio curve and its reader for CSV files.
 
 The Think ratio is the share of responses that close their thinking. The columns are
 ``lambda,think_ratio[,num_responses][,accuracy,mean_tokens]`` with shares from 0 to 1. Nothing is guessed: a value out
@@ -52,7 +52,7 @@ class CurvePoint:
 def read_curve(path: str | Path) -> list[CurvePoint]:
     """Returns the points of a CSV file with the columns lambda and think_ratio, and optionally those in ``OPTIONAL``.
 
-    Raises ``InputError`` with the file and the line of what cannot be read.
+    Raises ``InputError`` that names the file and the line.
     """
     points: list[CurvePoint] = []
     try:
@@ -63,7 +63,7 @@ def read_curve(path: str | Path) -> list[CurvePoint]:
                 seen = one_line(", ".join(rows.fieldnames or ()), limit=60) or "an empty file"
                 raise InputError(f"{path}: a curve needs the columns lambda and think_ratio, seen {seen}")
             if twice := [name for name in COLUMNS if (rows.fieldnames or []).count(name) > 1]:
-                raise InputError(f"{path}: the column {twice[0]} is there twice; remove one")
+                raise InputError(f"{path}: the column {twice[0]} occurs twice; remove one")
             for row in rows:
                 points.append(_read_point(row, f"{path}, line {rows.line_num}"))
                 if len(points) > MOST_ROWS:

@@ -1,4 +1,4 @@
-"""From one number per prompt to an estimate with a standard error and intervals.
+"""Computes an estimate with a standard error and intervals from one number per prompt.
 
 Prompts are the sample: SE^2 = var(prompt means) / num_prompts. Shares get Wilson's interval (1927) at the effective
 sample size of Korn & Graubard (1998). Mean tokens get the bootstrap-t (Efron & Tibshirani 1993, ch. 12). Paired
@@ -22,7 +22,7 @@ Weights = Mapping[str, float]
 
 Z_95 = 1.959963984540054  # of the standard normal distribution, two-sided
 Z_95_ONE_SIDED = 1.6448536269514722
-SURE = 0.95  # the chance from which something that is not confirmed yet counts as sure
+SURE = 0.95  # before the confirmation, a chance of at least this counts as sure
 _NUM_RESAMPLES = 1000
 _CHUNK = 100_000  # resampled prompts in memory at a time, so that they fit the cache
 _FEWEST = 4  # prompts that a bootstrap needs
@@ -42,7 +42,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Bounds:
-    """Two one-sided 95 % bounds. Each holds on its own."""
+    """Two one-sided 95 % bounds. Each alone covers 95 %."""
 
     lower: float
     upper: float
@@ -72,8 +72,8 @@ class Difference:
 def share(means: Floats, *, num_responses: int) -> Estimate:
     """Returns the mean of the prompts' shares (0 to 1), with Wilson's interval at the effective sample size.
 
-    The clustered variance is blended with the variance of fully dependent repeats. The latter weighs as much as one
-    prompt with the rarer outcome. Without such a prompt nothing is known about the dependence of repeats.
+    The variance is a weighted mean of the clustered variance and the variance of fully dependent repeats. The weights
+    are the number of prompts with the rarer outcome, and 1. Without these prompts the dependence of repeats is unknown.
     """
     size, value = len(means), float(means.mean())
     spread, clustered, effective = value * (1 - value), 0.0, float(size)
@@ -89,19 +89,19 @@ def share(means: Floats, *, num_responses: int) -> Estimate:
 
 
 def wilson(value: float, size: float) -> tuple[float, float]:
-    """Returns the middle and the half-width of Wilson's 95 % interval for a share (0 to 1) among ``size``."""
+    """Returns the middle and the half-width of Wilson's 95 % interval for a share (0 to 1) of ``size`` observations."""
     square = Z_95**2 / size
     middle = (value + square / 2) / (1 + square)
     return middle, math.sqrt(square * (value * (1 - value) + square / 4)) / (1 + square)
 
 
 def tokens(means: Floats, *, num_responses: int, cap: float, seed: int) -> Limits:
-    """Returns the mean of the prompts' mean lengths in tokens, by the bootstrap-t.
+    """Returns the mean of the prompts' mean lengths in tokens, with limits by the bootstrap-t.
 
     Student's t is used for fewer than 4 prompts or equal lengths. For the upper limits one prompt is added halfway
     between the mean and the longest, because the sample may have missed the tail. No limit exceeds ``cap`` (tokens;
-    infinite if unknown). The deviation is at least as large, relative to the mean, as for a share with all correct.
-    With one prompt it is the mean.
+    infinite if unknown). The relative standard error is at least Wilson's for a share of 1. With one prompt the
+    standard deviation is taken to be the mean.
     """
     size, value = len(means), float(means.mean())
     deviation = float(means.std(ddof=1)) if size > 1 else value
@@ -129,11 +129,11 @@ def paired(changes: Mapping[str, Floats], *, weights: Weights | None) -> Differe
         size, squares = len(change), float(change @ change)
         pseudo = (squares + 1) / (np.count_nonzero(change) + 1)
         middle = float(change.sum()) / (size + 2)
-        part = shares[name] ** 2 * ((squares + pseudo) / (size + 2) - middle**2) / (size + 2)
+        task_variance = shares[name] ** 2 * ((squares + pseudo) / (size + 2) - middle**2) / (size + 2)
         value += shares[name] * float(change.mean())
         centre += shares[name] * middle
-        variance += part
-        freedom += part**2 / max(size - 1, 1)
+        variance += task_variance
+        freedom += task_variance**2 / max(size - 1, 1)
     error, freedom = math.sqrt(variance), variance**2 / freedom  # Welch & Satterthwaite
     reach = student(0.975, freedom) * error
     low, high = max(-1.0, min(centre - reach, value)), min(1.0, max(centre + reach, value))

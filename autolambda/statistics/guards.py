@@ -15,8 +15,8 @@ from autolambda.statistics.estimates import Difference
 class Drop:
     """The accuracy lost against the better parent, with its 95 % interval, and the accuracy that may be lost.
 
-    ``kept`` is ``True`` if the loss is shown to be within ``max_drop`` (one-sided 95 %), ``False`` if it is shown to be
-    larger, and ``None`` if neither is shown.
+    ``kept`` is ``True`` if the loss is shown to be within ``max_drop`` (one-sided 95 %). It is ``False`` if the loss is
+    shown to be larger, and ``None`` if neither is shown.
     """
 
     value: float
@@ -29,8 +29,8 @@ class Drop:
 def drop_of(gains: Iterable[Difference], *, max_drop: float) -> Drop:
     """Returns the drop from the paired differences, schedule minus parent, for each parent.
 
-    A guard is kept if it is kept against each parent: an intersection-union test (Berger 1982), in which each part may
-    use the whole 5 %. Testing only against the parent that did better in these data would select on noise.
+    A guard is kept if it is kept against each parent. In this intersection-union test (Berger 1982) each part may use
+    the whole 5 %. Testing only against the parent that did better in these data would select on noise.
     """
     gains = list(gains)
     kept = True if min(gain.lower_bound for gain in gains) > -max_drop else None

@@ -1,8 +1,8 @@
-"""From graded responses to the numbers of an evaluation: accuracy, tokens, Think ratio, truncation.
+"""Computes the metrics of an evaluation from graded responses: accuracy, tokens, Think ratio, truncation.
 
 Every metric is a mean over prompts of a mean over the prompt's repeats, ``1/n sum_i 1/k_i sum_j x_ij`` (Mean@k of
-arXiv 2510.10977, section 4.1). So all prompts weigh the same, whatever their repeats. Tasks are averaged by weight. A
-task that weighs 0 is a guard and is only measured by itself. ``estimates`` gives the standard errors.
+arXiv 2510.10977, section 4.1). So every prompt has equal weight, however many repeats it has. Tasks are averaged by
+weight. A task with weight 0 is a guard: it is measured, but not averaged. ``estimates`` gives the standard errors.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Measured:
-    """What an evaluation measured. ``tasks`` holds the numbers of each task and is empty inside a task.
+    """The metrics of an evaluation. ``tasks`` holds the metrics of each task and is empty inside a task.
 
-    ``num_responses`` counts all responses, also those of guards.
+    ``num_responses`` counts all responses, guards included.
     """
 
     accuracy: Estimate
@@ -49,13 +49,13 @@ def accuracy(graded: Sequence[Graded], *, weights: Weights | None = None) -> Est
 
 
 def mean_tokens(graded: Sequence[Graded], *, weights: Weights | None = None, seed: int = 0) -> Estimate:
-    """Returns the generated tokens per response, a mean of min(length, cap). ``seed`` is for the bootstrap."""
+    """Returns the mean generated tokens per response, of min(length, cap). ``seed`` is for the bootstrap."""
     tasks = _counted(_by_task(graded, weights), weights)
     return estimates.macro({name: _tokens(prompts, seed).estimate for name, prompts in tasks.items()}, weights=weights)
 
 
 def token_bounds(graded: Sequence[Graded], *, weights: Weights | None = None, seed: int = 0) -> Bounds:
-    """Returns two one-sided 95 % bounds of mean tokens, for the verdict. Each holds on its own."""
+    """Returns two one-sided 95 % bounds of mean tokens, for the verdict. Each alone covers 95 %."""
     limits = {name: _tokens(prompts, seed) for name, prompts in _counted(_by_task(graded, weights), weights).items()}
     one_sided = {
         name: replace(each.estimate, low=each.bounds.lower, high=each.bounds.upper) for name, each in limits.items()
@@ -101,7 +101,7 @@ def measure(graded: Sequence[Graded], *, weights: Weights | None = None, seed: i
 
 
 def mean_share(graded: Sequence[Graded], weights: Weights | None, of: Callable[[Repeats], float]) -> Estimate:
-    """Returns the mean over prompts, and the weighted mean over tasks, of a share (0 to 1) of a prompt's repeats."""
+    """Returns the mean of ``of(repeats)`` (0 to 1) over prompts, then the weighted mean over tasks."""
     tasks = _counted(_by_task(graded, weights), weights)
     return estimates.macro({name: _task_share(prompts, of) for name, prompts in tasks.items()}, weights=weights)
 
@@ -131,9 +131,9 @@ def _by_task(graded: Sequence[Graded], weights: Weights | None = None) -> dict[s
         raise InputError("no responses to measure")
     if len({each.key for each in graded}) < len(graded):
         raise InputError("a response was given twice: task, sample and repeat must be unique")
-    met = dict.fromkeys(each.task for each in graded)
-    known = [name for name in weights or () if name in met]
-    tasks: dict[str, dict[str, list[Graded]]] = {name: defaultdict(list) for name in dict.fromkeys([*known, *met])}
+    names = dict.fromkeys(each.task for each in graded)
+    known = [name for name in weights or () if name in names]
+    tasks: dict[str, dict[str, list[Graded]]] = {name: defaultdict(list) for name in dict.fromkeys([*known, *names])}
     for each in sorted(graded, key=lambda each: each.key):
         tasks[each.task][each.sample_id].append(each)
     return tasks
@@ -172,7 +172,7 @@ def _tokens(prompts: Prompts, seed: int) -> Limits:
 
 
 def _quantiles(tasks: Mapping[str, Prompts], weights: Weights | None) -> Quantiles:
-    """Returns quantiles in which each response weighs as much as in the mean of the lengths."""
+    """Returns quantiles of lengths, with each response weighted as in mean tokens."""
     shares = estimates.task_weights(tasks, weights=weights)
     responses = [
         (each.response, shares[name] / len(prompts) / len(repeats))

@@ -43,7 +43,7 @@ def front(points: Iterable[T], *, key: Callable[[T], Objectives]) -> list[T]:
 def hypervolume(scores: Iterable[Objectives], *, reference_tokens: float, reference_accuracy: float = 0.0) -> float:
     """Returns the dominated area above ``reference_accuracy`` and below ``reference_tokens``, in accuracy times tokens.
 
-    Divided by ``reference_tokens`` it is a share. Points outside the reference add nothing.
+    Divided by ``reference_tokens`` it lies between 0 and 1. Points outside the reference add nothing.
     """
     area, highest = 0.0, reference_accuracy
     for score in front(scores, key=lambda score: score):

@@ -1,6 +1,6 @@
 """Quantiles of the lengths of single responses.
 
-Some responses are cut at the cap. How long such a response would have been is unknown.
+Some responses are cut at the cap, so their full length is unknown.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class Quantiles:
 def quantiles(lengths: Floats, shares: Floats, *, cut: NDArray[np.bool_]) -> Quantiles:
     """Returns the quantiles of ``lengths`` [n] with weights ``shares`` [n] that sum to 1.
 
-    A quantile is the shortest length with at least this share at or below it. It is a lower bound if it changes when
-    the ``cut`` lengths are taken to be infinite.
+    A quantile is the shortest length that at least this share of the responses does not exceed. It is a lower bound if
+    it changes when the ``cut`` lengths are taken to be infinite.
     """
     seen = _quantiles(lengths, shares)
     endless = _quantiles(np.where(cut, np.inf, lengths), shares)
@@ -48,6 +48,6 @@ def _quantiles(lengths: Floats, shares: Floats) -> Floats:
     # unlike np.quantile(weights=...) this allows for rounding: half of 2 n equal shares is reached by the n-th length
     order = np.argsort(lengths, kind="stable")
     reached = np.cumsum(shares[order])
-    places = np.searchsorted(reached, np.array(LEVELS) * reached[-1] - 1e-9)
-    found: Floats = lengths[order][places]
-    return found
+    indices = np.searchsorted(reached, np.array(LEVELS) * reached[-1] - 1e-9)
+    values: Floats = lengths[order][indices]
+    return values

@@ -42,9 +42,8 @@ class Boundary:
 class Stages:
     """Emergence ends stage 1, saturation starts stage 3. ``notes`` say what was assumed, left out or not observed.
 
-    A boundary is ``None`` if the data exclude that its level is passed within the measured lambdas. If the estimate
-    lies outside but the data do not exclude a crossing inside, ``lam`` is the outermost measured lambda and the
-    interval extends to 0 or 1.
+    A boundary is ``None`` if the data exclude a crossing of its level within the measured lambdas. If only the estimate
+    lies outside them, ``lam`` is the outermost measured lambda and the interval extends to 0 or 1.
     """
 
     emergence: Boundary | None
@@ -54,7 +53,7 @@ class Stages:
 
 @dataclass(frozen=True)
 class _Curve:
-    """One point per lambda, ascending: of ``counts`` responses ``hits`` closed their thinking."""
+    """One point per lambda, ascending. ``hits`` of the ``counts`` responses closed their thinking."""
 
     lams: Floats
     hits: Floats
@@ -201,13 +200,13 @@ def _accepted(curve: _Curve, gap: int, level: float, least: float) -> Floats:
         axis=-1,
     )
     highest = _log_likelihood(curve, fits).max(axis=1)
-    places = curve.lams[gap] + _SHARES * (curve.lams[gap + 1] - curve.lams[gap])
-    accepted: Floats = places[highest >= least]
+    lams = curve.lams[gap] + _SHARES * (curve.lams[gap + 1] - curve.lams[gap])
+    accepted: Floats = lams[highest >= least]
     return accepted
 
 
 def _crossing(curve: _Curve, fit: Floats, right: int, level: float) -> float:
-    """Returns where the line on the probit scale between the points around the crossing meets ``level``.
+    """Returns the lambda at which the line between the points around the crossing reaches ``level`` (probit scale).
 
     Half a response is added to both outcomes of the points that share a fitted value, so that 0 and 1 have a probit.
     """

@@ -1,8 +1,8 @@
-"""What more tokens bring: the sweet spot, the slope of accuracy against tokens, and runaway lengths.
+"""The value of more tokens: the sweet spot, the slope of accuracy against tokens, and runaway lengths.
 
 The slope over schedules is fitted with a separate intercept for each prompt (the within estimator). So the effects of
-prompts that schedules share cancel. Its errors are clustered by prompt (Arellano 1987). The prompts of the points in a
-file are unknown; their slope is a weighted least-squares line through independent binomial shares.
+shared prompts cancel. Its errors are clustered by prompt (Arellano 1987). The points of a CSV file have unknown
+prompts; their slope is a weighted least-squares line through independent binomial shares.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from autolambda.statistics.estimates import Z_95, Weights, number, student, task
 from autolambda.statistics.pareto import Objectives
 from autolambda.statistics.stages import Stages, detect_stages, sentence, stage_of
 
-NEAR = 0.01  # accuracy (share of 1) below the most accurate that does not matter
+NEAR = 0.01  # a loss of accuracy (share of 1) that does not matter
 RUNAWAY = 1.25  # runaway lengths are this many times the mean tokens of the longer end
 
 
@@ -64,9 +64,9 @@ class Length:
 
 @dataclass(frozen=True)
 class CurveInsights:
-    """The stages of a curve, and what its points with accuracy and mean tokens say about both.
+    """The stages of a curve, and the insights from its points that have accuracy and mean tokens.
 
-    The numbers have no intervals. So the sweet spot may be a point that was measured too high by chance.
+    These points have no intervals. So the sweet spot may be a point that was measured too high by chance.
     """
 
     stages: Stages
@@ -76,7 +76,7 @@ class CurveInsights:
     runaway: Length | None
 
     def sentences(self) -> Iterator[str]:
-        """Yields everything in sentences."""
+        """Yields the stages and the insights as sentences."""
         yield sentence(self.stages)
         if (spot := self.sweet_spot) is not None:
             assert spot.accuracy is not None and spot.mean_tokens is not None
@@ -92,13 +92,13 @@ class CurveInsights:
 
 
 def curve_insights(points: Sequence[CurvePoint]) -> CurveInsights:
-    """Returns what a curve says. Raises ``InputError`` as ``detect_stages`` does."""
+    """Returns the insights of a curve. Raises the errors of ``detect_stages``."""
     stages, measured = detect_stages(points), measured_points(points)
-    place = sweet_spot([Objectives(each.accuracy or 0.0, each.mean_tokens or 0.0) for each in measured])
+    index = sweet_spot([Objectives(each.accuracy or 0.0, each.mean_tokens or 0.0) for each in measured])
     lengths = tuple(
         Length(each.lam, each.mean_tokens, each.mean_tokens, each.mean_tokens) for each in points if each.mean_tokens
     )
-    spot = None if place is None else measured[place]
+    spot = None if index is None else measured[index]
     return CurveInsights(stages, spot, slope_of_curve(points), lengths, runaway(lengths))
 
 
@@ -120,18 +120,18 @@ def slope_of(
     if len(schedules) < 2:
         return None
     tasks: dict[str, dict[str, dict[int, list[bool]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
-    for place, graded in enumerate(schedules):
+    for index, graded in enumerate(schedules):
         for each in graded:
-            tasks[each.task][each.sample_id][place].append(each.grade is Grade.CORRECT)
+            tasks[each.task][each.sample_id][index].append(each.grade is Grade.CORRECT)
     shares = task_weights(tasks, weights=weights)
     value = variance = freedom = 0.0
     for name in (name for name in tasks if shares[name] > 0):
         line = _within(tasks[name].values(), tokens)
         if line is None:
             return None
-        part = shares[name] ** 2 * line.variance
-        value, variance = value + shares[name] * line.value, variance + part
-        freedom += part**2 / (line.num_prompts - 1)
+        task_variance = shares[name] ** 2 * line.variance
+        value, variance = value + shares[name] * line.value, variance + task_variance
+        freedom += task_variance**2 / (line.num_prompts - 1)
     if not variance:
         return None
     reach = student(0.975, variance**2 / freedom) * math.sqrt(variance)
@@ -146,22 +146,22 @@ class _Line:
 
 
 def _within(prompts: Iterable[Mapping[int, Sequence[bool]]], tokens: Sequence[float]) -> _Line | None:
-    """Returns the within estimator of one task. ``prompts`` map schedule numbers to a prompt's correct repeats."""
-    away, means = [], []
-    for shares in prompts:
-        if len(shares) > 1:
-            at = np.array([tokens[place] for place in shares])
-            right = np.array([sum(each) / len(each) for each in shares.values()])
-            away.append(at - at.mean())
-            means.append(right - right.mean())
-    squares = math.fsum(float(each @ each) for each in away)
-    if len(away) < 2 or squares <= 0:
+    """Returns the within estimator of one task. A prompt maps schedule numbers to whether each repeat is correct."""
+    xs, ys = [], []  # deviations of mean tokens and accuracy from each prompt's means
+    for repeats in prompts:
+        if len(repeats) > 1:
+            x = np.array([tokens[index] for index in repeats])
+            y = np.array([sum(correct) / len(correct) for correct in repeats.values()])
+            xs.append(x - x.mean())
+            ys.append(y - y.mean())
+    squares = math.fsum(float(x @ x) for x in xs)
+    if len(xs) < 2 or squares <= 0:
         return None
-    value = math.fsum(float(x @ y) for x, y in zip(away, means, strict=True)) / squares
-    scores = [float(x @ (y - value * x)) for x, y in zip(away, means, strict=True)]
-    added = squares / sum(map(len, away))
-    spread = (math.fsum(score**2 for score in scores) + added) * len(away) / (len(away) - 1)
-    return _Line(value, spread / squares**2, len(away))
+    value = math.fsum(float(x @ y) for x, y in zip(xs, ys, strict=True)) / squares
+    scores = [float(x @ (y - value * x)) for x, y in zip(xs, ys, strict=True)]
+    added = squares / sum(map(len, xs))
+    spread = (math.fsum(score**2 for score in scores) + added) * len(xs) / (len(xs) - 1)
+    return _Line(value, spread / squares**2, len(xs))
 
 
 def slope_of_curve(points: Sequence[CurvePoint]) -> Slope | None:
@@ -186,7 +186,7 @@ def measured_points(points: Sequence[CurvePoint]) -> list[CurvePoint]:
 
 
 def runaway(lengths: Sequence[Length]) -> Length | None:
-    """Returns the inner lambda with the most tokens, of those with a lower limit above ``RUNAWAY`` times both ends."""
+    """Returns the longest inner length with a lower limit above ``RUNAWAY`` times the upper limits of both ends."""
     ordered = sorted(lengths, key=lambda each: each.lam)
     if len(ordered) < 3:
         return None
@@ -195,12 +195,12 @@ def runaway(lengths: Sequence[Length]) -> Length | None:
 
 
 def slope_sentence(slope: Slope | None) -> str:
-    """Returns what more tokens bring in stage 3, as a sentence."""
+    """Returns a sentence about the value of more tokens in stage 3."""
     if slope is None:
         return "What more tokens bring in stage 3 is not known: two schedules in stage 3 are needed."
     step = 0.1 * slope.mean_tokens
     value, low, high = (f"{100 * step * each:+.1f}" for each in (slope.value, slope.low, slope.high))
-    said = (
+    effect = (
         "more tokens cost accuracy"
         if slope.high < 0
         else "more tokens still buy accuracy"
@@ -208,17 +208,17 @@ def slope_sentence(slope: Slope | None) -> str:
         else "more tokens are not shown to buy accuracy"
     )
     return (
-        f"In stage 3 {said}: 10 % more, {number(step)} tokens, bring {value} points ({low} to {high}), "
+        f"In stage 3 {effect}: 10 % more, {number(step)} tokens, bring {value} points ({low} to {high}), "
         f"by {slope.num_schedules} schedules there."
     )
 
 
-def runaway_sentence(found: Length, lengths: Sequence[Length]) -> str:
-    """Returns a sentence about runaway lengths."""
+def runaway_sentence(length: Length, lengths: Sequence[Length]) -> str:
+    """Returns a sentence about the runaway ``length``."""
     longest = max((min(lengths, key=lambda each: each.lam), max(lengths, key=lambda each: each.lam)), key=_tokens)
     return (
-        f"Lengths run away in the middle: {number(found.mean_tokens)} tokens at lambda {found.lam:g}, "
-        f"{found.mean_tokens / longest.mean_tokens:.1f} times those at lambda {longest.lam:g}."
+        f"Lengths run away in the middle: {number(length.mean_tokens)} tokens at lambda {length.lam:g}, "
+        f"{length.mean_tokens / longest.mean_tokens:.1f} times those at lambda {longest.lam:g}."
     )
 
 

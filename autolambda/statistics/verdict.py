@@ -1,10 +1,9 @@
 """The verdict for a budget, from the confirmed responses of the finalists.
 
 It is a fixed-sequence test (Maurer, Hothorn & Lehmacher 1995). The hypotheses ``mean tokens > budget`` are tested at
-5 %, one by one in an order stated before the data, up to the first that is not rejected. The chance of any false
-rejection stays at 5 % without a correction. With guards each hypothesis is ``too many tokens, or a guard broken``. It
-is rejected if each part is rejected at 5 % (an intersection-union test). So it need not be known which parent is
-better.
+5 %, in an order that is fixed before the data, up to the first that is not rejected. The chance of any false rejection
+stays at 5 % without a correction. With guards each hypothesis is ``too many tokens, or a guard broken``. It is rejected
+if each part is rejected at 5 % (an intersection-union test). So the better parent need not be known.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from autolambda.statistics.metrics import accuracy, mean_tokens, paired_differen
 
 
 class Verdict(StrEnum):
-    """What the confirmation shows about a budget."""
+    """The result of the confirmation for a budget."""
 
     FEASIBLE = "feasible"
     UNCERTAIN = "uncertain"
@@ -74,7 +73,7 @@ def confirmation_order(predicted_tokens: Sequence[float]) -> tuple[int, ...]:
 def decide(
     finalists: Sequence[Finalist], *, budget: float, difference_lower: Callable[[int, int], float], margin: float = 0.01
 ) -> Decision:
-    """Returns the verdict over ``finalists``, which are in testing order, and the pick.
+    """Returns the verdict and the pick. ``finalists`` are in testing order.
 
     ``difference_lower(i, j)`` is the one-sided 95 % lower bound of the paired difference accuracy i minus accuracy j.
     The pick is the most accurate finalist that passed, or the cheapest one that is shown to lose less than ``margin``
@@ -107,7 +106,7 @@ def verdict(
 ) -> Decision:
     """Returns the decision for a budget from the confirmed responses of the finalists, in testing order.
 
-    ``drops`` are the drops of each finalist on the guards, by ``drops_of``. They are empty without guards.
+    ``drops`` holds the result of ``drops_of`` for each finalist. It is empty without guards.
     """
     finalists = []
     for responses, lost in zip(graded, drops or [{} for _ in graded], strict=True):
@@ -127,21 +126,21 @@ def verdict(
 def drops_of(
     graded: Sequence[Graded], parents: Iterable[Sequence[Graded]], *, guards: Mapping[str, float]
 ) -> dict[str, Drop]:
-    """Returns what a schedule loses on each guard task against the better of the ``parents``.
+    """Returns a schedule's loss of accuracy on each guard task against the better of the ``parents``.
 
-    ``guards`` map a task to the accuracy that may be lost. Only responses that the schedule shares with a parent are
-    compared. A task without responses of all of them is neither kept nor broken.
+    ``guards`` map a task to the accuracy that may be lost. The schedule and a parent are compared on
+    the responses that both have. A task is neither kept nor broken if the schedule or a parent has no responses to it.
     """
     parents = list(parents)
-    found = {}
+    drops = {}
     for task, max_drop in guards.items():
         sides = [[each for each in side if each.task == task] for side in (graded, *parents)]
         if all(sides):
             gains = [difference(sides[0], parent, weights={task: 1.0}) for parent in sides[1:]]
-            found[task] = drop_of(gains, max_drop=max_drop)
+            drops[task] = drop_of(gains, max_drop=max_drop)
         else:
-            found[task] = Drop(0.0, -1.0, 1.0, max_drop, None)
-    return found
+            drops[task] = Drop(0.0, -1.0, 1.0, max_drop, None)
+    return drops
 
 
 def difference(left: Sequence[Graded], right: Sequence[Graded], *, weights: Mapping[str, float]) -> Difference:

@@ -1,7 +1,7 @@
-"""The plug point of tasks: samples, slices and benchmarks as values.
+"""The values of a task: items, slices and benchmarks.
 
 A task has two slices that share no prompt. The search sees ``search`` only; the verdict is measured on ``confirm``. A
-benchmark says where its rows are and how a row becomes a prompt with a target.
+benchmark defines the source of its rows, and how a row becomes a prompt with a target.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Phase = Literal["search", "confirm"]
 
 @dataclass(frozen=True)
 class Item:
-    """A sample, the place from which it was read, and its bare question, by which repeated prompts are found."""
+    """A sample, its place in the source for messages, and its bare question, which identifies repeated prompts."""
 
     sample: Sample
     where: str
@@ -41,11 +41,11 @@ def user_item(
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A published set: its place on the hub, its customary prompt and the grader of its answers.
+    """A published set of prompts: its hub id, its usual prompt and its grader.
 
-    The confirmation uses ``confirm_split``; without one the rows of ``split`` are cut in two. ``instead`` tells a user
-    who searches on one of the ``test_splits``, on which models are compared, what to do instead. ``repeats`` is the
-    default number of responses a prompt: more than one if the set has few prompts.
+    The confirmation uses ``confirm_split``; without one the rows of ``split`` are cut in two. Models are compared on
+    the ``test_splits``; ``instead`` is the advice to a user who searches on one of them. ``repeats`` is the default
+    number of responses per prompt: more than one if the set has few prompts.
     """
 
     name: str

@@ -1,7 +1,7 @@
-"""The benchmarks by name: the source of each, how a row becomes an item, and which splits are test sets.
+"""The benchmarks by name, each with its source, its conversion of a row to an item, and its test splits.
 
-GSM8K (Cobbe et al. 2021), MATH-500 (Hendrycks et al. 2021; the 500 of Lightman et al. 2023), AIME 2024 and 2025, GPQA
-Diamond (Rein et al. 2023; gated on the hub), IFEval (Zhou et al. 2023).
+Mathematics: GSM8K (Cobbe et al. 2021), MATH-500 (Hendrycks et al. 2021; the 500 of Lightman et al. 2023), AIME 2024 and
+2025. Others: GPQA Diamond (Rein et al. 2023; gated on the hub) and IFEval (Zhou et al. 2023).
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ MATH500 = Benchmark(
 )
 
 
-_AIME_REPEATS = 8  # since 30 prompts alone tell little, and half of them less
+_AIME_REPEATS = 8  # because the set has only 30 prompts
 
 
 def _aime_item(row: Row) -> Item:
@@ -106,8 +106,8 @@ def _gpqa_item(row: Row) -> Item:
     options = [row.filled(column).strip() for column in _GPQA_COLUMNS]
     if len(set(options)) < len(options):
         raise TaskError(f"{row.where}: two options are the same, seen {options[0][:60]!r}")
-    order = sorted(range(len(options)), key=lambda place: hashlib.sha256(f"{record}/{place}".encode()).digest())
-    return choice_item(row, question, [options[place] for place in order], order.index(0), id=record)
+    order = sorted(range(len(options)), key=lambda index: hashlib.sha256(f"{record}/{index}".encode()).digest())
+    return choice_item(row, question, [options[index] for index in order], order.index(0), id=record)
 
 
 GPQA_DIAMOND = Benchmark(
@@ -137,7 +137,7 @@ def _ifeval_item(row: Row) -> Item:
 
 
 def _ifeval_arguments(plain: object, row: Row) -> dict[str, object]:
-    """Returns the arguments that are set: a table has a cell for every argument of any instruction."""
+    """Returns the arguments that are set. A table also has empty cells for the arguments of other instructions."""
     if plain is not None and not isinstance(plain, dict):
         raise TaskError(f"{row.where}: 'kwargs' must hold keys and values, seen {in_short(plain)}")
     return {str(name): value for name, value in (plain or {}).items() if value is not None}

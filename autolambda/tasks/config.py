@@ -29,7 +29,7 @@ class SourceConfig(Strict):
     """The source of prompts: a benchmark by ``name``, a file or folder by ``path``, a ``hub`` dataset, or a task of
     lm-evaluation-harness by ``lm_eval``. ``name`` and ``path`` together are a local copy of a benchmark.
 
-    ``question``, ``answer``, ``choices`` and ``messages`` name columns. Only sets that are no benchmark take them.
+    ``question``, ``answer``, ``choices`` and ``messages`` name columns. A benchmark does not take them.
     """
 
     name: Name | None = None
@@ -56,12 +56,12 @@ class SourceConfig(Strict):
     @property
     def grader_name(self) -> str:
         """The grader of the config, else the source's default."""
-        own = "lm_eval" if self.lm_eval else "choice" if self.choices else "number"
-        return self.grader or (self.benchmark.grader if self.benchmark else own)
+        default = "lm_eval" if self.lm_eval else "choice" if self.choices else "number"
+        return self.grader or (self.benchmark.grader if self.benchmark else default)
 
     @property
     def source_name(self) -> str:
-        """The name in reports: of the benchmark or task, or of the file without its ending."""
+        """The name in reports: the benchmark's, the task's, or the file's without its ending."""
         return self.name or (Path(self.path).stem if self.path else (self.hub or self.lm_eval or "").rpartition("/")[2])
 
     @field_validator("name")
@@ -85,9 +85,9 @@ class SourceConfig(Strict):
 
     @model_validator(mode="after")
     def _one_source(self) -> SourceConfig:
-        said = [key for key in ("name", "path", "hub", "lm_eval") if getattr(self, key) is not None]
-        if said not in (["name"], ["path"], ["hub"], ["lm_eval"], ["name", "path"]):
-            problem = f"seen {', '.join(said)}" if said else "seen none"
+        given = [key for key in ("name", "path", "hub", "lm_eval") if getattr(self, key) is not None]
+        if given not in (["name"], ["path"], ["hub"], ["lm_eval"], ["name", "path"]):
+            problem = f"seen {', '.join(given)}" if given else "seen none"
             raise ValueError(f"give either name or path, or else hub or lm_eval ({problem})")
         refused = [key for key in _SOURCE_KEYS - _taken(self) if getattr(self, key) != _default(SourceConfig, key)]
         if refused:
@@ -101,7 +101,7 @@ class SourceConfig(Strict):
 
 
 class GuardConfig(Strict):
-    """A guard is a constraint, not an aim: it may lose at most ``max_drop`` accuracy against the better parent."""
+    """A guard: a task that may lose at most ``max_drop`` accuracy (share of 1) against the better parent."""
 
     max_drop: Annotated[float, Field(ge=0, lt=1)] = 0.02
 
@@ -111,7 +111,7 @@ class TaskConfig(SourceConfig):
 
     ``limit`` caps the prompts of the search slice. ``repeats`` defaults to the benchmark's, else 1. The confirmation
     uses ``confirm_split`` of the source, or ``confirm_on``, another source (a name, a path, or keys). Without either it
-    uses the benchmark's split for it, else a share of the rows.
+    uses the benchmark's confirm split, else a share of the rows.
     """
 
     label: Annotated[str, Field(max_length=LONGEST_LABEL)] = ""
@@ -164,5 +164,5 @@ def _taken(source: SourceConfig) -> frozenset[str]:
         return frozenset({"include_path", "num_fewshot"})
     if source.name == BUNDLED_TASK:
         return frozenset({"grader"})
-    places = {"path", "subset", "split", "grader"} | (set() if source.path else {"revision"})
-    return frozenset(places if source.name else places | _COLUMNS)
+    keys = {"path", "subset", "split", "grader"} | (set() if source.path else {"revision"})
+    return frozenset(keys if source.name else keys | _COLUMNS)

@@ -1,4 +1,4 @@
-"""Digests by which contents are recognised, whatever their path."""
+"""Digests that identify prompts by content, not by path."""
 
 from __future__ import annotations
 
@@ -18,9 +18,7 @@ def digest(*texts: str) -> str:
 
 
 def prompts_key(slices: Sequence[Sequence[Slice]]) -> PromptsKey:
-    """Returns what identifies the search and the confirm slices: their sizes, and a digest of all that results depend
-    on.
-    """
+    """Returns the identity of the search and confirm slices: sizes, and a digest of everything that affects results."""
     return {
         phase: {
             "prompts": [[len(part.samples), part.repeats] for part in parts],
@@ -38,7 +36,7 @@ def prompts_in_words(key: PromptsKey) -> str:
 
 
 def _contents(part: Slice) -> tuple[object, ...]:
-    """Returns what results depend on in a slice. A guard's ``max_drop`` may change later, as the budget may."""
+    """Returns all of a slice that affects results. ``max_drop`` is left out: like the budget, it may change later."""
     samples = [(sample.id, [dict(each) for each in sample.messages], sample.target) for sample in part.samples]
     weight = part.weight if part.max_drop is None else 0.0
     return part.task, part.grader, samples, part.repeats, weight

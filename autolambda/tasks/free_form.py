@@ -1,6 +1,6 @@
 """The free-form pattern: a question or a whole conversation, and an answer, in columns of any name.
 
-It is used for users' files and for datasets of the hub. The benchmarks of mathematics share its prompt.
+It is used for users' files and for datasets of the hub. The mathematics benchmarks use its prompt ``MATH``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def filled_in(prompt: str, **values: str) -> str:
 
 
 class _Value(str):
-    """A value that was filled in, in which nothing more is replaced."""
+    """A value that was filled in. Nothing is replaced inside it."""
 
 
 def _around(piece: str, name: str, value: str) -> list[str]:
@@ -53,12 +53,12 @@ def conversation(row: Row, *, messages: str, answer: str) -> Item:
 
     Raises ``TaskError`` if the last message is the assistant's.
     """
-    said = [_message(each, row, messages) for each in row.items(messages, key="messages")]
-    if said[-1]["role"] == "assistant":
+    turns = [_message(each, row, messages) for each in row.items(messages, key="messages")]
+    if turns[-1]["role"] == "assistant":
         raise TaskError(f"{row.where}: {messages!r} ends with the assistant's turn; leave that turn to the model")
     target = row.text(answer, key="answer")
-    question = "\n".join(f"{each['role']}: {each['content']}" for each in said)
-    return Item(Sample(row.id, tuple(said), target, difficulty_of(row)), row.where, question)
+    question = "\n".join(f"{each['role']}: {each['content']}" for each in turns)
+    return Item(Sample(row.id, tuple(turns), target, difficulty_of(row)), row.where, question)
 
 
 def difficulty_of(row: Row, column: str = "difficulty") -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Tasks of lm-evaluation-harness: its prompts as chat messages, and its documents as targets for its own scorer.
+"""Tasks of lm-evaluation-harness: prompts as chat messages, and documents as targets for the grader ``lm_eval``.
 
 Few-shot examples are drawn by a fixed seed in the order of the documents, so each document always has the same prompt.
 """

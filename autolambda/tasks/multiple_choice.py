@@ -25,7 +25,7 @@ def multiple_choice(row: Row, *, question: str, choices: str, answer: str, promp
     options = [as_text(each, f"{row.where}: an option in {choices!r}") for each in row.items(choices, key="choices")]
     if not 2 <= len(options) <= len(ascii_uppercase) or len(set(options)) < len(options):
         raise TaskError(f"{row.where}: {choices!r} must hold 2 to 26 different options, seen {str(options)[:60]}")
-    right = _place(row.cell(answer, key="answer"), len(options))
+    right = _option_index(row.cell(answer, key="answer"), len(options))
     if right is None:
         letters = ascii_uppercase[: len(options)]
         raise TaskError(
@@ -53,12 +53,12 @@ def choice_item(
     return user_item(row, asked, letters[right], id=id, question=bare, metadata=metadata)
 
 
-def _place(answer: object, num_options: int) -> int | None:
+def _option_index(answer: object, num_options: int) -> int | None:
     """Returns the index of the right option; ``None`` if the answer names no option."""
     text = str(answer).strip()
-    if isinstance(answer, float) and answer.is_integer():  # a column of integers with an empty cell
+    if isinstance(answer, float) and answer.is_integer():  # integers become floats in a column with an empty cell
         text = str(int(answer))
     if isinstance(answer, bool) or not text.isascii():
         return None
-    place = int(text) if text.isdigit() and len(text) < 3 else ascii_uppercase.find(text.upper())
-    return place if text and (text.isdigit() or len(text) == 1) and 0 <= place < num_options else None
+    index = int(text) if text.isdigit() and len(text) < 3 else ascii_uppercase.find(text.upper())
+    return index if text and (text.isdigit() or len(text) == 1) and 0 <= index < num_options else None

@@ -1,6 +1,6 @@
-"""The responses that an evaluation requests, in one fixed order that follows from its slices alone.
+"""The responses that an evaluation requests, in a fixed order that depends only on its slices.
 
-Any number of the first requests holds the same share of each slice.
+For any n, the first n requests hold an equal share of each slice.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ class Request:
 def requests_on(slices: Sequence[Slice]) -> list[Request]:
     """Returns the requests of all slices in fixed order."""
     weights = token_weights(slices)
-    places = [
+    keyed = [
         (
-            (repeat * len(part.samples) + place + 0.5) / part.num_responses,
+            (repeat * len(part.samples) + index + 0.5) / part.num_responses,
             number,
             Request(part.task, part.grader, sample, repeat, weights[part.task], part.on_grader_error),
         )
         for number, part in enumerate(slices)
         for repeat in range(part.repeats)
-        for place, sample in enumerate(part.samples)
+        for index, sample in enumerate(part.samples)
     ]
-    return [request for _, _, request in sorted(places, key=lambda each: each[:2])]
+    return [request for _, _, request in sorted(keyed, key=lambda each: each[:2])]
 
 
 def token_weights(slices: Sequence[Slice]) -> dict[str, float]:
-    """Returns each task's weight of a token: the weighted sum over n responses is n times the mean over tasks."""
+    """Returns a token's weight by task. The weighted sum over n responses is n times the weighted mean over tasks."""
     shares = {part.task: part.weight if part.max_drop is None else 0.0 for part in slices}
     total, num_responses = sum(shares.values()), sum(part.num_responses for part in slices)
     return {part.task: shares[part.task] / total * num_responses / part.num_responses for part in slices}

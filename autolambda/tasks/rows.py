@@ -1,6 +1,6 @@
 """Rows of a user's file or a benchmark, each with its place for messages.
 
-Cells are what the file holds. Nothing is guessed: an empty cell or one of the wrong type is an error with its place.
+Cells hold the file's values. Nothing is guessed: an empty cell or one of the wrong type is an error with its place.
 JSON Lines, CSV and Parquet are read here; ``sources`` reads folders and the hub.
 """
 
@@ -45,7 +45,7 @@ class Row:
         return text
 
     def cell(self, column: str, *, key: str | None = None) -> object:
-        """Returns a cell. Raises ``TaskError``; ``key`` is the task's key that names the column."""
+        """Returns a cell. Raises ``TaskError`` if it is missing. ``key`` is the config key that names the column."""
         if column not in self.cells:
             hint = f". Name yours with the task's key '{key}' (tasks.0.{key}=COLUMN)" if key else ""
             has = one_line(", ".join(map(repr, self.cells))) or "none"
@@ -100,7 +100,7 @@ def read_file(path: Path) -> list[Row]:
 
 
 def numbered(cells: Iterable[Mapping[str, object]], source: str) -> list[Row]:
-    """Returns rows whose places are their numbers."""
+    """Returns rows with their numbers as places."""
     return [Row(each, source, f"row {i}") for i, each in enumerate(cells, start=1)]
 
 
@@ -155,10 +155,10 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
 
 
 def _check_once(columns: Iterable[str], path: Path) -> None:
-    """Raises ``TaskError`` if two columns have one name, of which Python would keep the last."""
+    """Raises ``TaskError`` if two columns have one name; Python would keep only the last."""
     names = list(columns)
     if twice := next((name for name in names if names.count(name) > 1), None):
-        raise TaskError(f"{path}: the column {in_short(twice)} stands twice; remove or rename one")
+        raise TaskError(f"{path}: the column {in_short(twice)} occurs twice; remove or rename one")
 
 
 READERS: Mapping[str, Callable[[Path], Iterator[tuple[str, Mapping[str, object]]]]] = {

@@ -1,7 +1,7 @@
-"""The slices of a config's tasks: the prompts that the search sees, and those that only the confirmation sees.
+"""The slices of a config's tasks: the prompts of the search, and the unseen prompts of the confirmation.
 
-The order of a slice follows from the seed alone, and any number of its first prompts holds the same shares of each
-difficulty. No prompt is in a search slice and a confirm slice, even of two tasks; white space does not count.
+The order of a slice depends only on the seed. For any n, its first n prompts have the slice's shares of each
+difficulty. No prompt is in both a search slice and a confirm slice, even of different tasks; white space is ignored.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Slices:
 
 @dataclass(frozen=True)
 class _Pool:
-    """All items of one source. ``mine`` marks a user's file, in which an error can be corrected."""
+    """All items of one source. ``mine`` marks a user's file, which the user can correct."""
 
     source: str
     items: tuple[Item, ...]
@@ -61,16 +61,16 @@ class ConfirmSize:
 def open_slices(tasks: Sequence[TaskConfig], confirm: ConfirmSize, *, seed: int) -> Slices:
     """Reads the rows of all tasks and cuts them into slices, in an order drawn by ``seed``. Raises ``TaskError``."""
     notes: list[str] = []
-    found: dict[Phase, list[tuple[Slice, Sequence[Item]]]] = {"search": [], "confirm": []}
+    cut: dict[Phase, list[tuple[Slice, Sequence[Item]]]] = {"search": [], "confirm": []}
     for task in tasks:
         pools = _pools(task, share=confirm.share, seed=seed)
         notes += [*_test_set_notes(task), *(note for pool in pools.values() for note in pool.notes)]
         for phase, pool in pools.items():
             limit = task.limit if phase == "search" else confirm.limit
             items = pool.items[:limit]
-            found[phase].append((_slice(task, confirm, phase, items), items))
-    _check_no_leak(*([item for _, items in found[phase] for item in items] for phase in found))
-    parts = {phase: tuple(part for part, _ in found[phase]) for phase in found}
+            cut[phase].append((_slice(task, confirm, phase, items), items))
+    _check_no_leak(*([item for _, items in cut[phase] for item in items] for phase in cut))
+    parts = {phase: tuple(part for part, _ in cut[phase]) for phase in cut}
     return Slices(parts["search"], parts["confirm"], tuple(dict.fromkeys(notes)))
 
 
@@ -137,8 +137,8 @@ def _rows(source: SourceConfig) -> list[Row]:
     benchmark = source.benchmark
     subset, split = (benchmark.subset, benchmark.split) if benchmark else (None, None)
     if source.path is not None:
-        said = {"subset": source.subset, "split": source.split}
-        return read_path(Path(source.path), **said, usual_subset=subset, usual_split=split)
+        given = {"subset": source.subset, "split": source.split}
+        return read_path(Path(source.path), **given, usual_subset=subset, usual_split=split)
     hub = benchmark.hub if benchmark else source.hub
     assert hub is not None
     return read_hub(hub, subset=source.subset or subset, split=source.split or split, revision=source.revision)
@@ -167,12 +167,12 @@ def _ordered(pool: _Pool, seed: int) -> _Pool:
     items = list(pool.items)
     random.Random(seed).shuffle(items)
     strata = [str(item.sample.metadata.get("difficulty")) for item in items]
-    sizes, met = Counter(strata), Counter[str]()
-    places = []
+    sizes, done = Counter(strata), Counter[str]()
+    keyed = []
     for number, (item, stratum) in enumerate(zip(items, strata, strict=True)):
-        places.append(((met[stratum] + 0.5) / sizes[stratum], number, item))
-        met[stratum] += 1
-    return replace(pool, items=tuple(item for _, _, item in sorted(places, key=lambda place: place[:2])))
+        keyed.append(((done[stratum] + 0.5) / sizes[stratum], number, item))
+        done[stratum] += 1
+    return replace(pool, items=tuple(item for _, _, item in sorted(keyed, key=lambda each: each[:2])))
 
 
 def _bare(item: Item) -> str:
@@ -180,7 +180,7 @@ def _bare(item: Item) -> str:
 
 
 def _distinct(pool: _Pool) -> _Pool:
-    """Keeps each id and each prompt once: the first of a published set, with a note. A user's file is refused."""
+    """Keeps the first of repeated ids or prompts, with a note. Refuses a user's file that has any."""
     seen: dict[tuple[str, str], str] = {}
     kept = []
     for item in pool.items:
@@ -189,17 +189,17 @@ def _distinct(pool: _Pool) -> _Pool:
         if twice and pool.mine:
             kind, value = twice
             first, second = (where.removeprefix(f"{pool.source}, ") for where in (seen[twice], item.where))
-            raise TaskError(f"{pool.source}: the {kind} {value[:60]!r} stands twice ({first} and {second}); remove one")
+            raise TaskError(f"{pool.source}: the {kind} {value[:60]!r} occurs twice ({first} and {second}); remove one")
         if not twice:
             kept.append(item)
             seen.update(dict.fromkeys(keys, item.where))
     lost = len(pool.items) - len(kept)
-    notes = (f"{pool.source}: {lost} of its prompts or ids stand twice; each is taken once",) if lost else ()
+    notes = (f"{pool.source}: {lost} of its prompts or ids are repeated; each is taken once",) if lost else ()
     return replace(pool, items=tuple(kept), notes=notes)
 
 
 def _without(search: _Pool, confirm: _Pool) -> _Pool:
-    """Drops the search's items that are confirmed on. A user's file keeps them here and is refused later."""
+    """Drops the search items that the confirmation uses. Not from a user's file: ``_check_no_leak`` refuses it."""
     held_back = {_bare(item) for item in confirm.items}
     kept = tuple(item for item in search.items if search.mine or _bare(item) not in held_back)
     if not kept:
@@ -210,7 +210,7 @@ def _without(search: _Pool, confirm: _Pool) -> _Pool:
 
 
 def _check_no_leak(search: Iterable[Item], confirm: Iterable[Item]) -> None:
-    """Raises ``TaskError`` for a prompt in both phases: the search would see what the confirmation asks."""
+    """Raises ``TaskError`` for a prompt in both phases: the confirmation must use unseen prompts."""
     searched = {_bare(item): item.where for item in search}
     for item in confirm:
         if first := searched.get(_bare(item)):
@@ -237,7 +237,7 @@ def _check_targets(items: Sequence[Item], grader: str) -> None:
 
 
 def _test_set_notes(task: TaskConfig) -> list[str]:
-    """Returns a warning about a search on a test set, on which models are compared."""
+    """Returns a warning if the search uses a test set, on which models are compared."""
     benchmark = task.benchmark
     if benchmark is None or task.subset not in (None, benchmark.subset):
         return []

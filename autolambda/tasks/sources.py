@@ -1,7 +1,7 @@
 """Sources of rows: a file, a folder, or a dataset of the hub.
 
-A folder is written by ``save_to_disk``, or has a file for each split, or is a copy of a hub repository. If something is
-missing, an error of one line says what exists or what to do: for a gated set, or a hub that cannot be reached.
+A folder is written by ``save_to_disk``, or has a file for each split, or is a copy of a hub repository. An error of one
+line says what to do, for example for a missing split, a gated set or a hub that cannot be reached.
 """
 
 from __future__ import annotations
@@ -23,10 +23,9 @@ SECONDS = 10.0  # to wait for the hub before the cache is used instead
 
 
 def has_splits(path: Path) -> bool:
-    """Whether a path is a folder that may have several splits. A file and a single saved dataset have none."""
-    is_folder = (
-        os.path.isdir(path) and path.suffix.lower() not in READERS
-    )  # False for a name that is too long for the system
+    """Returns whether a path is a folder that may have several splits. A file or a single saved dataset has none."""
+    # isdir is False for a name that is too long for the system
+    is_folder = os.path.isdir(path) and path.suffix.lower() not in READERS
     return is_folder and not (path / "state.json").exists()
 
 
@@ -40,7 +39,7 @@ def read_path(
 ) -> list[Row]:
     """Returns the rows of a file, or of one split of a folder. Raises ``TaskError``.
 
-    ``usual_subset`` and ``usual_split`` are used if ``subset`` and ``split`` are not given and the folder has them.
+    ``usual_subset`` and ``usual_split`` are the defaults of ``subset`` and ``split`` in a folder that has them.
     """
     if has_splits(path):
         return _read_folder(path, subset, usual_subset, split or usual_split)
@@ -122,9 +121,9 @@ def _no_split(source: str, split: str | None, splits: list[str]) -> str:
 
 
 def _out_of_reach(hub: str) -> str | None:
-    """Returns why the hub cannot be reached; ``None`` if it can. One short request tells: downloads retry for minutes.
+    """Returns why the hub cannot be reached; ``None`` if it can. Raises ``TaskError`` for a gated set without access.
 
-    Raises ``TaskError`` for a gated set without access.
+    It sends one short request, because downloads retry for minutes.
     """
     from huggingface_hub import constants, get_session, hf_raise_for_status
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, OfflineModeIsEnabled
@@ -146,12 +145,12 @@ def _out_of_reach(hub: str) -> str | None:
 
 def _hub_problem(hub: str, error: Exception, reason: str | None) -> str:
     """Returns what went wrong with a hub dataset and what to do, in one line."""
-    said = first_line(error)
+    message = first_line(error)
     if isinstance(error, ConnectionError) or reason:
-        return _offline(hub, f"cannot be reached ({reason or said}) and is not in the cache")
-    if "gated" in said:
+        return _offline(hub, f"cannot be reached ({reason or message}) and is not in the cache")
+    if "gated" in message:
         return _gated(hub)
-    return f"hub dataset '{hub}': {_lower(said)}"
+    return f"hub dataset '{hub}': {_lower(message)}"
 
 
 def _gated(hub: str) -> str:
@@ -169,7 +168,7 @@ def _offline(hub: str, problem: str) -> str:
 
 
 def _lower(text: str) -> str:
-    """Returns an error's text as the end of a sentence. The name of a class keeps its capital."""
+    """Returns an error's text without its initial capital, but keeps the capitals of a class name."""
     return text[:1].lower() + text[1:] if text.partition(" ")[0].istitle() else text
 
 

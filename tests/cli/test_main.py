@@ -169,7 +169,7 @@ ROW = json.dumps({"question": "1+1=", "answer": "2"})
         (ROW + '\n{"question": "2+2="}', ["line 2: no column 'answer'", "it has", "question"]),
         ('{"prompt": "1", "answer": "2"}', ["no column 'question'", "tasks.0.question"]),
         (ROW + '\n{"question": "2", "answer": null}', ["line 2", "'answer' must be a text or a number"]),
-        (ROW + "\n" + ROW, ["stands twice"]),
+        (ROW + "\n" + ROW, ["occurs twice"]),
     ],
 )
 def test_a_bad_task_file(run: Run, content: str, parts: list[str]) -> None:

@@ -187,7 +187,7 @@ def test_quick_is_quick_on_a_hostile_megabyte(name, part):
         ("choice", "3", "not a letter"),
         ("choice", "\u00c4", "not a letter"),
         ("regex", "^a+$", None),
-        ("regex", "(a", "no regular expression: missing \\)"),
+        ("regex", "(a", "not a regular expression: missing \\)"),
         ("regex", "", "empty"),
         ("lm_eval", '{"task": "t", "doc": {}}', None),
         ("lm_eval", "t", "not JSON"),
@@ -234,9 +234,9 @@ def test_no_answer_can_be_made_up_for_some(name):
         ("no_such_module_at_all:f", "'no_such_module_at_all' cannot be imported .ModuleNotFoundError"),
         ("json:lods", "the module 'json' has no function 'lods'; it has loads"),
         ("json.decoder:NaN", "has a float, not a function, called 'NaN'"),
-        ("json:", "is no dotted path"),
-        (":f", "is no dotted path"),
-        ("./json.py:f", "is no dotted path"),
+        ("json:", "is not a dotted path"),
+        (":f", "is not a dotted path"),
+        ("./json.py:f", "is not a dotted path"),
     ],
 )
 def test_a_grader_that_is_not_there(name, message):

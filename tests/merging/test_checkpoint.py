@@ -222,7 +222,7 @@ def test_a_file_or_a_revision_of_a_folder_is_refused(tied: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b'{"num_hidden_layers": 2, "num_hidden_layers": 3}', "the key 'num_hidden_layers' stands twice"),
+        (b'{"num_hidden_layers": 2, "num_hidden_layers": 3}', "the key 'num_hidden_layers' occurs twice"),
         (b'{"a": ' + b"[" * 800 + b"]" * 800 + b"}", "nested deeper than"),
         (b'{"num_hidden_layers": 2, "tie_word_embeddings": "false"}', "tie_word_embeddings .* is 'false'; it must be"),
         (b'{"num_hidden_layers": ' + b"9" * 5000 + b"}", "5000 digits"),

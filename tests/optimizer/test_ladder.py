@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from autolambda.optimizer.ladder import KNOWN_WITHIN, is_known, next_rung
+from autolambda.optimizer.ladder import KNOWN_WITHIN, is_known, next_lambda
 from autolambda.statistics.curve import CurvePoint
 from autolambda.statistics.stages import detect_stages
 
@@ -24,8 +24,8 @@ from autolambda.statistics.stages import detect_stages
         ([(0.0, 0.5), (0.5, 0.0), (0.5, 0.9), (1.0, 0.9)], 0.25),  # one lam twice has no middle
     ],
 )
-def test_the_next_rung(curve, expected):
-    assert next_rung(curve) == expected
+def test_the_next_lambda(curve, expected):
+    assert next_lambda(curve) == expected
 
 
 @pytest.mark.parametrize(
@@ -46,8 +46,8 @@ def test_the_next_rung(curve, expected):
         ([(0.0, 0.5), (0.5, 0.0), (0.5, 0.9), (1.0, 0.9)], {0.5, 0.0}, 0.25),  # failed once, measured later
     ],
 )
-def test_the_next_rung_passes_over_what_failed(curve, failed, expected):
-    assert next_rung(curve, failed) == expected
+def test_the_next_lambda_passes_over_what_failed(curve, failed, expected):
+    assert next_lambda(curve, failed) == expected
 
 
 def climbed(lams, *, num_prompts=10_000):
@@ -63,7 +63,7 @@ def test_fewer_than_two_lambdas_tell_nothing(curve):
 def test_a_curve_is_known_where_both_boundaries_are_narrow_and_not_before():
     lams, known = [0.0, 1.0], []
     while not (known and known[-1]):
-        lams.append(next_rung([(point.lam, point.think_ratio) for point in climbed(lams)]))
+        lams.append(next_lambda([(point.lam, point.think_ratio) for point in climbed(lams)]))
         known.append(is_known(climbed(lams)))
         assert len(lams) < 40
         for boundary in (detect_stages(climbed(lams)).emergence, detect_stages(climbed(lams)).saturation):
@@ -84,6 +84,6 @@ def test_a_boundary_that_is_not_there_is_not_known(ratios):
 def test_a_long_ladder_gathers_where_the_ratio_rises():
     lams = []
     for _ in range(16):
-        lams.append(next_rung([(point.lam, point.think_ratio) for point in climbed(lams)]))
+        lams.append(next_lambda([(point.lam, point.think_ratio) for point in climbed(lams)]))
     assert len(set(lams)) == 16 and sum(0.4 <= lam <= 0.6 for lam in lams) >= 6
     assert max(b - a for a, b in itertools.pairwise(sorted(lams))) <= 0.25

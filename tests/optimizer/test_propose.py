@@ -8,7 +8,7 @@ import pytest
 from made_up import GUARD, RUNGS, aims, evidence, guarded_truth, measured, point, searched, settings_of
 
 from autolambda.optimizer.aims import allowance_of, targets_of
-from autolambda.optimizer.ladder import next_rung
+from autolambda.optimizer.ladder import next_lambda
 from autolambda.optimizer.observations import THINK, TOKENS, CensoredTrial, Observations, cost_at
 from autolambda.optimizer.propose import Proposal, Stop, _next_cost, on_the_ladder, propose
 from autolambda.optimizer.space import MAX_TILT, ranges, to_schedule, uniform_params
@@ -73,7 +73,7 @@ def test_a_lengthened_ladder_goes_by_the_uniform_points_alone():
     known, proposals, _ = searched(endless(trials=6, ladder=4, spaces=("module",), sampler="tpe"))
     assert "split" in moved(proposals[4:])
     lam = propose(known, endless(trials=12, ladder=9, sampler="tpe"), aims()).params["lam"]
-    assert lam == next_rung([(each.params["lam"], each.values[THINK]) for each in known.measured[:4]])
+    assert lam == next_lambda([(each.params["lam"], each.values[THINK]) for each in known.measured[:4]])
 
 
 SPACES = [

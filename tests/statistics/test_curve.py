@@ -58,7 +58,7 @@ def test_a_missing_file(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"lambda,think_ratio,lambda\n0,0,1\n", "the column lambda is there twice"),
+        (b"lambda,think_ratio,lambda\n0,0,1\n", "the column lambda occurs twice"),
         (b"lambda,think_ratio\n0_1,0\n", "line 2: lambda must be a number, seen '0_1'"),
         (b'lambda,"think\nratio"\n0,0\n', "seen lambda, think ratio"),
         (b"lambda,think_ratio\n0," + b"x" * 9000, "seen 'x{60}'$"),

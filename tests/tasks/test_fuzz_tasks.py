@@ -113,7 +113,7 @@ def test_json_lines_are_what_json_reads(folder: Path, rows: list[dict[str, Any]]
     path.write_bytes(content)
     found = refused_or(read_file, path)
     if isinstance(found, InputError):
-        assert "stands twice" in str(found)  # as of 1 and "1", both of which JSON writes as a text
+        assert "occurs twice" in str(found)  # as of 1 and "1", both of which JSON writes as a text
         return
     expected = [json.loads(line) for line in content.decode().split("\n")]
     assert repr([row.cells for row in found]) == repr(expected)

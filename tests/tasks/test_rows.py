@@ -98,7 +98,7 @@ BAD_JSONL = {
     "[" * 100_000: "cannot be read|not JSON",
     '{"question": "a", "answer": ' + "9" * 5000 + "}": "line 1: not JSON .Exceeds the limit .4300 digits",
     '{"question": "a", "solution": "1"}': "line 1: no column 'answer'; it has 'question', 'solution'",
-    '{"question": "a", "answer": "1", "answer": "2"}': "line 1: not JSON .the key 'answer' stands twice",
+    '{"question": "a", "answer": "1", "answer": "2"}': "line 1: not JSON .the key 'answer' occurs twice",
     '{"question": "a", "answer": "1", "x": '
     + "[" * 200
     + "]" * 200
@@ -117,8 +117,8 @@ BAD_JSONL = {
     '{"question": "\\ud800", "answer": "1"}': "half of a UTF-16 pair",
     '{"question": "a", "answer": "1"}\n{"question": "b", "answer": "one"}': "line 2: grader 'number' .* 'one'",
     '{"question": "a", "answer": "so #### 7"}\n{"question": "b", "answer": ""}': "line 1: grader 'number'",
-    '{"question": "a", "answer": "1"}\n{"question": " a\\n", "answer": "2"}': "prompt 'a' stands twice .line 1 and",
-    '{"id": 1, "question": "a", "answer": "1"}\n{"id": "1", "question": "b", "answer": "2"}': "id '1' stands twice",
+    '{"question": "a", "answer": "1"}\n{"question": " a\\n", "answer": "2"}': "prompt 'a' occurs twice .line 1 and",
+    '{"id": 1, "question": "a", "answer": "1"}\n{"id": "1", "question": "b", "answer": "2"}': "id '1' occurs twice",
 }
 
 
@@ -165,7 +165,7 @@ def test_a_column_may_stand_once(tmp_path, name):
         )
     else:
         (tmp_path / name).write_text(content)
-    with pytest.raises(TaskError, match="the column 'answer' stands twice; remove or rename one"):
+    with pytest.raises(TaskError, match="the column 'answer' occurs twice; remove or rename one"):
         read_file(tmp_path / name)
 
 

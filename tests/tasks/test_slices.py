@@ -190,7 +190,7 @@ def test_the_same_question_with_other_options_is_another(tmp_path):
     rows = [{"question": "Which?", "options": [f"{i}", f"{i + 1}"], "answer": 0} for i in (1, 3)]
     assert opened({"path": str(mirrors.write_jsonl(tmp_path / "a.jsonl", rows)), "choices": "options"})
     rows[1]["options"] = ["2", "1"]
-    with pytest.raises(TaskError, match="stands twice"):
+    with pytest.raises(TaskError, match="occurs twice"):
         opened({"path": str(mirrors.write_jsonl(tmp_path / "a.jsonl", rows)), "choices": "options"})
 
 
@@ -247,7 +247,7 @@ def test_a_published_set_that_holds_a_prompt_twice_is_taken_once(tmp_path):
     file = mirrors.write_jsonl(tmp_path / "a.jsonl", [*mirrors.gsm8k(5, 4), *mirrors.gsm8k(7, 2)])
     found = opened({"name": "gsm8k", "path": str(file)})
     assert len(found.search[0].samples) + len(found.confirm[0].samples) == 4
-    assert found.notes == (f"{file}: 2 of its prompts or ids stand twice; each is taken once",)
+    assert found.notes == (f"{file}: 2 of its prompts or ids are repeated; each is taken once",)
 
 
 LOCAL = {
