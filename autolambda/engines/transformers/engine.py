@@ -20,7 +20,7 @@ from autolambda.engines.base import WATCH_STEPS, Fingerprint, Prompt, Sampling, 
 from autolambda.engines.decoder import Decoder, end_ids_of
 from autolambda.engines.transformers.batch import Batch
 from autolambda.engines.transformers.layout import tensors_in
-from autolambda.errors import CheckpointError, ConfigError, EngineError, one_line
+from autolambda.errors import CheckpointError, ConfigError, EngineError, one_line, reason
 from autolambda.merging.arithmetic import interpolate
 from autolambda.merging.fingerprint import digest_of_shares, digest_of_tensors
 from autolambda.merging.merge import check_in_place, open_merge
@@ -192,8 +192,7 @@ def resolve_device(name: str) -> torch.device:
         device = torch.device(name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"engine.device: '{name}' cannot be used ({reason}); use auto, cpu or cuda") from error
+        raise ConfigError(f"engine.device: '{name}' cannot be used ({reason(error)}); use auto, cpu or cuda") from error
     return device
 
 
@@ -243,5 +242,5 @@ def _memory_errors() -> Iterator[None]:
     except RuntimeError as error:
         if _is_of_memory(error):
             advice = "lower engine.batch_size or sampling.max_tokens, or use smaller parents"
-            raise EngineError(f"out of memory: {str(error).splitlines()[0]}; {advice}") from error
+            raise EngineError(f"out of memory: {reason(error)}; {advice}") from error
         raise

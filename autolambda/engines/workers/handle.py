@@ -10,7 +10,7 @@ from typing import Any
 from autolambda.engines.base import Fingerprint
 from autolambda.engines.workers.batches import CallState, Update, WorkBatch
 from autolambda.engines.workers.worker import Opened
-from autolambda.errors import AutolambdaError, EngineError, one_line
+from autolambda.errors import AutolambdaError, EngineError, reason
 from autolambda.merging.method import Method
 
 _POLL_SECONDS = 0.5
@@ -133,7 +133,7 @@ def _failure(error: Exception) -> Failure:
         cause = error.cause
         if isinstance(cause, AutolambdaError):
             return Failure(str(cause), is_input=cause.exit_code == 2)
-        return Failure(f"{type(cause).__name__}: {one_line(cause)}")
+        return Failure(reason(cause, with_type=True))
     reasons = {
         exceptions.ActorUnavailableError: "its process or its machine is gone",
         exceptions.ActorDiedError: "its process ended for good",
@@ -141,5 +141,6 @@ def _failure(error: Exception) -> Failure:
         exceptions.ObjectLostError: "its answer was lost with its machine",
     }
     found = next((text for kind, text in reasons.items() if isinstance(error, kind)), None)
-    reason = found or f"{type(error).__name__}: {one_line(error)}"
-    return Failure(reason, is_lost=True, is_final=isinstance(error, exceptions.ActorDiedError))
+    return Failure(
+        found or reason(error, with_type=True), is_lost=True, is_final=isinstance(error, exceptions.ActorDiedError)
+    )
