@@ -76,15 +76,12 @@ class TransformersEngine:
     def set_merge(self, method: Method) -> None:
         """Merges in place: the linear method from the parents in memory, others from the files."""
         with self._computing():
-            if method.name == "linear" and method.schedule is not None:
-                self._interpolate(method.schedule)
-            else:
+            if method.name != "linear" or method.schedule is None:
                 self._merge_files(method)
-
-    def _interpolate(self, schedule: Schedule) -> None:
-        lams = {name: schedule.lam_of(name, num_layers=self._pair.num_layers) for name in self._live}
-        for name, lam in lams.items():
-            interpolate(self._instruct[name], self._thinking[name], lam, out=self._live[name])
+                return
+            lams = {name: method.schedule.lam_of(name, num_layers=self._pair.num_layers) for name in self._live}
+            for name, lam in lams.items():
+                interpolate(self._instruct[name], self._thinking[name], lam, out=self._live[name])
 
     def _merge_files(self, method: Method) -> None:
         """Makes the merge as a checkpoint in memory, loads it as a model, and copies its parameters."""
