@@ -14,8 +14,7 @@ from pathlib import Path
 
 from autolambda.errors import TaskError, reason
 from autolambda.graders.grading import GRADERS, find_grader
-from autolambda.tasks import lm_eval
-from autolambda.tasks.arithmetic import Arithmetic
+from autolambda.tasks import arithmetic, lm_eval
 from autolambda.tasks.base import Item, Phase, Slice
 from autolambda.tasks.config import BUNDLED_TASK, SourceConfig, TaskConfig
 from autolambda.tasks.free_form import MATH, PLAIN, conversation, free_form
@@ -157,8 +156,8 @@ def _item(source: SourceConfig, row: Row) -> Item:
 
 
 def _bundled(phase: Phase) -> _Pool:
-    samples = Arithmetic().samples(phase)
-    items = [Item(each, f"arithmetic, {each.id}", each.messages[0]["content"]) for each in samples]
+    samples = arithmetic.read_samples(phase)
+    items = (Item(each, f"arithmetic, {each.id}", each.messages[0]["content"]) for each in samples)
     return _Pool("arithmetic", tuple(items), mine=False)
 
 
