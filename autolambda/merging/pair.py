@@ -117,11 +117,9 @@ def read_tensor(checkpoint: Checkpoint, name: str) -> Tensor:
 
 
 def _unequal_integers(pair: Pair) -> list[str]:
-    errors = []
-    for name, info in pair.tensors.items():
-        if info.dtype.is_floating_point or torch.equal(
-            read_tensor(pair.instruct, name), read_tensor(pair.thinking, name)
-        ):
-            continue
-        errors.append(f"{name}: {info} holds different integers in the parents, and integers cannot be merged")
-    return errors
+    integers = {name: info for name, info in pair.tensors.items() if not info.dtype.is_floating_point}
+    return [
+        f"{name}: {info} holds different integers in the parents, and integers cannot be merged"
+        for name, info in integers.items()
+        if not torch.equal(read_tensor(pair.instruct, name), read_tensor(pair.thinking, name))
+    ]
