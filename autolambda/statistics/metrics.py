@@ -45,7 +45,8 @@ class Measured:
 
 def accuracy(graded: Sequence[Graded], *, weights: Weights | None = None) -> Estimate:
     """Returns Mean@k, the share of correct responses. ``weights`` of tasks are equal by default."""
-    return mean_share(graded, weights, _correct)
+    tasks = _counted(_by_task(graded, weights), weights)
+    return estimates.macro({name: _task_share(prompts, _correct) for name, prompts in tasks.items()}, weights=weights)
 
 
 def mean_tokens(graded: Sequence[Graded], *, weights: Weights | None = None) -> Estimate:
@@ -98,12 +99,6 @@ def measure(graded: Sequence[Graded], *, weights: Weights | None = None) -> Meas
         len(graded),
         tasks,
     )
-
-
-def mean_share(graded: Sequence[Graded], weights: Weights | None, of: Callable[[Repeats], float]) -> Estimate:
-    """Returns the mean over prompts, and the weighted mean over tasks, of a share (0 to 1) of a prompt's repeats."""
-    tasks = _counted(_by_task(graded, weights), weights)
-    return estimates.macro({name: _task_share(prompts, of) for name, prompts in tasks.items()}, weights=weights)
 
 
 def _correct(repeats: Repeats) -> float:

@@ -1,6 +1,5 @@
 """Metrics from graded responses: the arithmetic by brute force; the errors by simulation in test_estimates.py."""
 
-import itertools
 import math
 import random
 from dataclasses import replace
@@ -14,7 +13,6 @@ from hypothesis import strategies as st
 
 from autolambda.errors import InputError
 from autolambda.statistics import metrics
-from autolambda.statistics.at_k import pass_at_k, vote_at_k
 from autolambda.statistics.metrics import measure, paired_difference, token_bounds
 
 
@@ -166,27 +164,22 @@ def test_a_guard_may_be_missing_but_no_task_that_weighs():
 def test_errors_are_clustered_by_prompt_as_the_formula_says(prompts):
     """SE^2 = sum (m_i - m)^2 / (n (n - 1)), but never below Wilson's."""
     graded = slice_of(*("".join("c" if right else "w" for right in repeats) for repeats in prompts))
-    for found, each in (
-        (metrics.accuracy(graded), [fmean(repeats) for repeats in prompts]),
-        (pass_at_k(graded, k=2), [fmean(map(any, itertools.combinations(repeats, 2))) for repeats in prompts]),
-    ):
-        mean = sum(each) / len(each)
-        clustered = math.sqrt(sum((one - mean) ** 2 for one in each) / (len(each) * (len(each) - 1)))
-        assert found.value == pytest.approx(mean)
-        assert found.standard_error >= clustered * (1 - 1e-9)
-        reach = max(found.high - found.low, 1e-9) / 2 / 1.96
-        assert found.standard_error == pytest.approx(clustered) or clustered <= reach * 1.01 + 1e-9
+    found, each = metrics.accuracy(graded), [fmean(repeats) for repeats in prompts]
+    mean = sum(each) / len(each)
+    clustered = math.sqrt(sum((one - mean) ** 2 for one in each) / (len(each) * (len(each) - 1)))
+    assert found.value == pytest.approx(mean)
+    assert found.standard_error >= clustered * (1 - 1e-9)
+    reach = max(found.high - found.low, 1e-9) / 2 / 1.96
+    assert found.standard_error == pytest.approx(clustered) or clustered <= reach * 1.01 + 1e-9
 
 
 def test_the_error_of_several_prompts_by_a_bootstrap_of_prompts():
     rng = random.Random(0)
     prompts = ["".join(rng.choice("cccw" if i % 2 else "wwwc") for _ in range(4)) for i in range(60)]
     graded = [replace(each, answer=str(each.grade)) for each in slice_of(*prompts)]
-    for metric, k in ((pass_at_k, 2), (vote_at_k, 3), (metrics.accuracy, None)):
-        more = {} if k is None else {"k": k}
-        each = [metric([g for g in graded if g.sample_id == str(i)], **more).value for i in range(len(prompts))]
-        drawn = np.random.default_rng(1).choice(each, size=(4000, len(each))).mean(axis=1)
-        assert metric(graded, **more).standard_error == pytest.approx(drawn.std(), rel=0.06)
+    each = [metrics.accuracy([g for g in graded if g.sample_id == str(i)]).value for i in range(len(prompts))]
+    drawn = np.random.default_rng(1).choice(each, size=(4000, len(each))).mean(axis=1)
+    assert metrics.accuracy(graded).standard_error == pytest.approx(drawn.std(), rel=0.06)
 
 
 @given(st.lists(st.lists(st.integers(1, 50), min_size=1, max_size=3), min_size=1, max_size=8))
