@@ -239,5 +239,5 @@ def _memory_errors() -> Iterator[None]:
     except RuntimeError as error:
         if _is_of_memory(error):
             advice = "lower engine.batch_size or sampling.max_tokens, or use smaller parents"
-            raise EngineError(f"out of memory: {reason(error)}; {advice}") from error
+            raise EngineError(f"out of memory: {str(error).splitlines()[0]}; {advice}") from error
         raise
