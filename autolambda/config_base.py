@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from autolambda.errors import shorten
+
 Positive = Annotated[int, Field(ge=1, le=10**12)]
 Repeats = Annotated[int, Field(ge=1, le=10_000)]
 Name = Annotated[str, Field(min_length=1)]
@@ -52,12 +54,7 @@ def _explained(model: type[BaseModel], detail: dict[str, Any]) -> str:
     if detail["type"] == "value_error":
         return f"{key}: {message}" if key else message
     message = {"model_type": "expected keys and values", "tuple_type": "expected a list"}.get(detail["type"], message)
-    return f"{key}: {message[0].lower()}{message[1:]}, seen {_seen(detail['input'])}"
-
-
-def _seen(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+    return f"{key}: {message[0].lower()}{message[1:]}, seen {shorten(repr(detail['input']), 80)}"
 
 
 def _known_keys(model: type[BaseModel], location: Sequence[str | int]) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import yaml
 
 from autolambda.config import Config, parse_config
-from autolambda.errors import ConfigError, in_short, one_line
+from autolambda.errors import ConfigError, in_short, one_line, reason
 from autolambda.files import load_yaml, read_text
 from autolambda.tasks.config import SourceConfig
 
@@ -35,7 +35,7 @@ def read_settings(path: Path) -> dict[str, Any]:
 def _yaml_problem(error: Exception) -> str:
     """Returns the line and the problem in one line; PyYAML's text has several."""
     mark = getattr(error, "problem_mark", None)
-    problem = getattr(error, "problem", None) or next(iter(str(error).splitlines()), type(error).__name__)
+    problem = getattr(error, "problem", None) or reason(error)
     return f"{f', line {mark.line + 1}' if mark else ''}: not valid YAML: {one_line(problem, limit=120)}"
 
 

@@ -6,8 +6,8 @@ Rows with other backbones or methods come last, one engine at a time.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import replace
 from itertools import groupby
 
 from autolambda.ablation.results import Ablation, read_ablations
@@ -31,14 +31,6 @@ from autolambda.study.reader import open_for_reading
 OpenEngine = Callable[[], Engine]
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """The rows to measure, and the pair of each backbone by its source."""
-
-    rows: tuple[AblationRow, ...]
-    pairs: Mapping[str, Pair]
-
-
 def ablate(
     config: Config,
     *,
@@ -59,17 +51,17 @@ def ablate(
 
 
 def measure_ablations(run: Run, only: Sequence[AblationName], on_event: OnEvent) -> None:
-    """Measures the rows of these studies that are incomplete in the database. Raises like ``Evaluator.run``."""
-    plan = _plan(run.job, only, on_event)
+    """Measures the rows of these studies that are not complete in the database. Raises as ``Evaluator.run`` does."""
+    planned, pairs = _plan(run.job, only, on_event)
     size = sum(part.num_responses for part in run.job.confirm)
     size = min(run.job.config.ablation.responses or size, size)
     stored = {each.key: run.store.num_stored(each) for each in run.store.evaluations(run.study.name, kind="ablation")}
-    missing = [row for row in plan.rows if stored.get(row.key, 0) < size]
+    missing = [row for row in planned if stored.get(row.key, 0) < size]
     if missing:
-        on_event(Noted(f"ablations: {len(missing)} of {len(plan.rows)} rows to measure, {size:,} responses each"))
+        on_event(Noted(f"ablations: {len(missing)} of {len(planned)} rows to measure, {size:,} responses each"))
     number = 0
     for (backbone, method), rows in groupby(missing, key=lambda row: (row.backbone, row.method)):
-        with _engine_for(run, plan.pairs.get(backbone or "")) as engine:
+        with _backbone_engine(run, pairs.get(backbone or "")) as engine:
             for row in rows:
                 progress, number = (number / len(missing), 1 / len(missing)), number + 1
                 try:
@@ -80,8 +72,8 @@ def measure_ablations(run: Run, only: Sequence[AblationName], on_event: OnEvent)
                     on_event(Noted(f"{METHOD_TITLES[method]} is left out: {_in_a_line(error)}"))
 
 
-def _plan(job: Job, only: Sequence[AblationName], on_event: OnEvent) -> _Plan:
-    """Returns all rows, references first, grouped by engine. Raises ``ConfigError`` if no row is left to measure."""
+def _plan(job: Job, only: Sequence[AblationName], on_event: OnEvent) -> tuple[list[AblationRow], Mapping[str, Pair]]:
+    """All rows, references first, grouped by engine, and the backbones' pairs. Raises ``ConfigError`` without rows."""
     config = job.config.ablation
     pairs = dict(_backbones(job, on_event)) if "backbones" in only else {}
     rows: list[AblationRow] = []
@@ -98,7 +90,7 @@ def _plan(job: Job, only: Sequence[AblationName], on_event: OnEvent) -> _Plan:
     if not rows:
         raise ConfigError(f"nothing to measure for {', '.join(only)}: give models.base, or ablation.backbones")
     ordered = sorted([*references_of(rows), *rows], key=lambda row: (row.backbone or "", row.method or ""))
-    return _Plan(tuple(dict.fromkeys(ordered)), pairs)
+    return list(dict.fromkeys(ordered)), pairs
 
 
 def _backbones(job: Job, on_event: OnEvent) -> Iterator[tuple[str, Pair]]:
@@ -118,14 +110,15 @@ def _backbones(job: Job, on_event: OnEvent) -> Iterator[tuple[str, Pair]]:
         yield source, pair
 
 
-def _engine_for(run: Run, pair: Pair | None) -> AbstractContextManager[OpenEngine | None]:
-    """Returns a context that opens the engine of a backbone at its first use; ``None`` is the run's own engine."""
-    return nullcontext(None) if pair is None else _backbone_engine(run, pair)
-
-
 @contextmanager
-def _backbone_engine(run: Run, pair: Pair) -> Iterator[OpenEngine]:
-    """Opens the engine of a backbone in this process, because workers hold the study's pair only."""
+def _backbone_engine(run: Run, pair: Pair | None) -> Iterator[OpenEngine | None]:
+    """Opens the engine of a backbone in this process, because workers hold the study's pair only.
+
+    ``None`` is the run's own engine.
+    """
+    if pair is None:
+        yield None
+        return
     opened: list[Engine] = []
     engine_config = run.job.config.engine.model_copy(update={"workers": 1})
     config = run.job.config.model_copy(update={"engine": engine_config})

@@ -15,12 +15,11 @@ from rich.text import Text
 
 from autolambda.driver.events import Began, EvaluationEnded, Event, Generated, Noted, OnEvent
 from autolambda.errors import printable
-from autolambda.report.terminal import in_lines
+from autolambda.report.terminal import MAX_ROWS, in_lines, thinned
 from autolambda.schedule import Schedule
 from autolambda.statistics.estimates import number
 from autolambda.statistics.pareto import Objectives, front
 
-MAX_ROWS = 8
 BAR_WIDTH = 24  # columns
 LEAST_SHARE = 0.05  # of the search must be done before the display shows the time left
 
@@ -100,7 +99,6 @@ class _LiveView:
         """Returns the front of the trials, thinned evenly to MAX_ROWS. Keeps the member with the most tokens."""
         measured = [(event, event.measured) for event in self._trials.values() if event.measured is not None]
         members = front(measured, key=lambda pair: Objectives(pair[1].accuracy.value, pair[1].mean_tokens.value))
-        step = max(1, -(-len(members) // MAX_ROWS))
         table = Table(
             title=f"Front so far: {len(members)} of {len(self._trials)} schedules, unconfirmed",
             box=None,
@@ -111,7 +109,7 @@ class _LiveView:
         )
         for name in ("", "schedule", "accuracy %", "tokens", "think %"):
             table.add_column(name, justify="left" if name in ("", "schedule") else "right", no_wrap=name != "schedule")
-        for event, numbers_of in members[::-1][::step][::-1]:
+        for event, numbers_of in thinned(members, MAX_ROWS):
             numbers = (
                 100 * numbers_of.accuracy.value,
                 numbers_of.mean_tokens.value,

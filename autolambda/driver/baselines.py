@@ -138,7 +138,7 @@ def choose_cut(
     closed = np.array([each.thought for each in graded], dtype=bool)
     if not closed.any():
         return None
-    thoughts = [_thought_of(each.response.text, chat.think_end) for each in graded]
+    thoughts = ["".join(each.response.text.partition(chat.think_end)[:2]) for each in graded]  # with the closing tag
     encoded: list[list[int]] = chat.tokenizer(thoughts, add_special_tokens=False).input_ids
     answers = np.maximum(totals - [len(ids) for ids in encoded], 0).astype(float)
     answers[~closed] = answers[closed].mean()
@@ -150,9 +150,3 @@ def choose_cut(
         return float(sum(share * lengths[tasks == task].mean() for task, share in shares.items() if share))
 
     return bisect_right(range(1, int(totals.max()) + 1), budget, key=mean_tokens) or None
-
-
-def _thought_of(text: str, think_end: str) -> str:
-    """Returns the text up to the first closing tag, tag included."""
-    thought, tag, _ = text.partition(think_end)
-    return thought + tag

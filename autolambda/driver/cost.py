@@ -21,11 +21,6 @@ DISAGREEMENT = 0.2  # share of prompts on which one of two schedules is right an
 _Z_80 = 0.841621  # one-sided
 
 
-def half_width(accuracy: float, num: float) -> float:
-    """Returns half of Wilson's 95 % interval (share of 1) of an accuracy on ``num`` independent responses."""
-    return wilson(accuracy, num)[1]
-
-
 def slice_lines(phase: str, part: Slice) -> list[str]:
     """Returns lines about the size of a slice, and the precision of an accuracy measured on it."""
     prompts, repeats = len(part.samples), part.repeats
@@ -75,7 +70,7 @@ def _enough(max_drop: float) -> float:
 
 def _width(accuracy: float, part: Slice, *, sign: str = "±") -> str:
     """Returns ``±7.9 points``; with repeats a range, from independent repeats to repeats that always agree."""
-    least, most = (100 * half_width(accuracy, num) for num in (part.num_responses, len(part.samples)))
+    least, most = (100 * wilson(accuracy, num)[1] for num in (part.num_responses, len(part.samples)))
     return f"{sign}{most:.1f} points" if part.repeats == 1 else f"{sign}{least:.1f} to {sign}{most:.1f} points"
 
 

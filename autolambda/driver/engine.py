@@ -10,8 +10,9 @@ import functools
 import math
 import os
 import socket
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
 from autolambda.config import EngineName, parse_config
 from autolambda.driver.job import Job
@@ -23,8 +24,6 @@ from autolambda.engines.vllm.engine import VllmEngine
 from autolambda.engines.workers.cluster import Share
 from autolambda.engines.workers.engine import WorkersEngine
 from autolambda.errors import CheckpointError, ConfigError, EngineError
-
-T = TypeVar("T")
 
 
 class FailedTwice(EngineError):
@@ -55,27 +54,25 @@ class EngineSupervisor:
         if opened:
             opened.close()
 
-    def retry_once(self, evaluate: Callable[[], T]) -> T:
-        """Returns ``evaluate()``. If an engine that was opened here fails, tries once more with a new one.
+    @contextmanager
+    def attempt(self, *, is_last: bool) -> Iterator[None]:
+        """If an engine that was opened here fails in the block, closes it and ends the block without an error.
 
-        Raises ``FailedTwice``, or ``EngineError`` if no engine opens or the given one fails.
+        Raises ``FailedTwice`` instead if ``is_last``, and ``EngineError`` if no engine opens or the given one fails.
         """
         try:
-            return evaluate()
+            yield
+            return
         except EngineError as error:
             if self._opened is None:
                 raise
+            if is_last:
+                self.close()
+                raise FailedTwice(str(error)) from error
             reason = str(error)
         # outside the handler, because the error's frames hold memory of the failed engine
         self.close()
         self._on_note(f"the engine failed ({reason}); once more with a new one")
-        try:
-            return evaluate()
-        except EngineError as error:
-            if self._opened is None:
-                raise
-            self.close()
-            raise FailedTwice(str(error)) from error
 
 
 def open_engine(job: Job, *, on_note: Callable[[str], None] = lambda note: None) -> Engine:

@@ -111,7 +111,10 @@ class Evaluator:
         if request.is_fixed:
             wanted = requests_on(self._job.confirm)[: evaluation.num_responses]
         self._on_event(Began(request.title, request.schedule, len(wanted), request.done, request.share))
-        return self._engine.retry_once(lambda: self._complete(request, evaluation, wanted))
+        for is_last in (False, True):
+            with self._engine.attempt(is_last=is_last):
+                return self._complete(request, evaluation, wanted)
+        raise AssertionError("the last attempt returns or raises")
 
     def _complete(
         self, request: EvaluationRequest, evaluation: StoredEvaluation, wanted: Sequence[Request]
@@ -135,19 +138,15 @@ class Evaluator:
                 break
             left = request.max_tokens - sum(each.weight * response.num_tokens for each, response in so_far)
             if engine is None:
-                engine = self._merged(request, prompts, missing)
+                engine = (request.engine or self._engine)()
+                engine.set_merge(request.method)
+                if request.kind == "confirm":
+                    self._on_merge(request.schedule, engine)
+                if isinstance(engine, Foreseeing):
+                    engine.expect([each for part in missing for each in prompts.of(part)], self._sampling(request))
             taken |= self._generate(engine, request, batch, prompts.of(batch), intake, left)
         intake.settle(wait=True)
         return [done[each.key] for each in wanted if each.key in done]
-
-    def _merged(self, request: EvaluationRequest, prompts: _Prompts, missing: Sequence[Sequence[Request]]) -> Engine:
-        engine = (request.engine or self._engine)()
-        engine.set_merge(request.method)
-        if request.kind == "confirm":
-            self._on_merge(request.schedule, engine)
-        if isinstance(engine, Foreseeing):
-            engine.expect([prompt for batch in missing for prompt in prompts.of(batch)], self._sampling(request))
-        return engine
 
     def _generate(
         self,

@@ -12,7 +12,7 @@ from autolambda.errors import EngineError, StudyError
 from autolambda.graders.service import GradingService
 from autolambda.optimizer.aims import allowance_of
 from autolambda.optimizer.propose import Stop, propose
-from autolambda.optimizer.racing import OVER_BUDGET, Rung, RungOutcome, drive, race
+from autolambda.optimizer.racing import OVER_BUDGET, Race, Rung, RungOutcome
 from autolambda.optimizer.token_allowance import CONFIRM_SHARE
 from autolambda.responses import Graded, is_aborted
 from autolambda.schedule import Schedule
@@ -66,17 +66,15 @@ class Run:
         """
         title = f"trial {trial.number}"
         graded: list[Graded] = []
-
-        def measure(rung: Rung) -> RungOutcome:
+        settings = self.job.config.search_settings
+        race = Race(trial.schedule, trial.start, trial.stop, self.measured.observations, settings, self._aims)
+        for rung in race:
             fresh = self.evaluator.run(self._request(trial, title, rung))
-            graded.extend(fresh)
+            graded += fresh
             observation = None if is_aborted(fresh) else self.measured.pooled(trial, graded).observation
             num_tokens = sum(each.response.num_tokens for each in fresh)
-            return RungOutcome(observation, num_tokens, self.measured.weighted_tokens(fresh))
-
-        settings = self.job.config.search_settings
-        rungs = race(trial.schedule, trial.start, trial.stop, self.measured.observations, settings, self._aims)
-        stopped = drive(rungs, measure).stopped
+            race.tell(RungOutcome(observation, num_tokens, self.measured.weighted_tokens(fresh)))
+        stopped = race.stopped
         self._num_failures = 0
         self.measured.add(trial, graded, stopped=stopped)
         found = self.measured.of(trial.schedule)

@@ -13,7 +13,7 @@ from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from autolambda.errors import CheckpointError, ConfigError, one_line
+from autolambda.errors import CheckpointError, ConfigError, reason
 from autolambda.responses import Sample
 
 
@@ -37,8 +37,9 @@ class ChatFormat:
                 **self.kwargs,
             )
         except Exception as error:  # a template can raise anything: types, keys, divisions
+            said = "it takes too much memory" if isinstance(error, MemoryError) else reason(error)
             raise ConfigError(
-                f"models.chat_template cannot render sample {sample.id[:60]!r}: {_reason(error)}; "
+                f"models.chat_template cannot render sample {sample.id[:60]!r}: {said}; "
                 "correct it or models.chat_template_kwargs"
             ) from error
         return str(text)
@@ -52,12 +53,6 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # damaged files raise KeyError, AttributeError, or a bare Exception of the Rust library
         raise CheckpointError(
-            f"'{folder}': no tokenizer can be loaded from it ({_reason(error)}); download it again"
+            f"'{folder}': no tokenizer can be loaded from it ({reason(error)}); download it again"
         ) from error
     return tokenizer
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, MemoryError):
-        return "it takes too much memory"
-    return one_line(error) or type(error).__name__

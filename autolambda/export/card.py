@@ -14,7 +14,6 @@ import yaml
 from huggingface_hub import ModelCardData
 
 from autolambda import __version__
-from autolambda.config import Config
 from autolambda.driver.models import Models
 from autolambda.export.provenance import Provenance
 from autolambda.merging.checkpoint import Checkpoint, find_file
@@ -117,7 +116,7 @@ def _compared(written: Written, measurement: Provenance | None) -> str:
 
 
 def _measured(models: Models, measurement: Provenance) -> Iterator[str]:
-    entry, config, identity = measurement.entry, measurement.config, measurement.identity
+    entry, identity = measurement.entry, measurement.identity
     where = "confirmation slice, which the search did not see" if entry.confirmed else "search slice, not confirmed"
     yield "## Measured"
     yield ""
@@ -138,8 +137,9 @@ def _measured(models: Models, measurement: Provenance) -> Iterator[str]:
         yield ""
         yield from _table((f"lambda {result.schedule.lam:.4g}", result.measured) for result in measurement.curve)
         yield ""
+    data = ", ".join(f"`{_plain(task.source_name)}`" for task in measurement.config.tasks)
     yield (
-        f"Data: {_data(config)}; prompts {prompts_in_words(identity['tasks'])}. Confirmation: "
+        f"Data: {data}; prompts {prompts_in_words(identity['tasks'])}. Confirmation: "
         f"{identity['confirm.responses']} responses to {identity['confirm.prompts']} prompts. "
         f"Seed {identity['search.seed']}."
     )
@@ -159,10 +159,6 @@ def _table(rows: Iterable[tuple[str, Measured]]) -> Iterator[str]:
         estimates = (measured.accuracy, measured.mean_tokens, measured.think_ratio)
         cells = " | ".join(f"{number.value:.4g} ({number.low:.4g} to {number.high:.4g})" for number in estimates)
         yield f"| {title} | {cells} | {measured.num_responses} |"
-
-
-def _data(config: Config) -> str:
-    return ", ".join(f"`{_plain(task.source_name)}`" for task in config.tasks)
 
 
 def _use(models: Models) -> Iterator[str]:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Any
 
-from autolambda.errors import TaskError, one_line
+from autolambda.errors import TaskError, one_line, reason
 from autolambda.graders.base import Grader, ParsedAnswer
 
 Function = Callable[[str, str], Any]
@@ -29,9 +29,8 @@ def load(name: str) -> Function:
         module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:
         raise TaskError(
-            f"grader {name!r}: the module {module_name!r} cannot be imported "
-            f"({type(error).__name__}: {one_line(error)}); it is looked for in {os.getcwd()} and where Python finds "
-            "packages"
+            f"grader {name!r}: the module {module_name!r} cannot be imported ({reason(error, with_type=True)}); "
+            f"it is looked for in {os.getcwd()} and where Python finds packages"
         ) from error
     function = getattr(module, attribute, None)
     if not callable(function):

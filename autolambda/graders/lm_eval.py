@@ -15,7 +15,7 @@ from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
-from autolambda.errors import TaskError, one_line
+from autolambda.errors import TaskError, one_line, reason
 from autolambda.graders.base import Grader, ParsedAnswer
 
 
@@ -34,9 +34,7 @@ def load_task(name: str, include_path: str | None = None) -> Any:
             "machine with a network and copy the cache of datasets from there (HF_HOME)"
         ) from error
     except Exception as error:  # a task is YAML and code by any author
-        raise TaskError(
-            f"the lm-eval task {name!r} cannot be built ({type(error).__name__}: {one_line(error)})"
-        ) from error
+        raise TaskError(f"the lm-eval task {name!r} cannot be built ({reason(error, with_type=True)})") from error
     task = loaded[name] if name in loaded else next(iter(loaded.values()))
     if task.OUTPUT_TYPE != "generate_until":
         raise TaskError(

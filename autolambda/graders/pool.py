@@ -20,8 +20,9 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from queue import Empty, SimpleQueue
 
+from autolambda.errors import reason
 from autolambda.graders.base import ParsedAnswer
-from autolambda.graders.process import HELLO, describe, serve
+from autolambda.graders.process import HELLO, serve
 
 logger = logging.getLogger(__name__)
 
@@ -120,7 +121,7 @@ class _Keeper(threading.Thread):
             try:
                 self._launch()
             except (OSError, RuntimeError) as error:  # no memory for it, or a script without the guard below
-                return f"{_NO_START} ({describe(error)[:100]}); {_GUARD}"
+                return f"{_NO_START} ({reason(error, limit=100, with_type=True)}); {_GUARD}"
             if self._closing or self._hears(_LOADING_SECONDS) == HELLO:
                 return ""
             code = self._end()

@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterable
 from multiprocessing.connection import Connection
 
-from autolambda.errors import AutolambdaError, one_line
+from autolambda.errors import AutolambdaError, reason
 from autolambda.graders.base import ParsedAnswer
 from autolambda.graders.grading import find_grader
 
@@ -66,7 +66,7 @@ def _load(grader: str, target: str | None) -> ParsedAnswer | None:
     except AutolambdaError as error:
         return ParsedAnswer(None, failure=str(error), refused=True)
     except Exception as error:
-        failure = f"grader '{grader}' cannot be loaded ({describe(error)})"
+        failure = f"grader '{grader}' cannot be loaded ({reason(error, limit=300, with_type=True)})"
         return ParsedAnswer(None, failure=failure, refused=True)
     return None
 
@@ -78,11 +78,6 @@ def _graded(grader: str, text: str, target: str, *, seconds: float, log: int) ->
     try:
         return find_grader(grader).grade(text, target)
     except BaseException as error:  # a user's function may do anything, even exit
-        return ParsedAnswer(None, failure=describe(error))
+        return ParsedAnswer(None, failure=reason(error, limit=300, with_type=True))
     finally:
         faulthandler.cancel_dump_traceback_later()
-
-
-def describe(error: BaseException) -> str:
-    """Returns an error's type and message in one line."""
-    return f"{type(error).__name__}: {one_line(error, limit=300)}".rstrip(": ")

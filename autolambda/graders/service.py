@@ -10,7 +10,6 @@ import logging
 import os
 from collections.abc import Iterable
 from concurrent.futures import Future
-from types import TracebackType
 
 from autolambda.errors import GraderError, TaskError
 from autolambda.graders.base import ParsedAnswer
@@ -26,7 +25,7 @@ _MAX_CACHED = 16_384  # about 1 kB each
 
 
 class GradingService:
-    """Grades responses. It is a context manager, since it holds processes.
+    """Grades responses in processes that it holds until it is closed.
 
     ``num_workers`` defaults to the number of cores that this process may use, at most 4. ``seconds`` limits one text,
     ``num_bytes`` the memory of one process. A script that uses it needs the guard ``if __name__ == "__main__":``.
@@ -38,14 +37,6 @@ class GradingService:
         self._pool: Pool | None = None
         # A prompt has few distinct answers, which recur in its repeats and under other schedules.
         self._cache: dict[tuple[str, str, str], Future[ParsedAnswer]] = {}
-
-    def __enter__(self) -> GradingService:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def start(self, graders: Iterable[str]) -> None:
         """Starts the processes in the background if one of the graders needs them. Raises ``TaskError``."""

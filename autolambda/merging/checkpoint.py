@@ -61,13 +61,13 @@ class Checkpoint:
             ) from error
         return tensor
 
-    def digest(self, *, num_threads: int | None = None) -> str:
+    def digest(self) -> str:
         """Returns the SHA-256 (hex) of the model: of each tensor's name, dtype, shape and bytes, and of the config.
 
         It does not depend on the sharding or on the ``BOOKKEEPING`` keys of the config. Reads every byte once. Raises
         ``CheckpointError`` with the names of the tensors that hold a NaN or an infinity.
         """
-        return self.digest_of(hash_files(self.folder, self.tensors, num_threads=num_threads))
+        return self.digest_of(hash_files(self.folder, self.tensors))
 
     def digest_of(self, hashes: Mapping[str, TensorHash]) -> str:
         """Returns the digest, given the hashes of all tensors. Raises the errors of ``digest``."""
@@ -106,9 +106,9 @@ class Checkpoint:
         return folder if folder.parent.name == "snapshots" else None
 
 
-def open_checkpoint(source: str, *, revision: str | None = None) -> Checkpoint:
+def open_checkpoint(source: str) -> Checkpoint:
     """Opens a local folder or a hub id, which is downloaded without pickles and code. Raises ``CheckpointError``."""
-    folder = _folder(source, revision)
+    folder = _folder(source)
     config = read_json(folder, "config.json")
     num_layers = config.get("num_hidden_layers")
     if type(num_layers) is not int or num_layers < 1:
@@ -157,13 +157,11 @@ def read_json_if_any(folder: Path, name: str) -> dict[str, Any]:
     return read_json(folder, name) if find_file(folder, name) else {}
 
 
-def _folder(source: str, revision: str | None) -> Path:
+def _folder(source: str) -> Path:
     path = Path(os.path.expanduser(source))
     if source and path.exists():
         if not path.is_dir():
             raise CheckpointError(f"'{source}' is a file; give the folder that holds config.json and the weights")
-        if revision is not None:
-            raise CheckpointError(f"'{source}' is a local folder, which has no revision '{revision}'; leave it out")
         return path
     if not _HUB_ID.fullmatch(source) or ".." in source:
         raise CheckpointError(f"no folder '{source}'; give an existing folder or a hub id such as Qwen/Qwen3-4B")
@@ -171,7 +169,7 @@ def _folder(source: str, revision: str | None) -> Path:
 
     try:
         # without subfolders, which hold the weights in other formats
-        return Path(snapshot_download(source, revision=revision, allow_patterns=[*_HUB_FILES], ignore_patterns=["*/*"]))
+        return Path(snapshot_download(source, allow_patterns=[*_HUB_FILES], ignore_patterns=["*/*"]))
     except Exception as error:  # the client raises the errors of several libraries, with no common base
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise CheckpointError(

@@ -52,12 +52,10 @@ def is_finite(values: Tensor) -> bool:
     return math.isfinite(low.item()) and math.isfinite(high.item())
 
 
-def hash_files(
-    folder: Path, tensors: Mapping[str, TensorInfo], *, num_threads: int | None = None
-) -> dict[str, TensorHash]:
+def hash_files(folder: Path, tensors: Mapping[str, TensorInfo]) -> dict[str, TensorHash]:
     """Reads and hashes the tensors of a checkpoint's folder, the largest first. Raises ``CheckpointError``."""
     by_size = sorted(tensors, key=lambda name: -tensors[name].num_bytes)
-    with ShardReader(folder) as reader, ThreadPoolExecutor(num_threads or NUM_THREADS) as pool:
+    with ShardReader(folder) as reader, ThreadPoolExecutor(NUM_THREADS) as pool:
         hashes = pool.map(lambda name: _hash_file(name, tensors[name], reader), by_size)
         return dict(zip(by_size, hashes, strict=True))
 

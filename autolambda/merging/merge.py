@@ -60,7 +60,7 @@ class Merge:
     def lam_of(self, name: str) -> float:
         """Returns lam of a parameter, for ``linear`` and ``slerp``."""
         assert self.method.schedule is not None
-        return self.pair.lam_of(name, self.method.schedule)
+        return self.method.schedule.lam_of(name, num_layers=self.pair.num_layers)
 
     def arithmetic(self, name: str, pieces: Pieces) -> Arithmetic:
         """Returns the function that merges the pieces of a tensor. TIES and SLERP first read all ``pieces``."""
@@ -73,7 +73,7 @@ class Merge:
             return partial(ties, limits=ties_limits(pieces, num_values=info.num_values))
         lam = self.lam_of(name)
         if lam in (0.0, 1.0) or not info.dtype.is_floating_point:
-            return _thinking if lam == 1.0 else _instruct
+            return (lambda instruct, thinking: thinking) if lam == 1.0 else lambda instruct, thinking: instruct
         if self.method.name == "slerp":
             return partial(slerp, lam=lam, weights=slerp_weights(pieces, lam))
         return partial(interpolate, lam=lam)
@@ -124,14 +124,6 @@ def check_in_place(merge: Merge) -> None:
             "models.base: the base model has an lm_head of its own, but both parents tie theirs to the embedding, so "
             "the engine has no place for it; leave the baseline out, or write it with 'autolambda merge'"
         )
-
-
-def _instruct(instruct: Tensor, thinking: Tensor) -> Tensor:
-    return instruct
-
-
-def _thinking(instruct: Tensor, thinking: Tensor) -> Tensor:
-    return thinking
 
 
 def _check_base(base: Checkpoint, pair: Pair) -> None:

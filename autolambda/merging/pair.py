@@ -17,15 +17,6 @@ from autolambda.errors import PairError
 from autolambda.merging.checkpoint import Checkpoint, open_checkpoint
 from autolambda.merging.compatibility import Mismatch, compare_configs, compare_tensors, compare_tokenizers
 from autolambda.merging.shards import TensorInfo
-from autolambda.schedule import Schedule
-
-
-@dataclass(frozen=True)
-class Parents:
-    """One parameter in both parents, of equal shape and dtype, memory-mapped: do not write into the tensors."""
-
-    instruct: Tensor
-    thinking: Tensor
 
 
 @dataclass(frozen=True)
@@ -37,10 +28,6 @@ class Pair:
     tensors: Mapping[str, TensorInfo]
     tied: bool
     warnings: tuple[str, ...]
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(self.tensors)
 
     @property
     def num_layers(self) -> int:
@@ -68,14 +55,6 @@ class Pair:
         """The config of the merge: the Thinking parent's with the tied flag set, without references to code."""
         config = {key: value for key, value in self.thinking.config.items() if key not in ("auto_map", "_name_or_path")}
         return config | {"tie_word_embeddings": self.tied}
-
-    def read(self, name: str) -> Parents:
-        """Reads a parameter of the merge from both parents. Raises ``CheckpointError`` when a file fails."""
-        return Parents(read_tensor(self.instruct, name), read_tensor(self.thinking, name))
-
-    def lam_of(self, name: str, schedule: Schedule) -> float:
-        """Returns lam of a parameter of this pair."""
-        return schedule.lam_of(name, num_layers=self.num_layers)
 
 
 def open_pair(instruct: str | Checkpoint, thinking: str | Checkpoint, *, across_configs: bool = False) -> Pair:
@@ -138,10 +117,9 @@ def read_tensor(checkpoint: Checkpoint, name: str) -> Tensor:
 
 
 def _unequal_integers(pair: Pair) -> list[str]:
-    errors = []
-    for name, info in pair.tensors.items():
-        if not info.dtype.is_floating_point:
-            parents = pair.read(name)
-            if not torch.equal(parents.instruct, parents.thinking):
-                errors.append(f"{name}: {info} holds different integers in the parents, and integers cannot be merged")
-    return errors
+    integers = {name: info for name, info in pair.tensors.items() if not info.dtype.is_floating_point}
+    return [
+        f"{name}: {info} holds different integers in the parents, and integers cannot be merged"
+        for name, info in integers.items()
+        if not torch.equal(read_tensor(pair.instruct, name), read_tensor(pair.thinking, name))
+    ]

@@ -1,15 +1,15 @@
 """The race: one trial, measured rung by rung until it is complete or has lost.
 
 A rung is a number of responses after which a measurement may pause. All schedules answer the same prompts in the same
-order, and the surrogate compares them with the prompt effects that they share. ``race`` is a pure generator. Searches
-and the replays of ``studies/search_cost`` both drive it.
+order, and the surrogate compares them with the prompt effects that they share. The real run and the replays of
+``studies/search_cost`` run the same ``Race``.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from autolambda.optimizer.acquisition import is_dominated
@@ -52,48 +52,45 @@ class RungOutcome:
     weighted_tokens: float
 
 
-@dataclass(frozen=True)
-class RaceEnd:
-    """The end of a race: all observations with the new ones, and why it was ``stopped`` (``None``: complete)."""
+class Race:
+    """The race of a schedule over its responses ``start`` to ``stop`` (exclusive): iterate over its rungs.
 
-    observations: Observations
-    stopped: str | None
-
-
-Race = Generator[Rung, RungOutcome, RaceEnd]
-
-
-def race(
-    schedule: Schedule, start: int, stop: int, observations: Observations, settings: SearchSettings, aims: Aims
-) -> Race:
-    """Races a schedule over its responses ``start`` to ``stop`` (exclusive).
-
-    Yields each rung to measure and takes its outcome. Trials of the ladder are never stopped early.
+    Measure each rung and ``tell`` its outcome. ``observations`` then include the schedule, and ``stopped`` says why it
+    lost (``None``: it did not). Trials of the ladder are measured whatever they show.
     """
-    on_ladder = on_the_ladder(observations, settings, aims)
-    bounds = [start, *(rung for rung in aims.rungs if start < rung < stop), stop]
-    before, cost, weighted = observations, 0, 0.0
-    for low, high in itertools.pairwise(bounds):
-        outcome = yield Rung(low, high, math.inf if on_ladder else most_tokens(high - low, aims.budget))
-        cost, weighted = cost + outcome.num_tokens, weighted + outcome.weighted_tokens
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        start: int,
+        stop: int,
+        observations: Observations,
+        settings: SearchSettings,
+        aims: Aims,
+    ) -> None:
+        self.observations = self._before = observations
+        self.stopped: str | None = None
+        self._schedule, self._settings, self._aims = schedule, settings, aims
+        self._bounds = [start, *(rung for rung in aims.rungs if start < rung < stop), stop]
+        self._on_ladder = on_the_ladder(observations, settings, aims)
+        self._cost, self._weighted = 0, 0.0
+
+    def __iter__(self) -> Iterator[Rung]:
+        for low, high in itertools.pairwise(self._bounds):
+            if self.stopped is None:
+                yield Rung(low, high, math.inf if self._on_ladder else most_tokens(high - low, self._aims.budget))
+
+    def tell(self, outcome: RungOutcome) -> None:
+        """Adds the outcome of the rung that was yielded last."""
+        self._cost, self._weighted = self._cost + outcome.num_tokens, self._weighted + outcome.weighted_tokens
         if outcome.observation is None:
-            censored = CensoredTrial(schedule, exceeded(weighted, stop - start))
-            return RaceEnd(before.with_censored(censored, cost=cost), OVER_BUDGET)
-        observations = before.with_measured(outcome.observation, cost=cost)
-        if not on_ladder and (reason := stopped_for(schedule, observations, settings, aims)):
-            return RaceEnd(observations, reason)
-    return RaceEnd(observations, None)
-
-
-def drive(rungs: Race, measure: Callable[[Rung], RungOutcome]) -> RaceEnd:
-    """Runs a race to its end; ``measure`` answers its requests."""
-    rung = next(rungs)
-    while True:
-        try:
-            rung = rungs.send(measure(rung))
-        except StopIteration as end:
-            result: RaceEnd = end.value
-            return result
+            floor = exceeded(self._weighted, self._bounds[-1] - self._bounds[0])
+            self.observations = self._before.with_censored(CensoredTrial(self._schedule, floor), cost=self._cost)
+            self.stopped = OVER_BUDGET
+            return
+        self.observations = self._before.with_measured(outcome.observation, cost=self._cost)
+        if not self._on_ladder:
+            self.stopped = stopped_for(self._schedule, self.observations, self._settings, self._aims)
 
 
 def most_tokens(num_responses: int, budget: float | None) -> float:

@@ -117,7 +117,7 @@ class Surrogate:
             ends = [every.index(end) for end in ENDS]
             points = self._features(every)
             for max_drop, process in self._guards:
-                drawn = _expit(process.draw(points, num_draws, rng))
+                drawn = _NATURAL[ACCURACY](process.draw(points, num_draws, rng))
                 better = drawn[:, ends].max(axis=1, keepdims=True)
                 allowed &= drawn[:, : len(schedules)] >= better - max_drop
         return allowed
@@ -184,14 +184,4 @@ def _correlation(effects: Floats) -> tuple[float, Floats]:
     return min(max(rho, 0.0), 0.95), together
 
 
-def _exp(values: Floats) -> Floats:
-    result: Floats = np.exp(values)
-    return result
-
-
-def _expit(values: Floats) -> Floats:
-    result: Floats = expit(values)
-    return result
-
-
-_NATURAL: dict[int, Callable[[Floats], Floats]] = {ACCURACY: _expit, TOKENS: _exp, THINK: _expit}
+_NATURAL: dict[int, Callable[[Floats], Floats]] = {ACCURACY: expit, TOKENS: np.exp, THINK: expit}

@@ -218,11 +218,13 @@ def _chosen(frames: Sequence[pandas.DataFrame], pick: int, num_rows: int) -> lis
 def _texts(
     store: Store, study: str, column: Column, keys: Sequence[tuple[str, str, int]]
 ) -> dict[tuple[str, str, int], Graded]:
-    evaluation = next((e for e in store.evaluations(study, kind=column.kind) if e.key == column.key), None)
-    if evaluation is None:
-        return {}
-    graded = store.graded(evaluation, sample_ids=sorted({sample for _, sample, _ in keys}))
-    return {each.key: each for each in graded if each.response.finish_reason != "aborted"}
+    samples = sorted({sample for _, sample, _ in keys})
+    return {
+        each.key: each
+        for evaluation in store.evaluations(study, kind=column.kind, key=column.key)
+        for each in store.graded(evaluation, sample_ids=samples)
+        if each.response.finish_reason != "aborted"
+    }
 
 
 def _cell(graded: Graded, think_end: str) -> ShownResponse:

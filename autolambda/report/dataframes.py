@@ -18,7 +18,7 @@ from autolambda.statistics.estimates import Floats
 from autolambda.statistics.pareto import Objectives, hypervolume
 from autolambda.statistics.stages import stage_of
 from autolambda.study.reader import open_for_reading
-from autolambda.study.store import Kind, StoredEvaluation
+from autolambda.study.store import Kind
 from autolambda.study.trials import EndedTrial
 
 OUTCOMES: dict[str, Any] = {
@@ -160,7 +160,10 @@ def responses(name: str, *, storage: str | None = None) -> pandas.DataFrame:
         evaluations = [each for kind in KINDS for each in store.evaluations(name, kind=kind)]
         rows = [
             {
-                **_of_evaluation(evaluation),
+                "kind": evaluation.kind,
+                "key": evaluation.key,
+                "schedule": evaluation.schedule.key,
+                "lambda": evaluation.schedule.lam,
                 "task": graded.task,
                 "sample_id": graded.sample_id,
                 "repeat": graded.repeat,
@@ -193,12 +196,3 @@ COLUMNS: dict[str, Any] = {
     "text": "str",
 }
 """The columns of ``responses`` and their types."""
-
-
-def _of_evaluation(evaluation: StoredEvaluation) -> dict[str, object]:
-    return {
-        "kind": evaluation.kind,
-        "key": evaluation.key,
-        "schedule": evaluation.schedule.key,
-        "lambda": evaluation.schedule.lam,
-    }

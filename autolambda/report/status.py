@@ -18,18 +18,10 @@ from autolambda.report.report import UNFINISHED, build_report
 from autolambda.report.sentences import STOP_WORDS
 from autolambda.report.terminal import progress_view, report_view
 from autolambda.study.reader import open_for_reading
-from autolambda.study.store import Store, StoredStudy
+from autolambda.study.store import Store
 from autolambda.study.trials import Counts, Study, default_storage
 
 SECONDS = 2.0
-
-
-@dataclass(frozen=True)
-class _State:
-    stored: StoredStudy
-    num_ended: int
-    num_complete: int
-    stopped_for: str | None
 
 
 @dataclass(frozen=True)
@@ -44,9 +36,12 @@ class _Answer:
 
 @dataclass(frozen=True)
 class _Seen:
-    """One look at the study. ``answer`` is ``None`` before the first complete trial; ``view`` is the whole screen."""
+    """One look at the study; ``answer`` is ``None`` before the first complete trial, ``view`` is the whole screen.
 
-    state: _State
+    ``state`` is what the answer depends on.
+    """
+
+    state: tuple[object, ...]
     answer: _Answer | None
     view: RenderableType
 
@@ -80,7 +75,7 @@ def _look(store: Store, study: Study, storage: str, budget: float | None, *, bef
     assert stored is not None
     counts = study.counts()
     num_ended = counts.complete + counts.pruned + counts.failed
-    state = _State(stored, num_ended, store.num_complete(study.name), study.stopped_for)
+    state = (stored, num_ended, store.num_complete(study.name), study.stopped_for)
     config, answer = parse_config(stored.config), None
     if before and before.state == state:
         answer = before.answer

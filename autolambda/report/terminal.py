@@ -6,6 +6,7 @@ Text from files and models is escaped: neither rich markup nor control sequences
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 from rich.console import Group, RenderableType
 from rich.markup import escape
@@ -21,6 +22,8 @@ from autolambda.schedule import Profile, Schedule
 from autolambda.statistics.estimates import Estimate, number
 from autolambda.statistics.metrics import Measured
 from autolambda.statistics.stages import sentence
+
+T = TypeVar("T")
 
 MAX_ROWS = 8  # of a front that is not confirmed
 
@@ -41,7 +44,7 @@ def progress_view(report: Report) -> RenderableType:
         title = f"Front of {escape(report.study)}, confirmed on prompts the search never saw (95 % intervals)"
         fronts = [front_table(report, report.confirmed_front, title=title), Text()]
     title = f"Front of {escape(report.study)}, smoothed over all trials, not confirmed (95 % intervals)"
-    smoothed = _few(report.smoothed_front)
+    smoothed = thinned(report.smoothed_front, MAX_ROWS)
     fronts.append(front_table(report, smoothed, title=title, with_parents=not report.confirmed_front))
     notes = [Text(f"Note: {printable(note)}.", style="dim") for note in report.stages.notes]
     if (tasks := task_table(report)) is not None:
@@ -103,10 +106,10 @@ def _line(sentence: Sentence) -> Text:
     return Text.assemble(*sentence.parts, *command)
 
 
-def _few(results: Sequence[ScheduleResult]) -> list[ScheduleResult]:
-    """Returns at most ``MAX_ROWS`` results at equal steps. Keeps the last one."""
-    step = max(1, -(-len(results) // MAX_ROWS))
-    return list(results[::-1][::step][::-1])
+def thinned(members: Sequence[T], most: int) -> list[T]:
+    """Returns at most ``most`` members at equal steps. The last one is always kept."""
+    step = max(1, -(-len(members) // most))
+    return list(members[::-1][::step][::-1])
 
 
 def _profile(profile: Profile) -> str:

@@ -48,15 +48,15 @@ def accuracy(graded: Sequence[Graded], *, weights: Weights | None = None) -> Est
     return mean_share(graded, weights, _correct)
 
 
-def mean_tokens(graded: Sequence[Graded], *, weights: Weights | None = None, seed: int = 0) -> Estimate:
-    """Returns the mean generated tokens per response, of min(length, cap). ``seed`` is for the bootstrap."""
+def mean_tokens(graded: Sequence[Graded], *, weights: Weights | None = None) -> Estimate:
+    """Returns the generated tokens per response, a mean of min(length, cap)."""
     tasks = _counted(_by_task(graded, weights), weights)
-    return estimates.macro({name: _tokens(prompts, seed).estimate for name, prompts in tasks.items()}, weights=weights)
+    return estimates.macro({name: _tokens(prompts).estimate for name, prompts in tasks.items()}, weights=weights)
 
 
-def token_bounds(graded: Sequence[Graded], *, weights: Weights | None = None, seed: int = 0) -> Bounds:
-    """Returns two one-sided 95 % bounds of mean tokens, for the verdict. Each alone covers 95 %."""
-    limits = {name: _tokens(prompts, seed) for name, prompts in _counted(_by_task(graded, weights), weights).items()}
+def token_bounds(graded: Sequence[Graded], *, weights: Weights | None = None) -> Bounds:
+    """Returns two one-sided 95 % bounds of mean tokens, for the verdict. Each holds on its own."""
+    limits = {name: _tokens(prompts) for name, prompts in _counted(_by_task(graded, weights), weights).items()}
     one_sided = {
         name: replace(each.estimate, low=each.bounds.lower, high=each.bounds.upper) for name, each in limits.items()
     }
@@ -76,14 +76,14 @@ def paired_difference(left: Sequence[Graded], right: Sequence[Graded], *, weight
     return estimates.paired(changes, weights=weights)
 
 
-def measure(graded: Sequence[Graded], *, weights: Weights | None = None, seed: int = 0) -> Measured:
+def measure(graded: Sequence[Graded], *, weights: Weights | None = None) -> Measured:
     """Returns all metrics of one schedule's responses, for each task and over the tasks.
 
     ``weights`` name every task and sum to 1. Raises ``InputError`` if there are no responses, if a response is given
     twice, or if the weights do not fit the tasks.
     """
     grouped = _by_task(graded, weights)
-    tasks = {name: _measure_task(prompts, seed) for name, prompts in grouped.items()}
+    tasks = {name: _measure_task(prompts) for name, prompts in grouped.items()}
 
     def over_tasks(of: Callable[[Measured], Estimate]) -> Estimate:
         return estimates.macro({name: of(task) for name, task in tasks.items()}, weights=weights)
@@ -144,11 +144,11 @@ def _counted(tasks: Mapping[str, T], weights: Weights | None) -> dict[str, T]:
     return {name: task for name, task in tasks.items() if weights is None or weights.get(name) != 0}
 
 
-def _measure_task(prompts: Prompts, seed: int) -> Measured:
+def _measure_task(prompts: Prompts) -> Measured:
     num_responses = sum(map(len, prompts.values()))
     return Measured(
         _task_share(prompts, _correct),
-        _tokens(prompts, seed).estimate,
+        _tokens(prompts).estimate,
         _task_share(prompts, _thought),
         _task_share(prompts, _truncated),
         _task_share(prompts, _unparsed),
@@ -163,12 +163,12 @@ def _task_share(prompts: Prompts, of: Callable[[Repeats], float]) -> Estimate:
     return estimates.share(means, num_responses=sum(map(len, prompts.values())))
 
 
-def _tokens(prompts: Prompts, seed: int) -> Limits:
+def _tokens(prompts: Prompts) -> Limits:
     lengths = [[each.response.num_tokens for each in repeats] for repeats in prompts.values()]
     means = np.array([math.fsum(each) / len(each) for each in lengths])
     cut = any(_truncated(repeats) for repeats in prompts.values())
     cap = max(map(max, lengths)) if cut else math.inf  # a cut response shows the cap
-    return estimates.tokens(means, num_responses=sum(map(len, lengths)), cap=cap, seed=seed)
+    return estimates.tokens(means, num_responses=sum(map(len, lengths)), cap=cap, seed=0)
 
 
 def _quantiles(tasks: Mapping[str, Prompts], weights: Weights | None) -> Quantiles:

@@ -40,12 +40,12 @@ def front(points: Iterable[T], *, key: Callable[[T], Objectives]) -> list[T]:
     return kept
 
 
-def hypervolume(scores: Iterable[Objectives], *, reference_tokens: float, reference_accuracy: float = 0.0) -> float:
-    """Returns the dominated area above ``reference_accuracy`` and below ``reference_tokens``, in accuracy times tokens.
+def hypervolume(scores: Iterable[Objectives], *, reference_tokens: float) -> float:
+    """Returns the dominated area below ``reference_tokens``, in accuracy times tokens.
 
     Divided by ``reference_tokens`` it lies between 0 and 1. Points outside the reference add nothing.
     """
-    area, highest = 0.0, reference_accuracy
+    area = highest = 0.0
     for score in front(scores, key=lambda score: score):
         if score.mean_tokens < reference_tokens and score.accuracy > highest:
             area += (score.accuracy - highest) * (reference_tokens - score.mean_tokens)

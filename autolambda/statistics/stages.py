@@ -63,17 +63,12 @@ class _Curve:
         return _Curve(np.delete(self.lams, index), np.delete(self.hits, index), np.delete(self.counts, index))
 
 
-def detect_stages(
-    points: Iterable[CurvePoint], *, emergence_at: float = EMERGENCE_AT, saturation_at: float = SATURATION_AT
-) -> Stages:
+def detect_stages(points: Iterable[CurvePoint]) -> Stages:
     """Returns the two boundaries of a curve. Points may be in any order; points at one lambda are pooled.
 
     A stray point is left out and noted if the curve falls significantly (1 in 1,000) and this point alone is the
-    cause. At most one point in five is left out. Raises ``InputError`` for fewer than two lambdas, or unless
-    0 < ``emergence_at`` < ``saturation_at`` < 1.
+    cause. At most one point in five is left out. Raises ``InputError`` for fewer than two lambdas.
     """
-    if not 0 < emergence_at < saturation_at < 1:
-        raise InputError(f"the levels must rise between 0 and 1, seen {emergence_at!r} and {saturation_at!r}")
     given = list(points)
     curve = _pooled(given)
     notes = []
@@ -89,19 +84,17 @@ def detect_stages(
         curve = curve.without(stray)
     if _misfit(curve) > _STRAY_CUTOFF:
         notes.append("the curve does not rise throughout: its intervals are too narrow")
-    emergence = _boundary(curve, emergence_at, notes)
-    return Stages(emergence, _boundary(curve, saturation_at, notes), tuple(notes))
+    emergence = _boundary(curve, EMERGENCE_AT, notes)
+    return Stages(emergence, _boundary(curve, SATURATION_AT, notes), tuple(notes))
 
 
-def stage_of(
-    think_ratio: float, *, emergence_at: float = EMERGENCE_AT, saturation_at: float = SATURATION_AT
-) -> Literal[1, 2, 3]:
+def stage_of(think_ratio: float) -> Literal[1, 2, 3]:
     """Returns the stage of a schedule from its Think ratio: 1 below emergence, 3 above saturation, else 2."""
     if not 0 <= think_ratio <= 1:
         raise InputError(f"a Think ratio lies between 0 and 1, seen {think_ratio!r}")
-    if think_ratio < emergence_at:
+    if think_ratio < EMERGENCE_AT:
         return 1
-    return 3 if think_ratio > saturation_at else 2
+    return 3 if think_ratio > SATURATION_AT else 2
 
 
 def sentence(stages: Stages) -> str:

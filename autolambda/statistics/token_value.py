@@ -213,14 +213,11 @@ def slope_sentence(slope: Slope | None) -> str:
     )
 
 
-def runaway_sentence(length: Length, lengths: Sequence[Length]) -> str:
-    """Returns a sentence about the runaway ``length``."""
-    longest = max((min(lengths, key=lambda each: each.lam), max(lengths, key=lambda each: each.lam)), key=_tokens)
+def runaway_sentence(found: Length, lengths: Sequence[Length]) -> str:
+    """Returns a sentence about runaway lengths."""
+    first, *_, last = sorted(lengths, key=lambda each: each.lam)
+    longest = max(first, last, key=lambda each: each.mean_tokens)
     return (
-        f"Lengths run away in the middle: {number(length.mean_tokens)} tokens at lambda {length.lam:g}, "
-        f"{length.mean_tokens / longest.mean_tokens:.1f} times those at lambda {longest.lam:g}."
+        f"Lengths run away in the middle: {number(found.mean_tokens)} tokens at lambda {found.lam:g}, "
+        f"{found.mean_tokens / longest.mean_tokens:.1f} times those at lambda {longest.lam:g}."
     )
-
-
-def _tokens(length: Length) -> float:
-    return length.mean_tokens

@@ -12,7 +12,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from autolambda.errors import StorageError, StudyError
+from autolambda.errors import StorageError, StudyError, reason
 
 _SHOWN = frozenset({"application_name", "connect_timeout", "dbname", "host", "port", "sslmode", "user"})
 
@@ -86,21 +86,20 @@ def taken(name: str) -> StudyError:
 
 def unopened(shown: str, error: BaseException) -> StudyError:
     """Returns the error for a database that cannot be opened."""
-    return StudyError(f"study database '{shown}' cannot be opened: {reason(error)}")
+    return StudyError(f"study database '{shown}' cannot be opened: {_said(error)}")
 
 
 def failure(error: BaseException) -> str:
     """Returns the message for a database that failed during a run."""
     return (
-        f"the study's database failed ({reason(error)}); nothing stored is lost. "
+        f"the study's database failed ({_said(error)}); nothing stored is lost. "
         "Correct the cause, run the same command again"
     )
 
 
-def reason(error: BaseException) -> str:
-    """Returns the database's own error message in one line."""
-    lines = str(getattr(error, "orig", None) or error).split("\n")
-    return lines[0].strip() or type(error).__name__
+def _said(error: BaseException) -> str:
+    """Returns what the database itself said, in one line."""
+    return reason(getattr(error, "orig", None) or error)
 
 
 @contextmanager

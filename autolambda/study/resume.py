@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from autolambda.config import Config
-from autolambda.errors import StudyError
+from autolambda.errors import StudyError, shorten
 from autolambda.study.store import StoredStudy
 from autolambda.tasks.base import Slice
 from autolambda.tasks.digest import PromptsKey, prompts_in_words, prompts_key
@@ -92,5 +92,4 @@ def _in_words(key: str, value: Any) -> str:
 
 
 def _short(value: object) -> str:
-    text = "none" if value is None else str(value) if str(value).isprintable() else repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return shorten("none" if value is None else str(value) if str(value).isprintable() else repr(value), 60)

@@ -134,8 +134,7 @@ class Store:
         self, study: str, *, kind: Kind, key: str, schedule: Schedule, num_responses: int
     ) -> StoredEvaluation:
         """Returns the evaluation with this key, and adds it if it is new."""
-        found = self._evaluations(study, kind, EVALUATIONS.c.key == key)
-        if found:
+        if found := self.evaluations(study, kind=kind, key=key):
             return found[0]
         row = {
             "study": study,
@@ -149,12 +148,11 @@ class Store:
         assert inserted is not None
         return StoredEvaluation(int(inserted[0]), kind, key, schedule, num_responses)
 
-    def evaluations(self, study: str, *, kind: Kind) -> list[StoredEvaluation]:
-        """Returns all evaluations of a kind, oldest first. Some may be incomplete."""
-        return self._evaluations(study, kind)
-
-    def _evaluations(self, study: str, kind: Kind, *conditions: sa.ColumnElement[bool]) -> list[StoredEvaluation]:
-        query = sa.select(EVALUATIONS).where(EVALUATIONS.c.study == study, EVALUATIONS.c.kind == kind, *conditions)
+    def evaluations(self, study: str, *, kind: Kind, key: str | None = None) -> list[StoredEvaluation]:
+        """Returns the evaluations of a kind, oldest first, or only the one with this key. Some may be incomplete."""
+        query = sa.select(EVALUATIONS).where(EVALUATIONS.c.study == study, EVALUATIONS.c.kind == kind)
+        if key is not None:
+            query = query.where(EVALUATIONS.c.key == key)
         with self._engine.connect() as connection:
             rows = connection.execute(query.order_by(EVALUATIONS.c.id)).all()
         return [

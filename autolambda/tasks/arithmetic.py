@@ -6,27 +6,18 @@ Its search, confirm and test rows are disjoint, and no model was trained on them
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 
 from autolambda.bundled import FOLDER
 from autolambda.responses import Sample
 from autolambda.tasks.base import Phase
 
 
-class Arithmetic:
-    """Prompts with 2 to 6 operators (the difficulty) in equal shares."""
-
-    name = "arithmetic"
-    grader = "number"
-
-    def samples(self, phase: Phase) -> Sequence[Sample]:
-        rows = map(json.loads, (FOLDER / f"{phase}.jsonl").read_text(encoding="utf-8").splitlines())
-        return [
-            Sample(
-                row["id"],
-                ({"role": "user", "content": row["question"]},),
-                row["answer"],
-                {"difficulty": row["difficulty"]},
-            )
-            for row in rows
-        ]
+def read_samples(phase: Phase) -> list[Sample]:
+    """Returns the prompts of a phase, with 2 to 6 operators (the difficulty) in equal shares."""
+    rows = map(json.loads, (FOLDER / f"{phase}.jsonl").read_text(encoding="utf-8").splitlines())
+    return [
+        Sample(
+            row["id"], ({"role": "user", "content": row["question"]},), row["answer"], {"difficulty": row["difficulty"]}
+        )
+        for row in rows
+    ]

@@ -9,11 +9,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from autolambda.errors import TaskError
+from autolambda.errors import TaskError, reason
 from autolambda.graders.lm_eval import load_task
 from autolambda.responses import Sample
 from autolambda.tasks.base import Item
-from autolambda.tasks.rows import first_line
 
 _SEED = 1234  # the harness's default for few-shot examples
 
@@ -33,7 +32,7 @@ def read_items(name: str, *, include_path: str | None = None, num_fewshot: int |
         try:
             target = json.dumps({**metric, "doc": doc}, sort_keys=True)
         except (TypeError, ValueError) as error:
-            raise TaskError(f"{place} cannot be written as JSON ({first_line(error)}); take another task") from error
+            raise TaskError(f"{place} cannot be written as JSON ({reason(error)}); take another task") from error
         if task.doc_to_prefix(doc):
             raise TaskError(f"{where} opens the model's own turn (gen_prefix); take a task without it")
         messages = _messages(task, doc, shots, place)
@@ -48,7 +47,7 @@ def _messages(task: Any, doc: Mapping[str, object], num_fewshot: int, place: str
             doc, num_fewshot, apply_chat_template=True, fewshot_as_multiturn=True, chat_template=_as_json
         )
     except Exception as error:  # templates and functions by any author may raise anything
-        raise TaskError(f"{place}: its prompt cannot be made: {type(error).__name__}: {first_line(error)}") from error
+        raise TaskError(f"{place}: its prompt cannot be made: {reason(error, with_type=True)}") from error
     if not isinstance(text, str):
         raise TaskError(f"{place} has several prompts, one for each option; take a task that generates")
     return tuple({"role": str(each["role"]), "content": str(each["content"])} for each in json.loads(text))

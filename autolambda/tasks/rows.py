@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from autolambda.errors import TaskError, in_short, one_line
+from autolambda.errors import TaskError, in_short, one_line, reason
 from autolambda.files import load_json, open_bytes, open_text
 
 LONGEST_ID = 256  # characters, the width of the database's column
@@ -96,17 +96,12 @@ def read_file(path: Path) -> list[Row]:
     except FileNotFoundError as error:
         raise TaskError(f"task file '{path}' does not exist") from error
     except (OSError, ValueError, RecursionError, csv.Error) as error:  # pyarrow's and Unicode's errors are ValueErrors
-        raise TaskError(f"{path}: cannot be read: {first_line(error)}") from error
+        raise TaskError(f"{path}: cannot be read: {reason(error)}") from error
 
 
 def numbered(cells: Iterable[Mapping[str, object]], source: str) -> list[Row]:
     """Returns rows with their numbers as places."""
     return [Row(each, source, f"row {i}") for i, each in enumerate(cells, start=1)]
-
-
-def first_line(error: BaseException) -> str:
-    """Returns the first line of an error's message, or its type."""
-    return next((line.strip()[:200] for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def _json_rows(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:

@@ -12,15 +12,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from autolambda.errors import TaskError
+from autolambda.errors import TaskError, reason
 from autolambda.graders.grading import GRADERS, find_grader
-from autolambda.tasks import lm_eval
-from autolambda.tasks.arithmetic import Arithmetic
+from autolambda.tasks import arithmetic, lm_eval
 from autolambda.tasks.base import Item, Phase, Slice
 from autolambda.tasks.config import BUNDLED_TASK, SourceConfig, TaskConfig
 from autolambda.tasks.free_form import MATH, PLAIN, conversation, free_form
 from autolambda.tasks.multiple_choice import CHOICES, multiple_choice
-from autolambda.tasks.rows import Row, first_line
+from autolambda.tasks.rows import Row
 from autolambda.tasks.sources import has_splits, read_hub, read_path
 
 MOST_TARGET = 1_000_000  # characters of an answer, which is compared with every response
@@ -157,8 +156,8 @@ def _item(source: SourceConfig, row: Row) -> Item:
 
 
 def _bundled(phase: Phase) -> _Pool:
-    samples = Arithmetic().samples(phase)
-    items = [Item(each, f"arithmetic, {each.id}", each.messages[0]["content"]) for each in samples]
+    samples = arithmetic.read_samples(phase)
+    items = (Item(each, f"arithmetic, {each.id}", each.messages[0]["content"]) for each in samples)
     return _Pool("arithmetic", tuple(items), mine=False)
 
 
@@ -232,7 +231,7 @@ def _check_targets(items: Sequence[Item], grader: str) -> None:
         except ValueError as error:
             raise TaskError(
                 f"{item.where}: grader '{grader}' cannot compare with the answer {item.sample.target[:60]!r} "
-                f"({first_line(error)}); correct it, or take another grader ({', '.join(GRADERS)})"
+                f"({reason(error)}); correct it, or take another grader ({', '.join(GRADERS)})"
             ) from error
 
 

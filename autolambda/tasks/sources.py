@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from autolambda.errors import TaskError
-from autolambda.tasks.rows import READERS, Row, first_line, numbered, read_file
+from autolambda.errors import TaskError, reason
+from autolambda.tasks.rows import READERS, Row, numbered, read_file
 
 if TYPE_CHECKING:  # slow to import
     import datasets
@@ -56,14 +56,14 @@ def read_hub(
     """Returns the rows of a hub dataset's split, from the cache if the hub cannot be reached. Raises ``TaskError``."""
     import datasets
 
-    reason = _out_of_reach(hub)
-    if reason and revision:
-        raise TaskError(_offline(hub, f"cannot be reached ({reason}), and the cache may hold another revision"))
-    with _quiet(offline=bool(reason)):
+    obstacle = _out_of_reach(hub)
+    if obstacle and revision:
+        raise TaskError(_offline(hub, f"cannot be reached ({obstacle}), and the cache may hold another revision"))
+    with _quiet(offline=bool(obstacle)):
         try:
             loaded = datasets.load_dataset(hub, subset, split=split, revision=revision)
         except Exception as error:  # datasets, pyarrow, httpx, fsspec and the hub's client share no base class
-            raise TaskError(_hub_problem(hub, error, reason)) from error
+            raise TaskError(_hub_problem(hub, error, obstacle)) from error
     return _rows_of(loaded, hub, split)
 
 
@@ -84,7 +84,7 @@ def _read_folder(folder: Path, subset: str | None, usual_subset: str | None, spl
                 subset = usual_subset
             loaded = datasets.load_dataset(str(folder), subset, split=split)
     except (OSError, ValueError, RuntimeError, KeyError, datasets.exceptions.DatasetsError) as error:
-        raise TaskError(f"task folder '{folder}': {_lower(first_line(error))}") from error
+        raise TaskError(f"task folder '{folder}': {_lower(reason(error))}") from error
     return _rows_of(loaded, str(folder), split)
 
 
@@ -143,14 +143,14 @@ def _out_of_reach(hub: str) -> str | None:
     return None
 
 
-def _hub_problem(hub: str, error: Exception, reason: str | None) -> str:
+def _hub_problem(hub: str, error: Exception, obstacle: str | None) -> str:
     """Returns what went wrong with a hub dataset and what to do, in one line."""
-    message = first_line(error)
-    if isinstance(error, ConnectionError) or reason:
-        return _offline(hub, f"cannot be reached ({reason or message}) and is not in the cache")
-    if "gated" in message:
+    said = reason(error)
+    if isinstance(error, ConnectionError) or obstacle:
+        return _offline(hub, f"cannot be reached ({obstacle or said}) and is not in the cache")
+    if "gated" in said:
         return _gated(hub)
-    return f"hub dataset '{hub}': {_lower(message)}"
+    return f"hub dataset '{hub}': {_lower(said)}"
 
 
 def _gated(hub: str) -> str:

@@ -26,7 +26,7 @@ from autolambda.merging.merge import open_merge
 from autolambda.merging.method import Method
 from autolambda.merging.write import write_weights
 from autolambda.schedule import Schedule
-from autolambda.tasks.arithmetic import Arithmetic
+from autolambda.tasks.arithmetic import read_samples
 from autolambda.tasks.requests import derive_seed
 
 NUM_PROMPTS = 256
@@ -82,7 +82,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     models = open_models(load_config(None, overrides={}))
-    samples = Arithmetic().samples("search")[:NUM_PROMPTS]
+    samples = read_samples("search")[:NUM_PROMPTS]
     prompts = [Prompt(models.chat.render(sample), derive_seed(0, sample.id)) for sample in samples]
     engine = TransformersEngine(
         models.pair, tokenizer=models.chat.tokenizer, device="cpu", threads=arguments.threads

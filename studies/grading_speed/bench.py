@@ -14,6 +14,7 @@ import multiprocessing
 import os
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 from autolambda.graders.math import Math
@@ -63,7 +64,7 @@ def as_in_a_search(num: int) -> list[tuple[str, str]]:
 def measure(pairs: list[tuple[str, str]], *, busy: bool) -> tuple[float, float]:
     """Grades a second from the first response sent to the last score, and CPU milliseconds of a grade."""
     responses = [(Response(f"{TEXT}\\boxed{{{answer}}}.", 500, "stop"), target) for answer, target in pairs]
-    with GradingService(seconds=30) as service:  # fresh workers, with nothing kept from before
+    with closing(GradingService(seconds=30)) as service:  # fresh workers, with nothing kept from before
         service.start(["math"])
         warm = [(Response(rf"\boxed{{x + {number}}}", 1, "stop"), f"{number + 1} + x") for number in range(40)]
         [service.score(*one, grader="math", think_end="</think>").result() for one in warm]

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from autolambda.merging.arithmetic import interpolate
-from autolambda.merging.pair import open_pair
+from autolambda.merging.pair import open_pair, read_tensor
 
 LAM = 0.55
 
@@ -131,9 +131,10 @@ def bench_bandwidth(size: str, *, device: str, parents: str, repeats: int) -> di
 def bench_pair(instruct: str, thinking: str, *, device: str, repeats: int) -> dict[str, object]:
     """Merges into float32 live weights; the parents lie in memory in their own dtype."""
     pair = open_pair(instruct, thinking)
-    parents = [pair.read(name) for name in pair.names]
-    one = [parent.instruct.clone().to(device) for parent in parents]
-    other = [parent.thinking.clone().to(device) for parent in parents]
+    one, other = (
+        [read_tensor(model, name).clone().to(device) for name in pair.tensors]
+        for model in (pair.instruct, pair.thinking)
+    )
     weights = Weights(one, other, [torch.zeros(tensor.shape, device=device) for tensor in one])
     times = [seconds(weights.merge, device=device) for _ in range(repeats + 3)][3:]
     median = round(statistics.median(times), 6)

@@ -14,7 +14,7 @@ from autolambda.optimizer.aims import Aims
 from autolambda.optimizer.finalists import plan
 from autolambda.optimizer.observations import ACCURACY, TOKENS, Observation, Observations
 from autolambda.optimizer.propose import Proposal, Stop, propose
-from autolambda.optimizer.racing import Rung, RungOutcome, drive, race
+from autolambda.optimizer.racing import Race, Rung, RungOutcome
 from autolambda.optimizer.settings import SearchSettings
 from autolambda.optimizer.space import to_schedule, uniform_params
 from autolambda.optimizer.surrogate import fit
@@ -72,20 +72,16 @@ class _Replay:
     def race(self, proposal: Proposal, settings: SearchSettings, aims: Aims) -> None:
         """Races one trial with the package's own race."""
         schedule, measuring = to_schedule(proposal.params), 0.0
-
-        def measure(rung: Rung) -> RungOutcome:
-            nonlocal measuring
+        started = time.perf_counter()
+        race = Race(schedule, proposal.start, proposal.stop, self.observations, settings, aims)
+        for rung in race:
             began = time.perf_counter()
             outcome = self._measure(proposal.params, schedule, rung)
             measuring += time.perf_counter() - began
-            return outcome
-
-        started = time.perf_counter()
-        rungs = race(schedule, proposal.start, proposal.stop, self.observations, settings, aims)
-        end = drive(rungs, measure)
+            race.tell(outcome)
         self.seconds += time.perf_counter() - started - measuring
-        self.observations = end.observations
-        self.num_stopped += end.stopped is not None
+        self.observations = race.observations
+        self.num_stopped += race.stopped is not None
 
     def _measure(self, params: Params, schedule: Schedule, rung: Rung) -> RungOutcome:
         """Takes responses from the bank. All run side by side: they are cut when their sum passes the limit."""

@@ -31,7 +31,7 @@ from autolambda.merging.method import Method
 from autolambda.merging.pair import Pair, open_pair
 from autolambda.merging.write import write_weights
 from autolambda.schedule import Schedule
-from autolambda.tasks.arithmetic import Arithmetic
+from autolambda.tasks.arithmetic import read_samples
 
 LAM = 0.8
 SIZES = {
@@ -65,7 +65,7 @@ def synthetic(size: str, folder: Path) -> Pair:
 
 
 def prompts_of(models: Models, number: int) -> list[Prompt]:
-    samples = Arithmetic().samples("search")
+    samples = read_samples("search")
     return [Prompt(models.chat.render(samples[i % len(samples)]), i) for i in range(number)]
 
 

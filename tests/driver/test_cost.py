@@ -5,8 +5,9 @@ from types import SimpleNamespace
 import pytest
 
 from autolambda.config import parse_config
-from autolambda.driver.cost import BYTES_PER_TOKEN, cost_lines, half_width, slice_lines
+from autolambda.driver.cost import BYTES_PER_TOKEN, cost_lines, slice_lines
 from autolambda.responses import Sample
+from autolambda.statistics.estimates import wilson
 from autolambda.tasks.base import Slice
 
 
@@ -21,7 +22,7 @@ def part(num, repeats=1, **keys):
 )
 def test_half_of_wilsons_interval(num_correct, num, low, high):
     """The bounds are of Wilson's interval as tables and other software have it."""
-    assert half_width(num_correct / num, num) == pytest.approx((high - low) / 2, abs=1e-4)
+    assert wilson(num_correct / num, num)[1] == pytest.approx((high - low) / 2, abs=1e-4)
 
 
 def test_a_slice_tells_what_it_can():

@@ -272,7 +272,7 @@ def test_an_interrupted_export_leaves_nothing(
     with pytest.raises(type(error)):
         export(models, SCHEDULE, tmp_path / "out", max_shard_size=1000)
     assert not list(tmp_path.iterdir())
-    assert len(names) < len(models.pair.names)  # the others were not begun
+    assert len(names) < len(models.pair.tensors)  # the others were not begun
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ The many kinds that are cheap make up the number; those that hang a parser are f
 import json
 import random
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -85,7 +86,7 @@ def score(service, text, target, grader):
 def test_thousands_of_hostile_texts(targets, grader, num_texts):
     if grader not in targets:
         pytest.skip("its extra is not installed")
-    with GradingService(num_workers=2, seconds=SECONDS, num_bytes=NUM_BYTES) as service:
+    with closing(GradingService(num_workers=2, seconds=SECONDS, num_bytes=NUM_BYTES)) as service:
         service.start([grader])
         futures = [score(service, text, targets[grader], grader) for text in hostile_texts(num_texts)]
         grades, most = Counter(), 0
@@ -112,7 +113,7 @@ def most_rss(service):
 
 @pytest.fixture(scope="module")
 def service(targets):
-    with GradingService(num_workers=2, seconds=SECONDS, num_bytes=NUM_BYTES) as service:
+    with closing(GradingService(num_workers=2, seconds=SECONDS, num_bytes=NUM_BYTES)) as service:
         service.start(targets)
         yield service
 

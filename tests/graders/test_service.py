@@ -7,6 +7,7 @@ import sys
 import textwrap
 import time
 from concurrent.futures import CancelledError
+from contextlib import closing
 
 import pytest
 
@@ -59,7 +60,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def service(folder):
-    with GradingService(num_workers=1, seconds=SECONDS, num_bytes=1 << 30) as service:
+    with closing(GradingService(num_workers=1, seconds=SECONDS, num_bytes=1 << 30)) as service:
         yield service
 
 
@@ -86,7 +87,7 @@ def score(service, text, target, grader="math", finish="stop"):
     ],
 )
 def test_what_is_quick_needs_no_process(folder, text, target, grader, finish, expected):
-    with GradingService() as service:
+    with closing(GradingService()) as service:
         future = send(service, text, target, grader, finish)
         assert future.done()
         assert future.result() == expected
@@ -136,7 +137,7 @@ def test_a_grader_of_ones_own_that_fails_is_an_error_and_the_next_text_is_read(s
 
 @pytest.mark.parametrize("grader", ["autolambda_marks:absent", "no_module_of_that_name:f", "mth"])
 def test_a_grader_that_is_not_there_is_refused_at_once(folder, grader):
-    with GradingService() as service, pytest.raises(TaskError):
+    with closing(GradingService()) as service, pytest.raises(TaskError):
         service.start([grader])
 
 
@@ -144,7 +145,7 @@ def test_a_grader_that_only_the_process_cannot_load_is_refused(folder):
     (folder / "autolambda_vanishes.py").write_text(SOURCE)
     find_grader("autolambda_vanishes:first")
     (folder / "autolambda_vanishes.py").write_text("raise OSError('gone')")
-    with GradingService(num_workers=1) as service, pytest.raises(TaskError, match="OSError: gone"):
+    with closing(GradingService(num_workers=1)) as service, pytest.raises(TaskError, match="OSError: gone"):
         score(service, "7", "7", "autolambda_vanishes:first")
 
 
@@ -172,7 +173,7 @@ def test_an_interrupt_is_the_drivers(service):
 
 
 def test_start_returns_at_once_and_starts_nothing_for_quick_graders(folder):
-    with GradingService(num_workers=1) as service:
+    with closing(GradingService(num_workers=1)) as service:
         service.start(["number", "choice"])
         assert service._pool is None
         start = time.perf_counter()
@@ -182,7 +183,7 @@ def test_start_returns_at_once_and_starts_nothing_for_quick_graders(folder):
 
 
 def test_closing_cancels_what_is_owed_and_is_quick(folder):
-    with GradingService(num_workers=1, seconds=60) as service:
+    with closing(GradingService(num_workers=1, seconds=60)) as service:
         pid = int(score(service, "7", "7", "autolambda_marks:whose").answer)
         owed = [send(service, "7", "7", "autolambda_marks:hangs") for _ in range(500)]
         start = time.perf_counter()
@@ -266,9 +267,10 @@ def test_a_script_without_the_guard_is_told(folder):
     script.write_text(
         textwrap.dedent(
             """
+            import contextlib
             from autolambda.graders.service import GradingService
             from autolambda.responses import Response
-            with GradingService(num_workers=1) as service:
+            with contextlib.closing(GradingService(num_workers=1)) as service:
                 future = service.score(Response("7", 1, "stop"), "7", grader="autolambda_marks:first", think_end="<")
                 print(future.result())
             """

@@ -185,9 +185,9 @@ def test_a_snapshot_of_the_hub_cache_is_opened(tied: Path, tmp_path: Path, monke
         return str(snapshot)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    checkpoint = open_checkpoint("me/x", revision="abc")
+    checkpoint = open_checkpoint("me/x")
     assert checkpoint.source == "me/x" and checkpoint.read("model.norm.weight").shape == (32,)
-    assert (calls[0]["source"], calls[0]["revision"]) == ("me/x", "abc")
+    assert calls[0]["source"] == "me/x"
     patterns = calls[0]["allow_patterns"]
     assert isinstance(patterns, list) and not {"*", "*.bin", "*.py"} & {*patterns} and calls[0]["ignore_patterns"]
     (snapshot / "config.json").unlink()
@@ -213,10 +213,8 @@ def test_missing_folders_are_not_looked_up_on_the_hub(
     refused(source, "give an existing folder or a hub id")
 
 
-def test_a_file_or_a_revision_of_a_folder_is_refused(tied: Path) -> None:
+def test_a_file_is_refused(tied: Path) -> None:
     refused(tied / SINGLE, "is a file; give the folder")
-    with pytest.raises(CheckpointError, match="has no revision 'main'; leave it out"):
-        open_checkpoint(str(tied), revision="main")
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ def test_sharding_changes_neither_tensors_nor_digest(folder: Path, tmp_path: Pat
     one, other = open_checkpoint(str(folder)), open_checkpoint(str(sharded))
     assert len({info.file for info in other.tensors.values()}) > 1
     assert all(torch.equal(one.read(name), other.read(name)) for name in one.tensors)
-    assert one.digest() == other.digest(num_threads=1) == other.digest(num_threads=3)
+    assert one.digest() == other.digest()
 
 
 def test_the_digest_sees_weights_names_and_behaviour(folder: Path) -> None:

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 from autolambda.errors import CheckpointError, PairError
 from autolambda.merging.arithmetic import interpolate
 from autolambda.merging.merge import open_merge
-from autolambda.merging.pair import open_pair
+from autolambda.merging.pair import open_pair, read_tensor
 from autolambda.schedule import Schedule
 
 SINGLE = "model.safetensors"
@@ -54,7 +54,7 @@ def refused(parents: tuple[Path, Path], *messages: str) -> str:
 def test_a_merge_is_loaded_by_transformers(originals: Path, tmp_path: Path, family: str, ties: tuple[str, str]) -> None:
     folders = [originals / f"{family}-{name}-{tie}" for name, tie in zip(("instruct", "thinking"), ties, strict=True)]
     pair = open_pair(str(folders[0]), str(folders[1]))
-    assert pair.tied is (ties == ("tied", "tied")) and (HEAD in pair.names) is not pair.tied
+    assert pair.tied is (ties == ("tied", "tied")) and (HEAD in pair.tensors) is not pair.tied
     for lam in (0.0, 0.4, 1.0):
         (tmp_path / str(lam)).mkdir()
         write_merge(tmp_path / str(lam), open_merge(pair, Schedule.uniform(lam)), max_shard_size=20_000)
@@ -75,13 +75,13 @@ def loaded(folder: Path) -> dict[str, Tensor]:
 def test_a_pair_describes_its_merge(originals: Path) -> None:
     pair = open_pair(*(str(originals / f"qwen3-{name}-tied") for name in ("instruct", "thinking")))
     tensors = load_file(originals / "qwen3-instruct-tied" / SINGLE)
-    assert pair.names == tuple(sorted(tensors)) and pair.num_layers == 2 and pair.warnings == ()
+    assert tuple(pair.tensors) == tuple(sorted(tensors)) and pair.num_layers == 2 and pair.warnings == ()
     assert pair.num_parameters == sum(tensor.numel() for tensor in tensors.values())
     assert pair.num_bytes == 2 * pair.num_parameters and pair.dtype == torch.bfloat16
-    assert all(torch.equal(pair.read(name).instruct, tensor) for name, tensor in tensors.items())
-    assert not torch.equal(pair.read(EMBEDDING).instruct, pair.read(EMBEDDING).thinking)
+    assert all(torch.equal(read_tensor(pair.instruct, name), tensor) for name, tensor in tensors.items())
+    assert not torch.equal(*(read_tensor(each, EMBEDDING) for each in (pair.instruct, pair.thinking)))
     with pytest.raises(KeyError):
-        pair.read("model.layers.9.mlp.up_proj.weight")
+        read_tensor(pair.thinking, "model.layers.9.mlp.up_proj.weight")
 
 
 def test_each_tensor_gets_the_lam_of_its_place(originals: Path) -> None:
@@ -93,17 +93,16 @@ def test_each_tensor_gets_the_lam_of_its_place(originals: Path) -> None:
         ("model.layers.0.mlp.up_proj.weight", 1.0),
         (HEAD, 0.5),
     ):
-        parents = pair.read(name)
-        assert pair.lam_of(name, schedule) == lam
-        assert torch.equal(merged[name], interpolate(parents.instruct, parents.thinking, lam))
+        parents = (read_tensor(each, name) for each in (pair.instruct, pair.thinking))
+        assert torch.equal(merged[name], interpolate(*parents, lam))
 
 
 @pytest.mark.parametrize("tied", ["instruct", "thinking"])
 def test_one_tied_parent_lends_its_embedding_as_head(originals: Path, tied: str) -> None:
     folders = [originals / f"qwen3-{name}-{'tied' if name == tied else 'untied'}" for name in ("instruct", "thinking")]
     pair = open_pair(str(folders[0]), str(folders[1]))
-    head, embedding = pair.read(HEAD), pair.read(EMBEDDING)
-    same = {name: torch.equal(getattr(head, name), getattr(embedding, name)) for name in ("instruct", "thinking")}
+    parents = {"instruct": pair.instruct, "thinking": pair.thinking}
+    same = {name: torch.equal(read_tensor(each, HEAD), read_tensor(each, EMBEDDING)) for name, each in parents.items()}
     assert same == {"instruct": tied == "instruct", "thinking": tied == "thinking"}
     assert pair.warnings == (f"only {tied} ties lm_head to its embedding; the merge is untied",)
     assert pair.config["tie_word_embeddings"] is False
@@ -113,7 +112,7 @@ def test_a_second_copy_of_a_tied_head_is_no_tensor_of_the_merge(originals: Path,
     stored = shutil.copytree(originals / "qwen3-instruct-tied", tmp_path / "stored")
     edit_tensors(stored / SINGLE, lambda tensors: tensors.update({HEAD: tensors[EMBEDDING].clone()}))
     pair = open_pair(str(stored), str(originals / "qwen3-thinking-tied"))
-    assert pair.tied and HEAD not in pair.names and pair.config["tie_word_embeddings"] is True
+    assert pair.tied and HEAD not in pair.tensors and pair.config["tie_word_embeddings"] is True
 
 
 def test_every_mismatch_is_listed_at_once(copies: tuple[Path, Path]) -> None:

@@ -11,11 +11,10 @@ from autolambda.optimizer.racing import (
     GUARD,
     OFF_FRONT,
     OVER_BUDGET,
+    Race,
     RungOutcome,
-    drive,
     exceeded,
     most_tokens,
-    race,
     stopped_for,
 )
 from autolambda.optimizer.space import to_schedule, uniform_params
@@ -111,23 +110,14 @@ def test_the_ends_are_never_stopped_for_a_guard():
     assert reasons[1] != GUARD == reasons[2] and reasons[0] is None
 
 
-def outcomes_of(measured, *, aborted_at=None):
-    """Answers a race from a list of observations, one a rung; the rung ``aborted_at`` is aborted."""
-    asked = []
-
-    def measure(rung):
-        asked.append(rung)
-        number = len(asked) - 1
-        tokens = 10 * (rung.stop - rung.start)
-        return RungOutcome(None if number == aborted_at else measured[number], tokens, float(tokens))
-
-    return asked, measure
-
-
 def run_race(lam, measured, known, *, start=0, stop=RUNGS[-1], budget=BUDGET, aborted_at=None):
-    asked, measure = outcomes_of(measured, aborted_at=aborted_at)
-    schedule = to_schedule(at(lam))
-    return asked, drive(race(schedule, start, stop, known, CONFIG, aims(budget)), measure)
+    """Runs a race with a list of observations, one a rung; the rung ``aborted_at`` is aborted."""
+    asked, race = [], Race(to_schedule(at(lam)), start, stop, known, CONFIG, aims(budget))
+    for number, rung in enumerate(race):
+        asked.append(rung)
+        tokens = 10 * (rung.stop - rung.start)
+        race.tell(RungOutcome(None if number == aborted_at else measured[number], tokens, float(tokens)))
+    return asked, race
 
 
 def test_a_trial_of_the_ladder_has_no_limit_and_is_not_stopped():

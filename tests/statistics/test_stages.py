@@ -170,7 +170,6 @@ def test_the_sentence_states_both_boundaries():
         lambda: detect_stages([CurvePoint(0.5, 0.5)] * 3),
         lambda: stage_of(1.5),
         lambda: stage_of(float("nan")),
-        lambda: detect_stages(curve(RISING), emergence_at=0.95, saturation_at=0.05),
     ],
 )
 def test_bad_values_are_input_errors(call):

@@ -20,7 +20,7 @@ from autolambda.engines.base import WATCH_STEPS, Fingerprint, Prompt, Sampling, 
 from autolambda.engines.decoder import Decoder, end_ids_of
 from autolambda.engines.transformers.batch import Batch
 from autolambda.engines.transformers.layout import tensors_in
-from autolambda.errors import CheckpointError, ConfigError, EngineError, one_line
+from autolambda.errors import CheckpointError, ConfigError, EngineError, one_line, reason
 from autolambda.merging.arithmetic import interpolate
 from autolambda.merging.fingerprint import digest_of_shares, digest_of_tensors
 from autolambda.merging.merge import check_in_place, open_merge
@@ -76,15 +76,12 @@ class TransformersEngine:
     def set_merge(self, method: Method) -> None:
         """Merges in place: the linear method from the parents in memory, others from the files."""
         with self._computing():
-            if method.name == "linear" and method.schedule is not None:
-                self._interpolate(method.schedule)
-            else:
+            if method.name != "linear" or method.schedule is None:
                 self._merge_files(method)
-
-    def _interpolate(self, schedule: Schedule) -> None:
-        lams = {name: schedule.lam_of(name, num_layers=self._pair.num_layers) for name in self._live}
-        for name, lam in lams.items():
-            interpolate(self._instruct[name], self._thinking[name], lam, out=self._live[name])
+                return
+            lams = {name: method.schedule.lam_of(name, num_layers=self._pair.num_layers) for name in self._live}
+            for name, lam in lams.items():
+                interpolate(self._instruct[name], self._thinking[name], lam, out=self._live[name])
 
     def _merge_files(self, method: Method) -> None:
         """Makes the merge as a checkpoint in memory, loads it as a model, and copies its parameters."""
@@ -191,8 +188,7 @@ def resolve_device(name: str) -> torch.device:
         device = torch.device(name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"engine.device: '{name}' cannot be used ({reason}); use auto, cpu or cuda") from error
+        raise ConfigError(f"engine.device: '{name}' cannot be used ({reason(error)}); use auto, cpu or cuda") from error
     return device
 
 

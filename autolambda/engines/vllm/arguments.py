@@ -16,7 +16,7 @@ from packaging.version import Version
 
 from autolambda.engines.vllm.memory import Need, choose_memory, measure_free_memory
 from autolambda.engines.vllm.parents import ParentMemory
-from autolambda.errors import ConfigError, one_line
+from autolambda.errors import ConfigError, reason
 from autolambda.merging.pair import Pair
 
 OLDEST, NEWER = Version("0.26"), Version("0.34")  # tested: 0.26 and 0.32
@@ -68,9 +68,8 @@ def import_vllm() -> Any:
             warnings.simplefilter("ignore")
             import vllm
     except (ImportError, RuntimeError, OSError) as error:
-        reason = one_line(error) or type(error).__name__
         raise ConfigError(
-            f"engine.name: vllm cannot be imported ({reason}); reinstall it, or set engine.name to transformers"
+            f"engine.name: vllm cannot be imported ({reason(error)}); reinstall it, or set engine.name to transformers"
         ) from error
     return vllm
 

@@ -114,7 +114,7 @@ class LiveParents:
     def missing(self) -> list[str]:
         """Returns the checkpoint tensors that this rank does not hold."""
         held = {part.tensor for parameter in self._parameters.values() for part in parameter.parts}
-        return [name for name in self.pair.names if name not in held]
+        return [name for name in self.pair.tensors if name not in held]
 
     def _stream(self, merge: Merge) -> None:
         """Sends a merge through vLLM's loader, and packs what the loader leaves unpacked."""

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from autolambda.errors import AutolambdaError, ConfigError, EngineError, one_line
+from autolambda.errors import AutolambdaError, ConfigError, EngineError, one_line, reason
 
 MAX_REASON = 300  # characters
 _POLL_SECONDS = 0.5
@@ -71,16 +71,16 @@ def vllm_errors(doing: str) -> Iterator[None]:
             f"engine: vLLM refuses {key}: {one_line(first['msg'].removeprefix('Value error, '), limit=MAX_REASON)}"
         ) from error
     except Exception as error:  # any library below vLLM can raise
-        raise EngineError(f"vLLM failed while {doing}: {_reason(error)}") from error
+        raise EngineError(f"vLLM failed while {doing}: {_with_advice(error)}") from error
 
 
-def _reason(error: Exception) -> str:
-    reason = one_line(error, limit=MAX_REASON) or type(error).__name__
+def _with_advice(error: Exception) -> str:
+    """Says in one line what went wrong and what to do."""
     if type(error).__name__ == "EngineDeadError":
         return "its process died or was killed, perhaps because memory ran out; see the system's log"
-    advice = "VLLM_LOGGING_LEVEL=INFO shows its own log"
-    if "kv cache" in reason.lower() or "cache blocks" in reason.lower():
+    said, advice = reason(error, limit=MAX_REASON), "VLLM_LOGGING_LEVEL=INFO shows its own log"
+    if "kv cache" in said.lower() or "cache blocks" in said.lower():
         advice = "lower sampling.max_tokens, or give more by engine.gpu_memory_utilization or tensor_parallel_size"
-    elif isinstance(error, torch.OutOfMemoryError) or "out of memory" in reason.lower():
+    elif isinstance(error, torch.OutOfMemoryError) or "out of memory" in said.lower():
         advice = "lower engine.gpu_memory_utilization or engine.max_num_seqs, or raise engine.tensor_parallel_size"
-    return f"{reason}; {advice}"
+    return f"{said}; {advice}"

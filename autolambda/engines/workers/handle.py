@@ -141,5 +141,6 @@ def _failure(error: Exception) -> Failure:
         exceptions.ObjectLostError: "its answer was lost with its machine",
     }
     found = next((text for kind, text in reasons.items() if isinstance(error, kind)), None)
-    is_final = isinstance(error, exceptions.ActorDiedError)
-    return Failure(found or reason(error, with_type=True), is_lost=True, is_final=is_final)
+    return Failure(
+        found or reason(error, with_type=True), is_lost=True, is_final=isinstance(error, exceptions.ActorDiedError)
+    )

@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 from autolambda.report.figures.base import INSTRUCT, MIDDLE, PICK, SOFT, THINKING, figure
 from autolambda.report.results import ScheduleResult
 from autolambda.report.snapshot import StudySnapshot
+from autolambda.report.terminal import thinned
 from autolambda.schedule import Schedule
 
 NUM_PARTS = 24
@@ -89,7 +90,6 @@ def _values(schedule: Schedule, module: str, depth: int) -> list[float]:
 
 
 def _few(results: list[ScheduleResult], best: ScheduleResult | None) -> list[ScheduleResult]:
-    """Returns about ``MAX_SCHEDULES`` results at equal steps. Keeps the pick."""
-    step = max(1, -(-len(results) // MAX_SCHEDULES))
-    kept = results[::-1][::step][::-1]
+    """About ``MAX_SCHEDULES`` results at equal steps; the pick is always kept."""
+    kept = thinned(results, MAX_SCHEDULES)
     return [result for result in results if result in kept or (best and result.schedule == best.schedule)]
