@@ -39,7 +39,7 @@ def check_identity(stored: StoredStudy, identity: Mapping[str, Any], *, slices: 
         )
         raise StudyError(
             f"study '{stored.name}' was made with another config ({listed}); new results would not be comparable. "
-            "Take the old values, or give the study another name"
+            "Take the old values, or give another study name (--study, or study= in Python)"
         )
 
 

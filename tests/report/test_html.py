@@ -113,12 +113,18 @@ def test_the_page_says_what_the_terminal_says_with_commands_to_copy() -> None:
         assert f"{each.text}:\n{each.command}Copy" in words if each.command else f"{each.text}\n" in words
 
 
-def test_the_tile_and_the_sentence_give_one_difference_from_thinking(parsed: Parsed) -> None:
+def test_the_tile_and_the_sentence_give_one_difference_from_thinking() -> None:
     """It is the paired one, not the difference of two accuracies on other prompts."""
-    [said] = [each.text for each in verdict_sentences(finished()) if "Compared with the Thinking" in each.text]
-    [points] = re.findall(r"([+-]\d+\.\d) points", said)
-    tile = re.sub(r"\s+", " ", parsed.words)
-    assert f"compared with Thinking {points} points".replace("-", "−") in tile.replace("-", "−")
+    snapshot = small_snapshot()
+    report = snapshot.report
+    paired = [(each, gain) for each in report.confirmed if (gain := report.insights.gain_over("thinking", each))]
+    assert paired
+    for result, gain in paired:
+        shown = replace(report, best=result)
+        [said] = [each.text for each in verdict_sentences(shown) if "Compared with the Thinking" in each.text]
+        points = f"{100 * gain.value:+.1f} points"
+        words = page_of(replace(snapshot, report=shown)).words.replace("−", "-")
+        assert points in said and f"compared with Thinking{points}" in words
 
 
 def test_the_page_needs_nothing_else(parsed: Parsed) -> None:
