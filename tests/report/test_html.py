@@ -119,8 +119,12 @@ def test_the_tile_and_the_sentence_give_one_difference_from_thinking() -> None:
     report = snapshot.report
     paired = [(each, gain) for each in report.confirmed if (gain := report.insights.gain_over("thinking", each))]
     assert paired
+    thinking = report.parents["thinking"]
+    assert thinking is not None
+    more = replace(thinking.measured, accuracy=replace(thinking.measured.accuracy, value=0.123))  # on more prompts
+    parents = {**report.parents, "thinking": replace(thinking, measured=more)}
     for result, gain in paired:
-        shown = replace(report, best=result)
+        shown = replace(report, best=result, parents=parents)
         [said] = [each.text for each in verdict_sentences(shown) if "Compared with the Thinking" in each.text]
         points = f"{100 * gain.value:+.1f} points"
         words = page_of(replace(snapshot, report=shown)).words.replace("−", "-")
