@@ -13,6 +13,7 @@ from autolambda.config import SearchConfig
 from autolambda.driver import run as runs
 from autolambda.driver.events import EvaluationEnded, Event
 from autolambda.driver.search import search
+from autolambda.optimizer import racing
 from autolambda.optimizer.aims import Aims
 from autolambda.optimizer.observations import Observations
 from autolambda.optimizer.propose import Proposal, Stop
@@ -122,3 +123,15 @@ def test_two_tasks_are_asked_in_proportion_from_the_first_rung_on(tmp_path: Path
     first, whole = (rows_of_trials(storage_in(tmp_path))[number] for number in (1, 3))
     assert [row[1] for row in first].count("sums") == 2 and [row[1] for row in whole].count("sums") == 6
     assert report.trials[0].measured.tasks.keys() == {"arithmetic", "sums"} and report.is_done
+
+
+def test_a_trial_that_loses_at_the_end_of_a_rung_is_pruned_with_its_numbers(
+    tmp_path: Path, scripted: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = Schedule.uniform(0.1)
+    monkeypatch.setattr(racing, "stopped_for", lambda schedule, *others: racing.OFF_FRONT if schedule == lost else None)
+    events: list[Event] = []
+    report = search(RACED, name=NAME, storage=storage_in(tmp_path), engine=FakeEngine(), on_event=events.append)
+    ended = [event for event in events if isinstance(event, EvaluationEnded) and event.schedule == lost]
+    assert [(event.stopped, event.measured is None) for event in ended] == [(racing.OFF_FRONT, False)]
+    assert report.counts.pruned == 2  # the aborted one, and this one
