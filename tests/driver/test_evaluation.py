@@ -1,6 +1,7 @@
 """Evaluations: batches fixed by the slices, only what is owed is generated, and seeds that pair schedules."""
 
 import hashlib
+import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import closing
@@ -498,3 +499,33 @@ def test_derived_seeds_are_fixed_and_spread():
     assert len(set(made)) == len(made)
     assert all(0 <= seed < 2**63 for seed in made)
     assert sum(seed > 2**62 for seed in made) in range(110, 190)
+
+
+class LateGrading(GradingService):
+    """Grades as the real service, but every score comes a moment later."""
+
+    def score(self, *args, **kwargs):
+        ready, late = super().score(*args, **kwargs), Future()
+        threading.Timer(0.2, lambda: late.set_result(ready.result())).start()
+        return late
+
+
+class FailsAtSecondCall(FakeEngine):
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling, *, watch: Watch | None = None) -> list[Response]:
+        if self.batches:
+            raise EngineError("out of memory")
+        return super().generate(prompts, sampling)
+
+
+def test_scores_that_come_after_the_engine_failed_are_stored(store):
+    whole = run(store, FakeEngine(), begin(store, "whole"))
+    evaluation = begin(store)
+    with pytest.raises(EngineError):
+        run(store, FailsAtSecondCall(), evaluation, grading=LateGrading())
+    assert store.graded(evaluation) == whole[:4]
+
+
+def test_a_call_goes_on_at_its_limit_and_ends_above_it():
+    requests = requests_on(SLICES[:1])[:2]
+    call = intake.EngineCall(requests, intake.Intake(None, None, None), streams=False, max_tokens=10.0)
+    assert call.watch(Progress([4, 6], [None, None])) and not call.watch(Progress([4, 7], [None, None]))
