@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from autolambda.driver.engine import EngineSupervisor, FailedTwice
 from autolambda.driver.evaluation import EvaluationRequest, Evaluator
 from autolambda.driver.events import EvaluationEnded, Noted, OnEvent
@@ -16,7 +18,7 @@ from autolambda.optimizer.racing import OVER_BUDGET, Race, Rung, RungOutcome
 from autolambda.optimizer.token_allowance import CONFIRM_SHARE
 from autolambda.responses import Graded, is_aborted
 from autolambda.schedule import Schedule
-from autolambda.study.measured import load_measured
+from autolambda.study.measured import MeasuredSchedule, load_measured
 from autolambda.study.store import Store
 from autolambda.study.trials import Study, Trial
 
@@ -66,19 +68,20 @@ class Run:
         """
         title = f"trial {trial.number}"
         graded: list[Graded] = []
+        found: MeasuredSchedule | None = None
         settings = self.job.config.search_settings
         race = Race(trial.schedule, trial.start, trial.stop, self.measured.observations, settings, self._aims)
         for rung in race:
             fresh = self.evaluator.run(self._request(trial, title, rung))
             graded += fresh
-            observation = None if is_aborted(fresh) else self.measured.pooled(trial, graded).observation
+            found = None if is_aborted(fresh) else self.measured.pooled(trial, graded)
             num_tokens = sum(each.response.num_tokens for each in fresh)
-            race.tell(RungOutcome(observation, num_tokens, self.measured.weighted_tokens(fresh)))
+            observation = found.observation if found else None
+            race.tell(RungOutcome(observation, num_tokens, self.measured.weighted_tokens(graded)))
         stopped = race.stopped
         self._num_failures = 0
-        self.measured.add(trial, graded, stopped=stopped)
-        found = self.measured.of(trial.schedule)
-        measured = None if is_aborted(graded) or found is None else found.measured
+        self.measured.keep(replace(found, stopped=stopped) if found else None, race.observations)
+        measured = found.measured if found else None
         self.on_event(EvaluationEnded(title, "trial", trial.schedule, measured, stopped))
         self.notes.check_graders(measured)
         if stopped or measured is None:

@@ -44,7 +44,7 @@ class RungOutcome:
     """The answer to a ``Rung``.
 
     ``observation`` covers all responses of the schedule so far; ``None`` if the rung was aborted. The rung generated
-    ``num_tokens`` tokens. ``weighted_tokens`` is their sum with each task's weight.
+    ``num_tokens`` tokens. ``weighted_tokens`` are the tokens of all rungs of this race so far, weighted by task.
     """
 
     observation: Observation | None
@@ -73,7 +73,7 @@ class Race:
         self._schedule, self._settings, self._aims = schedule, settings, aims
         self._bounds = [start, *(rung for rung in aims.rungs if start < rung < stop), stop]
         self._on_ladder = on_the_ladder(observations, settings, aims)
-        self._cost, self._weighted = 0, 0.0
+        self._cost = 0
 
     def __iter__(self) -> Iterator[Rung]:
         for low, high in itertools.pairwise(self._bounds):
@@ -82,9 +82,9 @@ class Race:
 
     def tell(self, outcome: RungOutcome) -> None:
         """Adds the outcome of the rung that was yielded last."""
-        self._cost, self._weighted = self._cost + outcome.num_tokens, self._weighted + outcome.weighted_tokens
+        self._cost += outcome.num_tokens
         if outcome.observation is None:
-            floor = exceeded(self._weighted, self._bounds[-1] - self._bounds[0])
+            floor = exceeded(outcome.weighted_tokens, self._bounds[-1] - self._bounds[0])
             self.observations = self._before.with_censored(CensoredTrial(self._schedule, floor), cost=self._cost)
             self.stopped = OVER_BUDGET
             return

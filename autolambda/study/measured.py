@@ -73,11 +73,16 @@ class MeasuredSchedules:
         cost = sum(each.response.num_tokens for each in graded)
         if is_aborted(graded):
             floor = exceeded(self.weighted_tokens(graded), trial.stop - trial.start)
-            self.observations = self.observations.with_censored(CensoredTrial(trial.schedule, floor), cost=cost)
+            self.keep(None, self.observations.with_censored(CensoredTrial(trial.schedule, floor), cost=cost))
             return
         pooled = self.pooled(trial, graded, stopped=stopped)
-        self._by_schedule[trial.schedule] = pooled
-        self.observations = self.observations.with_measured(pooled.observation, cost=cost)
+        self.keep(pooled, self.observations.with_measured(pooled.observation, cost=cost))
+
+    def keep(self, pooled: MeasuredSchedule | None, observations: Observations) -> None:
+        """Keeps the end of a trial: all observations, and its schedule's measurement unless the trial was aborted."""
+        self.observations = observations
+        if pooled is not None:
+            self._by_schedule[pooled.schedule] = pooled
 
     def fail(self, trial: Trial) -> None:
         """Adds a trial that could not be measured."""

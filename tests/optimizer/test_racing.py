@@ -116,7 +116,8 @@ def run_race(lam, measured, known, *, start=0, stop=RUNGS[-1], budget=BUDGET, ab
     for number, rung in enumerate(race):
         asked.append(rung)
         tokens = 10 * (rung.stop - rung.start)
-        race.tell(RungOutcome(None if number == aborted_at else measured[number], tokens, float(tokens)))
+        so_far = 10.0 * (rung.stop - start)
+        race.tell(RungOutcome(None if number == aborted_at else measured[number], tokens, so_far))
     return asked, race
 
 
