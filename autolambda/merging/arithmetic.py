@@ -1,36 +1,45 @@
 """The arithmetic on tensors: computes a merged tensor from the models' tensors, on any device.
 
 ``interpolate`` computes ``W = (1 - lam) * Instruct + lam * Thinking`` in float32, with one rounding to the checkpoint's
-dtype. It uses ``torch.lerp``: ``fma(lam, T - I, I)`` for lam below 0.5, else ``fma(lam - 1, T - I, T)``, with lam and
+dtype (``rounding.py``). It uses ``torch.lerp``: ``fma(lam, T - I, I)`` for lam below 0.5, else ``fma(lam - 1, T - I, T)``, with lam and
 the difference rounded to float32. At 0 and 1 it returns the parents bit for bit, -0.0 included. Every linear merge
 calls it, so engines, exports and later runs hold equal bits. The baselines (task arithmetic, TIES, SLERP) also
-compute in float32 and round once.
+compute in float32 and round once, by the same rules.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from autolambda.errors import PairError, ScheduleError
+from autolambda.merging.kernels import lerp_dithered
+from autolambda.merging.rounding import Draws, matrix_shape, rounded
 
 MERGEABLE = (torch.bfloat16, torch.float16, torch.float32)
 COLLINEAR = 0.9995  # the |cosine| above which slerp interpolates linearly; mergekit's value
 SCALE_TASK_ARITHMETIC, SCALE_TIES, TIES_DENSITY = 0.7, 0.5, 0.2  # from arXiv 2510.10977
 PIECE = 1 << 18  # values; sums are taken piece by piece, so files and tensors give equal sums
+Region = tuple[slice, slice]
+"""Rows and columns of a tensor with flattened leading dimensions (``matrix_shape``)."""
+
 Pieces = Callable[[], Iterator[tuple[Tensor, ...]]]
-"""Iterates over several tensors at once: yields tuples of flat pieces at equal positions, from the start."""
+"""Iterates over several tensors at once: yields tuples of equal ``regions_of`` them, as matrices."""
 
 _CHUNK = {"cpu": 1 << 20, "cuda": 1 << 26}  # values per step when a buffer is needed
 
 
 @torch.no_grad()
-def interpolate(instruct: Tensor, thinking: Tensor, lam: float, *, out: Tensor | None = None) -> Tensor:
+def interpolate(
+    instruct: Tensor, thinking: Tensor, lam: float, *, out: Tensor | None = None, draws: Draws | None = None
+) -> Tensor:
     """Returns the linear merge of two tensors of equal shape and dtype, in their dtype and on their device.
+
+    ``draws`` are the tensor's for dithered rounding; without them the merge is rounded to nearest.
 
     If ``out`` is given, the merge is written there and ``out`` is returned. ``out`` has the parents' shape, their dtype
     or a wider one, and any strides and device. The value is rounded to the parents' dtype first. Integer and boolean
@@ -49,6 +58,8 @@ def interpolate(instruct: Tensor, thinking: Tensor, lam: float, *, out: Tensor |
         return out.copy_(instruct)
     if lam == 1.0:
         return out.copy_(thinking)
+    if draws is not None:
+        return lerp_dithered(instruct, thinking, lam, draws=draws, out=out)
     if out.dtype == instruct.dtype and instruct.device == thinking.device == out.device:
         return torch.lerp(instruct, thinking, lam, out=out)
     for part in _parts(out):
@@ -60,7 +71,12 @@ def interpolate(instruct: Tensor, thinking: Tensor, lam: float, *, out: Tensor |
 
 @torch.no_grad()
 def task_arithmetic(
-    base: Tensor, instruct: Tensor, thinking: Tensor, *, scale: float = SCALE_TASK_ARITHMETIC
+    base: Tensor,
+    instruct: Tensor,
+    thinking: Tensor,
+    *,
+    scale: float = SCALE_TASK_ARITHMETIC,
+    draws: Draws | None = None,
 ) -> Tensor:
     """Returns ``B + scale * ((I - B) + (T - B))`` for three tensors of equal shape, in their dtype and device.
 
@@ -72,12 +88,18 @@ def task_arithmetic(
     if not base.is_floating_point():
         return base.clone()
     start, one, other = (tensor.contiguous().float() for tensor in (base, instruct, thinking))
-    return (start + scale * ((one - start) + (other - start))).to(base.dtype)
+    return rounded(start + scale * ((one - start) + (other - start)), base.dtype, draws)
 
 
 @torch.no_grad()
 def ties(
-    base: Tensor, instruct: Tensor, thinking: Tensor, *, limits: tuple[Tensor, Tensor], scale: float = SCALE_TIES
+    base: Tensor,
+    instruct: Tensor,
+    thinking: Tensor,
+    *,
+    limits: tuple[Tensor, Tensor],
+    scale: float = SCALE_TIES,
+    draws: Draws | None = None,
 ) -> Tensor:
     """Returns the TIES merge (Yadav et al. 2023) of three tensors of equal shape and dtype, in their dtype and device.
 
@@ -97,7 +119,7 @@ def ties(
     sign = (kept[0] + kept[1]).sign()
     agreeing = [change * (change.sign() == sign) for change in kept]
     count = (agreeing[0] != 0).float() + (agreeing[1] != 0).float()
-    return (start + scale * ((agreeing[0] + agreeing[1]) / count.clamp(min=1))).to(base.dtype)
+    return rounded(start + scale * ((agreeing[0] + agreeing[1]) / count.clamp(min=1)), base.dtype, draws)
 
 
 @torch.no_grad()
@@ -114,7 +136,14 @@ def ties_limits(pieces: Pieces, *, num_values: int, density: float = TIES_DENSIT
 
 
 @torch.no_grad()
-def slerp(instruct: Tensor, thinking: Tensor, lam: float, *, weights: tuple[float, float] | None) -> Tensor:
+def slerp(
+    instruct: Tensor,
+    thinking: Tensor,
+    lam: float,
+    *,
+    weights: tuple[float, float] | None,
+    draws: Draws | None = None,
+) -> Tensor:
     """Returns ``weights[0] * I + weights[1] * T`` for two tensors of equal shape and dtype, in their dtype and device.
 
     ``weights`` come from ``slerp_weights``. If they are ``None``, if lam is 0 or 1, and for integers, it returns
@@ -122,9 +151,8 @@ def slerp(instruct: Tensor, thinking: Tensor, lam: float, *, weights: tuple[floa
     """
     _check(instruct, thinking, lam)
     if weights is None or lam in (0.0, 1.0) or not instruct.is_floating_point():
-        return interpolate(instruct, thinking, lam)
-    merged = weights[0] * instruct.contiguous().float() + weights[1] * thinking.float()
-    return merged.to(instruct.dtype)
+        return interpolate(instruct, thinking, lam, draws=draws)
+    return rounded(weights[0] * instruct.contiguous().float() + weights[1] * thinking.float(), instruct.dtype, draws)
 
 
 @torch.no_grad()
@@ -145,15 +173,24 @@ def slerp_weights(pieces: Pieces, lam: float) -> tuple[float, float] | None:
     return math.sin((1 - lam) * angle) / math.sin(angle), math.sin(lam * angle) / math.sin(angle)
 
 
+def regions_of(shape: Sequence[int]) -> Iterator[Region]:
+    """Yields regions of at most ``PIECE`` values that cover a tensor in the order of its memory."""
+    num_rows, num_columns = matrix_shape(shape)
+    step, width = max(1, PIECE // max(1, num_columns)), min(PIECE, num_columns)
+    for row in range(0, num_rows, step):
+        for column in range(0, num_columns, max(1, width)):
+            yield slice(row, min(row + step, num_rows)), slice(column, min(column + width, num_columns))
+
+
 def pieces_of(*tensors: Tensor) -> Pieces:
-    """Returns the pieces, of ``PIECE`` values each, of whole tensors."""
-    flat = [tensor.reshape(-1) for tensor in tensors]
-    return lambda: zip(*(torch.split(each, PIECE) for each in flat), strict=True)
+    """Returns the pieces of whole tensors of equal shape."""
+    matrices = [tensor.reshape(matrix_shape(tensor.shape)) for tensor in tensors]
+    return lambda: (tuple(matrix[region] for matrix in matrices) for region in regions_of(tensors[0].shape))
 
 
 def _dot(one: Tensor, other: Tensor) -> float:
     """Returns the dot product, in float64 and by one thread, so that every machine computes equal bits."""
-    return float(np.add.reduce(one.cpu().double().numpy() * other.cpu().double().numpy()))
+    return float(np.add.reduce(one.cpu().double().numpy().ravel() * other.cpu().double().numpy().ravel()))
 
 
 def _magnitude(pieces: Pieces, model: int, *, rank: int) -> Tensor:
@@ -166,7 +203,7 @@ def _magnitude(pieces: Pieces, model: int, *, rank: int) -> Tensor:
     for shift in (16, 0):
         counts = torch.zeros(1 << 16, dtype=torch.int64)
         for piece in pieces():
-            bits = (piece[model].float() - piece[0].float()).abs().view(torch.int32)
+            bits = (piece[model].float() - piece[0].float()).abs().view(torch.int32).view(-1)
             if shift == 0:
                 bits = bits[bits >> 16 == value_bits]
             counts += torch.bincount(bits >> shift & 0xFFFF, minlength=1 << 16).cpu()

@@ -19,6 +19,7 @@ from autolambda.merging.arithmetic import (
     Pieces,
     interpolate,
     pieces_of,
+    regions_of,
     slerp,
     slerp_weights,
     task_arithmetic,
@@ -29,11 +30,15 @@ from autolambda.merging.checkpoint import Checkpoint, open_checkpoint
 from autolambda.merging.compatibility import compare_tensors, compare_tokenizers
 from autolambda.merging.method import Method
 from autolambda.merging.pair import Pair, read_tensor, untied_tensors
+from autolambda.merging.rounding import Draws, matrix_shape
 from autolambda.merging.shards import TensorInfo
 from autolambda.schedule import Schedule
 
 Arithmetic = Callable[..., Tensor]
-"""Takes one piece of each model and returns the merge's piece. It may return one of its arguments unchanged."""
+"""Takes one piece of each model and the ``draws`` of its region, and returns the merge's piece.
+
+It may return one of its arguments unchanged.
+"""
 
 
 @dataclass(frozen=True)
@@ -73,10 +78,14 @@ class Merge:
             return partial(ties, limits=ties_limits(pieces, num_values=info.num_values))
         lam = self.lam_of(name)
         if lam in (0.0, 1.0) or not info.dtype.is_floating_point:
-            return (lambda instruct, thinking: thinking) if lam == 1.0 else lambda instruct, thinking: instruct
+            return _thinking if lam == 1.0 else _instruct
         if self.method.name == "slerp":
             return partial(slerp, lam=lam, weights=slerp_weights(pieces, lam))
         return partial(interpolate, lam=lam)
+
+    def draws(self, name: str) -> Draws | None:
+        """Returns the draws that round a tensor, or ``None`` if it is rounded to nearest."""
+        return self.pair.rounding.draws(name, self.infos[name].shape, self.infos[name].dtype)
 
     def shows_broken(self, name: str) -> bool:
         """Returns whether a NaN or an infinity in any model also shows in the merge, so only the merge is checked."""
@@ -87,16 +96,27 @@ class Merge:
         """Returns a tensor of the merge, in the checkpoint's dtype on the CPU. Do not write into it."""
         models = [read_tensor(model, name) for model in self.models.values()]
         if self.method.name == "linear":
-            return interpolate(models[0], models[1], self.lam_of(name))
-        pieces = pieces_of(*models)  # float32 copies of whole tensors would take several times their memory
+            return interpolate(models[0], models[1], self.lam_of(name), draws=self.draws(name))
+        pieces, draws = pieces_of(*models), self.draws(name)  # float32 copies of whole tensors would take more memory
         make = self.arithmetic(name, pieces)
-        made = [make(*piece) for piece in pieces()]
-        return (torch.cat(made) if made else models[0]).view(models[0].shape)
+        merged = torch.empty(models[0].shape, dtype=models[0].dtype)
+        matrix = merged.view(matrix_shape(merged.shape))
+        for region, piece in zip(regions_of(merged.shape), pieces(), strict=True):
+            matrix[region] = make(*piece, draws=draws and draws.part(*region))
+        return merged
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Yields each name with its tensor, one at a time."""
         for name in self.infos:
             yield name, self.tensor(name)
+
+
+def _instruct(instruct: Tensor, thinking: Tensor, *, draws: Draws | None) -> Tensor:
+    return instruct
+
+
+def _thinking(instruct: Tensor, thinking: Tensor, *, draws: Draws | None) -> Tensor:
+    return thinking
 
 
 def open_merge(pair: Pair, method: Method | Schedule) -> Merge:

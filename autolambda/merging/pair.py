@@ -16,18 +16,23 @@ from torch import Tensor
 from autolambda.errors import PairError
 from autolambda.merging.checkpoint import Checkpoint, open_checkpoint
 from autolambda.merging.compatibility import Mismatch, compare_configs, compare_tensors, compare_tokenizers
+from autolambda.merging.rounding import Rounding
 from autolambda.merging.shards import TensorInfo
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two checkpoints that fit together. ``tensors`` describes the tensors of their merge, sorted by name."""
+    """Two checkpoints that fit together, and how their merges are rounded.
+
+    ``tensors`` describes the tensors of a merge, sorted by name.
+    """
 
     instruct: Checkpoint
     thinking: Checkpoint
     tensors: Mapping[str, TensorInfo]
     tied: bool
     warnings: tuple[str, ...]
+    rounding: Rounding = Rounding()
 
     @property
     def num_layers(self) -> int:
@@ -57,7 +62,13 @@ class Pair:
         return config | {"tie_word_embeddings": self.tied}
 
 
-def open_pair(instruct: str | Checkpoint, thinking: str | Checkpoint, *, across_configs: bool = False) -> Pair:
+def open_pair(
+    instruct: str | Checkpoint,
+    thinking: str | Checkpoint,
+    *,
+    across_configs: bool = False,
+    rounding: Rounding = Rounding(),  # noqa: B008  # frozen
+) -> Pair:
     """Opens both parents and checks that they can be merged.
 
     If ``across_configs`` is true, settings such as rope's may differ. The merge then uses the Thinking parent's, and a
@@ -79,7 +90,7 @@ def open_pair(instruct: str | Checkpoint, thinking: str | Checkpoint, *, across_
     if across_configs:
         findings = [_as_warning(finding) if finding.one_end else finding for finding in findings]
     warnings = tuple(finding.text for finding in findings if not finding.fatal)
-    pair = Pair(one, other, dict(sorted(tensors.items())), tied, warnings)
+    pair = Pair(one, other, dict(sorted(tensors.items())), tied, warnings, rounding)
     errors = [finding.text for finding in findings if finding.fatal] or _unequal_integers(pair)
     if errors:
         lines = "\n".join(f"  - {text}" for text in errors)

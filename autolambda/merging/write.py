@@ -16,7 +16,7 @@ from threading import Event
 import torch
 from torch import Tensor
 
-from autolambda.merging.arithmetic import PIECE
+from autolambda.merging.arithmetic import PIECE, regions_of
 from autolambda.merging.fingerprint import NUM_THREADS, TensorHash, digest_of_hashes, is_finite
 from autolambda.merging.merge import Merge
 from autolambda.merging.pair import stored_name
@@ -111,14 +111,14 @@ class _Pass:
 
     def _write(self, name: str) -> None:
         info = self._merge.infos[name]
-        make = self._merge.arithmetic(name, lambda: self._pieces(name))
+        make, draws = self._merge.arithmetic(name, lambda: self._pieces(name)), self._merge.draws(name)
         hashes = self._model_hashes(name)
         merged_hash = TensorHash(name, info)
         copied: TensorHash | None = None  # the hash of the model whose tensor the merge copies
         shows_broken = self._merge.shows_broken(name)
         begin = 0
-        for pieces in self._pieces(name):
-            merged = make(*pieces)
+        for region, pieces in zip(regions_of(info.shape), self._pieces(name), strict=True):
+            merged = make(*pieces, draws=draws and draws.part(*region))
             checked = not (shows_broken and is_finite(merged))
             for model_hash, piece in zip(hashes, pieces, strict=True):
                 if model_hash and (checked or self._identify):
@@ -141,13 +141,17 @@ class _Pass:
         infos = [model.tensors[key] for model, key in zip(models, stored, strict=True)]
         size = min(PIECE * info.dtype.itemsize, info.num_bytes)
         buffers = [torch.empty(size, dtype=torch.uint8) for _ in models]
-        for begin in range(0, info.num_bytes, max(size, 1)):
+        begin = 0
+        for rows, columns in regions_of(info.shape):
             if self.stopped.is_set():
                 raise _Stopped
+            shape = (rows.stop - rows.start, columns.stop - columns.start)
+            num_bytes = shape[0] * shape[1] * info.dtype.itemsize
             yield tuple(
-                reader.read(key, source, begin, buffer[: info.num_bytes - begin]).view(info.dtype)
+                reader.read(key, source, begin, buffer[:num_bytes]).view(info.dtype).view(shape)
                 for reader, key, source, buffer in zip(self._readers, stored, infos, buffers, strict=True)
             )
+            begin += num_bytes
 
     def _model_hashes(self, name: str) -> list[TensorHash | None]:
         """Returns a hash for each model, or ``None`` for a tied lm_head, whose bytes are hashed as the embedding."""

@@ -19,7 +19,7 @@ from transformers.utils import logging as logging_of_transformers
 from autolambda.engines.base import WATCH_STEPS, Fingerprint, Prompt, Sampling, Watch
 from autolambda.engines.decoder import Decoder, end_ids_of
 from autolambda.engines.transformers.batch import Batch
-from autolambda.engines.transformers.layout import tensors_in
+from autolambda.engines.transformers.layout import draws_in, tensors_in
 from autolambda.errors import CheckpointError, ConfigError, EngineError, one_line, reason
 from autolambda.merging.arithmetic import interpolate
 from autolambda.merging.fingerprint import digest_of_shares, digest_of_tensors
@@ -69,19 +69,25 @@ class TransformersEngine:
             model, _ = _load(source.folder, dtype=resolve_dtype(dtype, pair, self._device), config=config)
             self._model: Any = model.to(self._device).eval()
         self._live: dict[str, torch.Tensor] = dict(self._model.named_parameters())
+        draws = draws_in(self._live, pair)
+        self._draws = None if draws is None else {name: each.to(self._device) for name, each in draws.items()}
         self._end_ids = end_ids_of(pair, tokenizer)
         self.in_words = f"transformers on {self._device}, {str(self._model.dtype).removeprefix('torch.')}"
         self.set_merge(Method.linear(Schedule.uniform(1.0)))
 
     def set_merge(self, method: Method) -> None:
-        """Merges in place: the linear method from the parents in memory, others from the files."""
+        """Merges in place: the linear method from the parents in memory, others from the files.
+
+        In a layout unknown to layout.py the rows' draws are not known either, so it also merges from the files.
+        """
         with self._computing():
-            if method.name != "linear" or method.schedule is None:
+            if method.name != "linear" or method.schedule is None or self._draws is None:
                 self._merge_files(method)
                 return
             lams = {name: method.schedule.lam_of(name, num_layers=self._pair.num_layers) for name in self._live}
             for name, lam in lams.items():
-                interpolate(self._instruct[name], self._thinking[name], lam, out=self._live[name])
+                parents = self._instruct[name], self._thinking[name]
+                interpolate(*parents, lam, out=self._live[name], draws=self._draws.get(name))
 
     def _merge_files(self, method: Method) -> None:
         """Makes the merge as a checkpoint in memory, loads it as a model, and copies its parameters."""
@@ -114,7 +120,7 @@ class TransformersEngine:
 
     def close(self) -> None:
         """Frees the weights."""
-        self._instruct, self._thinking, self._live, self._model = {}, {}, {}, None
+        self._instruct, self._thinking, self._live, self._draws, self._model = {}, {}, {}, None, None
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 

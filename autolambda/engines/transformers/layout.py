@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
+from autolambda.merging.pair import Pair
+from autolambda.merging.rounding import Draws, matrix_shape
 from autolambda.merging.shards import TensorInfo
 
 _EXPERT = re.compile(r"(.+\.experts\.)(\d+)\.(gate|up|down)_proj\.weight")
@@ -17,6 +20,28 @@ def tensors_in(live: Mapping[str, Tensor], infos: Mapping[str, TensorInfo]) -> d
     found = {name: _tensor_in(live, name) for name in infos}
     known = {name: view for name, view in found.items() if view is not None and tuple(view.shape) == infos[name].shape}
     return known if len(known) == len(infos) else None
+
+
+def draws_in(live: Mapping[str, Tensor], pair: Pair) -> dict[str, Draws] | None:
+    """Returns the draws of every live parameter that is dithered, or ``None`` if a checkpoint tensor is not found."""
+    if tensors_in(live, pair.tensors) is None:
+        return None
+    # one key for each row: tensors of keys have the layout of the parameters, with one column
+    keys = {name: torch.zeros(_one_column(tensor), dtype=torch.int32) for name, tensor in live.items()}
+    columns: dict[int, Tensor] = {}
+    for name, info in pair.tensors.items():
+        if draws := pair.rounding.draws(name, info.shape, info.dtype):
+            place = _tensor_in(keys, name)
+            assert place is not None
+            place.copy_(draws.rows.view(place.shape))
+            columns[len(draws.columns)] = draws.columns
+    found = {name: (rows.view(-1), columns.get(matrix_shape(live[name].shape)[1])) for name, rows in keys.items()}
+    # keys are odd, so a parameter whose keys are zero is not dithered
+    return {name: Draws(rows, each) for name, (rows, each) in found.items() if each is not None and bool(rows.all())}
+
+
+def _one_column(tensor: Tensor) -> tuple[int, ...]:
+    return (*tensor.shape[:-1], 1) if tensor.dim() > 1 else tuple(tensor.shape)
 
 
 def _tensor_in(live: Mapping[str, Tensor], name: str) -> Tensor | None:

@@ -13,6 +13,7 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -180,7 +181,7 @@ class VllmEngine:
     def _open_parents(self, pair: Pair, merge: str, memory: ParentMemory) -> str:
         """Loads both parents in every worker. Describes how they are merged and what cannot be compared."""
         folders = str(pair.instruct.folder), str(pair.thinking.folder)
-        reports = self._ask("autolambda_open", *folders, merge, memory)
+        reports = self._ask("autolambda_open", *folders, asdict(pair.rounding), merge, memory)
         if lost := set.intersection(*(set(report["missing"]) for report in reports)):
             raise EngineError(f"vLLM's model has no parameter for '{min(lost)}'; set engine.name to transformers")
         path, num_quantised = reports[0]["path"], reports[0]["num_quantised"]

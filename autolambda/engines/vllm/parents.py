@@ -24,6 +24,7 @@ from autolambda.merging.fingerprint import digest_of_shares, digest_of_tensors
 from autolambda.merging.merge import Merge, open_merge
 from autolambda.merging.method import Method
 from autolambda.merging.pair import Pair, read_tensor
+from autolambda.merging.rounding import Draws, matrix_shape
 from autolambda.schedule import Schedule
 
 MergePath = Literal["direct", "stream"]
@@ -45,14 +46,16 @@ class LiveParents:
         self.pair = pair
         self._parameters, self._load = parameters, load
         self._snapshots: tuple[dict[str, Tensor], ...] = ()
+        self._draws: dict[str, Draws] = {}
         self._generator = torch.Generator().manual_seed(0)
         if path == "direct":
             ends = (open_merge(pair, Method.linear(Schedule.uniform(lam))) for lam in (0.0, 1.0))
             self._snapshots = tuple(self._snapshot(end, memory) for end in ends)
+            self._draws = {name: found for name, each in parameters.items() if (found := _draws_of(each, pair))}
 
     @torch.no_grad()
     def merge(self, merge: Merge) -> None:
-        """Sets every live parameter to the merge: float32 arithmetic, one rounding to the checkpoint's dtype.
+        """Sets every live parameter to the merge: float32 arithmetic, rounded once by the pair's rounding.
 
         The linear merge uses the parents in memory. Other methods read the files.
         """
@@ -62,7 +65,8 @@ class LiveParents:
             instruct, thinking = self._snapshots
             for name, parameter in self._parameters.items():
                 lam = merge.lam_of(parameter.parts[0].tensor)
-                interpolate(instruct[name], thinking[name], lam, out=parameter.live.data)
+                draws = self._draws.get(name)
+                interpolate(instruct[name], thinking[name], lam, out=parameter.live.data, draws=draws)
         else:
             for parameter in self._parameters.values():
                 for part in parameter.parts:
@@ -160,12 +164,38 @@ def _expected(
     """
     models = [read_tensor(model, part.tensor) for model in merge.models.values()]
     arithmetic = merge.arithmetic(part.tensor, pieces_of(*models))  # looks at the whole tensors if it must
+    draws = merge.draws(part.tensor)
+    draws = draws and draws.part(*part.source)
     rows = [model[part.source] for model in models]
     if picks is not None:
         rows = [row.index_select(axis, picks) for row in rows]
+        draws = draws and (draws.part(picks) if axis == 0 else draws.part(columns=picks))
     if merge.method.name == "linear":
         rows = [row.to(device) for row in rows]
-    return arithmetic(*rows)
+    return arithmetic(*rows, draws=draws)
+
+
+def _draws_of(parameter: LiveParameter, pair: Pair) -> Draws | None:
+    """Returns the draws of a parameter on its device, or ``None`` if it is rounded to nearest.
+
+    A parameter is a stack of rows of checkpoint tensors, all of them with the same columns.
+    """
+    live = parameter.live
+    rows = torch.ones((*live.shape[:-1], 1) if live.dim() > 1 else live.shape, dtype=torch.int32)
+    columns = torch.ones(matrix_shape(live.shape)[1], dtype=torch.int32)  # padding is zero in both parents
+    for part in parameter.parts:
+        info = pair.tensors[part.tensor]
+        draws = pair.rounding.draws(part.tensor, info.shape, info.dtype)
+        if draws is None:
+            return None
+        draws = draws.part(*part.source)
+        place = rows[(*part.index[:-1], slice(None))] if live.dim() > 1 else rows[part.index]
+        place.copy_(draws.rows.view(place.shape))
+        if live.dim() > 1:
+            columns[part.index[-1]] = draws.columns
+        else:
+            columns = draws.columns
+    return Draws(rows.view(-1), columns).to(live.device)
 
 
 def _same_bits(one: Tensor, other: Tensor) -> bool:

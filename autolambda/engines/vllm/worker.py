@@ -18,6 +18,7 @@ from autolambda.engines.vllm.parents import LiveParents, MergePath, ParentMemory
 from autolambda.merging.merge import open_merge
 from autolambda.merging.method import Method
 from autolambda.merging.pair import open_pair
+from autolambda.merging.rounding import Rounding
 
 
 class MergingWorker:
@@ -26,8 +27,10 @@ class MergingWorker:
     model_runner: Any
     vllm_config: Any
 
-    def autolambda_open(self, instruct: str, thinking: str, path: str, memory: str) -> dict[str, Any]:
-        """Loads both parents. ``path`` "auto" becomes "direct" if no parameter is packed or quantised, else "stream".
+    def autolambda_open(
+        self, instruct: str, thinking: str, rounding: Mapping[str, Any], path: str, memory: str
+    ) -> dict[str, Any]:
+        """Loads both parents. ``rounding`` holds the fields of ``Rounding``. ``path`` "auto" becomes "direct" if no parameter is packed or quantised, else "stream".
 
         Returns ``path``, ``missing`` (checkpoint tensors that are not on this rank) and ``num_quantised`` (a number of
         tensors), or ``error``.
@@ -35,7 +38,7 @@ class MergingWorker:
         from vllm.distributed import get_tp_group
 
         try:
-            pair = open_pair(instruct, thinking)
+            pair = open_pair(instruct, thinking, rounding=Rounding(**rounding))
             model = self.model_runner.get_model()
             group = get_tp_group()
             shapes = {name: info.shape for name, info in pair.tensors.items()}
