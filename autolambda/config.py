@@ -13,7 +13,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from autolambda.config_base import Name, Positive, Repeats, Strict, explain
 from autolambda.errors import ConfigError
-from autolambda.merging.method import BaselineMethod
+from autolambda.merging.method import BaselineMethod, RoundingName
 from autolambda.optimizer.settings import SamplerName, SearchSettings
 from autolambda.optimizer.space import Space
 from autolambda.tasks.config import SourceConfig, TaskConfig
@@ -52,6 +52,13 @@ class ModelsConfig(Strict):
     @property
     def bundled(self) -> bool:
         return self.instruct is None
+
+
+class MergeConfig(Strict):
+    """How merges in bfloat16 and float16 are rounded, and the seed of dithered rounding."""
+
+    rounding: RoundingName = "dithered"
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
 
 _REFUSED = {
@@ -182,6 +189,7 @@ class Config(Strict):
     """The whole configuration. Loading makes the paths of local parents and task files absolute."""
 
     models: ModelsConfig = ModelsConfig()
+    merge: MergeConfig = MergeConfig()
     engine: EngineConfig = EngineConfig()
     tasks: tuple[TaskConfig, ...] = ()
     sampling: SamplingConfig = SamplingConfig()

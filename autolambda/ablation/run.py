@@ -101,7 +101,7 @@ def _backbones(job: Job, on_event: OnEvent) -> Iterator[tuple[str, Pair]]:
         on_event(Noted("backbones are left out; give models.base or ablation.backbones"))
     for source in sources:
         try:
-            pair = open_pair(source, job.models.pair.thinking, across_configs=True)
+            pair = open_pair(source, job.models.pair.thinking, across_configs=True, rounding=job.models.pair.rounding)
         except PairError as error:
             on_event(Noted(f"backbone {name_of(source)} is left out: {_in_a_line(error)}"))
             continue

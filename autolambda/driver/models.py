@@ -15,6 +15,7 @@ from autolambda.errors import CheckpointError, ConfigError, in_short, one_line
 from autolambda.files import read_text
 from autolambda.merging.checkpoint import read_json_if_any
 from autolambda.merging.pair import Pair, open_pair
+from autolambda.merging.rounding import Rounding
 from autolambda.merging.tokenizer import template_in
 
 if TYPE_CHECKING:  # it loads transformers, which a merge of files does not need
@@ -64,7 +65,8 @@ class Models:
 
 def open_models(config: Config) -> Models:
     """Opens and checks the parents. Raises ``InputError`` if they or their settings are wrong."""
-    pair = open_pair(*parent_folders(config.models))
+    rounding = Rounding(config.merge.rounding, config.merge.seed)
+    pair = open_pair(*parent_folders(config.models), rounding=rounding)
     folders = {"instruct": pair.instruct.folder, "thinking": pair.thinking.folder}
     templates = _templates(config.models, folders)
     return Models(pair, folders[config.models.tokenizer], templates, config.models, _sampling(config.sampling, pair))

@@ -1,10 +1,10 @@
 """The arithmetic on tensors: computes a merged tensor from the models' tensors, on any device.
 
 ``interpolate`` computes ``W = (1 - lam) * Instruct + lam * Thinking`` in float32, with one rounding to the checkpoint's
-dtype (``rounding.py``). It uses ``torch.lerp``: ``fma(lam, T - I, I)`` for lam below 0.5, else ``fma(lam - 1, T - I, T)``, with lam and
-the difference rounded to float32. At 0 and 1 it returns the parents bit for bit, -0.0 included. Every linear merge
-calls it, so engines, exports and later runs hold equal bits. The baselines (task arithmetic, TIES, SLERP) also
-compute in float32 and round once, by the same rules.
+dtype (``rounding.py``). It uses ``torch.lerp``: ``fma(lam, T - I, I)`` for lam below 0.5, else
+``fma(lam - 1, T - I, T)``, with lam and the difference rounded to float32. At 0 and 1 it returns the parents bit for
+bit, -0.0 included. Every linear merge calls it, so engines, exports and later runs hold equal bits. The baselines (task
+arithmetic, TIES, SLERP) also compute in float32 and round once, by the same rules.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ one parent does, the merge is untied, and the embedding serves as that parent's 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -32,7 +32,7 @@ class Pair:
     tensors: Mapping[str, TensorInfo]
     tied: bool
     warnings: tuple[str, ...]
-    rounding: Rounding = Rounding()
+    rounding: Rounding = field(default_factory=Rounding)
 
     @property
     def num_layers(self) -> int:

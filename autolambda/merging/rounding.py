@@ -18,13 +18,12 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-RoundingName = Literal["dithered", "nearest"]
-ROUNDINGS: tuple[RoundingName, ...] = get_args(RoundingName)
+from autolambda.merging.method import RoundingName
+
 DITHERED = (torch.bfloat16, torch.float16)
 """The dtypes that are dithered. A merge in float32 is not rounded."""
 
@@ -33,7 +32,6 @@ Index = slice | Tensor
 
 _MASK = 0xFFFFFFFF
 _HALF_SUBNORMAL = 2.0**-14  # below it float16 has steps of 2**-24
-_PIECE = 1 << 16  # values that stay in the cache of a core between two operations
 
 
 @dataclass(frozen=True)

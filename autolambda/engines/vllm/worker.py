@@ -30,10 +30,10 @@ class MergingWorker:
     def autolambda_open(
         self, instruct: str, thinking: str, rounding: Mapping[str, Any], path: str, memory: str
     ) -> dict[str, Any]:
-        """Loads both parents. ``rounding`` holds the fields of ``Rounding``. ``path`` "auto" becomes "direct" if no parameter is packed or quantised, else "stream".
+        """Loads both parents. ``path`` "auto" becomes "direct" if no parameter is packed or quantised, else "stream".
 
-        Returns ``path``, ``missing`` (checkpoint tensors that are not on this rank) and ``num_quantised`` (a number of
-        tensors), or ``error``.
+        ``rounding`` holds the fields of ``Rounding``. Returns ``path``, ``missing`` (checkpoint tensors that are not on
+        this rank) and ``num_quantised`` (a number of tensors), or ``error``.
         """
         from vllm.distributed import get_tp_group
 
