@@ -26,7 +26,7 @@ from autolambda.errors import ConfigError, StudyError
 if TYPE_CHECKING:  # see above
     from autolambda.config import Config
     from autolambda.driver.events import OnEvent
-    from autolambda.merging.method import Method, MethodName
+    from autolambda.merging.method import Method, MethodName, RoundingName
     from autolambda.schedule import Schedule
     from autolambda.statistics.metrics import Measured
     from autolambda.study_view import StudyView
@@ -138,6 +138,8 @@ def merge(
     schedule: Schedule | Mapping[str, object] | PathLike | None = None,
     method: MethodName = "linear",
     base: PathLike | None = None,
+    rounding: RoundingName = "dithered",
+    rounding_seed: int = 0,
     max_shard_size: str = "5GB",
 ) -> Path:
     """Writes one merge as a checkpoint folder, without a study, and returns the folder.
@@ -149,6 +151,7 @@ def merge(
         lam, schedule: As in ``evaluate``, for the methods ``linear`` and ``slerp``.
         method: ``linear``, ``slerp``, ``task_arithmetic`` or ``ties``.
         base: The base model of both parents, for ``task_arithmetic`` and ``ties``.
+        rounding, rounding_seed: How weights in bf16 and fp16 are rounded: ``dithered`` or ``nearest``.
         max_shard_size: Size of a weight file, a number with KB, MB or GB.
 
     Raises ``InputError`` for a bad argument, for parents that do not fit together, or if ``out`` exists.
@@ -158,7 +161,8 @@ def merge(
     from autolambda.merging.shards import parse_size
 
     chosen, shard_size = _method(method, lam, schedule, base), parse_size(max_shard_size)
-    export(open_models(_config(instruct, thinking)), chosen, Path(out), max_shard_size=shard_size)
+    settings = {"merge.rounding": rounding, "merge.seed": rounding_seed}
+    export(open_models(_config(instruct, thinking, settings=settings)), chosen, Path(out), max_shard_size=shard_size)
     return Path(out)
 
 

@@ -23,7 +23,9 @@ def config_of(options: Mapping[str, Any], *, budget: float | None = None) -> Con
     from autolambda.config_file import load_config
 
     overrides = config_overrides(options.get("instruct"), options.get("thinking"), options.get("tasks"), budget)
-    for option, key in {"trials": "search.trials", "seed": "search.seed", "workers": "engine.workers"}.items():
+    keys = {"trials": "search.trials", "seed": "search.seed", "workers": "engine.workers"}
+    keys |= {"rounding": "merge.rounding", "merge_seed": "merge.seed"}
+    for option, key in keys.items():
         if options.get(option) is not None:
             overrides[key] = options[option]
     return load_config(options.get("config"), overrides=overrides, settings=options.get("settings", ()))

@@ -21,6 +21,7 @@ from autolambda.cli.options import (
     model_options,
     open_console,
     out_option,
+    rounding_option,
     say_bundled,
     schedule_option,
     storage_option,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:  # imported by the functions, so that --help stays quick
 @model_options
 @lambda_option
 @schedule_option
+@rounding_option
 @workers_option
 def evaluate(lam: float | None, schedule: Path | None, **options: Any) -> None:
     """Measures one schedule on the search slice.

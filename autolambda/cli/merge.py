@@ -7,7 +7,15 @@ from pathlib import Path
 import click
 
 from autolambda.cli.arguments import config_of, method_of
-from autolambda.cli.options import budget_option, lambda_option, open_console, schedule_option, storage_option, writing
+from autolambda.cli.options import (
+    budget_option,
+    lambda_option,
+    open_console,
+    rounding_option,
+    schedule_option,
+    storage_option,
+    writing,
+)
 from autolambda.errors import printable
 from autolambda.merging.method import METHODS
 
@@ -73,6 +81,8 @@ def export(
     help="linear and slerp take --lambda or --schedule, the others --base.",
 )
 @click.option("--base", metavar="MODEL", help="The base model of both, for task_arithmetic and ties.")
+@rounding_option
+@click.option("--rounding-seed", "merge_seed", type=int, metavar="N", help="Seed of dithered rounding.  [default: 0]")
 @shard_size_option
 def merge(
     instruct: str,
@@ -82,6 +92,8 @@ def merge(
     schedule: Path | None,
     method: str,
     base: str | None,
+    rounding: str | None,
+    merge_seed: int | None,
     max_shard_size: str,
 ) -> None:
     """Writes one merge as a checkpoint folder, without a study.
@@ -95,7 +107,8 @@ def merge(
     from autolambda.merging.shards import parse_size
 
     chosen, shard_size = method_of(method, lam, schedule, base), parse_size(max_shard_size)
-    models = open_models(config_of({"instruct": instruct, "thinking": thinking}))
+    settings = {"instruct": instruct, "thinking": thinking, "rounding": rounding, "merge_seed": merge_seed}
+    models = open_models(config_of(settings))
     with writing(open_console(), total=models.pair.num_bytes) as on_bytes:
         write(models, chosen, out, max_shard_size=shard_size, on_bytes=on_bytes)
     click.echo(f"{out}: {chosen}")

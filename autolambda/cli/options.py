@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from autolambda.errors import InputError
+from autolambda.merging.method import ROUNDINGS
 
 if TYPE_CHECKING:  # imported by the functions
     from rich.console import Console, RenderableType
@@ -49,6 +50,12 @@ out_option = click.option(
 lambda_option = click.option("--lambda", "lam", type=float, metavar="X", help="One lambda for all parameters, 0 to 1.")
 schedule_option = click.option(
     "--schedule", type=click.Path(path_type=Path), metavar="FILE", help="A schedule in a YAML file."
+)
+
+rounding_option = click.option(
+    "--rounding",
+    type=click.Choice(ROUNDINGS),
+    help="How weights in bf16 and fp16 are rounded.  [default: the config's, else dithered]",
 )
 
 

@@ -95,6 +95,7 @@ def identity_of(
         "models.tokenizer": config.models.tokenizer,
         "models.vocabulary": digest(json.dumps(sorted(chat.tokenizer.get_vocab().items()))),
         "models.think_end": chat.think_end,
+        **{f"merge.{key}": value for key, value in models.pair.rounding.to_dict().items()},
         **{f"engine.{key}": value for key, value in _engine(config.engine, engine, models.pair).items()},
         "tasks": prompts_key(slices),
         "search.seed": config.search.seed,

@@ -98,11 +98,21 @@ def _made_of(merge: Merge, written: Written, measurement: Provenance | None) -> 
         yield f"| {role.capitalize()} | {' | '.join(map(_plain, cells))} |"
     yield ""
     if merge.method.schedule:
-        yield f"Schedule: {merge.method.schedule}. Every weight is computed in float32 and rounded once."
+        yield f"Schedule: {merge.method.schedule}. Every weight is computed in float32 and {_rounded(merge)}."
         yield _compared(written, measurement)
         yield ""
     yield "The licences of all merged models apply to the merge."
     yield ""
+
+
+def _rounded(merge: Merge) -> str:
+    """Returns how the weights were rounded, in words."""
+    dtype, rounding = str(merge.pair.dtype).removeprefix("torch."), merge.pair.rounding
+    if dtype == "float32":
+        return "not rounded"
+    if rounding.name == "nearest":
+        return f"rounded once to the nearest {dtype}"
+    return f"rounded once to {dtype} by dithered (stochastic) rounding with the seed {rounding.seed}"
 
 
 def _compared(written: Written, measurement: Provenance | None) -> str:
@@ -182,6 +192,9 @@ def _use(models: Models) -> Iterator[str]:
 def _again(merge: Merge, measurement: Provenance | None) -> Iterator[str]:
     names = {role: model.model_id or f"./{model.name}" for role, model in merge.models.items()}
     method = "" if merge.method.name == "linear" else f" --method {merge.method.name}"
+    rounding = merge.pair.rounding
+    method += " --rounding nearest" if rounding.name == "nearest" else ""
+    method += f" --rounding-seed {rounding.seed}" if rounding.name == "dithered" and rounding.seed else ""
     how = " --schedule schedule.yaml" if merge.method.schedule else f" --base {names.get('base')}"
     yield "## Make it again"
     yield ""

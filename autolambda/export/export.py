@@ -165,6 +165,7 @@ def _provenance(folder: Path, merge: Merge, written: Written, measurement: Prove
     return {
         "autolambda": __version__,
         **merge.method.to_dict(),
+        "merge": merge.pair.rounding.to_dict(),
         **{
             role: {"source": model.name, "revision": model.revision, "digest": written.models.get(role)}
             for role, model in merge.models.items()

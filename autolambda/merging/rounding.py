@@ -18,6 +18,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -63,6 +64,10 @@ class Rounding:
 
     name: RoundingName = "dithered"
     seed: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain values: ``rounding``, and ``seed`` if it has one."""
+        return {"rounding": self.name} | ({"seed": self.seed} if self.name == "dithered" else {})
 
     def draws(self, tensor: str, shape: Sequence[int], dtype: torch.dtype) -> Draws | None:
         """Returns the draws of a tensor of the checkpoint, on the CPU, or ``None`` if it is rounded to nearest."""

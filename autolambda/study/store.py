@@ -110,7 +110,10 @@ class Store:
         if row is None:
             return None
         check_version(name, row.schema_version)
-        return StoredStudy(name, object_from(row.config, name), object_from(row.identity, name), row.created_at)
+        # studies made before there was a choice rounded to nearest
+        config = {"merge": {"rounding": "nearest"}} | object_from(row.config, name)
+        identity = {"merge.rounding": "nearest"} | object_from(row.identity, name)
+        return StoredStudy(name, config, identity, row.created_at)
 
     def create_study(self, name: str, *, config: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
         """Adds a study."""

@@ -1,20 +1,34 @@
-"""Word problems with a number as answer, made by program: no third-party text.
+"""Word problems with a number as the answer, made by a program: question, thought, answer and kind."""
 
-`make(rng)` gives question, steps (the thinking), answer, kind. Held prompts differ from trained ones by construction
-(`disjoint`), since both are drawn from one stream and seen questions are skipped.
-"""
+from __future__ import annotations
 
 import random
+from collections.abc import Callable, Iterable
+from typing import Any
 
-NAMES = "Tom Anna Ben Carla David Emma Felix Grace Hugo Ida Jack Kate Leo Maria Nina Oscar Paul Rosa Sam Tina".split()
-THINGS = "pens apples books coins stamps marbles cards cookies shells balloons eggs buttons keys cups stickers".split()
-BOXES = "boxes bags baskets drawers shelves jars crates".split()
-WORDS = (
-    "banana letter summer yellow coffee window garden pepper kitten rabbit bottle silver mirror carrot tomato cheese "
-    "needle button puzzle school apple orange butter dinner basket bottom cotton rubber ladder hammer paper pencil "
-    "ruler teacher bicycle kitchen potato salad pillow blanket coconut papaya lesson soccer tennis balloon "
-    "moon noodle cookie cherry berry hello weather thunder feather leather"
-).split()
+Problem = tuple[str, list[str], int, str | None]
+"""A question, the steps of its solution, the answer, and the answer as a formula."""
+
+
+NAMES = [
+    "Tom", "Anna", "Ben", "Carla", "David", "Emma", "Felix", "Grace", "Hugo", "Ida", "Jack", "Kate", "Leo",
+    "Maria", "Nina", "Oscar", "Paul", "Rosa", "Sam", "Tina",
+]  # fmt: skip
+THINGS = [
+    "pens", "apples", "books", "coins", "stamps", "marbles", "cards", "cookies", "shells", "balloons", "eggs",
+    "buttons", "keys", "cups", "stickers",
+]  # fmt: skip
+BOXES = [
+    "boxes", "bags", "baskets", "drawers", "shelves", "jars", "crates",
+]  # fmt: skip
+WORDS = [
+    "banana", "letter", "summer", "yellow", "coffee", "window", "garden", "pepper", "kitten", "rabbit",
+    "bottle", "silver", "mirror", "carrot", "tomato", "cheese", "needle", "button", "puzzle", "school",
+    "apple", "orange", "butter", "dinner", "basket", "bottom", "cotton", "rubber", "ladder", "hammer",
+    "paper", "pencil", "ruler", "teacher", "bicycle", "kitchen", "potato", "salad", "pillow", "blanket",
+    "coconut", "papaya", "lesson", "soccer", "tennis", "balloon", "moon", "noodle", "cookie", "cherry",
+    "berry", "hello", "weather", "thunder", "feather", "leather",
+]  # fmt: skip
 MONTHS = {"March": 31, "May": 31, "July": 31, "August": 31, "October": 31, "December": 31}
 LESS = ["gives away {n}", "loses {n}", "sells {n}", "hands {n} to a friend", "throws {n} away"]
 MORE = ["buys {n} more", "finds {n} more", "gets {n} from a friend", "is given {n}", "wins {n} more"]
@@ -26,7 +40,7 @@ ASK = [
 RANK = ["smallest", "second smallest", "largest", "second largest"]
 
 
-def word(rng):
+def word(rng: random.Random) -> Problem:
     name, thing, box = rng.choice(NAMES), rng.choice(THINGS), rng.choice(BOXES)
     if rng.random() < 0.65:
         a, b = rng.randint(2, 9), rng.randint(2, 9)
@@ -62,13 +76,13 @@ def word(rng):
             formula += f"+{n}"
     middle = " Then ".join(f"{name} {part}." for part in parts)
     question = f"{start} {middle} {rng.choice(ASK).format(name=name, thing=thing)}"
-    return question, [f"{steps[0]}"] + steps[1:], total, formula
+    return question, steps, total, formula
 
 
-def compare(rng):
+def compare(rng: random.Random) -> Problem:
     names, thing = rng.sample(NAMES, 3), rng.choice(THINGS)
     numbers = rng.sample(range(3, 60), 3)
-    hold = ", ".join(f"{n} has {x} {thing}" for n, x in zip(names, numbers))
+    hold = ", ".join(f"{n} has {x} {thing}" for n, x in zip(names, numbers, strict=True))
     big, small = max(numbers), min(numbers)
     if rng.random() < 0.5:
         return (
@@ -87,7 +101,7 @@ def compare(rng):
     )
 
 
-def sort(rng):
+def sort(rng: random.Random) -> Problem:
     numbers = rng.sample(range(2, 99), rng.choice([4, 5]))
     rank = rng.choice(RANK)
     inorder = sorted(numbers, reverse="largest" in rank)
@@ -101,7 +115,7 @@ def sort(rng):
     )
 
 
-def date(rng):
+def date(rng: random.Random) -> Problem:
     month = rng.choice(list(MONTHS))
     day, wait, weeks = rng.randint(1, 8), rng.randint(2, 8), rng.choice([1, 2])
     name = rng.choice(NAMES)
@@ -119,7 +133,7 @@ def date(rng):
     )
 
 
-def letters(rng):
+def letters(rng: random.Random) -> Problem:
     text = rng.choice(WORDS)
     letter = rng.choice(sorted(set(text)) + [c for c in set(text) if text.count(c) > 1] * 2)
     count, spelled = 0, []
@@ -129,7 +143,7 @@ def letters(rng):
     return f"How many times does the letter {letter} occur in the word {text}?", [f"{', '.join(spelled)}"], count, None
 
 
-KINDS = {
+KINDS: dict[str, tuple[Callable[[random.Random], Problem], float]] = {
     "word": (word, 0.5),
     "compare": (compare, 0.18),
     "sort": (sort, 0.12),
@@ -138,7 +152,7 @@ KINDS = {
 }
 
 
-def make(rng):
+def make(rng: random.Random) -> dict[str, Any]:
     kind = rng.choices(list(KINDS), [w for _, w in KINDS.values()])[0]
     question, steps, answer, formula = KINDS[kind][0](rng)
     first = rng.choice(["", "First, "])
@@ -151,19 +165,13 @@ def make(rng):
     return {"kind": kind, "question": question, "thought": thought, "answer": answer}
 
 
-def rows(seed, count, avoid=()):
-    rng, seen, found = random.Random(seed), set(avoid), []
+def rows(seed: int, count: int, avoid: Iterable[str] = ()) -> list[dict[str, Any]]:
+    """Returns different problems, none of them with a question in ``avoid``."""
+    rng, seen = random.Random(seed), set(avoid)
+    found: list[dict[str, Any]] = []
     while len(found) < count:
         row = make(rng)
         if row["question"] not in seen:
             seen.add(row["question"])
             found.append(row)
     return found
-
-
-if __name__ == "__main__":
-    import collections, json
-
-    for row in rows(0, 12):
-        print(json.dumps(row))
-    print(collections.Counter(r["kind"] for r in rows(0, 1000)))

@@ -126,3 +126,7 @@ class Sweep:
             "merge_seconds": round(merged - begun, 3), "seconds": round(ended - merged, 1),
             "tokens": tokens, "correct": correct, "thinks": thinks,
         }  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -64,6 +64,11 @@ class LiveParameter:
         return not self.packed and not self.quantised
 
     @property
+    def reordered(self) -> bool:
+        """Whether a CPU kernel holds this layer's experts in its own order."""
+        return self._cpu_experts is not None
+
+    @property
     def axis(self) -> int:
         """The axis of ``picks`` in ``read``: 0 (rows), or 1 (columns) for a packed weight."""
         return 1 if self.packed else 0
@@ -74,7 +79,7 @@ class LiveParameter:
         A packed weight is read by multiplying it with unit vectors, which loses only the sign of zeros.
         """
         if not self.packed:
-            view = self._expert(part) if self._cpu_experts is not None else self.live[part.index]
+            view = self._expert(part) if self.reordered else self.live[part.index]
             return view if picks is None else view.index_select(0, picks.to(view.device))
         num_columns = part.index[1].stop  # type: ignore[union-attr]  # a weight with experts is not packed
         picks = torch.arange(num_columns) if picks is None else picks
@@ -82,6 +87,17 @@ class LiveParameter:
         units[torch.arange(len(picks)), picks] = 1
         columns: Tensor = self.layer.quant_method.apply(self.layer, units, None)
         return columns.T[part.index[0]]
+
+    def write(self, part: Part, values: Tensor) -> None:
+        """Sets the live values of a part that is not packed."""
+        if not self.reordered:
+            self.live[part.index].copy_(values)
+            return
+        slot, *rest = part.index
+        packed = self.live[slot]
+        matrix = self._in_file_order(packed)
+        matrix[tuple(rest)] = values.to(matrix.dtype)
+        packed.copy_(matrix.view(-1)[self._kernel_order(packed)].view(packed.shape))
 
     def repack(self) -> None:
         """Packs weights that vLLM's ``reload_weights`` leaves stale on a CPU (0.32).
@@ -102,16 +118,22 @@ class LiveParameter:
         return kernel if hasattr(kernel, "isa") else None
 
     def _expert(self, part: Part) -> Tensor:
-        """Returns an expert's rows in the checkpoint's order. Packing a range of integers shows the kernel's order."""
+        """Returns a copy of an expert's rows in the checkpoint's order."""
+        slot, *rest = part.index
+        return self._in_file_order(self.live[slot])[tuple(rest)]
+
+    def _in_file_order(self, packed: Tensor) -> Tensor:
+        matrix = torch.empty_like(packed).view(-1)
+        matrix[self._kernel_order(packed)] = packed.reshape(-1)
+        return matrix.view(packed.shape)
+
+    def _kernel_order(self, packed: Tensor) -> Tensor:
+        """Returns the place of every value of an expert. Packing a range of integers shows the kernel's order."""
         from vllm._custom_ops import cpu_prepack_moe_weight
 
-        slot, *rest = part.index
-        packed = self.live[slot]
         numbers = torch.arange(packed.numel(), dtype=torch.float32).view(1, *packed.shape)
-        order = cpu_prepack_moe_weight(numbers, self._cpu_experts.isa).view(-1).long()
-        matrix = torch.empty_like(packed).view(-1)
-        matrix[order] = packed.reshape(-1)
-        return matrix.view(packed.shape)[tuple(rest)]
+        order: Tensor = cpu_prepack_moe_weight(numbers, self._cpu_experts.isa).view(-1).long()
+        return order
 
 
 def live_parameters(

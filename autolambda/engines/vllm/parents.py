@@ -57,20 +57,19 @@ class LiveParents:
     def merge(self, merge: Merge) -> None:
         """Sets every live parameter to the merge: float32 arithmetic, rounded once by the pair's rounding.
 
-        The linear merge uses the parents in memory. Other methods read the files.
+        The linear merge uses the parents in memory. Other methods read the files, and so does a CPU kernel that holds
+        experts in its own order.
         """
         if not self._snapshots:
             self._stream(merge)
-        elif merge.method.name == "linear":
-            instruct, thinking = self._snapshots
-            for name, parameter in self._parameters.items():
-                lam = merge.lam_of(parameter.parts[0].tensor)
-                draws = self._draws.get(name)
-                interpolate(instruct[name], thinking[name], lam, out=parameter.live.data, draws=draws)
-        else:
-            for parameter in self._parameters.values():
-                for part in parameter.parts:
-                    parameter.read(part).copy_(_expected(merge, part))
+            return
+        instruct, thinking = self._snapshots
+        for name, parameter in self._parameters.items():
+            if merge.method.name != "linear" or parameter.reordered:
+                self._write(parameter, merge)
+                continue
+            lam, draws = merge.lam_of(parameter.parts[0].tensor), self._draws.get(name)
+            interpolate(instruct[name], thinking[name], lam, out=parameter.live.data, draws=draws)
 
     @torch.no_grad()
     def compare(self, merge: Merge, *, whole: bool) -> list[str]:
@@ -125,6 +124,11 @@ class LiveParents:
         self._load(merge.tensors())
         for parameter in self._parameters.values():
             parameter.repack()
+
+    def _write(self, parameter: LiveParameter, merge: Merge) -> None:
+        """Sets a parameter to the merge of the files, part by part."""
+        for part in parameter.parts:
+            parameter.write(part, _expected(merge, part, device=parameter.live.device))
 
     def _snapshot(self, parent: Merge, memory: ParentMemory) -> dict[str, Tensor]:
         """Loads a parent and copies it, in the engine's layout and the checkpoint's dtypes."""
