@@ -19,7 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from autolambda.errors import CheckpointError, in_short, one_line
+from autolambda.errors import CheckpointError, in_short, one_line, printable
 from autolambda.files import load_json
 from autolambda.merging.fingerprint import TensorHash, hash_files
 from autolambda.merging.shards import TensorInfo, read_shard
@@ -209,13 +209,15 @@ def _indexed(folder: Path) -> dict[str, TensorInfo]:
             raise CheckpointError(f"shard '{file}' is listed in '{folder / _INDEX}' but missing; download it again")
         shard = read_shard(path)
         if twice := sorted(tensors.keys() & shard.keys()):
-            raise CheckpointError(f"tensor '{twice[0]}' is in '{tensors[twice[0]].file}' and in '{file}'; keep one")
+            name = in_short(twice[0])
+            raise CheckpointError(f"tensor {name} is in '{tensors[twice[0]].file}' and in '{file}'; keep one")
         tensors |= shard
     for name in sorted(weight_map.keys() | tensors.keys()):
         listed, actual = weight_map.get(name, "no shard"), tensors[name].file if name in tensors else "no shard"
         if listed != actual:
+            seen, listed = in_short(name), printable(str(listed))
             raise CheckpointError(
-                f"tensor '{name}' is in {actual}, but '{folder / _INDEX}' lists it in {listed}; download it again"
+                f"tensor {seen} is in {actual}, but '{folder / _INDEX}' lists it in {listed}; download it again"
             )
     return tensors
 
