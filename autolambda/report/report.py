@@ -146,7 +146,7 @@ def build_report(store: Store, study: Study, *, budget: float | None) -> Report:
     """
     stored = store.study(study.name)
     assert stored is not None
-    config = parse_config(stored.config)
+    config = parse_config(stored.settings)
     measured = load_measured(store, study, weights=config.weights)
     if not measured.all:
         raise StudyError(f"study '{study.name}' has no complete trial yet; go on with 'autolambda resume {study.name}'")

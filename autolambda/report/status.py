@@ -76,7 +76,7 @@ def _look(store: Store, study: Study, storage: str, budget: float | None, *, bef
     counts = study.counts()
     num_ended = counts.complete + counts.pruned + counts.failed
     state = (stored, num_ended, store.num_complete(study.name), study.stopped_for)
-    config, answer = parse_config(stored.config), None
+    config, answer = parse_config(stored.settings), None
     if before and before.state == state:
         answer = before.answer
     elif counts.complete:

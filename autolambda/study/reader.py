@@ -21,7 +21,7 @@ class StudyReader:
         if stored is None:
             raise StudyError(f"no study '{name}' in this database; it has: {', '.join(store.names()) or 'none'}")
         self.name, self.store = name, store
-        self.config: Config = parse_config(stored.config)
+        self.config: Config = parse_config(stored.settings)
 
     @cached_property
     def study(self) -> Study:

@@ -29,7 +29,8 @@ def check_identity(stored: StoredStudy, identity: Mapping[str, Any], *, slices: 
 
     ``slices`` are the current slices of the search and of the confirmation.
     """
-    before, now = stored.identity, identity
+    # a study without the key was made before rounding could be chosen
+    before, now = ({"merge.rounding": "nearest", **each} for each in (stored.identity, identity))
     changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
     if "tasks" in changed and has_grown(before.get("tasks", {}), slices):
         changed = [key for key in changed if key not in SIZES]

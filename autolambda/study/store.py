@@ -44,6 +44,11 @@ class StoredStudy:
     identity: Mapping[str, Any]
     created_at: str
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The config as it is read now. A study made before rounding could be chosen has rounded to nearest."""
+        return {"merge": {"rounding": "nearest"}, **self.config}
+
 
 @dataclass(frozen=True)
 class StoredEvaluation:
@@ -110,10 +115,7 @@ class Store:
         if row is None:
             return None
         check_version(name, row.schema_version)
-        # studies made before there was a choice rounded to nearest
-        config = {"merge": {"rounding": "nearest"}} | object_from(row.config, name)
-        identity = {"merge.rounding": "nearest"} | object_from(row.identity, name)
-        return StoredStudy(name, config, identity, row.created_at)
+        return StoredStudy(name, object_from(row.config, name), object_from(row.identity, name), row.created_at)
 
     def create_study(self, name: str, *, config: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
         """Adds a study."""

@@ -21,6 +21,7 @@ from autolambda.merging.arithmetic import pieces_of, ties_limits
 from autolambda.merging.merge import Merge, open_merge
 from autolambda.merging.method import Method
 from autolambda.merging.pair import open_pair
+from autolambda.merging.rounding import Rounding
 from autolambda.schedule import Profile, Schedule
 
 MERGEKIT = ASSETS / "mergekit"
@@ -44,7 +45,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def merge_of(folders: list[Path], method: Method) -> Merge:
-    return open_merge(open_pair(str(folders[1]), str(folders[2])), method)
+    pair = open_pair(str(folders[1]), str(folders[2]), rounding=Rounding("nearest"))  # as mergekit rounds
+    return open_merge(pair, method)
 
 
 def setting_of(setting: Any, name: str) -> float:

@@ -9,6 +9,7 @@ import pytest
 from engine import FakeEngine
 from small_search import NAME, copy_finished, database, finished, finished_storage, small_config, storage_in
 
+from autolambda.config import parse_config
 from autolambda.driver.events import Noted
 from autolambda.driver.search import search
 from autolambda.errors import StudyError
@@ -44,6 +45,14 @@ def test_a_changed_identity_is_refused_by_name(change, named):
     assert all(part in str(caught.value) for part in named)
     assert "\n" not in str(caught.value)
     assert "sampling.stop" not in str(caught.value)
+
+
+def test_a_study_made_before_the_choice_of_rounding_goes_on_rounding_to_nearest():
+    stored = StoredStudy("old", {"budget": 40.0}, IDENTITY, "")
+    assert parse_config(stored.settings).merge.rounding == "nearest"
+    check_identity(stored, IDENTITY | {"merge.rounding": "nearest"}, slices=([], []))
+    with pytest.raises(StudyError, match="merge.rounding: nearest then, dithered now"):
+        check_identity(stored, IDENTITY | {"merge.rounding": "dithered"}, slices=([], []))
 
 
 def test_the_same_identity_passes():
