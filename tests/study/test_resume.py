@@ -51,7 +51,7 @@ def test_a_study_made_before_the_choice_of_rounding_goes_on_rounding_to_nearest(
     stored = StoredStudy("old", {"budget": 40.0}, IDENTITY, "")
     assert parse_config(stored.settings).merge.rounding == "nearest"
     check_identity(stored, IDENTITY | {"merge.rounding": "nearest"}, slices=([], []))
-    with pytest.raises(StudyError, match="merge.rounding: nearest then, dithered now"):
+    with pytest.raises(StudyError, match=r"merge\.rounding: nearest then, dithered now"):
         check_identity(stored, IDENTITY | {"merge.rounding": "dithered"}, slices=([], []))
 
 
