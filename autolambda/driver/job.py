@@ -19,6 +19,7 @@ from autolambda.engines.workers.cluster import check_ray
 from autolambda.errors import ConfigError, TaskError
 from autolambda.graders import ifeval
 from autolambda.graders.grading import find_grader
+from autolambda.merging.difference.measure import measure_difference
 from autolambda.optimizer.aims import Aims
 from autolambda.responses import Sample
 from autolambda.tasks.base import Slice
@@ -101,7 +102,7 @@ def _check_graders(config: Config) -> None:
 
 
 def validate(config: Config) -> list[str]:
-    """Returns lines about a valid config: notes, slices, costs, engine. Raises like ``open_job``.
+    """Returns lines about a valid config: notes, slices, costs, parents, engine. Raises like ``open_job``.
 
     With vLLM, also checks its engine arguments. That imports vLLM, which takes 10 to 20 seconds.
     """
@@ -113,6 +114,7 @@ def validate(config: Config) -> list[str]:
         *(f"note: {warning}" for warning in (*job.models.pair.warnings, *job.warnings)),
         *(line for phase, slices in phases for part in slices for line in slice_lines(phase, part)),
         *cost_lines(config, job.models, job.search, job.confirm),
+        *measure_difference(job.models.pair).lines(),
         f"engine: {job.engine_in_words}",
         f"valid; {job.models.pair.num_parameters:,} parameters, "
         f"at most {job.models.sampling.max_tokens} tokens a response",

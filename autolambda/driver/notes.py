@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from autolambda.driver.events import Noted, OnEvent
 from autolambda.driver.job import Job
+from autolambda.merging.difference.values import ParentDifference
 from autolambda.optimizer.propose import Stop
 from autolambda.optimizer.settings import SearchSettings
 from autolambda.optimizer.space import ENDS
@@ -25,9 +26,10 @@ class RunNotes:
         self._parent_tokens: dict[str, float] = {}
         self._questioned: set[str] = set()
 
-    def warn(self) -> None:
-        """Sends the warnings about the pair and the tasks."""
-        for warning in (*self._job.models.pair.warnings, *self._job.warnings):
+    def warn(self, difference: ParentDifference | None) -> None:
+        """Sends the warnings about the pair and the tasks, and whether rounding to nearest would distort merges."""
+        distorted = difference.sentences() if difference and difference.distorts else ()
+        for warning in (*self._job.models.pair.warnings, *self._job.warnings, *distorted):
             self._on_event(Noted(warning))
 
     def introduce(self, study: str, storage: str, measured: MeasuredSchedules) -> None:

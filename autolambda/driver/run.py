@@ -12,6 +12,7 @@ from autolambda.driver.notes import RunNotes, stop_sentence
 from autolambda.engines.base import Engine
 from autolambda.errors import EngineError, StudyError
 from autolambda.graders.service import GradingService
+from autolambda.merging.difference.measure import measure_difference
 from autolambda.optimizer.aims import allowance_of
 from autolambda.optimizer.propose import Stop, propose
 from autolambda.optimizer.racing import OVER_BUDGET, Race, Rung, RungOutcome
@@ -35,7 +36,9 @@ class Run:
         self.notes = RunNotes(job, on_event)
         self._aims = job.aims(job.config.budget)
         self._num_failures = 0  # in a row
-        self.notes.warn()
+        if study.difference is None:  # also in a study of an earlier release
+            study.keep_difference(measure_difference(job.models.pair))
+        self.notes.warn(study.difference)
         self._grading = GradingService()
         self._grading.start({part.grader for part in (*job.search, *job.confirm)})
         self.evaluator = Evaluator(

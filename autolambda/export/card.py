@@ -15,8 +15,10 @@ from huggingface_hub import ModelCardData
 
 from autolambda import __version__
 from autolambda.driver.models import Models
+from autolambda.export.parents import parents_section
 from autolambda.export.provenance import Provenance
 from autolambda.merging.checkpoint import Checkpoint, find_file
+from autolambda.merging.difference.values import ParentDifference
 from autolambda.merging.merge import Merge
 from autolambda.merging.method import METHODS_IN_WORDS
 from autolambda.merging.write import Written
@@ -26,8 +28,20 @@ from autolambda.tasks.digest import prompts_in_words
 _LICENSE_FILES = ("LICENSE", "LICENSE.txt", "LICENSE.md")
 
 
-def write_card(folder: Path, models: Models, merge: Merge, written: Written, *, measurement: Provenance | None) -> None:
-    """Writes README.md into an exported folder. Without ``measurement`` the card has no measured numbers."""
+def write_card(
+    folder: Path,
+    models: Models,
+    merge: Merge,
+    written: Written,
+    *,
+    measurement: Provenance | None,
+    difference: ParentDifference,
+    beside_mergekit: str,
+) -> None:
+    """Writes README.md into an exported folder. Without ``measurement`` the card has no measured numbers.
+
+    ``difference`` is how the parents differ, and ``beside_mergekit`` a sentence on how mergekit's merge differs.
+    """
     thinking = merge.models["thinking"].name.rpartition("/")[2]
     lines = [
         "---",
@@ -41,7 +55,8 @@ def write_card(folder: Path, models: Models, merge: Merge, written: Written, *, 
         *_made_of(merge, written, measurement),
         *(_measured(models, measurement) if measurement else ()),
         *_use(models),
-        *_again(merge, measurement),
+        *parents_section(difference),
+        *_again(merge, measurement, beside_mergekit),
     ]
     (folder / "README.md").write_text("\n".join(lines), encoding="utf-8")
 
@@ -189,7 +204,7 @@ def _use(models: Models) -> Iterator[str]:
     yield ""
 
 
-def _again(merge: Merge, measurement: Provenance | None) -> Iterator[str]:
+def _again(merge: Merge, measurement: Provenance | None, beside_mergekit: str) -> Iterator[str]:
     names = {role: model.model_id or f"./{model.name}" for role, model in merge.models.items()}
     method = "" if merge.method.name == "linear" else f" --method {merge.method.name}"
     rounding = merge.pair.rounding
@@ -207,7 +222,7 @@ def _again(merge: Merge, measurement: Provenance | None) -> Iterator[str]:
     yield ""
     yield (
         "`autolambda.json` holds the SHA-256 of every tensor and every other file. `mergekit.yml` describes this merge "
-        "for mergekit, which rounds a little differently."
+        f"for mergekit. {beside_mergekit}"
     )
     yield ""
 

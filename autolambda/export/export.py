@@ -19,10 +19,11 @@ from autolambda import __version__
 from autolambda.driver.models import Models
 from autolambda.errors import OutputError, StudyError
 from autolambda.export.card import write_card
-from autolambda.export.mergekit import mergekit_recipe
+from autolambda.export.mergekit import mergekit_recipe, mergekit_sentence
 from autolambda.export.provenance import Provenance
 from autolambda.merging.atomic_folder import atomic_folder, output_errors
 from autolambda.merging.checkpoint import open_checkpoint, read_json, read_json_if_any
+from autolambda.merging.difference.measure import measure_difference
 from autolambda.merging.fingerprint import hash_files
 from autolambda.merging.merge import Merge, open_merge
 from autolambda.merging.method import Method
@@ -63,9 +64,18 @@ def export(
                     f"study '{measurement.study}' confirmed other weights for {method} than these; it ran with other "
                     "versions of autolambda or PyTorch; export with these versions, or use 'autolambda merge'"
                 )
+        beside_mergekit, difference = mergekit_sentence(merge), measure_difference(models.pair)
         with output_errors(out):
-            _write_settings(folder, models, merge)
-            write_card(folder, models, merge, written, measurement=measurement)
+            _write_settings(folder, models, merge, beside_mergekit)
+            write_card(
+                folder,
+                models,
+                merge,
+                written,
+                measurement=measurement,
+                difference=difference,
+                beside_mergekit=beside_mergekit,
+            )
             _write_json(folder / PROVENANCE, _provenance(folder, merge, written, measurement))
 
 
@@ -96,12 +106,15 @@ def _changed_tensors(folder: Path, before: Mapping[str, Any]) -> list[str]:
     return sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
 
 
-def _write_settings(folder: Path, models: Models, merge: Merge) -> None:
-    """Writes the tokenizer, configs, and recipes that make the merge again."""
+def _write_settings(folder: Path, models: Models, merge: Merge, beside_mergekit: str) -> None:
+    """Writes the tokenizer, configs, and recipes that make the merge again.
+
+    ``beside_mergekit`` is a comment in mergekit's recipe.
+    """
     _write_json(folder / "config.json", merge.config)
     copy_tokenizer(models.tokenizer_folder, folder, template=models.templates["study"])
     _write_json(folder / "generation_config.json", _generation_config(models))
-    _write_yaml(folder / "mergekit.yml", mergekit_recipe(merge))
+    _write_yaml(folder / "mergekit.yml", mergekit_recipe(merge), comment=beside_mergekit)
     if merge.method.schedule:
         _write_yaml(folder / "schedule.yaml", merge.method.schedule.to_dict())
 
@@ -181,5 +194,6 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def _write_yaml(path: Path, content: Mapping[str, Any]) -> None:
-    path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+def _write_yaml(path: Path, content: Mapping[str, Any], *, comment: str | None = None) -> None:
+    head = f"# {comment}\n" if comment else ""
+    path.write_text(head + yaml.safe_dump(content, sort_keys=False), encoding="utf-8")

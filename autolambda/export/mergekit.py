@@ -3,8 +3,9 @@
 A uniform lambda becomes one weight per model. Any other schedule becomes one slice per layer, with filters for the
 modules. A filter is a substring of a parameter name; mergekit uses the first match.
 
-Values can differ in their last bit, because mergekit's linear merge multiplies and adds in two steps, not one fused
-step. Its TIES keeps ``int(density * n)`` values and breaks ties by position.
+Values can differ in their last bit. mergekit rounds to nearest (``mergekit_sentence`` says what this changes), and its
+linear merge multiplies and adds in two steps, not one fused step. Its TIES keeps ``int(density * n)`` values and breaks
+ties by position.
 """
 
 from __future__ import annotations
@@ -12,7 +13,10 @@ from __future__ import annotations
 from typing import Any
 
 from autolambda.merging.arithmetic import SCALE_TASK_ARITHMETIC, SCALE_TIES, TIES_DENSITY
+from autolambda.merging.difference.measure import share_beside_nearest
+from autolambda.merging.difference.values import percent
 from autolambda.merging.merge import Merge
+from autolambda.merging.rounding import DITHERED
 from autolambda.schedule import Schedule
 
 Setting = float | list[dict[str, Any]]
@@ -45,6 +49,22 @@ def mergekit_recipe(merge: Merge) -> dict[str, Any]:
         sources = [{**each, "layer_range": [layer, layer + 1]} for each in _inputs(names, method, setting)]
         slices.append({"sources": sources, **_shared(method, setting)})
     return found | {"slices": slices}
+
+
+def mergekit_sentence(merge: Merge) -> str:
+    """Returns how far mergekit's merge differs from this one by its rounding, measured as in ``measure.py``."""
+    dtypes = sorted({str(info.dtype).removeprefix("torch.") for info in merge.infos.values() if info.dtype in DITHERED})
+    if not dtypes:
+        return "Neither autolambda nor mergekit rounds this merge, because it is float32."
+    if merge.pair.rounding.name == "nearest":
+        return "mergekit rounds to nearest, like this merge."
+    share = share_beside_nearest(merge)
+    if share == 0:
+        return "mergekit rounds to nearest, which makes no difference for this merge."
+    return (
+        f"mergekit rounds to nearest: its merge differs from this one in {percent(share)} of the weights, by one step "
+        f"of {' or '.join(dtypes)}."
+    )
 
 
 def _setting(schedule: Schedule, layer: int, num_layers: int) -> list[dict[str, Any]]:

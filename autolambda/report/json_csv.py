@@ -98,6 +98,7 @@ def _plain_report(report: Report) -> dict[str, Any]:
         "stop_reason": report.stop_reason,
         "stages": _plain_stages(report.stages),
         "worth": report.insights.to_dict(),
+        "parents_differ": report.parents_differ.to_dict() if report.parents_differ else None,
         "tokens_generated": report.tokens_generated,
         "trials": {name: getattr(report.counts, name) for name in ("complete", "pruned", "failed")},
     }

@@ -11,6 +11,7 @@ from typing import Any
 
 from autolambda.config import Config, parse_config
 from autolambda.errors import StudyError
+from autolambda.merging.difference.values import ParentDifference
 from autolambda.optimizer.aims import Aims
 from autolambda.optimizer.finalists import plan
 from autolambda.optimizer.surrogate import fit
@@ -58,7 +59,7 @@ class Report:
     ``trials`` has one result per measured schedule, ``smoothed`` the surrogate's estimates of these schedules.
     ``confirmed`` has every confirmed schedule, whatever the budget. ``baselines`` were measured on the prompts of the
     confirmation. ``identity`` holds everything that the results depend on. ``digests`` holds the SHA-256 of confirmed
-    weights, if known.
+    weights, and ``parents_differ`` how far the parents are apart, if known.
     """
 
     study: str
@@ -81,6 +82,7 @@ class Report:
     config: Config
     identity: Mapping[str, Any]
     digests: Mapping[Schedule, str]
+    parents_differ: ParentDifference | None
 
     @property
     def raw_front(self) -> tuple[ScheduleResult, ...]:
@@ -185,6 +187,7 @@ def build_report(store: Store, study: Study, *, budget: float | None) -> Report:
         stop_reason=study.stopped_for or UNFINISHED,
         config=config,
         identity=stored.identity,
+        parents_differ=study.difference,
         digests={e.schedule: found for e in confirmed.values() if (found := study.weights_of(e.schedule))},
     )
 

@@ -29,12 +29,13 @@ MAX_ROWS = 8  # of a front that is not confirmed
 
 
 def report_view(report: Report, *, storage: str | None = None) -> RenderableType:
-    """Returns the whole answer: fronts, stages, verdict, and the command to continue with.
+    """Returns the whole answer: fronts, stages, parents, verdict, and the command to continue with.
 
     ``storage`` is the value of ``--storage`` in that command.
     """
     lines = [_line(each) for each in verdict_sentences(report, storage=storage)]
-    return Group(progress_view(report), Text(), *lines)
+    differ = [Text(each, style="dim") for each in report.parents_differ.sentences()] if report.parents_differ else []
+    return Group(progress_view(report), *differ, Text(), *lines)
 
 
 def progress_view(report: Report) -> RenderableType:

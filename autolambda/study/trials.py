@@ -17,6 +17,7 @@ from optuna.samplers import RandomSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from autolambda.errors import StorageError, StudyError, one_line
+from autolambda.merging.difference.values import ParentDifference
 from autolambda.optimizer.optuna_samplers import DIRECTIONS, distributions
 from autolambda.optimizer.propose import Proposal, StopReason
 from autolambda.optimizer.space import to_schedule
@@ -146,12 +147,8 @@ class Study:
     def counts(self) -> Counts:
         """Counts the trials in each state."""
         states = [trial.state for trial in self._study.get_trials(deepcopy=False)]
-        return Counts(
-            complete=states.count(TrialState.COMPLETE),
-            pruned=states.count(TrialState.PRUNED),
-            failed=states.count(TrialState.FAIL),
-            running=states.count(TrialState.RUNNING),
-        )
+        order = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.RUNNING)
+        return Counts(*map(states.count, order))
 
     def interrupted(self) -> Trial | None:
         """Returns the trial that a crash left running."""
@@ -216,6 +213,15 @@ class Study:
     def keep_weights(self, schedule: Schedule, weights: str) -> None:
         """Stores the SHA-256 (hex) of a finalist's weights."""
         self._study.set_user_attr(_weights_key(schedule), weights)
+
+    @property
+    def difference(self) -> ParentDifference | None:
+        """How the parents differ; ``None`` until a run has measured it."""
+        stored = self._study.user_attrs.get("parents_differ")
+        return ParentDifference.from_dict(stored) if stored else None
+
+    def keep_difference(self, difference: ParentDifference) -> None:
+        self._study.set_user_attr("parents_differ", difference.to_dict())
 
     @property
     def stopped_for(self) -> StopReason | None:

@@ -196,7 +196,13 @@ def test_validate_says_what_will_run(path):
     slices = [line for line in lines if line.startswith(("search: ", "confirm: "))]
     assert slices == ["search: mine, 4 prompts x 2", "confirm: mine, 4 prompts x 1"]
     assert lines[1] == slices[0] and lines[2].startswith("  accuracy to ")
-    assert [line.partition(":")[0] for line in lines[-4:-1]] == ["tokens", "disk", "engine"]
+    start = lines.index("4 % of the weights differ by at most one step of bfloat16, 7 % by at most two.")
+    assert [line.partition(":")[0] for line in lines[start - 2 : start]] == ["tokens", "disk"]
+    assert lines[start + 1] == "How merges are rounded makes no difference to speak of for this pair."
+    assert lines[start + 2] == "moved from Instruct to Thinking if rounded to nearest, by all 690,528 weights:"
+    table = lines[start + 3 : -2]
+    assert [line.split()[0] for line in table] == ["lambda", "whole", "attention", "ffn", "other"]
+    assert len({len(line) for line in table}) == 1 and len(table[0]) <= 80
     assert lines[-2] == "engine: transformers on cpu, float32"
     assert lines[-1].endswith("parameters, at most 64 tokens a response")
 

@@ -12,6 +12,7 @@ from engine import FakeEngine, no_engine
 from small_search import (
     BUDGET,
     NAME,
+    close_pair,
     copy_finished,
     database,
     finished,
@@ -26,6 +27,7 @@ from autolambda.driver.notes import PARENTS
 from autolambda.driver.search import confirm, evaluate, search
 from autolambda.errors import ConfigError, StudyError
 from autolambda.report.json_csv import report_json
+from autolambda.report.read import read_report
 from autolambda.report.sentences import slack_of
 from autolambda.schedule import Schedule
 from autolambda.statistics.verdict import Verdict
@@ -168,6 +170,30 @@ def test_a_changed_config_is_refused_by_name(copied: str, change: dict[str, obje
 def test_confirm_decides_another_budget(copied: str) -> None:
     report = confirm(small_config(), name=NAME, storage=copied, budget=60, engine=FakeEngine())
     assert report.budget == 60 and report.verdict is not None and report.counts.complete == 6
+
+
+def notes_on_rounding(events: list[Event]) -> list[str]:
+    said = [event.text for event in events if isinstance(event, Noted)]
+    return [text for text in said if "differ by at most" in text or "ounded to nearest" in text]
+
+
+def test_parents_whose_merges_would_be_distorted_are_told_once_and_stored(tmp_path: Path) -> None:
+    config, storage = small_config(**close_pair(tmp_path)), storage_in(tmp_path)
+    events: list[Event] = []
+    report = search(config, name=NAME, storage=storage, engine=FakeEngine(), on_event=events.append)
+    assert report.parents_differ is not None and report.parents_differ.distorts
+    assert notes_on_rounding(events) == list(report.parents_differ.sentences())
+    assert "lambda 0.49, 0.5 and 0.51 would have moved 0.00, 0.50 and 1.00" in notes_on_rounding(events)[1]
+
+
+def test_a_study_that_does_not_know_how_its_parents_differ_is_told(copied: str) -> None:
+    """As one that an earlier release made."""
+    with closing(sqlite3.connect(copied.removeprefix("sqlite:///"))) as connection, connection:
+        gone = connection.execute("DELETE FROM study_user_attributes WHERE key = 'parents_differ'").rowcount
+    assert gone == 1 and read_report(NAME, copied, None).parents_differ is None
+    events: list[Event] = []
+    report = search(small_config(), name=NAME, storage=copied, engine=no_engine(), on_event=events.append)
+    assert report.parents_differ == finished().parents_differ != None and notes_on_rounding(events) == []  # noqa: E711
 
 
 def test_evaluate_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

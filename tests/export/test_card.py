@@ -7,9 +7,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from checkpoints import tiny_checkpoint
-from small_search import finished, small_config
+from small_search import close_pair, finished, small_config
 
 from autolambda.bundled import FOLDER
 from autolambda.driver.models import Models, open_models
@@ -122,3 +123,38 @@ def test_a_schedule_over_layers_is_written_out(tmp_path: Path) -> None:
     schedule = Schedule.by_depth_and_module(Profile((0.4, 0.9)), Profile((0.7,)))
     export(models, schedule, tmp_path / "out")
     assert f"Schedule: {schedule}." in (tmp_path / "out" / "README.md").read_text()
+
+
+def card_of(out: Path, lam: float, **changes: str) -> str:
+    export(open_models(small_config(**changes)), Schedule.uniform(lam), out)
+    return (out / "README.md").read_text()
+
+
+def test_how_the_parents_differ_is_told_with_two_tables(tmp_path: Path) -> None:
+    card = card_of(tmp_path / "out", 0.6, **close_pair(tmp_path))
+    part = card[card.index("## How the parents differ") : card.index("## Make it again")]
+    assert "All weights differ by at most one step of bfloat16. Rounded to nearest, merges at lambda 0.49" in part
+    assert "Compared: all 690,528 weights. Share of the weights, in %, by steps of bfloat16:" in part
+    assert "| steps | 0 | 1 | 2 | 3 | 4 | 5 or more |\n|---|---:|---:|---:|---:|---:|---:|\n" in part
+    assert "| ffn | 0.0 | 100.0 | 0.0 | 0.0 | 0.0 | 0.0 |\n" in part and "| lambda | 0.1 | 0.2 | 0.25 |" in part
+
+
+def test_mergekits_rounding_is_told_in_the_card_and_the_recipe(tmp_path: Path) -> None:
+    card = card_of(tmp_path / "out", 0.6, **close_pair(tmp_path))
+    said = (
+        "mergekit rounds to nearest: its merge differs from this one in 40 % of the weights, by one step of bfloat16."
+    )
+    assert f"for mergekit. {said}\n" in card
+    recipe = (tmp_path / "out" / "mergekit.yml").read_text()
+    assert recipe.startswith(f"# {said}\nmerge_method: linear\n") and yaml.safe_load(recipe)["dtype"] == "float32"
+
+
+def test_parents_in_float32_have_no_steps_and_no_rounding(tmp_path: Path) -> None:
+    folders = {
+        f"models__{name}": str(tiny_checkpoint(tmp_path / name, seed=seed, dtype=torch.float32))
+        for seed, name in enumerate(("instruct", "thinking"))
+    }
+    card = card_of(tmp_path / "out", 0.6, **folders)
+    part = card[card.index("## How the parents differ") : card.index("## Make it again")]
+    assert part.strip().endswith("The parents are float32: their merges are not rounded.") and "|" not in part
+    assert "Neither autolambda nor mergekit rounds this merge, because it is float32." in card

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from paths import ASSETS
 from safetensors.torch import load_file
 from torch import Tensor
 
-from autolambda.export.mergekit import mergekit_recipe
+from autolambda.export.mergekit import mergekit_recipe, mergekit_sentence
 from autolambda.merging.arithmetic import pieces_of, ties_limits
 from autolambda.merging.merge import Merge, open_merge
 from autolambda.merging.method import Method
@@ -96,6 +97,18 @@ def test_methods_around_a_base(folders: list[Path]) -> None:
     recipe = mergekit_recipe(merge_of(folders, Method("ties", base=str(folders[0]))))
     assert [each["parameters"] for each in recipe["models"]] == [{"weight": 1.0, "density": 0.2}] * 2
     assert recipe["parameters"] == {"normalize": True, "lambda": 0.5}
+
+
+def test_how_far_mergekits_rounding_is_apart_is_said_for_each_rounding() -> None:
+    method = LINEAR["uniform"]
+    dithered = merge_of([MERGEKIT / model for model in ("base", "instruct", "thinking")], method)
+    nearest = replace(dithered, pair=replace(dithered.pair, rounding=Rounding("nearest")))
+    beside = sum(int((dithered.tensor(name) != nearest.tensor(name)).sum()) for name in dithered.infos)
+    share = f"{100 * beside / dithered.pair.num_parameters:.0f} % of the weights, by one step of bfloat16."
+    assert mergekit_sentence(dithered) == f"mergekit rounds to nearest: its merge differs from this one in {share}"
+    assert mergekit_sentence(nearest) == "mergekit rounds to nearest, like this merge."
+    whole = replace(dithered, method=Method.linear(Schedule.uniform(1.0)))
+    assert mergekit_sentence(whole) == "mergekit rounds to nearest, which makes no difference for this merge."
 
 
 def steps_apart(one: Tensor, other: Tensor) -> Tensor:

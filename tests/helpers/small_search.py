@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import shutil
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
@@ -11,8 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors.torch import load_file, save_file
 from shared import made_once, shared_folder
 
+from autolambda.bundled import FOLDER
 from autolambda.config import Config
 from autolambda.config_file import load_config
 from autolambda.driver.events import Event, Noted
@@ -25,6 +29,7 @@ from autolambda.study.trials import Study
 
 NAME = "small"
 BUDGET = 30.0
+WEIGHTS = "model.safetensors"
 SETTINGS: dict[str, object] = {
     "tasks": [{"name": "arithmetic", "limit": 16}],
     "confirm.limit": 32,
@@ -41,6 +46,15 @@ def small_config(**changes: object) -> Config:
     """The config of a search that takes seconds; ``changes`` are dotted keys with ``__`` for the dot."""
     overrides = {"budget": BUDGET} | SETTINGS | {key.replace("__", "."): value for key, value in changes.items()}
     return load_config(None, overrides=overrides)
+
+
+def close_pair(folder: Path) -> dict[str, str]:
+    """The bundled pair as overrides of a config, but every weight of Thinking is one step of bfloat16 from Instruct."""
+    for name in ("instruct", "thinking"):
+        shutil.copytree(FOLDER / name, folder / name)
+    tensors = {name: each.view(torch.int16) for name, each in load_file(FOLDER / "instruct" / WEIGHTS).items()}
+    save_file({name: (each + 1).view(torch.bfloat16) for name, each in tensors.items()}, folder / "thinking" / WEIGHTS)
+    return {f"models__{name}": str(folder / name) for name in ("instruct", "thinking")}
 
 
 def storage_in(folder: Path, name: str = NAME) -> str:

@@ -91,6 +91,20 @@ def test_ablations_have_a_section_with_figures_and_numbers(parsed: Parsed) -> No
     assert "ablation-" not in str(data_of(parsed)["figures"].keys()) and "The paper's studies" not in parsed.words
 
 
+def test_how_the_parents_differ_has_a_section_with_its_numbers(parsed: Parsed) -> None:
+    snapshot = small_snapshot()
+    differ = snapshot.report.parents_differ
+    assert differ is not None and ("section", {"id": "parents"}) in parsed.tags
+    assert all(said in parsed.words for said in differ.sentences())
+    for row in (*differ.moved_rows(), *differ.step_rows()):
+        assert "".join(row) in parsed.words
+    assert f"Compared: {differ.basis}." in parsed.words
+    for other in (None, replace(differ, steps=None, moved={})):
+        page = page_of(replace(snapshot, report=replace(snapshot.report, parents_differ=other)))
+        assert (("section", {"id": "parents"}) in page.tags) is (other is not None)
+        assert "How far merges move" not in page.words and "distance in steps" not in page.words
+
+
 def test_the_verdict_comes_first_with_its_numbers_and_the_command(parsed: Parsed) -> None:
     best = finished().best
     assert best is not None

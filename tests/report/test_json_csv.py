@@ -21,7 +21,7 @@ from autolambda.statistics.stages import Boundary, Stages
 from autolambda.statistics.token_value import CurveInsights
 
 KEYS = {"study", "budget", "verdict", "best", "nearest", "front", "fronts", "parents", "baselines", "stop_reason"}
-KEYS |= {"stages", "worth", "tokens_generated", "trials", "alike"}
+KEYS |= {"stages", "worth", "tokens_generated", "trials", "alike", "parents_differ"}
 SHARES = {"accuracy", "accuracy_low", "accuracy_high", "think_ratio", "think_ratio_low", "think_ratio_high"}
 NUMBERS = SHARES | {"truncated_ratio", "unparsed_ratio", "mean_tokens", "mean_tokens_low", "mean_tokens_high"}
 RESULT_KEYS = NUMBERS | {"trial", "schedule", "stage", "confirmed", "num_responses", "stopped", "tasks", "guards"}
@@ -42,6 +42,18 @@ def test_the_json_has_the_documented_keys_and_types() -> None:
     over = {f"accuracy_over_{name}{end}" for name in ("instruct", "thinking") for end in ("", "_low", "_high")}
     assert plain["worth"]["beats_both_parents"].keys() == {"trial", "is_shown", *over}
     assert type(plain["tokens_generated"]) is int and plain["nearest"] is None
+
+
+def test_how_the_parents_differ_is_told_or_null() -> None:
+    found = json.loads(report_json(finished()))["parents_differ"]
+    assert found.keys() == {"dtype", "rounding", "weights", "sampled", "steps", "moved"}
+    assert (found["dtype"], found["weights"], found["sampled"]) == ("bfloat16", 690_528, False)
+    parts = {"whole", "attention", "ffn", "other"}
+    assert found["steps"].keys() == parts and all(len(shares) == 6 for shares in found["steps"].values())
+    assert all(sum(shares) == pytest.approx(1, abs=1e-5) for shares in found["steps"].values())
+    assert all(row.keys() == {"lambda", *parts} for row in found["moved"])
+    assert all(row["whole"] == pytest.approx(row["lambda"], abs=0.01) for row in found["moved"])
+    assert json.loads(report_json(replace(finished(), parents_differ=None)))["parents_differ"] is None
 
 
 def test_every_result_has_the_documented_keys_and_types() -> None:

@@ -88,6 +88,16 @@ def test_the_pick_is_marked_once() -> None:
     assert [line for line in lines if "→" in line] == [line for line in lines if f"→ {report.best.trial}" in line] != []
 
 
+def test_how_the_parents_differ_is_told_before_the_verdict() -> None:
+    differ = finished().parents_differ
+    assert differ is not None
+    text = shown(report_view(finished()), width=120)
+    near, nearest = differ.sentences()
+    assert text.index(near) < text.index(nearest) < text.index("Feasible within")
+    assert near not in shown(progress_view(finished()), width=120)
+    assert near not in shown(report_view(replace(finished(), parents_differ=None)), width=120)
+
+
 def test_only_a_terminal_gets_escape_codes() -> None:
     assert "\x1b" not in shown(report_view(finished()), width=80)
     assert "\x1b[1m" in shown(report_view(finished()), width=80, terminal=True)
