@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from autolambda.merging import arithmetic
 from autolambda.merging.arithmetic import pieces_of, slerp_weights, ties_limits
+from autolambda.merging.rounding import Draws, Rounding, rounded
 
 SINGLE = "model.safetensors"
 CLI = str(Path(sys.executable).with_name("autolambda"))
@@ -37,24 +39,34 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def _ties(base: Tensor, instruct: Tensor, thinking: Tensor) -> Tensor:
+def _ties(base: Tensor, instruct: Tensor, thinking: Tensor, draws: Draws | None) -> Tensor:
     limits = ties_limits(pieces_of(base, instruct, thinking), num_values=base.numel())
-    return arithmetic.ties(base, instruct, thinking, limits=limits)
+    return arithmetic.ties(base, instruct, thinking, limits=limits, draws=draws)
 
 
-def _slerp(base: Tensor, instruct: Tensor, thinking: Tensor) -> Tensor:
-    return arithmetic.slerp(instruct, thinking, 0.3, weights=slerp_weights(pieces_of(instruct, thinking), 0.3))
+def _slerp(base: Tensor, instruct: Tensor, thinking: Tensor, draws: Draws | None) -> Tensor:
+    weights = slerp_weights(pieces_of(instruct, thinking), 0.3)
+    return arithmetic.slerp(instruct, thinking, 0.3, weights=weights, draws=draws)
 
 
-def _linear(base: Tensor, instruct: Tensor, thinking: Tensor) -> Tensor:
-    return torch.lerp(instruct.float(), thinking.float(), 0.3).to(base.dtype)
+def _linear(base: Tensor, instruct: Tensor, thinking: Tensor, draws: Draws | None) -> Tensor:
+    return rounded(torch.lerp(instruct.float(), thinking.float(), 0.3), base.dtype, draws)
 
 
-METHODS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+def _task_arithmetic(base: Tensor, instruct: Tensor, thinking: Tensor, draws: Draws | None) -> Tensor:
+    return arithmetic.task_arithmetic(base, instruct, thinking, draws=draws)
+
+
+METHODS: dict[str, Callable[[Tensor, Tensor, Tensor, Draws | None], Tensor]] = {
     "linear": _linear,
     "slerp": _slerp,
-    "task_arithmetic": arithmetic.task_arithmetic,
+    "task_arithmetic": _task_arithmetic,
     "ties": _ties,
+}
+ROUNDINGS = {
+    (): Rounding(),
+    ("--rounding", "dithered", "--rounding-seed", "7"): Rounding("dithered", 7),
+    ("--rounding", "nearest"): Rounding("nearest"),
 }
 
 
@@ -63,21 +75,29 @@ def options_of(method: str) -> list[str]:
     return ["--method", method, *takes]
 
 
+@pytest.mark.parametrize("options", ROUNDINGS, ids=str)
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_writes_what_its_arithmetic_gives(run: Run, family: Path, method: str) -> None:
+def test_every_method_writes_what_its_arithmetic_gives(
+    run: Run, family: Path, method: str, options: tuple[str, ...]
+) -> None:
+    rounding = ROUNDINGS[options]
     for name in MODELS:
         Path(name).symlink_to(family / name)
-    ran = run("merge", "instruct", "thinking", "out", *options_of(method))
+    ran = run("merge", "instruct", "thinking", "out", *options_of(method), *options)
     words = {"linear": "lambda 0.3", "slerp": "slerp, lambda 0.3"}.get(method, method)
     assert (ran.code, ran.out, ran.err) == (0, f"out: {words}\n", "")
     base, instruct, thinking = (load_file(family / name / SINGLE) for name in MODELS)
     merged = load_file(Path("out") / SINGLE)
     assert merged.keys() == instruct.keys()
     for name, tensor in merged.items():
-        expected = METHODS[method](base[name], instruct[name], thinking[name])
+        draws = rounding.draws(name, tensor.shape, tensor.dtype)
+        expected = METHODS[method](base[name], instruct[name], thinking[name], draws)
         assert tensor.dtype == torch.bfloat16 and torch.equal(tensor, expected), name
     assert run("validate", "out").out == f"out: intact, {words}\n"
-    assert json.loads(Path("out/autolambda.json").read_text())["method"] == method
+    provenance = json.loads(Path("out/autolambda.json").read_text())
+    assert (provenance["method"], provenance["merge"]) == (method, rounding.to_dict())
+    again = f"autolambda merge ./instruct ./thinking OUT {shlex.join(options)}".strip()
+    assert method != "linear" or rounding == Rounding() or f"{again} --schedule schedule.yaml" in Path("out/README.md").read_text()
 
 
 @pytest.mark.parametrize(
