@@ -27,8 +27,8 @@ def lerp_dithered_matrix(instruct: Tensor, thinking: Tensor, lam: float, *, draw
     tiles = triton.cdiv(num_rows, rows) * triton.cdiv(num_columns, columns)
     weight = float(np.float32(lam))
     _kernel[(tiles,)](
-        instruct, thinking, out, draws.rows, draws.columns, weight if weight < 0.5 else weight - 1.0,
-        num_rows, num_columns, *instruct.stride(), *thinking.stride(), *out.stride(),
+        instruct, thinking, out, draws.rows.contiguous(), draws.columns.contiguous(),
+        weight if weight < 0.5 else weight - 1.0, num_rows, num_columns, *instruct.stride(), *thinking.stride(), *out.stride(),
         FROM_THINKING=weight >= 0.5, HALF=instruct.dtype == torch.float16, ROWS=rows, COLUMNS=columns,
     )  # fmt: skip
 
