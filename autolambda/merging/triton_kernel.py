@@ -28,8 +28,10 @@ def lerp_dithered_matrix(instruct: Tensor, thinking: Tensor, lam: float, *, draw
     weight = float(np.float32(lam))
     _kernel[(tiles,)](
         instruct, thinking, out, draws.rows.contiguous(), draws.columns.contiguous(),
-        weight if weight < 0.5 else weight - 1.0, num_rows, num_columns, *instruct.stride(), *thinking.stride(), *out.stride(),
+        weight if weight < 0.5 else weight - 1.0, num_rows, num_columns,
+        *instruct.stride(), *thinking.stride(), *out.stride(),
         FROM_THINKING=weight >= 0.5, HALF=instruct.dtype == torch.float16, ROWS=rows, COLUMNS=columns,
+        enable_fp_fusion=False,
     )  # fmt: skip
 
 
