@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from autolambda.merging.arithmetic import PIECE, interpolate, regions_of
-from autolambda.merging.kernels import lerp_dithered
+from autolambda.merging.kernels import _triton_works, lerp_dithered
 from autolambda.merging.rounding import Draws, Rounding, matrix_shape, rounded
 
 HALVES = (torch.bfloat16, torch.float16)
@@ -223,3 +223,4 @@ def test_cuda_gives_the_bits_of_the_cpu(dtype: torch.dtype, shape: tuple[int, ..
                 out = torch.empty(shape, dtype=kind, device="cuda")
                 lerp_dithered(*source, lam, draws=draws, out=out)
                 assert same(out.cpu(), expected.to(kind))
+    assert _triton_works(torch.device("cuda", torch.cuda.current_device()), dtype)
