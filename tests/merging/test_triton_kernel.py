@@ -15,7 +15,7 @@ from autolambda.merging import kernels
 from autolambda.merging.rounding import Draws, Rounding
 
 pytest.importorskip("triton")
-NAME = "autolambda.merging.triton_kernel"
+NAME = "autolambda.merging.kernels.triton_kernel"
 HALVES = (torch.bfloat16, torch.float16)
 CPU = torch.device("cpu")
 

@@ -47,7 +47,7 @@ def _merge_on_gpu(instruct: Tensor, thinking: Tensor, out: Tensor, lam: float, d
     with torch.cuda.device(out.device):
         if not _triton_works(out.device, instruct.dtype):
             return _merge_in_pieces(instruct, thinking, out, lam, draws)
-        from autolambda.merging.triton_kernel import lerp_dithered_matrix
+        from autolambda.merging.kernels.triton_kernel import lerp_dithered_matrix
 
         on_device = instruct.device == thinking.device == out.device
         step = len(out) if on_device else max(1, _PIECES["cuda"] // out.shape[1])
@@ -114,7 +114,7 @@ def _check_triton(shape: tuple[int, int], device: torch.device, dtype: torch.dty
 
     A matrix of one column gets draws that just move a weight, or just do not, so one step of float32 would be seen.
     """
-    from autolambda.merging.triton_kernel import lerp_dithered_matrix
+    from autolambda.merging.kernels.triton_kernel import lerp_dithered_matrix
 
     generator = torch.Generator().manual_seed(0)
     instruct = torch.randn(shape, generator=generator) * 10 ** (-6 * torch.rand(shape, generator=generator))

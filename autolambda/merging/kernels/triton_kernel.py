@@ -1,7 +1,7 @@
 """The dithered merge as one Triton kernel: each weight is read, merged, dithered and written once.
 
-The formulas are those of ``torch.lerp`` and of ``rounding.py``, so the bits are too. Only ``kernels.py`` imports this
-file, when the first merge on a GPU needs it.
+The formulas are those of ``torch.lerp`` and of ``rounding.py``, so the bits are too. It is imported at
+the first merge on a GPU.
 """
 
 from __future__ import annotations
