@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from autolambda.errors import PairError, ScheduleError
-from autolambda.merging.kernels import lerp_dithered
+from autolambda.merging.kernels.lerp import lerp_dithered
 from autolambda.merging.rounding import Draws, matrix_shape, rounded
 
 MERGEABLE = (torch.bfloat16, torch.float16, torch.float32)

@@ -1,7 +1,8 @@
 """How fast a merge in place is, against this machine's own memory copy measured in the same run.
 
-Merge and copy alternate; medians are compared. Bytes of a bfloat16 parameter: 6 for a merge (read 2 + 2, write 2),
-4 for a copy. With the parents in host memory the link counts instead: 4 bytes for a merge, 2 for each parent's copy.
+Merges, dithered and rounded to nearest, and copies alternate; medians are compared. Bytes of a bfloat16 parameter: 6
+for a merge (read 2 + 2, write 2), 4 for a copy. With the parents in host memory the link counts instead: 4 bytes for a
+merge, 2 for each parent's copy.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from autolambda.merging.arithmetic import interpolate
 from autolambda.merging.pair import open_pair, read_tensor
+from autolambda.merging.rounding import ROUNDINGS, Draws, Rounding, RoundingName
 
 LAM = 0.55
 
@@ -71,9 +73,14 @@ class Weights:
     def num_parameters(self) -> int:
         return sum(tensor.numel() for tensor in self.live)
 
-    def merge(self) -> None:
-        for instruct, thinking, live in zip(self.instruct, self.thinking, self.live, strict=True):
-            interpolate(instruct, thinking, LAM, out=live)
+    def draws(self, rounding: RoundingName) -> list[Draws | None]:
+        """The draws of every tensor, where its live weights lie, as an engine keeps them."""
+        kinds = [Rounding(rounding).draws(str(i), one.shape, one.dtype) for i, one in enumerate(self.instruct)]
+        return [draws and draws.to(live.device) for draws, live in zip(kinds, self.live, strict=True)]
+
+    def merge(self, draws: Sequence[Draws | None]) -> None:
+        for instruct, thinking, live, drawn in zip(self.instruct, self.thinking, self.live, draws, strict=True):
+            interpolate(instruct, thinking, LAM, out=live, draws=drawn)
 
     def copy(self) -> None:
         for instruct, live in zip(self.instruct, self.live, strict=True):
@@ -100,35 +107,49 @@ def synthetic(shape: Shape, *, device: str, parents: str) -> Weights:
 
 
 def seconds(function: Callable[[], None], *, device: str) -> float:
+    """Of the clock; of one CPU thread its own time, so that other processes matter less."""
+    clock = time.thread_time if device == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
     if device == "cuda":
         torch.cuda.synchronize()
-    start = time.perf_counter()
+    start = clock()
     function()
     if device == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return clock() - start
 
 
-def bench_bandwidth(size: str, *, device: str, parents: str, repeats: int) -> dict[str, object]:
+def bench_bandwidth(
+    size: str, *, device: str, parents: str, repeats: int, roundings: Sequence[RoundingName]
+) -> list[dict[str, object]]:
     weights = synthetic(SIZES[size], device=device, parents=parents)
-    merges, copies = [], []
+    draws = {rounding: weights.draws(rounding) for rounding in roundings}
+    merges: dict[RoundingName, list[float]] = {rounding: [] for rounding in roundings}
+    copies = []
     for repeat in range(repeats + 1):
-        merge, copy = seconds(weights.merge, device=device), seconds(weights.copy, device=device)
-        if repeat:  # the first touches the memory and warms up
-            merges.append(merge)
+        copy = seconds(weights.copy, device=device)
+        for rounding in roundings:
+            merge = seconds(lambda: weights.merge(draws[rounding]), device=device)  # noqa: B023
+            if repeat:  # the first touches the memory and warms up
+                merges[rounding].append(merge)
+        if repeat:
             copies.append(copy)
     merge_bytes, copy_bytes = (4, 2) if parents == "host" else (6, 4)
-    merge_rate = merge_bytes * weights.num_parameters / statistics.median(merges) / 1e9
     copy_rate = copy_bytes * weights.num_parameters / statistics.median(copies) / 1e9
-    return {
-        "size": size, "parents": parents, "num_parameters": weights.num_parameters,
-        "merge_seconds": round(statistics.median(merges), 5), "merge_gb_per_s": round(merge_rate, 2),
-        "copy_gb_per_s": round(copy_rate, 2), "ratio": round(merge_rate / copy_rate, 3),
-        "merge_seconds_all": [round(value, 5) for value in merges],
-    }  # fmt: skip
+    rates = {name: merge_bytes * weights.num_parameters / statistics.median(merges[name]) / 1e9 for name in roundings}
+    return [
+        {
+            "size": size, "parents": parents, "rounding": name, "num_parameters": weights.num_parameters,
+            "merge_seconds": round(statistics.median(merges[name]), 5), "merge_gb_per_s": round(rates[name], 2),
+            "copy_gb_per_s": round(copy_rate, 2), "ratio": round(rates[name] / copy_rate, 3),
+            "merge_seconds_all": [round(value, 5) for value in merges[name]],
+        }
+        for name in roundings
+    ]  # fmt: skip
 
 
-def bench_pair(instruct: str, thinking: str, *, device: str, repeats: int) -> dict[str, object]:
+def bench_pair(
+    instruct: str, thinking: str, *, device: str, repeats: int, roundings: Sequence[RoundingName]
+) -> list[dict[str, object]]:
     """Merges into float32 live weights; the parents lie in memory in their own dtype."""
     pair = open_pair(instruct, thinking)
     one, other = (
@@ -136,9 +157,15 @@ def bench_pair(instruct: str, thinking: str, *, device: str, repeats: int) -> di
         for model in (pair.instruct, pair.thinking)
     )
     weights = Weights(one, other, [torch.zeros(tensor.shape, device=device) for tensor in one])
-    times = [seconds(weights.merge, device=device) for _ in range(repeats + 3)][3:]
-    median = round(statistics.median(times), 6)
-    return {"num_parameters": weights.num_parameters, "num_tensors": len(one), "merge_seconds": median}
+    results: list[dict[str, object]] = []
+    for rounding in roundings:
+        draws = weights.draws(rounding)
+        times = [seconds(lambda: weights.merge(draws), device=device) for _ in range(repeats + 3)][3:]  # noqa: B023
+        results.append({
+            "rounding": rounding, "num_parameters": weights.num_parameters, "num_tensors": len(one),
+            "merge_seconds": round(statistics.median(times), 6),
+        })  # fmt: skip
+    return results
 
 
 def main() -> None:
@@ -147,27 +174,29 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--parents", choices=("gpu", "host"), default="gpu", help="with cuda: where the parents lie")
     parser.add_argument("--threads", type=int, default=None, help="torch threads; default all")
+    parser.add_argument("--rounding", choices=(*ROUNDINGS, "both"), default="both")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--pair", nargs=2, metavar=("INSTRUCT", "THINKING"), help="time this pair's merge instead")
     arguments = parser.parse_args()
     device, repeats = arguments.device, arguments.repeats
+    roundings: Sequence[RoundingName] = ROUNDINGS if arguments.rounding == "both" else (arguments.rounding,)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     if arguments.parents == "host" and device != "cuda":
         parser.error("--parents host needs --device cuda")
     name = torch.cuda.get_device_name() if device == "cuda" else f"cpu, {torch.get_num_threads()} threads"
     if arguments.pair:
-        result = bench_pair(*arguments.pair, device=device, repeats=repeats)
-        line = f"{name}: {result['num_parameters']:,} parameters in {1e3 * float(str(result['merge_seconds'])):.2f} ms"
+        results = bench_pair(*arguments.pair, device=device, repeats=repeats, roundings=roundings)
     else:
         parents = arguments.parents if device == "cuda" else "cpu"
-        result = bench_bandwidth(arguments.size, device=device, parents=parents, repeats=repeats)
-        line = (
-            f"{name}: merge {result['merge_gb_per_s']} GB/s in {result['merge_seconds']} s, "
-            f"copy {result['copy_gb_per_s']} GB/s, ratio {result['ratio']}"
-        )
-    print(json.dumps({"device": name, "torch": torch.__version__, **result}))
-    print(line)
+        results = bench_bandwidth(arguments.size, device=device, parents=parents, repeats=repeats, roundings=roundings)
+    for result in results:
+        print(json.dumps({"device": name, "torch": torch.__version__, **result}))
+    for result in results:
+        line = f"{name}: {result['rounding']}, {result['num_parameters']:,} parameters in {result['merge_seconds']} s"
+        if not arguments.pair:
+            line += f", {result['merge_gb_per_s']} GB/s; copy {result['copy_gb_per_s']} GB/s, ratio {result['ratio']}"
+        print(line)
 
 
 if __name__ == "__main__":

@@ -97,7 +97,11 @@ def test_every_method_writes_what_its_arithmetic_gives(
     provenance = json.loads(Path("out/autolambda.json").read_text())
     assert (provenance["method"], provenance["merge"]) == (method, rounding.to_dict())
     again = f"autolambda merge ./instruct ./thinking OUT {shlex.join(options)}".strip()
-    assert method != "linear" or rounding == Rounding() or f"{again} --schedule schedule.yaml" in Path("out/README.md").read_text()
+    assert (
+        method != "linear"
+        or rounding == Rounding()
+        or f"{again} --schedule schedule.yaml" in Path("out/README.md").read_text()
+    )
 
 
 @pytest.mark.parametrize(
