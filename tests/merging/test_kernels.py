@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -224,3 +225,11 @@ def test_cuda_gives_the_bits_of_the_cpu(dtype: torch.dtype, shape: tuple[int, ..
                 lerp_dithered(*source, lam, draws=draws, out=out)
                 assert same(out.cpu(), expected.to(kind))
     assert _triton_works(torch.device("cuda", torch.cuda.current_device()), dtype)
+
+
+def test_a_thread_that_merged_for_an_engine_merges_outside_of_it_too() -> None:
+    arguments = (*parents(700, 9), 0.3)
+    merge = functools.partial(interpolate, *arguments, draws=draws_of(700, 9))
+    with ThreadPoolExecutor(1) as pool:
+        inside = pool.submit(torch.inference_mode()(merge)).result()
+        assert same(inside, pool.submit(merge).result())

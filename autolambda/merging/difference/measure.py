@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -79,9 +78,7 @@ def share_beside_nearest(merge: Merge) -> float:
     rows = sampled_rows(infos)
     shapes = {name: (len(rows[name]), matrix_shape(info.shape)[1]) for name, info in infos.items()}
     small = replace(merge, infos={name: replace(info, shape=shapes[name]) for name, info in infos.items()})
-    counts = ((small, name, merge.draws(name), rows[name]) for name in infos)
-    with ThreadPoolExecutor(1) as pool:  # an engine's buffers in this thread take no values outside its inference mode
-        num_beside = sum(pool.map(lambda each: _num_beside(*each), counts))
+    num_beside = sum(_num_beside(small, name, merge.draws(name), rows[name]) for name in infos)
     return num_beside / max(1, sum(map(math.prod, shapes.values())))
 
 
