@@ -70,8 +70,12 @@ class Rounding:
         return {"rounding": self.name} | ({"seed": self.seed} if self.name == "dithered" else {})
 
     def draws(self, tensor: str, shape: Sequence[int], dtype: torch.dtype) -> Draws | None:
-        """Returns the draws of a tensor of the checkpoint, on the CPU, or ``None`` if it is rounded to nearest."""
-        if self.name == "nearest" or dtype not in DITHERED:
+        """Returns the draws of a tensor of the checkpoint, on the CPU, or ``None`` if it is rounded to nearest.
+
+        Vectors (norms, biases) are always rounded to nearest. They are too few for their noise to average out, and too
+        few to make a step in behaviour (studies/rounding).
+        """
+        if self.name == "nearest" or dtype not in DITHERED or len(shape) < 2:
             return None
         num_rows, num_columns = matrix_shape(shape)
         return Draws(_keys(f"{self.seed} row {tensor}", num_rows), _keys(f"{self.seed} column", num_columns))

@@ -2,9 +2,9 @@
 
     python studies/rounding/vectors.py INSTRUCT THINKING TASK.jsonl
 
-Prints, by lambda, the mean Kullback-Leibler divergence (nats a token) from the merge in float32 to rounded merges: all
-tensors to nearest, all dithered, and only the small tensors (norm vectors and routers) rounded, in either way. The
-tokens are responses of the float32 merge. Dithered rounding shows the smallest and largest of four seeds.
+Prints, by lambda, the mean Kullback-Leibler divergence (nats a token) from the merge in float32 to rounded merges:
+matrices, norm vectors (with biases) or routers alone, each rounded to nearest and dithered. The tokens are responses of
+the float32 merge. Dithered rounding shows the smallest and largest of the seeds.
 """
 
 from __future__ import annotations
@@ -22,27 +22,25 @@ from autolambda.config_file import load_config
 from autolambda.driver.models import open_models
 from autolambda.engines.base import Prompt
 from autolambda.engines.transformers.engine import TransformersEngine
-from autolambda.engines.transformers.layout import draws_in
-from autolambda.merging.pair import open_pair
-from autolambda.merging.rounding import Rounding, rounded
+from autolambda.merging.rounding import Rounding, matrix_shape, rounded
 from autolambda.responses import Sample
 
 LAMBDAS = (0.2, 0.4, 0.48, 0.5, 0.6, 0.8)
-NUM_PROMPTS, NUM_SEEDS = 16, 4
+NUM_PROMPTS, NUM_SEEDS = 16, 6
 
 
 class Rounded(TransformersEngine):
     """An engine whose weights are set to one merge, each tensor rounded in its own way."""
 
     @torch.inference_mode()
-    def set_weights(self, lam: float, rounding: Rounding | None, *, large: bool = True, small: bool = True) -> None:
-        """Merges at ``lam``. Tensors of a kind that is not asked for, and all if ``rounding`` is None, stay float32."""
-        pair = open_pair(self._pair.instruct, self._pair.thinking, rounding=rounding or Rounding("nearest"))
-        draws = draws_in(self._live, pair) or {}
+    def set_weights(self, lam: float, kind: str = "", rounding: Rounding | None = None) -> None:
+        """Merges at ``lam``, and rounds the tensors of a kind. All others stay float32."""
         for name, live in self._live.items():
             merged = torch.lerp(self._instruct[name].float(), self._thinking[name].float(), lam)
-            if rounding and (small if is_small(name, live) else large):
-                merged = rounded(merged, self._instruct[name].dtype, draws.get(name)).float()
+            if rounding and kind_of(name, live) == kind:
+                # a matrix of a name of its own is dithered, whatever the product does with this tensor
+                draws = rounding.draws(f"study {name} study", matrix_shape(live.shape), torch.bfloat16)
+                merged = rounded(merged, torch.bfloat16, draws).float()
             live.copy_(merged)
 
     @torch.inference_mode()
@@ -50,8 +48,10 @@ class Rounded(TransformersEngine):
         return [log_softmax(self._model(ids[None]).logits[0].float(), -1) for ids in sequences]
 
 
-def is_small(name: str, tensor: Tensor) -> bool:
-    return tensor.dim() < 2 or name.endswith((".gate.weight", ".router.weight"))
+def kind_of(name: str, tensor: Tensor) -> str:
+    if tensor.dim() < 2:
+        return "norms"
+    return "routers" if name.endswith((".gate.weight", ".router.weight")) else "matrices"
 
 
 def main() -> None:
@@ -70,11 +70,11 @@ def main() -> None:
     engine = Rounded(models.pair, tokenizer=models.chat.tokenizer, device="cpu", threads=1)
     rows = [json.loads(line) for line in arguments.task.read_text(encoding="utf-8").splitlines()[:NUM_PROMPTS]]
     texts = [models.chat.render(Sample("", ({"role": "user", "content": row["question"]},), "")) for row in rows]
-    print(
-        "| lambda | all, nearest | all, dithered | small only, nearest | small only, dithered |\n|---|---|---|---|---|"
-    )
+    kinds = sorted({kind_of(name, tensor) for name, tensor in engine._live.items()})
+    columns = [f"{kind}, {name}" for kind in kinds for name in ("nearest", "dithered")]
+    print(f"| lambda | {' | '.join(columns)} |\n|{'---|' * (len(columns) + 1)}")
     for lam in LAMBDAS:
-        engine.set_weights(lam, None)
+        engine.set_weights(lam)
         responses = engine.generate([Prompt(text, i) for i, text in enumerate(texts)], models.sampling)
         sequences = [
             torch.tensor(models.chat.tokenizer(text + response.text, add_special_tokens=False).input_ids)
@@ -82,11 +82,11 @@ def main() -> None:
         ]
         exact = engine.log_probabilities(sequences)
         cells = []
-        for large in (True, False):
+        for kind in kinds:
             for name in ("nearest", "dithered"):
                 found = []
                 for seed in range(NUM_SEEDS if name == "dithered" else 1):
-                    engine.set_weights(lam, Rounding(name, seed), large=large)  # type: ignore[arg-type]
+                    engine.set_weights(lam, kind, Rounding(name, seed))  # type: ignore[arg-type]
                     found.append(divergence(exact, engine.log_probabilities(sequences)))
                 cells.append(" to ".join(f"{value:.2e}" for value in shown(found)))
         print(f"| {lam:g} | {' | '.join(cells)} |", flush=True)

@@ -30,7 +30,7 @@ def threads(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 def draws_of(*shape: int, name: str = "a", seed: int = 0) -> Draws:
-    draws = Rounding(seed=seed).draws(name, shape, torch.bfloat16)
+    draws = Rounding(seed=seed).draws(name, matrix_shape(shape), torch.bfloat16)
     assert draws is not None
     return draws
 

@@ -10,7 +10,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from autolambda.merging.rounding import Draws, Rounding, rounded
+from autolambda.merging.rounding import Draws, Rounding, matrix_shape, rounded
 
 HALVES = (torch.bfloat16, torch.float16)
 GOLDEN = [[46458, 61721, 1459, 54662], [53749, 64695, 15565, 31276], [49338, 8841, 58570, 57748]]
@@ -21,7 +21,7 @@ EXTREMES = Draws(torch.tensor([1, -1], dtype=torch.int32), torch.ones(1, dtype=t
 
 
 def draws_of(tensor: str, *shape: int, seed: int = 0) -> Draws:
-    draws = Rounding(seed=seed).draws(tensor, shape, torch.bfloat16)
+    draws = Rounding(seed=seed).draws(tensor, matrix_shape(shape), torch.bfloat16)
     assert draws is not None
     return draws
 
@@ -130,6 +130,7 @@ def test_leading_dimensions_are_flattened(shape: tuple[int, ...], flat: tuple[in
 def test_nearest_and_float32_have_no_draws() -> None:
     assert Rounding("nearest").draws("a", (2, 2), torch.bfloat16) is None
     assert Rounding().draws("a", (2, 2), torch.float32) is None
+    assert Rounding().draws("model.norm.weight", (64,), torch.bfloat16) is None  # vectors hold too few values
     values = between(torch.float16, count=1000)
     assert same(rounded(values, torch.float16, None), values.half())
     assert torch.equal(rounded(values, torch.float32, draws_of("a", 1000)), values)
