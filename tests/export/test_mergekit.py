@@ -101,8 +101,8 @@ def test_methods_around_a_base(folders: list[Path]) -> None:
 
 def test_how_far_mergekits_rounding_is_apart_is_said_for_each_rounding() -> None:
     method = LINEAR["uniform"]
-    dithered = merge_of([MERGEKIT / model for model in ("base", "instruct", "thinking")], method)
-    nearest = replace(dithered, pair=replace(dithered.pair, rounding=Rounding("nearest")))
+    nearest = merge_of([MERGEKIT / model for model in ("base", "instruct", "thinking")], method)
+    dithered = replace(nearest, pair=replace(nearest.pair, rounding=Rounding()))
     beside = sum(int((dithered.tensor(name) != nearest.tensor(name)).sum()) for name in dithered.infos)
     share = f"{100 * beside / dithered.pair.num_parameters:.0f} % of the weights, by one step of bfloat16."
     assert mergekit_sentence(dithered) == f"mergekit rounds to nearest: its merge differs from this one in {share}"
