@@ -135,7 +135,7 @@ def date(rng: random.Random) -> Problem:
 
 def letters(rng: random.Random) -> Problem:
     text = rng.choice(WORDS)
-    letter = rng.choice(sorted(set(text)) + [c for c in set(text) if text.count(c) > 1] * 2)
+    letter = rng.choice(sorted(set(text)) + [c for c in sorted(set(text)) if text.count(c) > 1] * 2)
     count, spelled = 0, []
     for c in text:
         count += c == letter
