@@ -25,24 +25,25 @@ from autolambda.merging import arithmetic
 from autolambda.merging.arithmetic import pieces_of, slerp_weights, task_arithmetic, ties_limits
 from autolambda.merging.checkpoint import open_checkpoint
 from autolambda.merging.merge import open_merge
-from autolambda.merging.method import Method
+from autolambda.merging.method import ROUNDINGS, Method, RoundingName
+from autolambda.merging.rounding import Draws
 from autolambda.responses import Grade, Graded, Response
 from autolambda.schedule import Schedule
 
 SINGLE, NORM = "model.safetensors", "model.norm.weight"
 
 
-def ties(base: Tensor, instruct: Tensor, thinking: Tensor) -> Tensor:
+def ties(base: Tensor, instruct: Tensor, thinking: Tensor, *, draws: Draws | None) -> Tensor:
     limits = ties_limits(pieces_of(base, instruct, thinking), num_values=base.numel())
-    return arithmetic.ties(base, instruct, thinking, limits=limits)
+    return arithmetic.ties(base, instruct, thinking, limits=limits, draws=draws)
 
 
-def slerp(base: Tensor, instruct: Tensor, thinking: Tensor) -> Tensor:
+def slerp(base: Tensor, instruct: Tensor, thinking: Tensor, *, draws: Draws | None) -> Tensor:
     weights = slerp_weights(pieces_of(instruct, thinking), 0.3)
-    return arithmetic.slerp(instruct, thinking, 0.3, weights=weights)
+    return arithmetic.slerp(instruct, thinking, 0.3, weights=weights, draws=draws)
 
 
-MERGES: dict[BaselineName, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+MERGES: dict[BaselineName, Callable[..., Tensor]] = {
     "task_arithmetic": task_arithmetic,
     "ties": ties,
     "slerp": slerp,
@@ -73,6 +74,7 @@ def method_of(method: BaselineName, base: Path) -> Method:
     return Method(method, base=str(base))
 
 
+@pytest.mark.parametrize("rounding", ROUNDINGS)
 @pytest.mark.parametrize("method", MERGES)
 @pytest.mark.parametrize(
     "kinds",
@@ -87,11 +89,12 @@ def method_of(method: BaselineName, base: Path) -> Method:
     ids=lambda kinds: "-".join(kinds),
 )
 def test_a_merge_is_its_formula_tensor_by_tensor(
-    originals: Path, method: BaselineName, kinds: tuple[str, str, str]
+    originals: Path, method: BaselineName, kinds: tuple[str, str, str], rounding: RoundingName
 ) -> None:
     """Experts are merged one by one, as they lie on disk."""
     base = originals / f"base-{kinds[0]}"
-    merge = open_merge(job_of(originals, kinds[1:]).models.pair, method_of(method, base))
+    pair = job_of(originals, kinds[1:], merge__rounding=rounding).models.pair
+    merge = open_merge(pair, method_of(method, base))
     names = ("base", "instruct", "thinking")
     models = [open_checkpoint(str(originals / f"{name}-{kind}")) for name, kind in zip(names, kinds, strict=True)]
     held = kinds[1:] if method == "slerp" else kinds
@@ -99,7 +102,10 @@ def test_a_merge_is_its_formula_tensor_by_tensor(
     assert ("lm_head.weight" in merge.infos) is not merge.tied
     for name in merge.infos:
         stored = [name if name in model.tensors else "model.embed_tokens.weight" for model in models]
-        expected = MERGES[method](*(model.read(each) for model, each in zip(models, stored, strict=True)))
+        tensors = [model.read(each) for model, each in zip(models, stored, strict=True)]
+        draws = merge.pair.rounding.draws(name, tensors[0].shape, tensors[0].dtype)
+        assert (draws is None) is (rounding == "nearest" or tensors[0].dim() == 1)
+        expected = MERGES[method](*tensors, draws=draws)
         assert torch.equal(merge.tensor(name), expected) and merge.tensor(name).dtype == expected.dtype
 
 
