@@ -23,7 +23,7 @@ from autolambda.driver.job import open_job
 from autolambda.driver.search import evaluate
 from autolambda.engines.transformers.engine import TransformersEngine
 from autolambda.merging.method import Method
-from autolambda.merging.rounding import Draws, Rounding
+from autolambda.merging.rounding import Draws, Rounding, matrix_shape
 from autolambda.schedule import Schedule
 
 LAMBDAS = (0.0, 0.3, 0.4, 0.45, 0.48, 0.49, 0.5, 0.51, 0.52, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.9, 1.0)
@@ -59,7 +59,8 @@ class CoarseEngine(TransformersEngine):
             return values
         if self.rounding == "nearest":
             return nearest(values, self.bits)
-        draws = Rounding("dithered", self.seed).draws(name, values.shape, torch.bfloat16)
+        # vectors too, unlike in the product: with so few bits their steps are as large as their differences
+        draws = Rounding("dithered", self.seed).draws(name, matrix_shape(values.shape), torch.bfloat16)
         assert draws is not None
         return dithered(values, self.bits, draws)
 
