@@ -14,6 +14,7 @@ of their columns, therefore needs no more than the keys of its rows and columns.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -78,7 +79,7 @@ class Rounding:
         if self.name == "nearest" or dtype not in DITHERED or len(shape) < 2:
             return None
         num_rows, num_columns = matrix_shape(shape)
-        return Draws(_keys(f"{self.seed} row {tensor}", num_rows), _keys(f"{self.seed} column", num_columns))
+        return Draws(_keys(f"{self.seed} row {tensor}", num_rows), _column_keys(self.seed, num_columns))
 
 
 def matrix_shape(shape: Sequence[int]) -> tuple[int, int]:
@@ -115,6 +116,12 @@ def dither(values: Tensor, dtype: torch.dtype, draws: Tensor) -> Tensor:
     subnormal = torch.copysign(steps * 2.0**-24, values)
     bits.add_(draws >> 3).bitwise_and_(-0x2000)  # 13 bits more than float16
     return torch.where(small, subnormal, values, out=values)
+
+
+@functools.lru_cache(maxsize=64)
+def _column_keys(seed: int, count: int) -> Tensor:
+    with torch.inference_mode(False):
+        return _keys(f"{seed} column", count)
 
 
 def _keys(text: str, count: int) -> Tensor:
