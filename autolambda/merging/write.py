@@ -68,7 +68,7 @@ def write_weights(
     with ExitStack() as stack:
         readers = [stack.enter_context(ShardReader(model.folder)) for model in merge.models.values()]
         writer = stack.enter_context(ShardWriter(folder, merge.infos, max_shard_size=max_shard_size))
-        stack.enter_context(_one_thread_each())
+        stack.enter_context(one_thread_each())
         work = _Pass(merge, readers, writer, identify, on_bytes or (lambda num_bytes: None))
         pool = stack.enter_context(ThreadPoolExecutor(num_threads))
         futures = []
@@ -162,8 +162,11 @@ class _Pass:
 
 
 @contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Gives PyTorch one thread inside each of our threads, and restores its number of threads afterwards."""
+def one_thread_each() -> Iterator[None]:
+    """Gives PyTorch one thread inside each of our threads, and restores its number of threads afterwards.
+
+    Its threads wait for each other after every operation on a piece, which takes 10 times as long on a busy machine.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

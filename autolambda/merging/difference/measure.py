@@ -20,10 +20,11 @@ from autolambda.merging.merge import Merge
 from autolambda.merging.pair import Pair, read_tensor
 from autolambda.merging.rounding import DITHERED, Draws, matrix_shape
 from autolambda.merging.shards import TensorInfo
+from autolambda.merging.write import one_thread_each
 from autolambda.schedule import locate
 
 LAMBDAS = (0.1, 0.2, 0.25, 0.3, 0.4, 0.45, 0.49, 0.5, 0.51, 0.55, 0.6, 0.7, 0.75, 0.8, 0.9)
-MOST_WEIGHTS = 1 << 24  # of a sample, about
+MOST_WEIGHTS = 1 << 22  # of a sample, about: shares are within .1 points
 _PIECE = 1 << 16  # values that stay in the cache of a core
 _GOLDEN = (math.sqrt(5) - 1) / 2
 _DIGITS = 6  # of stored numbers; sums by several threads differ in later ones
@@ -39,6 +40,7 @@ class _Sums:
 
 
 @torch.no_grad()
+@one_thread_each()
 def measure_difference(pair: Pair) -> ParentDifference:
     """Returns how far the parents are apart, and how far their merges rounded to nearest move from one to the other.
 
@@ -68,6 +70,7 @@ def measure_difference(pair: Pair) -> ParentDifference:
     )
 
 
+@one_thread_each()
 def share_beside_nearest(merge: Merge) -> float:
     """Returns the share (0 to 1) of a merge's weights that rounding to nearest would give another value.
 
