@@ -164,7 +164,7 @@ def draw(curves: Mapping[str, Mapping[float, Point]], path: Path) -> None:
                 row=1,
                 col=column,
             )
-    figure.update_xaxes(title="lambda")
+    figure.update_xaxes(title="lambda", range=[0.37, 0.63])  # nothing changes outside of it
     figure.update_layout(
         width=WIDTH - 10,
         height=HEIGHT - 10,
