@@ -24,7 +24,7 @@ from autolambda.merging.write import one_thread_each
 from autolambda.schedule import locate
 
 LAMBDAS = (0.1, 0.2, 0.25, 0.3, 0.4, 0.45, 0.49, 0.5, 0.51, 0.55, 0.6, 0.7, 0.75, 0.8, 0.9)
-MOST_WEIGHTS = 1 << 22  # of a sample, about: shares are within .1 points
+MOST_WEIGHTS = 1 << 22  # of a sample, about: its shares are within a point or so
 _PIECE = 1 << 16  # values that stay in the cache of a core
 _GOLDEN = (math.sqrt(5) - 1) / 2
 _DIGITS = 6  # of stored numbers; sums by several threads differ in later ones
