@@ -178,7 +178,7 @@ def notes_on_rounding(events: list[Event]) -> list[str]:
 
 
 def test_parents_whose_merges_would_be_distorted_are_told_once_and_stored(tmp_path: Path) -> None:
-    config, storage = small_config(**close_pair(tmp_path)), storage_in(tmp_path)
+    config, storage = small_config(**close_pair(tmp_path), merge__rounding="dithered"), storage_in(tmp_path)
     events: list[Event] = []
     report = search(config, name=NAME, storage=storage, engine=FakeEngine(), on_event=events.append)
     assert report.parents_differ is not None and report.parents_differ.distorts

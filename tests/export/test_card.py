@@ -13,6 +13,7 @@ from checkpoints import tiny_checkpoint
 from small_search import close_pair, finished, small_config
 
 from autolambda.bundled import FOLDER
+from autolambda.config import Config
 from autolambda.driver.models import Models, open_models
 from autolambda.export.card import licence_of
 from autolambda.export.export import check_export, export
@@ -33,7 +34,11 @@ def from_hub(cache: Path, model: str, parent: str, card: str) -> Path:
 
 
 def models_of(instruct: Path, thinking: Path) -> Models:
-    return open_models(small_config(models__instruct=str(instruct), models__thinking=str(thinking)))
+    return open_models(dithered(models__instruct=str(instruct), models__thinking=str(thinking)))
+
+
+def dithered(**changes: object) -> Config:
+    return small_config(**{"merge__rounding": "dithered"} | changes)
 
 
 def front_matter(card: str) -> dict[str, object]:
@@ -126,7 +131,7 @@ def test_a_schedule_over_layers_is_written_out(tmp_path: Path) -> None:
 
 
 def card_of(out: Path, lam: float, **changes: str) -> str:
-    export(open_models(small_config(**changes)), Schedule.uniform(lam), out)
+    export(open_models(dithered(**changes)), Schedule.uniform(lam), out)
     return (out / "README.md").read_text()
 
 
