@@ -17,7 +17,7 @@ import yaml
 
 from autolambda import __version__
 from autolambda.driver.models import Models
-from autolambda.errors import OutputError, StudyError
+from autolambda.errors import OutputError, StudyError, printable
 from autolambda.export.card import write_card
 from autolambda.export.mergekit import mergekit_recipe, mergekit_sentence
 from autolambda.export.provenance import Provenance
@@ -95,7 +95,8 @@ def check_export(folder: Path) -> str:
     changed = [name for name in sorted(files) if Path(name).name != name or _sha256(folder / name) != files[name]]
     changed = changed or _changed_tensors(folder, tensors)
     if changed:
-        shown = ", ".join(changed[:5]) + (f" and {len(changed) - 5} more" if len(changed) > 5 else "")
+        more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
+        shown = ", ".join(printable(name[:60]) for name in changed[:5]) + more  # anybody may have written the names
         raise OutputError(f"'{folder}': changed after the export: {shown}; export it again")
     return str(method)
 

@@ -291,3 +291,12 @@ def test_the_sampling_that_is_compared_is_all_of_it(models: Models, measurement:
     assert {key for key in measurement.identity if key.startswith("sampling.")} == {
         f"sampling.{key}" for key in asdict(models.sampling)
     }
+
+
+def test_a_name_with_control_characters_stays_on_one_line(tmp_path: Path) -> None:
+    export(open_models(small_config()), Schedule.uniform(0.5), tmp_path / "out")
+    path = tmp_path / "out" / "autolambda.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"tensors": content["tensors"] | {"a\x1eb": "0"}}))
+    with pytest.raises(OutputError, match=r"changed after the export: a\\x1eb; export it again"):
+        check_export(tmp_path / "out")

@@ -27,7 +27,7 @@ def draws_in(live: Mapping[str, Tensor], pair: Pair) -> dict[str, Draws] | None:
     if tensors_in(live, pair.tensors) is None:
         return None
     # one key for each row: tensors of keys have the layout of the parameters, with one column
-    keys = {name: torch.zeros(_one_column(tensor), dtype=torch.int32) for name, tensor in live.items()}
+    keys = {name: torch.zeros((*tensor.shape[:-1], 1), dtype=torch.int32) for name, tensor in live.items()}
     columns: dict[int, Tensor] = {}
     for name, info in pair.tensors.items():
         if draws := pair.rounding.draws(name, info.shape, info.dtype):
@@ -38,10 +38,6 @@ def draws_in(live: Mapping[str, Tensor], pair: Pair) -> dict[str, Draws] | None:
     found = {name: (rows.view(-1), columns.get(matrix_shape(live[name].shape)[1])) for name, rows in keys.items()}
     # keys are odd, so a parameter whose keys are zero is not dithered
     return {name: Draws(rows, each) for name, (rows, each) in found.items() if each is not None and bool(rows.all())}
-
-
-def _one_column(tensor: Tensor) -> tuple[int, ...]:
-    return (*tensor.shape[:-1], 1) if tensor.dim() > 1 else tuple(tensor.shape)
 
 
 def _tensor_in(live: Mapping[str, Tensor], name: str) -> Tensor | None:

@@ -185,7 +185,7 @@ def _draws_of(parameter: LiveParameter, pair: Pair) -> Draws | None:
     A parameter is a stack of rows of checkpoint tensors, all of them with the same columns.
     """
     live = parameter.live
-    rows = torch.ones((*live.shape[:-1], 1) if live.dim() > 1 else live.shape, dtype=torch.int32)
+    rows = torch.ones((*live.shape[:-1], 1), dtype=torch.int32)
     columns = torch.ones(matrix_shape(live.shape)[1], dtype=torch.int32)  # padding is zero in both parents
     for part in parameter.parts:
         info = pair.tensors[part.tensor]
@@ -193,12 +193,9 @@ def _draws_of(parameter: LiveParameter, pair: Pair) -> Draws | None:
         if draws is None:
             return None
         draws = draws.part(*part.source)
-        place = rows[(*part.index[:-1], slice(None))] if live.dim() > 1 else rows[part.index]
+        place = rows[(*part.index[:-1], slice(None))]
         place.copy_(draws.rows.view(place.shape))
-        if live.dim() > 1:
-            columns[part.index[-1]] = draws.columns
-        else:
-            columns = draws.columns
+        columns[part.index[-1]] = draws.columns
     return Draws(rows.view(-1), columns).to(live.device)
 
 
