@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from autolambda.merging.arithmetic import interpolate
+from autolambda.merging.method import ROUNDINGS, RoundingName
 from autolambda.merging.pair import open_pair, read_tensor
-from autolambda.merging.rounding import ROUNDINGS, Draws, Rounding, RoundingName
+from autolambda.merging.rounding import Draws, Rounding
 
 LAM = 0.55
 
