@@ -151,7 +151,7 @@ def merge(
         lam, schedule: As in ``evaluate``, for the methods ``linear`` and ``slerp``.
         method: ``linear``, ``slerp``, ``task_arithmetic`` or ``ties``.
         base: The base model of both parents, for ``task_arithmetic`` and ``ties``.
-        rounding, rounding_seed: How weights in bf16 and fp16 are rounded: ``dithered`` or ``nearest``.
+        rounding, rounding_seed: ``dithered`` or ``nearest``, for weights in bf16 and fp16; the seed of the draws.
         max_shard_size: Size of a weight file, a number with KB, MB or GB.
 
     Raises ``InputError`` for a bad argument, for parents that do not fit together, or if ``out`` exists.

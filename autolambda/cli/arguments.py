@@ -23,8 +23,13 @@ def config_of(options: Mapping[str, Any], *, budget: float | None = None) -> Con
     from autolambda.config_file import load_config
 
     overrides = config_overrides(options.get("instruct"), options.get("thinking"), options.get("tasks"), budget)
-    keys = {"trials": "search.trials", "seed": "search.seed", "workers": "engine.workers"}
-    keys |= {"rounding": "merge.rounding", "merge_seed": "merge.seed"}
+    keys = {
+        "trials": "search.trials",
+        "seed": "search.seed",
+        "workers": "engine.workers",
+        "rounding": "merge.rounding",
+        "rounding_seed": "merge.seed",
+    }
     for option, key in keys.items():
         if options.get(option) is not None:
             overrides[key] = options[option]

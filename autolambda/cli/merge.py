@@ -82,7 +82,7 @@ def export(
 )
 @click.option("--base", metavar="MODEL", help="The base model of both, for task_arithmetic and ties.")
 @rounding_option
-@click.option("--rounding-seed", "merge_seed", type=int, metavar="N", help="Seed of dithered rounding.  [default: 0]")
+@click.option("--rounding-seed", type=int, metavar="N", help="Seed of dithered rounding.  [default: 0]")
 @shard_size_option
 def merge(
     instruct: str,
@@ -93,7 +93,7 @@ def merge(
     method: str,
     base: str | None,
     rounding: str | None,
-    merge_seed: int | None,
+    rounding_seed: int | None,
     max_shard_size: str,
 ) -> None:
     """Writes one merge as a checkpoint folder, without a study.
@@ -107,7 +107,7 @@ def merge(
     from autolambda.merging.shards import parse_size
 
     chosen, shard_size = method_of(method, lam, schedule, base), parse_size(max_shard_size)
-    settings = {"instruct": instruct, "thinking": thinking, "rounding": rounding, "merge_seed": merge_seed}
+    settings = {"instruct": instruct, "thinking": thinking, "rounding": rounding, "rounding_seed": rounding_seed}
     models = open_models(config_of(settings))
     with writing(open_console(), total=models.pair.num_bytes) as on_bytes:
         write(models, chosen, out, max_shard_size=shard_size, on_bytes=on_bytes)

@@ -77,20 +77,26 @@ class Merge:
                 return partial(ties, limits=(torch.zeros(()), torch.zeros(())))
             return partial(ties, limits=ties_limits(pieces, num_values=info.num_values))
         lam = self.lam_of(name)
-        if lam in (0.0, 1.0) or not info.dtype.is_floating_point:
+        if self._copies(name):
             return _thinking if lam == 1.0 else _instruct
         if self.method.name == "slerp":
             return partial(slerp, lam=lam, weights=slerp_weights(pieces, lam))
         return partial(interpolate, lam=lam)
 
     def draws(self, name: str) -> Draws | None:
-        """Returns the draws that round a tensor, or ``None`` if it is rounded to nearest."""
+        """Returns the draws that round a tensor, or ``None`` if it is copied or rounded to nearest."""
+        if self._copies(name):
+            return None
         return self.pair.rounding.draws(name, self.infos[name].shape, self.infos[name].dtype)
 
     def shows_broken(self, name: str) -> bool:
         """Returns whether a NaN or an infinity in any model also shows in the merge, so only the merge is checked."""
-        linear = self.method.name == "linear" and self.infos[name].dtype.is_floating_point
-        return linear and 0.0 < self.lam_of(name) < 1.0
+        return self.method.name == "linear" and not self._copies(name)
+
+    def _copies(self, name: str) -> bool:
+        """Whether a tensor is a parent's: by ``linear`` and ``slerp``, at both ends and for integers."""
+        takes_lam = self.method.schedule is not None
+        return takes_lam and (self.lam_of(name) in (0.0, 1.0) or not self.infos[name].dtype.is_floating_point)
 
     def tensor(self, name: str) -> Tensor:
         """Returns a tensor of the merge, in the checkpoint's dtype on the CPU. Do not write into it."""

@@ -147,7 +147,7 @@ class Study:
     def counts(self) -> Counts:
         """Counts the trials in each state."""
         states = [trial.state for trial in self._study.get_trials(deepcopy=False)]
-        order = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.RUNNING)
+        order = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.RUNNING)  # that of the fields
         return Counts(*map(states.count, order))
 
     def interrupted(self) -> Trial | None:

@@ -69,8 +69,7 @@ class TransformersEngine:
             model, _ = _load(source.folder, dtype=resolve_dtype(dtype, pair, self._device), config=config)
             self._model: Any = model.to(self._device).eval()
         self._live: dict[str, torch.Tensor] = dict(self._model.named_parameters())
-        draws = draws_in(self._live, pair)
-        self._draws = None if draws is None else {name: each.to(self._device) for name, each in draws.items()}
+        self._draws = draws_in(self._live, pair)
         self._end_ids = end_ids_of(pair, tokenizer)
         self.in_words = f"transformers on {self._device}, {str(self._model.dtype).removeprefix('torch.')}"
         self.set_merge(Method.linear(Schedule.uniform(1.0)))
@@ -78,7 +77,8 @@ class TransformersEngine:
     def set_merge(self, method: Method) -> None:
         """Merges in place: the linear method from the parents in memory, others from the files.
 
-        In a layout unknown to layout.py the rows' draws are not known either, so it also merges from the files.
+        If weights are dithered in a layout unknown to layout.py, their draws are not known in memory; then the linear
+        method reads the files too.
         """
         with self._computing():
             if method.name != "linear" or method.schedule is None or self._draws is None:

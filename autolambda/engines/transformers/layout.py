@@ -23,21 +23,29 @@ def tensors_in(live: Mapping[str, Tensor], infos: Mapping[str, TensorInfo]) -> d
 
 
 def draws_in(live: Mapping[str, Tensor], pair: Pair) -> dict[str, Draws] | None:
-    """Returns the draws of every live parameter that is dithered, or ``None`` if a checkpoint tensor is not found."""
+    """Returns the draws of every live parameter that is dithered, on its device.
+
+    Returns ``None`` if some are dithered and a checkpoint tensor is not found.
+    """
+    drawn = {name: pair.rounding.draws(name, info.shape, info.dtype) for name, info in pair.tensors.items()}
+    if not any(drawn.values()):
+        return {}
     if tensors_in(live, pair.tensors) is None:
         return None
     # one key for each row: tensors of keys have the layout of the parameters, with one column
     keys = {name: torch.zeros((*tensor.shape[:-1], 1), dtype=torch.int32) for name, tensor in live.items()}
     columns: dict[int, Tensor] = {}
-    for name, info in pair.tensors.items():
-        if draws := pair.rounding.draws(name, info.shape, info.dtype):
+    for name, draws in drawn.items():
+        if draws:
             place = _tensor_in(keys, name)
             assert place is not None
             place.copy_(draws.rows.view(place.shape))
             columns[len(draws.columns)] = draws.columns
-    found = {name: (rows.view(-1), columns.get(matrix_shape(live[name].shape)[1])) for name, rows in keys.items()}
-    # keys are odd, so a parameter whose keys are zero is not dithered
-    return {name: Draws(rows, each) for name, (rows, each) in found.items() if each is not None and bool(rows.all())}
+    return {
+        name: Draws(rows.view(-1), columns[matrix_shape(live[name].shape)[1]]).to(live[name].device)
+        for name, rows in keys.items()
+        if bool(rows.all())  # keys are odd, so a parameter whose keys are zero is not dithered
+    }
 
 
 def _tensor_in(live: Mapping[str, Tensor], name: str) -> Tensor | None:

@@ -95,9 +95,10 @@ class LiveParameter:
             return
         slot, *rest = part.index
         packed = self.live[slot]
-        matrix = self._in_file_order(packed)
+        order = self._kernel_order(packed)
+        matrix = _in_file_order(packed, order)
         matrix[tuple(rest)] = values.to(matrix.dtype)
-        packed.copy_(matrix.view(-1)[self._kernel_order(packed)].view(packed.shape))
+        packed.copy_(matrix.view(-1)[order].view(packed.shape))
 
     def repack(self) -> None:
         """Packs weights that vLLM's ``reload_weights`` leaves stale on a CPU (0.32).
@@ -120,12 +121,8 @@ class LiveParameter:
     def _expert(self, part: Part) -> Tensor:
         """Returns a copy of an expert's rows in the checkpoint's order."""
         slot, *rest = part.index
-        return self._in_file_order(self.live[slot])[tuple(rest)]
-
-    def _in_file_order(self, packed: Tensor) -> Tensor:
-        matrix = torch.empty_like(packed).view(-1)
-        matrix[self._kernel_order(packed)] = packed.reshape(-1)
-        return matrix.view(packed.shape)
+        packed = self.live[slot]
+        return _in_file_order(packed, self._kernel_order(packed))[tuple(rest)]
 
     def _kernel_order(self, packed: Tensor) -> Tensor:
         """Returns the place of every value of an expert. Packing a range of integers shows the kernel's order."""
@@ -134,6 +131,12 @@ class LiveParameter:
         numbers = torch.arange(packed.numel(), dtype=torch.float32).view(1, *packed.shape)
         order: Tensor = cpu_prepack_moe_weight(numbers, self._cpu_experts.isa).view(-1).long()
         return order
+
+
+def _in_file_order(packed: Tensor, order: Tensor) -> Tensor:
+    matrix = torch.empty_like(packed).view(-1)
+    matrix[order] = packed.reshape(-1)
+    return matrix.view(packed.shape)
 
 
 def live_parameters(
