@@ -16,9 +16,8 @@ from scipy.special import ndtr  # type: ignore[import-untyped]  # scipy ships no
 
 from autolambda.optimizer.space import DECIMALS, Params, Range
 from autolambda.optimizer.surrogate import PosteriorSamples
-from autolambda.statistics.estimates import SURE, Z_95_ONE_SIDED, Floats
+from autolambda.statistics.estimates import SURE, Floats
 
-WORTH = 0.001  # expected gain in accuracy for which a riskier finalist is confirmed
 _REACHES = (0.02, 0.06, 0.15)  # sizes of the steps around a good schedule, as shares of each range
 _NUM_STEPS = 25  # at each reach
 _NUM_FAR = 150
@@ -26,15 +25,19 @@ _NUM_FAR = 150
 
 @dataclass(frozen=True)
 class Target:
-    """A budget in mean tokens, and the relative standard error of a finalist's mean tokens at confirmation."""
+    """A budget in mean tokens, and the relative standard error of a finalist's mean tokens at confirmation.
+
+    The confirmation's upper bound lies ``reach`` standard errors above the mean.
+    """
 
     budget: float
     spread: float
+    reach: float
 
     @property
     def highest(self) -> float:
         """The mean tokens at which the chance to be shown within the budget is one half."""
-        return self.budget / (1 + Z_95_ONE_SIDED * self.spread)
+        return self.budget / (1 + self.reach * self.spread)
 
 
 def chances(draw: PosteriorSamples, target: Target) -> Floats:
@@ -51,25 +54,6 @@ def surest(draw: PosteriorSamples, target: Target) -> int:
     return int(np.argmax(np.where(sure, draw.accuracy.mean(axis=0), -1.0) if sure.any() else chance))
 
 
-def best_expected(draw: PosteriorSamples, target: Target, *, than: int) -> int | None:
-    """Returns the schedule with the largest chance times lead in accuracy over ``than``; ``None`` below ``WORTH``."""
-    ahead = draw.accuracy.mean(axis=0)
-    worth = chances(draw, target) * (ahead - ahead[than])
-    best = int(np.argmax(worth))
-    return best if worth[best] >= WORTH else None
-
-
-def cheapest_equal(draw: PosteriorSamples, *, than: int, margin: float) -> int | None:
-    """Returns the cheapest schedule with a fifth fewer tokens than ``than`` that loses at most half the margin.
-
-    Its chance to break no guard is at least as high, or at least ``SURE``.
-    """
-    ahead, tokens, allowed = draw.accuracy.mean(axis=0), draw.tokens.mean(axis=0), draw.allowed.mean(axis=0)
-    good = (ahead >= ahead[than] - margin / 2) & (tokens <= 0.8 * tokens[than])
-    good &= allowed >= min(SURE, allowed[than])
-    return int(np.argmin(np.where(good, tokens, np.inf))) if good.any() else None
-
-
 def thompson(draw: PosteriorSamples, target: Target, *, index: int) -> int:
     """Returns the most accurate schedule within the target in one posterior sample, else the cheapest."""
     accuracy, tokens, allowed = draw.accuracy[index], draw.tokens[index], draw.allowed[index]
@@ -79,17 +63,16 @@ def thompson(draw: PosteriorSamples, target: Target, *, index: int) -> int:
     return int(np.argmin(np.where(allowed, tokens, np.inf) if allowed.any() else tokens))
 
 
-def expected_gain(draw: PosteriorSamples, target: Target) -> float:
-    """Returns the expected lead in accuracy (share of 1) of the best schedule within the target over the surest one.
+def expected_gains(draw: PosteriorSamples, target: Target) -> Floats:
+    """Returns the expected lead in accuracy (share of 1) of each schedule over the surest one, float64 [schedules].
 
-    If the surest one may break a guard, its accuracy counts as 0 in the samples in which it does.
+    A schedule leads in the samples in which it is within the target, allowed and more accurate.
     """
-    best = np.where((draw.tokens <= target.highest) & draw.allowed, draw.accuracy, 0.0).max(axis=1)
     index = surest(draw, target)
-    ours, allowed = draw.accuracy[:, index], draw.allowed[:, index]
-    if allowed.mean() < SURE:
-        ours = np.where(allowed, ours, 0.0)
-    return max(0.0, float((best - ours).mean()))
+    ours = np.where(draw.allowed[:, [index]], draw.accuracy[:, [index]], 0.0)
+    counts = (draw.tokens <= target.highest) & draw.allowed
+    gains: Floats = np.where(counts, np.maximum(draw.accuracy - ours, 0.0), 0.0).mean(axis=0)
+    return gains
 
 
 def is_dominated(draw: PosteriorSamples, index: int) -> bool:
@@ -113,7 +96,9 @@ def candidates(
     """
     rest = [name for name in ranges if name != "lam"]
     zero = dict.fromkeys(rest, 0.0)
-    points = [{"lam": round(float(lam), DECIMALS), **zero} for lam in np.linspace(0, 1, 101 if free == ["lam"] else 41)]
+    points = [
+        {"lam": round(float(lam), DECIMALS), **zero} for lam in np.linspace(0, 1, 201 if free == ["lam"] else 101)
+    ]
     if free == ["lam"]:
         return points
     for _ in range(_NUM_FAR):

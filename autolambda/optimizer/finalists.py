@@ -6,45 +6,76 @@ cheapest finalist is tested first; with guards and a budget, the finalist with t
 
 from __future__ import annotations
 
+import functools
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from autolambda.optimizer import acquisition
-from autolambda.optimizer.acquisition import Target
-from autolambda.optimizer.aims import Aims, allowance_of, targets_of
-from autolambda.optimizer.observations import Observations
+from autolambda.optimizer.aims import Aims, allowance_of, reach_at, spread_at, targets_of
+from autolambda.optimizer.observations import ACCURACY, Observations, cost_at
+from autolambda.optimizer.portfolio import Portfolio, Precision
 from autolambda.optimizer.settings import SearchSettings
-from autolambda.optimizer.surrogate import PosteriorSamples, Surrogate, fit
+from autolambda.optimizer.space import ENDS
+from autolambda.optimizer.surrogate import PosteriorSamples, Surrogate, fit, prompt_correlation
+from autolambda.optimizer.token_allowance import TokenAllowance
+from autolambda.schedule import Schedule
+from autolambda.statistics.estimates import Floats
 from autolambda.statistics.pareto import Objectives, front
 from autolambda.statistics.verdict import confirmation_order
 
 NUM_DRAWS = 512
 LIKELY = 0.5  # chance to break no guard at which a schedule may be confirmed if there is no budget
+IN_PLAY = 0.05  # chance to be within the budget at which a parent may be the answer
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The finalists in testing order, as indices of the measured schedules; responses per finalist and per parent."""
+    """The finalists in testing order, as indices of the measured schedules, and the numbers of responses.
+
+    ``num_parents`` are those of Instruct and Thinking. ``expected`` [n] and ``covariance`` [n][n] are the finalists'
+    accuracy by the search (share of 1), ``shared`` the part of the confirmation's errors that all have in common.
+    """
 
     finalists: tuple[int, ...]
     num_responses: int
-    num_parent: int
+    num_parents: tuple[int, int]
+    expected: tuple[float, ...] = ()
+    covariance: tuple[tuple[float, ...], ...] = ()
+    shared: float = 0.0
+
+    def combined(self, confirmed: Sequence[float]) -> list[float]:
+        """Returns the accuracies of the first finalists by search and confirmation together.
+
+        The pick is chosen by them. What is claimed for it is the confirmation's alone.
+        """
+        size = len(confirmed)
+        if not self.expected:
+            return list(confirmed)
+        seen, mean = np.array(confirmed), np.array(self.expected[:size])
+        prior = np.array(self.covariance)[:size, :size]
+        single = float(np.clip(seen.mean() * (1 - seen.mean()), 0.02, 0.25)) / self.num_responses
+        noise = single * (self.shared + (1 - self.shared) * np.eye(size))
+        result: list[float] = (mean + prior @ np.linalg.solve(prior + noise, seen - mean)).tolist()
+        return result
 
 
 def plan(observations: Observations, settings: SearchSettings, aims: Aims, *, model: Surrogate | None = None) -> Plan:
     """Returns the finalists for the budget of ``aims``, or along the whole front without a budget.
 
-    For a budget, the first is the most accurate schedule that is sure to be shown within it. The second has the largest
-    expected gain over the first. The third is a fifth cheaper and may be as good. Without a budget, they are spread
-    evenly over the predicted front of schedules that probably break no guard. ``model`` is a surrogate that is already
-    fitted to the observations.
+    For a budget, they are the set whose confirmation is expected to end with the most accurate pick. Without a budget,
+    they are spread evenly over the predicted front of schedules that probably break no guard. ``model`` is a surrogate
+    that is already fitted to the observations.
     """
-    allowance = allowance_of(observations.measured, settings, aims)
+    measured = observations.measured
+    allowance = allowance_of(measured, settings, aims)
     if allowance is None:  # only one end of the ladder is measured
-        return Plan(tuple(range(len(observations.measured)))[: settings.finalists], aims.num_confirm, aims.num_confirm)
-    schedules = [each.schedule for each in observations.measured]
-    model = model or fit(observations, settings.knots, guards=aims.guards)
+        size = aims.num_confirm
+        return Plan(tuple(range(len(measured)))[: settings.finalists], size, (size, size))
+    schedules = [each.schedule for each in measured]
+    model = model or fit(observations, settings.knots, guards=aims.guards, cap=aims.max_tokens)
     draw = model.draw(schedules, num_draws=NUM_DRAWS, seed=settings.seed)
     predicted = draw.tokens.mean(axis=0).tolist()
     if aims.budget is None:
@@ -54,26 +85,135 @@ def plan(observations: Observations, settings: SearchSettings, aims: Aims, *, mo
         members = front(eligible, key=lambda index: scores[index])
         chosen = [members[i] for i in _even(len(members), settings.finalists)]
     else:
-        target = targets_of(observations.measured, allowance, aims.budget)[0]
+        target = targets_of(measured, allowance, aims.budget)[0]
         chance = acquisition.chances(draw, target)
-        chosen = _for_budget(draw, target, margin=settings.margin)[: settings.finalists]
+        portfolio = portfolio_of(
+            draw, schedules, observations, settings, aims, allowance, spent=float(observations.num_tokens)
+        )
+        chosen = _for_budget(portfolio, draw, schedules, chance, settings)
     order = confirmation_order([predicted[index] for index in chosen])
     if aims.guards and aims.budget is not None:
         order = tuple(sorted(order, key=lambda i: -chance[chosen[i]]))
     finalists = tuple(chosen[i] for i in order)
-    num_responses = allowance.num_final(
-        [predicted[index] * observations.measured[index].cost_ratio for index in finalists]
+    costs = sum(predicted[index] * measured[index].cost_ratio for index in finalists)
+    parents = _ParentCosts.of(draw, schedules, observations, aims, allowance)
+    num_responses = parents.num_final(costs, spent=float(observations.num_tokens))
+    members = draw.accuracy[:, list(finalists)]
+    covariance = np.atleast_2d(np.cov(members, rowvar=False)) + 1e-8 * np.eye(len(finalists))
+    return Plan(
+        finalists,
+        num_responses,
+        parents.num_parents(num_responses),
+        tuple(members.mean(axis=0).tolist()),
+        tuple(map(tuple, covariance.tolist())),
+        prompt_correlation(measured, ACCURACY),
     )
-    return Plan(finalists, num_responses, num_responses if aims.guards else allowance.num_parent)
 
 
-def _for_budget(draw: PosteriorSamples, target: Target, *, margin: float) -> list[int]:
-    first = acquisition.surest(draw, target)
-    others = (
-        acquisition.best_expected(draw, target, than=first),
-        acquisition.cheapest_equal(draw, than=first, margin=margin),
+def _for_budget(
+    portfolio: Portfolio,
+    draw: PosteriorSamples,
+    schedules: Sequence[Schedule],
+    chance: Floats,
+    settings: SearchSettings,
+) -> list[int]:
+    """Returns the most valuable set of merges, with the best uniform lambda beside any other schedule."""
+    merges = [index for index, schedule in enumerate(schedules) if schedule not in ENDS]
+    if not merges:
+        return list(range(len(schedules)))[: settings.finalists]
+    chosen, _ = portfolio.best(merges, settings.finalists)
+    if not chance[chosen].any():
+        chosen = [min(merges, key=lambda index: (-chance[index], portfolio.mean_tokens[index]))]
+    uniform = [index for index in merges if schedules[index].lam is not None]
+    if uniform and not set(uniform) & set(chosen):
+        beside = max(uniform, key=lambda index: (portfolio.value([*chosen, index]), chance[index]))
+        chosen = [*chosen[: max(settings.finalists - 1, 1)], beside]
+    return chosen
+
+
+@dataclass(frozen=True)
+class _ParentCosts:
+    """What the confirmation of the parents costs: those ``in_play`` may be the answer, and get all responses."""
+
+    costs: tuple[float, float]
+    in_play: tuple[bool, bool]
+    allowance: TokenAllowance
+
+    @classmethod
+    def of(
+        cls,
+        draw: PosteriorSamples,
+        schedules: Sequence[Schedule],
+        observations: Observations,
+        aims: Aims,
+        allowance: TokenAllowance,
+    ) -> _ParentCosts:
+        costs, in_play = [], []
+        uniform = [index for index, each in enumerate(observations.measured) if each.lam is not None]
+        for end, outermost in zip(ENDS, (min, max), strict=True):
+            index = (
+                schedules.index(end)
+                if end in schedules
+                else outermost(uniform, key=lambda i: observations.measured[i].lam or 0.0)
+            )
+            costs.append(
+                observations.measured[index].cost if index < len(observations.measured) else allowance.ends / 2
+            )
+            within = aims.budget is not None and float((draw.tokens[:, index] <= aims.budget).mean()) >= IN_PLAY
+            in_play.append(bool(aims.guards) or aims.budget is None or within)
+        return cls((costs[0], costs[1]), (in_play[0], in_play[1]), allowance)
+
+    def num_final(self, costs: float, *, spent: float) -> int:
+        both = list(zip(self.costs, self.in_play, strict=True))
+        others = sum(self.allowance.num_parent(cost) * cost for cost, plays in both if not plays)
+        return self.allowance.num_final(costs + sum(cost for cost, plays in both if plays), spent=spent, others=others)
+
+    def num_parents(self, num_responses: int) -> tuple[int, int]:
+        first, second = (
+            num_responses if plays else min(num_responses, self.allowance.num_parent(cost))
+            for cost, plays in zip(self.costs, self.in_play, strict=True)
+        )
+        return first, second
+
+
+def portfolio_of(
+    draw: PosteriorSamples,
+    schedules: Sequence[Schedule],
+    observations: Observations,
+    settings: SearchSettings,
+    aims: Aims,
+    allowance: TokenAllowance,
+    *,
+    spent: float,
+) -> Portfolio:
+    """Returns the portfolio over ``schedules``, given a joint ``draw`` at them that begins with the measured ones."""
+    assert aims.budget is not None
+    measured, budget = observations.measured, aims.budget
+    parents = _ParentCosts.of(draw, schedules, observations, aims, allowance)
+    mean_tokens = draw.tokens.mean(axis=0)
+    shared = prompt_correlation(measured, ACCURACY)
+
+    @functools.lru_cache(maxsize=None)
+    def with_size(num_final: int) -> Precision:
+        spread = spread_at(measured, allowance, budget, num_final)
+        error = math.sqrt((1 - shared) * 0.2 / num_final)
+        return Precision(spread.total, spread.shared, reach_at(num_final, allowance), error)
+
+    def precision(members: Sequence[int]) -> Precision:
+        costs = cost_at(measured, float(mean_tokens[list(members)].sum()))
+        num_final = parents.num_final(costs, spent=spent)
+        return with_size(max(1, round(2 ** (round(8 * math.log2(num_final)) / 8))))
+
+    alone = with_size(max(1, parents.num_final(budget, spent=spent)))
+    fallback = np.zeros(len(draw.tokens))
+    for end in ENDS:
+        if end in schedules:
+            index = schedules.index(end)
+            within = draw.tokens[:, index] * (1 + alone.reach * alone.spread) <= budget
+            fallback = np.maximum(fallback, np.where(within, draw.accuracy[:, index], 0.0))
+    return Portfolio(
+        draw, budget=budget, precision=precision, fallback=fallback, seed=settings.seed + observations.num_trials
     )
-    return list(dict.fromkeys([first, *(index for index in others if index is not None)]))
 
 
 def _even(count: int, limit: int) -> list[int]:

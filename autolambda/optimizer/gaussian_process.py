@@ -25,9 +25,9 @@ _MOST_STEPS = 40  # of the optimiser
 class GaussianProcess:
     """A Gaussian process with a known noise covariance, at its most probable hyper-parameters."""
 
-    def __init__(self, points: Floats, y: Floats, noise: Floats) -> None:
+    def __init__(self, points: Floats, y: Floats, noise: Floats, *, least_unit: float = 0.3) -> None:
         """Fits the hyper-parameters to ``points`` float64 [n, d], ``y`` [n] and their ``noise`` covariance [n, n]."""
-        self._level, self._unit = float(y.mean()), max(float(y.std()), 0.3)
+        self._level, self._unit = float(y.mean()), max(float(y.std()), least_unit)
         self._points, self._y, self._noise = points, (y - self._level) / self._unit, noise / self._unit**2
         prior = np.array([*_PRIORS[:3], *([_PRIORS[3]] * points.shape[1])])
         active = np.array([True, True, True, *(np.ptp(points, axis=0) > 0)])

@@ -14,6 +14,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from autolambda.optimizer.modes import ModeObservation
 from autolambda.optimizer.space import Params, features, is_near, to_schedule, uniform_lam
 from autolambda.schedule import Schedule
 from autolambda.statistics.estimates import Floats
@@ -45,7 +46,8 @@ class Observation:
     ratio, and their standard errors. ``prompts`` int64 [n] are the numbers of the prompts. ``prompt_effects`` float64
     [n, 3] are the deviations of each prompt's means from its task's means, weighted as the task counts. Guard tasks are
     in ``guards`` instead, with ``num_guarding`` responses. ``tokens_per_response`` is the unweighted mean over all
-    tasks; ``None`` if it equals the observed mean tokens, as with one task.
+    tasks; ``None`` if it equals the observed mean tokens, as with one task. ``direct`` are the responses without
+    thinking and ``thinking`` those with it; ``None`` if there are none.
     """
 
     schedule: Schedule
@@ -58,6 +60,8 @@ class Observation:
     guards: Mapping[str, GuardObservation] = field(default_factory=dict)
     num_guarding: int = 0
     tokens_per_response: float | None = None
+    direct: ModeObservation | None = None
+    thinking: ModeObservation | None = None
 
     @property
     def cost(self) -> float:

@@ -15,11 +15,11 @@ import numpy as np
 
 from autolambda.optimizer import acquisition
 from autolambda.optimizer.acquisition import Target
-from autolambda.optimizer.aims import Aims, allowance_of, spread_at, targets_of
+from autolambda.optimizer.aims import Aims, allowance_of, targets_of
+from autolambda.optimizer.finalists import portfolio_of
 from autolambda.optimizer.ladder import is_known, next_lambda
 from autolambda.optimizer.observations import (
     THINK,
-    TOKENS,
     Observation,
     Observations,
     cost_at,
@@ -28,13 +28,16 @@ from autolambda.optimizer.observations import (
 )
 from autolambda.optimizer.optuna_samplers import ask_optuna
 from autolambda.optimizer.settings import SearchSettings
-from autolambda.optimizer.space import Params, Space, free_params, ranges, to_schedule, uniform_lam, uniform_params
+from autolambda.optimizer.space import ENDS, Params, free_params, ranges, to_schedule, uniform_lam, uniform_params
 from autolambda.optimizer.surrogate import PosteriorSamples, Surrogate, fit
 from autolambda.optimizer.token_allowance import TokenAllowance
 from autolambda.statistics.curve import CurvePoint
+from autolambda.statistics.estimates import Floats
 
-NUM_DRAWS = 64
+NUM_DRAWS = 256
 NUM_CENTRES = 2  # schedules around which new ones are proposed
+NUM_HOPES = 30  # new points that are tried as finalists, by their hope; as many again at random
+SAME_ACCURACY, SAME_TOKENS = 0.01, 0.03  # predicted differences (share of 1; relative) below which points are alike
 LADDER_SHARE = 0.5  # of the tokens of the search
 
 StopReason = Literal["trials", "tokens", "gain", "spaces"]
@@ -89,7 +92,7 @@ def _optuna_proposal(observations: Observations, settings: SearchSettings, aims:
 
     It comes from the first space that is not used up, beginning with the current one.
     """
-    turn = settings.spaces.index(_space(observations, settings, None))
+    turn = observations.num_trials % len(settings.spaces)
     for space in (*settings.spaces[turn:], *settings.spaces[:turn]):
         params = ask_optuna(observations, settings, free=free_params(space, settings.knots), budget=aims.budget)
         if params is not None:
@@ -100,83 +103,123 @@ def _optuna_proposal(observations: Observations, settings: SearchSettings, aims:
 def _look_ahead(
     observations: Observations, settings: SearchSettings, aims: Aims, allowance: TokenAllowance
 ) -> Proposal | Stop:
-    """Proposes by the surrogate, in the first space with enough expected gain, beginning with the current one."""
-    model = fit(observations, settings.knots, guards=aims.guards)
-    turn = settings.spaces.index(_space(observations, settings, allowance))
-    gains = []
-    for space in settings.spaces[turn:]:
-        answer = _look_into(space, model, observations, settings, aims, allowance)
-        if not isinstance(answer, Stop) or answer.reason == "tokens":
-            return answer
-        gains += [answer.gain] if answer.gain is not None else []
-    return Stop("gain", max(gains)) if gains else Stop("spaces")
+    """Proposes by the surrogate: the finalist that is lacking most, or a Thompson sample, in turn.
 
-
-def _look_into(
-    space: Space,
-    model: Surrogate,
-    observations: Observations,
-    settings: SearchSettings,
-    aims: Aims,
-    allowance: TokenAllowance,
-) -> Proposal | Stop:
-    """Proposes a measured schedule to measure further, or a new point of the space."""
+    The search ends when no further finalist is expected to raise the accuracy of the pick by ``min_gain``.
+    """
     step = observations.num_trials
     rng = np.random.default_rng([settings.seed, step, len(observations.failed), len(observations.censored)])
-    targets = targets_of(observations.measured, allowance, aims.budget)
+    model = fit(observations, settings.knots, guards=aims.guards, cap=aims.max_tokens)
     measured = leading(observations.measured, num_knots=settings.knots)
-    params_of = [each.params for each in measured]
-    known = model.draw([each.schedule for each in measured], num_draws=NUM_DRAWS, seed=step)
-    centres = _centres(known, params_of, targets)
-    new = acquisition.candidates(free_params(space, settings.knots), ranges(settings.knots), centres, rng)
-    left = allowance.search - observations.num_tokens
-    stopped = {each.schedule for each in observations.censored}
-    unfinished = [each for each in measured if _next_cost(each, aims) <= left and each.schedule not in stopped]
-    pool = [*(each.params for each in unfinished), *(params for params in new if not is_tried(params, observations))]
-    if not pool:
+    look = _Look(model, measured, observations, settings, aims, allowance, rng)
+    if not look.pool:
         return Stop("spaces")
-    draw = model.draw([to_schedule(params) for params in pool], num_draws=NUM_DRAWS, seed=step)
-    gain = float(np.mean([acquisition.expected_gain(draw, target) for target in targets]))
+    lacking, gain = look.lacking()
     if gain < settings.min_gain:
         return Stop("gain", gain)
-    chosen = _chosen(draw, _target(targets, observations.measured, allowance, step, rng), step, rng)
-    start = unfinished[chosen].num_responses if chosen < len(unfinished) else 0
-    stop = next(rung for rung in aims.rungs if rung > start)
-    if (stop - start) * cost_at(observations.measured, float(draw.tokens[:, chosen].mean())) > left:
-        return Stop("tokens", gain)
-    return Proposal(dict(pool[chosen]), start, stop)
+    chosen = look.thompson() if step % 2 else lacking
+    return look.proposal(chosen, gain)
+
+
+class _Look:
+    """One look ahead: the measured schedules and the new points, with joint posterior samples of all."""
+
+    def __init__(
+        self,
+        model: Surrogate,
+        measured: Sequence[Observation],
+        observations: Observations,
+        settings: SearchSettings,
+        aims: Aims,
+        allowance: TokenAllowance,
+        rng: np.random.Generator,
+    ) -> None:
+        self._measured, self._observations, self._settings = measured, observations, settings
+        self._aims, self._allowance, self._rng = aims, allowance, rng
+        self.targets = targets_of(observations.measured, allowance, aims.budget)
+        step, params_of = observations.num_trials, [each.params for each in measured]
+        known = model.draw([each.schedule for each in measured], num_draws=NUM_DRAWS, seed=step)
+        space = settings.spaces[step % len(settings.spaces)]
+        centres = _centres(known, params_of, self.targets)
+        points = acquisition.candidates(free_params(space, settings.knots), ranges(settings.knots), centres, rng)
+        new = [params for params in points if not is_tried(params, observations)]
+        self._schedules = [*(each.schedule for each in measured), *map(to_schedule, new)]
+        draw = model.draw(self._schedules, num_draws=NUM_DRAWS, seed=step)
+        kept = [*range(len(measured)), *(len(measured) + i for i in _distinct(draw, len(measured)))]
+        self._draw = draw.at(kept)
+        self._schedules = [self._schedules[index] for index in kept]
+        self._params = [*params_of, *(new[index - len(measured)] for index in kept[len(measured) :])]
+        left = allowance.search - observations.num_tokens
+        stopped = {each.schedule for each in observations.censored}
+        self.pool = [
+            *(i for i, each in enumerate(measured) if _next_cost(each, aims) <= left and each.schedule not in stopped),
+            *range(len(measured), len(kept)),
+        ]
+
+    def lacking(self) -> tuple[int, float]:
+        """Returns the new point that the finalists lack most, and by how much it would raise the pick's accuracy."""
+        if self._aims.budget is None:
+            gains = np.mean([acquisition.expected_gains(self._draw, target) for target in self.targets], axis=0)
+            best = max(self.pool, key=lambda index: gains[index])
+            return best, float(gains[best])
+        size = len(self._measured)
+        portfolio = portfolio_of(
+            self._draw,
+            self._schedules,
+            self._observations,
+            self._settings,
+            self._aims,
+            self._allowance,
+            spent=max(self._allowance.search, float(self._observations.num_tokens)),
+        )
+        merges = [index for index in range(size) if self._schedules[index] not in ENDS]
+        chosen, worth = portfolio.best(merges, self._settings.finalists)
+        hopes = acquisition.chances(self._draw, self.targets[0]) * self._draw.accuracy.mean(axis=0)
+        new = sorted((index for index in self.pool if index >= size), key=lambda index: -hopes[index])
+        # the most hopeful, and some of the rest, whose hope lies in their uncertainty
+        tried = [*new[:NUM_HOPES], *self._rng.permutation(new[NUM_HOPES:])[:NUM_HOPES].tolist()]
+        chosen = chosen[: self._settings.finalists - 1]
+        gains = {index: portfolio.value([*chosen, index]) - worth for index in tried}
+        if not gains:
+            return self.pool[0], 0.0
+        best = max(gains, key=lambda index: gains[index])
+        return best, gains[best]
+
+    def thompson(self) -> int:
+        """Returns the best point of the pool in one posterior sample."""
+        target = self.targets[int(self._rng.integers(len(self.targets)))]
+        within = self._draw.at(self.pool)
+        return self.pool[acquisition.thompson(within, target, index=int(self._rng.integers(NUM_DRAWS)))]
+
+    def proposal(self, index: int, gain: float) -> Proposal | Stop:
+        """Returns the measurement of a point up to its next rung, unless too few tokens are left."""
+        start = self._measured[index].num_responses if index < len(self._measured) else 0
+        stop = next(rung for rung in self._aims.rungs if rung > start)
+        cost = cost_at(self._observations.measured, float(self._draw.tokens[:, index].mean()))
+        if (stop - start) * cost > self._allowance.search - self._observations.num_tokens:
+            return Stop("tokens", gain)
+        return Proposal(dict(self._params[index]), start, stop)
+
+
+def _distinct(draw: PosteriorSamples, num_measured: int) -> list[int]:
+    """Returns the new points whose predictions differ from those of every measured schedule."""
+    accuracy, tokens = draw.accuracy, np.log(draw.tokens)
+    apart = _rms(accuracy, num_measured) >= SAME_ACCURACY
+    apart |= _rms(tokens, num_measured) >= SAME_TOKENS
+    return np.flatnonzero(apart.all(axis=1)).tolist()
+
+
+def _rms(draws: Floats, size: int) -> Floats:
+    """Returns the root mean square difference of each new point to each measured one, float64 [new, measured]."""
+    new, old = draws[:, size:], draws[:, :size]
+    squares = (new**2).mean(axis=0)[:, None] + (old**2).mean(axis=0) - 2 * new.T @ old / len(draws)
+    return np.sqrt(np.maximum(squares, 0.0))
 
 
 def _next_cost(each: Observation, aims: Aims) -> float:
     """Returns the tokens of the next rung of a schedule; infinite if it is measured at full size."""
     stop = next((rung for rung in aims.rungs if rung > each.num_responses), None)
     return np.inf if stop is None else (stop - each.num_responses) * each.cost
-
-
-def _chosen(draw: PosteriorSamples, target: Target, step: int, rng: np.random.Generator) -> int:
-    """Returns the index of the proposal: in every third trial the current pick, else a Thompson sample."""
-    if step % 3 == 0:
-        return acquisition.surest(draw, target)
-    return acquisition.thompson(draw, target, index=int(rng.integers(NUM_DRAWS)))
-
-
-def _target(
-    targets: Sequence[Target],
-    measured: Sequence[Observation],
-    allowance: TokenAllowance,
-    step: int,
-    rng: np.random.Generator,
-) -> Target:
-    """Returns the budget's target, every fourth time a random one below it; without a budget, a random level."""
-    if len(targets) > 1:
-        return targets[int(rng.integers(len(targets)))]
-    if step % 4 != 3:
-        return targets[0]
-    lowest = min(each.values[TOKENS] for each in measured)
-    if lowest >= targets[0].budget:
-        return targets[0]
-    budget = float(rng.uniform(lowest, targets[0].budget))
-    return Target(budget, spread_at(measured, allowance, budget))
 
 
 def _centres(known: PosteriorSamples, params_of: Sequence[Params], targets: Sequence[Target]) -> list[Params]:
@@ -197,12 +240,3 @@ def _ladder_proposal(observations: Observations, settings: SearchSettings, aims:
 def _curve_point(each: Observation) -> CurvePoint:
     assert each.lam is not None
     return CurvePoint(each.lam, each.values[THINK], len(each.prompts))
-
-
-def _space(observations: Observations, settings: SearchSettings, allowance: TokenAllowance | None) -> Space:
-    """Returns the current space. Each space in turn gets an equal share of the trials or tokens after the ladder."""
-    done = (observations.num_trials - settings.ladder) / max(settings.trials - settings.ladder, 1)
-    if allowance is not None:
-        climbed = sum(observations.costs[: settings.ladder])
-        done = max(done, (observations.num_tokens - climbed) / max(allowance.search - climbed, 1.0))
-    return settings.spaces[min(max(int(done * len(settings.spaces)), 0), len(settings.spaces) - 1)]

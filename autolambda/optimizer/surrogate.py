@@ -8,6 +8,7 @@ estimated from the prompts that they have in common. The accuracy on each guard 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -32,6 +33,9 @@ from autolambda.optimizer.space import ENDS, features
 from autolambda.schedule import Schedule
 from autolambda.statistics.estimates import Z_95, Floats
 
+_BAND_DRAWS = 512
+_LEAST_UNITS = (0.06, 0.3, 0.3)  # of accuracy, log tokens and logit Think ratio: the least scale of a curve
+_POOLED_SIZE = 30.0  # prompts: the weight of the mean variance in each schedule's own
 Guards = tuple[tuple[str, float], ...]  # guard tasks, each with the accuracy (share of 1) that may be lost on it
 
 
@@ -56,6 +60,10 @@ class PosteriorSamples:
     tokens: Floats
     allowed: NDArray[np.bool_]
 
+    def at(self, indices: Sequence[int]) -> PosteriorSamples:
+        """Returns the draws of some of the schedules."""
+        return PosteriorSamples(self.accuracy[:, indices], self.tokens[:, indices], self.allowed[:, indices])
+
 
 class Surrogate:
     """The fitted processes. Equal observations give equal models."""
@@ -67,44 +75,95 @@ class Surrogate:
         num_knots: int,
         censored: Sequence[CensoredTrial] = (),
         guards: Guards = (),
+        cap: float = math.inf,
     ) -> None:
-        """Fits the hyper-parameters: about 20 ms for 25 observations, one second for 200 in 12 dimensions."""
-        self._num_knots = num_knots
-        points = self._features([each.schedule for each in observations])
-        effects = _effects([(each.prompts, each.prompt_effects) for each in observations])
-        values, errors = (np.array([getattr(each, name) for each in observations]) for name in ("values", "errors"))
-        self._processes = []
-        for output in OUTPUTS:
-            y, deviation = _scaled(output, values[:, output], errors[:, output])
-            noise = np.outer(deviation, deviation) * _error_correlation(effects[:, :, output])
-            self._processes.append(GaussianProcess(points, y, noise))
+        """Fits the hyper-parameters. No predicted response is longer than ``cap`` tokens."""
+        self._num_knots, self._cap = num_knots, cap
+        self._think = self._process(
+            THINK, [(o, o.values[THINK], o.errors[THINK], o.prompts, o.prompt_effects[:, THINK]) for o in observations]
+        )
+        sides = [
+            [(o, side) for o in observations if (side := getattr(o, name)) is not None]
+            for name in ("direct", "thinking")
+        ]
+        if all(sides):
+            self._modes = [
+                [
+                    self._process(
+                        out, [(o, s.values[out], s.errors[out], s.prompts, s.prompt_effects[:, out]) for o, s in side]
+                    )
+                    for out in (ACCURACY, TOKENS)
+                ]
+                for side in sides
+            ]
+        else:
+            self._modes = [
+                [
+                    self._process(
+                        out,
+                        [(o, o.values[out], o.errors[out], o.prompts, o.prompt_effects[:, out]) for o in observations],
+                    )
+                    for out in (ACCURACY, TOKENS)
+                ]
+            ]
         self._guards = [
             (max_drop, self._guard([(each, each.guards[name]) for each in observations if name in each.guards]))
             for name, max_drop in guards
             if any(name in each.guards for each in observations)
         ]
-        if censored:
-            floors = np.log([each.tokens for each in censored])
-            self._processes[TOKENS].exceed(self._features([each.schedule for each in censored]), floors)
+        for each in censored:
+            self._exceed(each)
+
+    def _process(self, output, seen) -> GaussianProcess:
+        values, errors = (np.array([each[i] for each in seen]) for i in (1, 2))
+        sizes = np.array([len(each[3]) for each in seen], dtype=np.float64)
+        y, deviation = _scaled(output, values, errors, sizes)
+        effects = _effects([(prompts, deviations[:, None]) for _, _, _, prompts, deviations in seen])
+        noise = np.outer(deviation, deviation) * _error_correlation(effects[:, :, 0])
+        return GaussianProcess(self._features([each[0].schedule for each in seen]), y, noise, least_unit=_LEAST_UNITS[output])
+
+    def _exceed(self, trial: CensoredTrial) -> None:
+        """Adds a lower bound on the mean tokens of a schedule, as a bound of the Think ratio or of a mode's tokens."""
+        at = self._features([trial.schedule])
+        medians = [float(np.exp(mode[TOKENS].marginal(at)[0][0])) for mode in self._modes]
+        if trial.tokens >= medians[-1]:
+            self._modes[-1][TOKENS].exceed(at, np.log([trial.tokens]))
+        elif len(medians) > 1 and trial.tokens > medians[0]:
+            ratio = (trial.tokens - medians[0]) / (medians[1] - medians[0])
+            self._think.exceed(at, logit(np.array([ratio])))
 
     def predict(self, schedules: Sequence[Schedule], output: int) -> Band:
         """Predicts one output at the schedules, without measurement noise."""
-        mean, variance = self._processes[output].marginal(self._features(schedules))
-        reach = Z_95 * np.sqrt(variance)
-        natural = _NATURAL[output]
-        return Band(natural(mean), natural(mean - reach), natural(mean + reach))
+        if output == THINK:
+            mean, variance = self._think.marginal(self._features(schedules))
+            reach = Z_95 * np.sqrt(variance)
+            return Band(expit(mean), expit(mean - reach), expit(mean + reach))
+        draw = self.draw(schedules, num_draws=_BAND_DRAWS, seed=0)
+        drawn = draw.accuracy if output == ACCURACY else draw.tokens
+        low, middle, high = np.quantile(drawn, (0.025, 0.5, 0.975), axis=0)
+        return Band(middle, low, high)
 
     def draw(self, schedules: Sequence[Schedule], *, num_draws: int, seed: int) -> PosteriorSamples:
         """Draws accuracy, mean tokens and ``allowed`` jointly at all schedules."""
         points, rng = self._features(schedules), np.random.default_rng(seed)
-        drawn = [self._processes[output].draw(points, num_draws, rng) for output in (ACCURACY, TOKENS)]
-        accuracy, tokens = (_NATURAL[output](each) for output, each in zip((ACCURACY, TOKENS), drawn, strict=True))
+        modes = [
+            [_NATURAL[out](mode[out].draw(points, num_draws, rng)) for out in (ACCURACY, TOKENS)]
+            for mode in self._modes
+        ]
+        for mode in modes:
+            mode[TOKENS] = np.minimum(mode[TOKENS], self._cap)
+        if len(modes) == 1:
+            accuracy, tokens = modes[0]
+        else:
+            think = expit(self._think.draw(points, num_draws, rng))
+            accuracy, tokens = ((1 - think) * modes[0][out] + think * modes[1][out] for out in (ACCURACY, TOKENS))
         return PosteriorSamples(accuracy, tokens, self._allowed(schedules, num_draws, rng))
 
     def _guard(self, seen: Sequence[tuple[Observation, GuardObservation]]) -> GaussianProcess:
         """Fits the accuracy on a guard task to the observations that hold prompts of it."""
         values, errors = (np.array([getattr(each, name) for _, each in seen]) for name in ("value", "error"))
-        y, deviation = _scaled(ACCURACY, values, errors)
+        sizes = np.array([len(each.prompts) for _, each in seen], dtype=np.float64)
+        y, deviation = _scaled(ACCURACY, values, errors, sizes)
         effects = _effects([(each.prompts, each.prompt_effects[:, None]) for _, each in seen])
         noise = np.outer(deviation, deviation) * _error_correlation(effects[:, :, 0])
         return GaussianProcess(self._features([observation.schedule for observation, _ in seen]), y, noise)
@@ -126,25 +185,36 @@ class Surrogate:
         return np.array([features(schedule, num_knots=self._num_knots) for schedule in schedules])
 
 
-def fit(observations: Observations, num_knots: int, *, guards: Guards = ()) -> Surrogate:
+def fit(observations: Observations, num_knots: int, *, guards: Guards = (), cap: float = math.inf) -> Surrogate:
     """Fits a surrogate to the leading observations and the latest censored trials."""
     censored = observations.censored[-MOST_POINTS // 2 :]
     measured = leading(observations.measured, num_knots=num_knots)
-    return Surrogate(measured, num_knots=num_knots, censored=censored, guards=guards)
+    return Surrogate(measured, num_knots=num_knots, censored=censored, guards=guards, cap=cap)
 
 
-def _scaled(output: int, values: Floats, errors: Floats) -> tuple[Floats, Floats]:
-    """Returns values and standard errors on the scale of the output (delta method).
+def _scaled(output: int, values: Floats, errors: Floats, sizes: Floats) -> tuple[Floats, Floats]:
+    """Returns values and standard errors on the scale of the output: accuracy itself, log tokens, logit Think ratio.
 
-    Shares are moved towards one half, as if half a right and half a wrong response were added. So 0 and 1 stay finite.
-    The effective sample size follows from the error, which is never below Wilson's: z / 2 / (n + z^2) at 0 and 1.
+    Own variances are pooled over schedules, because a lucky value often has too small an error. ``sizes`` are the
+    numbers of prompts. Think ratios are moved towards one half, as if half a response of each kind were added. So 0 and
+    1 stay finite. The effective sample size follows from the error, which is never below Wilson's: z / 2 / (n + z^2).
     """
+    if output == ACCURACY:
+        return values, _pooled(errors, sizes)
     if output == TOKENS:
-        return np.log(values), errors / values
+        return np.log(values), _pooled(errors / values, sizes)
     size = np.maximum(values * (1 - values) / errors**2, Z_95 / 2 / errors - Z_95**2)
     size = np.maximum(size, 1.0)
     drawn = (values * size + 0.5) / (size + 1)
     return logit(drawn), 1 / np.sqrt((size + 1) * drawn * (1 - drawn))
+
+
+def _pooled(errors: Floats, sizes: Floats) -> Floats:
+    """Returns standard errors whose variances per prompt lean on their mean over all schedules."""
+    variances = errors**2 * sizes
+    mean = np.average(variances, weights=sizes)
+    pooled: Floats = np.sqrt((sizes * variances + _POOLED_SIZE * mean) / (sizes + _POOLED_SIZE) / sizes)
+    return pooled
 
 
 def _effects(seen: Sequence[tuple[NDArray[np.int64], Floats]]) -> Floats:
@@ -184,4 +254,8 @@ def _correlation(effects: Floats) -> tuple[float, Floats]:
     return min(max(rho, 0.0), 0.95), together
 
 
-_NATURAL: dict[int, Callable[[Floats], Floats]] = {ACCURACY: expit, TOKENS: np.exp, THINK: expit}
+def _share(values: Floats) -> Floats:
+    return np.clip(values, 0.0, 1.0)
+
+
+_NATURAL: dict[int, Callable[[Floats], Floats]] = {ACCURACY: _share, TOKENS: np.exp, THINK: expit}

@@ -5,12 +5,13 @@ The default is the cost of both parents at full size: every prompt of the search
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 LEAST_FULL = 2048  # responses: a smaller slice gets the tokens of a slice of this size
-CONFIRM_SHARE = 0.5
-PARENT_SHARE = 0.06  # of all tokens, to confirm both parents under their own templates
+RESERVED = 0.1  # of all tokens, for the cap on the run time
+SEARCH_SHARE = 0.45  # of all tokens; what the search leaves goes to the confirmation
+CONFIRM_SHARE = 1 - SEARCH_SHARE - RESERVED
+PARENT_SHARE = 0.03  # of all tokens, for each parent that cannot be the answer
 LEAST_CONFIRM = 64  # responses of each confirmed schedule, even if the tokens are spent
 
 
@@ -18,52 +19,45 @@ LEAST_CONFIRM = 64  # responses of each confirmed schedule, even if the tokens a
 class TokenAllowance:
     """The ``total`` tokens of a study. One response of each end, lambda 0 and 1, costs ``ends`` tokens together.
 
-    The whole confirm slice has ``num_confirm`` responses to ``num_confirm_prompts`` prompts. With guards
-    (``with_guards``) the parents are confirmed on as many responses as the finalists, for the comparison.
+    The whole confirm slice has ``num_confirm`` responses to ``num_confirm_prompts`` prompts.
     """
 
     total: float
     ends: float
     num_confirm: int
     num_confirm_prompts: int
-    with_guards: bool = False
 
     @classmethod
     def of(
-        cls,
-        ends: float,
-        *,
-        num_search: int,
-        num_confirm: int,
-        num_confirm_prompts: int,
-        cap: int | None,
-        with_guards: bool = False,
+        cls, ends: float, *, num_search: int, num_confirm: int, num_confirm_prompts: int, cap: int | None
     ) -> TokenAllowance:
         """Returns the allowance of a study with ``num_search`` responses in its search slice.
 
         ``cap`` is ``search.max_tokens_generated``.
         """
         total = ends * max(num_search, LEAST_FULL) if cap is None else float(cap)
-        return cls(total, ends, num_confirm, num_confirm_prompts, with_guards)
+        return cls(total, ends, num_confirm, num_confirm_prompts)
 
     @property
     def search(self) -> float:
         """The tokens of the search."""
-        return (1 - CONFIRM_SHARE) * self.total
+        return SEARCH_SHARE * self.total
 
-    @property
-    def num_parent(self) -> int:
-        """The number of responses that confirm each parent, without guards."""
-        return self._within(PARENT_SHARE * self.total / self.ends)
+    def confirm(self, spent: float) -> float:
+        """The tokens of the confirmation, if the search has spent ``spent``."""
+        return max((1 - RESERVED) * self.total - spent, CONFIRM_SHARE * self.total)
 
-    def num_final(self, predicted: Sequence[float]) -> int:
-        """Returns the number of responses per finalist. ``predicted`` holds the tokens per response of each.
+    def num_parent(self, cost: float) -> int:
+        """Returns the responses that confirm a parent which cannot be the answer, at ``cost`` tokens a response."""
+        return self._within(PARENT_SHARE * self.total / cost)
 
-        It depends only on the search, not on the results of the confirmation.
+    def num_final(self, costs: float, *, spent: float, others: float = 0.0) -> int:
+        """Returns the number of responses per finalist.
+
+        All finalists, with the parents that may be the answer, take ``costs`` tokens per response. ``others`` are the
+        tokens of the rest. It depends only on the search, not on the results of the confirmation.
         """
-        if self.with_guards:
-            return self._within(CONFIRM_SHARE * self.total / (self.ends + sum(predicted)))
-        return self._within((CONFIRM_SHARE * self.total - self.num_parent * self.ends) / sum(predicted))
+        return self._within((self.confirm(spent) - others) / costs)
 
     def _within(self, wanted: float) -> int:
         return min(self.num_confirm, max(LEAST_CONFIRM, int(wanted)))

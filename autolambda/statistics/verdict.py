@@ -12,12 +12,16 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
 
 from autolambda.errors import InputError
 from autolambda.responses import Graded
 from autolambda.statistics.estimates import Difference
 from autolambda.statistics.guards import Drop, drop_of, keeps_guards
 from autolambda.statistics.metrics import accuracy, mean_tokens, paired_difference, token_bounds
+
+
+LIKELY = 0.8  # chance to be within the budget at which an unproven pick is named
 
 
 class Verdict(StrEnum):
@@ -29,10 +33,11 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True)
-class Finalist:
+class Confirmed:
     """A confirmed schedule: its accuracy, its mean tokens, and two one-sided 95 % bounds of the mean tokens.
 
     ``keeps`` is true if it is shown to keep every guard, ``breaks`` if it is shown to break one. Both may be false.
+    ``chance`` is the chance that its mean tokens are within the budget.
     """
 
     accuracy: float
@@ -41,6 +46,7 @@ class Finalist:
     tokens_upper: float
     keeps: bool = True
     breaks: bool = False
+    chance: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -48,8 +54,10 @@ class Decision:
     """Indices into the finalists.
 
     ``passed`` are the finalists shown to be within the budget and to keep every guard. ``best`` is the most accurate of
-    them and ``pick`` is the answer; both are ``None`` unless feasible. ``nearest`` has the smallest mean tokens, if
-    possible among the finalists that are not shown to break a guard.
+    them and ``pick`` is the answer; both are ``None`` unless a finalist passed. ``parent`` names the parent that is the
+    answer instead, because no merge is more accurate. ``nearest`` has the smallest mean tokens, if possible among the
+    finalists that are not shown to break a guard. ``likely`` is more accurate than the answer and within the budget with a
+    chance of at least ``LIKELY``, but not proven.
     """
 
     verdict: Verdict
@@ -57,6 +65,8 @@ class Decision:
     best: int | None
     nearest: int
     passed: tuple[int, ...]
+    parent: str | None = None
+    likely: int | None = None
 
 
 def confirmation_order(predicted_tokens: Sequence[float]) -> tuple[int, ...]:
@@ -71,29 +81,50 @@ def confirmation_order(predicted_tokens: Sequence[float]) -> tuple[int, ...]:
 
 
 def decide(
-    finalists: Sequence[Finalist], *, budget: float, difference_lower: Callable[[int, int], float], margin: float = 0.01
+    finalists: Sequence[Confirmed],
+    *,
+    budget: float,
+    difference_lower: Callable[[int, int], float],
+    margin: float = 0.01,
+    scores: Sequence[float] | None = None,
+    parents: Mapping[str, Confirmed] = MappingProxyType({}),
 ) -> Decision:
-    """Returns the verdict and the pick. ``finalists`` are in testing order.
+    """Returns the verdict and the pick. ``finalists`` are in testing order; those after the first failure may be missing.
 
     ``difference_lower(i, j)`` is the one-sided 95 % lower bound of the paired difference accuracy i minus accuracy j.
-    The pick is the most accurate finalist that passed, or the cheapest one that is shown to lose less than ``margin``
-    against it. A false ``infeasible`` requires that a bound of a truly feasible finalist fails. For a finalist at the
-    limit of a constraint (tokens or a guard) the chance is at most 5 % per constraint. Raises ``InputError`` without
-    finalists.
+    The pick is the finalist that passed with the highest of the ``scores`` (by default the confirmed accuracies), or the
+    cheapest one that is shown to lose less than ``margin`` against it. A parent that is shown within the budget is the
+    answer instead if its accuracy is at least the pick's score. A false ``infeasible`` requires that a bound of a truly
+    feasible finalist fails. For a finalist at the limit of a constraint (tokens or a guard) the chance is at most 5 % per
+    constraint. Raises ``InputError`` without finalists.
     """
     if not finalists:
         raise InputError("no finalist to decide on: confirm at least one schedule")
+    scores = [finalist.accuracy for finalist in finalists] if scores is None else scores
     tokens = [finalist.mean_tokens for finalist in finalists]
     nearest = min(range(len(finalists)), key=lambda i: (finalists[i].breaks, tokens[i]))
     passes = [finalist.tokens_upper <= budget and finalist.keeps for finalist in finalists]
     num_passed = next((i for i, passed in enumerate(passes) if not passed), len(finalists))
     passed = tuple(range(num_passed))
-    if not passed:
+    within = {name: each for name, each in parents.items() if each.tokens_upper <= budget and each.keeps}
+    parent = max(within, key=lambda name: (within[name].accuracy, -within[name].mean_tokens), default=None)
+    best = max(passed, key=lambda i: (scores[i], -tokens[i]), default=None)
+    pick, reached = None, -1.0
+    if best is not None:
+        most = best
+        cheaper = [i for i in passed if tokens[i] < tokens[most] and difference_lower(i, most) > -margin]
+        pick = min([*cheaper, most], key=tokens.__getitem__)
+        reached = scores[most]
+    if parent is not None and within[parent].accuracy < reached:
+        parent = None
+    if parent is not None:
+        reached = within[parent].accuracy
+    bold = [i for i in range(num_passed, len(finalists)) if finalists[i].chance >= LIKELY and scores[i] > reached]
+    likely = max(bold, key=lambda i: scores[i], default=None)
+    if pick is None and parent is None:
         fails = all(finalist.tokens_lower > budget or finalist.breaks for finalist in finalists)
-        return Decision(Verdict.INFEASIBLE if fails else Verdict.UNCERTAIN, None, None, nearest, passed)
-    best = max(passed, key=lambda i: (finalists[i].accuracy, -tokens[i]))
-    cheaper = [i for i in passed if tokens[i] < tokens[best] and difference_lower(i, best) > -margin]
-    return Decision(Verdict.FEASIBLE, min([*cheaper, best], key=tokens.__getitem__), best, nearest, passed)
+        return Decision(Verdict.INFEASIBLE if fails else Verdict.UNCERTAIN, None, None, nearest, passed, likely=likely)
+    return Decision(Verdict.FEASIBLE, pick, best, nearest, passed, parent, likely)
 
 
 def verdict(
@@ -114,7 +145,7 @@ def verdict(
         right, tokens = accuracy(responses, weights=weights), mean_tokens(responses, weights=weights)
         kept = keeps_guards(lost)
         finalists.append(
-            Finalist(right.value, tokens.value, bounds.lower, bounds.upper, kept is not None and kept, kept is False)
+            Confirmed(right.value, tokens.value, bounds.lower, bounds.upper, kept is not None and kept, kept is False)
         )
 
     def difference_lower(left: int, right: int) -> float:

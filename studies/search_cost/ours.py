@@ -1,166 +1,298 @@
-"""autolambda's own search, replayed in a world: the decisions are the package's, the responses come from the bank."""
+"""autolambda's own search, replayed in a world: the decisions are the package's, the responses come from the world.
+
+``conclude`` is the package's whole confirmation. Every strategy gets it, so that a comparison is one of searches.
+"""
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
-from bank import Floats, Params, World
 from numpy.typing import NDArray
 
-from autolambda.config import Config
-from autolambda.optimizer.aims import Aims
+from autolambda.config import parse_config
+from autolambda.optimizer.aims import Aims, allowance_of
 from autolambda.optimizer.finalists import plan
-from autolambda.optimizer.observations import ACCURACY, TOKENS, Observation, Observations
-from autolambda.optimizer.propose import Proposal, Stop, propose
+from autolambda.optimizer.modes import mode_of
+from autolambda.optimizer.observations import ACCURACY, THINK, TOKENS, Observation, Observations
+from autolambda.optimizer.propose import Stop, propose
 from autolambda.optimizer.racing import Race, Rung, RungOutcome
 from autolambda.optimizer.settings import SearchSettings
-from autolambda.optimizer.space import to_schedule, uniform_params
+from autolambda.optimizer.space import Params, to_schedule, uniform_params
 from autolambda.optimizer.surrogate import fit
+from autolambda.optimizer.token_allowance import LEAST_FULL
 from autolambda.schedule import Schedule
 from autolambda.statistics import estimates
 from autolambda.statistics.curve import CurvePoint
-from autolambda.statistics.estimates import Estimate
+from autolambda.statistics.estimates import Estimate, Floats
 from autolambda.statistics.pareto import Objectives, front
 from autolambda.statistics.stages import Stages, detect_stages
-from autolambda.statistics.verdict import Finalist, Verdict, decide
+from autolambda.statistics.verdict import Confirmed, decide
 
-Index = NDArray[np.int64]
+NUM_KNOTS = 3
+PARENTS = {"instruct": 0.0, "thinking": 1.0}
+
+
+class World(Protocol):
+    """What a search is replayed on. Both slices have their own prompts."""
+
+    num_tokens: int
+    cap: float
+
+    def measure(self, params: Params, phase: str, index: NDArray[np.int64]) -> Floats: ...
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a user gives: a budget and a file of ``num_rows``; and what follows from it.
+
+    ``share`` is the part of the default allowance that may be spent.
+    """
+
+    budget: float
+    spaces: tuple[str, ...]
+    num_search: int
+    num_confirm: int
+    repeats: int
+    num_rows: int
+    confirm_repeats: int
+    share: float
+    seed: int
+
+    @property
+    def settings(self) -> SearchSettings:
+        """The package's defaults, in the spaces that the world knows."""
+        search = {"spaces": list(self.spaces), "seed": self.seed}
+        config = parse_config({"tasks": [{"name": "arithmetic"}], "budget": self.budget, "search": search})
+        return config.search_settings
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a search came to. ``seconds`` are those of its own decisions, ``front`` the smoothed one."""
+    """What a search came to.
+
+    ``chosen`` is the proven merge, if it is the answer; ``parent`` names a parent that is. The claims ``accuracy`` and
+    ``mean_tokens`` are about ``reported``. ``places`` are the measured schedules in order, ``front`` the smoothed one.
+    """
 
     num_tokens: int
     search_tokens: int
     num_trials: int
-    num_stopped: int
-    stop_reason: str
-    verdict: Verdict
-    chosen: Params
+    verdict: str
+    chosen: Params | None
+    parent: str | None
+    likely: dict[str, Any] | None
     accuracy: Estimate
     mean_tokens: Estimate
+    reported: Params
     stages: Stages
     front: list[Params]
+    places: list[Params]
+    finalists: list[Params]
+    num_final: int
+    stop_reason: str
     seconds: float
 
 
-def search(world: World, config: Config, *, full: int, num_confirm: int) -> Outcome:
-    """Runs the package's search but for engine and database. ``full`` responses are the full size."""
-    settings = config.search_settings
-    aims = Aims(config.budget, config.search.rungs_of(full), num_confirm, min(num_confirm, world.num_prompts))
-    replay = _Replay(world)
+def setup_of(
+    *,
+    num_prompts: int,
+    repeats: int,
+    confirm_repeats: int,
+    budget: float,
+    has_module: bool,
+    share: float,
+    seed: int,
+) -> Setup:
+    """Splits a file of ``2 * num_prompts`` rows as the package does."""
+    num_rows = 2 * num_prompts
+    num_confirm = min(max(round(num_rows * CONFIRM_ROWS), 1), num_rows - 1)
+    num_search = num_rows - num_confirm
+    spaces = ("uniform", "module") if has_module else ("uniform",)
+    return Setup(
+        budget,
+        spaces,
+        num_search,
+        num_confirm,
+        max(repeats, math.ceil(LEAST_RESPONSES / num_search)),
+        num_rows,
+        max(confirm_repeats, MOST_REPEATS),
+        share,
+        seed,
+    )
+
+import os
+CONFIRM_ROWS=float(os.environ.get('AL_ROWS','.6667'))
+LEAST_RESPONSES=int(os.environ.get('AL_LEAST','256'))
+MOST_REPEATS=int(os.environ.get('AL_REP','8'))
+
+def allowance(world: World, setup: Setup) -> float:
+    """Returns the tokens that the study may spend, by the true tokens of both ends."""
+    ends = sum(world.bank.truth(uniform_params(lam, num_knots=NUM_KNOTS)).mean_tokens for lam in PARENTS.values())
+    return setup.share * ends * max(setup.num_rows / 2 * 1, LEAST_FULL)
+
+
+class _Rules:
+    """The package's settings and aims in a setup."""
+
+    def __init__(self, world: World, setup: Setup) -> None:
+        from dataclasses import replace
+
+        num_final = setup.num_confirm * setup.confirm_repeats
+        config = parse_config({"tasks": [{"name": "arithmetic"}]})
+        rungs = config.search.rungs_of(setup.num_search * setup.repeats)
+        cap = int(allowance(world, setup)) 
+        self.settings = replace(setup.settings, max_tokens_generated=cap, min_gain=float(os.environ.get('AL_GAIN','.002')), finalists=int(os.environ.get('AL_FIN','3')), trials=int(os.environ.get('AL_TRIALS','64')), ladder=int(os.environ.get('AL_LADDER','9')))
+        self.aims = Aims(setup.budget, rungs, num_final, setup.num_confirm, max_tokens=world.cap)
+
+
+def search(world: World, setup: Setup) -> Outcome:
+    """Runs the package's search but for engine and database, and concludes it."""
+    rules, observations, known, seconds = _Rules(world, setup), Observations(), {}, 0.0
     while True:
         started = time.perf_counter()
-        answer = propose(replay.observations, settings, aims)
-        replay.seconds += time.perf_counter() - started
+        answer = propose(observations, rules.settings, rules.aims)
         if isinstance(answer, Stop):
-            return _confirm(world, replay, config, aims, answer)
-        replay.race(answer, settings, aims)
-
-
-class _Replay:
-    """A search in a world: its observations, the trials that were stopped, and the seconds of its decisions."""
-
-    def __init__(self, world: World) -> None:
-        self.observations, self.num_stopped, self.seconds = Observations(), 0, 0.0
-        self._world = world
-        self._outcomes: dict[Schedule, Floats] = {}
-
-    def race(self, proposal: Proposal, settings: SearchSettings, aims: Aims) -> None:
-        """Races one trial with the package's own race."""
-        schedule, measuring = to_schedule(proposal.params), 0.0
-        started = time.perf_counter()
-        race = Race(schedule, proposal.start, proposal.stop, self.observations, settings, aims)
+            return conclude(world, setup, observations, answer.reason, seconds=seconds + time.perf_counter() - started)
+        schedule, measuring = to_schedule(answer.params), 0.0
+        race = Race(schedule, answer.start, answer.stop, observations, rules.settings, rules.aims)
         for rung in race:
             began = time.perf_counter()
-            outcome = self._measure(proposal.params, schedule, rung)
+            outcome = _measure(world, setup, answer.params, schedule, rung, known)
             measuring += time.perf_counter() - began
             race.tell(outcome)
-        self.seconds += time.perf_counter() - started - measuring
-        self.observations = race.observations
-        self.num_stopped += race.stopped is not None
-
-    def _measure(self, params: Params, schedule: Schedule, rung: Rung) -> RungOutcome:
-        """Takes responses from the bank. All run side by side: they are cut when their sum passes the limit."""
-        outcomes = self._world.measure(params, "search", np.arange(rung.start, rung.stop))
-        num_tokens = int(outcomes[:, 1].sum())
-        if num_tokens > rung.max_tokens:
-            reached = int(rung.max_tokens)
-            self._world.num_tokens -= num_tokens - reached
-            return RungOutcome(None, reached, reached)
-        known = np.vstack([self._outcomes.get(schedule, np.zeros((0, 3))), outcomes])
-        self._outcomes[schedule] = known
-        return RungOutcome(observation(params, schedule, known, self._world.num_prompts), num_tokens, num_tokens)
+        observations = race.observations
+        seconds += time.perf_counter() - started - measuring
 
 
-def _confirm(world: World, replay: _Replay, config: Config, aims: Aims, stop: Stop) -> Outcome:
-    observations, search_tokens = replay.observations, world.num_tokens
-    started = time.perf_counter()
-    agreed = plan(observations, config.search_settings, aims)
-    model = fit(observations, config.search.knots)
-    replay.seconds += time.perf_counter() - started
-    for lam in (0.0, 1.0):
-        world.measure(uniform_params(lam, num_knots=config.search.knots), "confirm", np.arange(agreed.num_parent))
-    finalists, means = [], []
-    for index in agreed.finalists:
-        answers = np.arange(agreed.num_responses)
-        outcomes = world.measure(observations.measured[index].params, "confirm", answers)
-        by_prompt = _by_prompt(outcomes, answers, world.num_prompts)[1]
-        limits = estimates.tokens(by_prompt[:, 1], num_responses=len(outcomes), cap=np.inf, seed=0)
-        right = estimates.share(by_prompt[:, 0], num_responses=len(outcomes))
-        finalists.append(Finalist(right.value, limits.estimate.value, limits.bounds.lower, limits.bounds.upper))
-        means.append((by_prompt[:, 0], right, limits.estimate))
+def observe(world: World, setup: Setup, observations: Observations, params: Params, num_responses: int) -> Observations:
+    """Measures a schedule on the first responses of the search slice."""
+    outcomes = world.measure(params, "search", np.arange(num_responses))
+    seen = _observation(params, to_schedule(params), outcomes, setup.num_search)
+    return observations.with_measured(seen, cost=int(outcomes[:, TOKENS].sum()))
 
-    def difference_lower(one: int, other: int) -> float:
-        return estimates.paired({"": means[one][0] - means[other][0]}, weights=None).lower_bound
 
-    assert config.budget is not None
-    decision = decide(finalists, budget=config.budget, difference_lower=difference_lower, margin=config.confirm.margin)
-    pick = decision.nearest if decision.pick is None else decision.pick
+def _measure(
+    world: World, setup: Setup, params: Params, schedule: Schedule, rung: Rung, known: dict[Schedule, Floats]
+) -> RungOutcome:
+    """Takes a rung's responses. All run side by side: they are cut when their sum passes the limit."""
+    outcomes = world.measure(params, "search", np.arange(rung.start, rung.stop))
+    num_tokens = int(outcomes[:, TOKENS].sum())
+    if num_tokens > rung.max_tokens:
+        reached = int(rung.max_tokens)
+        world.num_tokens -= num_tokens - reached
+        return RungOutcome(None, reached, reached)
+    known[schedule] = np.vstack([known.get(schedule, np.zeros((0, 3))), outcomes])
+    return RungOutcome(_observation(params, schedule, known[schedule], setup.num_search), num_tokens, num_tokens)
+
+
+def conclude(
+    world: World, setup: Setup, observations: Observations, stop_reason: str, *, seconds: float = 0.0
+) -> Outcome:
+    """Confirms the finalists of any observations, with both parents, and decides."""
+    rules, search_tokens, started = _Rules(world, setup), world.num_tokens, time.perf_counter()
+    model = fit(observations, NUM_KNOTS, cap=world.cap)
+    agreed = plan(observations, rules.settings, rules.aims, model=model)
     points = [each.params for each in observations.measured]
     schedules = [each.schedule for each in observations.measured]
     accuracy, tokens = (model.predict(schedules, output).value for output in (ACCURACY, TOKENS))
+    seconds += time.perf_counter() - started
     smoothed = front(range(len(points)), key=lambda i: Objectives(float(accuracy[i]), float(tokens[i])))
-    curve = [CurvePoint(p.lam, p.values[2], len(p.prompts)) for p in observations.measured if p.lam is not None]
+    parents = {
+        name: _confirmed(world, setup, uniform_params(lam, num_knots=NUM_KNOTS), size)
+        for (name, lam), size in zip(PARENTS.items(), agreed.num_parents, strict=True)
+    }
+    finalists = []
+    for index in agreed.finalists:
+        finalists.append(_confirmed(world, setup, points[index], agreed.num_responses))
+        if finalists[-1].confirmed.tokens_upper > setup.budget:
+            break
+    decision = decide(
+        [each.confirmed for each in finalists],
+        budget=setup.budget,
+        difference_lower=lambda one, other: _difference(finalists[one], finalists[other]),
+        margin=rules.settings.margin,
+        scores=agreed.combined([each.confirmed.accuracy for each in finalists]),
+        parents={name: each.confirmed for name, each in parents.items()},
+    )
+    pick = decision.nearest if decision.pick is None else decision.pick
+    answer = finalists[pick] if decision.parent is None else parents[decision.parent]
+    likely = None
+    if decision.likely is not None:
+        likely = {"params": dict(finalists[decision.likely].params), "chance": finalists[decision.likely].confirmed.chance}
+    curve = [CurvePoint(p.lam, p.values[THINK], len(p.prompts)) for p in observations.measured if p.lam is not None]
     return Outcome(
         world.num_tokens,
         search_tokens,
         observations.num_trials,
-        replay.num_stopped,
-        stop.reason,
-        decision.verdict,
-        points[agreed.finalists[pick]],
-        means[pick][1],
-        means[pick][2],
+        str(decision.verdict),
+        finalists[pick].params if decision.pick is not None and decision.parent is None else None,
+        decision.parent,
+        likely,
+        answer.accuracy,
+        answer.mean_tokens,
+        answer.params,
         detect_stages(curve),
         [points[i] for i in smoothed],
-        replay.seconds,
+        points,
+        [each.params for each in finalists],
+        agreed.num_responses,
+        stop_reason,
+        seconds,
     )
 
 
-def observation(params: Params, schedule: Schedule, outcomes: Floats, num_prompts: int) -> Observation:
-    prompts, means = _by_prompt(outcomes, np.arange(len(outcomes)), num_prompts)
-    right, thought = (estimates.share(means[:, i], num_responses=len(outcomes)) for i in (0, 2))
-    mean = float(means[:, 1].mean())
-    error = max(float(means[:, 1].std(ddof=1)) / len(means) ** 0.5, 0.01 * mean)
+@dataclass(frozen=True)
+class _Finalist:
+    """A confirmed schedule: its numbers for the decision, and its accuracy by prompt."""
+
+    params: Params
+    confirmed: Confirmed
+    accuracy: Estimate
+    mean_tokens: Estimate
+    by_prompt: Floats
+
+
+def _confirmed(world: World, setup: Setup, params: Params, num_responses: int) -> _Finalist:
+    outcomes = world.measure(params, "confirm", np.arange(num_responses))
+    place = np.arange(num_responses) % setup.num_confirm
+    counts = np.bincount(place)
+    right, lengths = (np.bincount(place, outcomes[:, i]) / counts for i in (ACCURACY, TOKENS))
+    accuracy = estimates.share(right, num_responses=num_responses)
+    limits = estimates.tokens(lengths, num_responses=num_responses, cap=world.cap, seed=0)
+    tokens = limits.estimate
+    confirmed = Confirmed(accuracy.value, tokens.value, limits.bounds.lower, limits.bounds.upper)
+    return _Finalist(params, confirmed, accuracy, tokens, right)
+
+
+def _difference(one: _Finalist, other: _Finalist) -> float:
+    size = min(len(one.by_prompt), len(other.by_prompt))
+    return estimates.paired({"": one.by_prompt[:size] - other.by_prompt[:size]}, weights=None).lower_bound
+
+
+def _observation(params: Params, schedule: Schedule, outcomes: Floats, num_prompts: int) -> Observation:
+    place = np.arange(len(outcomes)) % num_prompts
+    counts = np.bincount(place)
+    means = np.stack([np.bincount(place, outcomes[:, i]) for i in range(3)], axis=1) / counts[:, None]
+    right, thought = (estimates.share(means[:, i], num_responses=len(outcomes)) for i in (ACCURACY, THINK))
+    mean = float(means[:, TOKENS].mean())
+    error = max(float(means[:, TOKENS].std(ddof=1)) / len(means) ** 0.5, 0.01 * mean)
+    modes = []
+    for is_thinking in (False, True):
+        mine = (outcomes[:, THINK] > 0) == is_thinking
+        modes.append(mode_of(place[mine], outcomes[mine, :2], np.ones(int(mine.sum()))))
     return Observation(
         schedule,
         (right.value, mean, thought.value),
         (right.standard_error, error, thought.standard_error),
-        prompts,
+        np.arange(len(means)),
         means - means.mean(axis=0),
         params,
         len(outcomes),
+        direct=modes[0],
+        thinking=modes[1],
     )
-
-
-def _by_prompt(outcomes: Floats, index: Index, num_prompts: int) -> tuple[Index, Floats]:
-    """The prompts that were asked and their means, float64 [prompts, 3]."""
-    place = index % num_prompts
-    counts = np.bincount(place, minlength=num_prompts)
-    sums = np.stack([np.bincount(place, outcomes[:, i], minlength=num_prompts) for i in range(3)], axis=1)
-    asked = np.flatnonzero(counts)
-    return asked, sums[asked] / counts[asked, None]

@@ -1,0 +1,81 @@
+"""The value of a set of finalists: the accuracy of the pick that its confirmation is expected to end with.
+
+The confirmation is simulated in joint posterior samples. The finalists are tested in the order of their predicted
+tokens, up to the first that is not shown within the budget. All answer the same prompts, so they share their luck. The
+pick is the most accurate as measured. Without a pick the ``fallback`` remains: the better parent within the budget.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from autolambda.optimizer.surrogate import PosteriorSamples
+from autolambda.statistics.estimates import Floats
+
+import os
+WORTH = float(os.environ.get('AL_WORTH','.001'))  # gain in accuracy for which one more finalist is confirmed
+
+
+@dataclass(frozen=True)
+class Precision:
+    """The precision of a confirmation.
+
+    ``spread`` is the relative standard error of mean tokens, of which ``shared`` is common to all finalists. ``reach``
+    is the distance of the upper bound in standard errors. ``error`` is the standard error of a difference in accuracy.
+    """
+
+    spread: float
+    shared: float
+    reach: float
+    error: float
+
+
+class Portfolio:
+    """Values sets of schedules as finalists, in joint draws of all of them."""
+
+    def __init__(
+        self,
+        draw: PosteriorSamples,
+        *,
+        budget: float,
+        precision: Callable[[Sequence[int]], Precision],
+        fallback: Floats,
+        seed: int,
+    ) -> None:
+        """``precision`` depends on the members of a set; ``fallback`` float64 [draws] is the parents' accuracy."""
+        rng = np.random.default_rng(seed)
+        self._draw, self._budget, self._precision, self._fallback = draw, budget, precision, fallback
+        self._luck = rng.standard_normal((len(draw.tokens), 1))
+        self._tokens_noise, self._noise = rng.standard_normal((2, *draw.tokens.shape))
+        self.mean_tokens = draw.tokens.mean(axis=0)
+
+    def value(self, members: Sequence[int]) -> float:
+        """Returns the expected accuracy (share of 1) of the pick among the members and the fallback."""
+        known = self._precision(members)
+        order = sorted(members, key=self.mean_tokens.__getitem__)
+        tokens, accuracy = self._draw.tokens[:, order], self._draw.accuracy[:, order]
+        own = np.sqrt(max(known.spread**2 - known.shared**2, 0.0))
+        measured = tokens * np.exp(known.shared * self._luck + own * self._tokens_noise[:, order])
+        shown = (measured * (1 + known.reach * known.spread) <= self._budget) & self._draw.allowed[:, order]
+        within = np.logical_and.accumulate(shown, axis=1)
+        seen = np.where(within, accuracy + known.error * self._noise[:, order], -9.0)
+        best = np.argmax(seen, axis=1)
+        rows = np.arange(len(seen))
+        picked = np.where(seen[rows, best] > self._fallback, accuracy[rows, best], self._fallback)
+        return float(picked.mean())
+
+    def best(self, places: Sequence[int], most: int) -> tuple[list[int], float]:
+        """Returns up to ``most`` finalists of ``places``, added greedily while each is worth it, and their value."""
+        chosen: list[int] = []
+        worth = float(self._fallback.mean())
+        while len(chosen) < most:
+            values = [(self.value([*chosen, place]), place) for place in places if place not in chosen]
+            if not values or (max(values)[0] - worth < WORTH and chosen):
+                break
+            value, place = max(values)
+            chosen.append(place)
+            worth = max(value, worth) if len(chosen) == 1 else value
+        return chosen, worth
