@@ -79,9 +79,13 @@ class Replay(Protocol):
     def measure(self, params: Params, phase: Phase, index: Index) -> Floats: ...
 
 
-def generator(seed: int, phase: Phase, params: Params) -> np.random.Generator:
-    """The random numbers of a schedule in a phase: they depend on nothing but these and the seed of the world."""
-    digest = hashlib.sha256(f"{seed},{phase},{to_schedule(params).key}".encode()).digest()
+def generator(*parts: object, params: Params | None = None) -> np.random.Generator:
+    """Random numbers that depend on nothing but the parts, such as the name of a world, its seed and a phase.
+
+    With ``params`` they are those of its schedule.
+    """
+    named = [*parts, *([] if params is None else [to_schedule(params).key])]
+    digest = hashlib.sha256(",".join(map(str, named)).encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:8], "big"))
 
 
@@ -194,7 +198,7 @@ class World:
         slot, repeat = index % size, index // size
         luck, recorded = self._luck[phase][slot, repeat], self._repeats[phase][slot, repeat % _NUM_RECORDED]
         if phase == "search" and not self._shared:
-            rng = generator(self._seed, phase, params)
+            rng = generator("bank", self._seed, phase, params=params)
             luck = rng.random(MAX_REPEATS * size)[index]
             recorded = (recorded + rng.integers(_NUM_RECORDED, size=size)[slot]) % _NUM_RECORDED
         corner = nodes[np.minimum(np.searchsorted(np.cumsum(weights), luck, side="right"), len(nodes) - 1)]
@@ -207,4 +211,5 @@ class World:
 def _places(lam_split: Floats) -> Floats:
     """attention and ffn of (lam, split)."""
     lam, split = lam_split[:, 0], lam_split[:, 1]
-    return np.stack([lam + split / 2, lam - split / 2], axis=1)
+    places: Floats = np.stack([lam + split / 2, lam - split / 2], axis=1)
+    return places

@@ -7,6 +7,7 @@ pairs (``FILE.json``). ``@`` and a budget behind it keep that budget only: ``ban
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cache
@@ -22,7 +23,7 @@ PAIRS = Path(__file__).parent / "worlds.json"
 RECORDED = Path(__file__).parent / "recorded"
 BANK_BUDGETS = (25.0, 40.0, 60.0)
 # the paper's benchmarks at their real sizes: budgets, prompts of half of the rows, repeats, repeats to confirm
-PAPER = {
+PAPER: dict[str, tuple[tuple[float, ...], int, int, int]] = {
     "aime25": ((16_000.0,), 30, 8, 8),
     "ifeval": ((1_500.0,), 270, 2, 1),
     "gpqa_diamond": ((6_000.0,), 99, 4, 1),
@@ -69,15 +70,17 @@ def find_cases(names: Iterable[str]) -> list[Case]:
 
 
 def _cases_of(name: str) -> list[Case]:
-    base, _, budget = name.partition("@")
+    base, budget = re.fullmatch(r"(.*?)(?:@([0-9.]+))?", name).groups()  # type: ignore[union-attr]  # anything matches
     cases = _group(base)
+    if not cases and base == "recorded":
+        raise InputError(f"no recorded bank in {RECORDED}")
     if not cases:
         raise InputError(
             f"no world {base!r}: give a file of pairs that ends in .json, one of {', '.join(GROUPS)}, or one in them"
         )
     if not budget:
         return cases
-    kept = [replace(case, budgets=tuple(b for b in case.budgets if f"{b:g}" == budget)) for case in cases]
+    kept = [replace(case, budgets=tuple(b for b in case.budgets if b == float(budget))) for case in cases]
     if not any(case.budgets for case in kept):
         seen = ", ".join(f"{b:g}" for case in cases for b in case.budgets)
         raise InputError(f"no world {name!r}: {base} has the budgets {seen}")
@@ -89,13 +92,20 @@ def _group(base: str) -> list[Case]:
         return [_pair_case(pair) for pair in load_pairs(Path(base))]
     if base in GROUPS:
         return GROUPS[base]()
-    return next((each for group in _SINGLE for each in [[c for c in group() if c.name == base]] if each), [])
+    return [case for group in _SINGLE for case in group() if case.name == base]
 
 
 def _pair_case(pair: Pair) -> Case:
     cap = pair.cap if pair.cap < NO_CAP else float("inf")
     return Case(
-        pair.name, pair.budgets, pair, pair.num_prompts, pair.repeats, pair.confirm_repeats, pair.has_module, cap
+        pair.name,
+        tuple(map(float, pair.budgets)),
+        pair,
+        pair.num_prompts,
+        pair.repeats,
+        pair.confirm_repeats,
+        pair.has_module,
+        cap,
     )
 
 
@@ -123,8 +133,8 @@ def _paper_bank(benchmark: str) -> PaperBank:
 
 def _paper() -> list[Case]:
     return [
-        Case(f"paper:{name}", budgets, _paper_bank(name), *sizes, has_module=False, cap=float(MAX_TOKENS))
-        for name, (budgets, *sizes) in PAPER.items()
+        Case(f"paper:{name}", budgets, _paper_bank(name), size, repeats, confirm, False, float(MAX_TOKENS))
+        for name, (budgets, size, repeats, confirm) in PAPER.items()
     ]
 
 

@@ -15,7 +15,7 @@ from autolambda.optimizer.observations import ACCURACY, TOKENS, Observation, Obs
 from autolambda.optimizer.propose import Proposal, Stop, propose
 from autolambda.optimizer.racing import Race, Rung, RungOutcome
 from autolambda.optimizer.settings import SearchSettings
-from autolambda.optimizer.space import Space, to_schedule, uniform_params
+from autolambda.optimizer.space import Space, to_schedule, uniform_lam, uniform_params
 from autolambda.optimizer.surrogate import fit
 from autolambda.optimizer.token_allowance import LEAST_FULL
 from autolambda.schedule import Schedule
@@ -125,8 +125,8 @@ def conclude(world: Replay, setup: Setup, observations: Observations, stop_reaso
     agreed = plan(observations, config.search_settings, aims)
     model = fit(observations, NUM_KNOTS)
     seconds = time.perf_counter() - started
-    for lam in (0.0, 1.0):
-        world.measure(uniform_params(lam, num_knots=NUM_KNOTS), "confirm", np.arange(agreed.num_parent))
+    for end in (0.0, 1.0):
+        world.measure(uniform_params(end, num_knots=NUM_KNOTS), "confirm", np.arange(agreed.num_parent))
     points = [each.params for each in observations.measured]
     confirmed = [_Confirmed.of(world, points[index], agreed.num_responses) for index in agreed.finalists]
 
@@ -136,6 +136,8 @@ def conclude(world: Replay, setup: Setup, observations: Observations, stop_reaso
 
     decision = decide([each.finalist for each in confirmed], budget=setup.budget, difference_lower=difference_lower)
     answer = confirmed[decision.nearest if decision.pick is None else decision.pick]
+    lam = uniform_lam(answer.params)
+    parent = None if lam is None else {0.0: "instruct", 1.0: "thinking"}.get(lam)
     schedules = [each.schedule for each in observations.measured]
     accuracy, tokens = (model.predict(schedules, output).value for output in (ACCURACY, TOKENS))
     smoothed = front(range(len(points)), key=lambda i: Objectives(float(accuracy[i]), float(tokens[i])))
@@ -146,8 +148,8 @@ def conclude(world: Replay, setup: Setup, observations: Observations, stop_reaso
         num_trials=observations.num_trials,
         stop_reason=stop_reason,
         verdict=decision.verdict,
-        chosen=None if decision.pick is None else answer.params,
-        parent=None,
+        chosen=answer.params if decision.pick is not None and parent is None else None,
+        parent=parent if decision.pick is not None else None,
         likely=None,
         reported=answer.params,
         accuracy=answer.accuracy,

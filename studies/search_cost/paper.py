@@ -70,7 +70,7 @@ class PaperWorld:
     def __init__(self, bank: PaperBank, seed: int, *, num_search: int = 1000, num_confirm: int = 1000) -> None:
         self.bank, self.num_tokens, self._seed = bank, 0, seed
         self._sizes = {"search": num_search, "confirm": num_confirm}
-        rng = np.random.default_rng([seed, 1])
+        rng = generator(bank.benchmark, seed)
         # of accuracy at lam 0, of accuracy a quarter turn on, of length
         self._prompts = {phase: rng.standard_normal((3, self._sizes[phase])) for phase in PHASES}
 
@@ -84,7 +84,7 @@ class PaperWorld:
         Response i answers prompt ``i % prompts(phase)``. The same responses come again for the same schedule.
         """
         truth, lam = self.bank.truth(params), params["lam"]
-        rng = generator(self._seed, phase, params)
+        rng = generator(self.bank.benchmark, self._seed, phase, params=params)
         size = MAX_REPEATS * self._sizes[phase]
         thinks, is_right = rng.random((2, size))[:, index]
         noise = rng.standard_normal(size)[index]

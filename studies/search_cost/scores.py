@@ -19,7 +19,7 @@ from autolambda.statistics.estimates import Z_95_ONE_SIDED
 from autolambda.statistics.stages import EMERGENCE_AT, SATURATION_AT
 
 NUM_KNOTS = 3
-NUM_LAMS, NUM_MODULE_LAMS, NUM_SPLITS = 401, 201, 41  # of the grids on which the best is looked for
+NUM_LAMS, NUM_MODULE_LAMS, NUM_SPLITS = 401, 201, 81  # of the grids on which the best is looked for
 NOTHING_LEFT = 0.8  # of the best accuracy is lost without an answer where Instruct is over the budget
 OVER_BUDGET = 5.0  # points, lost at least by an answer that is over the budget
 WORTH = 0.01  # accuracy over the better parent, from which a merge should be found

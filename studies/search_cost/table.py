@@ -95,7 +95,7 @@ def measures(rows: Sequence[Row]) -> dict[str, float | None]:
 
 def lost(row: Row) -> float:
     """The points that a search loses."""
-    chosen = Truth(*row["chosen_true"], math.nan) if row["chosen_true"] else None
+    chosen = _truth(row["chosen_true"]) if row["chosen_true"] else None
     return lost_of(_facts(row), row["key"][1], chosen=chosen, parent=row["parent"])
 
 
@@ -134,7 +134,9 @@ def _comparison(rows: Sequence[Row]) -> str:
     lines = [_line("against", "allowance", "loses more", "configurations", "ours better", "ours worse"), _rule(6)]
     kinds = dict.fromkeys((key[3], key[2]) for key in groups if key[2] != "ours")
     for allowance, strategy in sorted(kinds, key=lambda kind: kind[0]):
-        means, better, worse = [], [], []
+        means: list[float] = []
+        better: list[str] = []
+        worse: list[str] = []
         for (world, budget, name, share), theirs in groups.items():
             mine = groups.get((world, budget, "ours", share), {})
             seeds = sorted(set(mine) & set(theirs))
@@ -176,8 +178,11 @@ def _coverage(rows: Iterable[Row], name: str) -> float | None:
 
 
 def _facts(row: Row) -> Facts:
-    parents = (Truth(*row[name], math.nan) for name in ("instruct", "thinking"))
-    return Facts(row["best"], row["provable"], *parents)
+    return Facts(row["best"], row["provable"], _truth(row["instruct"]), _truth(row["thinking"]))
+
+
+def _truth(numbers: Sequence[float]) -> Truth:
+    return Truth(numbers[0], numbers[1], math.nan)
 
 
 def _grouped(rows: Iterable[Row]) -> dict[Key, list[Row]]:

@@ -135,7 +135,7 @@ class PairWorld:
         self.bank, self.num_tokens, self._seed = pair, 0, seed
         self.cap = pair.cap if pair.cap < NO_CAP else math.inf
         self._sizes = {"search": num_search, "confirm": num_confirm}
-        rng = np.random.default_rng([seed, 7])
+        rng = generator(pair.name, seed)
         # of accuracy at u = 0, of accuracy a quarter turn on, of length, of thinking
         self._prompts = {phase: rng.standard_normal((4, self._sizes[phase])) for phase in PHASES}
 
@@ -149,7 +149,7 @@ class PairWorld:
         Response i answers prompt ``i % prompts(phase)``. The same responses come again for the same schedule.
         """
         pair, modes = self.bank, self.bank.modes(params)
-        rng = generator(self._seed, phase, params)
+        rng = generator(pair.name, self._seed, phase, params=params)
         size = MAX_REPEATS * self._sizes[phase]
         thinks, right = rng.random((2, size))[:, index]
         noise = rng.standard_normal(size)[index]
