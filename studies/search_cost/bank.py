@@ -203,7 +203,7 @@ class World:
             recorded = (recorded + rng.integers(_NUM_RECORDED, size=size)[slot]) % _NUM_RECORDED
         corner = nodes[np.minimum(np.searchsorted(np.cumsum(weights), luck, side="right"), len(nodes) - 1)]
         recorded = recorded % self.bank.num_repeats[corner]
-        outcomes = self.bank.outcomes[corner, self._slots[phase][slot], recorded].astype(np.float64)
+        outcomes: Floats = self.bank.outcomes[corner, self._slots[phase][slot], recorded].astype(np.float64)
         self.num_tokens += int(outcomes[:, 1].sum())
         return outcomes
 

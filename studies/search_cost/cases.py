@@ -92,7 +92,7 @@ def _group(base: str) -> list[Case]:
         return [_pair_case(pair) for pair in load_pairs(Path(base))]
     if base in GROUPS:
         return GROUPS[base]()
-    return [case for group in _SINGLE for case in group() if case.name == base]
+    return next(filter(None, ([case for case in group() if case.name == base] for group in _SINGLE)), [])
 
 
 def _pair_case(pair: Pair) -> Case:
