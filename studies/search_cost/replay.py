@@ -12,11 +12,12 @@ be tuned on them. ``cases.py`` says what the names of worlds mean, ``table.py`` 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,7 +113,7 @@ def run(args: argparse.Namespace) -> int:
                 where = f"{Path(place.filename).name}:{place.lineno}"
                 print(f"failed: {search.key}: {type(error).__name__}: {error} ({where})", file=sys.stderr, flush=True)
                 continue
-            out.write(json.dumps(row) + "\n")
+            out.write(json.dumps(row, default=_plain) + "\n")
             out.flush()
     return 1 if num_failed else 0
 
@@ -124,7 +125,7 @@ def table(args: argparse.Namespace) -> int:
     rows = read_rows(args.out)
     if not rows:
         raise InputError(f"{args.out} has no searches")
-    print(json.dumps(to_json(rows), indent=1) if args.json else markdown(rows))
+    print(json.dumps(to_json(rows), indent=1, allow_nan=False) if args.json else markdown(rows))
     return 0
 
 
@@ -145,7 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     try:
         return int(args.do(args))
-    except InputError as error:
+    except (InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 
@@ -203,6 +204,13 @@ def _pair(truth: Any) -> list[float]:
 
 def _interval(estimate: Estimate) -> list[float]:
     return [estimate.value, estimate.low, estimate.high]
+
+
+def _plain(value: Any) -> Any:
+    """What JSON does not know: params, estimates and numbers of NumPy."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value.item()
 
 
 def _seeds(text: str) -> range:
