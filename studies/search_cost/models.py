@@ -59,7 +59,7 @@ def main() -> None:
         tried = [uniform_params(i / 8, num_knots=KNOTS) for i in range(9)] + places(rng, 12)
         observations = [
             ours.observation(
-                params, to_schedule(params), world.measure(params, "search", np.arange(128)), world.num_prompts
+                params, to_schedule(params), world.measure(params, "search", np.arange(128)), world.prompts("search")
             )
             for params in tried
         ]

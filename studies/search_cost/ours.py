@@ -7,22 +7,21 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from bank import Replay
 
 from autolambda.config import parse_config
-from autolambda.optimizer.aims import Aims, allowance_of
+from autolambda.optimizer.aims import Aims
 from autolambda.optimizer.finalists import plan
 from autolambda.optimizer.modes import mode_of
 from autolambda.optimizer.observations import ACCURACY, THINK, TOKENS, Observation, Observations
 from autolambda.optimizer.propose import Stop, propose
 from autolambda.optimizer.racing import Race, Rung, RungOutcome
 from autolambda.optimizer.settings import SearchSettings
-from autolambda.optimizer.space import Params, to_schedule, uniform_params
+from autolambda.optimizer.space import Params, Space, to_schedule, uniform_params
 from autolambda.optimizer.surrogate import fit
 from autolambda.optimizer.token_allowance import LEAST_FULL
 from autolambda.schedule import Schedule
@@ -34,16 +33,12 @@ from autolambda.statistics.stages import Stages, detect_stages
 from autolambda.statistics.verdict import Confirmed, decide
 
 NUM_KNOTS = 3
+import os
+
+CONFIRM_ROWS = float(os.environ.get("AL_ROWS", ".6667"))
+LEAST_RESPONSES = int(os.environ.get("AL_LEAST", "256"))
+MOST_REPEATS = int(os.environ.get("AL_REP", "8"))
 PARENTS = {"instruct": 0.0, "thinking": 1.0}
-
-
-class World(Protocol):
-    """What a search is replayed on. Both slices have their own prompts."""
-
-    num_tokens: int
-    cap: float
-
-    def measure(self, params: Params, phase: str, index: NDArray[np.int64]) -> Floats: ...
 
 
 @dataclass(frozen=True)
@@ -54,7 +49,7 @@ class Setup:
     """
 
     budget: float
-    spaces: tuple[str, ...]
+    spaces: tuple[Space, ...]
     num_search: int
     num_confirm: int
     repeats: int
@@ -112,7 +107,7 @@ def setup_of(
     num_rows = 2 * num_prompts
     num_confirm = min(max(round(num_rows * CONFIRM_ROWS), 1), num_rows - 1)
     num_search = num_rows - num_confirm
-    spaces = ("uniform", "module") if has_module else ("uniform",)
+    spaces: tuple[Space, ...] = ("uniform", "module") if has_module else ("uniform",)
     return Setup(
         budget,
         spaces,
@@ -125,32 +120,35 @@ def setup_of(
         seed,
     )
 
-import os
-CONFIRM_ROWS=float(os.environ.get('AL_ROWS','.6667'))
-LEAST_RESPONSES=int(os.environ.get('AL_LEAST','256'))
-MOST_REPEATS=int(os.environ.get('AL_REP','8'))
 
-def allowance(world: World, setup: Setup) -> float:
+def allowance(world: Replay, setup: Setup) -> float:
     """Returns the tokens that the study may spend, by the true tokens of both ends."""
     ends = sum(world.bank.truth(uniform_params(lam, num_knots=NUM_KNOTS)).mean_tokens for lam in PARENTS.values())
-    return setup.share * ends * max(setup.num_rows / 2 * 1, LEAST_FULL)
+    return setup.share * ends * max(setup.num_rows / 2, LEAST_FULL)
 
 
 class _Rules:
     """The package's settings and aims in a setup."""
 
-    def __init__(self, world: World, setup: Setup) -> None:
+    def __init__(self, world: Replay, setup: Setup) -> None:
         from dataclasses import replace
 
         num_final = setup.num_confirm * setup.confirm_repeats
         config = parse_config({"tasks": [{"name": "arithmetic"}]})
         rungs = config.search.rungs_of(setup.num_search * setup.repeats)
-        cap = int(allowance(world, setup)) 
-        self.settings = replace(setup.settings, max_tokens_generated=cap, min_gain=float(os.environ.get('AL_GAIN','.002')), finalists=int(os.environ.get('AL_FIN','3')), trials=int(os.environ.get('AL_TRIALS','64')), ladder=int(os.environ.get('AL_LADDER','9')))
+        cap = int(allowance(world, setup))
+        self.settings = replace(
+            setup.settings,
+            max_tokens_generated=cap,
+            min_gain=float(os.environ.get("AL_GAIN", ".002")),
+            finalists=int(os.environ.get("AL_FIN", "3")),
+            trials=int(os.environ.get("AL_TRIALS", "64")),
+            ladder=int(os.environ.get("AL_LADDER", "9")),
+        )
         self.aims = Aims(setup.budget, rungs, num_final, setup.num_confirm, max_tokens=world.cap)
 
 
-def search(world: World, setup: Setup) -> Outcome:
+def search(world: Replay, setup: Setup) -> Outcome:
     """Runs the package's search but for engine and database, and concludes it."""
     rules, observations, known, seconds = _Rules(world, setup), Observations(), {}, 0.0
     while True:
@@ -169,15 +167,17 @@ def search(world: World, setup: Setup) -> Outcome:
         seconds += time.perf_counter() - started - measuring
 
 
-def observe(world: World, setup: Setup, observations: Observations, params: Params, num_responses: int) -> Observations:
+def observe(
+    world: Replay, setup: Setup, observations: Observations, params: Params, num_responses: int
+) -> Observations:
     """Measures a schedule on the first responses of the search slice."""
     outcomes = world.measure(params, "search", np.arange(num_responses))
-    seen = _observation(params, to_schedule(params), outcomes, setup.num_search)
+    seen = observation(params, to_schedule(params), outcomes, setup.num_search)
     return observations.with_measured(seen, cost=int(outcomes[:, TOKENS].sum()))
 
 
 def _measure(
-    world: World, setup: Setup, params: Params, schedule: Schedule, rung: Rung, known: dict[Schedule, Floats]
+    world: Replay, setup: Setup, params: Params, schedule: Schedule, rung: Rung, known: dict[Schedule, Floats]
 ) -> RungOutcome:
     """Takes a rung's responses. All run side by side: they are cut when their sum passes the limit."""
     outcomes = world.measure(params, "search", np.arange(rung.start, rung.stop))
@@ -187,11 +187,11 @@ def _measure(
         world.num_tokens -= num_tokens - reached
         return RungOutcome(None, reached, reached)
     known[schedule] = np.vstack([known.get(schedule, np.zeros((0, 3))), outcomes])
-    return RungOutcome(_observation(params, schedule, known[schedule], setup.num_search), num_tokens, num_tokens)
+    return RungOutcome(observation(params, schedule, known[schedule], setup.num_search), num_tokens, num_tokens)
 
 
 def conclude(
-    world: World, setup: Setup, observations: Observations, stop_reason: str, *, seconds: float = 0.0
+    world: Replay, setup: Setup, observations: Observations, stop_reason: str, *, seconds: float = 0.0
 ) -> Outcome:
     """Confirms the finalists of any observations, with both parents, and decides."""
     rules, search_tokens, started = _Rules(world, setup), world.num_tokens, time.perf_counter()
@@ -223,7 +223,10 @@ def conclude(
     answer = finalists[pick] if decision.parent is None else parents[decision.parent]
     likely = None
     if decision.likely is not None:
-        likely = {"params": dict(finalists[decision.likely].params), "chance": finalists[decision.likely].confirmed.chance}
+        likely = {
+            "params": dict(finalists[decision.likely].params),
+            "chance": finalists[decision.likely].confirmed.chance,
+        }
     curve = [CurvePoint(p.lam, p.values[THINK], len(p.prompts)) for p in observations.measured if p.lam is not None]
     return Outcome(
         world.num_tokens,
@@ -257,7 +260,7 @@ class _Finalist:
     by_prompt: Floats
 
 
-def _confirmed(world: World, setup: Setup, params: Params, num_responses: int) -> _Finalist:
+def _confirmed(world: Replay, setup: Setup, params: Params, num_responses: int) -> _Finalist:
     outcomes = world.measure(params, "confirm", np.arange(num_responses))
     place = np.arange(num_responses) % setup.num_confirm
     counts = np.bincount(place)
@@ -274,7 +277,7 @@ def _difference(one: _Finalist, other: _Finalist) -> float:
     return estimates.paired({"": one.by_prompt[:size] - other.by_prompt[:size]}, weights=None).lower_bound
 
 
-def _observation(params: Params, schedule: Schedule, outcomes: Floats, num_prompts: int) -> Observation:
+def observation(params: Params, schedule: Schedule, outcomes: Floats, num_prompts: int) -> Observation:
     place = np.arange(len(outcomes)) % num_prompts
     counts = np.bincount(place)
     means = np.stack([np.bincount(place, outcomes[:, i]) for i in range(3)], axis=1) / counts[:, None]

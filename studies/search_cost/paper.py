@@ -8,19 +8,15 @@ length cut at ``MAX_TOKENS``; shift and scale give the table's means. z is the p
 from __future__ import annotations
 
 import csv
-import hashlib
 import math
 from functools import cache
 from pathlib import Path
 
 import numpy as np
-from bank import Params, Truth
-from numpy.typing import NDArray
+from bank import MAX_REPEATS, PHASES, Floats, Index, Params, Phase, Spread, Truth, generator
 from scipy.interpolate import PchipInterpolator
 from scipy.optimize import brentq
 from scipy.special import expit, ndtr
-
-Floats = NDArray[np.float64]
 
 TABLE = Path(__file__).parents[1] / "paper" / "qwen3_4b.csv"
 BENCHMARKS = ("aime25", "ifeval", "gpqa_diamond")
@@ -29,7 +25,6 @@ MAX_TOKENS = 81_920
 SPREAD = 2.0  # of the logits of a prompt's accuracy
 VARIATION = 0.7  # standard deviation over mean of the lengths before the cap
 PROMPT_SHARE = 0.5  # of the variance of the log-lengths
-_NUM_REPEATS = 8
 _LOG_DEVIATION = math.sqrt(math.log1p(VARIATION**2))
 
 
@@ -62,29 +57,38 @@ class PaperBank:
             raise ValueError(f"the table has uniform lambdas only, seen {dict(params)}")
         return Truth(*map(float, self._curves(min(1.0, max(0.0, params["lam"])))))
 
+    def token_spread(self, params: Params) -> Spread:
+        """The spread of the tokens, cap aside: the same at all lambdas."""
+        return Spread(VARIATION**2 * PROMPT_SHARE, VARIATION**2 * (1 - PROMPT_SHARE))
+
 
 class PaperWorld:
     """One replay, as `bank.World`: its own prompts for each phase, and the tokens spent so far."""
 
-    def __init__(self, bank: PaperBank, seed: int, *, num_prompts: int = 1000) -> None:
-        self.bank, self.num_tokens, self._seed = bank, 0, seed
-        self.num_prompts = num_prompts  # of each phase
-        rng = np.random.default_rng([seed, 1])
-        # of accuracy at lam 0, of accuracy a quarter turn on, of length
-        self._prompts = {phase: rng.standard_normal((3, num_prompts)) for phase in ("search", "confirm")}
+    cap = float(MAX_TOKENS)
 
-    def measure(self, params: Params, phase: str, index: NDArray[np.int64]) -> Floats:
+    def __init__(self, bank: PaperBank, seed: int, *, num_search: int = 1000, num_confirm: int = 1000) -> None:
+        self.bank, self.num_tokens, self._seed = bank, 0, seed
+        self._sizes = {"search": num_search, "confirm": num_confirm}
+        rng = generator(bank.benchmark, seed)
+        # of accuracy at lam 0, of accuracy a quarter turn on, of length
+        self._prompts = {phase: rng.standard_normal((3, self._sizes[phase])) for phase in PHASES}
+
+    def prompts(self, phase: Phase) -> int:
+        """The prompts of a phase."""
+        return self._sizes[phase]
+
+    def measure(self, params: Params, phase: Phase, index: Index) -> Floats:
         """The responses ``index`` of a schedule in the fixed order, float64 [n, 3]: correct, tokens, thought.
 
-        Response i answers prompt ``i % num_prompts``. The same responses come again for the same schedule.
+        Response i answers prompt ``i % prompts(phase)``. The same responses come again for the same schedule.
         """
         truth, lam = self.bank.truth(params), params["lam"]
-        digest = hashlib.sha256(f"{self._seed},{phase},{self.bank.benchmark},{lam:.4f}".encode()).digest()
-        rng = np.random.default_rng(int.from_bytes(digest[:8], "big"))
-        size = _NUM_REPEATS * self.num_prompts
+        rng = generator(self.bank.benchmark, self._seed, phase, params=params)
+        size = MAX_REPEATS * self._sizes[phase]
         thinks, is_right = rng.random((2, size))[:, index]
         noise = rng.standard_normal(size)[index]
-        start, later, length = self._prompts[phase][:, index % self.num_prompts]
+        start, later, length = self._prompts[phase][:, index % self._sizes[phase]]
         turn = lam * math.pi / 4
         ease = math.cos(turn) * start + math.sin(turn) * later
         share = expit(_shift(truth.accuracy) + SPREAD * ease)

@@ -1,373 +1,244 @@
-"""Replays searches, ours and those of today's tools, on the bank or on the paper's table, against generated tokens.
+"""Replays searches, ours and those of today's tools, in worlds whose truth is known.
 
-python studies/search_cost/replay.py run OUT.jsonl [--bank PATH] [--seeds 20] [--strategies ours,gp,...] [--worlds bank]
-python studies/search_cost/replay.py table OUT.jsonl
-python studies/search_cost/replay.py plot OUT.jsonl           (needs matplotlib)
+python studies/search_cost/replay.py run OUT.jsonl --worlds FILE.json[,NAME...] [--seeds 200:220]
+    [--strategies ours,grid11,...] [--allowance 0.2,0.5,1]
+python studies/search_cost/replay.py table OUT.jsonl [--json]
 
-``run`` adds a JSON line a search: what it chose, what it claimed, and what is true. ``table`` prints Markdown. Seeds
-start at 100: the settings of the others were chosen on worlds below.
+``run`` adds a JSON line a search: what it chose, what it claimed, and what is true. A search whose line is there is
+skipped. Seeds are outermost, so that a stopped run is a smaller one. Seeds from 200 on are for comparisons; nothing may
+be tuned on them. ``cases.py`` says what the names of worlds mean, ``table.py`` prints.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
+import sys
 import time
-from collections import defaultdict
-from collections.abc import Iterator
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import ours
 import rivals
-from bank import Bank, Params, World
-from paper import BENCHMARKS, PaperBank, PaperWorld
+from bank import Params, Truths
+from cases import Case, find_cases
+from ours import Outcome, Setup
+from scores import crossings, facts_of, num_wasted
+from table import markdown, read_rows, to_json
 
-from autolambda.config import Config, parse_config
-from autolambda.optimizer.space import uniform_params
-from autolambda.statistics.pareto import Objectives, hypervolume
+from autolambda.errors import InputError
+from autolambda.statistics.estimates import Estimate
 
-FOLDER = Path(__file__).parent
-BUDGETS = (25.0, 40.0, 60.0)
-PAPER_BUDGETS = {"aime25": (16000.0,), "ifeval": (1500.0,), "gpqa_diamond": (6000.0,)}
-FULL_SIZES = (2000, 8000)  # responses of the search slice: 1,000 prompts, 2 or 8 repeats
-NUM_KNOTS = 3
-NEAR = 2.0  # points of accuracy
-OURS_SPACES = {"uniform": ["uniform"], "module": ["uniform", "module"]}
-FIRST_SEED = 100
+STRATEGIES = ("ours", *rivals.NUM_TRIALS)
 
 
-def our_config(budget: float, space: str) -> Config:
-    """The defaults, in the spaces that the world knows."""
-    return parse_config({"tasks": [{"name": "arithmetic"}], "budget": budget, "search": {"spaces": OURS_SPACES[space]}})
+@dataclass(frozen=True)
+class Search:
+    """One search to replay."""
 
+    case: Case
+    budget: float
+    strategy: str
+    allowance: float  # share of the default
+    seed: int
 
-def run_ours(world: Any, budget: float, space: str, full: int) -> dict[str, Any]:
-    """One search of ours at a full size, its confirmation counted in."""
-    started = time.process_time()
-    found = ours.search(world, our_config(budget, space), full=full, num_confirm=8 * world.num_prompts)
-    return {
-        "settings": f"full {full}",
-        "tokens": found.num_tokens,
-        "verdict": str(found.verdict),
-        "chosen": dict(found.chosen) if found.verdict == "feasible" else None,
-        "nearest": dict(found.chosen),
-        "claimed": [found.accuracy.value, found.accuracy.low, found.accuracy.high],
-        "claimed_tokens": [found.mean_tokens.value, found.mean_tokens.low, found.mean_tokens.high],
-        "boundaries": {
-            name: None if each is None else [each.lam, each.low, each.high]
-            for name, each in (("emergence", found.stages.emergence), ("saturation", found.stages.saturation))
-        },
-        "front": [dict(params) for params in found.front],
-        "trials": found.num_trials,
-        "stopped": found.num_stopped,
-        "stop_reason": found.stop_reason,
-        "loop_s": found.seconds,
-        "cpu_s": time.process_time() - started,
-    }
+    @property
+    def key(self) -> list[Any]:
+        return [self.case.name, self.budget, self.strategy, self.allowance, self.seed]
 
-
-def run_rival(world: Any, plan: dict[str, Any], seed: int, kept: dict[Any, Any]) -> dict[str, Any]:
-    """One search of another strategy with its own best settings: it does not confirm.
-
-    ``kept`` holds the trials of those that do not look at the budget, which are the same for all budgets.
-    """
-    (trial_size, num_trials), name = plan["size"], plan["strategy"]
-    key = (plan["world"], plan["space"], name, plan["size"])
-    if key not in kept or name in rivals.BY_BUDGET:
-        started = time.process_time()
-        proposer = rivals.proposer_of(
-            name, world, budget=plan["budget"], space=plan["space"], num_trials=num_trials, seed=seed
+    @property
+    def setup(self) -> Setup:
+        return ours.setup_of(
+            num_prompts=self.case.num_prompts,
+            repeats=self.case.repeats,
+            confirm_repeats=self.case.confirm_repeats,
+            budget=self.budget,
+            has_module=self.case.has_module,
+            share=self.allowance,
+            seed=self.seed,
         )
-        trials = list(rivals.trials_of(world, proposer, trial_size=trial_size, num_trials=num_trials))
-        kept[key] = trials, world.num_tokens, time.process_time() - started
-    trials, num_tokens, seconds = kept[key]
-    last = rivals.state(trials, budget=plan["budget"], num_tokens=num_tokens, careful=plan["careful"])
-    return {
-        "settings": f"{num_trials} x {trial_size}",
-        "tokens": last.num_tokens,
-        "chosen": dict(last.chosen) if last.chosen else None,
-        "claimed": [last.claimed.value, last.claimed.low, last.claimed.high] if last.claimed else None,
-        "claimed_tokens": [last.claimed_tokens.value, last.claimed_tokens.low, last.claimed_tokens.high]
-        if last.claimed_tokens
-        else None,
-        "front": [dict(params) for params in last.front],
-        "cpu_s": seconds,
-    }
 
-
-def with_truth(row: dict[str, Any], bank: Any, budget: float) -> dict[str, Any]:
-    """What is true of the choice: accuracy, tokens, and the hypervolume of the front below the budget."""
-    chosen: Params | None = row["chosen"]
-    if chosen:
-        truth = bank.truth(chosen)
-        row |= {"accuracy": truth.accuracy, "mean_tokens": truth.mean_tokens, "within": truth.mean_tokens <= budget}
-    scores = [Objectives(truth.accuracy, truth.mean_tokens) for truth in map(bank.truth, row.pop("front"))]
-    row["hypervolume"] = hypervolume(scores, reference_tokens=budget) / budget
-    if nearest := row.pop("nearest", None):
-        truth = bank.truth(nearest)
-        row["reported"] = [truth.accuracy, truth.mean_tokens]
-    return row
-
-
-def searches(args: argparse.Namespace) -> Iterator[tuple[Any, Any, dict[str, Any]]]:
-    """(bank, a function of a seed that makes a world, what to run)."""
-    names = args.strategies.split(",")
-    settings: Any = rivals.CAREFUL_SETTINGS if args.careful else rivals.SETTINGS
-    worlds: list[tuple[str, Any, Any, tuple[float, ...], list[str]]] = []
-    if "bank" in args.worlds:
-        bank = Bank(args.bank)
-        worlds.append(("bank", bank, World, BUDGETS, args.spaces.split(",")))
-    if "paper" in args.worlds:
-        for benchmark in BENCHMARKS:
-            worlds.append((benchmark, PaperBank(benchmark), PaperWorld, PAPER_BUDGETS[benchmark], ["uniform"]))
-    for world, bank, make, budgets, spaces in worlds:
-        for space in spaces:
-            for budget in budgets:
-                for name in names:
-                    sizes: list[Any] = [int(size) for size in args.full.split(",")] if name == "ours" else []
-                    if name != "ours" and name in settings[space]:
-                        chosen = [settings[space][name][int(i)] for i in args.allowances.split(",")]
-                        sizes = list(dict.fromkeys(chosen))
-                    for size in sizes:
-                        plan = {"world": world, "space": space, "budget": budget, "strategy": name, "size": size}
-                        plan["careful"] = args.careful
-                        yield bank, make, plan
-
-
-def run(args: argparse.Namespace) -> None:
-    """Seed by seed over all that was asked for, so that a stopped run is a smaller one."""
-    done = set()
-    if args.out.exists():
-        done = {tuple(map(str, json.loads(line)["key"])) for line in args.out.read_text().splitlines()}
-    with args.out.open("a") as out:
-        for seed in range(FIRST_SEED + args.skip, FIRST_SEED + args.skip + args.seeds):
-            kept: dict[Any, Any] = {}
-            for bank, make, plan in searches(args):
-                key = [plan[name] for name in ("world", "space", "budget", "strategy", "size")] + [seed]
-                if tuple(map(str, key)) in done:
-                    continue
-                world, budget, space = make(bank, seed), plan["budget"], plan["space"]
-                row = (
-                    run_ours(world, budget, space, plan["size"])
-                    if plan["strategy"] == "ours"
-                    else run_rival(world, plan, seed, kept)
-                )
-                out.write(json.dumps({"key": key, **with_truth(row, bank, budget)}) + "\n")
-                out.flush()
-
-
-def best_of(bank: Any, space: str, budget: float) -> float:
-    """The highest true accuracy within the budget."""
-    lams = np.linspace(0, 1, 401 if space == "uniform" else 101)
-    splits = [0.0] if space == "uniform" else np.linspace(-1, 1, 81)
-    truths = [
-        bank.truth({**uniform_params(float(lam), num_knots=NUM_KNOTS), "split": float(split)})
-        for lam in lams
-        for split in splits
-        if lam - abs(split) / 2 >= 0 and lam + abs(split) / 2 <= 1
-    ]
-    return max(truth.accuracy for truth in truths if truth.mean_tokens <= budget)
-
-
-def crossing(bank: Any, level: float) -> float:
-    """The lambda at which the true Think ratio passes a level."""
-    lams = np.linspace(0, 1, 1001)
-    ratios = [bank.truth(uniform_params(float(lam), num_knots=NUM_KNOTS)).think_ratio for lam in lams]
-    return float(lams[np.argmax(np.maximum.accumulate(ratios) >= level)])
-
-
-def table(args: argparse.Namespace) -> None:
-    """A row for each strategy at each size; over all its budgets, then the coverage of our intervals."""
-    rows = [json.loads(line) for line in args.out.read_text().splitlines()]
-    banks: dict[str, Any] = {name: PaperBank(name) for name in BENCHMARKS}
-    if any(row["key"][0] == "bank" for row in rows):
-        banks["bank"] = Bank(args.bank)
-    best = {tuple(row["key"][:3]): 0.0 for row in rows}
-    best = {key: best_of(banks[key[0]], key[1], key[2]) for key in best}
-    groups: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
-    for row in rows:
-        groups[(row["key"][0], row["key"][1], row["key"][3], row["settings"])].append(row)
-    columns = [
-        "world",
-        "space",
-        "strategy",
-        "settings",
-        "tokens",
-        "lost",
-        "within",
-        "chosen",
-        "hypervolume",
-        "claim",
-        "CPU-s",
-        "n",
-    ]
-    print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
-    for (world, space, name, settings), found in sorted(
-        groups.items(), key=lambda item: (*item[0][:2], _tokens(item[1]))
-    ):
-        made = [row for row in found if row["chosen"]]
-        lost = [100 * (best[tuple(row["key"][:3])] - row["accuracy"]) for row in made if row["within"]]
-        error = np.std(lost) / max(len(lost), 1) ** 0.5
-        claims = [100 * (row["claimed"][0] - row["accuracy"]) for row in made]
-        print(
-            f"| {world} | {space} | {name} | {settings} | {_tokens(found):,.0f} | {np.mean(lost):.2f} ± {error:.2f} "
-            f"| {np.mean([row['within'] for row in made]):.0%} | {len(made) / len(found):.0%} "
-            f"| {np.mean([row['hypervolume'] for row in found]):.4f} | {np.mean(claims):+.2f} "
-            f"| {np.mean([row['cpu_s'] for row in found]):.1f} | {len(found)} |"
-        )
-    print()
-    _by_budget([row for row in rows if row["key"][0] == "bank"], best)
-    print()
-    _coverage([row for row in rows if row["key"][3] == "ours"], banks)
-
-
-def _by_budget(rows: list[dict[str, Any]], best: dict[tuple[Any, ...], float]) -> None:
-    """The share of searches that end in a schedule truly within the budget and near the best, beside ours.
-
-    Fisher's exact test, two-sided, against our search at the size whose tokens are nearest.
-    """
-    from scipy.stats import fisher_exact
-
-    groups: dict[tuple[str, float], dict[tuple[str, str], list[dict[str, Any]]]] = defaultdict(
-        lambda: defaultdict(list)
-    )
-    for row in rows:
-        groups[row["key"][1], row["key"][2]][row["key"][3], row["settings"]].append(row)
-    print("| space | budget | strategy | settings | tokens | good | ours | p |\n|---|---|---|---|---|---|---|---|")
-    for (space, budget), found in sorted(groups.items()):
-        good = {
-            name: [_is_good(row, best[tuple(row["key"][:3])]) for row in each] for name, each in sorted(found.items())
+    def run(self) -> dict[str, Any]:
+        """Replays the search, and returns its row."""
+        setup, started = self.setup, time.process_time()
+        world = self.case.world(self.seed, num_search=setup.num_search, num_confirm=setup.num_confirm)
+        search = ours.search if self.strategy == "ours" else _rival(self.strategy)
+        outcome = search(world, setup)
+        seconds = time.process_time() - started
+        return {
+            "key": self.key,
+            "allowance": ours.allowance(world, setup),
+            "cpu_s": seconds,
+            **_told(outcome),
+            **_true(self.case, self.budget, outcome),
         }
-        own = {name: _tokens(found[name]) for name in found if name[0] == "ours"}
-        for name, each in found.items():
-            if name[0] == "ours" or not own:
+
+
+def searches(
+    cases: Sequence[Case], seeds: range, strategies: Sequence[str], allowances: Sequence[float]
+) -> Iterator[Search]:
+    """All searches, seed by seed."""
+    for seed in seeds:
+        for case in cases:
+            for budget in case.budgets:
+                for strategy in strategies:
+                    for allowance in allowances:
+                        yield Search(case, budget, strategy, allowance, seed)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Replays what is not in the file yet. Returns 1 if a search failed."""
+    strategies = args.strategies.split(",")
+    if unknown := [name for name in strategies if name not in STRATEGIES]:
+        raise InputError(f"no strategy {unknown[0]!r}: one of {', '.join(STRATEGIES)}")
+    cases = find_cases(args.worlds.split(","))
+    planned = searches(cases, _seeds(args.seeds), strategies, _shares(args.allowance))
+    done = {json.dumps(row["key"]) for row in read_rows(args.out)} if args.out.exists() else set()
+    num_failed = 0
+    with args.out.open("a+", encoding="utf-8") as out:
+        if _ends_within_a_line(args.out):
+            out.write("\n")
+        for search in planned:
+            if json.dumps(search.key) in done:
                 continue
-            mine = good[min(own, key=lambda size: abs(np.log(own[size] / _tokens(each))))]
-            theirs = good[name]
-            p = fisher_exact([[sum(side), len(side) - sum(side)] for side in (theirs, mine)]).pvalue
-            print(
-                f"| {space} | {budget:g} | {name[0]} | {name[1]} | {_tokens(each):,.0f} "
-                f"| {np.mean(theirs):.0%} | {np.mean(mine):.0%} | {p:.3f} |"
-            )
+            try:
+                row = search.run()
+            except Exception as error:  # the other searches are still wanted; the exit code tells
+                num_failed += 1
+                place = traceback.extract_tb(error.__traceback__)[-1]
+                where = f"{Path(place.filename).name}:{place.lineno}"
+                print(f"failed: {search.key}: {type(error).__name__}: {error} ({where})", file=sys.stderr, flush=True)
+                continue
+            out.write(json.dumps(row, default=_plain) + "\n")
+            out.flush()
+    return 1 if num_failed else 0
 
 
-def _is_good(row: dict[str, Any], best: float) -> bool:
-    """Whether a search chose a schedule truly within the budget and at most ``NEAR`` points below the best."""
-    return bool(row["chosen"] and row["within"] and 100 * (best - row["accuracy"]) <= NEAR)
+def table(args: argparse.Namespace) -> int:
+    """Prints the table of a file."""
+    if not args.out.exists():
+        raise InputError(f"no file {args.out}")
+    rows = read_rows(args.out)
+    if not rows:
+        raise InputError(f"{args.out} has no searches")
+    print(json.dumps(to_json(rows), indent=1, allow_nan=False) if args.json else markdown(rows))
+    return 0
 
 
-def _coverage(rows: list[dict[str, Any]], banks: dict[str, Any]) -> None:
-    """How often our intervals hold the truth."""
-    held: dict[str, list[bool]] = defaultdict(list)
-    widths: dict[str, list[float]] = defaultdict(list)
-    passes = {
-        (world, name): crossing(banks[world], level)
-        for world in {row["key"][0] for row in rows}
-        for name, level in (("emergence", 0.05), ("saturation", 0.95))
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    commands = parser.add_subparsers(required=True)
+    runs = commands.add_parser("run", help="replay searches")
+    runs.add_argument("out", type=Path)
+    runs.add_argument("--worlds", default="given")
+    runs.add_argument("--seeds", default="200:220", help="FROM:TO, without the last")
+    runs.add_argument("--strategies", default="ours,grid11,grid21,tpe")
+    runs.add_argument("--allowance", default="1", help="shares of the default allowance of tokens")
+    runs.set_defaults(do=run)
+    tables = commands.add_parser("table", help="print a table of them")
+    tables.add_argument("out", type=Path)
+    tables.add_argument("--json", action="store_true")
+    tables.set_defaults(do=table)
+    args = parser.parse_args(arguments)
+    try:
+        return int(args.do(args))
+    except (InputError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _rival(name: str) -> Any:
+    return lambda world, setup: rivals.search(name, world, setup)
+
+
+def _told(outcome: Outcome) -> dict[str, Any]:
+    """What a search reports."""
+    return {
+        "tokens": outcome.num_tokens,
+        "search_tokens": outcome.search_tokens,
+        "trials": outcome.num_trials,
+        "verdict": str(outcome.verdict),
+        "parent": outcome.parent,
+        "likely": outcome.likely,
+        "chosen": None if outcome.chosen is None else dict(outcome.chosen),
+        "reported": dict(outcome.reported),
+        "claimed": _interval(outcome.accuracy),
+        "claimed_tokens": _interval(outcome.mean_tokens),
+        "stop_reason": outcome.stop_reason,
+        "loop_s": outcome.seconds,
     }
-    for row in rows:
-        for name, claim, truth in zip(
-            ("accuracy", "tokens"), (row["claimed"], row["claimed_tokens"]), row["reported"], strict=True
-        ):
-            held[name].append(claim[1] <= truth <= claim[2])
-            widths[name].append((claim[2] - claim[1]) / (truth if name == "tokens" else 1))
-        for name, boundary in row["boundaries"].items():
-            if boundary:
-                held[name].append(boundary[1] <= passes[row["key"][0], name] <= boundary[2])
-                widths[name].append(boundary[2] - boundary[1])
-        if row["verdict"] == "feasible":
-            held["feasible is true"].append(row["within"])
-    print("| claim | true in | median width | n |\n|---|---|---|---|")
-    for name, each in held.items():
-        width = f"{np.median(widths[name]):.3f}" if widths[name] else ""
-        print(f"| {name} | {np.mean(each):.1%} | {width} | {len(each)} |")
 
 
-def _tokens(rows: list[dict[str, Any]]) -> float:
-    return float(np.mean([row["tokens"] for row in rows]))
+def _true(case: Case, budget: float, outcome: Outcome) -> dict[str, Any]:
+    """What is true of what it reports."""
+    facts, truths = facts_of(case, budget), case.truths
+    boundaries = {}
+    for name, lam in crossings(case).items():
+        claim = getattr(outcome.stages, name)
+        boundaries[name] = None if claim is None or lam is None else [claim.lam, claim.low, claim.high, lam]
+    return {
+        "best": facts.best,
+        "provable": facts.provable,
+        "instruct": _pair(facts.instruct),
+        "thinking": _pair(facts.thinking),
+        "chosen_true": None if outcome.chosen is None else _numbers(truths, outcome.chosen),
+        "reported_true": _numbers(truths, outcome.reported),
+        "finalists_true": [_numbers(truths, params) for params in outcome.finalists],
+        "boundaries": boundaries,
+        "places": len(outcome.places),
+        "wasted": num_wasted(truths, outcome.places),
+    }
 
 
-def plot(args: argparse.Namespace) -> None:
-    """Points lost against tokens for every strategy, how many of its choices are truly within the budget beside it."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    rows = [json.loads(line) for line in args.out.read_text().splitlines()]
-    bank = Bank(args.bank)
-    best = {(key[1], key[2]): best_of(bank, key[1], key[2]) for key in {tuple(row["key"][:3]) for row in rows}}
-    figure, axes = pyplot.subplots(1, 2, figsize=(9.6, 4.0), sharey=True, layout="constrained")
-    for axis, space in zip(axes, ("uniform", "module"), strict=True):
-        for number, name in enumerate(("ours", "gp", "grid11", "tpe", "cmaes", "nsga2", "random")):
-            sizes: dict[str, list[dict[str, Any]]] = defaultdict(list)
-            for row in rows:
-                if row["key"][1] == space and row["key"][3] == name:
-                    sizes[row["settings"]].append(row)
-            if not sizes:
-                continue
-            found = sorted(sizes.values(), key=_tokens)
-            made = [[row for row in each if row["chosen"]] for each in found]
-            lost = [
-                float(np.mean([100 * (best[space, row["key"][2]] - row["accuracy"]) for row in each if row["within"]]))
-                for each in made
-            ]
-            within = [float(np.mean([row["within"] for row in each])) for each in made]
-            tokens = [_tokens(each) for each in found]
-            strong = name == "ours"
-            line = axis.plot(
-                tokens,
-                lost,
-                "-o",
-                lw=2.5 if strong else 1.2,
-                ms=8 if strong else 5,
-                label=name,
-                color=f"C{number}",
-                zorder=3 if strong else 2,
-            )[0]
-            for x, y, share in zip(tokens, lost, within, strict=True):
-                axis.annotate(
-                    f"{share:.0%}",
-                    (x, y),
-                    xytext=(5, 4),
-                    textcoords="offset points",
-                    fontsize=8,
-                    color=line.get_color(),
-                )
-        axis.set(
-            xscale="log",
-            xlabel="generated tokens, all counted",
-            title=f"{space} lambda" if space == "uniform" else "attention x ffn",
-        )
-        axis.grid(alpha=0.3)
-        axis.set_xticks([1e5, 2e5, 5e5, 1e6], ["100k", "200k", "500k", "1M"])
-        axis.minorticks_off()
-    axes[0].set_ylabel("accuracy points below the best\n(choices within the budget)")
-    axes[0].set_ylim(bottom=0)
-    axes[0].legend(frameon=False, fontsize=8)
-    figure.suptitle("Percentages: how many of the choices are truly within the budget", fontsize=10)
-    figure.savefig(args.picture, dpi=110)
+def _numbers(truths: Truths, params: Params) -> list[float]:
+    return _pair(truths.truth(params))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["run", "table", "plot"])
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--bank", type=Path, default=FOLDER / "bank.npz")
-    parser.add_argument("--seeds", type=int, default=20)
-    parser.add_argument("--skip", type=int, default=0)
-    parser.add_argument("--strategies", default="ours,grid11,random,tpe,nsga2,cmaes,gp,nehvi")
-    parser.add_argument("--worlds", default="bank")
-    parser.add_argument("--spaces", default="uniform,module")
-    parser.add_argument("--full", default=",".join(map(str, FULL_SIZES)))
-    parser.add_argument("--allowances", default="1,3", help="which of rivals.ALLOWANCES to compare at")
-    parser.add_argument("--careful", action="store_true", help="others pick by the upper bound of the tokens")
-    parser.add_argument("--picture", type=Path, default=FOLDER / "quality.png")
-    args = parser.parse_args()
-    {"run": run, "table": table, "plot": plot}[args.what](args)
+def _pair(truth: Any) -> list[float]:
+    return [truth.accuracy, truth.mean_tokens]
+
+
+def _interval(estimate: Estimate) -> list[float]:
+    return [estimate.value, estimate.low, estimate.high]
+
+
+def _plain(value: Any) -> Any:
+    """What JSON does not know: params, estimates and numbers of NumPy."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value.item()
+
+
+def _seeds(text: str) -> range:
+    first, colon, last = text.partition(":")
+    try:
+        seeds = range(int(first), int(last) if colon else int(first) + 1)
+    except ValueError:
+        raise InputError(f"--seeds takes FROM:TO, seen {text!r}") from None
+    if not seeds or seeds[0] < 0:
+        raise InputError(f"--seeds {text} holds no seed")
+    return seeds
+
+
+def _shares(text: str) -> list[float]:
+    try:
+        shares = [float(share) for share in text.split(",")]
+    except ValueError:
+        raise InputError(f"--allowance takes shares of the default such as 0.5,1, seen {text!r}") from None
+    if not all(0 < share <= 100 for share in shares):
+        raise InputError(f"--allowance takes shares above 0 and at most 100, seen {text!r}")
+    return shares
+
+
+def _ends_within_a_line(path: Path) -> bool:
+    """Whether the last line of a file was cut off, as by a kill."""
+    text = path.read_bytes()
+    return bool(text) and not text.endswith(b"\n")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,139 +1,41 @@
-"""The strategies people use today, replayed on a world: what each asks for, and what its user picks in the end.
+"""The strategies people use today, replayed on a world: what each asks for. The confirmation is ours.
 
-A trial measures a schedule on the first ``trial_size`` responses; the pick is the highest raw accuracy among the trials
-whose raw mean tokens are within the budget. Nothing is stopped early, nothing confirmed. ``SETTINGS`` holds what
-each does best with at an allowance of tokens. cmaes needs the package of that name, nehvi BoTorch.
+A trial measures a schedule on the same number of responses. All trials together take half of the tokens; the other
+half goes to our own confirmation of what they found, so that only the proposals differ. The first two trials are the
+parents, which our confirmation compares with. cmaes needs the package of that name, nehvi BoTorch.
 """
 
 from __future__ import annotations
 
-import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 import numpy as np
 import optuna
-from bank import Params, Truth
-from numpy.typing import NDArray
+import ours
+from bank import Params, Replay
 from optuna.distributions import FloatDistribution
 from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.samplers.nsgaii import BLXAlphaCrossover
+from ours import Outcome, Setup
 
-from autolambda.statistics import estimates, pareto
-from autolambda.statistics.estimates import Estimate
+from autolambda.optimizer.observations import ACCURACY, TOKENS, Observations
+from autolambda.optimizer.space import uniform_params
+from autolambda.statistics import pareto
 
-Floats = NDArray[np.float64]
 Space = Literal["uniform", "module"]
 
-NUM_STARTUP = 5  # random trials before a model proposes: fewer than the defaults (10), for 8 trials are few
-GRID_SIZE = 11  # the paper's lambdas, 0 to 1
+NUM_TRIALS = {"grid11": 11, "grid21": 21, "random": 24, "tpe": 24, "nsga2": 24, "cmaes": 16, "gp": 16, "nehvi": 16}
+NUM_STARTUP = 5  # trials before a model proposes, parents included: fewer than the defaults (10), for trials are few
 # CMA-ES: the weight of the tokens by the budget's share of the Thinking model's tokens, the nearest is taken
 CMAES_WEIGHTS = {0.3: 0.8, 0.5: 0.2, 0.75: 0.1}
-ALLOWANCES = (90_000, 180_000, 350_000, 700_000, 1_700_000)  # tokens of a whole search
-# (trial_size, num_trials) by allowance, the best at budgets 25, 40, 60 on worlds 0-9 of the half-recorded bank (gp 7 of
-# them, nehvi 3 and at most 16 trials); CAREFUL_SETTINGS are those of the careful pick
-SETTINGS: Mapping[Space, Mapping[str, list[tuple[int, int]]]] = {
-    "uniform": {
-        "grid11": [(128, 11), (128, 21), (256, 21), (512, 21), (2000, 21)],
-        "random": [(128, 16), (256, 16), (512, 16), (256, 64), (512, 64)],
-        "tpe": [(128, 16), (128, 32), (256, 32), (512, 32), (512, 64)],
-        "nsga2": [(128, 16), (128, 32), (128, 64), (256, 64), (1000, 32)],
-        "gp": [(256, 8), (256, 16), (512, 16), (1000, 16), (2000, 16)],
-        "cmaes": [(128, 16), (256, 16), (128, 64), (512, 32), (512, 64)],
-        "nehvi": [(256, 8), (256, 16), (512, 16), (512, 16), (512, 16)],
-    },
-    "module": {
-        "random": [(128, 16), (128, 32), (128, 64), (512, 32), (512, 64)],
-        "tpe": [(128, 16), (256, 16), (256, 32), (256, 64), (256, 64)],
-        "nsga2": [(128, 16), (128, 32), (256, 32), (256, 64), (512, 64)],
-        "gp": [(128, 16), (128, 32), (512, 16), (1000, 16), (1000, 16)],
-        "cmaes": [(128, 16), (256, 16), (256, 32), (512, 32), (512, 64)],
-        "nehvi": [(128, 16), (512, 8), (512, 16), (512, 16), (512, 16)],
-    },
-}
-CAREFUL_SETTINGS: Mapping[Space, Mapping[str, list[tuple[int, int]]]] = {
-    "uniform": {
-        "grid11": [(128, 11), (128, 21), (256, 21), (512, 21), (1000, 41)],
-        "random": [(128, 16), (128, 32), (256, 32), (512, 32), (1000, 32)],
-        "tpe": [(128, 16), (256, 16), (256, 32), (512, 32), (512, 64)],
-        "nsga2": [(128, 16), (128, 32), (128, 64), (512, 32), (1000, 32)],
-        "gp": [(128, 16), (512, 8), (512, 16), (1000, 16), (1000, 16)],
-        "cmaes": [(128, 16), (128, 32), (128, 64), (512, 32), (1000, 32)],
-        "nehvi": [(128, 16), (256, 16), (512, 16), (512, 16), (512, 16)],
-    },
-    "module": {
-        "random": [(128, 16), (256, 16), (256, 32), (512, 32), (512, 64)],
-        "tpe": [(128, 16), (256, 16), (256, 32), (512, 32), (512, 64)],
-        "nsga2": [(128, 16), (128, 32), (256, 32), (256, 64), (1000, 32)],
-        "gp": [(128, 16), (128, 32), (512, 16), (512, 32), (512, 32)],
-        "cmaes": [(128, 16), (256, 16), (512, 16), (512, 32), (512, 64)],
-        "nehvi": [(128, 16), (256, 16), (512, 16), (512, 16), (512, 16)],
-    },
-}
-BY_BUDGET = ("gp", "cmaes")  # those that look at the budget while they propose
-_SEARCH: Literal["search"] = "search"
-_HELD = {"tilt_0": 0.0, "tilt_1": 0.0, "tilt_2": 0.0}
+SEARCH_SHARE = 0.5  # of the allowance, for the trials
+LEAST_RESPONSES = 32  # of a trial
+NUM_KNOTS = 3
+PARENTS = (0.0, 1.0)
+_TYPICAL = tuple(i / 10 for i in range(11))  # lambdas whose mean cost is that of a trial, except for a grid
 _DECIMALS = 4
-
-
-class TrueNumbers(Protocol):
-    """What knows the truth: `bank.Bank` or `paper.PaperBank`."""
-
-    def truth(self, params: Params) -> Truth: ...
-
-
-class Replay(Protocol):
-    """What a strategy is replayed on: `bank.World` or `paper.PaperWorld`."""
-
-    num_tokens: int
-    num_prompts: int
-
-    @property
-    def bank(self) -> TrueNumbers: ...
-
-    def measure(self, params: Params, phase: str, index: NDArray[np.int64]) -> Floats: ...
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A measured schedule: ``responses`` float64 [n, 3] of correct, tokens, thought."""
-
-    params: Params
-    responses: Floats
-    num_prompts: int
-
-    @cached_property
-    def score(self) -> pareto.Objectives:
-        """The raw means."""
-        return pareto.Objectives(float(self.responses[:, 0].mean()), float(self.responses[:, 1].mean()))
-
-    @cached_property
-    def accuracy(self) -> Estimate:
-        return estimates.share(self._by_prompt(0), num_responses=len(self.responses))
-
-    @cached_property
-    def tokens(self) -> estimates.Limits:
-        return estimates.tokens(self._by_prompt(1), num_responses=len(self.responses), cap=math.inf, seed=0)
-
-    def _by_prompt(self, column: int) -> Floats:
-        """Response i answers prompt ``i % num_prompts``."""
-        prompt = np.arange(len(self.responses)) % self.num_prompts
-        sums: Floats = np.bincount(prompt, weights=self.responses[:, column])
-        return sums / np.bincount(prompt)
-
-
-@dataclass(frozen=True)
-class State:
-    """What a user has after a trial: the pick with what is claimed for it, and the raw non-dominated trials."""
-
-    num_tokens: int
-    chosen: Params | None
-    claimed: Estimate | None
-    claimed_tokens: Estimate | None
-    front: list[Params]
 
 
 class Proposer(Protocol):
@@ -144,27 +46,30 @@ class Proposer(Protocol):
     def tell(self, score: pareto.Objectives) -> None: ...
 
 
-def state(trials: Sequence[Trial], *, budget: float, num_tokens: int, careful: bool = False) -> State:
-    """The pick among ``trials``; a ``careful`` user asks the one-sided 95 % upper bound of the tokens to be within."""
-    within = [trial for trial in trials if trial.score.mean_tokens <= budget]
-    within.sort(key=lambda trial: (-trial.score.accuracy, trial.score.mean_tokens))
-    best = next((trial for trial in within if not careful or trial.tokens.bounds.upper <= budget), None)
-    return State(
-        num_tokens,
-        best.params if best else None,
-        best.accuracy if best else None,
-        best.tokens.estimate if best else None,
-        [trial.params for trial in pareto.front(trials, key=lambda trial: trial.score)],
-    )
-
-
-def trials_of(world: Replay, proposer: Proposer, *, trial_size: int, num_trials: int) -> Iterator[Trial]:
-    """Asks, measures and tells."""
+def search(name: str, world: Replay, setup: Setup) -> Outcome:
+    """A search by another strategy, with our confirmation."""
+    num_trials, size = NUM_TRIALS[name], trial_size(name, world, setup)
+    space: Space = "module" if "module" in setup.spaces and not name.startswith("grid") else "uniform"
+    proposer = proposer_of(name, world, budget=setup.budget, space=space, num_trials=num_trials, seed=setup.seed)
+    observations = Observations()
     for _ in range(num_trials):
         params = proposer.ask()
-        trial = Trial(params, world.measure(params, _SEARCH, np.arange(trial_size)), world.num_prompts)
-        proposer.tell(trial.score)
-        yield trial
+        observations = ours.observe(world, setup, observations, params, size)
+        values = next(each.values for each in observations.measured if each.params == params)
+        proposer.tell(pareto.Objectives(values[ACCURACY], values[TOKENS]))
+    return ours.conclude(world, setup, observations, "trials")
+
+
+def trial_size(name: str, world: Replay, setup: Setup) -> int:
+    """The responses of each trial: as many as half of the allowance pays, at most the search slice with its repeats.
+
+    The price is the true one of the grid's lambdas, or the mean over 11 even ones. At least 32 are taken.
+    """
+    num_trials = NUM_TRIALS[name]
+    lams = tuple(np.linspace(0, 1, num_trials)) if name.startswith("grid") else _TYPICAL
+    price = num_trials * np.mean([world.bank.truth(to_params({"lam": lam})).mean_tokens for lam in lams])
+    affordable = int(SEARCH_SHARE * ours.allowance(world, setup) / price)
+    return min(setup.num_search * setup.repeats, max(LEAST_RESPONSES, affordable))
 
 
 def to_params(point: Mapping[str, float]) -> Params:
@@ -172,7 +77,8 @@ def to_params(point: Mapping[str, float]) -> Params:
     attention = point.get("attention", point.get("lam", 0.0))
     ffn = point.get("ffn", attention)
     lam, split = (attention + ffn) / 2, attention - ffn
-    return {"lam": round(lam, _DECIMALS), "split": round(split, _DECIMALS) + 0.0, **_HELD}  # -0.0 + 0.0 is 0.0
+    rounded = {"lam": round(lam, _DECIMALS), "split": round(split, _DECIMALS) + 0.0}  # -0.0 + 0.0 is 0.0
+    return {**uniform_params(0.0, num_knots=NUM_KNOTS), **rounded}
 
 
 class Grid:
@@ -189,7 +95,7 @@ class Grid:
 
 
 class Asked:
-    """An Optuna study in memory. ``goal`` turns a score into the values of the study.
+    """An Optuna study in memory, the parents first. ``goal`` turns a score into the values of the study.
 
     The plane is that of attention x ffn, not of lam x split: so no part of it is cut off. With a ``budget`` the tokens
     are a constraint.
@@ -210,6 +116,8 @@ class Asked:
         self._study = optuna.create_study(directions=list(directions), sampler=sampler)
         names = {"uniform": ["lam"], "module": ["attention", "ffn"]}[space]
         self._space = {name: FloatDistribution(0.0, 1.0) for name in [*names, *(["idle"] if idle else [])]}
+        for lam in PARENTS:
+            self._study.enqueue_trial(dict.fromkeys(self._space, lam))
         self._goal, self._budget = goal, budget
         self._trial: Any = None
 
@@ -229,7 +137,10 @@ class Asked:
 
 
 class Nehvi:
-    """BoTorch's qLogNEHVI on two SingleTaskGPs of all trials, as AP-BMM proposes, one at a time; Sobol points first."""
+    """BoTorch's qLogNEHVI on two SingleTaskGPs of all trials, as AP-BMM proposes, one at a time.
+
+    The parents come first, then Sobol points.
+    """
 
     def __init__(self, space: Space, *, full_tokens: float, seed: int) -> None:
         import torch
@@ -237,6 +148,7 @@ class Nehvi:
         self._names = {"uniform": ["lam"], "module": ["attention", "ffn"]}[space]
         self._full_tokens, self._seed = full_tokens, seed
         self._start = torch.quasirandom.SobolEngine(len(self._names), scramble=True, seed=seed).draw(NUM_STARTUP)
+        self._start[: len(PARENTS)] = torch.tensor(PARENTS)[:, None]
         self._asked: list[list[float]] = []
         self._told: list[list[float]] = []
 
@@ -287,15 +199,13 @@ def proposer_of(
     space: Space,
     num_trials: int,
     seed: int,
-    weight: float | None = None,
 ) -> Proposer:
-    """What asks for a strategy; only gp, and cmaes without a ``weight``, look at the budget."""
+    """What asks for a strategy; only gp and cmaes look at the budget."""
     full_tokens = world.bank.truth(to_params({"lam": 1.0})).mean_tokens
     both: Any = {"goal": lambda score: [score.accuracy, score.mean_tokens], "directions": ("maximize", "minimize")}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        if name == "grid11":
-            _check_uniform(space)
+        if name.startswith("grid"):
             return Grid(num_trials)
         if name == "random":
             return Asked(RandomSampler(seed=seed), space, **both)
@@ -317,7 +227,7 @@ def proposer_of(
         if name == "nehvi":
             return Nehvi(space, full_tokens=full_tokens, seed=seed)
         if name == "cmaes":
-            price = cmaes_weight(budget / full_tokens) if weight is None else weight
+            price = cmaes_weight(budget / full_tokens)
             evolution = CmaEsSampler(seed=seed, n_startup_trials=0, warn_independent_sampling=False)
             return Asked(
                 evolution,
@@ -325,14 +235,9 @@ def proposer_of(
                 lambda score: [score.accuracy - price * score.mean_tokens / full_tokens],
                 idle=space == "uniform",
             )
-    raise ValueError(f"no strategy {name!r}: one of {', '.join(SETTINGS['uniform'])}")
+    raise ValueError(f"no strategy {name!r}: one of {', '.join(NUM_TRIALS)}")
 
 
 def cmaes_weight(share: float) -> float:
     """The weight found best for a budget that is ``share`` of the Thinking model's tokens."""
     return CMAES_WEIGHTS[min(CMAES_WEIGHTS, key=lambda known: abs(known - share))]
-
-
-def _check_uniform(space: Space) -> None:
-    if space != "uniform":
-        raise ValueError(f"the grid has uniform lambdas only, seen space {space!r}")
