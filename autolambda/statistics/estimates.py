@@ -116,6 +116,18 @@ def tokens(means: Floats, *, num_responses: int, cap: float, seed: int) -> Limit
     return Limits(estimate, Bounds(lows[0], highs[1]))
 
 
+def chance_within(value: float, bounds: Bounds, *, budget: float) -> float:
+    """Returns the chance that mean tokens are at most ``budget``, given their estimate and its one-sided bounds.
+
+    It is a confidence distribution: one half at ``value``, 5 and 95 % at the bounds, normal on each side.
+    """
+    reach = bounds.upper - value if budget >= value else value - bounds.lower
+    if reach <= 0:
+        return 1.0 if budget >= value else 0.0
+    z = Z_95_ONE_SIDED * (budget - value) / reach
+    return 0.5 * (1 + math.erf(z / math.sqrt(2)))
+
+
 def paired(changes: Mapping[str, Floats], *, weights: Weights | None) -> Difference:
     """Returns the mean change (-1 to 1) of the prompts, averaged over tasks.
 

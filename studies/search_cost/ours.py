@@ -268,7 +268,9 @@ def _confirmed(world: Replay, setup: Setup, params: Params, num_responses: int) 
     accuracy = estimates.share(right, num_responses=num_responses)
     limits = estimates.tokens(lengths, num_responses=num_responses, cap=world.cap, seed=0)
     tokens = limits.estimate
-    confirmed = Confirmed(accuracy.value, tokens.value, limits.bounds.lower, limits.bounds.upper)
+    bounds = limits.bounds
+    chance = estimates.chance_within(tokens.value, bounds, budget=setup.budget)
+    confirmed = Confirmed(accuracy.value, tokens.value, bounds.lower, bounds.upper, chance=chance)
     return _Finalist(params, confirmed, accuracy, tokens, right)
 
 
