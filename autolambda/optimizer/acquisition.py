@@ -21,6 +21,7 @@ from autolambda.statistics.estimates import SURE, Floats
 _REACHES = (0.02, 0.06, 0.15)  # sizes of the steps around a good schedule, as shares of each range
 _NUM_STEPS = 25  # at each reach
 _NUM_FAR = 150
+_SAME_ACCURACY, _SAME_TOKENS = 0.01, 0.03  # predicted differences (share of 1; relative) of schedules that are alike
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,21 @@ def is_dominated(draw: PosteriorSamples, index: int) -> bool:
     better = draw.accuracy[:, others] >= draw.accuracy[:, [index]]
     counts = draw.allowed[:, others] | ~draw.allowed[:, [index]]
     return float((cheaper & better & counts).any(axis=1).mean()) >= SURE
+
+
+def distinct(draw: PosteriorSamples, num_measured: int) -> list[int]:
+    """Returns the new points whose predictions differ from those of every measured schedule."""
+    accuracy, tokens = draw.accuracy, np.log(draw.tokens)
+    apart = _rms(accuracy, num_measured) >= _SAME_ACCURACY
+    apart |= _rms(tokens, num_measured) >= _SAME_TOKENS
+    return np.flatnonzero(apart.all(axis=1)).tolist()
+
+
+def _rms(draws: Floats, size: int) -> Floats:
+    """Returns the root mean square difference of each new point to each measured one, float64 [new, measured]."""
+    new, old = draws[:, size:], draws[:, :size]
+    squares = (new**2).mean(axis=0)[:, None] + (old**2).mean(axis=0) - 2 * new.T @ old / len(draws)
+    return np.sqrt(np.maximum(squares, 0.0))
 
 
 def candidates(

@@ -28,6 +28,7 @@ from autolambda.statistics.verdict import confirmation_order
 
 NUM_DRAWS = 512
 LIKELY = 0.5  # chance to break no guard at which a schedule may be confirmed if there is no budget
+HOPELESS = 0.01  # chance to be shown within the budget below which only the cheapest merge is confirmed
 IN_PLAY = 0.05  # chance to be within the budget at which a parent may be the answer
 
 
@@ -122,8 +123,8 @@ def _for_budget(
     if not merges:
         return list(range(len(schedules)))[: settings.finalists]
     chosen, _ = portfolio.best(merges, settings.finalists)
-    if not chance[chosen].any():
-        chosen = [min(merges, key=lambda index: (-chance[index], portfolio.mean_tokens[index]))]
+    if max(chance[chosen]) < HOPELESS:
+        chosen = [min(merges, key=lambda index: portfolio.mean_tokens[index])]
     uniform = [index for index in merges if schedules[index].lam is not None]
     if uniform and not set(uniform) & set(chosen):
         beside = max(uniform, key=lambda index: (portfolio.value([*chosen, index]), chance[index]))

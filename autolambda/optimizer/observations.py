@@ -6,6 +6,7 @@ tokens is kept. The mean of its finished responses would mislead, because short 
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,26 +15,30 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from autolambda.optimizer.modes import ModeObservation
 from autolambda.optimizer.space import Params, features, is_near, to_schedule, uniform_lam
 from autolambda.schedule import Schedule
-from autolambda.statistics.estimates import Floats
+from autolambda.statistics.estimates import Z_95, Floats, wilson
 from autolambda.statistics.pareto import Objectives, front
 
-ACCURACY, TOKENS, THINK = OUTPUTS = range(3)
+ACCURACY, TOKENS, THINK = range(3)
+MODES = ("direct", "thinking")  # responses without thinking, and with it
 NUM_NEAR = 5  # observations nearest in mean tokens; their median cost ratio predicts a schedule's cost
 MOST_POINTS = 200  # observations in a surrogate: its time grows with their cube, its memory with their square
 
 
-@dataclass(frozen=True)
-class GuardObservation:
-    """The accuracy on a guard task with its standard error.
+_USUAL_VARIATION = 0.7  # standard deviation of lengths over their mean, assumed with the weight of ``_USUAL_SIZE``
+_USUAL_SIZE = 4.0
 
-    ``prompts`` int64 [n] and ``prompt_effects`` float64 [n] are as in ``Observation``.
+
+@dataclass(frozen=True)
+class PartObservation:
+    """A part of the responses: those of one mode, or to a guard task. Their accuracy and mean tokens, with errors.
+
+    ``prompts`` int64 [n] are theirs. ``prompt_effects`` float64 [n, 2] are the deviations of their means.
     """
 
-    value: float
-    error: float
+    values: tuple[float, float]
+    errors: tuple[float, float]
     prompts: NDArray[np.int64]
     prompt_effects: Floats
 
@@ -57,11 +62,11 @@ class Observation:
     prompt_effects: Floats
     params: Params
     num_responses: int
-    guards: Mapping[str, GuardObservation] = field(default_factory=dict)
+    guards: Mapping[str, PartObservation] = field(default_factory=dict)
     num_guarding: int = 0
     tokens_per_response: float | None = None
-    direct: ModeObservation | None = None
-    thinking: ModeObservation | None = None
+    direct: PartObservation | None = None
+    thinking: PartObservation | None = None
 
     @property
     def cost(self) -> float:
@@ -189,3 +194,25 @@ def is_tried(params: Params, observations: Observations) -> bool:
         or any(schedule == each.schedule for each in observations.censored)
         or any(schedule == to_schedule(other) for other in observations.failed)
     )
+
+
+def part_of(prompts: NDArray[np.int64], outcomes: Floats, weights: Floats) -> PartObservation | None:
+    """Returns the observation of a part of the responses, such as those with thinking; ``None`` without any.
+
+    ``prompts`` [n] and ``outcomes`` [n, 2] (correct, tokens) belong to them; ``weights`` [n] add up over tasks
+    as the tasks count. Standard errors cluster by prompt.
+    """
+    if not len(prompts) or not weights.sum():
+        return None
+    asked, place = np.unique(prompts, return_inverse=True)
+    total, size = float(weights.sum()), len(asked)
+    mean = weights @ outcomes / total
+    residuals = np.zeros((size, 2))
+    np.add.at(residuals, place, weights[:, None] * (outcomes - mean))
+    variance = (residuals**2).sum(axis=0) / total**2 * size / max(size - 1, 1)
+    right = max(math.sqrt(variance[0]), wilson(float(mean[0]), len(prompts))[1] / Z_95)
+    usual = (_USUAL_VARIATION * mean[1]) ** 2 / size
+    spread = ((size - 1) * variance[1] + _USUAL_SIZE * usual) / (size - 1 + _USUAL_SIZE)
+    errors = (right, max(math.sqrt(spread), 0.01 * float(mean[1])))
+    effects = residuals / np.bincount(place, weights=weights)[:, None]
+    return PartObservation((float(mean[0]), float(mean[1])), errors, asked, effects)

@@ -15,8 +15,8 @@ import numpy as np
 from autolambda.optimizer.surrogate import PosteriorSamples
 from autolambda.statistics.estimates import Floats
 
-import os
-WORTH = float(os.environ.get('AL_WORTH','.001'))  # gain in accuracy for which one more finalist is confirmed
+MISFIT = 0.04  # relative deviation by which all predicted tokens may be wrong together, beyond their posterior
+WORTH = 0.0003  # gain in accuracy for which one more finalist is confirmed
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,9 @@ class Portfolio:
         rng = np.random.default_rng(seed)
         self._draw, self._budget, self._precision, self._fallback = draw, budget, precision, fallback
         self._luck = rng.standard_normal((len(draw.tokens), 1))
+        self._misfit = np.exp(MISFIT * rng.standard_normal((len(draw.tokens), 1)))
         self._tokens_noise, self._noise = rng.standard_normal((2, *draw.tokens.shape))
+        self.parents = float(fallback.mean())
         self.mean_tokens = draw.tokens.mean(axis=0)
 
     def value(self, members: Sequence[int]) -> float:
@@ -58,7 +60,7 @@ class Portfolio:
         order = sorted(members, key=self.mean_tokens.__getitem__)
         tokens, accuracy = self._draw.tokens[:, order], self._draw.accuracy[:, order]
         own = np.sqrt(max(known.spread**2 - known.shared**2, 0.0))
-        measured = tokens * np.exp(known.shared * self._luck + own * self._tokens_noise[:, order])
+        measured = tokens * self._misfit * np.exp(known.shared * self._luck + own * self._tokens_noise[:, order])
         shown = (measured * (1 + known.reach * known.spread) <= self._budget) & self._draw.allowed[:, order]
         within = np.logical_and.accumulate(shown, axis=1)
         seen = np.where(within, accuracy + known.error * self._noise[:, order], -9.0)
@@ -72,10 +74,14 @@ class Portfolio:
         chosen: list[int] = []
         worth = float(self._fallback.mean())
         while len(chosen) < most:
-            values = [(self.value([*chosen, place]), place) for place in places if place not in chosen]
+            values = [
+                (self.value([*chosen, place]), -self.mean_tokens[place], place)
+                for place in places
+                if place not in chosen
+            ]
             if not values or (max(values)[0] - worth < WORTH and chosen):
                 break
-            value, place = max(values)
+            value, _, place = max(values)
             chosen.append(place)
             worth = max(value, worth) if len(chosen) == 1 else value
         return chosen, worth

@@ -18,26 +18,30 @@ from autolambda.optimizer.acquisition import Target
 from autolambda.optimizer.aims import Aims, allowance_of, targets_of
 from autolambda.optimizer.finalists import portfolio_of
 from autolambda.optimizer.ladder import is_known, next_lambda
-from autolambda.optimizer.observations import (
-    THINK,
-    Observation,
-    Observations,
-    cost_at,
-    is_tried,
-    leading,
-)
+from autolambda.optimizer.observations import THINK, Observation, Observations, cost_at, is_tried, leading
 from autolambda.optimizer.optuna_samplers import ask_optuna
 from autolambda.optimizer.settings import SearchSettings
-from autolambda.optimizer.space import ENDS, Params, free_params, ranges, to_schedule, uniform_lam, uniform_params
+from autolambda.optimizer.space import (
+    ENDS,
+    Params,
+    Space,
+    free_params,
+    ranges,
+    to_schedule,
+    uniform_lam,
+    uniform_params,
+)
 from autolambda.optimizer.surrogate import PosteriorSamples, Surrogate, fit
 from autolambda.optimizer.token_allowance import TokenAllowance
 from autolambda.statistics.curve import CurvePoint
-from autolambda.statistics.estimates import Floats
 
 NUM_DRAWS = 256
 NUM_CENTRES = 2  # schedules around which new ones are proposed
+LEAD = 0.01  # accuracy over the parents, from which a search uses all its trials
+FEW_TRIALS = 10  # at least, if anything at all may be gained
+NOTHING = 1e-4  # of accuracy
+MOST_LOOK = 512  # responses of one trial after the ladder
 NUM_HOPES = 30  # new points that are tried as finalists, by their hope; as many again at random
-SAME_ACCURACY, SAME_TOKENS = 0.01, 0.03  # predicted differences (share of 1; relative) below which points are alike
 LADDER_SHARE = 0.5  # of the tokens of the search
 
 StopReason = Literal["trials", "tokens", "gain", "spaces"]
@@ -105,20 +109,25 @@ def _look_ahead(
 ) -> Proposal | Stop:
     """Proposes by the surrogate: the finalist that is lacking most, or a Thompson sample, in turn.
 
-    The search ends when no further finalist is expected to raise the accuracy of the pick by ``min_gain``.
+    If no merge leads the parents, the search ends when no further finalist is expected to raise the accuracy of the
+    answer by ``min_gain``.
     """
     step = observations.num_trials
-    rng = np.random.default_rng([settings.seed, step, len(observations.failed), len(observations.censored)])
     model = fit(observations, settings.knots, guards=aims.guards, cap=aims.max_tokens)
     measured = leading(observations.measured, num_knots=settings.knots)
-    look = _Look(model, measured, observations, settings, aims, allowance, rng)
-    if not look.pool:
-        return Stop("spaces")
-    lacking, gain = look.lacking()
-    if gain < settings.min_gain:
-        return Stop("gain", gain)
-    chosen = look.thompson() if step % 2 else lacking
-    return look.proposal(chosen, gain)
+    turn = _turn(settings, step)
+    best = Stop("spaces")
+    for space in dict.fromkeys([turn, *settings.spaces]):
+        rng = np.random.default_rng([settings.seed, step, len(observations.failed), len(observations.censored)])
+        look = _Look(space, model, measured, observations, settings, aims, allowance, rng)
+        if look.pool:
+            lacking, gain = look.lacking()
+            goes_on = look.lead >= LEAD or (step < FEW_TRIALS and gain > NOTHING)
+            if gain >= settings.min_gain or (goes_on and space == turn):
+                is_filling = gain >= settings.min_gain and (step % 2 == 0 or space != turn)
+                return look.proposal(lacking if is_filling else look.thompson(), gain)
+            best = Stop("gain", max(gain, best.gain or 0.0))
+    return best
 
 
 class _Look:
@@ -126,6 +135,7 @@ class _Look:
 
     def __init__(
         self,
+        space: Space,
         model: Surrogate,
         measured: Sequence[Observation],
         observations: Observations,
@@ -139,13 +149,12 @@ class _Look:
         self.targets = targets_of(observations.measured, allowance, aims.budget)
         step, params_of = observations.num_trials, [each.params for each in measured]
         known = model.draw([each.schedule for each in measured], num_draws=NUM_DRAWS, seed=step)
-        space = settings.spaces[step % len(settings.spaces)]
         centres = _centres(known, params_of, self.targets)
         points = acquisition.candidates(free_params(space, settings.knots), ranges(settings.knots), centres, rng)
         new = [params for params in points if not is_tried(params, observations)]
         self._schedules = [*(each.schedule for each in measured), *map(to_schedule, new)]
         draw = model.draw(self._schedules, num_draws=NUM_DRAWS, seed=step)
-        kept = [*range(len(measured)), *(len(measured) + i for i in _distinct(draw, len(measured)))]
+        kept = [*range(len(measured)), *(len(measured) + i for i in acquisition.distinct(draw, len(measured)))]
         self._draw = draw.at(kept)
         self._schedules = [self._schedules[index] for index in kept]
         self._params = [*params_of, *(new[index - len(measured)] for index in kept[len(measured) :])]
@@ -158,6 +167,7 @@ class _Look:
 
     def lacking(self) -> tuple[int, float]:
         """Returns the new point that the finalists lack most, and by how much it would raise the pick's accuracy."""
+        self.lead = 1.0
         if self._aims.budget is None:
             gains = np.mean([acquisition.expected_gains(self._draw, target) for target in self.targets], axis=0)
             best = max(self.pool, key=lambda index: gains[index])
@@ -174,6 +184,7 @@ class _Look:
         )
         merges = [index for index in range(size) if self._schedules[index] not in ENDS]
         chosen, worth = portfolio.best(merges, self._settings.finalists)
+        self.lead = worth - portfolio.parents
         hopes = acquisition.chances(self._draw, self.targets[0]) * self._draw.accuracy.mean(axis=0)
         new = sorted((index for index in self.pool if index >= size), key=lambda index: -hopes[index])
         # the most hopeful, and some of the rest, whose hope lies in their uncertainty
@@ -183,7 +194,7 @@ class _Look:
         if not gains:
             return self.pool[0], 0.0
         best = max(gains, key=lambda index: gains[index])
-        return best, gains[best]
+        return best, max(gains[best], 0.0)
 
     def thompson(self) -> int:
         """Returns the best point of the pool in one posterior sample."""
@@ -194,26 +205,20 @@ class _Look:
     def proposal(self, index: int, gain: float) -> Proposal | Stop:
         """Returns the measurement of a point up to its next rung, unless too few tokens are left."""
         start = self._measured[index].num_responses if index < len(self._measured) else 0
-        stop = next(rung for rung in self._aims.rungs if rung > start)
+        left = self._allowance.search - self._observations.num_tokens
         cost = cost_at(self._observations.measured, float(self._draw.tokens[:, index].mean()))
-        if (stop - start) * cost > self._allowance.search - self._observations.num_tokens:
+        even = left / cost / (self._settings.trials - self._observations.num_trials)  # all looks cost alike
+        size = min(max(int(even), self._aims.rungs[0]), MOST_LOOK)
+        stop = min(start + size, self._aims.rungs[-1])
+        if (stop - start) * cost > left:
             return Stop("tokens", gain)
         return Proposal(dict(self._params[index]), start, stop)
 
 
-def _distinct(draw: PosteriorSamples, num_measured: int) -> list[int]:
-    """Returns the new points whose predictions differ from those of every measured schedule."""
-    accuracy, tokens = draw.accuracy, np.log(draw.tokens)
-    apart = _rms(accuracy, num_measured) >= SAME_ACCURACY
-    apart |= _rms(tokens, num_measured) >= SAME_TOKENS
-    return np.flatnonzero(apart.all(axis=1)).tolist()
-
-
-def _rms(draws: Floats, size: int) -> Floats:
-    """Returns the root mean square difference of each new point to each measured one, float64 [new, measured]."""
-    new, old = draws[:, size:], draws[:, :size]
-    squares = (new**2).mean(axis=0)[:, None] + (old**2).mean(axis=0) - 2 * new.T @ old / len(draws)
-    return np.sqrt(np.maximum(squares, 0.0))
+def _turn(settings: SearchSettings, step: int) -> Space:
+    """Returns the first space for every second step, where the finalists are filled; the others in turn between."""
+    first, *others = settings.spaces
+    return others[step // 2 % len(others)] if others and step % 2 else first
 
 
 def _next_cost(each: Observation, aims: Aims) -> float:

@@ -1,6 +1,8 @@
 """A noise-aware model of accuracy, mean tokens and Think ratio over schedules.
 
-Each output is a Gaussian process on a log-odds or log scale. Its noise is known and not learnt:
+Accuracy and mean tokens are mixtures over the modes of the responses: ``E[x] = pi E[x | thinking] + (1 - pi) E[x |
+direct]`` with the Think ratio pi. A cliff lies in pi alone, so the modes' curves are smooth and need few measurements.
+The logit of pi, and the accuracy and log tokens of each mode, are Gaussian processes. Their noise is known:
 ``Cov(e_s, e_t) = se_s se_t (rho O_st + (1 - rho) [s = t])``. ``O_st`` is the overlap of the prompts of s and t.
 ``rho`` is the prompt correlation: schedules that answer the same prompts share a random effect of each prompt. It is
 estimated from the prompts that they have in common. The accuracy on each guard task is another process.
@@ -19,12 +21,12 @@ from scipy.special import expit, logit  # type: ignore[import-untyped]  # scipy 
 from autolambda.optimizer.gaussian_process import GaussianProcess
 from autolambda.optimizer.observations import (
     ACCURACY,
+    MODES,
     MOST_POINTS,
-    OUTPUTS,
     THINK,
     TOKENS,
     CensoredTrial,
-    GuardObservation,
+    PartObservation,
     Observation,
     Observations,
     leading,
@@ -65,6 +67,24 @@ class PosteriorSamples:
         return PosteriorSamples(self.accuracy[:, indices], self.tokens[:, indices], self.allowed[:, indices])
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """One output of one schedule: its value, its standard error, and the prompt effects float64 [prompts]."""
+
+    schedule: Schedule
+    value: float
+    error: float
+    prompts: NDArray[np.int64]
+    effects: Floats
+
+    @classmethod
+    def of(cls, each: Observation, part: Observation | PartObservation, output: int) -> _Seen:
+        """Returns an output of an observation, or of a ``part`` of it."""
+        return cls(
+            each.schedule, part.values[output], part.errors[output], part.prompts, part.prompt_effects[:, output]
+        )
+
+
 class Surrogate:
     """The fitted processes. Equal observations give equal models."""
 
@@ -79,48 +99,30 @@ class Surrogate:
     ) -> None:
         """Fits the hyper-parameters. No predicted response is longer than ``cap`` tokens."""
         self._num_knots, self._cap = num_knots, cap
-        self._think = self._process(
-            THINK, [(o, o.values[THINK], o.errors[THINK], o.prompts, o.prompt_effects[:, THINK]) for o in observations]
-        )
-        sides = [
-            [(o, side) for o in observations if (side := getattr(o, name)) is not None]
-            for name in ("direct", "thinking")
+        self._think = self._process(THINK, [_Seen.of(each, each, THINK) for each in observations])
+        modes = [[(each, side) for each in observations if (side := getattr(each, name))] for name in MODES]
+        if not all(modes):  # all responses are of one mode
+            modes = [[(each, each) for each in observations]]
+        self._modes = [
+            [self._process(output, [_Seen.of(*pair, output) for pair in mode]) for output in (ACCURACY, TOKENS)]
+            for mode in modes
         ]
-        if all(sides):
-            self._modes = [
-                [
-                    self._process(
-                        out, [(o, s.values[out], s.errors[out], s.prompts, s.prompt_effects[:, out]) for o, s in side]
-                    )
-                    for out in (ACCURACY, TOKENS)
-                ]
-                for side in sides
-            ]
-        else:
-            self._modes = [
-                [
-                    self._process(
-                        out,
-                        [(o, o.values[out], o.errors[out], o.prompts, o.prompt_effects[:, out]) for o in observations],
-                    )
-                    for out in (ACCURACY, TOKENS)
-                ]
-            ]
         self._guards = [
-            (max_drop, self._guard([(each, each.guards[name]) for each in observations if name in each.guards]))
+            (max_drop, self._process(ACCURACY, seen))
             for name, max_drop in guards
-            if any(name in each.guards for each in observations)
+            if (seen := [_Seen.of(each, each.guards[name], 0) for each in observations if name in each.guards])
         ]
-        for each in censored:
-            self._exceed(each)
+        for trial in censored:
+            self._exceed(trial)
 
-    def _process(self, output, seen) -> GaussianProcess:
-        values, errors = (np.array([each[i] for each in seen]) for i in (1, 2))
-        sizes = np.array([len(each[3]) for each in seen], dtype=np.float64)
+    def _process(self, output: int, seen: Sequence[_Seen]) -> GaussianProcess:
+        values, errors = (np.array([getattr(each, name) for each in seen]) for name in ("value", "error"))
+        sizes = np.array([len(each.prompts) for each in seen], dtype=np.float64)
         y, deviation = _scaled(output, values, errors, sizes)
-        effects = _effects([(prompts, deviations[:, None]) for _, _, _, prompts, deviations in seen])
+        effects = _effects([(each.prompts, each.effects[:, None]) for each in seen])
         noise = np.outer(deviation, deviation) * _error_correlation(effects[:, :, 0])
-        return GaussianProcess(self._features([each[0].schedule for each in seen]), y, noise, least_unit=_LEAST_UNITS[output])
+        points = self._features([each.schedule for each in seen])
+        return GaussianProcess(points, y, noise, least_unit=_LEAST_UNITS[output])
 
     def _exceed(self, trial: CensoredTrial) -> None:
         """Adds a lower bound on the mean tokens of a schedule, as a bound of the Think ratio or of a mode's tokens."""
@@ -158,15 +160,6 @@ class Surrogate:
             think = expit(self._think.draw(points, num_draws, rng))
             accuracy, tokens = ((1 - think) * modes[0][out] + think * modes[1][out] for out in (ACCURACY, TOKENS))
         return PosteriorSamples(accuracy, tokens, self._allowed(schedules, num_draws, rng))
-
-    def _guard(self, seen: Sequence[tuple[Observation, GuardObservation]]) -> GaussianProcess:
-        """Fits the accuracy on a guard task to the observations that hold prompts of it."""
-        values, errors = (np.array([getattr(each, name) for _, each in seen]) for name in ("value", "error"))
-        sizes = np.array([len(each.prompts) for _, each in seen], dtype=np.float64)
-        y, deviation = _scaled(ACCURACY, values, errors, sizes)
-        effects = _effects([(each.prompts, each.prompt_effects[:, None]) for _, each in seen])
-        noise = np.outer(deviation, deviation) * _error_correlation(effects[:, :, 0])
-        return GaussianProcess(self._features([observation.schedule for observation, _ in seen]), y, noise)
 
     def _allowed(self, schedules: Sequence[Schedule], num_draws: int, rng: np.random.Generator) -> NDArray[np.bool_]:
         """Draws lambda 0 and 1 only once, so that neither is compared with another draw of itself."""
@@ -254,8 +247,8 @@ def _correlation(effects: Floats) -> tuple[float, Floats]:
     return min(max(rho, 0.0), 0.95), together
 
 
-def _share(values: Floats) -> Floats:
-    return np.clip(values, 0.0, 1.0)
-
-
-_NATURAL: dict[int, Callable[[Floats], Floats]] = {ACCURACY: _share, TOKENS: np.exp, THINK: expit}
+_NATURAL: dict[int, Callable[[Floats], Floats]] = {
+    ACCURACY: lambda values: np.clip(values, 0.0, 1.0),
+    TOKENS: np.exp,
+    THINK: expit,
+}

@@ -16,7 +16,7 @@ from bank import Replay
 from autolambda.config import parse_config
 from autolambda.optimizer.aims import Aims
 from autolambda.optimizer.finalists import plan
-from autolambda.optimizer.modes import mode_of
+from autolambda.optimizer.observations import part_of
 from autolambda.optimizer.observations import ACCURACY, THINK, TOKENS, Observation, Observations
 from autolambda.optimizer.propose import Stop, propose
 from autolambda.optimizer.racing import Race, Rung, RungOutcome
@@ -135,7 +135,8 @@ class _Rules:
 
         num_final = setup.num_confirm * setup.confirm_repeats
         config = parse_config({"tasks": [{"name": "arithmetic"}]})
-        rungs = config.search.rungs_of(setup.num_search * setup.repeats)
+        full = setup.num_search * setup.repeats
+        rungs = (*(r for r in map(int, os.environ.get("AL_RUNGS", "128,512,2048").split(",")) if r < full), full)
         cap = int(allowance(world, setup))
         self.settings = replace(
             setup.settings,
@@ -289,7 +290,7 @@ def observation(params: Params, schedule: Schedule, outcomes: Floats, num_prompt
     modes = []
     for is_thinking in (False, True):
         mine = (outcomes[:, THINK] > 0) == is_thinking
-        modes.append(mode_of(place[mine], outcomes[mine, :2], np.ones(int(mine.sum()))))
+        modes.append(part_of(place[mine], outcomes[mine, :2], np.ones(int(mine.sum()))))
     return Observation(
         schedule,
         (right.value, mean, thought.value),
