@@ -58,7 +58,8 @@ class Job:
         num_search, num_confirm = (sum(part.num_responses for part in phase) for phase in (self.search, self.confirm))
         num_prompts = sum(len(part.samples) for part in self.confirm)
         guards = tuple(self.config.guards.items())
-        return Aims(budget, self.config.search.rungs_of(num_search), num_confirm, num_prompts, guards)
+        rungs, cap = self.config.search.rungs_of(num_search), self.models.sampling.max_tokens
+        return Aims(budget, rungs, num_confirm, num_prompts, guards, max_tokens=cap)
 
     @property
     def engine_in_words(self) -> str:
