@@ -172,7 +172,7 @@ class _Confirmation:
             cheaper_than=more_accurate,
             alike=() if decision.parent else self._alike(decision, chosen),
             beaten=beaten,
-            likely=likely and Likely(likely, self._numbers(likely).chance),
+            likely=Likely(likely, self._numbers(likely).chance) if likely else None,
             open=Open(chosen[place], self._enough(chosen[place])) if place < len(chosen) else None,
         )
 
@@ -211,7 +211,7 @@ class _Confirmation:
         if any(available <= 0 for _, available in gaps):
             return None
         enough = mean_tokens.num_prompts * max(needed / available for needed, available in gaps) ** 2
-        step = 10 ** max(math.floor(math.log10(enough)) - 1, 0)
+        step = int(10 ** max(math.floor(math.log10(enough)) - 1, 0))
         return step * math.ceil(enough / step)
 
 

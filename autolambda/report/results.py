@@ -35,10 +35,11 @@ PARENTS = dict(zip(("instruct", "thinking"), ENDS, strict=True))
 class ScheduleResult:
     """A schedule with its measured numbers. A parent or a baseline has no trial.
 
-    ``parent`` is ``instruct`` or ``thinking`` if the schedule is one of the models themselves. ``confirmed`` means that the numbers are from the confirmation's prompts. ``stopped`` says why the race (early
-    stopping) ended the measurement, if it did. ``drops`` holds the accuracy lost on each guard task. Before the
-    confirmation, ``allowed`` is the surrogate's chance (0 to 1) that no guard is broken. ``scores`` holds further
-    scores of a task's grader, by task.
+    ``parent`` is ``instruct`` or ``thinking`` if the schedule is one of the models themselves. ``confirmed`` means that
+    the numbers are from the confirmation's prompts. ``stopped`` says why the race (early stopping) ended the
+    measurement, if it did. ``drops`` holds the accuracy lost on each guard task. Before the confirmation, ``allowed``
+    is the surrogate's chance (0 to 1) that no guard is broken. ``scores`` holds further scores of a task's grader, by
+    task.
     """
 
     trial: int | None

@@ -115,8 +115,9 @@ class TaskConfig(SourceConfig):
     """One task: the prompts to search on and, optionally, other prompts to confirm on.
 
     ``limit`` caps the prompts of the search slice. ``repeats`` defaults to the benchmark's; if that is 1, to as many as
-    give a small search slice 256 responses, at most 8. The confirmation uses ``confirm_split`` of the source, or ``confirm_on``, another source (a name, a path, or keys). Without either it
-    uses the benchmark's confirm split, else a share of the rows.
+    give a small search slice 256 responses, at most 8. The confirmation uses ``confirm_split`` of the source, or
+    ``confirm_on``, another source (a name, a path, or keys). Without either it uses the benchmark's confirm split, else
+    a share of the rows.
     """
 
     label: Annotated[str, Field(max_length=LONGEST_LABEL)] = ""

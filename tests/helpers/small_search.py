@@ -31,8 +31,9 @@ NAME = "small"
 BUDGET = 30.0
 WEIGHTS = "model.safetensors"
 SETTINGS: dict[str, object] = {
-    "tasks": [{"name": "arithmetic", "limit": 16}],
+    "tasks": [{"name": "arithmetic", "limit": 16, "repeats": 1}],
     "confirm.limit": 32,
+    "confirm.repeats": 1,
     "confirm.finalists": 3,
     "search.trials": 6,
     "search.ladder": 4,
