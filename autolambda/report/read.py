@@ -163,6 +163,7 @@ class _Confirmation:
         if best is not None and best.parent is not None:
             merges = [chosen[index] for index in decision.passed if chosen[index].parent is None]
             beaten = max(merges, key=lambda each: each.score.accuracy, default=None)
+        graded = [self._responses[each.trial] for each in chosen]
         likely = None if decision.likely is None else chosen[decision.likely]
         place = len(decision.passed) if decision.passed else decision.nearest
         return Answer(
@@ -170,24 +171,10 @@ class _Confirmation:
             best=best,
             nearest=None if decision.passed else chosen[decision.nearest],
             cheaper_than=more_accurate,
-            alike=() if decision.parent else self._alike(decision, chosen),
+            alike=() if decision.parent else _alike(decision, graded, chosen, self._config.weights),
             beaten=beaten,
             likely=Likely(likely, self._numbers(likely).chance) if likely else None,
             open=Open(chosen[place], self._enough(chosen[place])) if place < len(chosen) else None,
-        )
-
-    def _alike(self, decision: Decision, chosen: Sequence[ScheduleResult]) -> tuple[Alike, ...]:
-        """Returns the other finalists within the budget whose accuracy may equal the pick's: the interval holds 0."""
-        if decision.pick is None:
-            return ()
-        graded = [self._responses[each.trial] for each in chosen]
-        changes = {
-            index: difference(graded[index], graded[decision.pick], weights=self._config.weights)
-            for index in decision.passed
-            if index != decision.pick
-        }
-        return tuple(
-            Alike(chosen[index], change) for index, change in changes.items() if change.low <= 0 <= change.high
         )
 
     def _parent(self, name: str, own: Mapping[str, Sequence[Graded]]) -> Confirmed:
@@ -213,6 +200,23 @@ class _Confirmation:
         enough = mean_tokens.num_prompts * max(needed / available for needed, available in gaps) ** 2
         step = int(10 ** max(math.floor(math.log10(enough)) - 1, 0))
         return step * math.ceil(enough / step)
+
+
+def _alike(
+    decision: Decision,
+    graded: Sequence[Sequence[Graded]],
+    results: Sequence[ScheduleResult],
+    weights: Mapping[str, float],
+) -> tuple[Alike, ...]:
+    """Returns the other finalists within the budget whose accuracy may equal the pick's: the interval holds 0."""
+    if decision.pick is None:
+        return ()
+    changes = {
+        index: difference(graded[index], graded[decision.pick], weights=weights)
+        for index in decision.passed
+        if index != decision.pick
+    }
+    return tuple(Alike(results[index], change) for index, change in changes.items() if change.low <= 0 <= change.high)
 
 
 def _stages(trials: Sequence[ScheduleResult]) -> Stages:
