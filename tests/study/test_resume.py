@@ -117,7 +117,7 @@ def test_what_changed_is_said_by_its_key():
         "'both']), search.trials 9 (was 6)"
     )
     grown = growth_sentence(before, small_config(tasks=[{"name": "arithmetic", "limit": 16, "repeats": 2}]))
-    assert grown == "this study goes on with tasks[0].repeats 2 (was none)"
+    assert grown == "this study goes on with tasks[0].repeats 2 (was 1)"
 
 
 @pytest.mark.parametrize(
