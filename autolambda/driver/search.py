@@ -114,4 +114,4 @@ def enter(store: Store, job: Job, *, name: str) -> str | None:
     check_identity(stored, job.identity, slices=(job.search, job.confirm))
     if stored.config != config or stored.identity != job.identity:
         store.update_study(name, config=config, identity=dict(job.identity))
-    return growth_sentence(stored.config, job.config)
+    return growth_sentence(stored, job.config, job.identity["tasks"])

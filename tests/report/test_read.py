@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -43,8 +44,8 @@ def graded(num_correct: int, tokens: float, *, task: str = "t") -> list[Graded]:
 
 
 def answered(
-    finalists: dict[float, tuple[int, float] | None],
-    parents: dict[str, tuple[int, float]],
+    finalists: Mapping[float, tuple[int, float] | None],
+    parents: Mapping[str, tuple[int, float]],
     *,
     budget: float = 100.0,
     guard: int | None = None,
@@ -53,7 +54,9 @@ def answered(
     config = CONFIG if guard is None else GUARDED
     extra = [] if guard is None else graded(guard, 10, task="g")
     own = {name: graded(*numbers) + (extra and graded(NUM, 10, task="g")) for name, numbers in parents.items()}
-    responses = {i: graded(*each) + extra for i, each in enumerate(finalists.values()) if each}
+    responses: dict[int | None, list[Graded]] = {
+        i: graded(*each) + extra for i, each in enumerate(finalists.values()) if each
+    }
     results: list[ScheduleResult | None] = [
         confirmed_result(i, schedule, responses[i], config, parents=own, parent=parent_of(schedule))
         if i in responses
