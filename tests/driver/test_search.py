@@ -122,8 +122,8 @@ def test_a_grader_that_finds_no_answers_is_named_once_and_a_guard_holds_the_verd
     rows = [{"question": f"{a}+{b}=", "answer": str((a + b) % 10)} for a in range(6) for b in range(6)]
     (tmp_path / "boxes.jsonl").write_text("\n".join(map(json.dumps, rows)))
     tasks = [
-        {"name": "arithmetic", "limit": 16},
-        {"path": str(tmp_path / "boxes.jsonl"), "grader": "math", "guard": {"max_drop": 0.3}},
+        {"name": "arithmetic", "limit": 16, "repeats": 1},
+        {"path": str(tmp_path / "boxes.jsonl"), "grader": "math", "repeats": 1, "guard": {"max_drop": 0.3}},
     ]
     events: list[Event] = []
     config = small_config(tasks=tasks, search__trials=4, search__ladder=3, confirm__finalists=1)
