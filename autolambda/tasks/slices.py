@@ -82,10 +82,7 @@ def open_slices(tasks: Sequence[TaskConfig], confirm: ConfirmSize, *, seed: int)
 
 
 def _search_repeats(task: TaskConfig, num_prompts: int, num_searched: int) -> int:
-    """Returns the default repeats of a search slice; ``num_searched`` are the prompts of all tasks but guards.
-
-    A guard with many prompts of its own needs no more repeats.
-    """
+    """Returns the default repeats of a slice. All tasks but guards add up to ``num_searched`` prompts."""
     if task.own_repeats > 1:
         return task.own_repeats
     return min(MOST_REPEATS, math.ceil(LEAST_SEARCHED / max(num_prompts, num_searched if not task.guard else 0)))
