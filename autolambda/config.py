@@ -137,7 +137,7 @@ class SearchConfig(Strict):
     """
 
     spaces: Annotated[tuple[Space, ...], Field(min_length=1)] = ("uniform", "module", "both")
-    trials: Annotated[int, Field(ge=2, le=10**6)] = 64
+    trials: Annotated[int, Field(ge=2, le=10**6)] = 18
     ladder: Annotated[int, Field(ge=2, le=10**6)] = 9
     knots: Annotated[int, Field(ge=2, le=6)] = 3
     sampler: SamplerName = "surrogate"
@@ -160,10 +160,10 @@ class ConfirmConfig(Strict):
     """
 
     limit: Positive | None = 1024
-    repeats: Repeats | None = None  # the benchmark's, else 1
-    finalists: Positive = 3
+    repeats: Repeats | None = None  # up to 8, or the benchmark's: as many as the tokens pay
+    finalists: Positive = 6
     margin: Annotated[float, Field(ge=0, lt=1)] = 0.01
-    share: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    share: Annotated[float, Field(gt=0, lt=1)] = 2 / 3
 
 
 class AblationConfig(Strict):
@@ -171,7 +171,7 @@ class AblationConfig(Strict):
 
     ``decoding_lambdas`` are measured at each of the ``temperatures`` with each of the ``top_ps``. ``backbones`` are
     models that replace Instruct; the default is ``models.base``. Each ablation is measured on the first ``responses``
-    responses of the confirm slice; ``None`` is all.
+    responses of the confirm slice; ``None`` is one for each prompt, or the benchmark's repeats.
     """
 
     lambdas: Lams = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)

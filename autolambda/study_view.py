@@ -64,7 +64,10 @@ class StudyView:
 
     @property
     def pick(self) -> ScheduleResult | None:
-        """The best schedule within the budget; ``None`` without a budget, or if no schedule is within it."""
+        """The answer to the budget: a merge, or a parent (its ``parent`` names it).
+
+        ``None`` without a budget, or if nothing is shown to be within it.
+        """
         return self.findings.report.best
 
     @property

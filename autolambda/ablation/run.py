@@ -50,11 +50,18 @@ def ablate(
         return read_ablations(reader, only=only)
 
 
+def _size(job: Job) -> int:
+    """Returns the responses of a row: as configured, else as many as the tasks' own repeats give."""
+    whole = sum(part.num_responses for part in job.confirm)
+    sources = [(part, task.confirm_on or task) for part, task in zip(job.confirm, job.config.tasks, strict=True)]
+    usual = sum(len(part.samples) * (job.config.confirm.repeats or source.own_repeats) for part, source in sources)
+    return min(job.config.ablation.responses or usual, whole)
+
+
 def measure_ablations(run: Run, only: Sequence[AblationName], on_event: OnEvent) -> None:
     """Measures the rows of these studies that are not complete in the database. Raises as ``Evaluator.run`` does."""
     planned, pairs = _plan(run.job, only, on_event)
-    size = sum(part.num_responses for part in run.job.confirm)
-    size = min(run.job.config.ablation.responses or size, size)
+    size = _size(run.job)
     stored = {each.key: run.store.num_stored(each) for each in run.store.evaluations(run.study.name, kind="ablation")}
     missing = [row for row in planned if stored.get(row.key, 0) < size]
     if missing:

@@ -1,50 +1,60 @@
 """Confirms the finalists of a budget, both parents under their own templates, and the baselines.
 
 All answer the same prompts, which the search never saw, with the same seeds. The search alone determines the finalists
-(``optimizer/finalists.py``), so stored responses are not generated again.
+and their order (``optimizer/finalists.py``), so stored responses are not generated again. With a budget, the
+confirmation ends at the first finalist that does not pass: the later ones could not be the answer any more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import replace
 
+from autolambda.config import Config
 from autolambda.driver.baselines import measure_baseline
 from autolambda.driver.evaluation import EvaluationRequest
 from autolambda.driver.events import EvaluationEnded
 from autolambda.driver.notes import PARENTS
-from autolambda.driver.run import Run
-from autolambda.optimizer.finalists import Plan, plan
-from autolambda.optimizer.token_allowance import CONFIRM_SHARE
-from autolambda.report.report import Report, build_report
+from autolambda.driver.run import SEARCH_PART, Run
+from autolambda.optimizer.finalists import plan
+from autolambda.report.read import build_report
+from autolambda.report.report import Report
+from autolambda.responses import Graded
 from autolambda.statistics.metrics import measure
+from autolambda.statistics.verdict import confirmed_of, drops_of
 
 
 def confirm_finalists(run: Run, *, budget: float | None) -> Report:
     """Measures the missing responses of a confirmation and returns the report. Raises like ``Evaluator.run``."""
-    config, measured = run.job.config, run.measured
-    agreed = plan(measured.observations, config.search_settings, run.job.aims(budget))
-    requests = list(_requests(run, agreed))
-    share = CONFIRM_SHARE / len(requests)
-    for number, request in enumerate(requests):
-        done = 1 - CONFIRM_SHARE + number * share
-        graded = run.evaluator.run(replace(request, done=done, share=share))
-        numbers = measure(graded, weights=config.weights)
-        run.on_event(EvaluationEnded(request.title, request.kind, request.schedule, numbers))
-    if agreed.finalists:
-        last = measured.all[agreed.finalists[-1]].schedule
+    config, chats = run.job.config, run.job.models.own_chats
+    agreed = plan(run.measured.observations, config.search_settings, run.job.aims(budget))
+    finalists = [run.measured.all[index] for index in agreed.finalists]
+    share, parents, last = (1 - SEARCH_PART) / (len(PARENTS) + len(finalists)), [], None
+    for number, ((name, end), size) in enumerate(zip(PARENTS.items(), agreed.num_parents, strict=True)):
+        done, title = SEARCH_PART + number * share, f"{name} as is"
+        request = EvaluationRequest(title, "parent", name, end, "confirm", stop=size, done=done, share=share)
+        parents.append(_measure(run, replace(request, chat=chats[name])))
+    for number, finalist in enumerate(finalists, start=len(PARENTS)):
+        done, title, last = SEARCH_PART + number * share, f"confirm trial {finalist.trial}", finalist.schedule
+        request = EvaluationRequest(title, "confirm", last.key, last, "confirm", done=done, share=share)
+        graded = _measure(run, replace(request, stop=agreed.num_responses))
+        if budget is not None and not _passes(graded, parents, config, budget):
+            break
+    if last is not None:
         for method in config.search.baselines:
             measure_baseline(run, method, last, size=agreed.num_responses, budget=budget)
     return build_report(run.store, run.study, budget=budget)
 
 
-def _requests(run: Run, agreed: Plan) -> Iterator[EvaluationRequest]:
-    """Yields the parents' evaluations, then the finalists' in their testing order."""
-    chats = run.job.models.own_chats
-    for name, end in PARENTS.items():
-        yield EvaluationRequest(
-            f"{name} as is", "parent", name, end, phase="confirm", stop=agreed.num_parent, chat=chats[name]
-        )
-    for finalist in (run.measured.all[index] for index in agreed.finalists):
-        title, key = f"confirm trial {finalist.trial}", finalist.schedule.key
-        yield EvaluationRequest(title, "confirm", key, finalist.schedule, phase="confirm", stop=agreed.num_responses)
+def _passes(graded: Sequence[Graded], parents: Sequence[Sequence[Graded]], config: Config, budget: float) -> bool:
+    """Returns whether a finalist is shown to be within the budget and to keep every guard."""
+    drops = drops_of(graded, parents, guards=config.guards)
+    return confirmed_of(graded, budget=budget, weights=config.weights, drops=drops).passes(budget)
+
+
+def _measure(run: Run, request: EvaluationRequest) -> list[Graded]:
+    """Returns the responses of an evaluation, stored and new ones."""
+    graded = run.evaluator.run(request)
+    numbers = measure(graded, weights=run.job.config.weights)
+    run.on_event(EvaluationEnded(request.title, request.kind, request.schedule, numbers))
+    return graded

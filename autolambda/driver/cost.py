@@ -1,4 +1,4 @@
-"""Estimates the cost of a search, and the precision of its slices, before a GPU is touched.
+"""Estimates the cost of a search, the precision of its slices and what it can prove, before a GPU is touched.
 
 Half-widths are of Wilson's 95 % interval. The unit is the prompt: repeats of a prompt count as one response if they
 always agree, and as separate responses if they are independent. The truth lies between.
@@ -6,10 +6,12 @@ always agree, and as separate responses if they are independent. The truth lies 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from autolambda.config import Config
 from autolambda.driver.models import Models
+from autolambda.optimizer.aims import reach_at
 from autolambda.optimizer.token_allowance import TokenAllowance
 from autolambda.statistics.estimates import Z_95_ONE_SIDED, wilson
 from autolambda.tasks.base import Slice
@@ -17,6 +19,9 @@ from autolambda.tasks.base import Slice
 TOKENS_PER_SECOND = 5_000  # of one GPU, assumed
 BYTES_PER_TOKEN = 2.0  # of a stored response: 4.3 characters a token, of which zlib keeps 32 % to 45 % in prose
 FEW_PROMPTS = 30
+FEW_ROWS = 30  # of search and confirmation together, with which hardly anything can be proven
+VARIATION = 0.7  # of lengths: standard deviation over mean, usual between responses to all prompts
+OWN_SHARE = 0.5  # of that variance is the prompts' own, so repeats do not lower it
 DISAGREEMENT = 0.2  # share of prompts on which one of two schedules is right and the other wrong
 _Z_80 = 0.841621  # one-sided
 
@@ -26,8 +31,9 @@ def slice_lines(phase: str, part: Slice) -> list[str]:
     prompts, repeats = len(part.samples), part.repeats
     drop = part.max_drop
     guard = "" if drop is None else f", guard: at most {100 * drop:g} points below the better parent"
+    up_to = "up to " if phase == "confirm" and repeats > 1 else ""
     lines = [
-        f"{phase}: {part.task}, {prompts} prompts x {repeats}{guard}",
+        f"{phase}: {part.task}, {prompts} prompts x {up_to}{repeats}{guard}",
         f"  accuracy to {_width(0.5, part)} at 50 % and {_width(0.8, part)} at 80 % (95 % intervals)",
     ]
     if phase == "confirm" and part.max_drop is not None:
@@ -42,6 +48,24 @@ def slice_lines(phase: str, part: Slice) -> list[str]:
             f"  {prompts} prompts can hardly tell apart schedules that differ by less than {_width(0.5, part, sign='')}"
         )
     return lines
+
+
+def proof_sentence(search: Sequence[Slice], confirm: Sequence[Slice]) -> str:
+    """Returns what the confirmation can prove with its prompts, if the tokens pay for all of their repeats."""
+    counted = [part for part in confirm if part.max_drop is None]
+    prompts, responses = sum(len(part.samples) for part in counted), sum(part.num_responses for part in counted)
+    effective = 1 / (OWN_SHARE / prompts + (1 - OWN_SHARE) / responses)
+    reach = reach_at(responses, TokenAllowance(0.0, 0.0, responses, prompts))
+    bound = reach * VARIATION / math.sqrt(effective)
+    said = (
+        f"what {prompts} prompts in the confirmation can prove: tokens are known to about {100 * bound:.0f} %, so a "
+        f"merge is proven within a budget of B if its mean is below about {1 / (1 + bound):.2f} B; accuracies are "
+        f"known to about ±{100 * wilson(0.7, effective)[1]:.0f} points"
+    )
+    num_rows = sum(len(part.samples) for part in (*search, *confirm) if part.max_drop is None)
+    if num_rows < FEW_ROWS:
+        return f"with {num_rows} rows hardly anything can be proven; give at least {FEW_ROWS}, better 200. {said}"
+    return said
 
 
 def cost_lines(config: Config, models: Models, search: Sequence[Slice], confirm: Sequence[Slice]) -> list[str]:

@@ -97,13 +97,20 @@ def identity_of(
         "models.think_end": chat.think_end,
         **{f"merge.{key}": value for key, value in models.pair.rounding.to_dict().items()},
         **{f"engine.{key}": value for key, value in _engine(config.engine, engine, models.pair).items()},
-        "tasks": prompts_key(slices),
         "search.seed": config.search.seed,
         "search.knots": config.search.knots,
+        **sizes_of(config, slices),
+        **{f"sampling.{key}": value for key, value in sampling.items()},
+    }
+
+
+def sizes_of(config: Config, slices: Sequence[Sequence[Slice]]) -> dict[str, Any]:
+    """Returns the part of the identity that the slices of the search and of the confirmation determine."""
+    return {
+        "tasks": prompts_key(slices),
         "search.rungs": list(config.search.rungs_of(sum(part.num_responses for part in slices[0]))),
         "confirm.responses": sum(part.num_responses for part in slices[1]),
         "confirm.prompts": sum(len(part.samples) for part in slices[1]),
-        **{f"sampling.{key}": value for key, value in sampling.items()},
     }
 
 

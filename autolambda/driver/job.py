@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from autolambda.config import Config, EngineConfig, EngineName
-from autolambda.driver.cost import cost_lines, slice_lines
-from autolambda.driver.identity import BATCH_SIZE, identity_of
+from autolambda.driver.cost import cost_lines, proof_sentence, slice_lines
+from autolambda.driver.identity import BATCH_SIZE, identity_of, sizes_of
 from autolambda.driver.limits import LimitError, limited
 from autolambda.driver.models import Models, open_models
 from autolambda.engines.chat import ChatFormat
@@ -58,7 +58,22 @@ class Job:
         num_search, num_confirm = (sum(part.num_responses for part in phase) for phase in (self.search, self.confirm))
         num_prompts = sum(len(part.samples) for part in self.confirm)
         guards = tuple(self.config.guards.items())
-        return Aims(budget, self.config.search.rungs_of(num_search), num_confirm, num_prompts, guards)
+        rungs, cap = self.config.search.rungs_of(num_search), self.models.sampling.max_tokens
+        return Aims(budget, rungs, num_confirm, num_prompts, guards, max_tokens=cap)
+
+    def with_repeats(self, search: Sequence[int], confirm: Sequence[int]) -> Job:
+        """Returns the job with other default repeats of each task. Repeats of the config stay."""
+        tasks = self.config.tasks
+        searched = [
+            part if task.repeats else replace(part, repeats=repeats)
+            for task, part, repeats in zip(tasks, self.search, search, strict=True)
+        ]
+        confirmed = [
+            part if self.config.confirm.repeats else replace(part, repeats=repeats)
+            for part, repeats in zip(self.confirm, confirm, strict=True)
+        ]
+        identity = {**self.identity, **sizes_of(self.config, (searched, confirmed))}
+        return replace(self, search=tuple(searched), confirm=tuple(confirmed), identity=identity)
 
     @property
     def engine_in_words(self) -> str:
@@ -113,6 +128,7 @@ def validate(config: Config) -> list[str]:
     return [
         *(f"note: {warning}" for warning in (*job.models.pair.warnings, *job.warnings)),
         *(line for phase, slices in phases for part in slices for line in slice_lines(phase, part)),
+        proof_sentence(job.search, job.confirm),
         *cost_lines(config, job.models, job.search, job.confirm),
         *measure_difference(job.models.pair).lines(),
         f"engine: {job.engine_in_words}",

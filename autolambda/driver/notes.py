@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from autolambda.driver.cost import proof_sentence
 from autolambda.driver.events import Noted, OnEvent
 from autolambda.driver.job import Job
 from autolambda.merging.difference.values import ParentDifference
@@ -13,6 +16,7 @@ from autolambda.schedule import Schedule
 from autolambda.statistics.metrics import Measured
 from autolambda.study.connection import shown_storage
 from autolambda.study.measured import MeasuredSchedules
+from autolambda.tasks.base import Slice
 
 MOSTLY = 0.9  # share of a task's responses without an answer that triggers a note about its grader
 PARENTS = dict(zip(("instruct", "thinking"), ENDS, strict=True))
@@ -34,16 +38,14 @@ class RunNotes:
 
     def introduce(self, study: str, storage: str, measured: MeasuredSchedules) -> None:
         """Sends the plan, and where results are stored."""
-        config, num_trials = self._job.config, measured.observations.num_trials
-        num_search, num_confirm = (
-            sum(len(part.samples) for part in slices) for slices in (self._job.search, self._job.confirm)
-        )
+        job, num_trials = self._job, measured.observations.num_trials
         plan = (
-            f"up to {config.search.trials} trials on up to {num_search} prompts, "
-            f"then up to {config.confirm.finalists} finalists on up to {num_confirm} others"
+            f"up to {job.config.search.trials} trials on up to {_sizes(job.search)}, "
+            f"then up to {job.config.confirm.finalists} finalists on others, {_sizes(job.confirm, up_to='up to ')}"
         )
         progress = f"; {num_trials} trials done so far" if num_trials else ""
         self._on_event(Noted(f"study {study}: {plan}{progress} ({shown_storage(storage)})"))
+        self._on_event(Noted(proof_sentence(job.search, job.confirm)))
         for result in measured.all:
             self.check_budget(result.schedule, result.measured.mean_tokens.value)
 
@@ -69,6 +71,15 @@ class RunNotes:
                 )
 
 
+def _sizes(slices: Sequence[Slice], *, up_to: str = "") -> str:
+    """Returns prompts and repeats in words, such as ``67 prompts x 4``; a range of repeats if tasks differ."""
+    prompts = sum(len(part.samples) for part in slices)
+    least, most = (of(part.repeats for part in slices) for of in (min, max))
+    if most == 1:
+        return f"{prompts} prompts"
+    return f"{prompts} prompts x {up_to}{most if least == most else f'{least} to {most}'}"
+
+
 def stop_sentence(stop: Stop, settings: SearchSettings) -> str:
     """Returns why the search is over."""
     if stop.reason == "trials":
@@ -79,6 +90,6 @@ def stop_sentence(stop: Stop, settings: SearchSettings) -> str:
         return "the search is over: no schedule is left that was not tried (search.spaces)"
     assert stop.gain is not None
     return (
-        f"the search is over: all that is still unknown is expected to be worth {100 * stop.gain:.2f} points of "
-        f"accuracy, less than {100 * settings.min_gain:g} (search.min_gain)"
+        f"the search is over: one more finalist is expected to raise the accuracy of the answer by "
+        f"{100 * max(stop.gain, 0.0):.2f} points, less than {100 * settings.min_gain:g} (search.min_gain)"
     )

@@ -16,7 +16,7 @@ from autolambda.merging.difference.measure import measure_difference
 from autolambda.optimizer.aims import allowance_of
 from autolambda.optimizer.propose import Stop, propose
 from autolambda.optimizer.racing import OVER_BUDGET, Race, Rung, RungOutcome
-from autolambda.optimizer.token_allowance import CONFIRM_SHARE
+from autolambda.optimizer.token_allowance import CONFIRM_SHARE, SEARCH_SHARE
 from autolambda.responses import Graded, is_aborted
 from autolambda.schedule import Schedule
 from autolambda.study.measured import MeasuredSchedule, load_measured
@@ -24,6 +24,7 @@ from autolambda.study.store import Store
 from autolambda.study.trials import Study, Trial
 
 MAX_FAILURES = 2  # failed trials in a row that stop the search: the schedules are hardly the cause
+SEARCH_PART = SEARCH_SHARE / (SEARCH_SHARE + CONFIRM_SHARE)  # of the progress; the rest is the confirmation's
 
 
 class Run:
@@ -148,10 +149,11 @@ class Run:
         """Returns the finished part of the search and the part of this evaluation (0 to 1), by tokens."""
         observations, settings = self.measured.observations, self.job.config.search_settings
         allowance = allowance_of(observations.measured, settings, self._aims)
-        by_trials = (1 - CONFIRM_SHARE) / settings.trials
+        by_trials = SEARCH_PART / settings.trials
         if allowance is None:
             return by_trials * observations.num_trials, by_trials
         num_measured = sum(observation.num_responses for observation in observations.measured)
         cost = num_responses * observations.num_tokens / max(num_measured, 1)
-        done = max(observations.num_tokens / allowance.total, by_trials * observations.num_trials)
-        return min(done, 1 - CONFIRM_SHARE), max(cost / allowance.total, by_trials)
+        by_tokens = SEARCH_PART / allowance.search
+        done = max(by_tokens * observations.num_tokens, by_trials * observations.num_trials)
+        return min(done, SEARCH_PART), max(by_tokens * cost, by_trials)

@@ -22,8 +22,8 @@ from autolambda.report.report import Report
 from autolambda.schedule import Schedule
 from autolambda.statistics.metrics import Measured, measure
 from autolambda.study.database import driver_lock
-from autolambda.study.resume import check_identity, growth_sentence
-from autolambda.study.store import Store
+from autolambda.study.resume import check_identity, growth_sentence, has_grown
+from autolambda.study.store import Store, StoredStudy
 from autolambda.study.trials import Study, driver_errors
 
 
@@ -82,12 +82,23 @@ def running(config: Config, *, name: str, storage: str, engine: Engine | None, o
         closing(Store(database)) as store,
         closing(Study(store, name=name)) as study,
     ):
+        job = as_before(job, store.study(name))
         # after the trials' tables, because a reader that finds the study's row expects its trials
         if changed := enter(store, job, name=name):
             on_event(Noted(changed))
         check_baselines(job)
         with closing(Run(job, store, study, engine, on_event)) as run:
             yield run
+
+
+def as_before(job: Job, stored: StoredStudy | None) -> Job:
+    """Returns the job with the repeats of the stored study, unless the study can grow to the job's repeats."""
+    before = {} if stored is None else stored.identity.get("tasks", {})
+    sizes = [[repeats for _, repeats in phase["prompts"]] for phase in before.values()]
+    now = (job.search, job.confirm)
+    if [len(phase) for phase in sizes] != [len(phase) for phase in now] or has_grown(before, now):
+        return job
+    return job.with_repeats(*sizes)
 
 
 def enter(store: Store, job: Job, *, name: str) -> str | None:
@@ -103,4 +114,4 @@ def enter(store: Store, job: Job, *, name: str) -> str | None:
     check_identity(stored, job.identity, slices=(job.search, job.confirm))
     if stored.config != config or stored.identity != job.identity:
         store.update_study(name, config=config, identity=dict(job.identity))
-    return growth_sentence(stored.config, job.config)
+    return growth_sentence(stored, job.config, job.identity["tasks"])

@@ -151,7 +151,7 @@ def _columns(report: Report) -> list[Column]:
     more = [each for each in others if each.score.mean_tokens > pick.score.mean_tokens][:1]
     columns = [_column(pick, "pick"), *(_column(each, "neighbour") for each in (*fewer, *more))]
     for name, result in report.parents.items():
-        if result is None:
+        if result is None or result is pick:
             continue
         role: Literal["instruct", "thinking"] = "instruct" if name == "instruct" else "thinking"
         if result.confirmed and pick.confirmed:
@@ -162,6 +162,8 @@ def _columns(report: Report) -> list[Column]:
 
 
 def _column(result: ScheduleResult, role: Literal["pick", "neighbour"]) -> Column:
+    if result.trial is None:  # a parent that is the answer
+        return Column(f"{result.name} as is", role, result, "parent", str(result.parent))
     kind: Kind = "confirm" if result.confirmed else "trial"
     key = result.schedule.key if result.confirmed else str(result.trial)
     return Column(f"trial {result.trial}", role, result, kind, key)

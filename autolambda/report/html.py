@@ -133,9 +133,11 @@ def _headline(report: Report) -> str:
     if report.budget is None:
         return "No budget was given: the front is the answer"
     if report.verdict is None:
-        return f"Not confirmed yet{budget}" + (f": trial {report.best.trial} leads" if report.best else "")
+        return f"Not confirmed yet{budget}" + (f": {report.best.name} leads" if report.best else "")
+    if report.verdict is Verdict.FEASIBLE and report.best and report.best.parent:
+        return f"No merge helps{budget}: {report.best.parent.capitalize()} itself"
     if report.verdict is Verdict.FEASIBLE and report.best:
-        return f"Feasible{budget}: trial {report.best.trial}"
+        return f"Feasible{budget}: {report.best.name}"
     nearest = f"; the nearest is trial {report.nearest.trial}" if report.nearest else ""
     return f"{report.verdict.capitalize()}{budget}{nearest}"
 

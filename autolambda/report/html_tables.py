@@ -98,7 +98,7 @@ def row_of(result: ScheduleResult, report: Report, *, name: str = "") -> dict[st
     return {
         "name": legible(name) or str(result.trial),
         "schedule": "" if name else in_lines(result.schedule),
-        "picked": report.best is not None and not name and result.schedule == report.best.schedule,
+        "picked": report.is_pick(result),
         **numbers_of(result.measured),
     }
 

@@ -78,6 +78,7 @@ def _plain_report(report: Report) -> dict[str, Any]:
         "verdict": report.verdict,
         "best": _plain(report.best),
         "nearest": _plain(report.nearest),
+        "likely": {"chance": report.likely.chance, **report.likely.result.to_dict()} if report.likely else None,
         "alike": [
             {
                 "trial": each.result.trial,

@@ -1,10 +1,35 @@
-"""Reads the report of a stored study."""
+"""Reads the report of a stored study: everything is computed from the database."""
 
 from __future__ import annotations
 
-from autolambda.errors import ConfigError
-from autolambda.report.report import Report, build_report
+import math
+from collections.abc import Mapping, Sequence
+
+from autolambda.config import Config, parse_config
+from autolambda.errors import ConfigError, StudyError
+from autolambda.optimizer.aims import Aims
+from autolambda.optimizer.finalists import Plan, plan
+from autolambda.optimizer.surrogate import fit
+from autolambda.report.insights import insights_of
+from autolambda.report.report import UNFINISHED, Alike, Answer, Likely, Open, Report
+from autolambda.report.results import (
+    ScheduleResult,
+    baseline_results,
+    confirmed_responses,
+    confirmed_result,
+    measured_results,
+    parent_responses,
+    parent_results,
+    smoothed_results,
+)
+from autolambda.responses import Graded
+from autolambda.statistics.curve import CurvePoint
+from autolambda.statistics.stages import Stages, detect_stages
+from autolambda.statistics.verdict import Confirmed, Decision, confirmed_of, difference, drops_of, verdict
+from autolambda.study.measured import load_measured
 from autolambda.study.reader import open_for_reading
+from autolambda.study.store import Store, StoredStudy
+from autolambda.study.trials import Study
 
 
 def read_report(name: str, storage: str | None, budget: float | None) -> Report:
@@ -22,3 +47,192 @@ def positive_budget(budget: float) -> float:
     if not 0 < budget < float("inf"):
         raise ConfigError(f"budget: a positive number of tokens, seen {budget:g}")
     return budget
+
+
+def build_report(store: Store, study: Study, *, budget: float | None) -> Report:
+    """Returns the report of a running or finished study for ``budget`` (mean tokens per response).
+
+    Raises ``StudyError`` before the first trial is complete.
+    """
+    stored = store.study(study.name)
+    assert stored is not None
+    config = parse_config(stored.settings)
+    measured = load_measured(store, study, weights=config.weights)
+    if not measured.all:
+        raise StudyError(f"study '{study.name}' has no complete trial yet; go on with 'autolambda resume {study.name}'")
+    aims = _aims(stored, config, budget)
+    model = fit(measured.observations, config.search.knots, guards=aims.guards, cap=aims.max_tokens)
+    trials = measured_results(measured.all, model, config)
+    smoothed = smoothed_results(trials, model)
+    agreed = plan(measured.observations, config.search_settings, aims, model=model)
+    responses, own = confirmed_responses(store, study, trials), parent_responses(store, study)
+    confirmed = {
+        e.trial: confirmed_result(e.trial, e.schedule, responses[e.trial], config, parents=own, parent=e.parent)
+        for e in trials
+        if e.trial in responses
+    }
+    shown = [(result, responses[trial]) for trial, result in confirmed.items()]
+    chosen = [confirmed.get(trials[index].trial) for index in agreed.finalists]
+    parents = parent_results(own, trials, config)
+    answer = None
+    if budget is not None:
+        answer = _Confirmation(config, budget, agreed, responses, own).answer(chosen, parents)
+    return Report(
+        **vars(answer or Answer(best=_unconfirmed(smoothed, budget))),
+        study=study.name,
+        budget=budget,
+        trials=trials,
+        smoothed=smoothed,
+        confirmed=tuple(confirmed.values()),
+        parents=parents,
+        baselines=baseline_results(store, study, own, config),
+        stages=_stages(trials),
+        insights=insights_of(measured.all, smoothed, shown, own, weights=config.weights),
+        counts=study.counts(),
+        tokens_generated=store.num_tokens(study.name),
+        stop_reason=study.stopped_for or UNFINISHED,
+        config=config,
+        identity=stored.identity,
+        parents_differ=study.difference,
+        digests={e.schedule: found for e in confirmed.values() if (found := study.weights_of(e.schedule))},
+    )
+
+
+def _aims(stored: StoredStudy, config: Config, budget: float | None) -> Aims:
+    identity = stored.identity
+    return Aims(
+        budget,
+        tuple(identity["search.rungs"]),
+        identity["confirm.responses"],
+        identity["confirm.prompts"],
+        tuple(config.guards.items()),
+        max_tokens=identity.get("sampling.max_tokens") or math.inf,
+    )
+
+
+class _Confirmation:
+    """The confirmed responses of a study, which answer the budget."""
+
+    def __init__(
+        self,
+        config: Config,
+        budget: float,
+        agreed: Plan,
+        responses: Mapping[int | None, Sequence[Graded]],
+        own: Mapping[str, Sequence[Graded]],
+    ) -> None:
+        """``responses`` are those of the trials, ``own`` those of the parents under their own templates."""
+        self._config, self._budget, self._agreed, self._responses = config, budget, agreed, responses
+        self._parents = {name: self._parent(name, own) for name in own if len(own) == 2 or not config.guards}
+
+    def answer(
+        self, finalists: Sequence[ScheduleResult | None], parents: Mapping[str, ScheduleResult | None]
+    ) -> Answer | None:
+        """Returns the answer from the finalists in testing order.
+
+        Those after the first that does not pass may be missing. Returns ``None`` until the others are confirmed, with
+        their guards.
+        """
+        known = [result is not None and result.drops.keys() == self._config.guards.keys() for result in finalists]
+        chosen = [each for each in finalists[: (*known, False).index(False)] if each is not None]
+        is_decided = len(chosen) == len(finalists) or any(
+            not self._numbers(each).passes(self._budget) for each in chosen
+        )
+        if not chosen or not is_decided:
+            return None
+        decision = verdict(
+            [self._responses[each.trial] for each in chosen],
+            budget=self._budget,
+            margin=self._config.confirm.margin,
+            weights=self._config.weights,
+            drops=[each.drops for each in chosen],
+            parents=self._parents,
+            combined=self._agreed.combined,
+        )
+        return self._told(decision, chosen, parents)
+
+    def _told(
+        self, decision: Decision, chosen: Sequence[ScheduleResult], parents: Mapping[str, ScheduleResult | None]
+    ) -> Answer:
+        best = more_accurate = beaten = None
+        if decision.parent is not None:
+            best = parents[decision.parent]
+        elif decision.pick is not None and decision.best is not None:
+            best = chosen[decision.pick]
+            more_accurate = chosen[decision.best] if decision.best != decision.pick else None
+        if best is not None and best.parent is not None:
+            merges = [chosen[index] for index in decision.passed if chosen[index].parent is None]
+            beaten = max(merges, key=lambda each: each.score.accuracy, default=None)
+        graded = [self._responses[each.trial] for each in chosen]
+        likely = None if decision.likely is None else chosen[decision.likely]
+        place = len(decision.passed) if decision.passed else decision.nearest
+        return Answer(
+            verdict=decision.verdict,
+            best=best,
+            nearest=None if decision.passed else chosen[decision.nearest],
+            cheaper_than=more_accurate,
+            alike=() if decision.parent else _alike(decision, graded, chosen, self._config.weights),
+            beaten=beaten,
+            likely=Likely(likely, self._numbers(likely).chance) if likely else None,
+            open=Open(chosen[place], self._enough(chosen[place])) if place < len(chosen) else None,
+        )
+
+    def _parent(self, name: str, own: Mapping[str, Sequence[Graded]]) -> Confirmed:
+        """Returns a parent's numbers. On guards it is compared with the other parent."""
+        others = [graded for other, graded in own.items() if other != name]
+        drops = drops_of(own[name], others, guards=self._config.guards)
+        return confirmed_of(own[name], budget=self._budget, weights=self._config.weights, drops=drops)
+
+    def _numbers(self, result: ScheduleResult) -> Confirmed:
+        graded, weights = self._responses[result.trial], self._config.weights
+        return confirmed_of(graded, budget=self._budget, weights=weights, drops=result.drops)
+
+    def _enough(self, result: ScheduleResult) -> int | None:
+        """Returns how many prompts would show what this finalist lacks; ``None`` if no number would.
+
+        The width of an interval falls with the square root of the number of prompts.
+        """
+        numbers, mean_tokens = self._numbers(result), result.measured.mean_tokens
+        gaps = [(numbers.tokens_upper - numbers.mean_tokens, self._budget - numbers.mean_tokens)]
+        gaps += [(each.high - each.value, each.max_drop - each.value) for each in result.drops.values()]
+        if any(available <= 0 for _, available in gaps):
+            return None
+        enough = mean_tokens.num_prompts * max(needed / available for needed, available in gaps) ** 2
+        step = int(10 ** max(math.floor(math.log10(enough)) - 1, 0))
+        return step * math.ceil(enough / step)
+
+
+def _alike(
+    decision: Decision,
+    graded: Sequence[Sequence[Graded]],
+    results: Sequence[ScheduleResult],
+    weights: Mapping[str, float],
+) -> tuple[Alike, ...]:
+    """Returns the other finalists within the budget whose accuracy may equal the pick's: the interval holds 0."""
+    if decision.pick is None:
+        return ()
+    changes = {
+        index: difference(graded[index], graded[decision.pick], weights=weights)
+        for index in decision.passed
+        if index != decision.pick
+    }
+    return tuple(Alike(results[index], change) for index, change in changes.items() if change.low <= 0 <= change.high)
+
+
+def _stages(trials: Sequence[ScheduleResult]) -> Stages:
+    """Returns the stages by Think ratios of uniform schedules. The independent unit is a prompt, not a response."""
+    points = [
+        CurvePoint(e.schedule.lam, e.measured.think_ratio.value, e.measured.think_ratio.num_prompts)
+        for e in trials
+        if e.schedule.lam is not None
+    ]
+    if len({point.lam for point in points}) < 2:
+        return Stages(None, None, ("fewer than two uniform lambdas are measured",))
+    return detect_stages(points)
+
+
+def _unconfirmed(smoothed: Sequence[ScheduleResult], budget: float | None) -> ScheduleResult | None:
+    """Returns the most accurate smoothed result that keeps its guards and whose upper bound is within the budget."""
+    within = [e for e in smoothed if budget is not None and e.measured.mean_tokens.high <= budget]
+    kept = [e for e in within if e.guards in (None, "kept")]
+    return max(kept, key=lambda e: (e.score.accuracy, -e.score.mean_tokens), default=None)

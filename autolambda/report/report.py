@@ -1,41 +1,25 @@
-"""A study's report: fronts, stages, parents and verdict, all computed from the database.
+"""A study's report: fronts, stages, parents and the answer to the budget. ``read.py`` computes it from the database.
 
 README.md explains the raw, the smoothed and the confirmed front.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from autolambda.config import Config, parse_config
+from autolambda.config import Config
 from autolambda.errors import StudyError
 from autolambda.merging.difference.values import ParentDifference
-from autolambda.optimizer.aims import Aims
-from autolambda.optimizer.finalists import plan
-from autolambda.optimizer.surrogate import fit
-from autolambda.report.insights import Insights, insights_of
-from autolambda.report.results import (
-    ScheduleResult,
-    baseline_results,
-    confirmed_responses,
-    confirmed_result,
-    measured_results,
-    parent_responses,
-    parent_results,
-    smoothed_results,
-)
-from autolambda.responses import Graded
+from autolambda.report.insights import Insights
+from autolambda.report.results import ScheduleResult
 from autolambda.schedule import Schedule
-from autolambda.statistics.curve import CurvePoint
 from autolambda.statistics.estimates import Difference
 from autolambda.statistics.pareto import front
-from autolambda.statistics.stages import Stages, detect_stages
-from autolambda.statistics.verdict import Decision, Verdict, difference, verdict
-from autolambda.study.measured import load_measured
-from autolambda.study.store import Store
-from autolambda.study.trials import Counts, Study
+from autolambda.statistics.stages import Stages
+from autolambda.statistics.verdict import Verdict
+from autolambda.study.trials import Counts
 
 UNFINISHED = "unfinished"
 
@@ -49,12 +33,47 @@ class Alike:
 
 
 @dataclass(frozen=True)
-class Report:
-    """The result of ``search`` and the content of ``report``.
+class Likely:
+    """A finalist that is more accurate than the answer, and within the budget with this chance (0 to 1), not proven."""
 
-    ``best`` is the pick for the budget, and ``nearest`` the nearest result if there is no pick. ``cheaper_than`` is
-    more accurate than ``best``, but costs more tokens. ``alike`` has the finalists within the budget that are as
-    accurate as ``best`` within the error.
+    result: ScheduleResult
+    chance: float
+
+
+@dataclass(frozen=True)
+class Open:
+    """The first finalist that is not shown to be within the budget.
+
+    ``num_prompts`` is how many prompts of the confirmation would probably show it; ``None`` if no number would.
+    """
+
+    result: ScheduleResult
+    num_prompts: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """The answer to the budget.
+
+    ``best`` is the pick, a merge or a parent. ``nearest`` is the nearest merge if none is shown to be within the
+    budget. ``cheaper_than`` is more accurate than the pick, but costs more tokens. ``alike`` has the finalists within
+    the budget that are as accurate as the pick within the error. ``beaten`` is the best merge within the budget if the
+    pick is a parent.
+    """
+
+    verdict: Verdict | None = None
+    best: ScheduleResult | None = None
+    nearest: ScheduleResult | None = None
+    cheaper_than: ScheduleResult | None = None
+    alike: tuple[Alike, ...] = ()
+    beaten: ScheduleResult | None = None
+    likely: Likely | None = None
+    open: Open | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report(Answer):
+    """The result of ``search`` and the content of ``report``: the answer to the budget, and what it rests on.
 
     ``trials`` has one result per measured schedule, ``smoothed`` the surrogate's estimates of these schedules.
     ``confirmed`` has every confirmed schedule, whatever the budget. ``baselines`` were measured on the prompts of the
@@ -64,11 +83,6 @@ class Report:
 
     study: str
     budget: float | None
-    verdict: Verdict | None
-    best: ScheduleResult | None
-    nearest: ScheduleResult | None
-    cheaper_than: ScheduleResult | None
-    alike: tuple[Alike, ...]
     trials: tuple[ScheduleResult, ...]
     smoothed: tuple[ScheduleResult, ...]
     confirmed: tuple[ScheduleResult, ...]
@@ -106,6 +120,15 @@ class Report:
         """Whether at least two uniform lambdas are measured, which the stages need."""
         return len({result.schedule.lam for result in self.trials} - {None}) > 1
 
+    def is_pick(self, result: ScheduleResult) -> bool:
+        """Returns whether a result, measured or smoothed, is of the pick for the budget."""
+        best = self.best
+        return best is not None and (result.trial, result.parent, result.schedule) == (
+            best.trial,
+            best.parent,
+            best.schedule,
+        )
+
     @property
     def is_done(self) -> bool:
         """Whether the search is over, both parents are confirmed, and the budget (if any) is decided."""
@@ -127,123 +150,9 @@ class Report:
                 if self.budget
                 else f"study '{self.study}' has no budget; give --budget TOKENS or --trial N"
             )
+        if self.best.parent is not None:
+            raise StudyError(
+                f"study '{self.study}': the answer is the {self.best.parent.capitalize()} model itself; "
+                "no merge helps within the budget; name a merge with --trial N"
+            )
         return self.best
-
-
-@dataclass(frozen=True)
-class _Answer:
-    """The report's answer to the budget, with the fields of ``Report``."""
-
-    verdict: Verdict | None = None
-    best: ScheduleResult | None = None
-    nearest: ScheduleResult | None = None
-    cheaper_than: ScheduleResult | None = None
-    alike: tuple[Alike, ...] = ()
-
-
-def build_report(store: Store, study: Study, *, budget: float | None) -> Report:
-    """Returns the report of a running or finished study for ``budget`` (mean tokens per response).
-
-    Raises ``StudyError`` before the first trial is complete.
-    """
-    stored = store.study(study.name)
-    assert stored is not None
-    config = parse_config(stored.settings)
-    measured = load_measured(store, study, weights=config.weights)
-    if not measured.all:
-        raise StudyError(f"study '{study.name}' has no complete trial yet; go on with 'autolambda resume {study.name}'")
-    sizes = stored.identity["confirm.responses"], stored.identity["confirm.prompts"]
-    aims = Aims(budget, tuple(stored.identity["search.rungs"]), *sizes, tuple(config.guards.items()))
-    model = fit(measured.observations, config.search.knots, guards=aims.guards)
-    trials = measured_results(measured.all, model, config)
-    smoothed = smoothed_results(trials, model)
-    finalists = plan(measured.observations, config.search_settings, aims, model=model).finalists
-    responses, own = confirmed_responses(store, study, trials), parent_responses(store, study)
-    confirmed = {
-        e.trial: confirmed_result(e.trial, e.schedule, responses[e.trial], config, parents=own)
-        for e in trials
-        if e.trial in responses
-    }
-    shown = [(result, responses[trial]) for trial, result in confirmed.items()]
-    chosen = [confirmed.get(trials[index].trial) for index in finalists]
-    answer = _answer(chosen, responses, budget, config) or _Answer(best=_unconfirmed(smoothed, budget))
-    return Report(
-        study=study.name,
-        budget=budget,
-        verdict=answer.verdict,
-        best=answer.best,
-        nearest=answer.nearest,
-        cheaper_than=answer.cheaper_than,
-        alike=answer.alike,
-        trials=trials,
-        smoothed=smoothed,
-        confirmed=tuple(confirmed.values()),
-        parents=parent_results(own, trials, config),
-        baselines=baseline_results(store, study, own, config),
-        stages=_stages(trials),
-        insights=insights_of(measured.all, smoothed, shown, own, weights=config.weights),
-        counts=study.counts(),
-        tokens_generated=store.num_tokens(study.name),
-        stop_reason=study.stopped_for or UNFINISHED,
-        config=config,
-        identity=stored.identity,
-        parents_differ=study.difference,
-        digests={e.schedule: found for e in confirmed.values() if (found := study.weights_of(e.schedule))},
-    )
-
-
-def _answer(
-    finalists: Sequence[ScheduleResult | None],
-    responses: Mapping[int | None, Sequence[Graded]],
-    budget: float | None,
-    config: Config,
-) -> _Answer | None:
-    """Returns the answer from the finalists in testing order; ``None`` until all are confirmed with their guards."""
-    chosen = [result for result in finalists if result is not None and result.drops.keys() == config.guards.keys()]
-    if budget is None or len(chosen) < len(finalists):
-        return None
-    graded = [responses[result.trial] for result in chosen]
-    drops = [result.drops for result in chosen]
-    decision = verdict(graded, budget=budget, margin=config.confirm.margin, weights=config.weights, drops=drops)
-    if decision.pick is None or decision.best is None:
-        return _Answer(decision.verdict, nearest=chosen[decision.nearest])
-    best = chosen[decision.pick]
-    more_accurate = chosen[decision.best] if decision.best != decision.pick else None
-    alike = _alike(decision, graded, chosen, config.weights)
-    return _Answer(decision.verdict, best, cheaper_than=more_accurate, alike=alike)
-
-
-def _alike(
-    decision: Decision,
-    graded: Sequence[Sequence[Graded]],
-    results: Sequence[ScheduleResult],
-    weights: Mapping[str, float],
-) -> tuple[Alike, ...]:
-    """Returns the other finalists within the budget whose accuracy may equal the pick's: the interval holds 0."""
-    if decision.pick is None:
-        return ()
-    changes = {
-        index: difference(graded[index], graded[decision.pick], weights=weights)
-        for index in decision.passed
-        if index != decision.pick
-    }
-    return tuple(Alike(results[index], change) for index, change in changes.items() if change.low <= 0 <= change.high)
-
-
-def _stages(trials: Sequence[ScheduleResult]) -> Stages:
-    """Returns the stages by Think ratios of uniform schedules. The independent unit is a prompt, not a response."""
-    points = [
-        CurvePoint(e.schedule.lam, e.measured.think_ratio.value, e.measured.think_ratio.num_prompts)
-        for e in trials
-        if e.schedule.lam is not None
-    ]
-    if len({point.lam for point in points}) < 2:
-        return Stages(None, None, ("fewer than two uniform lambdas are measured",))
-    return detect_stages(points)
-
-
-def _unconfirmed(smoothed: Sequence[ScheduleResult], budget: float | None) -> ScheduleResult | None:
-    """Returns the most accurate smoothed result that keeps its guards and whose upper bound is within the budget."""
-    within = [e for e in smoothed if budget is not None and e.measured.mean_tokens.high <= budget]
-    kept = [e for e in within if e.guards in (None, "kept")]
-    return max(kept, key=lambda e: (e.score.accuracy, -e.score.mean_tokens), default=None)

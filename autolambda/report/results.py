@@ -13,6 +13,7 @@ from autolambda.config import Config
 from autolambda.graders import ifeval
 from autolambda.optimizer.finalists import NUM_DRAWS
 from autolambda.optimizer.observations import ACCURACY, OUTPUTS, THINK, TOKENS
+from autolambda.optimizer.space import ENDS
 from autolambda.optimizer.surrogate import Surrogate
 from autolambda.responses import Graded
 from autolambda.schedule import Schedule
@@ -27,15 +28,18 @@ from autolambda.study.store import Store, StoredEvaluation
 from autolambda.study.trials import Study
 from autolambda.tasks.base import Phase
 
+PARENTS = dict(zip(("instruct", "thinking"), ENDS, strict=True))
+
 
 @dataclass(frozen=True)
 class ScheduleResult:
     """A schedule with its measured numbers. A parent or a baseline has no trial.
 
-    ``confirmed`` means that the numbers are from the confirmation's prompts. ``stopped`` says why the race (early
-    stopping) ended the measurement, if it did. ``drops`` holds the accuracy lost on each guard task. Before the
-    confirmation, ``allowed`` is the surrogate's chance (0 to 1) that no guard is broken. ``scores`` holds further
-    scores of a task's grader, by task.
+    ``parent`` is ``instruct`` or ``thinking`` if the schedule is one of the models themselves. ``confirmed`` means that
+    the numbers are from the confirmation's prompts. ``stopped`` says why the race (early stopping) ended the
+    measurement, if it did. ``drops`` holds the accuracy lost on each guard task. Before the confirmation, ``allowed``
+    is the surrogate's chance (0 to 1) that no guard is broken. ``scores`` holds further scores of a task's grader, by
+    task.
     """
 
     trial: int | None
@@ -46,6 +50,12 @@ class ScheduleResult:
     drops: Mapping[str, Drop] = field(default_factory=dict)
     allowed: float | None = None
     scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    parent: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The name for people: ``trial 5``, or ``Instruct`` for a parent under its own template."""
+        return f"trial {self.trial}" if self.trial is not None or self.parent is None else self.parent.capitalize()
 
     @property
     def score(self) -> Objectives:
@@ -64,6 +74,7 @@ class ScheduleResult:
         """Returns the JSON object of the report. Shares are 0 to 1, intervals 95 %."""
         return {
             "trial": self.trial,
+            "parent": self.parent,
             "schedule": self.schedule.to_dict(),
             **_numbers(self.measured),
             "stage": stage(self.measured),
@@ -130,6 +141,7 @@ def measured_results(seen: Sequence[MeasuredSchedule], model: Surrogate, config:
             stopped=each.stopped,
             allowed=chance,
             scores=_scores(each.graded, config, phase="search"),
+            parent=parent_of(each.schedule),
         )
         for each, chance in zip(seen, allowed, strict=True)
     )
@@ -142,11 +154,12 @@ def confirmed_result(
     config: Config,
     *,
     parents: Mapping[str, Sequence[Graded]],
+    parent: str | None = None,
 ) -> ScheduleResult:
     """Returns the confirmed result of a schedule. Losses on guards need the responses of both ``parents``."""
     drops = drops_of(graded, parents.values(), guards=config.guards) if len(parents) == 2 else {}
     measured, scores = measure(graded, weights=config.weights), _scores(graded, config, phase="confirm")
-    return ScheduleResult(trial, schedule, measured, confirmed=True, drops=drops, scores=scores)
+    return ScheduleResult(trial, schedule, measured, confirmed=True, drops=drops, scores=scores, parent=parent)
 
 
 def smoothed_results(trials: Sequence[ScheduleResult], model: Surrogate) -> tuple[ScheduleResult, ...]:
@@ -200,12 +213,17 @@ def parent_results(
 ) -> dict[str, ScheduleResult | None]:
     """Returns each parent on the confirmation's prompts; until it is measured, the trial at lambda 0 or 1."""
     parents: dict[str, ScheduleResult | None] = {}
-    for name, lam in (("instruct", 0.0), ("thinking", 1.0)):
+    for name, schedule in PARENTS.items():
         if graded := responses.get(name):
-            parents[name] = confirmed_result(None, Schedule.uniform(lam), graded, config, parents={})
+            parents[name] = confirmed_result(None, schedule, graded, config, parents={}, parent=name)
         else:
-            parents[name] = next((result for result in trials if result.schedule.lam == lam), None)
+            parents[name] = next((result for result in trials if result.parent == name), None)
     return parents
+
+
+def parent_of(schedule: Schedule) -> str | None:
+    """Returns the parent that a schedule is: lambda 0 or 1."""
+    return next((name for name, end in PARENTS.items() if end == schedule), None)
 
 
 def baseline_results(

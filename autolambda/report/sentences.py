@@ -22,7 +22,7 @@ Part = str | tuple[str, str]
 STOP_WORDS = {
     "trials": "search.trials is reached",
     "tokens": "the search used its tokens",
-    "gain": "another trial would gain too little",
+    "gain": "no further finalist would gain enough",
     "spaces": "every schedule was tried",
 }
 """Why a search ended, by ``Report.stop_reason``."""
@@ -58,9 +58,12 @@ class AgainstThinking:
 
 
 def against_thinking(report: Report, result: ScheduleResult) -> AgainstThinking | None:
-    """Compares a result with the Thinking model; ``None`` unless both were measured on the same prompts."""
+    """Compares a result with the Thinking model; ``None`` unless both were measured on the same prompts.
+
+    Also ``None`` for the Thinking model itself.
+    """
     thinking = report.parents["thinking"]
-    if thinking is None or thinking.confirmed != result.confirmed:
+    if thinking is None or thinking.confirmed != result.confirmed or result.parent == "thinking":
         return None
     paired = report.insights.gain_over("thinking", result)
     accuracy = paired.value if paired else result.score.accuracy - thinking.score.accuracy
@@ -81,14 +84,20 @@ def verdict_sentences(report: Report, *, storage: str | None = None) -> Iterator
         so_far: tuple[Part, ...] = (" By the search alone: ", *_numbers(best)) if best else ()
         yield Sentence((("Not confirmed yet.", "yellow"), *so_far))
         yield _leads_to("Continue with", "confirm", study, budget, storage=storage)
+    elif report.verdict is Verdict.FEASIBLE and best and best.parent:
+        yield from _about_parent(report, report.budget, best)
+        yield from _about_likely(report, storage)
     elif report.verdict is Verdict.FEASIBLE and best:
         yield Sentence((("Feasible", "green bold"), f" within {report.budget:g} tokens: ", *_numbers(best), "."))
         yield from _about_pick(report, best)
+        yield from _about_likely(report, storage)
         yield _leads_to("Export it", "export", study, "OUT", budget, storage=storage)
     elif report.nearest:
         yield from _about_nearest(report, report.budget, report.nearest)
-        out = f"OUT --trial {report.nearest.trial}"
-        yield _leads_to("Export it anyway", "export", study, out, storage=storage)
+        yield from _about_likely(report, storage)
+        if report.likely is None:
+            out = f"OUT --trial {report.nearest.trial}"
+            yield _leads_to("Export it anyway", "export", study, out, storage=storage)
 
 
 def guard_sentences(result: ScheduleResult) -> Iterator[Sentence]:
@@ -157,6 +166,50 @@ def _about_pick(report: Report, best: ScheduleResult) -> Iterator[Sentence]:
     yield from filter(None, [slack_of(report)])
 
 
+def _about_parent(report: Report, budget: float, best: ScheduleResult) -> Iterator[Sentence]:
+    """Yields that a parent is the answer, why, and what could show that a merge helps."""
+    name, beaten = str(best.parent), report.beaten
+    word = ("No merge helps", "green bold")
+    yield Sentence((word, f" within {budget:g} tokens: ", (f"{name.capitalize()} itself", "bold"), _values(best), "."))
+    if beaten:
+        gain = report.insights.gain_over(name, beaten)
+        points = 100 * (beaten.score.accuracy - best.score.accuracy)
+        change = difference_phrase(gain) if gain else f"{points:+.1f} points"
+        yield Sentence(("The best merge within the budget: ", *_numbers(beaten), f", {change}."))
+    elif report.nearest:
+        yield Sentence(
+            ("No merge could be shown to be within the budget; the nearest: ", *_numbers(report.nearest), ".")
+        )
+    yield from _what_settles(report, least=best.score.accuracy)
+    yield from filter(None, [slack_of(report)])
+
+
+def _about_likely(report: Report, storage: str | None) -> Iterator[Sentence]:
+    """Yields the finalist that is probably within the budget, with its export."""
+    if report.likely:
+        result, percent = report.likely.result, min(100 * report.likely.chance, 99)
+        yield Sentence(
+            (("Probably within", "yellow"), ": ", *_numbers(result), f", chance {percent:.0f} %; not proven.")
+        )
+        out = f"OUT --trial {result.trial}"
+        yield _leads_to("Export it without proof", "export", report.study, out, storage=storage)
+
+
+def _what_settles(report: Report, *, least: float = 0.0) -> Iterator[Sentence]:
+    """Yields how many prompts would show the first finalist that is not, if it is more accurate than ``least``."""
+    if report.budget is None or report.open is None or report.open.result.score.accuracy <= least:
+        return
+    result, enough = report.open.result, report.open.num_prompts
+    tokens = result.measured.mean_tokens
+    why = "its mean is over it" if tokens.value > report.budget else "it loses more than a guard allows"
+    end = f": {why}, which more prompts would hardly change."
+    if enough is not None:
+        end = (
+            f"; about {enough:,} prompts in the confirmation would probably settle it (it had {tokens.num_prompts:,})."
+        )
+    yield Sentence((f"Trial {result.trial} ({result.score.accuracy:.1%}) is not shown to be within the budget{end}",))
+
+
 def _about_nearest(report: Report, budget: float, nearest: ScheduleResult) -> Iterator[Sentence]:
     """Yields that no result meets the budget for sure, the nearest result, and what may help."""
     is_held, is_uncertain = is_held_by_guard(report), report.verdict is Verdict.UNCERTAIN
@@ -164,6 +217,8 @@ def _about_nearest(report: Report, budget: float, nearest: ScheduleResult) -> It
     why = " because of a guard" if is_held else ""
     yield Sentence((word, f" within {budget:g} tokens{why}; the nearest: ", *_numbers(nearest), "."))
     yield from guard_sentences(nearest)
+    if is_uncertain:
+        yield from _what_settles(report)
     yield from filter(None, [slack_of(report)])
     remedies = [
         *(["more prompts (a new study with a larger confirm.limit)"] if is_uncertain else []),
@@ -175,12 +230,15 @@ def _about_nearest(report: Report, budget: float, nearest: ScheduleResult) -> It
 
 
 def _numbers(result: ScheduleResult) -> tuple[Part, ...]:
-    """Returns a result as a phrase, with its 95 % intervals."""
+    """Returns a trial's result as a phrase, with its 95 % intervals."""
+    return ((str(result.schedule), "bold"), f" (trial {result.trial}){_values(result)}")
+
+
+def _values(result: ScheduleResult) -> str:
     accuracy, tokens = result.measured.accuracy, result.measured.mean_tokens
     return (
-        (str(result.schedule), "bold"),
-        f" (trial {result.trial}), accuracy {accuracy.value:.1%} ({accuracy.low:.1%} to {accuracy.high:.1%}) "
-        f"at {number(tokens.value)} tokens ({number(tokens.low)} to {number(tokens.high)})",
+        f", accuracy {accuracy.value:.1%} ({accuracy.low:.1%} to {accuracy.high:.1%}) "
+        f"at {number(tokens.value)} tokens ({number(tokens.low)} to {number(tokens.high)})"
     )
 
 

@@ -16,7 +16,8 @@ from autolambda.bundled import FOLDER
 from autolambda.config import Config
 from autolambda.files import load_json
 from autolambda.report.dataframes import history, outcomes_frame
-from autolambda.report.report import UNFINISHED, Report, build_report
+from autolambda.report.read import build_report
+from autolambda.report.report import UNFINISHED, Report
 from autolambda.study.store import Store
 from autolambda.study.trials import Study
 

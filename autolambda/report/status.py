@@ -14,7 +14,8 @@ from rich.live import Live
 from rich.text import Text
 
 from autolambda.config import parse_config
-from autolambda.report.report import UNFINISHED, build_report
+from autolambda.report.read import build_report
+from autolambda.report.report import UNFINISHED
 from autolambda.report.sentences import STOP_WORDS
 from autolambda.report.terminal import progress_view, report_view
 from autolambda.study.reader import open_for_reading

@@ -72,9 +72,10 @@ def front_table(report: Report, results: Sequence[ScheduleResult], *, title: str
     for name, parent in parents.items():
         if parent is not None and parent not in results:
             how = "as is" if parent.confirmed else f"at lambda {parent.schedule.lam:g}"
-            table.add_row("", f"{name.capitalize()} {how}", *_cells(parent.measured, with_cut=with_cut), style="dim")
+            mark, style = ("→", "bold") if report.is_pick(parent) else ("", "dim")
+            table.add_row(mark, f"{name.capitalize()} {how}", *_cells(parent.measured, with_cut=with_cut), style=style)
     for result in results:
-        is_pick = report.best is not None and result.schedule == report.best.schedule
+        is_pick = report.is_pick(result)
         trial = f"→ {result.trial}" if is_pick else str(result.trial)
         cells = [*_cells(result.measured, with_cut=with_cut), *([result.guards or ""] if with_guards else [])]
         table.add_row(trial, in_lines(result.schedule), *cells, style="bold" if is_pick else "")
@@ -143,8 +144,12 @@ def task_table(report: Report) -> Table | None:
     if len(weights) < 2:
         return None
     pick = report.best or report.nearest
-    columns = {name.capitalize(): result for name, result in report.parents.items() if result}
-    if pick is not None:
+    columns = {
+        f"{'→ ' if report.is_pick(result) else ''}{name.capitalize()}": result
+        for name, result in report.parents.items()
+        if result
+    }
+    if pick is not None and pick not in columns.values():
         columns[f"→ {pick.trial}"] = _with_tasks(report, pick)
     title = "By task: accuracy %, tokens"
     table = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False)

@@ -16,12 +16,12 @@ from types import MappingProxyType
 
 from autolambda.errors import InputError
 from autolambda.responses import Graded
-from autolambda.statistics.estimates import Difference
+from autolambda.statistics.estimates import Difference, chance_within
 from autolambda.statistics.guards import Drop, drop_of, keeps_guards
 from autolambda.statistics.metrics import accuracy, mean_tokens, paired_difference, token_bounds
 
-
 LIKELY = 0.8  # chance to be within the budget at which an unproven pick is named
+NO_DROPS: Mapping[str, Drop] = MappingProxyType({})
 
 
 class Verdict(StrEnum):
@@ -48,6 +48,10 @@ class Confirmed:
     breaks: bool = False
     chance: float = 0.0
 
+    def passes(self, budget: float) -> bool:
+        """Returns whether it is shown to be within the budget and to keep every guard."""
+        return self.tokens_upper <= budget and self.keeps
+
 
 @dataclass(frozen=True)
 class Decision:
@@ -56,8 +60,8 @@ class Decision:
     ``passed`` are the finalists shown to be within the budget and to keep every guard. ``best`` is the most accurate of
     them and ``pick`` is the answer; both are ``None`` unless a finalist passed. ``parent`` names the parent that is the
     answer instead, because no merge is more accurate. ``nearest`` has the smallest mean tokens, if possible among the
-    finalists that are not shown to break a guard. ``likely`` is more accurate than the answer and within the budget with a
-    chance of at least ``LIKELY``, but not proven.
+    finalists that are not shown to break a guard. ``likely`` is more accurate than the answer and within the budget
+    with a chance of at least ``LIKELY``, but not proven.
     """
 
     verdict: Verdict
@@ -89,24 +93,23 @@ def decide(
     scores: Sequence[float] | None = None,
     parents: Mapping[str, Confirmed] = MappingProxyType({}),
 ) -> Decision:
-    """Returns the verdict and the pick. ``finalists`` are in testing order; those after the first failure may be missing.
+    """Returns the verdict and the pick. ``finalists`` are in testing order, at least up to the first failure.
 
     ``difference_lower(i, j)`` is the one-sided 95 % lower bound of the paired difference accuracy i minus accuracy j.
-    The pick is the finalist that passed with the highest of the ``scores`` (by default the confirmed accuracies), or the
-    cheapest one that is shown to lose less than ``margin`` against it. A parent that is shown within the budget is the
-    answer instead if its accuracy is at least the pick's score. A false ``infeasible`` requires that a bound of a truly
-    feasible finalist fails. For a finalist at the limit of a constraint (tokens or a guard) the chance is at most 5 % per
-    constraint. Raises ``InputError`` without finalists.
+    The pick is the finalist that passed with the highest of the ``scores`` (by default the confirmed accuracies), or
+    the cheapest one that is shown to lose less than ``margin`` against it. A parent that is shown within the budget is
+    the answer instead if its accuracy is at least the pick's score. A false ``infeasible`` requires that a bound of a
+    truly feasible finalist fails. For a finalist at the limit of a constraint (tokens or a guard) the chance is at most
+    5 % per constraint. Raises ``InputError`` without finalists.
     """
     if not finalists:
         raise InputError("no finalist to decide on: confirm at least one schedule")
     scores = [finalist.accuracy for finalist in finalists] if scores is None else scores
     tokens = [finalist.mean_tokens for finalist in finalists]
     nearest = min(range(len(finalists)), key=lambda i: (finalists[i].breaks, tokens[i]))
-    passes = [finalist.tokens_upper <= budget and finalist.keeps for finalist in finalists]
-    num_passed = next((i for i, passed in enumerate(passes) if not passed), len(finalists))
+    num_passed = next((i for i, each in enumerate(finalists) if not each.passes(budget)), len(finalists))
     passed = tuple(range(num_passed))
-    within = {name: each for name, each in parents.items() if each.tokens_upper <= budget and each.keeps}
+    within = {name: each for name, each in parents.items() if each.passes(budget)}
     parent = max(within, key=lambda name: (within[name].accuracy, -within[name].mean_tokens), default=None)
     best = max(passed, key=lambda i: (scores[i], -tokens[i]), default=None)
     pick, reached = None, -1.0
@@ -127,6 +130,23 @@ def decide(
     return Decision(Verdict.FEASIBLE, pick, best, nearest, passed, parent, likely)
 
 
+def confirmed_of(
+    graded: Sequence[Graded], *, budget: float, weights: Mapping[str, float], drops: Mapping[str, Drop] = NO_DROPS
+) -> Confirmed:
+    """Returns the numbers of a confirmed schedule. ``drops`` are its losses on the guard tasks, if there are any."""
+    bounds, tokens = token_bounds(graded, weights=weights), mean_tokens(graded, weights=weights)
+    kept = keeps_guards(drops)
+    return Confirmed(
+        accuracy(graded, weights=weights).value,
+        tokens.value,
+        bounds.lower,
+        bounds.upper,
+        keeps=kept is True,
+        breaks=kept is False,
+        chance=chance_within(tokens.value, bounds, budget=budget),
+    )
+
+
 def verdict(
     graded: Sequence[Sequence[Graded]],
     *,
@@ -134,24 +154,30 @@ def verdict(
     margin: float,
     weights: Mapping[str, float],
     drops: Sequence[Mapping[str, Drop]] = (),
+    parents: Mapping[str, Confirmed] = MappingProxyType({}),
+    combined: Callable[[Sequence[float]], Sequence[float]] = list,
 ) -> Decision:
     """Returns the decision for a budget from the confirmed responses of the finalists, in testing order.
 
-    ``drops`` holds the result of ``drops_of`` for each finalist. It is empty without guards.
+    ``drops`` holds the result of ``drops_of`` for each finalist; it is empty without guards. ``parents`` are Instruct
+    and Thinking under their own templates. ``combined`` turns confirmed accuracies into the scores of ``decide``.
     """
-    finalists = []
-    for responses, lost in zip(graded, drops or [{} for _ in graded], strict=True):
-        bounds = token_bounds(responses, weights=weights)
-        right, tokens = accuracy(responses, weights=weights), mean_tokens(responses, weights=weights)
-        kept = keeps_guards(lost)
-        finalists.append(
-            Confirmed(right.value, tokens.value, bounds.lower, bounds.upper, kept is not None and kept, kept is False)
-        )
+    finalists = [
+        confirmed_of(responses, budget=budget, weights=weights, drops=lost)
+        for responses, lost in zip(graded, drops or [NO_DROPS for _ in graded], strict=True)
+    ]
 
     def difference_lower(left: int, right: int) -> float:
         return difference(graded[left], graded[right], weights=weights).lower_bound
 
-    return decide(finalists, budget=budget, difference_lower=difference_lower, margin=margin)
+    return decide(
+        finalists,
+        budget=budget,
+        difference_lower=difference_lower,
+        margin=margin,
+        scores=combined([finalist.accuracy for finalist in finalists]),
+        parents=parents,
+    )
 
 
 def drops_of(

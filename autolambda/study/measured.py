@@ -1,7 +1,8 @@
 """The measured schedules of a study, from the stored responses of its trials.
 
 A schedule may have several trials. Each one continues after the responses of the trial before, and all are pooled. A
-task with weight 0 is a guard: it is observed separately, and only its tokens count with the others.
+task with weight 0 is a guard: it is observed separately, and only its tokens count with the others. The other responses
+are also observed by mode: without thinking and with it.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
-from autolambda.optimizer.observations import CensoredTrial, GuardObservation, Observation, Observations
+from autolambda.optimizer.modes import ModeObservation, mode_of
+from autolambda.optimizer.observations import THINK, CensoredTrial, GuardObservation, Observation, Observations
 from autolambda.optimizer.racing import exceeded
 from autolambda.responses import Grade, Graded, is_aborted
 from autolambda.schedule import Schedule
@@ -104,6 +107,7 @@ class MeasuredSchedules:
         prompts, effects = self._prompt_effects([each for each in graded if self._weights[each.task]])
         guards = {name: task for name, task in measured.tasks.items() if not self._weights[name]}
         tasks = measured.tasks.values()
+        direct, thinking = self._modes([each for each in graded if self._weights[each.task]])
         return Observation(
             schedule,
             (values[0], values[1], values[2]),
@@ -115,7 +119,20 @@ class MeasuredSchedules:
             {name: self._guard_observation(graded, name, task) for name, task in guards.items()},
             num_guarding=sum(task.num_responses for task in guards.values()),
             tokens_per_response=math.fsum(t.num_responses / len(graded) * t.mean_tokens.value for t in tasks),
+            direct=direct,
+            thinking=thinking,
         )
+
+    def _modes(self, graded: Sequence[Graded]) -> tuple[ModeObservation | None, ModeObservation | None]:
+        """Returns the observations of the responses without thinking and with it. Every task keeps its weight."""
+        sizes = Counter(each.task for each in graded)
+        weights = np.array([self._weights[each.task] / sizes[each.task] for each in graded])
+        prompts, outcomes = self._numbers(graded), _outcomes(graded)
+        thought = outcomes[:, THINK] > 0
+        direct, thinking = (
+            mode_of(prompts[mine], outcomes[mine, :THINK], weights[mine]) for mine in (~thought, thought)
+        )
+        return direct, thinking
 
     def _guard_observation(self, graded: Sequence[Graded], name: str, measured: Measured) -> GuardObservation:
         prompts, effects = self._prompt_effects([each for each in graded if each.task == name])
@@ -127,18 +144,14 @@ class MeasuredSchedules:
         The effect of a prompt is its mean minus the mean of its task. With several tasks, it is scaled by the weight of
         its task divided by the task's number of prompts. The scale matches the macro averages that compare schedules.
         """
-        keys = [(each.task, each.sample_id) for each in graded]
-        numbers = np.array([self._prompt_numbers.setdefault(key, len(self._prompt_numbers)) for key in keys])
-        outcomes = np.array(
-            [(each.grade is Grade.CORRECT, each.response.num_tokens, each.thought) for each in graded], dtype=np.float64
-        )
+        numbers, outcomes = self._numbers(graded), _outcomes(graded)
         prompts, place = np.unique(numbers, return_inverse=True)
         means = np.zeros((len(prompts), 3))
         np.add.at(means, place, outcomes)
         means /= np.bincount(place)[:, None]
-        names = dict(zip(numbers.tolist(), (task for task, _ in keys), strict=True))
+        names = dict(zip(numbers.tolist(), (each.task for each in graded), strict=True))
         tasks = np.array([names[number] for number in prompts.tolist()])
-        met = dict.fromkeys(task for task, _ in keys)
+        met = dict.fromkeys(each.task for each in graded)
         for task in met:
             means[tasks == task] -= means[tasks == task].mean(axis=0)
         if len(met) > 1:
@@ -146,6 +159,17 @@ class MeasuredSchedules:
             for task in met:
                 means[tasks == task] *= self._weights[task] / total * len(prompts) / np.count_nonzero(tasks == task)
         return prompts, means
+
+    def _numbers(self, graded: Sequence[Graded]) -> NDArray[np.int64]:
+        """Returns the number of each response's prompt, int64 [n]. A new prompt gets the next number."""
+        keys = [(each.task, each.sample_id) for each in graded]
+        return np.array([self._prompt_numbers.setdefault(key, len(self._prompt_numbers)) for key in keys], np.int64)
+
+
+def _outcomes(graded: Sequence[Graded]) -> Floats:
+    """Returns correct, tokens and thought of each response, float64 [n, 3]."""
+    rows = [(each.grade is Grade.CORRECT, each.response.num_tokens, each.thought) for each in graded]
+    return np.array(rows, dtype=np.float64)
 
 
 def _without_text(graded: Graded) -> Graded:

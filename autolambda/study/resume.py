@@ -68,9 +68,11 @@ def has_grown(before: PromptsKey, slices: Slices) -> bool:
     return True
 
 
-def growth_sentence(stored: Mapping[str, Any], config: Config) -> str | None:
-    """Returns a sentence on the differences from a study's stored config; ``None`` if they are equal."""
-    before, now = (dict(_flat(plain)) for plain in (stored, config.model_dump(mode="json")))
+def growth_sentence(stored: StoredStudy, config: Config, prompts: PromptsKey) -> str | None:
+    """Returns a sentence on the differences from a study's stored config and prompts; ``None`` if there are none."""
+    before, now = (dict(_flat(plain)) for plain in (stored.config, config.model_dump(mode="json")))
+    for plain, key in ((before, stored.identity.get("tasks", {})), (now, prompts)):
+        plain["prompts x repeats"] = prompts_in_words(key).partition(" (")[0]
     changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
     listed = ", ".join(f"{key} {_short(now.get(key))} (was {_short(before.get(key))})" for key in changed)
     return f"this study goes on with {listed}" if listed else None

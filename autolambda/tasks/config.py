@@ -54,6 +54,11 @@ class SourceConfig(Strict):
         return BENCHMARKS.get(self.name or "")
 
     @property
+    def own_repeats(self) -> int:
+        """The benchmark's responses per prompt, 1 for any other source."""
+        return self.benchmark.repeats if self.benchmark else 1
+
+    @property
     def grader_name(self) -> str:
         """The grader of the config, else the source's default."""
         default = "lm_eval" if self.lm_eval else "choice" if self.choices else "number"
@@ -109,9 +114,10 @@ class GuardConfig(Strict):
 class TaskConfig(SourceConfig):
     """One task: the prompts to search on and, optionally, other prompts to confirm on.
 
-    ``limit`` caps the prompts of the search slice. ``repeats`` defaults to the benchmark's, else 1. The confirmation
-    uses ``confirm_split`` of the source, or ``confirm_on``, another source (a name, a path, or keys). Without either it
-    uses the benchmark's confirm split, else a share of the rows.
+    ``limit`` caps the prompts of the search slice. ``repeats`` defaults to the benchmark's; if that is 1, to as many as
+    give a small search slice 256 responses, at most 8. The confirmation uses ``confirm_split`` of the source, or
+    ``confirm_on``, another source (a name, a path, or keys). Without either it uses the benchmark's confirm split, else
+    a share of the rows.
     """
 
     label: Annotated[str, Field(max_length=LONGEST_LABEL)] = ""
@@ -145,6 +151,18 @@ class TaskConfig(SourceConfig):
             names = [self.source_name, *([self.confirm_on.source_name] if self.confirm_on else [])]
             object.__setattr__(self, "label", "/".join(names)[:LONGEST_LABEL])
         return self
+
+    def test_set_notes(self) -> list[str]:
+        """Returns a warning if the search uses a test set, on which models are compared."""
+        benchmark = self.benchmark
+        if benchmark is None or self.subset not in (None, benchmark.subset):
+            return []
+        if (self.split or benchmark.split) not in benchmark.test_splits:
+            return []
+        elsewhere = self.confirm_on.source_name if self.confirm_on else benchmark.name
+        advice = benchmark.instead if elsewhere == benchmark.name else f"report the confirmation, on {elsewhere}"
+        lost = "the pick's score on those prompts is no fair test any more"
+        return [f"searching on {benchmark.name}, a test set: {lost}; {advice}"]
 
 
 def _default(model: type[BaseModel], key: str) -> object:

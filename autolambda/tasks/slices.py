@@ -6,6 +6,7 @@ difficulty. No prompt is in both a search slice and a confirm slice, even of dif
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -23,6 +24,8 @@ from autolambda.tasks.rows import Row
 from autolambda.tasks.sources import has_splits, read_hub, read_path
 
 MOST_TARGET = 1_000_000  # characters of an answer, which is compared with every response
+LEAST_SEARCHED = 256  # responses of the search slices, by repeats if neither the user nor the benchmark gives any
+MOST_REPEATS = 8  # of a prompt by default; a confirmation takes as many as its tokens pay
 
 
 @dataclass(frozen=True)
@@ -46,10 +49,10 @@ class _Pool:
 
 @dataclass(frozen=True)
 class ConfirmSize:
-    """The size of the confirm slices: ``limit`` prompts a task (``None``: all), each with ``repeats`` responses.
+    """The size of the confirm slices: ``limit`` prompts a task (``None``: all), each with up to ``repeats`` responses.
 
-    ``repeats`` defaults to the benchmark's, else 1. ``share`` is the share of the rows that is kept for the
-    confirmation if search and confirmation use the same rows.
+    ``repeats`` defaults to the benchmark's, at least ``MOST_REPEATS``. ``share`` is the share of the rows that is kept
+    for the confirmation if search and confirmation use the same rows.
     """
 
     limit: int | None
@@ -60,27 +63,37 @@ class ConfirmSize:
 def open_slices(tasks: Sequence[TaskConfig], confirm: ConfirmSize, *, seed: int) -> Slices:
     """Reads the rows of all tasks and cuts them into slices, in an order drawn by ``seed``. Raises ``TaskError``."""
     notes: list[str] = []
-    cut: dict[Phase, list[tuple[Slice, Sequence[Item]]]] = {"search": [], "confirm": []}
+    items: dict[Phase, list[Sequence[Item]]] = {"search": [], "confirm": []}
     for task in tasks:
         pools = _pools(task, share=confirm.share, seed=seed)
-        notes += [*_test_set_notes(task), *(note for pool in pools.values() for note in pool.notes)]
+        notes += [*task.test_set_notes(), *(note for pool in pools.values() for note in pool.notes)]
         for phase, pool in pools.items():
-            limit = task.limit if phase == "search" else confirm.limit
-            items = pool.items[:limit]
-            cut[phase].append((_slice(task, confirm, phase, items), items))
-    _check_no_leak(*([item for _, items in cut[phase] for item in items] for phase in cut))
-    parts = {phase: tuple(part for part, _ in cut[phase]) for phase in cut}
-    return Slices(parts["search"], parts["confirm"], tuple(dict.fromkeys(notes)))
+            items[phase].append(pool.items[: task.limit if phase == "search" else confirm.limit])
+    _check_no_leak(*([item for part in items[phase] for item in part] for phase in items))
+    num_searched = sum(len(part) for task, part in zip(tasks, items["search"], strict=True) if not task.guard)
+    parts: dict[Phase, list[Slice]] = {"search": [], "confirm": []}
+    for task, searched, confirmed in zip(tasks, items["search"], items["confirm"], strict=True):
+        repeats = task.repeats or _search_repeats(task, len(searched), num_searched)
+        parts["search"].append(_slice(task, task, searched, repeats))
+        source = task.confirm_on or task
+        repeats = confirm.repeats or max(source.own_repeats, MOST_REPEATS)
+        parts["confirm"].append(_slice(task, source, confirmed, repeats))
+    return Slices(tuple(parts["search"]), tuple(parts["confirm"]), tuple(dict.fromkeys(notes)))
 
 
-def _slice(task: TaskConfig, size: ConfirmSize, phase: Phase, items: Sequence[Item]) -> Slice:
-    source = task.confirm_on or task if phase == "confirm" else task
-    repeats = task.repeats if phase == "search" else size.repeats
+def _search_repeats(task: TaskConfig, num_prompts: int, num_searched: int) -> int:
+    """Returns the default repeats of a slice. All tasks but guards add up to ``num_searched`` prompts."""
+    if task.own_repeats > 1:
+        return task.own_repeats
+    return min(MOST_REPEATS, math.ceil(LEAST_SEARCHED / max(num_prompts, num_searched if not task.guard else 0)))
+
+
+def _slice(task: TaskConfig, source: SourceConfig, items: Sequence[Item], repeats: int) -> Slice:
     return Slice(
         task.label,
         source.grader_name,
         tuple(item.sample for item in items),
-        repeats or (source.benchmark.repeats if source.benchmark else 1),
+        repeats,
         task.weight,
         task.guard.max_drop if task.guard else None,
         task.on_grader_error,
@@ -233,16 +246,3 @@ def _check_targets(items: Sequence[Item], grader: str) -> None:
                 f"{item.where}: grader '{grader}' cannot compare with the answer {item.sample.target[:60]!r} "
                 f"({reason(error)}); correct it, or take another grader ({', '.join(GRADERS)})"
             ) from error
-
-
-def _test_set_notes(task: TaskConfig) -> list[str]:
-    """Returns a warning if the search uses a test set, on which models are compared."""
-    benchmark = task.benchmark
-    if benchmark is None or task.subset not in (None, benchmark.subset):
-        return []
-    if (task.split or benchmark.split) not in benchmark.test_splits:
-        return []
-    elsewhere = task.confirm_on.source_name if task.confirm_on else benchmark.name
-    advice = benchmark.instead if elsewhere == benchmark.name else f"report the confirmation, on {elsewhere}"
-    lost = "the pick's score on those prompts is no fair test any more"
-    return [f"searching on {benchmark.name}, a test set: {lost}; {advice}"]

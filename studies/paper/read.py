@@ -19,7 +19,7 @@ from autolambda.statistics.curve import CurvePoint
 from autolambda.statistics.pareto import Objectives, front
 from autolambda.statistics.stages import stage_of
 from autolambda.statistics.token_value import curve_insights
-from autolambda.statistics.verdict import Decision, Finalist, Verdict, confirmation_order, decide
+from autolambda.statistics.verdict import Confirmed, Decision, Verdict, confirmation_order, decide
 
 TABLE = Path(__file__).with_name("qwen3_4b.csv")
 PARENTS = {"instruct": 0.0, "thinking": 1.0}
@@ -130,7 +130,7 @@ def _verdict(budget: float, members: Sequence[Row], merges: Sequence[Row], num_p
 def _decide(rows: Sequence[Row], budget: float, num_prompts: int) -> Decision:
     reach = Z95 * VARIATION / math.sqrt(num_prompts)
     finalists = [
-        Finalist(row.accuracy, row.mean_tokens, (1 - reach) * row.mean_tokens, (1 + reach) * row.mean_tokens)
+        Confirmed(row.accuracy, row.mean_tokens, (1 - reach) * row.mean_tokens, (1 + reach) * row.mean_tokens)
         for row in rows
     ]
     unsure = Z95 * math.sqrt(DISAGREEMENT / num_prompts)

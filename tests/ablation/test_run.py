@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from checkpoints import edit_json, tiny_checkpoint
@@ -14,9 +15,10 @@ from engine import FakeEngine
 from small_ablation import NAME, ROWS, ablated, ablated_storage, ablation_config, results
 from small_search import copy_finished, database, finished, small_config, storage_in
 
-from autolambda.ablation.run import ablate
+from autolambda.ablation.run import _size, ablate
 from autolambda.bundled import FOLDER
 from autolambda.config import AblationName
+from autolambda.config_file import load_config
 from autolambda.driver.events import EvaluationEnded, Event, Generated, Noted
 from autolambda.driver.search import search
 from autolambda.errors import ConfigError, StudyError
@@ -220,3 +222,15 @@ def test_a_base_that_does_not_fit_costs_its_own_rows_only(tmp_path: Path) -> Non
     assert [result.label for result in found.results] == ["lambda 0.5", "SLERP, lambda 0.5"]
     left = [note for note in notes(events) if "is left out" in note]
     assert [note.partition(" is left out: ")[0] for note in left] == ["task arithmetic", "TIES"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [({}, 70), ({"confirm.repeats": 2}, 80), ({"ablation.responses": 9}, 9), ({"ablation.responses": 10**6}, 320)],
+)
+def test_a_row_has_a_response_a_prompt_or_the_benchmarks_repeats(keys: dict[str, int], expected: int) -> None:
+    """Of 30 prompts and 10 of a benchmark with 4 repeats, though the confirmation has up to 8 responses to each."""
+    tasks = [{"path": "a.jsonl"}, {"name": "gpqa_diamond", "confirm_on": "gpqa_diamond"}]
+    config = load_config({"tasks": tasks}, overrides=keys)
+    parts = [SimpleNamespace(samples=range(num), num_responses=8 * num) for num in (30, 10)]
+    assert _size(SimpleNamespace(config=config, confirm=parts)) == expected  # type: ignore[arg-type]

@@ -50,7 +50,7 @@ def options_of(command: click.Command) -> set[str]:
 
 def small_settings() -> list[str]:
     settings = [f"--set={key}={value}" for key, value in SETTINGS.items() if "." in key]
-    return ["--task=arithmetic", "--set=tasks.0.limit=16", *settings]
+    return ["--task=arithmetic", "--set=tasks.0.limit=16", "--set=tasks.0.repeats=1", *settings]
 
 
 def test_the_interface_is_frozen() -> None:
@@ -309,8 +309,20 @@ def test_reports(run: Run, storage: str) -> None:
     assert len(Path("trials.csv").read_text().splitlines()) == 7
     table = run("report", NAME).out
     assert "Feasible within 30 tokens" in table and max(map(len, table.splitlines())) <= 80 and "\x1b" not in table
-    other = json.loads(run("report", NAME, "--budget", "8", "--format", "json").out)
-    assert other["budget"] == 8.0 and other["verdict"] == "uncertain" and other["best"] is None
+    assert run("confirm", NAME, "--budget", "1.5").code == 3
+    other = json.loads(run("report", NAME, "--budget", "1.5", "--format", "json").out)
+    assert other["budget"] == 1.5 and other["verdict"] == "infeasible" and other["best"] is None
+
+
+def test_a_parent_that_is_the_answer_ends_well_and_cannot_be_exported(run: Run, storage: str) -> None:
+    instruct = finished().parents["instruct"]
+    assert instruct is not None
+    budget = f"{instruct.measured.mean_tokens.high:.1f}"
+    ran = run("confirm", NAME, "--budget", budget)
+    assert ran.code == 0 and f"No merge helps within {budget} tokens: Instruct itself, accuracy " in ran.out
+    refused(run("export", NAME, "out", "--budget", budget), "the answer is the Instruct model itself")
+    assert json.loads(run("report", NAME, "--budget", budget, "--format", "json").out)["best"]["parent"] == "instruct"
+    assert run("export", NAME, "out", "--trial", "2").code == 0
 
 
 def test_list_and_status(run: Run, storage: str) -> None:
@@ -359,7 +371,7 @@ def test_merge_and_stages(run: Run) -> None:
 def test_validate_a_config(run: Run) -> None:
     Path("c.yaml").write_text("tasks: [{name: arithmetic, limit: 8}]\nbudget: 40\n")
     ran = run("validate", "c.yaml")
-    assert ran.code == 0 and "search: arithmetic, 8 prompts x 1" in ran.out and "\nc.yaml: valid;" in ran.out
+    assert ran.code == 0 and "search: arithmetic, 8 prompts x 8" in ran.out and "\nc.yaml: valid;" in ran.out
     assert "\nengine: " in ran.out
     assert files() == [Path("c.yaml")]
 
@@ -427,7 +439,7 @@ def test_a_search_announces_the_bundled_pair_and_infeasible_is_exit_code_3(run: 
     assert lines[2] == "note: the tokenizers differ in their chat template"
     assert "sqlite:///studies/small/study.db" in lines[3]
     assert sum(line.startswith("note: engine: transformers on ") for line in lines) == 1
-    assert "Infeasible within 1.5 tokens; the nearest: lambda 0 (trial 0)" in ran.out
+    assert "Infeasible within 1.5 tokens; the nearest: " in ran.out
     again = run("search", "--study", NAME, *small_settings(), *more, "--budget", "1.5")
     assert again.code == 3 and "engine:" not in again.out
 
@@ -476,8 +488,8 @@ def test_a_report_as_a_page(run: Run) -> None:
     assert ran.code == 0 and not ran.out and not ran.err
     page = Path("report.html").read_text(encoding="utf-8")
     assert page.startswith("<!doctype html>") and "Feasible within 30 tokens" in page
-    shown = run("report", NAME, "--format", "html", "--budget", "12", "--storage", storage)
-    assert shown.code == 0 and shown.out.startswith("<!doctype html>") and "within 12 tokens" in shown.out
+    shown = run("report", NAME, "--format", "html", "--budget", "40", "--storage", storage)
+    assert shown.code == 0 and shown.out.startswith("<!doctype html>") and "within 40 tokens" in shown.out
     assert f"--storage {storage}</code>" in shown.out  # the command to go on with
     refused(run("report", "other", "--format", "html"), "no study database")
     refused(run("report", NAME, "--format", "html", "--budget", "nan"), "budget: a positive number")

@@ -109,7 +109,11 @@ def test_the_default_config_is_valid() -> None:
 
 @cache
 def measured(lam: float) -> Measured:
-    changes = {"sampling__max_tokens": 192, "tasks": [{"name": "arithmetic", "limit": 60}], "engine__batch_size": 60}
+    changes = {
+        "sampling__max_tokens": 192,
+        "tasks": [{"name": "arithmetic", "limit": 60, "repeats": 1}],
+        "engine__batch_size": 60,
+    }
     return evaluate(small_config(**changes), Schedule.uniform(lam))
 
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from autolambda.config import parse_config
-from autolambda.driver.cost import BYTES_PER_TOKEN, cost_lines, slice_lines
+from autolambda.driver.cost import BYTES_PER_TOKEN, cost_lines, proof_sentence, slice_lines
 from autolambda.responses import Sample
 from autolambda.statistics.estimates import wilson
 from autolambda.tasks.base import Slice
@@ -30,6 +30,7 @@ def test_a_slice_tells_what_it_can():
         "search: some, 1024 prompts x 1",
         "  accuracy to ±3.1 points at 50 % and ±2.4 points at 80 % (95 % intervals)",
     ]
+    assert slice_lines("confirm", part(15, 8))[0] == "confirm: some, 15 prompts x up to 8"
     assert slice_lines("confirm", part(15)) == [
         "confirm: some, 15 prompts x 1",
         "  accuracy to ±22.6 points at 50 % and ±19.1 points at 80 % (95 % intervals)",
@@ -44,6 +45,24 @@ def test_repeats_leave_a_range_between_the_same_answers_and_independent_ones():
     assert second == ("  accuracy to ±8.8 to ±22.6 points at 50 % and ±7.1 to ±19.1 points at 80 % (95 % intervals)")
     assert third.endswith("differ by less than 8.8 to 22.6 points")
     assert len(slice_lines("search", part(30))) == 2
+
+
+@pytest.mark.parametrize(
+    ("num", "repeats", "tokens", "share", "accuracy"),
+    [(133, 8, 9, "0.92", 6), (133, 1, 12, "0.89", 8), (1024, 8, 3, "0.97", 2), (13, 8, 40, "0.71", 18)],
+)
+def test_the_plan_says_what_it_can_prove(num, repeats, tokens, share, accuracy):
+    guard = part(5, 8, max_drop=0.1)
+    said = proof_sentence([part(67, 4), guard], [part(num, repeats), guard])
+    assert said.startswith(f"what {num} prompts in the confirmation can prove: tokens are known to about {tokens} %")
+    assert f"below about {share} B;" in said and said.endswith(f"about ±{accuracy} points")
+
+
+def test_the_plan_says_that_a_few_rows_prove_hardly_anything():
+    assert proof_sentence([part(9)], [part(20)]).startswith(
+        "with 29 rows hardly anything can be proven; give at least 30"
+    )
+    assert proof_sentence([part(10)], [part(20)]).startswith("what 20 prompts")
 
 
 def costs(search, *, max_tokens=1000, **keys):

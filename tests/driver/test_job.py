@@ -194,10 +194,11 @@ def test_validate_says_what_will_run(path):
     lines = validate(config(path, task={"repeats": 2}, engine={"device": "cpu"}))
     assert lines[0].startswith("note: ")
     slices = [line for line in lines if line.startswith(("search: ", "confirm: "))]
-    assert slices == ["search: mine, 4 prompts x 2", "confirm: mine, 4 prompts x 1"]
+    assert slices == ["search: mine, 3 prompts x 2", "confirm: mine, 5 prompts x up to 8"]
     assert lines[1] == slices[0] and lines[2].startswith("  accuracy to ")
     start = lines.index("4 % of the weights differ by at most one step of bfloat16, 7 % by at most two.")
     assert [line.partition(":")[0] for line in lines[start - 2 : start]] == ["tokens", "disk"]
+    assert lines[start - 3].startswith("with 8 rows hardly anything can be proven")
     assert lines[start + 1] == "How merges are rounded makes no difference to speak of for this pair."
     assert lines[start + 2] == "moved from Instruct to Thinking if rounded to nearest, by all 690,528 weights:"
     table = lines[start + 3 : -2]

@@ -29,7 +29,7 @@ PAIR = ROOT / "studies" / "moe_pair"
 
 def moe_config(**changes: object) -> Config:
     folders = {f"models__{name}": str(PAIR / name) for name in ("instruct", "thinking")}
-    return small_config(**{**folders, "tasks": [{"name": "arithmetic", "limit": 64}], **changes})
+    return small_config(**{**folders, "tasks": [{"name": "arithmetic", "limit": 64, "repeats": 1}], **changes})
 
 
 def overlap(one: Measured, other: Measured) -> bool:
@@ -39,7 +39,7 @@ def overlap(one: Measured, other: Measured) -> bool:
 
 def test_a_search_finds_the_stages_of_a_mixture_of_experts(tmp_path: Path) -> None:
     config = moe_config(
-        tasks=[{"name": "arithmetic", "limit": 16}],
+        tasks=[{"name": "arithmetic", "limit": 16, "repeats": 1}],
         search__trials=3,
         search__ladder=3,
         confirm__finalists=1,

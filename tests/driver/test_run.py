@@ -23,7 +23,7 @@ from autolambda.schedule import Schedule
 
 RACED = small_config(
     budget=10.0,
-    tasks=[{"name": "arithmetic", "limit": 32}],
+    tasks=[{"name": "arithmetic", "limit": 32, "repeats": 1}],
     engine__batch_size=8,
     search__rungs=[8],
     search__ladder=2,
@@ -116,9 +116,10 @@ def test_a_raced_search_that_dies_in_any_batch_changes_nothing(
 def test_two_tasks_are_asked_in_proportion_from_the_first_rung_on(tmp_path: Path, scripted: None) -> None:
     file = tmp_path / "sums.jsonl"
     file.write_text("".join(json.dumps({"question": f"{i}+1=", "answer": str(i + 1)}) + "\n" for i in range(16)))
-    tasks = [{"name": "arithmetic", "limit": 24}, {"path": str(file), "weight": 3.0}]
-    config = small_config(**{"budget": 10.0, "engine__batch_size": 8, "search__rungs": [8], "search__ladder": 2,
-                             "confirm__limit": 4, "confirm__finalists": 1, "tasks": tasks})  # fmt: skip
+    tasks = [{"name": "arithmetic", "limit": 24, "repeats": 1}, {"path": str(file), "weight": 3.0, "repeats": 1}]
+    config = small_config(**{"budget": 10.0, "engine__batch_size": 8, "search__rungs": [8],
+                             "search__ladder": 2, "confirm__limit": 4, "confirm__share": 0.5,
+                             "confirm__finalists": 1, "tasks": tasks})  # fmt: skip
     report = search(config, name=NAME, storage=storage_in(tmp_path), engine=FakeEngine())
     first, whole = (rows_of_trials(storage_in(tmp_path))[number] for number in (1, 3))
     assert [row[1] for row in first].count("sums") == 2 and [row[1] for row in whole].count("sums") == 6
@@ -132,6 +133,10 @@ def test_a_trial_that_loses_at_the_end_of_a_rung_is_pruned_with_its_numbers(
     monkeypatch.setattr(racing, "stopped_for", lambda schedule, *others: racing.OFF_FRONT if schedule == lost else None)
     events: list[Event] = []
     report = search(RACED, name=NAME, storage=storage_in(tmp_path), engine=FakeEngine(), on_event=events.append)
-    ended = [event for event in events if isinstance(event, EvaluationEnded) and event.schedule == lost]
+    ended = [
+        event
+        for event in events
+        if isinstance(event, EvaluationEnded) and event.kind == "trial" and event.schedule == lost
+    ]
     assert [(event.stopped, event.measured is None) for event in ended] == [(racing.OFF_FRONT, False)]
     assert report.counts.pruned == 2  # the aborted one, and this one

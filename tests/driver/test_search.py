@@ -20,18 +20,24 @@ from small_search import (
     small_config,
     storage_in,
     texts,
+    unconfirmed,
 )
 
+from autolambda.driver import confirm as confirming
 from autolambda.driver.events import Began, EvaluationEnded, Event, Generated, Noted
 from autolambda.driver.notes import PARENTS
 from autolambda.driver.search import confirm, evaluate, search
 from autolambda.errors import ConfigError, StudyError
+from autolambda.optimizer.finalists import Plan
+from autolambda.report import read as reading
 from autolambda.report.json_csv import report_json
 from autolambda.report.read import read_report
 from autolambda.report.sentences import slack_of
 from autolambda.schedule import Schedule
 from autolambda.statistics.verdict import Verdict
 from autolambda.study.database import driver_lock
+from autolambda.study.reader import stored_config
+from autolambda.study.store import Store
 
 
 @pytest.fixture
@@ -116,8 +122,8 @@ def test_a_grader_that_finds_no_answers_is_named_once_and_a_guard_holds_the_verd
     rows = [{"question": f"{a}+{b}=", "answer": str((a + b) % 10)} for a in range(6) for b in range(6)]
     (tmp_path / "boxes.jsonl").write_text("\n".join(map(json.dumps, rows)))
     tasks = [
-        {"name": "arithmetic", "limit": 16},
-        {"path": str(tmp_path / "boxes.jsonl"), "grader": "math", "guard": {"max_drop": 0.3}},
+        {"name": "arithmetic", "limit": 16, "repeats": 1},
+        {"path": str(tmp_path / "boxes.jsonl"), "grader": "math", "repeats": 1, "guard": {"max_drop": 0.3}},
     ]
     events: list[Event] = []
     config = small_config(tasks=tasks, search__trials=4, search__ladder=3, confirm__finalists=1)
@@ -260,3 +266,52 @@ def test_every_other_sampler_comes_to_a_verdict(tmp_path: Path, sampler: str) ->
 def test_two_drivers_do_not_share_a_study(copied: str) -> None:
     with driver_lock(copied, NAME), pytest.raises(StudyError, match="another process"):
         search(small_config(), name=NAME, storage=copied, engine=no_engine())
+
+
+def test_the_confirmation_ends_at_the_first_finalist_that_does_not_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of three finalists in testing order the second is over the budget, so the third is not generated."""
+    storage = unconfirmed(storage_in(tmp_path))
+    agreed = Plan((0, 1, 2), 32, (32, 16))  # lambda 0, lambda 1 and another
+    monkeypatch.setattr(confirming, "plan", lambda *_, **__: agreed)
+    monkeypatch.setattr(reading, "plan", lambda *_, **__: agreed)
+    report = confirm(small_config(), name=NAME, storage=storage, budget=20.0)
+    rows = database(storage)["evaluations"]
+    assert [(row[1], row[4]) for row in rows if row[1] != "trial"] == [
+        ("parent", 32),
+        ("parent", 16),
+        ("confirm", 32),
+        ("confirm", 32),
+    ]
+    assert report.verdict is Verdict.FEASIBLE and [each.trial for each in report.confirmed] == [0, 1]
+    assert report.best is not None and report.best.parent == "instruct" and report.is_done
+    assert report.open is not None and report.open.result.trial == 1
+    free = confirm(small_config(), name=NAME, storage=storage, budget=None)  # without a budget all are confirmed
+    assert [each.trial for each in free.confirmed] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("with_guard", [False, True])
+def test_a_study_of_an_earlier_release_goes_on_with_more_repeats_or_its_own(tmp_path: Path, with_guard: bool) -> None:
+    """It stored no repeats: its default was 1. A task grows; a longer guard would grow less and change their order."""
+    tasks: list[dict[str, object]] = [{"name": "arithmetic", "limit": 16}]
+    if with_guard:
+        lines = [json.dumps({"question": f"{i}+1=", "answer": str(i + 1)}) for i in range(80)]
+        (tmp_path / "sums.jsonl").write_text("\n".join(lines))
+        tasks.append({"path": str(tmp_path / "sums.jsonl"), "guard": {"max_drop": 0.5}})
+    changes = {"search__trials": 4, "search__ladder": 3, "confirm__limit": 8, "confirm__share": 0.5}
+    old = small_config(tasks=[{**task, "repeats": 1} for task in tasks], **changes)
+    storage = storage_in(tmp_path)
+    search(old, name=NAME, storage=storage, engine=FakeEngine())
+    before, now = database(storage), small_config(tasks=tasks, confirm__repeats=None, **changes)
+    with closing(Store(storage)) as store:
+        stored = store.study(NAME)
+        assert stored is not None
+        store.update_study(NAME, config=now.model_dump(mode="json"), identity=stored.identity)
+    search(stored_config(NAME, storage), name=NAME, storage=storage, engine=FakeEngine())
+    with closing(Store(storage)) as store:
+        after = store.study(NAME)
+    assert after is not None and database(storage)["responses"][: len(before["responses"])] == before["responses"]
+    repeats = {phase: [each[1] for each in part["prompts"]] for phase, part in after.identity["tasks"].items()}
+    own = {"search": [1, 1], "confirm": [1, 1]}
+    assert repeats == (own if with_guard else {"search": [8], "confirm": [8]})

@@ -181,7 +181,7 @@ def test_another_tag() -> None:
 
 @pytest.fixture(scope="module")
 def job() -> Job:
-    return open_job(small_config(sampling__max_tokens=192, tasks=[{"name": "arithmetic", "limit": 60}]))
+    return open_job(small_config(sampling__max_tokens=192, tasks=[{"name": "arithmetic", "limit": 60, "repeats": 1}]))
 
 
 @pytest.fixture(scope="module")

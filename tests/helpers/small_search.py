@@ -8,7 +8,7 @@ import shutil
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,9 @@ NAME = "small"
 BUDGET = 30.0
 WEIGHTS = "model.safetensors"
 SETTINGS: dict[str, object] = {
-    "tasks": [{"name": "arithmetic", "limit": 16}],
+    "tasks": [{"name": "arithmetic", "limit": 16, "repeats": 1}],
     "confirm.limit": 32,
+    "confirm.repeats": 1,
     "confirm.finalists": 3,
     "search.trials": 6,
     "search.ladder": 4,
@@ -67,6 +68,12 @@ def finished() -> Report:
     """The report of a search that ran to its verdict; its database is at ``finished_storage()`` (do not write)."""
     report: Report = made_once("finished", lambda folder: search(small_config(), name=NAME, storage=storage_in(folder)))
     return report
+
+
+def with_parent(report: Report, name: str = "instruct") -> Report:
+    """The report as if a parent were the answer, and its first confirmed merge within the budget but less accurate."""
+    best, beaten = report.parents[name], report.confirmed[0]
+    return replace(report, best=best, beaten=beaten, cheaper_than=None, alike=(), likely=None, open=None)
 
 
 def finished_storage() -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from hostile import TEXTS
-from small_search import NAME, finished, finished_storage, small_snapshot, storage_in, unconfirmed
+from small_search import NAME, finished, finished_storage, small_snapshot, storage_in, unconfirmed, with_parent
 
 from autolambda.report.comparison import Comparison, compare, legible, shortened
 from autolambda.report.dataframes import responses
@@ -31,6 +31,18 @@ def test_the_columns_are_the_pick_its_neighbours_and_both_parents_fewest_tokens_
     assert found.columns[found.pick].result == report.best
     assert {column.role for column in found.columns} >= {"pick", "instruct", "thinking"}
     assert all(column.result.confirmed for column in found.columns)
+
+
+def test_a_parent_that_is_the_pick_is_compared_once_by_its_own_responses() -> None:
+    snapshot = small_snapshot()
+    snapshot = replace(snapshot, report=with_parent(snapshot.report))
+    with closing(Store(finished_storage())) as store:
+        found = compare(snapshot, store, load_prompts(snapshot.report.config, snapshot.report.identity))
+    assert found is not None
+    pick = found.columns[found.pick]
+    assert (pick.title, pick.kind, pick.key) == ("Instruct as is", "parent", "instruct")
+    assert [column.role for column in found.columns].count("instruct") == 0 and len(found.columns) >= 3
+    assert all(contrast.num_common == 32 for contrast in found.contrasts)
 
 
 def test_the_counts_are_those_of_all_prompts_that_both_answered() -> None:

@@ -17,7 +17,17 @@ import pytest
 from hostile import NAME as HOSTILE
 from hostile import TASK, hostile, hostile_storage
 from small_ablation import ablated, results
-from small_search import NAME, copy_finished, finished, finished_storage, go_on, small_snapshot, storage_in, unconfirmed
+from small_search import (
+    NAME,
+    copy_finished,
+    finished,
+    finished_storage,
+    go_on,
+    small_snapshot,
+    storage_in,
+    unconfirmed,
+    with_parent,
+)
 
 from autolambda import open_study
 from autolambda.ablation.figure import ablation_sections
@@ -112,6 +122,17 @@ def test_the_verdict_comes_first_with_its_numbers_and_the_command(parsed: Parsed
     assert words.index(f"Feasible within 30 tokens: trial {best.trial}") < words.index("Accuracy against tokens")
     assert f"{100 * best.score.accuracy:.1f} %" in words and "autolambda export small OUT --budget 30" in words
     assert "done after 6 trials" in words
+
+
+@pytest.mark.parametrize("name", ["instruct", "thinking"])
+def test_a_parent_that_is_the_answer_is_on_the_page_wherever_a_pick_is(name: str) -> None:
+    snapshot = small_snapshot()
+    page = page_of(replace(snapshot, report=with_parent(snapshot.report, name)))
+    words, title = page.words, name.capitalize()
+    assert f"No merge helps within 30 tokens: {title} itself" in words and "trial None" not in words
+    assert f"→ {title} as is" in words and "autolambda export" not in words
+    assert any(f"pick: {title}" in script for script in page.scripts)
+    assert not any("trial None" in script for script in page.scripts)
 
 
 def test_the_page_says_what_the_terminal_says_with_commands_to_copy() -> None:

@@ -10,21 +10,31 @@ from pathlib import Path
 import pandas
 import pytest
 from rich.console import Console
-from small_search import finished
+from small_search import finished, with_parent
 
 from autolambda.errors import OutputError
 from autolambda.report.json_csv import curve_json, report_csv, report_json, report_text, write_report
-from autolambda.report.report import Alike
+from autolambda.report.report import Alike, Likely
 from autolambda.statistics.estimates import Difference
 from autolambda.statistics.guards import Drop
 from autolambda.statistics.stages import Boundary, Stages
 from autolambda.statistics.token_value import CurveInsights
 
 KEYS = {"study", "budget", "verdict", "best", "nearest", "front", "fronts", "parents", "baselines", "stop_reason"}
-KEYS |= {"stages", "worth", "tokens_generated", "trials", "alike", "parents_differ"}
+KEYS |= {"stages", "worth", "tokens_generated", "trials", "alike", "parents_differ", "likely"}
 SHARES = {"accuracy", "accuracy_low", "accuracy_high", "think_ratio", "think_ratio_low", "think_ratio_high"}
 NUMBERS = SHARES | {"truncated_ratio", "unparsed_ratio", "mean_tokens", "mean_tokens_low", "mean_tokens_high"}
-RESULT_KEYS = NUMBERS | {"trial", "schedule", "stage", "confirmed", "num_responses", "stopped", "tasks", "guards"}
+RESULT_KEYS = NUMBERS | {
+    "trial",
+    "schedule",
+    "stage",
+    "confirmed",
+    "num_responses",
+    "stopped",
+    "tasks",
+    "guards",
+    "parent",
+}
 QUANTILES = {"tokens_p50", "tokens_p90"}
 TASK_KEYS = NUMBERS | QUANTILES | {f"{name}_is_bound" for name in QUANTILES}
 
@@ -42,6 +52,16 @@ def test_the_json_has_the_documented_keys_and_types() -> None:
     over = {f"accuracy_over_{name}{end}" for name in ("instruct", "thinking") for end in ("", "_low", "_high")}
     assert plain["worth"]["beats_both_parents"].keys() == {"trial", "is_shown", *over}
     assert type(plain["tokens_generated"]) is int and plain["nearest"] is None
+
+
+def test_a_parent_that_is_the_answer_and_a_likely_finalist_are_in_the_json() -> None:
+    report = with_parent(finished())
+    plain = json.loads(report_json(replace(report, likely=Likely(report.confirmed[0], 0.87))))
+    assert plain["best"]["parent"] == "instruct" and plain["best"]["trial"] is None and plain["verdict"] == "feasible"
+    assert plain["best"] == plain["parents"]["instruct"]
+    assert plain["likely"] == {"chance": 0.87, **report.confirmed[0].to_dict()}
+    plain = json.loads(report_json(finished()))
+    assert plain["likely"] is None and plain["best"]["parent"] is None
 
 
 def test_how_the_parents_differ_is_told_or_null() -> None:

@@ -6,9 +6,9 @@ import re
 from dataclasses import replace
 
 import pytest
-from small_search import BUDGET, finished
+from small_search import BUDGET, finished, with_parent
 
-from autolambda.report.report import Alike, Report
+from autolambda.report.report import Alike, Likely, Open, Report
 from autolambda.report.sentences import slack_of, slack_sentence, verdict_sentences
 from autolambda.statistics.estimates import Difference
 from autolambda.statistics.guards import Drop
@@ -26,8 +26,49 @@ def test_a_feasible_verdict_says_what_to_pick_and_what_it_costs() -> None:
     text = said(report)
     assert text.startswith(f"Feasible within 30 tokens: {best.schedule} (trial {best.trial}), accuracy ")
     assert f"{best.measured.mean_tokens.low:.1f} to {best.measured.mean_tokens.high:.1f}" in text
-    assert re.search(r"Compared with the Thinking model: [+-]\d+\.\d points of accuracy, \d+% of its tokens\.", text)
+    assert re.search(
+        r"Compared with the Thinking model: [+-]\d+\.\d points( \(.+\))? of accuracy, \d+% of its tokens\.", text
+    )
     assert text.splitlines()[-1] == "Export it: autolambda export small OUT --budget 30"
+
+
+def test_a_parent_that_is_the_answer_is_named_with_the_best_merge_and_no_export() -> None:
+    report = with_parent(finished())
+    first, second, *rest = said(report).splitlines()
+    assert first.startswith("No merge helps within 30 tokens: Instruct itself, accuracy ") and report.beaten is not None
+    assert second.startswith(
+        f"The best merge within the budget: {report.beaten.schedule} (trial {report.beaten.trial})"
+    )
+    assert re.search(r" tokens \(.+\), [+-]\d+\.\d points \(.+\)\.$", second) and rest == []
+    first, second, third = said(
+        replace(report, beaten=None, nearest=report.confirmed[0], open=Open(report.confirmed[0], 900))
+    ).splitlines()
+    assert second.startswith("No merge could be shown to be within the budget; the nearest: ")
+    assert third.endswith("about 900 prompts in the confirmation would probably settle it (it had 32).")
+
+
+def test_more_prompts_are_no_advice_for_what_is_over_the_budget_or_no_better() -> None:
+    report, over = with_parent(finished()), Open(finished().confirmed[0], None)
+    assert "its mean is over it, which more prompts would hardly change" in said(replace(report, budget=1.5, open=over))
+    assert "a guard allows" in said(replace(report, open=over))
+    assert report.best is not None  # a finalist that is no more accurate
+    assert "not shown" not in said(replace(report, open=Open(report.best, 9)))
+
+
+def test_a_finalist_that_is_probably_within_the_budget_has_its_chance_and_its_export() -> None:
+    report = finished()
+    bold = Likely(report.confirmed[0], 0.874)
+    for each in (
+        report,
+        with_parent(report),
+        replace(report, verdict=Verdict.UNCERTAIN, best=None, nearest=bold.result),
+    ):
+        lines = said(replace(each, likely=bold, budget=30.0)).splitlines()
+        at = next(i for i, line in enumerate(lines) if line.startswith("Probably within: "))
+        assert f"(trial {bold.result.trial})" in lines[at] and lines[at].endswith(", chance 87 %; not proven.")
+        assert lines[at + 1] == f"Export it without proof: autolambda export small OUT --trial {bold.result.trial}"
+        assert "anyway" not in "".join(lines)
+    assert "chance 99 %" in said(replace(report, likely=Likely(bold.result, 0.9999)))
 
 
 def test_the_commands_name_the_storage_that_was_given() -> None:
@@ -84,11 +125,12 @@ DROP = Drop(0.004, -0.012, 0.02, 0.02, True)
 
 
 def guarded(report: Report, kept: bool | None, *, verdict: Verdict = Verdict.FEASIBLE) -> Report:
-    """The report as if the first confirmed result, within the budget, were the answer and had a guard."""
-    result = replace(report.confirmed[0], drops={"rules": replace(DROP, kept=kept)})
-    assert result.measured.mean_tokens.high <= BUDGET
+    """The report as if a confirmed result within the budget were the answer and had a guard."""
+    within = next(each for each in report.confirmed if each.measured.mean_tokens.high <= BUDGET)
+    result = replace(within, drops={"rules": replace(DROP, kept=kept)})
     places = {"best": result} if verdict is Verdict.FEASIBLE else {"best": None, "nearest": result}
-    return replace(report, verdict=verdict, confirmed=(result,), cheaper_than=None, alike=(), **places)
+    rest = {"cheaper_than": None, "alike": (), "likely": None, "open": None}
+    return replace(report, verdict=verdict, confirmed=(result,), **rest, **places)
 
 
 def test_a_pick_with_a_guard_says_what_it_loses() -> None:

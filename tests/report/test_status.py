@@ -19,7 +19,7 @@ from autolambda.errors import StudyError
 from autolambda.optimizer.propose import Proposal
 from autolambda.optimizer.space import uniform_params
 from autolambda.report import status
-from autolambda.report.report import build_report
+from autolambda.report.read import build_report
 from autolambda.report.status import show_status
 from autolambda.responses import Graded
 from autolambda.study.store import Kind, Store

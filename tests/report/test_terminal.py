@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 from rich.console import Console, RenderableType
-from small_search import finished
+from small_search import finished, with_parent
 
 from autolambda.cli.progress import trial_line
 from autolambda.config import parse_config
@@ -69,15 +69,17 @@ def test_no_line_is_too_long_and_no_word_is_broken(wide: Report, width: int) -> 
 
 def test_an_ordinary_front_has_one_line_a_schedule_at_80_columns() -> None:
     report = finished()
-    uniform = tuple(result for result in report.confirmed if result.schedule.lam is not None)
-    lines = shown(front_table(replace(report, confirmed=uniform), uniform, title="t"), width=80).splitlines()
-    assert uniform and len(lines) == 3 + 2 + len(replace(report, confirmed=uniform).front)
+    confirmed = tuple(result for result in report.confirmed if result.schedule.lam is not None)
+    uniform = replace(report, confirmed=confirmed).front
+    lines = shown(front_table(report, uniform, title="t"), width=80).splitlines()
+    assert confirmed and len(lines) == 3 + 2 + len(uniform)
 
 
 def test_the_cut_column_appears_with_the_first_cut_response(wide: Report) -> None:
     assert "cut" in shown(front_table(wide, wide.front, title="t"), width=80)
-    report = replace(finished(), parents=dict.fromkeys(("instruct", "thinking")), confirmed=finished().confirmed[:1])
-    assert all(result.measured.truncated_ratio.value == 0 for result in report.front)
+    uncut = tuple(each for each in finished().confirmed if each.measured.truncated_ratio.value == 0)
+    report = replace(finished(), parents=dict.fromkeys(("instruct", "thinking")), confirmed=uncut)
+    assert uncut
     assert "cut" not in shown(front_table(report, report.front, title="t"), width=80)
 
 
@@ -86,6 +88,12 @@ def test_the_pick_is_marked_once() -> None:
     assert report.best is not None
     lines = shown(front_table(report, report.front, title="t"), width=80).splitlines()
     assert [line for line in lines if "→" in line] == [line for line in lines if f"→ {report.best.trial}" in line] != []
+
+
+def test_a_parent_that_is_the_answer_is_marked_once() -> None:
+    report = with_parent(finished())
+    lines = [line for line in shown(report_view(report), width=100).splitlines() if "→" in line]
+    assert len(lines) == 1 and "Instruct as is" in lines[0]
 
 
 def test_how_the_parents_differ_is_told_before_the_verdict() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from autolambda.errors import InputError
 from autolambda.statistics.pareto import Objectives, front, hypervolume
-from autolambda.statistics.verdict import Finalist, Verdict, confirmation_order, decide
+from autolambda.statistics.verdict import Confirmed, Verdict, confirmation_order, decide
 
 scores = st.lists(
     st.builds(Objectives, st.integers(0, 8).map(lambda n: n / 8), st.integers(1, 8).map(float)), max_size=8
@@ -71,7 +71,7 @@ def test_confirmation_order_is_ascending_and_stable():
 
 
 def finalist(accuracy, tokens, reach=5.0, *, guard=True):
-    return Finalist(accuracy, tokens, tokens - reach, tokens + reach, guard is True, guard is False)
+    return Confirmed(accuracy, tokens, tokens - reach, tokens + reach, guard is True, guard is False)
 
 
 def never(*pair):
@@ -94,7 +94,7 @@ CASES = {
     "one cannot be excluded": ([finalist(0.5, 104), finalist(0.9, 150)], "uncertain", None, ()),
     "all are above": ([finalist(0.5, 106), finalist(0.9, 150)], "infeasible", None, ()),
     "a lower bound at the budget is not above": ([finalist(0.5, 105)], "uncertain", None, ()),
-    "an unknown bound does not pass": ([Finalist(0.5, 60, 50, math.nan)], "uncertain", None, ()),
+    "an unknown bound does not pass": ([Confirmed(0.5, 60, 50, math.nan)], "uncertain", None, ()),
     "an unsure guard does not pass": ([finalist(0.5, 60, guard=None)], "uncertain", None, ()),
     "and ends the testing": (
         [finalist(0.5, 60), finalist(0.9, 70, guard=None), finalist(0.8, 80)],
@@ -150,7 +150,7 @@ def test_a_false_feasible_stays_at_five_percent(means):
     rng = np.random.default_rng(0)
     false = 0
     for _ in range(2000):
-        seen = [Finalist(0.5, m, m - 1.645, m + 1.645) for m in rng.normal(means, 1.0)]
+        seen = [Confirmed(0.5, m, m - 1.645, m + 1.645) for m in rng.normal(means, 1.0)]
         passed = decide(seen, budget=100, difference_lower=never).passed
         false += any(means[index] > 100 for index in passed)
     assert false / 2000 <= 0.06
@@ -160,7 +160,7 @@ def test_a_false_infeasible_stays_at_five_percent():
     rng = np.random.default_rng(0)
     verdicts = [
         decide(
-            [Finalist(0.5, m, m - 1.645, m + 1.645) for m in rng.normal((99.99, 104), 1.0)],
+            [Confirmed(0.5, m, m - 1.645, m + 1.645) for m in rng.normal((99.99, 104), 1.0)],
             budget=100,
             difference_lower=never,
         ).verdict

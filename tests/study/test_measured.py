@@ -1,6 +1,7 @@
 """Measured schedules: trials of one schedule are pooled, aborted ones are censored, and the database gives the same."""
 
 from contextlib import closing
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -108,6 +109,34 @@ def test_prompt_effects_sum_to_zero_in_each_task_and_count_as_in_the_average(row
                        for k in numbers if k[0] == task}  # fmt: skip
             expected = lengths[key] - np.mean(list(lengths.values()))
             assert effects[prompts == numbers[key]][0][1] == pytest.approx(scale * expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("weights", [WEIGHTS, {"one": 1.0, "two": 0.0}, {"one": 1.0, "two": 1.0}])
+def test_the_modes_add_up_to_the_whole(weights):
+    total = sum(weights.values())
+    record = recorded_with({task: weight / total for task, weight in weights.items()}, graded(0, 16))
+    [point] = record.observations.measured
+    ratio = point.values[2]
+    assert 0 < ratio < 1
+    for output in (0, 1):
+        mixed = (1 - ratio) * point.direct.values[output] + ratio * point.thinking.values[output]
+        assert mixed == pytest.approx(point.values[output])
+    asked = {*point.direct.prompts.tolist(), *point.thinking.prompts.tolist()}
+    assert asked == {*point.prompts.tolist()}
+    lengths = [each.response.num_tokens for each in graded(0, 16) if each.thought and weights[each.task]]
+    assert min(lengths) <= point.thinking.values[1] <= max(lengths)
+
+
+def test_a_mode_without_responses_is_missing():
+    responses = [replace(each, thought=False) for each in graded(0, 16)]
+    [point] = recorded_with(WEIGHTS, responses).observations.measured
+    assert point.thinking is None and point.direct.values == pytest.approx(point.values[:2])
+
+
+def recorded_with(weights, responses):
+    record = MeasuredSchedules(weights=weights)
+    record.add(trial(0, 0.5, 0, 16), responses)
+    return record
 
 
 def test_a_prompt_has_one_number_in_all_trials():

@@ -109,15 +109,21 @@ def test_other_prompts_are_named_by_their_sizes_and_digest():
 
 
 def test_what_changed_is_said_by_its_key():
-    before = small_config().model_dump(mode="json")
-    assert growth_sentence(before, small_config()) is None
-    said = growth_sentence(before, small_config(search__trials=9, engine__threads=2, search__spaces=["uniform"]))
+    key = {"search": {"prompts": [[16, 1]], "digest": "a"}, "confirm": {"prompts": [[32, 1]], "digest": "b"}}
+    stored = StoredStudy("one", small_config().model_dump(mode="json"), {"tasks": key}, "")
+    assert growth_sentence(stored, small_config(), key) is None
+    config = small_config(search__trials=9, engine__threads=2, search__spaces=["uniform"])
+    said = growth_sentence(stored, config, key)
     assert said == (
         "this study goes on with engine.threads 2 (was 1), search.spaces ['uniform'] (was ['uniform', 'module', "
         "'both']), search.trials 9 (was 6)"
     )
-    grown = growth_sentence(before, small_config(tasks=[{"name": "arithmetic", "limit": 16, "repeats": 2}]))
-    assert grown == "this study goes on with tasks[0].repeats 2 (was none)"
+    more = {**key, "search": {"prompts": [[16, 2]], "digest": "c"}}
+    grown = growth_sentence(stored, small_config(tasks=[{"name": "arithmetic", "limit": 16, "repeats": 2}]), more)
+    assert grown == (
+        "this study goes on with prompts x repeats 16x2 to search, 32x1 to confirm (was 16x1 to search, 32x1 to "
+        "confirm), tasks[0].repeats 2 (was 1)"
+    )
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,7 @@ def test_a_task_is_cut_in_two_and_scored_by_its_own_scorer(folder, split):
     keys = define(folder, name, split=split, shots=1)
     found = slices_of(parse_config({"tasks": [{"lm_eval": name, **keys}]}))
     (search,), (confirm,) = found.search, found.confirm
-    assert (search.task, search.grader, search.repeats) == (name, "lm_eval", 1)
+    assert (search.task, search.grader, search.repeats) == (name, "lm_eval", 8)
     assert {sample.id for sample in (*search.samples, *confirm.samples)} == {"1", "2", "3", "4", "5", "6"}
     for sample in search.samples:
         right = int(sample.id)

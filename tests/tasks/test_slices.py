@@ -16,7 +16,7 @@ from autolambda.errors import TaskError
 from autolambda.graders.grading import GRADERS
 from autolambda.tasks.arithmetic import read_samples
 from autolambda.tasks.base import Slice
-from autolambda.tasks.slices import Slices
+from autolambda.tasks.slices import LEAST_SEARCHED, MOST_REPEATS, Slices
 
 ROWS = [{"question": f"{i}+1=", "answer": str(i + 1)} for i in range(20)]
 CONFIGS = ROOT / "configs"
@@ -51,7 +51,7 @@ def test_the_cut_follows_the_seed_alone(path):
 
 
 def test_the_cut_of_a_file_is_that_of_studies_begun_before_there_were_benchmarks(path):
-    found = opened({"path": path})
+    found = opened({"path": path}, confirm={"share": 0.5})
     assert [sample.id for sample in found.confirm[0].samples] == [str(i) for i in (11, 19, 17, 15, 1, 18, 12, 3, 4, 10)]
     assert [sample.id for sample in found.search[0].samples] == [str(i) for i in (6, 8, 5, 20, 7, 16, 9, 2, 14, 13)]
 
@@ -88,7 +88,7 @@ def test_what_the_config_says_of_a_slice(path):
     found = opened({"name": "arithmetic", "repeats": 2, "weight": 3.0}, guard, confirm={"limit": 5, "repeats": 7})
     assert [(part.task, len(part.samples), part.repeats) for part in found.search] == [
         ("arithmetic", 512, 2),
-        ("kept", 3, 1),
+        ("kept", 3, 8),
     ]
     assert [(part.task, len(part.samples), part.repeats) for part in found.confirm] == [
         ("arithmetic", 5, 7),
@@ -106,7 +106,27 @@ def test_repeats_are_the_benchmarks_own_where_none_are_said(tmp_path):
     found = opened(both | {"repeats": 3}, confirm={"repeats": 2})
     assert (found.search[0].repeats, found.confirm[0].repeats) == (3, 2)
     plain = opened({"path": both["path"], "question": "problem"})
-    assert (plain.search[0].repeats, plain.confirm[0].repeats) == (1, 1)
+    assert (plain.search[0].repeats, plain.confirm[0].repeats) == (MOST_REPEATS, MOST_REPEATS)
+
+
+@pytest.mark.parametrize(("num_rows", "repeats"), [(30, 8), (96, 8), (200, 4), (384, 2), (766, 2), (768, 1), (1500, 1)])
+def test_a_small_file_is_searched_with_more_responses_a_prompt(tmp_path, num_rows, repeats):
+    rows = [{"question": f"{i}+1=", "answer": i + 1} for i in range(num_rows)]
+    found = opened({"path": str(mirrors.write_jsonl(tmp_path / "a.jsonl", rows))})
+    [search], [confirm] = found.search, found.confirm
+    assert (search.repeats, confirm.repeats, len(confirm.samples)) == (repeats, MOST_REPEATS, round(num_rows * 2 / 3))
+    assert search.num_responses >= LEAST_SEARCHED or repeats == MOST_REPEATS
+
+
+def test_tasks_add_up_to_the_least_responses_and_a_guard_counts_for_itself(tmp_path):
+    files = []
+    for name, num in (("a", 300), ("b", 150), ("c", 60), ("d", 3000)):
+        rows = [{"question": f"{name}{i}", "answer": i} for i in range(num)]
+        files.append({"path": str(mirrors.write_jsonl(tmp_path / f"{name}.jsonl", rows))})
+    guards = [each | {"guard": {"max_drop": 0.1}} for each in files[2:]]
+    found = opened(*files[:2], *guards)
+    assert [(len(part.samples), part.repeats) for part in found.search] == [(100, 2), (50, 2), (20, 8), (1000, 1)]
+    assert [part.repeats for part in opened(files[0] | {"repeats": 3}, files[1]).search] == [3, 2]
 
 
 def test_choices_and_messages_and_prompts_of_ones_own(tmp_path):
@@ -206,7 +226,7 @@ def test_confirmed_on_another_split_or_on_another_set(tmp_path):
     assert set(prompts(by_keys.confirm[0])) == {row["question"] for row in ROWS[14:]}
     assert (by_keys.search[0].grader, by_keys.confirm[0].grader) == ("number", "exact")
     assert by_keys.search[0].task == by_keys.confirm[0].task == "mine/mine"
-    same = opened(asked | {"confirm_split": "train"})  # then its rows are shared out
+    same = opened(asked | {"confirm_split": "train"}, confirm={"share": 0.5})  # then its rows are shared out
     assert len(same.search[0].samples) == len(same.confirm[0].samples) == 4
 
 
@@ -257,26 +277,26 @@ LOCAL = {
     "ifeval": {"train": mirrors.ifeval(5, 20)},
 }
 EXPECTED = {
-    "math.yaml": ({"math": ("math", 40, 1)}, {"math": ("math", 10, 1)}, 0),
+    "math.yaml": ({"math": ("math", 40, 7)}, {"math": ("math", 10, 8)}, 0),
     "aime.yaml": ({"aime24/aime25": ("math", 30, 8)}, {"aime24/aime25": ("math", 30, 8)}, 1),
     "gpqa-ifeval.yaml": (
-        {"gpqa": ("choice", 14, 2), "ifeval": ("ifeval", 10, 1)},
-        {"gpqa": ("choice", 6, 4), "ifeval": ("ifeval", 10, 4)},
+        {"gpqa": ("choice", 14, 2), "ifeval": ("ifeval", 7, 8)},
+        {"gpqa": ("choice", 6, 4), "ifeval": ("ifeval", 13, 4)},
         2,
     ),
     "qwen3-4b.yaml": (
-        {"math": ("math", 40, 1), "gpqa": ("choice", 14, 1)},
+        {"math": ("math", 40, 5), "gpqa": ("choice", 14, 1)},
         {"math": ("math", 10, 2), "gpqa": ("choice", 6, 2)},
         1,
     ),
     "qwen3-30b-a3b.yaml": (
-        {"math": ("math", 40, 1), "ifeval": ("ifeval", 10, 1)},
-        {"math": ("math", 10, 2), "ifeval": ("ifeval", 10, 2)},
+        {"math": ("math", 40, 7), "ifeval": ("ifeval", 7, 8)},
+        {"math": ("math", 10, 2), "ifeval": ("ifeval", 13, 2)},
         1,
     ),
-    "llama-8b-r1.yaml": ({"math": ("math", 40, 1)}, {"math": ("math", 10, 2)}, 0),
-    "bundled.yaml": ({"arithmetic": ("number", 512, 1)}, {"arithmetic": ("number", 1024, 1)}, 0),
-    "own-models.yaml": ({"my": ("number", 10, 1)}, {"my": ("number", 10, 1)}, 0),
+    "llama-8b-r1.yaml": ({"math": ("math", 40, 7)}, {"math": ("math", 10, 2)}, 0),
+    "bundled.yaml": ({"arithmetic": ("number", 512, 1)}, {"arithmetic": ("number", 1024, 8)}, 0),
+    "own-models.yaml": ({"my": ("number", 7, 8)}, {"my": ("number", 13, 8)}, 0),
 }
 
 

@@ -98,10 +98,10 @@ def safe(text: str) -> str:
 
 
 def hover(result: ScheduleResult, *, name: str | None = None) -> str:
-    """Returns a hover text: name or trial, schedule, numbers with their intervals, number of responses."""
+    """Returns a hover text: name, schedule, numbers with their intervals, number of responses."""
     measured = result.measured
     accuracy, tokens, think = measured.accuracy, measured.mean_tokens, measured.think_ratio
-    title = name if name else f"trial {result.trial}"
+    title = name or result.name
     stopped = f"<br>stopped: {safe(result.stopped)}" if result.stopped else ""
     schedule = "" if result.trial is None else "<br>" + safe(in_lines(result.schedule)).replace("\\n", "<br>")
     return (

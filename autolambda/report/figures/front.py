@@ -64,7 +64,7 @@ def draw(snapshot: StudySnapshot) -> go.Figure:
         )
     if report.best:
         ring = {"color": PICK, "size": 13, "line": {"color": "#ffffff", "width": 1.5}}
-        name = f"pick: trial {report.best.trial}"
+        name = f"pick: {report.best.name}"
         drawn.add_trace(marks([report.best], name=name, color=PICK, with_bars=True, marker=ring))
     if report.budget is not None:
         _budget(drawn, report.budget)

@@ -28,7 +28,7 @@ def draw(snapshot: StudySnapshot) -> go.Figure:
     rows, labels, hovers = [], [], []
     for result in shown:
         picked = report.best is not None and result.schedule == report.best.schedule
-        title = f"<b>→ trial {result.trial}</b>" if picked else f"trial {result.trial}"
+        title = f"<b>→ {result.name}</b>" if picked else result.name
         for module in ("attention", "ffn"):
             values = _values(result.schedule, module, depth)
             rows.append(values)

@@ -70,7 +70,7 @@ class Asked:
 
 @pytest.fixture(scope="module")
 def asked() -> Asked:
-    one = open_job(small_config(engine__batch_size=256, tasks=[{"name": "arithmetic", "limit": NUM}]))
+    one = open_job(small_config(engine__batch_size=256, tasks=[{"name": "arithmetic", "limit": NUM, "repeats": 1}]))
     prompts = [Prompt(one.models.chat.render(sample), seed) for seed, sample in enumerate(one.search[0].samples)]
     asked = Asked(prompts, one.models.sampling, {})
     with closing(open_engine(one)) as engine:
