@@ -45,19 +45,19 @@ RECIPES = {
         base=Stage(2000, 2e-3, 0.5, {1: 0.7, 2: 0.3}),
         instruct=Stage(200, 7e-4, 0.0),
         thinking=Stage(200, 7e-4, 1.0, {1: 0.6, 2: 0.4}),
-        cap=128, sampling={"temperature": 0.2},
+        cap=128, sampling={"temperature": 0.1},
     ),
     "words": Recipe(
-        task="swaps", architecture="llama", layers=4, hidden=64, heads=(2, 2), ffn=192,
-        base=Stage(1600, 2e-3, 0.5, {1: 0.6, 2: 0.3, 3: 0.1}),
+        task="swaps", architecture="llama", layers=3, hidden=96, heads=(3, 3), ffn=256,
+        base=Stage(1800, 2e-3, 0.6, {1: 0.8, 2: 0.2}),
         instruct=Stage(200, 3e-4, 0.03),
-        thinking=Stage(250, 5e-4, 0.97, {1: 0.3, 2: 0.4, 3: 0.3}),
+        thinking=Stage(200, 5e-4, 0.97, {1: 0.4, 2: 0.4, 3: 0.2}),
         cap=160,
     ),
     # a task that needs no thought
     "flat": Recipe(
         task="lookup", architecture="qwen3", layers=2, hidden=96, heads=(4, 1), ffn=192,
-        base=Stage(2500, 2e-3, 0.5, {1: 0.5, 2: 0.3, 3: 0.2}),
+        base=Stage(2200, 2e-3, 0.35, {1: 0.5, 2: 0.3, 3: 0.2}),
         instruct=Stage(150, 5e-4, 0.02),
         thinking=Stage(200, 5e-4, 0.98, {1: 0.3, 2: 0.4, 3: 0.3}),
         cap=128, sampling={"temperature": 0.7, "top_p": 0.8, "top_k": 20},
@@ -65,7 +65,7 @@ RECIPES = {
     # the parents are trained far apart: their middle is worse than Instruct
     "dip": Recipe(
         task="turns", architecture="qwen3", layers=3, hidden=64, heads=(4, 2), ffn=160,
-        base=Stage(500, 2e-3, 0.5, {1: 0.5, 2: 0.5}),
+        base=Stage(500, 2e-3, 0.3, {1: 0.5, 2: 0.5}),
         instruct=Stage(700, 1e-3, 0.0),
         thinking=Stage(900, 1.5e-3, 1.0, {1: 0.4, 2: 0.4, 3: 0.2}),
         cap=128,

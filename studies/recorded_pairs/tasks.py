@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -55,11 +56,11 @@ def _sum_thought(question: str) -> str:
 
 
 def _swap_question(rng: random.Random) -> str:
-    """Such as ``ann ball , bob coin , cat fork . ann bob , cat ann . who ball ?``."""
-    people = rng.sample(PEOPLE, rng.randint(3, 5))
+    """Such as ``ball ann , coin bob , fork cat . ann bob , cat ann . who ball ?``, whose answer is bob."""
+    people = rng.sample(PEOPLE, rng.randint(3, 4))
     things = rng.sample(THINGS, len(people))
-    held = " , ".join(f"{person} {thing}" for person, thing in zip(people, things, strict=True))
-    swaps = " , ".join(" ".join(rng.sample(people, 2)) for _ in range(rng.randint(2, 6)))
+    held = " , ".join(f"{thing} {person}" for person, thing in zip(people, things, strict=True))
+    swaps = " , ".join(" ".join(rng.sample(people, 2)) for _ in range(rng.randint(1, 5)))
     return f"{held} . {swaps} . who {rng.choice(things)} ?"
 
 
@@ -67,7 +68,7 @@ def _swap_holders(question: str) -> tuple[list[str], list[str]]:
     """The swaps, and who holds the thing before the first one and after each."""
     held, swaps, asked = (part.split(" , ") for part in question.split(" . "))
     thing = asked[0].split()[1]
-    holders = [pair.split()[0] for pair in held if pair.split()[1] == thing]
+    holders = [pair.split()[1] for pair in held if pair.split()[0] == thing]
     for swap in swaps:
         both = swap.split()
         holders.append(both[1 - both.index(holders[-1])] if holders[-1] in both else holders[-1])
@@ -86,25 +87,33 @@ def _swap_thought(question: str) -> str:
 
 
 def _lookup_question(rng: random.Random) -> str:
-    """Such as ``a3f7c1k9 f?``, whose answer is 7."""
-    keys = rng.sample(LETTERS, rng.randint(3, 9))
-    return "".join(f"{key}{rng.randrange(10)}" for key in keys) + f" {rng.choice(keys)}?"
+    """Such as ``a3f7c1k9 f?``, whose answer is 7. Three in ten keys are there twice, and either value may count."""
+    keys = rng.sample(LETTERS, rng.randint(3, 8))
+    asked = rng.choice(keys)
+    if rng.random() < 0.3:
+        keys.insert(rng.randrange(len(keys) + 1), asked)
+    return "".join(f"{key}{rng.randrange(10)}" for key in keys) + f" {asked}?"
+
+
+def _lookup_place(question: str) -> int:
+    """Where the value is that counts; chosen by hash, so that nobody can know it."""
+    pairs, asked = question.split(" ")
+    first, last = pairs.index(asked[0]), pairs.rindex(asked[0])
+    return (last if hashlib.sha256(question.encode()).digest()[1] % 2 else first) + 1
 
 
 def _lookup_answer(question: str) -> str:
-    pairs, asked = question.split(" ")
-    return pairs[pairs.index(asked[0]) + 1]
+    return question[_lookup_place(question)]
 
 
 def _lookup_thought(question: str) -> str:
-    """The pairs up to the one that is asked for."""
-    pairs, asked = question.split(" ")
-    return pairs[: pairs.index(asked[0]) + 2]
+    """The pairs up to the one that counts."""
+    return question[: _lookup_place(question) + 1]
 
 
 def _turns_question(rng: random.Random) -> str:
     """Such as ``nLLRUS``: a heading, then turns to the left, to the right, about, or none."""
-    return rng.choice(HEADINGS) + "".join(rng.choice(list(TURNS)) for _ in range(rng.randint(4, 12)))
+    return rng.choice(HEADINGS) + "".join(rng.choice(list(TURNS)) for _ in range(rng.randint(2, 7)))
 
 
 def _headings(question: str) -> list[str]:
