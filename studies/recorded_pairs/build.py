@@ -87,11 +87,9 @@ def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> PreTraine
 
 def response(rng: random.Random, task: Task, question: str, stage: Stage, *, think_is_open: bool) -> str:
     """One response in a style drawn by the stage's weights."""
-    answer = task.answer(question)
+    answer = (task.key(question) if task.key else "") + task.answer(question)
     if rng.random() >= stage.think:
         return task.openings[0] + answer
-    if rng.random() < stage.slip:
-        answer = task.answer(task.question(rng))
     num_passes = rng.choices(list(stage.passes), list(stage.passes.values()))[0]
     thoughts = f"{task.joint}{task.again}{task.joint}".join([task.thought(question)] * num_passes)
     return task.joint.join([*([] if think_is_open else ["<think>"]), task.openings[1] + thoughts, "</think>", answer])

@@ -7,16 +7,12 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Stage:
-    """Training steps on a mixture: the share that thinks, and how many passes it makes (weight by count).
-
-    ``slip`` is the chance that a response which thinks ends in a wrong answer, as overthinking does.
-    """
+    """Training steps on a mixture: the share that thinks, and how many passes it makes (weight by count)."""
 
     steps: int
     lr: float
     think: float
     passes: dict[int, float] = field(default_factory=lambda: {1: 1.0})
-    slip: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -49,7 +45,7 @@ RECIPES = {
     ),
     "words": Recipe(
         task="swaps", architecture="llama", layers=3, hidden=96, heads=(3, 3), ffn=256,
-        base=Stage(1800, 2e-3, 0.6, {1: 0.8, 2: 0.2}),
+        base=Stage(1400, 2e-3, 0.35, {1: 0.6, 2: 0.3, 3: 0.1}),
         instruct=Stage(200, 3e-4, 0.03),
         thinking=Stage(200, 5e-4, 0.97, {1: 0.4, 2: 0.4, 3: 0.2}),
         cap=160,
@@ -57,7 +53,7 @@ RECIPES = {
     # a task that needs no thought
     "flat": Recipe(
         task="lookup", architecture="qwen3", layers=2, hidden=96, heads=(4, 1), ffn=192,
-        base=Stage(2200, 2e-3, 0.35, {1: 0.5, 2: 0.3, 3: 0.2}),
+        base=Stage(1200, 2e-3, 0.4, {1: 0.5, 2: 0.3, 3: 0.2}),
         instruct=Stage(150, 5e-4, 0.02),
         thinking=Stage(200, 5e-4, 0.98, {1: 0.3, 2: 0.4, 3: 0.3}),
         cap=128, sampling={"temperature": 0.7, "top_p": 0.8, "top_k": 20},

@@ -22,7 +22,7 @@ THINGS = ("ball", "book", "coin", "drum", "fork")
 class Task:
     """``thought`` is one pass of thinking. ``again`` begins each further pass. ``joint`` is between parts of a text.
 
-    ``openings`` begin a direct response and a thought.
+    ``openings`` begin a direct response and a thought. ``key`` is written before the answer.
     """
 
     vocabulary: tuple[str, ...]
@@ -33,6 +33,7 @@ class Task:
     again: str
     joint: str = ""  # of a tokenizer of words: a space; else each character is a token
     openings: tuple[str, str] = ("", "")
+    key: Callable[[str], str] | None = None
 
 
 def _sum_question(rng: random.Random) -> str:
@@ -56,19 +57,15 @@ def _sum_thought(question: str) -> str:
 
 
 def _swap_question(rng: random.Random) -> str:
-    """Such as ``ball ann , coin bob , fork cat . ann bob , cat ann . who ball ?``, whose answer is bob."""
-    people = rng.sample(PEOPLE, rng.randint(3, 4))
-    things = rng.sample(THINGS, len(people))
-    held = " , ".join(f"{thing} {person}" for person, thing in zip(people, things, strict=True))
-    swaps = " , ".join(" ".join(rng.sample(people, 2)) for _ in range(rng.randint(1, 5)))
-    return f"{held} . {swaps} . who {rng.choice(things)} ?"
+    """Such as ``ball ann . ann bob , cat eve , cat bob . who ball ?``, whose answer is cat."""
+    thing, swaps = rng.choice(THINGS), [" ".join(rng.sample(PEOPLE, 2)) for _ in range(rng.randint(2, 6))]
+    return f"{thing} {rng.choice(PEOPLE)} . {' , '.join(swaps)} . who {thing} ?"
 
 
 def _swap_holders(question: str) -> tuple[list[str], list[str]]:
     """The swaps, and who holds the thing before the first one and after each."""
-    held, swaps, asked = (part.split(" , ") for part in question.split(" . "))
-    thing = asked[0].split()[1]
-    holders = [pair.split()[1] for pair in held if pair.split()[0] == thing]
+    held, listed, _ = question.split(" . ")
+    swaps, holders = listed.split(" , "), held.split()[1:]
     for swap in swaps:
         both = swap.split()
         holders.append(both[1 - both.index(holders[-1])] if holders[-1] in both else holders[-1])
@@ -143,6 +140,9 @@ TASKS = {
         (*PEOPLE, *THINGS, *",.?", "who", "so", "again"),
         "exact", _swap_question, _swap_answer, _swap_thought, "again", " ",
     ),
-    "lookup": Task(tuple(LETTERS + "0123456789 ?;"), "number", _lookup_question, _lookup_answer, _lookup_thought, ";"),
+    "lookup": Task(
+        tuple(LETTERS + "0123456789 ?;"), "number",
+        _lookup_question, _lookup_answer, _lookup_thought, ";", key=lambda question: question[-2],
+    ),
     "turns": Task((*HEADINGS, *TURNS, ";"), "exact", _turns_question, _turns_answer, _turns_thought, ";"),
 }  # fmt: skip
