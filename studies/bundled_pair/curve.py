@@ -1,19 +1,21 @@
-"""What the bundled pair does between Instruct and Thinking, measured on its test split, which nothing else uses.
+"""What a pair does between Instruct and Thinking, measured on its test split, which nothing else uses.
 
-python studies/bundled_pair/curve.py [--limit 1024] [--threads 1]
+    python studies/bundled_pair/curve.py [--limit 1024] [--threads 1]
+    python studies/bundled_pair/curve.py --pair FOLDER --lambdas 0,.5,1
 
-Prints a Markdown table: uniform lambdas, then the paper's ablations of modules and layers at lambda 0.8.
+Prints a Markdown table of the bundled pair: uniform lambdas, then the paper's ablations of modules and layers at lambda
+0.8. ``--pair`` is a folder of studies/recorded_pairs, of which only uniform lambdas are measured.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator
+from pathlib import Path
 
 from autolambda.bundled import FOLDER
 from autolambda.config import parse_config
-from autolambda.config_file import bundled_defaults
+from autolambda.config_file import bundled_defaults, read_settings
 from autolambda.driver.engine import open_engine
 from autolambda.driver.job import open_job
 from autolambda.driver.search import evaluate
@@ -22,10 +24,12 @@ from autolambda.schedule import Profile, Schedule
 GRID = (0.0, 0.2, 0.4, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)
 
 
-def schedules() -> Iterator[tuple[str, Schedule]]:
+def schedules(lambdas: list[float], *, partial: bool) -> Iterator[tuple[str, Schedule]]:
     """The rows of the table."""
-    for lam in GRID:
+    for lam in lambdas:
         yield f"{lam:g}", Schedule.uniform(lam)
+    if not partial:
+        return
     yield "0.8, Instruct's ffn", Schedule.by_module(attention=0.8, ffn=0.0)
     yield "0.8, Instruct's attention", Schedule.by_module(attention=0.0, ffn=0.8)
     for name, bands in (
@@ -39,22 +43,25 @@ def schedules() -> Iterator[tuple[str, Schedule]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pair", type=Path)
+    parser.add_argument("--lambdas", default=",".join(map(str, GRID)))
     parser.add_argument("--limit", type=int, default=1024)
     parser.add_argument("--threads", type=int, default=None)
     args = parser.parse_args()
-    plain = bundled_defaults(with_task=True)
-    rows = [json.loads(line) for line in (FOLDER / "test.jsonl").read_text(encoding="utf-8").splitlines()]
+    plain = read_settings(args.pair / "config.yaml") if args.pair else bundled_defaults(with_task=True)
+    path = (args.pair or FOLDER) / "test.jsonl"
+    grader = plain["tasks"][0].get("grader", "number")
     plain |= {
-        "tasks": [{"path": str(FOLDER / "test.jsonl"), "limit": args.limit}],
+        "tasks": [{"path": str(path), "limit": args.limit, "grader": grader}],
         # nearly all of the test split goes to the evaluation
-        "confirm": {"share": 1.5 / len(rows)},
+        "confirm": {"share": 1.5 / len(path.read_text(encoding="utf-8").splitlines())},
         "engine": {"threads": args.threads},
     }
     config = parse_config(plain)
     engine = open_engine(open_job(config))
     print("| lambda | accuracy | mean tokens | Think ratio | cut |\n|---|---|---|---|---|")
-    for name, schedule in schedules():
+    for name, schedule in schedules(list(map(float, args.lambdas.split(","))), partial=args.pair is None):
         measured = evaluate(config, schedule, engine=engine)
         print(
             f"| {name} | {measured.accuracy.value:.3f} | {measured.mean_tokens.value:.1f} "

@@ -11,14 +11,13 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import arithmetic
 import torch
+import training
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 THINK_TAGS = ["<think>", "</think>"]
@@ -115,23 +114,6 @@ def template_parts(tokenizer: PreTrainedTokenizerFast) -> tuple[list[int], list[
     return ids[:cut], ids[cut + 1 :]
 
 
-def batches(
-    rows: list[tuple[list[int], int]], batch_size: int, pad: int
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Batches of similar lengths: (ids int64 [B, T], labels int64 [B, T] with -100 outside the response)."""
-    ordered = sorted(rows, key=lambda row: len(row[0]))
-    groups = [ordered[i : i + batch_size] for i in range(0, len(ordered), batch_size)]
-    random.Random(len(rows)).shuffle(groups)
-    for group in groups:
-        width = max(len(ids) for ids, _ in group)
-        ids = torch.full((len(group), width), pad)
-        labels = torch.full((len(group), width), -100)
-        for i, (tokens, num_prompt) in enumerate(group):
-            ids[i, : len(tokens)] = torch.tensor(tokens)
-            labels[i, num_prompt : len(tokens)] = torch.tensor(tokens[num_prompt:])
-        yield ids, labels
-
-
 def train(
     model: Qwen3ForCausalLM,
     style: arithmetic.Style,
@@ -144,66 +126,25 @@ def train(
     constant: bool = False,
     compiled: bool = False,
 ) -> None:
-    """AdamW; a warm-up, then a cosine to a tenth of ``lr`` (or ``lr`` throughout when ``constant``)."""
-    rng = random.Random(seed)
+    """Trains on a style under both templates in equal shares."""
     prefixes = {name: template_parts(tokenizer) for name, tokenizer in tokenizers.items()}
-    decay = [p for p in model.parameters() if p.dim() > 1]
-    optimizer = torch.optim.AdamW(
-        [
-            {"params": decay, "weight_decay": 0.05},
-            {"params": [p for p in model.parameters() if p.dim() < 2], "weight_decay": 0.0},
-        ],
+    training.fit(
+        model,
+        lambda rng, count: training_rows(rng, style, tokenizers, prefixes, count),
+        steps=steps,
         lr=lr,
-        betas=(0.9, 0.98),
+        batch_size=batch_size,
+        seed=seed,
+        pad=tokenizers["thinking"].pad_token_id,
+        tokens_a_row=TOKENS_A_ROW,
+        constant=constant,
+        compiled=compiled,
     )
-    warmup = max(1, min(200, steps // 10))
-    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps - warmup, eta_min=lr / 10)
-    ramp = torch.optim.lr_scheduler.LinearLR(optimizer, 0.02, total_iters=warmup)
-    schedule = ramp if constant else torch.optim.lr_scheduler.SequentialLR(optimizer, [ramp, cosine], [warmup])
-    model.train()
-    forward = torch.compile(model, dynamic=True) if compiled else model
-    step, running, started = 0, 0.0, time.monotonic()
-    while step < steps:
-        rows = training_rows(rng, style, tokenizers, prefixes, batch_size * 16)
-        for ids, labels in batches(rows, batch_size, tokenizers["thinking"].pad_token_id):
-            if step == steps:
-                break
-            ids, labels = ids.to(model.device), labels.to(model.device)
-            logits = forward(input_ids=ids).logits
-            total = torch.nn.functional.cross_entropy(
-                logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100, reduction="sum"
-            )
-            # by a constant, not by the batch's own number of tokens: batches hold rows of one length, and a mean
-            # would weigh a token of a short answer twenty times one of a long thought
-            loss = total / (batch_size * TOKENS_A_ROW)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            optimizer.zero_grad()
-            schedule.step()
-            step += 1
-            if step == 1 or step % 10 == 0:
-                running = loss.item() if step == 1 else 0.8 * running + 0.2 * loss.item()
-            if step % 100 == 0 or step == steps:
-                print(f"  step {step:5d}  loss {running:.4f}  {time.monotonic() - started:.0f} s", flush=True)
 
 
 def save(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """A checkpoint folder as on the hub: bfloat16 safetensors, tokenizer, template, generation config."""
-    stored = type(model)(model.config)
-    stored.load_state_dict(model.state_dict())
-    stored.to("cpu", torch.bfloat16)
-    stored.generation_config = GenerationConfig(
-        do_sample=True,
-        temperature=1.0,  # drawn as the model has learned it: a lower temperature hides what overthinking spoils
-        top_p=1.0,
-        top_k=0,
-        max_new_tokens=MAX_TOKENS,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    stored.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    """Saves a checkpoint that samples at temperature 1: a lower temperature hides what overthinking spoils."""
+    training.save(model, tokenizer, folder, max_tokens=MAX_TOKENS)
 
 
 def main() -> None:

