@@ -29,7 +29,7 @@ ABLATIONS: tuple[AblationName, ...] = get_args(AblationName)
 Lam = Annotated[float, Field(ge=0, le=1)]
 Lams = Annotated[tuple[Lam, ...], Field(min_length=1)]
 
-RUNGS = (128, 512, 2048)  # responses: the first fills an engine; the whole slice is always the last rung
+RUNGS = (64, 256, 1024)  # responses; the whole slice is always the last rung
 
 
 class ModelsConfig(Strict):
@@ -130,7 +130,7 @@ class SearchConfig(Strict):
     """The trials and tokens of a search, and the schedules that it tries.
 
     At most ``ladder`` of the ``trials`` go to the ladder (uniform lambdas, measured first). The rest is shared evenly
-    among ``spaces``. ``rungs`` are the numbers of responses after which a trial may stop; ``None`` is 128, 512, 2,048
+    among ``spaces``. ``rungs`` are the numbers of responses after which a trial may stop; ``None`` is 64, 256, 1,024
     and the whole slice. ``max_tokens_generated`` limits search and confirmation together; ``None`` is the tokens of
     both parents on the whole slice, with at least 2,048 responses each. The search stops when the expected gain in
     accuracy (share of 1) is below ``min_gain``.

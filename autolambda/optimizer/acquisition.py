@@ -93,14 +93,16 @@ def distinct(draw: PosteriorSamples, num_measured: int) -> list[int]:
     accuracy, tokens = draw.accuracy, np.log(draw.tokens)
     apart = _rms(accuracy, num_measured) >= _SAME_ACCURACY
     apart |= _rms(tokens, num_measured) >= _SAME_TOKENS
-    return np.flatnonzero(apart.all(axis=1)).tolist()
+    indices: list[int] = np.flatnonzero(apart.all(axis=1)).tolist()
+    return indices
 
 
 def _rms(draws: Floats, size: int) -> Floats:
     """Returns the root mean square difference of each new point to each measured one, float64 [new, measured]."""
     new, old = draws[:, size:], draws[:, :size]
     squares = (new**2).mean(axis=0)[:, None] + (old**2).mean(axis=0) - 2 * new.T @ old / len(draws)
-    return np.sqrt(np.maximum(squares, 0.0))
+    distances: Floats = np.sqrt(np.maximum(squares, 0.0))
+    return distances
 
 
 def candidates(

@@ -71,7 +71,7 @@ def target_at(measured: Sequence[Observation], allowance: TokenAllowance, budget
 
 @dataclass(frozen=True)
 class Spread:
-    """The relative standard error of confirmed mean tokens; ``shared`` is the part that all finalists have in common."""
+    """The relative standard error of confirmed mean tokens. All finalists have its ``shared`` part in common."""
 
     total: float
     shared: float

@@ -79,8 +79,8 @@ def plan(observations: Observations, settings: SearchSettings, aims: Aims, *, mo
     model = model or fit(observations, settings.knots, guards=aims.guards, cap=aims.max_tokens)
     draw = model.draw(schedules, num_draws=NUM_DRAWS, seed=settings.seed)
     predicted = draw.tokens.mean(axis=0).tolist()
+    chance: Floats = draw.allowed.mean(axis=0)
     if aims.budget is None:
-        chance = draw.allowed.mean(axis=0)
         scores = [Objectives(*pair) for pair in zip(draw.accuracy.mean(axis=0).tolist(), predicted, strict=True)]
         eligible = np.flatnonzero(chance >= min(LIKELY, float(chance.max()))).tolist()
         members = front(eligible, key=lambda index: scores[index])
@@ -194,7 +194,7 @@ def portfolio_of(
     mean_tokens = draw.tokens.mean(axis=0)
     shared = prompt_correlation(measured, ACCURACY)
 
-    @functools.lru_cache(maxsize=None)
+    @functools.cache
     def with_size(num_final: int) -> Precision:
         spread = spread_at(measured, allowance, budget, num_final)
         error = math.sqrt((1 - shared) * 0.2 / num_final)

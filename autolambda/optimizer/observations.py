@@ -24,8 +24,6 @@ ACCURACY, TOKENS, THINK = range(3)
 MODES = ("direct", "thinking")  # responses without thinking, and with it
 NUM_NEAR = 5  # observations nearest in mean tokens; their median cost ratio predicts a schedule's cost
 MOST_POINTS = 200  # observations in a surrogate: its time grows with their cube, its memory with their square
-
-
 _USUAL_VARIATION = 0.7  # standard deviation of lengths over their mean, assumed with the weight of ``_USUAL_SIZE``
 _USUAL_SIZE = 4.0
 
@@ -196,19 +194,25 @@ def is_tried(params: Params, observations: Observations) -> bool:
     )
 
 
-def part_of(prompts: NDArray[np.int64], outcomes: Floats, weights: Floats) -> PartObservation | None:
+def part_of(
+    prompts: NDArray[np.int64], outcomes: Floats, weights: Floats, groups: NDArray[np.int64] | None = None
+) -> PartObservation | None:
     """Returns the observation of a part of the responses, such as those with thinking; ``None`` without any.
 
-    ``prompts`` [n] and ``outcomes`` [n, 2] (correct, tokens) belong to them; ``weights`` [n] add up over tasks
-    as the tasks count. Standard errors cluster by prompt.
+    ``prompts`` [n] and ``outcomes`` [n, 2] (correct, tokens) belong to them; ``weights`` [n] add up over tasks as the
+    tasks count, and ``groups`` [n] number the tasks. Standard errors cluster by prompt.
     """
     if not len(prompts) or not weights.sum():
         return None
     asked, place = np.unique(prompts, return_inverse=True)
     total, size = float(weights.sum()), len(asked)
     mean = weights @ outcomes / total
+    centres = np.zeros_like(outcomes) + mean
+    for group in () if groups is None else np.unique(groups):
+        mine = groups == group
+        centres[mine] = weights[mine] @ outcomes[mine] / weights[mine].sum()
     residuals = np.zeros((size, 2))
-    np.add.at(residuals, place, weights[:, None] * (outcomes - mean))
+    np.add.at(residuals, place, weights[:, None] * (outcomes - centres))
     variance = (residuals**2).sum(axis=0) / total**2 * size / max(size - 1, 1)
     right = max(math.sqrt(variance[0]), wilson(float(mean[0]), len(prompts))[1] / Z_95)
     usual = (_USUAL_VARIATION * mean[1]) ** 2 / size

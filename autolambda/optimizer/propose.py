@@ -200,7 +200,8 @@ class _Look:
         """Returns the best point of the pool in one posterior sample."""
         target = self.targets[int(self._rng.integers(len(self.targets)))]
         within = self._draw.at(self.pool)
-        return self.pool[acquisition.thompson(within, target, index=int(self._rng.integers(NUM_DRAWS)))]
+        index: int = self.pool[acquisition.thompson(within, target, index=int(self._rng.integers(NUM_DRAWS)))]
+        return index
 
     def proposal(self, index: int, gain: float) -> Proposal | Stop:
         """Returns the measurement of a point up to its next rung, unless too few tokens are left."""

@@ -26,9 +26,9 @@ from autolambda.optimizer.observations import (
     THINK,
     TOKENS,
     CensoredTrial,
-    PartObservation,
     Observation,
     Observations,
+    PartObservation,
     leading,
 )
 from autolambda.optimizer.space import ENDS, features

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from autolambda.config import Config
 from autolambda.graders import ifeval
 from autolambda.optimizer.finalists import NUM_DRAWS
-from autolambda.optimizer.observations import ACCURACY, OUTPUTS, THINK, TOKENS
+from autolambda.optimizer.observations import ACCURACY, THINK, TOKENS
 from autolambda.optimizer.space import ENDS
 from autolambda.optimizer.surrogate import Surrogate
 from autolambda.responses import Graded
@@ -164,7 +164,7 @@ def confirmed_result(
 
 def smoothed_results(trials: Sequence[ScheduleResult], model: Surrogate) -> tuple[ScheduleResult, ...]:
     """Returns the trials with the surrogate's estimates; truncated and unparsed shares stay measured."""
-    bands = [model.predict([result.schedule for result in trials], output) for output in OUTPUTS]
+    bands = [model.predict([result.schedule for result in trials], output) for output in (ACCURACY, TOKENS, THINK)]
     results = []
     for index, result in enumerate(trials):
         estimates = [

@@ -15,8 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from autolambda.optimizer.modes import ModeObservation, mode_of
-from autolambda.optimizer.observations import THINK, CensoredTrial, GuardObservation, Observation, Observations
+from autolambda.optimizer.observations import THINK, CensoredTrial, Observation, Observations, PartObservation, part_of
 from autolambda.optimizer.racing import exceeded
 from autolambda.responses import Grade, Graded, is_aborted
 from autolambda.schedule import Schedule
@@ -123,20 +122,23 @@ class MeasuredSchedules:
             thinking=thinking,
         )
 
-    def _modes(self, graded: Sequence[Graded]) -> tuple[ModeObservation | None, ModeObservation | None]:
+    def _modes(self, graded: Sequence[Graded]) -> tuple[PartObservation | None, PartObservation | None]:
         """Returns the observations of the responses without thinking and with it. Every task keeps its weight."""
         sizes = Counter(each.task for each in graded)
         weights = np.array([self._weights[each.task] / sizes[each.task] for each in graded])
         prompts, outcomes = self._numbers(graded), _outcomes(graded)
+        tasks = np.unique([each.task for each in graded], return_inverse=True)[1]
         thought = outcomes[:, THINK] > 0
         direct, thinking = (
-            mode_of(prompts[mine], outcomes[mine, :THINK], weights[mine]) for mine in (~thought, thought)
+            part_of(prompts[mine], outcomes[mine, :THINK], weights[mine], tasks[mine]) for mine in (~thought, thought)
         )
         return direct, thinking
 
-    def _guard_observation(self, graded: Sequence[Graded], name: str, measured: Measured) -> GuardObservation:
+    def _guard_observation(self, graded: Sequence[Graded], name: str, measured: Measured) -> PartObservation:
         prompts, effects = self._prompt_effects([each for each in graded if each.task == name])
-        return GuardObservation(measured.accuracy.value, measured.accuracy.standard_error, prompts, effects[:, 0])
+        right, tokens = measured.accuracy, measured.mean_tokens
+        errors = right.standard_error, tokens.standard_error
+        return PartObservation((right.value, tokens.value), errors, prompts, effects[:, :THINK])
 
     def _prompt_effects(self, graded: Sequence[Graded]) -> tuple[np.ndarray, Floats]:
         """Returns the prompt numbers, and the prompt effects float64 [prompts, 3]: correct, tokens, thought.

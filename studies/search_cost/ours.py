@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from bank import Replay
 
-from autolambda.config import parse_config
+from autolambda.config import ConfirmConfig, SearchConfig, parse_config
 from autolambda.optimizer.aims import Aims
 from autolambda.optimizer.finalists import plan
-from autolambda.optimizer.observations import part_of
-from autolambda.optimizer.observations import ACCURACY, THINK, TOKENS, Observation, Observations
+from autolambda.optimizer.observations import ACCURACY, THINK, TOKENS, Observation, Observations, part_of
 from autolambda.optimizer.propose import Stop, propose
 from autolambda.optimizer.racing import Race, Rung, RungOutcome
 from autolambda.optimizer.settings import SearchSettings
@@ -31,13 +30,9 @@ from autolambda.statistics.estimates import Estimate, Floats
 from autolambda.statistics.pareto import Objectives, front
 from autolambda.statistics.stages import Stages, detect_stages
 from autolambda.statistics.verdict import Confirmed, decide
+from autolambda.tasks.slices import LEAST_SEARCHED, MOST_REPEATS
 
 NUM_KNOTS = 3
-import os
-
-CONFIRM_ROWS = float(os.environ.get("AL_ROWS", ".6667"))
-LEAST_RESPONSES = int(os.environ.get("AL_LEAST", "256"))
-MOST_REPEATS = int(os.environ.get("AL_REP", "8"))
 PARENTS = {"instruct": 0.0, "thinking": 1.0}
 
 
@@ -105,7 +100,7 @@ def setup_of(
 ) -> Setup:
     """Splits a file of ``2 * num_prompts`` rows as the package does."""
     num_rows = 2 * num_prompts
-    num_confirm = min(max(round(num_rows * CONFIRM_ROWS), 1), num_rows - 1)
+    num_confirm = min(max(round(num_rows * ConfirmConfig().share), 1), num_rows - 1)
     num_search = num_rows - num_confirm
     spaces: tuple[Space, ...] = ("uniform", "module") if has_module else ("uniform",)
     return Setup(
@@ -113,7 +108,7 @@ def setup_of(
         spaces,
         num_search,
         num_confirm,
-        max(repeats, math.ceil(LEAST_RESPONSES / num_search)),
+        max(repeats, math.ceil(LEAST_SEARCHED / num_search)),
         num_rows,
         max(confirm_repeats, MOST_REPEATS),
         share,
@@ -131,21 +126,10 @@ class _Rules:
     """The package's settings and aims in a setup."""
 
     def __init__(self, world: Replay, setup: Setup) -> None:
-        from dataclasses import replace
-
         num_final = setup.num_confirm * setup.confirm_repeats
-        config = parse_config({"tasks": [{"name": "arithmetic"}]})
-        full = setup.num_search * setup.repeats
-        rungs = (*(r for r in map(int, os.environ.get("AL_RUNGS", "128,512,2048").split(",")) if r < full), full)
+        rungs = SearchConfig().rungs_of(setup.num_search * setup.repeats)
         cap = int(allowance(world, setup))
-        self.settings = replace(
-            setup.settings,
-            max_tokens_generated=cap,
-            min_gain=float(os.environ.get("AL_GAIN", ".002")),
-            finalists=int(os.environ.get("AL_FIN", "3")),
-            trials=int(os.environ.get("AL_TRIALS", "64")),
-            ladder=int(os.environ.get("AL_LADDER", "9")),
-        )
+        self.settings = replace(setup.settings, max_tokens_generated=cap)
         self.aims = Aims(setup.budget, rungs, num_final, setup.num_confirm, max_tokens=world.cap)
 
 

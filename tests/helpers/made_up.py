@@ -9,7 +9,7 @@ import numpy as np
 
 from autolambda.config import parse_config
 from autolambda.optimizer.aims import Aims
-from autolambda.optimizer.observations import TOKENS, GuardObservation, Observation, Observations
+from autolambda.optimizer.observations import TOKENS, Observation, Observations, PartObservation
 from autolambda.optimizer.propose import Proposal, Stop, propose
 from autolambda.optimizer.settings import SearchSettings
 from autolambda.optimizer.space import to_schedule
@@ -57,9 +57,10 @@ def point(
     )
 
 
-def guarded(value: float, num_responses: int) -> GuardObservation:
+def guarded(value: float, num_responses: int) -> PartObservation:
     error = (max(value * (1 - value), 0.01) / num_responses) ** 0.5
-    return GuardObservation(value, error, np.arange(num_responses) + 10_000, np.zeros(num_responses))
+    prompts = np.arange(num_responses) + 10_000
+    return PartObservation((value, 100.0), (error, 5.0), prompts, np.zeros((num_responses, 2)))
 
 
 def settings_of(*, finalists: int = 3, margin: float = 0.01, **search: object) -> SearchSettings:
