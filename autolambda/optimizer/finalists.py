@@ -99,13 +99,13 @@ def plan(observations: Observations, settings: SearchSettings, aims: Aims, *, mo
     costs = sum(predicted[index] * measured[index].cost_ratio for index in finalists)
     parents = _ParentCosts.of(draw, schedules, observations, aims, allowance)
     num_responses = parents.num_final(costs, spent=float(observations.num_tokens))
-    members = draw.accuracy[:, list(finalists)]
-    covariance = np.atleast_2d(np.cov(members, rowvar=False)) + 1e-8 * np.eye(len(finalists))
+    accuracy = draw.accuracy[:, list(finalists)]
+    covariance = np.atleast_2d(np.cov(accuracy, rowvar=False)) + 1e-8 * np.eye(len(finalists))
     return Plan(
         finalists,
         num_responses,
         parents.num_parents(num_responses),
-        tuple(members.mean(axis=0).tolist()),
+        tuple(accuracy.mean(axis=0).tolist()),
         tuple(map(tuple, covariance.tolist())),
         prompt_correlation(measured, ACCURACY),
     )

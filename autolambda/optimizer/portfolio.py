@@ -15,7 +15,7 @@ import numpy as np
 from autolambda.optimizer.surrogate import PosteriorSamples
 from autolambda.statistics.estimates import Floats
 
-MISFIT = 0.04  # relative deviation by which all predicted tokens may be wrong together, beyond their posterior
+MISFIT = 0.07  # relative deviation by which all predicted tokens may be wrong together, beyond their posterior
 WORTH = 0.0003  # gain in accuracy for which one more finalist is confirmed
 
 

@@ -98,15 +98,15 @@ def wilson(value: float, size: float) -> tuple[float, float]:
 def tokens(means: Floats, *, num_responses: int, cap: float, seed: int) -> Limits:
     """Returns the mean of the prompts' mean lengths in tokens, with limits by the bootstrap-t.
 
-    Student's t is used for fewer than 4 prompts or equal lengths. For the upper limits one prompt is added, a third of
-    the way from the mean to the longest, because the sample may have missed the tail. No limit exceeds ``cap`` (tokens;
-    infinite if unknown). The relative standard error is at least Wilson's for a share of 1. With one prompt the
-    standard deviation is taken to be the mean.
+    Student's t is used for fewer than 4 prompts or equal lengths. For the upper limits one prompt is added between the
+    mean and the longest (halfway for 16 prompts or fewer), because the sample may have missed the tail. No limit
+    exceeds ``cap`` (tokens; infinite if unknown). The relative standard error is at least Wilson's for a share of 1.
+    With one prompt the standard deviation is taken to be the mean.
     """
     size, value = len(means), float(means.mean())
     deviation = float(means.std(ddof=1)) if size > 1 else value
     deviation = max(deviation, max(value, 1.0) * Z_95 * math.sqrt(size) / 2 / (size + Z_95**2))
-    extra = (float(means.max()) - value) / 3
+    extra = (float(means.max()) - value) * min(0.5, 0.25 + 4 / size)
     raised = value + extra / (size + 1)
     raised_deviation = math.sqrt(deviation**2 + extra**2 * size / (size + 1) / max(size - 1, 1))
     ratios = _studentised(means, deviation, seed) / math.sqrt(size)
