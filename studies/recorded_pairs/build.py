@@ -160,14 +160,18 @@ def build(name: str, folder: Path, seed: int) -> None:
 
 def write_rows(name: str, folder: Path, seed: int) -> None:
     """The task files, and a config for ``autolambda search --config``."""
-    task, rng, seen = TASKS[RECIPES[name].task], random.Random(seed), set()
+    task, rng, seen = TASKS[RECIPES[name].task], random.Random(seed), dict[str, None]()
+    while len(seen) < sum(SIZES.values()):
+        question = task.question(rng)
+        if is_held_out(question):
+            seen[question] = None
+    questions = list(seen)
+    rng.shuffle(questions)  # short questions are few, and come first
     for split, size in SIZES.items():
-        rows: list[dict[str, str]] = []
-        while len(rows) < size:
-            question = task.question(rng)
-            if is_held_out(question) and question not in seen:
-                seen.add(question)
-                rows.append({"id": f"{split}-{len(rows):04d}", "question": question, "answer": task.answer(question)})
+        drawn = [questions.pop() for _ in range(size)]
+        rows = [
+            {"id": f"{split}-{i:04d}", "question": each, "answer": task.answer(each)} for i, each in enumerate(drawn)
+        ]
         (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     config = {
         "models": {parent: str((folder / parent).resolve()) for parent in TEMPLATES},
