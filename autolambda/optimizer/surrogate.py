@@ -11,7 +11,7 @@ estimated from the prompts that they have in common. The accuracy on each guard 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,9 +80,8 @@ class _Seen:
     @classmethod
     def of(cls, each: Observation, part: Observation | PartObservation, output: int) -> _Seen:
         """Returns an output of an observation, or of a ``part`` of it."""
-        return cls(
-            each.schedule, part.values[output], part.errors[output], part.prompts, part.prompt_effects[:, output]
-        )
+        effects = part.prompt_effects[:, output]
+        return cls(each.schedule, part.values[output], part.errors[output], part.prompts, effects)
 
 
 class Surrogate:
@@ -119,8 +118,8 @@ class Surrogate:
         values, errors = (np.array([getattr(each, name) for each in seen]) for name in ("value", "error"))
         sizes = np.array([len(each.prompts) for each in seen], dtype=np.float64)
         y, deviation = _scaled(output, values, errors, sizes)
-        effects = _effects([(each.prompts, each.effects[:, None]) for each in seen])
-        noise = np.outer(deviation, deviation) * _error_correlation(effects[:, :, 0])
+        effects = _effects([(each.prompts, each.effects) for each in seen])
+        noise = np.outer(deviation, deviation) * _error_correlation(effects)
         points = self._features([each.schedule for each in seen])
         return GaussianProcess(points, y, noise, least_unit=_LEAST_UNITS[output])
 
@@ -148,12 +147,10 @@ class Surrogate:
     def draw(self, schedules: Sequence[Schedule], *, num_draws: int, seed: int) -> PosteriorSamples:
         """Draws accuracy, mean tokens and ``allowed`` jointly at all schedules."""
         points, rng = self._features(schedules), np.random.default_rng(seed)
-        modes = [
-            [_NATURAL[out](mode[out].draw(points, num_draws, rng)) for out in (ACCURACY, TOKENS)]
-            for mode in self._modes
-        ]
-        for mode in modes:
-            mode[TOKENS] = np.minimum(mode[TOKENS], self._cap)
+        modes = []
+        for right, length in self._modes:
+            drawn = np.clip(right.draw(points, num_draws, rng), 0.0, 1.0)
+            modes.append((drawn, np.minimum(np.exp(length.draw(points, num_draws, rng)), self._cap)))
         if len(modes) == 1:
             accuracy, tokens = modes[0]
         else:
@@ -169,7 +166,7 @@ class Surrogate:
             ends = [every.index(end) for end in ENDS]
             points = self._features(every)
             for max_drop, process in self._guards:
-                drawn = _NATURAL[ACCURACY](process.draw(points, num_draws, rng))
+                drawn = np.clip(process.draw(points, num_draws, rng), 0.0, 1.0)
                 better = drawn[:, ends].max(axis=1, keepdims=True)
                 allowed &= drawn[:, : len(schedules)] >= better - max_drop
         return allowed
@@ -211,8 +208,8 @@ def _pooled(errors: Floats, sizes: Floats) -> Floats:
 
 
 def _effects(seen: Sequence[tuple[NDArray[np.int64], Floats]]) -> Floats:
-    """Returns all prompt effects, float64 [n, prompts, outputs]. NaN marks a prompt that a schedule did not answer."""
-    table = np.full((len(seen), max(int(prompts.max()) for prompts, _ in seen) + 1, seen[0][1].shape[1]), np.nan)
+    """Returns all prompt effects, float64 [n, prompts]. NaN marks a prompt that a schedule did not answer."""
+    table = np.full((len(seen), max(int(prompts.max()) for prompts, _ in seen) + 1), np.nan)
     for row, (prompts, effects) in zip(table, seen, strict=True):
         row[prompts] = effects
     return table
@@ -223,7 +220,7 @@ def prompt_correlation(observations: Sequence[Observation], output: int) -> floa
 
     It is the correlation of the prompt effects of two schedules on their common prompts, averaged over all pairs.
     """
-    return _correlation(_effects([(each.prompts, each.prompt_effects) for each in observations])[:, :, output])[0]
+    return _correlation(_effects([(each.prompts, each.prompt_effects[:, output]) for each in observations]))[0]
 
 
 def _error_correlation(effects: Floats) -> Floats:
@@ -245,10 +242,3 @@ def _correlation(effects: Floats) -> tuple[float, Floats]:
     pairs = float(together[above].sum())
     rho = float((standard @ standard.T)[above].sum()) / pairs if pairs else 0.0
     return min(max(rho, 0.0), 0.95), together
-
-
-_NATURAL: dict[int, Callable[[Floats], Floats]] = {
-    ACCURACY: lambda values: np.clip(values, 0.0, 1.0),
-    TOKENS: np.exp,
-    THINK: expit,
-}

@@ -13,8 +13,10 @@ import json
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 
@@ -30,6 +32,8 @@ from autolambda.study.trials import Study
 
 NUM_RESPONSES = 128
 AIMS = Aims(40.0, (NUM_RESPONSES,), 1024, 1024)
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def respond(schedule: Schedule, rng: np.random.Generator) -> list[Graded]:
@@ -61,32 +65,36 @@ def main() -> None:
             store.create_study("loop", config={}, identity={})
             with closing(Study(store, name="loop")) as study:
                 for _ in range(args.trials):
-                    proposal = _timed(parts, "propose", lambda: propose(record.observations, config, AIMS))
+                    proposal = _timed(parts, "propose", propose, record.observations, config, AIMS)
                     if isinstance(proposal, Stop):
                         break
-                    trial = _timed(parts, "ask", lambda p=proposal: study.start(p, num_knots=args.knots))
+                    trial = _timed(parts, "ask", study.start, proposal, num_knots=args.knots)
                     graded = respond(trial.schedule, rng)
                     evaluation = store.evaluation(
                         "loop", kind="trial", key=str(trial.number), schedule=trial.schedule, num_responses=len(graded)
                     )
-                    _timed(parts, "store", lambda e=evaluation, g=graded: store.add(e, g))
-                    pooled = _timed(parts, "measure", lambda t=trial, g=graded: record.pooled(t, g))
+                    _timed(parts, "store", store.add, evaluation, graded)
+                    pooled = _timed(parts, "measure", record.pooled, trial, graded)
                     ahead = record.observations.with_measured(pooled.observation, cost=0)
-                    _timed(parts, "race", lambda t=trial, a=ahead: stopped_for(t.schedule, a, config, AIMS))
+                    _timed(parts, "race", stopped_for, trial.schedule, ahead, config, AIMS)
                     record.add(trial, graded)
                     seen = record.of(trial.schedule)
                     assert seen is not None
-                    _timed(parts, "tell", lambda t=trial, s=seen: study.tell(t, s.measured))
+                    _timed(parts, "tell", study.tell, trial, seen.measured)
     total = np.sum([values[: len(parts["tell"])] for values in parts.values()], axis=0)
-    near = {f"s_at_{n}": round(float(np.median(total[max(n - 10, 0) : n])), 3) for n in (25, 100, len(total))}
+    near = {
+        f"s_at_{n}": round(float(np.median(total[max(n - 10, 0) : n])), 3)
+        for n in (25, 100, len(total))
+        if n <= len(total)
+    }
     print(
         json.dumps({"trials": len(total), **near, **{k: round(float(np.median(v[-10:])), 3) for k, v in parts.items()}})
     )
 
 
-def _timed(parts: dict[str, list[float]], name: str, call):  # noqa: ANN001, ANN202
+def _timed(parts: dict[str, list[float]], name: str, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     started = time.perf_counter()
-    found = call()
+    found = call(*args, **kwargs)
     parts[name].append(time.perf_counter() - started)
     return found
 

@@ -34,10 +34,10 @@ def places(rng: np.random.Generator, count: int) -> list[dict[str, float]]:
 def botorch(x: np.ndarray, y: np.ndarray, error: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of BoTorch's model with its own priors and transforms."""
     import torch
-    from botorch.fit import fit_gpytorch_mll
-    from botorch.models import SingleTaskGP
-    from botorch.models.transforms import Standardize
-    from gpytorch.mlls import ExactMarginalLogLikelihood
+    from botorch.fit import fit_gpytorch_mll  # type: ignore[import-not-found]
+    from botorch.models import SingleTaskGP  # type: ignore[import-not-found]
+    from botorch.models.transforms import Standardize  # type: ignore[import-not-found]
+    from gpytorch.mlls import ExactMarginalLogLikelihood  # type: ignore[import-not-found]
 
     train = [torch.tensor(each, dtype=torch.float64) for each in (x, y[:, None], error[:, None] ** 2)]
     model = SingleTaskGP(train[0], train[1], train_Yvar=train[2], outcome_transform=Standardize(1))
@@ -73,17 +73,18 @@ def main() -> None:
         for output, name in ((ACCURACY, "accuracy"), (TOKENS, "mean_tokens")):
             values = np.array([each.values[output] for each in observations])
             errors = np.array([each.errors[output] for each in observations])
-            y, deviation = _scaled(output, values, errors)
+            sizes = np.array([len(each.prompts) for each in observations], dtype=np.float64)
+            y, deviation = _scaled(output, values, errors, sizes)
             true = np.array([getattr(truth, name) for truth in truths])
-            target = np.log(true) if output == TOKENS else np.log(true / (1 - true))
+            scale = np.log if output == TOKENS else np.asarray  # as the surrogate models them
+            target = scale(true)
             band = model.predict(schedules, output)
-            scale = np.log if output == TOKENS else lambda v: np.log(v / (1 - v))
             ours_mean, ours_deviation = scale(band.value), (scale(band.high) - scale(band.low)) / 3.92
             started = time.perf_counter()
             theirs = botorch(x, y, deviation, at)
             seconds = time.perf_counter() - started
             for which, (mean, spread), cost in (
-                ("ours", (ours_mean, ours_deviation), fitted / 3),
+                ("ours", (ours_mean, ours_deviation), fitted / 5),
                 ("BoTorch", theirs, seconds),
             ):
                 error = float(np.sqrt(np.mean((mean - target) ** 2)))
@@ -91,7 +92,7 @@ def main() -> None:
                 scores.setdefault((which, output), []).append((error, density, cost))
     for (which, output), each in sorted(scores.items(), key=lambda item: item[0][1]):
         error, density, cost = np.mean(each, axis=0)
-        name = ("accuracy, log-odds", "log tokens")[output]
+        name = ("accuracy", "log tokens")[output]
         print(f"{name:<20} {which:<8} error {error:.4f}  log density {density:.3f}  fit {cost:.3f} s")
 
 

@@ -8,13 +8,11 @@ from scipy.stats import norm
 
 from autolambda.optimizer.acquisition import (
     SURE,
-    WORTH,
     Target,
-    best_expected,
     candidates,
     chances,
-    cheapest_equal,
-    expected_gain,
+    distinct,
+    expected_gains,
     is_dominated,
     surest,
     thompson,
@@ -22,7 +20,7 @@ from autolambda.optimizer.acquisition import (
 from autolambda.optimizer.space import DECIMALS
 from autolambda.optimizer.surrogate import PosteriorSamples
 
-TARGET = Target(100.0, 0.05)
+TARGET = Target(100.0, 0.05, float(norm.ppf(0.95)))
 
 
 def draw(accuracy, tokens, allowed=None):
@@ -51,11 +49,12 @@ def draws():
     return sizes.flatmap(of)
 
 
-targets = st.builds(Target, st.floats(10.0, 400.0), st.floats(0.001, 0.3))
+targets = st.builds(Target, st.floats(10.0, 400.0), st.floats(0.001, 0.3), st.floats(0.5, 4.0))
 
 
 def test_the_highest_mean_has_its_upper_bound_at_the_budget():
     assert TARGET.highest * (1 + norm.ppf(0.95) * 0.05) == pytest.approx(100.0)
+    assert Target(100.0, 0.05, 3.0).highest < TARGET.highest  # fewer prompts, a higher bound
 
 
 @settings(deadline=None)  # the first call of scipy's loads much
@@ -80,30 +79,6 @@ def test_the_safe_one_is_the_most_accurate_that_is_sure(drawn, target):
     assert (index in sure and ahead[index] == max(ahead[sure])) if sure else chance[index] == max(chance)
 
 
-@given(draws(), targets, st.integers(0, 1))
-def test_the_bold_one_is_worth_most(drawn, target, than):
-    chance, ahead = chances(drawn, target), drawn.accuracy.mean(axis=0)
-    worth = [chance[i] * (ahead[i] - ahead[than]) for i in range(len(chance))]
-    index = best_expected(drawn, target, than=than)
-    assert max(worth) < WORTH if index is None else worth[index] == max(worth) >= WORTH
-
-
-def test_a_bold_one_needs_a_chance_and_a_lead():
-    assert best_expected(certain((0.5, 50.0), (0.9, 500.0)), TARGET, than=0) is None  # no chance
-    assert best_expected(certain((0.5, 50.0), (0.5005, 50.0)), TARGET, than=0) is None  # hardly a lead
-    assert best_expected(certain((0.5, 50.0), (0.6, TARGET.highest), (0.55, 50.0)), TARGET, than=0) in (1, 2)
-    assert best_expected(certain((0.5, 50.0), (0.7, TARGET.highest), (0.55, 50.0)), TARGET, than=0) == 1
-
-
-@given(draws(), st.integers(0, 1), st.floats(0.0, 0.5))
-def test_the_frugal_one_is_the_cheapest_that_hardly_loses(drawn, than, margin):
-    ahead, tokens, allowed = (getattr(drawn, name).mean(axis=0) for name in ("accuracy", "tokens", "allowed"))
-    good = [i for i in range(len(ahead)) if ahead[i] >= ahead[than] - margin / 2 and tokens[i] <= 0.8 * tokens[than]]
-    good = [i for i in good if allowed[i] >= SURE or allowed[i] >= allowed[than]]
-    index = cheapest_equal(drawn, than=than, margin=margin)
-    assert index is None if not good else index in good and tokens[index] == min(tokens[good])
-
-
 @given(draws(), targets)
 def test_the_sampled_one_is_the_best_within_in_its_draw(drawn, target):
     for row, (accuracy, tokens, allowed) in enumerate(zip(drawn.accuracy, drawn.tokens, drawn.allowed, strict=True)):
@@ -118,19 +93,61 @@ def test_the_sampled_one_is_the_best_within_in_its_draw(drawn, target):
 
 
 @given(draws(), targets)
-def test_the_expected_gain_over_the_safe_one(drawn, target):
-    best, ours = [], []
-    index = surest(drawn, target)
-    doubtful = drawn.allowed[:, index].mean() < SURE
-    for accuracy, tokens, allowed in zip(drawn.accuracy, drawn.tokens, drawn.allowed, strict=True):
-        rows = zip(accuracy, tokens, allowed, strict=True)
-        best.append(max((a for a, n, kept in rows if n <= target.highest and kept), default=0.0))
-        ours.append(0.0 if doubtful and not allowed[index] else accuracy[index])
-    assert expected_gain(drawn, target) == pytest.approx(max(0.0, np.mean(best) - np.mean(ours)), abs=1e-9)
+def test_the_expected_gains_over_the_safe_one(drawn, target):
+    safe = surest(drawn, target)
+    for index, found in enumerate(expected_gains(drawn, target)):
+        leads = []
+        for accuracy, tokens, allowed in zip(drawn.accuracy, drawn.tokens, drawn.allowed, strict=True):
+            ours = accuracy[safe] if allowed[safe] else 0.0
+            counts = tokens[index] <= target.highest and allowed[index]
+            leads.append(max(accuracy[index] - ours, 0.0) if counts else 0.0)
+        assert found == pytest.approx(np.mean(leads), abs=1e-9)
 
 
 def test_nothing_is_to_be_gained_where_all_draws_agree():
-    assert expected_gain(certain((0.5, 20.0), (0.7, 60.0), (0.9, 300.0)), TARGET) == pytest.approx(0.0)
+    assert not expected_gains(certain((0.5, 20.0), (0.7, 60.0), (0.9, 300.0)), TARGET).any()
+
+
+def test_an_unsure_guard_leaves_something_to_learn():
+    even = draw([[0.5, 0.5]] * 20, [[50.0, 50.0]] * 20, [[i % 2 == 0, i % 2 == 1] for i in range(20)])
+    assert expected_gains(even, TARGET).max() == pytest.approx(0.25)
+    hopeless = draw([[0.5, 0.5]] * 20, [[50.0, 50.0]] * 20, [[False, False]] * 20)
+    assert not expected_gains(hopeless, TARGET).any()
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "tokens", "is_distinct"),
+    [
+        (0.5, 50.0, False),
+        (0.505, 51.0, False),  # hardly more accurate, hardly longer
+        (0.52, 50.0, True),
+        (0.5, 52.0, True),
+        (0.7, 80.5, False),  # as another measured one
+        (0.7, 50.0, True),  # as accurate as one, as long as another
+    ],
+)
+def test_a_new_point_is_distinct_if_no_measured_one_is_predicted_alike(accuracy, tokens, is_distinct):
+    drawn = certain((0.5, 50.0), (0.7, 80.0), (accuracy, tokens), (0.9, 20.0))
+    assert distinct(drawn, 2) == ([0, 1] if is_distinct else [1])  # counted from the first new one
+
+
+def test_points_that_differ_only_in_their_draws_are_distinct():
+    """Equal means are not enough: where the draws go apart, a measurement tells something new."""
+    drawn = draw([[0.5, 0.4], [0.5, 0.6]], [[50.0, 50.0]] * 2)
+    assert distinct(drawn, 1) == [0]
+    together = draw([[0.4, 0.4], [0.6, 0.6]], [[50.0, 50.0]] * 2)
+    assert distinct(together, 1) == []
+
+
+@given(draws())
+def test_distinct_against_brute_force(drawn):
+    expected = [
+        index - 1
+        for index in range(1, drawn.tokens.shape[1])
+        if np.sqrt(np.mean((drawn.accuracy[:, index] - drawn.accuracy[:, 0]) ** 2)) >= 0.01
+        or np.sqrt(np.mean(np.log(drawn.tokens[:, index] / drawn.tokens[:, 0]) ** 2)) >= 0.03
+    ]
+    assert distinct(drawn, 1) == expected
 
 
 @given(draws())
@@ -173,7 +190,7 @@ def test_candidates_lie_in_the_box_and_only_free_ones_move(free):
 
 def test_uniform_candidates_are_a_fine_grid_of_lambdas():
     found = candidates(["lam"], BOX, [CENTRE], np.random.default_rng(0))
-    assert [params["lam"] for params in found] == pytest.approx(np.linspace(0, 1, 101))
+    assert [params["lam"] for params in found] == pytest.approx(np.linspace(0, 1, 201))
     assert all(params["split"] == params["tilt_0"] == params["tilt_1"] == 0.0 for params in found)
 
 
@@ -194,15 +211,7 @@ def test_what_breaks_a_guard_is_no_answer_however_good():
     accuracy, tokens = [[0.5, 0.9, 0.6]] * 20, [[50.0, 20.0, 60.0]] * 20
     broken = draw(accuracy, tokens, [[True, False, True]] * 20)
     assert surest(broken, TARGET) == 2 and thompson(broken, TARGET, index=0) == 2
-    assert best_expected(broken, TARGET, than=0) == 2 and cheapest_equal(broken, than=2, margin=0.9) is None
-    assert expected_gain(broken, TARGET) == 0.0
+    assert not expected_gains(broken, TARGET).any()
     assert [is_dominated(broken, i) for i in range(3)] == [False, False, False]
     free = draw(accuracy, tokens)
     assert surest(free, TARGET) == 1 and [is_dominated(free, i) for i in range(3)] == [True, False, True]
-
-
-def test_an_unsure_guard_leaves_something_to_learn():
-    even = draw([[0.5, 0.5]] * 20, [[50.0, 50.0]] * 20, [[i % 2 == 0, i % 2 == 1] for i in range(20)])
-    assert expected_gain(even, TARGET) == pytest.approx(0.25)
-    hopeless = draw([[0.5, 0.5]] * 20, [[50.0, 50.0]] * 20, [[False, False]] * 20)
-    assert expected_gain(hopeless, TARGET) == 0.0

@@ -8,10 +8,20 @@ import pytest
 from made_up import point, settings_of, truth
 
 from autolambda.optimizer.aims import Aims
-from autolambda.optimizer.observations import ACCURACY, MOST_POINTS, TOKENS, Observations, cost_at, leading, near
+from autolambda.optimizer.observations import (
+    ACCURACY,
+    MOST_POINTS,
+    TOKENS,
+    Observations,
+    cost_at,
+    leading,
+    near,
+    part_of,
+)
 from autolambda.optimizer.racing import stopped_for
 from autolambda.optimizer.space import ranges, uniform_params
 from autolambda.optimizer.surrogate import Surrogate
+from autolambda.statistics.estimates import Z_95, wilson
 
 POINTS = [point(uniform_params(lam, num_knots=3), 64) for lam in (0.0, 0.42, 0.44, 0.46, 0.5, 0.54, 1.0)]  # 10 to 110
 
@@ -86,3 +96,58 @@ def test_a_decision_among_thousands_takes_no_longer_than_among_some_hundred():
         stopped_for(points[20].schedule, Observations(points, costs=(1,) * size), config, aims)
         seconds.append(time.process_time() - began)
     assert seconds[1] < 2 * seconds[0] + 1.0
+
+
+def outcomes_of(num_prompts, *, seed=0, repeats=1):
+    """Responses [n, 2] (correct, tokens) to so many prompts, and the numbers of the prompts."""
+    rng = np.random.default_rng(seed)
+    size = num_prompts * repeats
+    return np.stack([rng.random(size) < 0.6, rng.lognormal(4, 0.5, size)], axis=1), np.arange(size) % num_prompts
+
+
+def test_nothing_is_no_part():
+    assert part_of(np.array([], dtype=np.int64), np.zeros((0, 2)), np.zeros(0)) is None
+    assert part_of(np.array([3]), np.ones((1, 2)), np.zeros(1)) is None  # it counts for nothing
+
+
+def test_the_means_and_errors_of_a_part():
+    outcomes, prompts = outcomes_of(400)
+    found = part_of(prompts + 7, outcomes, np.full(400, 0.25))
+    assert found.values == pytest.approx(outcomes.mean(axis=0))
+    assert found.errors == pytest.approx(outcomes.std(axis=0, ddof=1) / 20, rel=0.02)
+    assert found.prompts.tolist() == list(range(7, 407))
+    assert found.prompt_effects == pytest.approx(outcomes - outcomes.mean(axis=0))
+
+
+def test_the_weights_of_a_part_are_those_of_the_tasks():
+    outcomes = np.array([[1.0, 10.0], [0.0, 40.0], [1.0, 90.0]])
+    found = part_of(np.array([0, 1, 1]), outcomes, np.array([2.0, 1.0, 1.0]))
+    assert found.values == pytest.approx((0.75, 37.5))
+    assert found.prompt_effects == pytest.approx(np.array([[0.25, -27.5], [-0.25, 27.5]]))  # means of each prompt
+
+
+def test_repeats_of_the_same_answers_make_no_error_smaller():
+    outcomes, prompts = outcomes_of(50)
+    once, often = (part_of(np.tile(prompts, n), np.tile(outcomes, (n, 1)), np.ones(50 * n)) for n in (1, 8))
+    assert often.values == pytest.approx(once.values) and often.errors == pytest.approx(once.errors, rel=0.02)
+    fresh, places = outcomes_of(50, repeats=8)
+    assert part_of(places, fresh, np.ones(400)).errors[1] < 0.6 * often.errors[1]
+
+
+@pytest.mark.parametrize("size", [1, 5, 1000])
+def test_equal_responses_are_not_certain(size):
+    found = part_of(np.arange(size), np.tile([1.0, 50.0], (size, 1)), np.ones(size))
+    assert found.errors[0] >= wilson(1.0, size)[1] / Z_95 > 0
+    usual = 0.7 * 50.0 / size**0.5  # lengths usually vary, and that counts as four prompts
+    assert found.errors[1] == pytest.approx(max(usual * (4 / (size + 3)) ** 0.5, 0.5), rel=1e-6)
+
+
+def test_the_difference_of_two_tasks_is_no_error():
+    """A short task and a long one, equally frequent: no luck decides how many responses each has."""
+    outcomes, prompts = outcomes_of(400)
+    groups = prompts % 2
+    outcomes[:, 1] = np.where(groups, 1000.0, 10.0) * outcomes[:, 1] / outcomes[:, 1].mean()
+    apart, together = (part_of(prompts, outcomes, np.ones(400), each) for each in (groups, None))
+    assert apart.values == together.values and apart.errors[1] < 0.6 * together.errors[1]
+    for task in (0, 1):
+        assert apart.prompt_effects[groups == task].mean(axis=0) == pytest.approx(0.0, abs=1e-9)

@@ -9,6 +9,7 @@ from autolambda.optimizer.token_allowance import (
     LEAST_CONFIRM,
     LEAST_FULL,
     PARENT_SHARE,
+    RESERVED,
     TokenAllowance,
 )
 
@@ -30,65 +31,63 @@ def granted(total, *, ends=1000.0, num_confirm=1024):
 def test_the_tokens_of_a_study(num_search, cap, total):
     found = TokenAllowance.of(3.0, num_search=num_search, num_confirm=9, num_confirm_prompts=8, cap=cap)
     assert found == TokenAllowance(total=total, ends=3.0, num_confirm=9, num_confirm_prompts=8)
-    assert found.search == pytest.approx(0.5 * total)
+    assert found.search == pytest.approx(0.45 * total)
+
+
+def test_a_reserve_is_kept_back_and_what_the_search_leaves_is_confirmed_with():
+    found = granted(2_000_000)
+    assert found.search + found.confirm(found.search) + RESERVED * found.total == pytest.approx(found.total)
+    assert found.confirm(0.5 * found.search) == pytest.approx(found.confirm(found.search) + 0.5 * found.search)
+    assert found.confirm(0) == pytest.approx((1 - RESERVED) * found.total)
+    # a search that overran takes nothing from the confirmation
+    assert found.confirm(2 * found.search) == found.confirm(found.search) == pytest.approx(CONFIRM_SHARE * found.total)
 
 
 @pytest.mark.parametrize(
-    ("total", "ends", "num_confirm", "expected"),
+    ("total", "cost", "num_confirm", "expected"),
     [
-        (2_000_000, 1000.0, 1024, 120),  # six hundredths of the tokens, by what both cost together
-        (10_000_000, 1000.0, 1024, 600),
-        (100_000_000, 1000.0, 1024, 1024),  # no more than there are
-        (1_000, 1000.0, 1024, LEAST_CONFIRM),  # no fewer than can be read
-        (1_000, 1000.0, 20, 20),
+        (2_000_000, 500.0, 1024, 120),  # three hundredths of the tokens
+        (2_000_000, 1000.0, 1024, 60 + 4),  # no fewer than can be read
+        (10_000_000, 500.0, 1024, 600),
+        (100_000_000, 500.0, 1024, 1024),  # no more than there are
+        (1_000, 500.0, 1024, LEAST_CONFIRM),
+        (1_000, 500.0, 20, 20),
     ],
 )
-def test_the_responses_of_a_parent(total, ends, num_confirm, expected):
-    assert granted(total, ends=ends, num_confirm=num_confirm).num_parent == expected
+def test_the_responses_of_a_parent_that_cannot_be_the_answer(total, cost, num_confirm, expected):
+    assert granted(total, num_confirm=num_confirm).num_parent(cost) == expected
 
 
 @pytest.mark.parametrize(
-    ("total", "predicted", "expected"),
+    ("total", "costs", "spent", "others", "expected"),
     [
-        (2_000_000, [1000.0], 880),  # 1,000,000 less 120 responses of each parent
-        (2_000_000, [500.0, 250.0, 250.0], 880),  # all finalists get as many
-        (1_000_000, [500.0], 872),
-        (1_000_000, [10.0], 1024),
-        (1_000_000, [1e6], LEAST_CONFIRM),
+        (2_000_000, 1000.0, 900_000, 0.0, 900),
+        (2_000_000, 1000.0, 900_000, 120_000.0, 780),
+        (2_000_000, 1000.0, 850_000, 0.0, 950),  # the search left 50,000
+        (2_000_000, 1000.0, 1_500_000, 0.0, 900),  # the search overran
+        (2_000_000, 1000.0, 0, 0.0, 1024),  # no more than there are
+        (1_000_000, 1e6, 450_000, 0.0, LEAST_CONFIRM),
     ],
 )
-def test_the_responses_of_a_finalist(total, predicted, expected):
-    assert granted(total).num_final(predicted) == expected
+def test_the_responses_of_a_finalist(total, costs, spent, others, expected):
+    assert granted(total).num_final(costs, spent=spent, others=others) == expected
 
 
 @given(
     total=st.floats(1e3, 1e9),
-    ends=st.floats(2.0, 1e5),
+    cost=st.floats(2.0, 1e5),
     num_confirm=st.integers(1, 4096),
     predicted=st.lists(st.floats(1.0, 1e5), min_size=1, max_size=5),
+    share=st.floats(0.0, 1.0),
 )
-def test_what_is_planned_is_paid_for_unless_it_is_the_least(total, ends, num_confirm, predicted):
-    found = granted(total, ends=ends, num_confirm=num_confirm)
-    least = min(num_confirm, LEAST_CONFIRM)
-    for number in (found.num_parent, found.num_final(predicted)):
+def test_what_is_planned_is_paid_for_unless_it_is_the_least(total, cost, num_confirm, predicted, share):
+    found = granted(total, num_confirm=num_confirm)
+    least, spent = min(num_confirm, LEAST_CONFIRM), share * found.search
+    others = found.num_parent(cost) * cost
+    num_final = found.num_final(sum(predicted), spent=spent, others=others)
+    for number in (found.num_parent(cost), num_final):
         assert least <= number <= num_confirm
-    if found.num_parent > least:
-        assert found.num_parent * ends <= PARENT_SHARE * total
-    if found.num_parent > least and found.num_final(predicted) > least:
-        spent = found.search + found.num_parent * ends + found.num_final(predicted) * sum(predicted)
-        assert spent <= total * (1 + 1e-9)
-    assert found.search + CONFIRM_SHARE * total == pytest.approx(total)
-
-
-def test_with_guards_the_parents_get_as_many_responses_as_the_finalists():
-    plain = TokenAllowance(2_000_000.0, 1000.0, 4096, 4096)
-    guarded = TokenAllowance(2_000_000.0, 1000.0, 4096, 4096, with_guards=True)
-    assert plain.search == guarded.search
-    assert guarded.num_final([600.0, 400.0]) == 500  # a million for both parents and both finalists, 2,000 each
-    assert plain.num_final([600.0, 400.0]) == 880
-    assert guarded.num_final([1e9]) == LEAST_CONFIRM and guarded.num_final([1.0]) == 999
-    found = TokenAllowance.of(3.0, num_search=1, num_confirm=9, num_confirm_prompts=8, cap=None, with_guards=True)
-    assert (
-        found.with_guards
-        and not TokenAllowance.of(3.0, num_search=1, num_confirm=9, num_confirm_prompts=8, cap=None).with_guards
-    )
+    if found.num_parent(cost) > least:
+        assert others <= PARENT_SHARE * total * (1 + 1e-9)
+    if num_final > least:
+        assert spent + others + num_final * sum(predicted) <= (1 - RESERVED) * total * (1 + 1e-9)
