@@ -161,12 +161,23 @@ def _given() -> list[Case]:
     return [*_pairs(), *_bank100(), *_paper(), replace(_bank()[0], budgets=(40.0,))]
 
 
+def _bank_uniform() -> list[Case]:
+    return [replace(case, name="bank_uniform", has_module=False) for case in _bank()]
+
+
+def _recorded100() -> list[Case]:
+    """The recorded pairs with files of 200 rows."""
+    return [replace(case, name=f"{case.name}100", num_prompts=100, repeats=1) for case in _recorded()]
+
+
 GROUPS: dict[str, Callable[[], list[Case]]] = {
     "given": _given,
     "pairs": _pairs,
     "bank": _bank,
+    "bank_uniform": _bank_uniform,
     "bank100": _bank100,
     "paper": _paper,
     "recorded": _recorded,
+    "recorded100": _recorded100,
 }
 _SINGLE = (_pairs, _paper, _recorded)
