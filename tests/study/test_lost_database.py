@@ -89,7 +89,10 @@ COMMAND = [CLI, "search", "--budget", str(BUDGET), "--study", NAME]
 
 
 def command(storage: str) -> list[str]:
-    settings = {key: value for key, value in SETTINGS.items() if key != "tasks"} | {"tasks.0.limit": 16}
+    settings = {key: value for key, value in SETTINGS.items() if key != "tasks"} | {
+        "tasks.0.limit": 16,
+        "tasks.0.repeats": 1,
+    }
     pairs = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
     return [*COMMAND, *pairs, "--task", "arithmetic", "--storage", storage]
 

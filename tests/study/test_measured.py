@@ -212,7 +212,7 @@ def test_a_guard_is_observed_apart_and_costs_all_the_same():
     assert np.array_equal(point.prompt_effects, own.prompt_effects)
     seen = point.guards["two"]
     measured = record.all[0].measured.tasks["two"]
-    assert (seen.value, seen.error) == (measured.accuracy.value, measured.accuracy.standard_error)
+    assert (seen.values[0], seen.errors[0]) == (measured.accuracy.value, measured.accuracy.standard_error)
     assert len(seen.prompts) == len(seen.prompt_effects) == 4 and not set(seen.prompts) & set(point.prompts)
     assert seen.prompt_effects.sum() == pytest.approx(0.0)
     assert (point.num_responses, point.num_guarding, point.counted) == (16, 8, 0.5)

@@ -29,7 +29,7 @@ from autolambda.study.trials import (
     studies_under,
 )
 
-CONFIG = settings_of(trials=5, ladder=3, seed=5, min_gain=0.0)
+CONFIG = settings_of(trials=5, ladder=3, seed=5, min_gain=0.0, max_tokens_generated=10**6)
 NUM_KNOTS = 3
 
 
