@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +17,7 @@ from autolambda.optimizer.surrogate import Guards
 
 RUNGS = (64, 256)
 GUARD = "rules"
+Truth = Callable[[Mapping[str, float]], tuple[float, float, float]]
 
 
 def truth(params: Mapping[str, float]) -> tuple[float, float, float]:
@@ -80,7 +81,9 @@ def evidence(points: Sequence[Observation], failed: Sequence[Mapping[str, float]
     return replace(Observations(tuple(points), failed=tuple(failed), costs=costs), **more)
 
 
-def measured(before: Observations, proposal: Proposal, *, rng: np.random.Generator | None = None) -> Observations:
+def measured(
+    before: Observations, proposal: Proposal, *, rng: np.random.Generator | None = None, of: Truth = truth
+) -> Observations:
     """The evidence after a trial: a new point, or one that is known on more responses.
 
     With an ``rng`` a guard task was measured too, with luck.
@@ -88,7 +91,7 @@ def measured(before: Observations, proposal: Proposal, *, rng: np.random.Generat
     guard = None
     if rng is not None:
         guard = float(rng.binomial(proposal.stop, guarded_truth(proposal.params))) / proposal.stop
-    found = point(proposal.params, proposal.stop, guard=guard)
+    found = point(proposal.params, proposal.stop, values=of(proposal.params), guard=guard)
     cost = int(found.values[TOKENS] * (proposal.stop - proposal.start))
     return before.with_measured(found, cost=cost)
 
@@ -100,6 +103,8 @@ def searched(
     start: Observations | None = None,
     num_trials: int | None = None,
     max_drop: float | None = None,
+    rungs: tuple[int, ...] = RUNGS,
+    of: Truth = truth,
 ) -> tuple[Observations, list[Proposal], Stop | None]:
     """A search to its end or for ``num_trials`` trials in all, from ``start``; its evidence and its proposals.
 
@@ -109,9 +114,9 @@ def searched(
     rng = None if max_drop is None else np.random.default_rng(settings.seed)
     guards = () if max_drop is None else ((GUARD, max_drop),)
     while num_trials is None or known.num_trials < num_trials:
-        answer = propose(known, settings, aims(budget, guards=guards))
+        answer = propose(known, settings, aims(budget, rungs=rungs, guards=guards))
         if isinstance(answer, Stop):
             return known, proposals, answer
         proposals.append(answer)
-        known = measured(known, answer, rng=rng)
+        known = measured(known, answer, rng=rng, of=of)
     return known, proposals, None

@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from made_up import GUARD, RUNGS, aims, evidence, guarded_truth, measured, point, searched, settings_of
+from made_up import GUARD, RUNGS, aims, evidence, guarded_truth, measured, point, searched, settings_of, truth
 
 from autolambda.optimizer.aims import allowance_of, targets_of
 from autolambda.optimizer.ladder import next_lambda
 from autolambda.optimizer.observations import THINK, TOKENS, CensoredTrial, Observations, cost_at
-from autolambda.optimizer.propose import Proposal, Stop, _next_cost, on_the_ladder, propose
+from autolambda.optimizer.propose import MOST_LOOK, NOTHING, Proposal, Stop, _next_cost, on_the_ladder, propose
 from autolambda.optimizer.space import MAX_TILT, ranges, to_schedule, uniform_params
 from autolambda.schedule import Profile, Schedule
 
@@ -119,15 +119,56 @@ def test_the_schedules_of_a_space(space, holds):
 def test_the_trials_after_the_ladder_are_shared_out():
     config = endless(trials=13, ladder=4, spaces=("uniform", "module", "both"), sampler="tpe")
     freedom = [sum(v != 0 for name, v in each.params.items() if name != "lam") for each in searched(config)[1]]
-    assert freedom == [0] * 7 + [1] * 3 + [7] * 3
+    assert freedom == [0] * 4 + [1, 7, 0] * 3  # the spaces take turns
 
 
-def test_the_tokens_after_the_ladder_are_shared_out():
-    """A search that its tokens will end long before its trials comes to its last space all the same."""
-    config = settings_of(trials=500, ladder=4, spaces=("uniform", "module"), max_tokens_generated=150_000, min_gain=0)
-    _, proposals, stop = searched(config, budget=90.0)
-    assert stop.reason == "tokens" and len(proposals) < 60
-    assert moved(proposals[:6]) == {"lam"} and moved(proposals) == {"lam", "split"}
+def test_the_surrogate_proposes_in_the_spaces_in_turn():
+    """Every second trial is in the first space, the others in the rest by turns.
+
+    What a space holds is 0, or as in a measured schedule.
+    """
+    config = endless(trials=20, ladder=4, spaces=("uniform", "module", "depth"))
+    free = [{"lam"}, {"lam", "split"}, {"lam"}, {"lam", "tilt_0", "tilt_1", "tilt_2"}]
+    known, turns = Observations(), set()
+    while not isinstance(answer := propose(known, config, aims(60.0)), Stop):
+        step = known.num_trials
+        if step >= 4 and answer.start == 0:
+            held = [name for name in answer.params if name not in free[step % 4]]
+            assert any(all(answer.params[name] == each.params[name] for name in held) for each in known.measured)
+            turns |= {step % 4} if moved([answer]) >= free[step % 4] else set()
+            assert step % 2 or moved([answer]) == {"lam"}
+        known = measured(known, answer)
+    assert turns == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize("total", [400_000, 1_000_000])
+def test_looks_are_as_large_as_the_tokens_left_allow_for_all_trials_left(total):
+    config = endless(trials=20, ladder=4, spaces=("uniform", "module"), max_tokens_generated=total)
+    known, proposals, stop = searched(config, budget=60.0, rungs=(64, 4096))
+    search = allowance_of(known.measured, config, aims(60.0)).search
+    assert stop.reason in ("trials", "tokens") and known.num_trials >= 18
+    assert 0.75 * search < known.num_tokens <= search
+    sizes = [each.stop - each.start for each in proposals[4:]]
+    assert 64 <= min(sizes) < max(sizes) <= MOST_LOOK
+    # later looks get no fewer tokens than earlier ones
+    first, last = np.array_split(known.costs[4:], 2)
+    assert first.mean() < 2 * last.mean() and last.mean() < 2 * first.mean()
+
+
+def test_with_half_of_the_trials_left_a_look_is_twice_as_large():
+    config = endless(trials=20, ladder=4, max_tokens_generated=400_000)
+    start, goal = searched(config, budget=60.0, num_trials=4)[0], aims(60.0, rungs=(64, 4096))
+    many, few = (propose(start, replace(config, trials=trials), goal) for trials in (20, 12))
+    assert few.params == many.params and few.stop == pytest.approx(2 * many.stop, abs=1) and many.stop > 64
+
+
+def test_a_look_is_no_larger_than_the_most_and_ends_at_the_full_size():
+    config = endless(trials=20, ladder=4, spaces=("uniform",))
+    start = searched(config, budget=60.0, rungs=(64, 4096), num_trials=4)[0]
+    found = propose(start, config, aims(60.0, rungs=(64, 4096)))
+    assert found.stop - found.start == MOST_LOOK
+    found = propose(start, config, aims(60.0, rungs=(64, 200)))
+    assert found.stop == 200
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -280,11 +321,37 @@ def test_a_ladder_that_costs_too_much_stops_too():
     assert stop.reason == "tokens" and 2 <= known.num_trials < 9
 
 
-def test_the_search_stops_where_nothing_is_to_be_gained():
-    config = settings_of(trials=60, ladder=6, spaces=("uniform",), min_gain=0.2, max_tokens_generated=10**9)
-    known, _, stop = searched(config, budget=1e6)
-    assert stop.reason == "gain" and 0 <= stop.gain < 0.2 and known.num_trials < 60
-    assert isinstance(propose(known, replace(config, min_gain=0.0), aims(1e6)), Proposal)
+def valley(params):
+    """All merges are less accurate than lambda 1, and than lambda 0."""
+    accuracy, tokens, ratio = truth(params)
+    return accuracy - (0.3 if 0 < params["lam"] < 1 or params["split"] else 0.0), tokens, ratio
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_search_stops_early_where_no_merge_can_be_within_the_budget(seed):
+    config = settings_of(trials=60, ladder=6, max_tokens_generated=10**9, seed=seed)
+    known, _, stop = searched(config, budget=2.0)
+    assert stop.reason == "gain" and stop.gain <= NOTHING and known.num_trials <= 7
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_search_stops_early_where_no_merge_leads_the_parents(seed):
+    config = settings_of(trials=60, ladder=6, spaces=("uniform", "module"), max_tokens_generated=10**9, seed=seed)
+    known, _, stop = searched(config, budget=1e6, of=valley)
+    assert stop.reason == "gain" and 0 <= stop.gain < config.min_gain and known.num_trials <= 20
+
+
+@pytest.mark.parametrize("min_gain", [0.002, 0.5])
+def test_the_search_goes_on_where_a_merge_leads(min_gain):
+    """However little one more finalist is expected to raise the answer."""
+    config = settings_of(trials=16, ladder=6, min_gain=min_gain, max_tokens_generated=10**9)
+    known, _, stop = searched(config, budget=60.0)
+    assert stop == Stop("trials") and known.num_trials == 16
+
+
+def test_without_a_budget_the_search_goes_on_to_its_trials():
+    config = settings_of(trials=14, ladder=6, min_gain=0.5, max_tokens_generated=10**9)
+    assert searched(config)[2] == Stop("trials")
 
 
 def test_an_excess_keeps_the_search_away():
@@ -318,7 +385,7 @@ def test_the_spread_is_that_of_as_many_responses_as_will_be_confirmed():
     for num_confirm in (64, 256):
         granted = allowance_of(known.measured, endless(), aims(num_confirm=num_confirm))
         [target] = targets_of(known.measured, granted, 50.0)
-        assert target.spread == pytest.approx(0.6 / np.sqrt(granted.num_final([75.0])), rel=0.01)
+        assert target.spread == pytest.approx(0.6 / np.sqrt(granted.num_final(150.0, spent=granted.search)), rel=0.01)
 
 
 def test_without_two_uniform_lambdas_there_is_no_allowance():
@@ -333,21 +400,6 @@ def test_the_evidence_counts_trials_and_tokens():
                      Proposal(uniform_params(0.0, num_knots=3), 64, 256))  # fmt: skip
     assert (known.num_trials, known.num_tokens, len(known.measured)) == (2, 2560, 1)
     assert known.measured[0].num_responses == 256 and known.measured[0].lam == 0.0
-
-
-@pytest.mark.parametrize(
-    ("budget", "seed", "expected"),
-    [
-        (45.0, 0, [(0.4223, 0.2418), (0.7677, 0.3905), (0.4631, 0.1631), (0.465, -0.3766), (0.469, -0.2725)]),
-        (60.0, 1, [(0.4981, -0.4174), (0.4727, -0.4206), (0.4893, -0.4004), (0.4851, -0.5294), (0.5395, -0.1634)]),
-        (None, 2, [(0.5319, -0.4178), (0.7392, 0.4577), (0.1103, 0.3754), (0.5241, 0.1538), (0.4348, 0.6412)]),
-    ],
-)
-def test_without_guards_the_proposals_are_those_from_before_there_were_any(budget, seed, expected):
-    config = endless(trials=9, ladder=4, spaces=("module",), seed=seed, max_tokens_generated=400_000)
-    found = searched(config, budget=budget)[1][4:]
-    assert [(each.params["lam"], each.params["split"]) for each in found] == expected
-    assert {(each.start, each.stop) for each in found} == {(0, RUNGS[0])}
 
 
 @pytest.mark.parametrize("budget", [80.0, None])
@@ -390,10 +442,10 @@ def test_what_guards_generate_is_paid_for():
     spreads = []
     for points in (plain, heavy):
         granted = allowance_of(points, capped, target)
-        assert granted.num_final([cost_at(points, 50.0)]) < 1024
+        num_final = granted.num_final(cost_at(points, 150.0), spent=granted.search)
+        assert num_final < 1024
         spreads.append(targets_of(points, granted, 50.0)[0].spread)
-        counted = granted.num_final([cost_at(points, 75.0)]) / 2  # half of the responses are the guard's
-        assert spreads[-1] == pytest.approx(0.6 / counted**0.5, rel=0.01)
+        assert spreads[-1] == pytest.approx(0.6 / (num_final / 2) ** 0.5, rel=0.01)  # half of them are the guard's
     assert spreads[1] == pytest.approx(5**0.5 * spreads[0], rel=0.1)  # a fifth of the responses
 
 
@@ -406,12 +458,12 @@ def test_a_further_rung_is_paid_for_with_what_guards_take():
 def test_a_look_that_guards_make_too_dear_is_not_taken():
     config = endless(trials=20, ladder=3, max_tokens_generated=100_000)
     known = searched(config, num_trials=4)[0]
-    left = 50_000 - known.num_tokens
+    left = 45_000 - known.num_tokens
     assert left > RUNGS[0] * 110  # any look could be paid for
     dear = [replace(each, tokens_per_response=500 * each.cost) for each in known.measured]
     assert isinstance(propose(known, config, aims(1e6)), Proposal)
     config = replace(config, max_tokens_generated=10**8)  # or else the ladder alone is too dear
-    spent = evidence(dear, costs=(*known.costs[:-1], 5 * 10**7 - left))
+    spent = evidence(dear, costs=(*known.costs[:-1], 45 * 10**6 - sum(known.costs[:-1]) - left))
     assert propose(spent, config, aims(1e6)).reason == "tokens"
     assert isinstance(propose(replace(spent, measured=known.measured), config, aims(1e6)), Proposal)
 

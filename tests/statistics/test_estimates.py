@@ -76,6 +76,31 @@ def test_no_limit_passes_the_cap():
     assert found.estimate.high == found.bounds.upper == 4096
 
 
+@pytest.mark.parametrize(
+    ("budget", "expected"),
+    [(100.0, 0.5), (110.0, 0.95), (80.0, 0.05), (105.0, 0.7946), (90.0, 0.2054), (200.0, 1.0), (10.0, 0.0)],
+)
+def test_the_chance_to_be_within_a_budget(budget, expected):
+    """One half at the mean, 5 and 95 % at the bounds, normal on each side."""
+    bounds = estimates.Bounds(80.0, 110.0)
+    assert estimates.chance_within(100.0, bounds, budget=budget) == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_mean_at_its_bound_is_within_or_not():
+    """At the cap no longer mean is possible."""
+    capped = estimates.Bounds(80.0, 100.0)
+    assert estimates.chance_within(100.0, capped, budget=100.0) == 1.0
+    assert estimates.chance_within(100.0, capped, budget=99.9) < 0.5
+    assert estimates.chance_within(100.0, estimates.Bounds(100.0, 110.0), budget=99.9) == 0.0
+
+
+@given(st.floats(1, 1e4), st.floats(0, 1e3), st.floats(0, 1e3), st.floats(0.5, 2e4), st.floats(0.5, 2e4))
+def test_a_larger_budget_is_never_less_likely(value, below, above, one, other):
+    bounds = estimates.Bounds(value - below, value + above)
+    chances = [estimates.chance_within(value, bounds, budget=budget) for budget in sorted((one, other))]
+    assert 0 <= chances[0] <= chances[1] <= 1
+
+
 def test_chunks_of_resamples_do_not_change_what_is_small(monkeypatch):
     means = np.random.default_rng(0).lognormal(5, 1, size=50)
     whole = tokens(means)
@@ -135,6 +160,16 @@ def test_no_disagreement_is_not_certainty():
     assert (many.upper_bound, few.upper_bound) == (-many.lower_bound, -few.lower_bound)
     alone = estimates.paired({"task": np.zeros(1)}, weights=None)
     assert (alone.low, alone.high) == (-1, 1)
+
+
+@pytest.mark.parametrize(("change", "weight"), [(1.0, 1.0), (0.25, 0.25)])
+def test_the_added_prompts_are_as_large_as_the_disagreements(change, weight):
+    """Whole ones for single responses; smaller ones where repeats make the observed changes smaller."""
+    changes = np.array([change, -change] * 20 + [0.0] * 60)
+    found = estimates.paired({"task": changes}, weights=None)
+    pseudo = (40 * change**2 + 1) / 41
+    assert found.standard_error == pytest.approx(math.sqrt((40 * change**2 + pseudo) / 102 / 102))
+    assert found.standard_error < weight * math.sqrt(41.5 / 102 / 102)  # less than one half of a whole prompt adds
 
 
 def test_tasks_combine_like_one_larger_sample():

@@ -1,0 +1,153 @@
+"""The verdict beside the parents, by scores of search and confirmation, and the finalist that is likely."""
+
+import math
+
+import pytest
+
+from autolambda.responses import Grade, Graded, Response
+from autolambda.statistics.estimates import Bounds, chance_within
+from autolambda.statistics.verdict import LIKELY, Confirmed, Verdict, confirmed_of, decide, verdict
+
+BUDGET = 100.0
+
+
+def confirmed(accuracy, tokens, reach=5.0, *, guard=True):
+    bounds = Bounds(tokens - reach, tokens + reach)
+    chance = chance_within(tokens, bounds, budget=BUDGET)
+    return Confirmed(accuracy, tokens, bounds.lower, bounds.upper, guard is True, guard is False, chance)
+
+
+def decided(finalists, *, lower=None, **more):
+    return decide(finalists, budget=BUDGET, difference_lower=lambda i, j: (lower or {}).get(i, -1.0), **more)
+
+
+PARENTS = {
+    "both are too long": ({"instruct": confirmed(0.9, 120), "thinking": confirmed(0.95, 300)}, None),
+    "one may be too long": ({"instruct": confirmed(0.9, 97), "thinking": confirmed(0.95, 300)}, None),
+    "less accurate": ({"instruct": confirmed(0.6, 30), "thinking": confirmed(0.95, 300)}, None),
+    "more accurate": ({"instruct": confirmed(0.8, 30), "thinking": confirmed(0.95, 300)}, "instruct"),
+    "as accurate": ({"instruct": confirmed(0.7, 30), "thinking": confirmed(0.95, 300)}, "instruct"),
+    "the better of both": ({"instruct": confirmed(0.8, 30), "thinking": confirmed(0.9, 80)}, "thinking"),
+    "the cheaper of equals": ({"thinking": confirmed(0.8, 80), "instruct": confirmed(0.8, 30)}, "instruct"),
+    "one that breaks a guard": ({"instruct": confirmed(0.8, 30, guard=False)}, None),
+}
+
+
+@pytest.mark.parametrize("name", PARENTS)
+def test_a_parent_within_the_budget_that_no_merge_surpasses_is_the_answer(name):
+    parents, expected = PARENTS[name]
+    decision = decided([confirmed(0.7, 60)], parents=parents)
+    assert (decision.verdict, decision.parent) == (Verdict.FEASIBLE, expected)
+    assert (decision.pick, decision.best, decision.passed) == (0, 0, (0,))  # the best merge is told all the same
+
+
+def test_a_parent_within_the_budget_is_an_answer_if_no_merge_is():
+    for finalists in ([confirmed(0.9, 98)], [confirmed(0.9, 150)]):
+        decision = decided(finalists, parents={"instruct": confirmed(0.5, 30)})
+        assert (decision.verdict, decision.parent, decision.pick) == (Verdict.FEASIBLE, "instruct", None)
+    assert decided([confirmed(0.9, 150)], parents={"instruct": confirmed(0.5, 150)}).verdict is Verdict.INFEASIBLE
+
+
+def test_a_parent_is_compared_with_the_score_and_not_with_the_luck_of_the_confirmation():
+    parents = {"instruct": confirmed(0.75, 30)}
+    lucky = [confirmed(0.8, 60)]
+    assert decided(lucky, parents=parents).parent is None
+    assert decided(lucky, parents=parents, scores=[0.72]).parent == "instruct"
+    assert decided([confirmed(0.7, 60)], parents=parents, scores=[0.78]).parent is None
+
+
+def test_a_cheaper_pick_does_not_help_a_parent():
+    """The pick may be a cheaper one that loses less than the margin; the most accurate is what a parent must reach."""
+    finalists, parents = [confirmed(0.7, 40), confirmed(0.8, 60)], {"instruct": confirmed(0.75, 30)}
+    decision = decided(finalists, lower={0: -0.005}, parents=parents)
+    assert (decision.pick, decision.best, decision.parent) == (0, 1, None)
+
+
+def test_the_pick_has_the_highest_score():
+    finalists = [confirmed(0.7, 40), confirmed(0.72, 60), confirmed(0.9, 150)]
+    assert decided(finalists).pick == 1
+    assert decided(finalists, scores=[0.71, 0.69, 0.9]).pick == 0
+    assert decided(finalists, scores=[0.7, 0.7, 0.9]).pick == 0  # of equals the cheaper
+
+
+LIKELY_ONES = {
+    "surely too long": ([confirmed(0.6, 60), confirmed(0.9, 150)], None),
+    "an even chance": ([confirmed(0.6, 60), confirmed(0.9, 100)], None),
+    "nearly proven": ([confirmed(0.6, 60), confirmed(0.9, 97)], 1),
+    "nearly proven and worse": ([confirmed(0.6, 60), confirmed(0.5, 97)], None),
+    "the most accurate of them": ([confirmed(0.6, 60), confirmed(0.8, 96), confirmed(0.9, 97)], 2),
+    "no answer at all": ([confirmed(0.6, 97)], 0),
+    "never tested": ([confirmed(0.6, 60), confirmed(0.7, 150), confirmed(0.9, 50)], 2),
+    "all pass": ([confirmed(0.6, 60), confirmed(0.9, 80)], None),
+}
+
+
+@pytest.mark.parametrize("name", LIKELY_ONES)
+def test_the_likely_one_is_better_than_the_answer_and_not_proven(name):
+    finalists, expected = LIKELY_ONES[name]
+    decision = decided(finalists)
+    assert decision.likely == expected
+    assert expected is None or (finalists[expected].chance >= LIKELY and expected not in decision.passed)
+
+
+def test_the_likely_one_is_better_than_a_parent_that_is_the_answer():
+    finalists = [confirmed(0.6, 60), confirmed(0.9, 97)]
+    assert decided(finalists, parents={"instruct": confirmed(0.8, 30)}).likely == 1
+    assert decided(finalists, parents={"instruct": confirmed(0.95, 30)}).likely is None
+    assert decided(finalists, scores=[0.6, 0.55]).likely is None  # by score
+
+
+def test_the_likely_one_changes_neither_verdict_nor_pick():
+    decision = decided([confirmed(0.6, 97)])
+    assert (decision.verdict, decision.pick, decision.likely) == (Verdict.UNCERTAIN, None, 0)
+
+
+def responses(num_correct, tokens, *, count=40):
+    return [
+        Graded(
+            "t",
+            str(i),
+            0,
+            Response("x", tokens + (i % 2 or -1) * tokens // 4, "stop"),
+            Grade.CORRECT if i < num_correct else Grade.WRONG,
+            "x",
+            False,
+        )
+        for i in range(count)
+    ]
+
+
+def test_the_numbers_of_a_confirmed_schedule():
+    found = confirmed_of(responses(30, 80), budget=85.0, weights={"t": 1.0})
+    assert found.accuracy == 0.75 and found.mean_tokens == 80.0 and found.keeps and not found.breaks
+    assert found.tokens_lower < 80.0 < found.tokens_upper
+    bounds = Bounds(found.tokens_lower, found.tokens_upper)
+    assert found.chance == chance_within(80.0, bounds, budget=85.0) and 0.5 < found.chance < 1.0
+
+
+def test_a_verdict_hears_the_search_and_the_parents():
+    graded = [responses(30, 40), responses(31, 60)]
+    weights, parent = {"t": 1.0}, confirmed_of(responses(29, 8), budget=100.0, weights={"t": 1.0})
+    plain = verdict(graded, budget=100.0, margin=0.0, weights=weights)
+    assert (plain.pick, plain.parent) == (1, None)
+
+    def combined(accuracies):
+        assert accuracies == [30 / 40, 31 / 40]
+        return [0.74, 0.7]
+
+    swayed = verdict(graded, budget=100.0, margin=0.0, weights=weights, combined=combined)
+    assert swayed.pick == 0
+    beaten = verdict(
+        graded,
+        budget=100.0,
+        margin=0.0,
+        weights=weights,
+        combined=lambda seen: [0.6, 0.7],
+        parents={"instruct": parent},
+    )
+    assert beaten.parent == "instruct" and beaten.verdict is Verdict.FEASIBLE
+
+
+def test_an_unknown_bound_has_no_chance():
+    unknown = Confirmed(0.5, 60, 50, math.nan)
+    assert decided([unknown]).likely is None
