@@ -3,8 +3,8 @@
 python studies/search_cost/live.py [--pair FOLDER --bank BANK.npz] [--rows 200] [--seeds 3] [--budgets 25,40,60]
 
 Without a pair it is the bundled one. A pair's folder has what ``studies/recorded_pairs/build.py`` writes; ``--rows``
-cuts its file. Each seed runs the default search from the beginning. Its answer is then measured on 2,000 prompts of the test
-file, which neither search nor confirmation saw. The best uniform lambda within the budget is the bank's.
+cuts its file. Each seed runs the default search from the beginning. Its answer is then measured on 2,000 prompts of the
+test file, which neither search nor confirmation saw. The best uniform lambda within the budget is the bank's.
 """
 
 from __future__ import annotations
