@@ -89,7 +89,7 @@ def is_dominated(draw: PosteriorSamples, index: int) -> bool:
 
 
 def distinct(draw: PosteriorSamples, num_measured: int) -> list[int]:
-    """Returns the new points whose predictions differ from those of every measured schedule."""
+    """Returns the new points, counted from the first, whose predictions differ from those of all measured schedules."""
     accuracy, tokens = draw.accuracy, np.log(draw.tokens)
     apart = _rms(accuracy, num_measured) >= _SAME_ACCURACY
     apart |= _rms(tokens, num_measured) >= _SAME_TOKENS
