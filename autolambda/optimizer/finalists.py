@@ -126,9 +126,9 @@ def _for_budget(
     if max(chance[chosen]) < HOPELESS:
         chosen = [min(merges, key=lambda index: portfolio.mean_tokens[index])]
     uniform = [index for index in merges if schedules[index].lam is not None]
-    if uniform and not set(uniform) & set(chosen):
+    if uniform and settings.finalists > 1 and not set(uniform) & set(chosen):
         beside = max(uniform, key=lambda index: (portfolio.value([*chosen, index]), chance[index]))
-        chosen = [*chosen[: max(settings.finalists - 1, 1)], beside]
+        chosen = [*chosen[: settings.finalists - 1], beside]
     return chosen
 
 

@@ -52,6 +52,8 @@ class Portfolio:
         self._misfit = np.exp(MISFIT * rng.standard_normal((len(draw.tokens), 1)))
         self._tokens_noise, self._noise = rng.standard_normal((2, *draw.tokens.shape))
         self.parents = float(fallback.mean())
+        within = (draw.tokens <= budget) & draw.allowed
+        self._hopes = np.where(within, draw.accuracy, 0.0).mean(axis=0)  # breaks ties, as where no merge leads
         self.mean_tokens = draw.tokens.mean(axis=0)
 
     def value(self, members: Sequence[int]) -> float:
@@ -75,13 +77,13 @@ class Portfolio:
         worth = float(self._fallback.mean())
         while len(chosen) < most:
             values = [
-                (self.value([*chosen, place]), -self.mean_tokens[place], place)
+                (self.value([*chosen, place]), self._hopes[place], -self.mean_tokens[place], place)
                 for place in places
                 if place not in chosen
             ]
             if not values or (max(values)[0] - worth < WORTH and chosen):
                 break
-            value, _, place = max(values)
+            value, *_, place = max(values)
             chosen.append(place)
             worth = max(value, worth) if len(chosen) == 1 else value
         return chosen, worth

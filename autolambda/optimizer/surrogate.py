@@ -127,9 +127,9 @@ class Surrogate:
         """Adds a lower bound on the mean tokens of a schedule, as a bound of the Think ratio or of a mode's tokens."""
         at = self._features([trial.schedule])
         medians = [float(np.exp(mode[TOKENS].marginal(at)[0][0])) for mode in self._modes]
-        if trial.tokens >= medians[-1]:
+        if trial.tokens >= medians[-1] or len(medians) == 1:
             self._modes[-1][TOKENS].exceed(at, np.log([trial.tokens]))
-        elif len(medians) > 1 and trial.tokens > medians[0]:
+        elif trial.tokens > medians[0]:
             ratio = (trial.tokens - medians[0]) / (medians[1] - medians[0])
             self._think.exceed(at, logit(np.array([ratio])))
 
