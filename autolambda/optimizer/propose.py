@@ -122,7 +122,7 @@ def _look_ahead(
         look = _Look(space, model, measured, observations, settings, aims, allowance, rng)
         if look.pool:
             lacking, gain = look.lacking()
-            goes_on = look.lead >= LEAD or (step < FEW_TRIALS and gain > NOTHING)
+            goes_on = look.lead >= max(LEAD, settings.min_gain) or (step < FEW_TRIALS and gain > NOTHING)
             if gain >= settings.min_gain or (goes_on and space == turn):
                 is_filling = gain >= settings.min_gain and (step % 2 == 0 or space != turn)
                 return look.proposal(lacking if is_filling else look.thompson(), gain)

@@ -43,7 +43,7 @@ def progress_view(report: Report) -> RenderableType:
     fronts: list[RenderableType] = []
     if report.confirmed_front:
         title = f"Front of {escape(report.study)}, confirmed on prompts the search never saw (95 % intervals)"
-        fronts = [front_table(report, report.confirmed_front, title=title), Text()]
+        fronts = [front_table(report, _with_pick(report), title=title), Text()]
     title = f"Front of {escape(report.study)}, smoothed over all trials, not confirmed (95 % intervals)"
     smoothed = thinned(report.smoothed_front, MAX_ROWS)
     fronts.append(front_table(report, smoothed, title=title, with_parents=not report.confirmed_front))
@@ -52,6 +52,17 @@ def progress_view(report: Report) -> RenderableType:
         fronts += [Text(), tasks]
     said = [sentence(report.stages), *insight_sentences(report.insights)] if report.has_curve else []
     return Group(*fronts, Text(), *map(Text, said), *notes)
+
+
+def _with_pick(report: Report) -> list[ScheduleResult]:
+    """Returns the confirmed front and the pick, fewest tokens first.
+
+    The pick is chosen by search and confirmation together, so the confirmation alone may have a better one.
+    """
+    front, best = list(report.confirmed_front), report.best
+    if best and best.confirmed and best.trial is not None and best not in front:
+        front = sorted([*front, best], key=lambda each: each.score.mean_tokens)
+    return front
 
 
 def front_table(report: Report, results: Sequence[ScheduleResult], *, title: str, with_parents: bool = True) -> Table:

@@ -282,8 +282,8 @@ def test_an_unknown_study_or_trial(run: Run, storage: str) -> None:
 
 def test_a_changed_config_is_refused_and_nothing_is_changed(run: Run, storage: str) -> None:
     before = database(storage)
-    ran = run("search", "--study", NAME, *small_settings(), "--set=sampling.temperature=0.1", "--seed", "3")
-    refused(ran, "another config (sampling.temperature: 1.0 then, 0.1 now; search.seed: 0 then, 3 now")
+    ran = run("search", "--study", NAME, *small_settings(), "--set=sampling.temperature=0.1", "--set=search.seed=4")
+    refused(ran, "another config (sampling.temperature: 1.0 then, 0.1 now; search.seed: 3 then, 4 now")
     assert database(storage) == before
 
 
@@ -391,7 +391,7 @@ def test_ablate_prints_resumes_a_studys_own_config_and_writes_files(run: Run, st
     assert "ablations:" not in ran.err + ran.out and "note: " in ran.err
     ran = run("ablate", "--study", NAME, "--only=modules", "--format", "json", "--out", "a.json")
     assert ran.code == 0 and list(json.loads(Path("a.json").read_text())) == ["modules"]
-    refused(run("ablate", "--study", NAME, "--set", "search.seed=9"), "made with another config (search.seed: 0 then")
+    refused(run("ablate", "--study", NAME, "--set", "search.seed=9"), "made with another config (search.seed: 3 then")
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ def test_the_study_is_told_with_curve_parents_data_and_seed(tmp_path: Path) -> N
         row = f"| lambda {entry.schedule.lam:.4g} | {accuracy.value:.4g} ({accuracy.low:.4g} to {accuracy.high:.4g}) |"
         assert row in card
     assert "| Instruct, unmerged, its own template |" in card and "| Thinking, unmerged, its own template |" in card
-    assert "Data: `arithmetic`; prompts 16x1 to search, 32x1 to confirm" in card and "Seed 0." in card
+    assert "Data: `arithmetic`; prompts 16x1 to search, 32x1 to confirm" in card and "Seed 3." in card
     assert "autolambda export small OUT" in card and "leaves `content` empty" in card
 
 

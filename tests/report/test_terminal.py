@@ -86,8 +86,10 @@ def test_the_cut_column_appears_with_the_first_cut_response(wide: Report) -> Non
 def test_the_pick_is_marked_once() -> None:
     report = finished()
     assert report.best is not None
-    lines = shown(front_table(report, report.front, title="t"), width=80).splitlines()
-    assert [line for line in lines if "→" in line] == [line for line in lines if f"→ {report.best.trial}" in line] != []
+    lines = shown(report_view(report), width=100).splitlines()
+    marked = [line for line in lines if "→" in line]
+    assert marked == [line for line in lines if f"→ {report.best.trial}" in line]
+    assert marked
 
 
 def test_a_parent_that_is_the_answer_is_marked_once() -> None:
