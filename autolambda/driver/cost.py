@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 from autolambda.config import Config
 from autolambda.driver.models import Models
-from autolambda.optimizer.aims import reach_at
-from autolambda.optimizer.token_allowance import TokenAllowance
+from autolambda.optimizer.aims import TYPICAL_FINALISTS, reach_at
+from autolambda.optimizer.token_allowance import CONFIRM_SHARE, LEAST_FULL, TokenAllowance
 from autolambda.statistics.estimates import Z_95_ONE_SIDED, wilson
 from autolambda.tasks.base import Slice
 
@@ -51,14 +51,18 @@ def slice_lines(phase: str, part: Slice) -> list[str]:
 
 
 def proof_sentence(search: Sequence[Slice], confirm: Sequence[Slice]) -> str:
-    """Returns what the confirmation can prove with its prompts, if the tokens pay for all of their repeats."""
+    """Returns what the confirmation can prove with its prompts, with the responses that the default tokens pay for."""
     counted = [part for part in confirm if part.max_drop is None]
-    prompts, responses = sum(len(part.samples) for part in counted), sum(part.num_responses for part in counted)
+    num_search = sum(part.num_responses for part in search)
+    paid = round(2 * CONFIRM_SHARE * max(num_search, LEAST_FULL) / TYPICAL_FINALISTS)  # at half the parents' tokens
+    responses = min(sum(part.num_responses for part in counted), paid)
+    num_prompts = sum(len(part.samples) for part in counted)
+    prompts = min(num_prompts, responses)
     effective = 1 / (OWN_SHARE / prompts + (1 - OWN_SHARE) / responses)
     reach = reach_at(responses, TokenAllowance(0.0, 0.0, responses, prompts))
     bound = reach * VARIATION / math.sqrt(effective)
     said = (
-        f"what {prompts} prompts in the confirmation can prove: tokens are known to about {100 * bound:.0f} %, so a "
+        f"what {num_prompts} prompts in the confirmation can prove: tokens are known to about {100 * bound:.0f} %, so a "
         f"merge is proven within a budget of B if its mean is below about {1 / (1 + bound):.2f} B; accuracies are "
         f"known to about ±{100 * wilson(0.7, effective)[1]:.0f} points"
     )

@@ -49,7 +49,7 @@ def test_repeats_leave_a_range_between_the_same_answers_and_independent_ones():
 
 @pytest.mark.parametrize(
     ("num", "repeats", "tokens", "share", "accuracy"),
-    [(133, 8, 9, "0.92", 6), (133, 1, 12, "0.89", 8), (1024, 8, 3, "0.97", 2), (13, 8, 40, "0.71", 18)],
+    [(133, 8, 9, "0.91", 6), (133, 1, 12, "0.89", 8), (1024, 8, 5, "0.95", 4), (13, 8, 40, "0.71", 18)],
 )
 def test_the_plan_says_what_it_can_prove(num, repeats, tokens, share, accuracy):
     guard = part(5, 8, max_drop=0.1)
