@@ -115,7 +115,7 @@ def candidates(
     rest = [name for name in ranges if name != "lam"]
     zero = dict.fromkeys(rest, 0.0)
     points = [
-        {"lam": round(float(lam), DECIMALS), **zero} for lam in np.linspace(0, 1, 201 if free == ["lam"] else 101)
+        {"lam": round(float(lam), DECIMALS), **zero} for lam in np.linspace(0, 1, 401 if free == ["lam"] else 101)
     ]
     if free == ["lam"]:
         return points

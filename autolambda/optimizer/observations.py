@@ -179,15 +179,19 @@ def cost_at(measured: Sequence[Observation], tokens: float) -> float:
 
 
 def is_tried(params: Params, observations: Observations) -> bool:
-    """Returns whether a point is near a measured or failed one, or has the schedule of any earlier trial.
+    """Returns whether a point is near a measured or failed one, or has the schedule of any earlier trial."""
+    return any(is_near(params, each.params) for each in observations.measured) or not is_new(params, observations)
+
+
+def is_new(params: Params, observations: Observations) -> bool:
+    """Returns whether no earlier trial has the schedule of a point, and it is near no failed one.
 
     Different params can be one schedule, because lambdas outside [0, 1] are cut off.
     """
-    tried = [*(each.params for each in observations.measured), *observations.failed]
-    if any(is_near(params, other) for other in tried):
-        return True
+    if any(is_near(params, other) for other in observations.failed):
+        return False
     schedule = to_schedule(params)
-    return (
+    return not (
         any(schedule == each.schedule for each in observations.measured)
         or any(schedule == each.schedule for each in observations.censored)
         or any(schedule == to_schedule(other) for other in observations.failed)

@@ -18,7 +18,7 @@ from autolambda.optimizer.acquisition import Target
 from autolambda.optimizer.aims import Aims, allowance_of, targets_of
 from autolambda.optimizer.finalists import portfolio_of
 from autolambda.optimizer.ladder import is_known, next_lambda
-from autolambda.optimizer.observations import THINK, Observation, Observations, cost_at, is_tried, leading
+from autolambda.optimizer.observations import THINK, Observation, Observations, cost_at, is_new, leading
 from autolambda.optimizer.optuna_samplers import ask_optuna
 from autolambda.optimizer.settings import SearchSettings
 from autolambda.optimizer.space import (
@@ -151,7 +151,7 @@ class _Look:
         known = model.draw([each.schedule for each in measured], num_draws=NUM_DRAWS, seed=step)
         centres = _centres(known, params_of, self.targets)
         points = acquisition.candidates(free_params(space, settings.knots), ranges(settings.knots), centres, rng)
-        new = [params for params in points if not is_tried(params, observations)]
+        new = [params for params in points if is_new(params, observations)]
         self._schedules = [*(each.schedule for each in measured), *map(to_schedule, new)]
         draw = model.draw(self._schedules, num_draws=NUM_DRAWS, seed=step)
         kept = [*range(len(measured)), *(len(measured) + i for i in acquisition.distinct(draw, len(measured)))]
