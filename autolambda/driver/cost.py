@@ -62,8 +62,8 @@ def proof_sentence(search: Sequence[Slice], confirm: Sequence[Slice]) -> str:
     reach = reach_at(responses, TokenAllowance(0.0, 0.0, responses, prompts))
     bound = reach * VARIATION / math.sqrt(effective)
     said = (
-        f"what {num_prompts} prompts in the confirmation can prove: tokens are known to about {100 * bound:.0f} %, so a "
-        f"merge is proven within a budget of B if its mean is below about {1 / (1 + bound):.2f} B; accuracies are "
+        f"what {num_prompts} prompts in the confirmation can prove: tokens are known to about {100 * bound:.0f} %, so "
+        f"a merge is proven within a budget of B if its mean is below about {1 / (1 + bound):.2f} B; accuracies are "
         f"known to about ±{100 * wilson(0.7, effective)[1]:.0f} points"
     )
     num_rows = sum(len(part.samples) for part in (*search, *confirm) if part.max_drop is None)
