@@ -190,7 +190,7 @@ def test_candidates_lie_in_the_box_and_only_free_ones_move(free):
 
 def test_uniform_candidates_are_a_fine_grid_of_lambdas():
     found = candidates(["lam"], BOX, [CENTRE], np.random.default_rng(0))
-    assert [params["lam"] for params in found] == pytest.approx(np.linspace(0, 1, 201))
+    assert [params["lam"] for params in found] == pytest.approx(np.linspace(0, 1, 401))
     assert all(params["split"] == params["tilt_0"] == params["tilt_1"] == 0.0 for params in found)
 
 
