@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from autolambda.optimizer import acquisition
-from autolambda.optimizer.aims import Aims, allowance_of, reach_at, spread_at, targets_of
+from autolambda.optimizer.aims import Aims, allowance_of, reach_at, spread_at, target_at, targets_of
 from autolambda.optimizer.observations import ACCURACY, Observations, cost_at
 from autolambda.optimizer.portfolio import Portfolio, Precision
 from autolambda.optimizer.settings import SearchSettings
@@ -212,9 +212,9 @@ def portfolio_of(
             index = schedules.index(end)
             within = draw.tokens[:, index] * (1 + alone.reach * alone.spread) <= budget
             fallback = np.maximum(fallback, np.where(within, draw.accuracy[:, index], 0.0))
-    return Portfolio(
-        draw, budget=budget, precision=precision, fallback=fallback, seed=settings.seed + observations.num_trials
-    )
+    order = -acquisition.chances(draw, target_at(measured, allowance, budget)) if aims.guards else mean_tokens
+    seed = settings.seed + observations.num_trials
+    return Portfolio(draw, budget=budget, precision=precision, fallback=fallback, seed=seed, order=order)
 
 
 def _even(count: int, limit: int) -> list[int]:

@@ -44,8 +44,12 @@ class Portfolio:
         precision: Callable[[Sequence[int]], Precision],
         fallback: Floats,
         seed: int,
+        order: Floats | None = None,
     ) -> None:
-        """``precision`` depends on the members of a set; ``fallback`` float64 [draws] is the parents' accuracy."""
+        """``precision`` depends on the members of a set; ``fallback`` float64 [draws] is the parents' accuracy.
+
+        The finalists are tested in ascending ``order`` float64 [schedules], by default their mean tokens.
+        """
         rng = np.random.default_rng(seed)
         self._draw, self._budget, self._precision, self._fallback = draw, budget, precision, fallback
         self._luck = rng.standard_normal((len(draw.tokens), 1))
@@ -55,11 +59,12 @@ class Portfolio:
         within = (draw.tokens <= budget) & draw.allowed
         self._hopes = np.where(within, draw.accuracy, 0.0).mean(axis=0)  # breaks ties, as where no merge leads
         self.mean_tokens = draw.tokens.mean(axis=0)
+        self._order = self.mean_tokens if order is None else order
 
     def value(self, members: Sequence[int]) -> float:
         """Returns the expected accuracy (share of 1) of the pick among the members and the fallback."""
         known = self._precision(members)
-        order = sorted(members, key=self.mean_tokens.__getitem__)
+        order = sorted(members, key=self._order.__getitem__)
         tokens, accuracy = self._draw.tokens[:, order], self._draw.accuracy[:, order]
         own = np.sqrt(max(known.spread**2 - known.shared**2, 0.0))
         measured = tokens * self._misfit * np.exp(known.shared * self._luck + own * self._tokens_noise[:, order])
