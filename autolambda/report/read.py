@@ -130,16 +130,16 @@ class _Confirmation:
     ) -> Answer | None:
         """Returns the answer from the finalists in testing order.
 
-        Those after the first that does not pass may be missing. Returns ``None`` until the others are confirmed, with
-        their guards.
+        Those after the first that does not pass do not count, even if they were confirmed for another budget. Returns
+        ``None`` until the others are confirmed, with their guards.
         """
         known = [result is not None and result.drops.keys() == self._config.guards.keys() for result in finalists]
         chosen = [each for each in finalists[: (*known, False).index(False)] if each is not None]
-        is_decided = len(chosen) == len(finalists) or any(
-            not self._numbers(each).passes(self._budget) for each in chosen
-        )
+        passed = [self._numbers(each).passes(self._budget) for each in chosen]
+        is_decided = len(chosen) == len(finalists) or not all(passed)
         if not chosen or not is_decided:
             return None
+        chosen = chosen[: (*passed, False).index(False) + 1]
         decision = verdict(
             [self._responses[each.trial] for each in chosen],
             budget=self._budget,

