@@ -16,7 +16,6 @@ from autolambda.driver.evaluation import EvaluationRequest
 from autolambda.driver.events import EvaluationEnded, Noted
 from autolambda.driver.job import Job
 from autolambda.driver.models import base_folder
-from autolambda.driver.notes import PARENTS
 from autolambda.driver.run import Run
 from autolambda.engines.base import Engine
 from autolambda.engines.chat import ChatFormat
@@ -24,6 +23,7 @@ from autolambda.engines.wrappers import CutEngine
 from autolambda.errors import ConfigError
 from autolambda.merging.merge import check_in_place, open_merge
 from autolambda.merging.method import AROUND_BASE, Method
+from autolambda.optimizer.space import PARENTS
 from autolambda.responses import Graded
 from autolambda.schedule import Schedule
 from autolambda.statistics.estimates import Weights, task_weights

@@ -14,9 +14,9 @@ from autolambda.config import Config
 from autolambda.driver.baselines import measure_baseline
 from autolambda.driver.evaluation import EvaluationRequest
 from autolambda.driver.events import EvaluationEnded
-from autolambda.driver.notes import PARENTS
 from autolambda.driver.run import SEARCH_PART, Run
 from autolambda.optimizer.finalists import plan
+from autolambda.optimizer.space import PARENTS
 from autolambda.report.read import build_report
 from autolambda.report.report import Report
 from autolambda.responses import Graded

@@ -59,8 +59,7 @@ def proof_sentence(search: Sequence[Slice], confirm: Sequence[Slice]) -> str:
     num_prompts = sum(len(part.samples) for part in counted)
     prompts = min(num_prompts, responses)
     effective = 1 / (OWN_SHARE / prompts + (1 - OWN_SHARE) / responses)
-    reach = reach_at(responses, TokenAllowance(0.0, 0.0, responses, prompts))
-    bound = reach * VARIATION / math.sqrt(effective)
+    bound = reach_at(prompts) * VARIATION / math.sqrt(effective)
     said = (
         f"what {num_prompts} prompts in the confirmation can prove: tokens are known to about {100 * bound:.0f} %, so "
         f"a merge is proven within a budget of B if its mean is below about {1 / (1 + bound):.2f} B; accuracies are "

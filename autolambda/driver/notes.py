@@ -10,7 +10,7 @@ from autolambda.driver.job import Job
 from autolambda.merging.difference.values import ParentDifference
 from autolambda.optimizer.propose import Stop
 from autolambda.optimizer.settings import SearchSettings
-from autolambda.optimizer.space import ENDS
+from autolambda.optimizer.space import parent_of
 from autolambda.report.sentences import slack_sentence
 from autolambda.schedule import Schedule
 from autolambda.statistics.metrics import Measured
@@ -19,7 +19,6 @@ from autolambda.study.measured import MeasuredSchedules
 from autolambda.tasks.base import Slice
 
 MOSTLY = 0.9  # share of a task's responses without an answer that triggers a note about its grader
-PARENTS = dict(zip(("instruct", "thinking"), ENDS, strict=True))
 
 
 class RunNotes:
@@ -52,7 +51,7 @@ class RunNotes:
     def check_budget(self, schedule: Schedule, mean_tokens: float) -> None:
         """Sends a note if the budget is above the mean tokens of both measured parents."""
         config = self._job.config
-        parent = next((name for name, end in PARENTS.items() if end == schedule), None)
+        parent = parent_of(schedule)
         if parent is None or config.budget is None:
             return
         self._parent_tokens[parent] = mean_tokens
@@ -91,5 +90,5 @@ def stop_sentence(stop: Stop, settings: SearchSettings) -> str:
     assert stop.gain is not None
     return (
         f"the search is over: one more finalist is expected to raise the accuracy of the answer by "
-        f"{100 * max(stop.gain, 0.0):.2f} points, less than {100 * settings.min_gain:g} (search.min_gain)"
+        f"{100 * stop.gain:.2f} points, less than {100 * settings.min_gain:g} (search.min_gain)"
     )

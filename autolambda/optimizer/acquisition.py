@@ -20,6 +20,7 @@ from autolambda.statistics.estimates import SURE, Floats
 
 _REACHES = (0.02, 0.06, 0.15)  # sizes of the steps around a good schedule, as shares of each range
 _NUM_STEPS = 25  # at each reach
+_NUM_CENTRES = 2  # schedules around which new ones are proposed
 _NUM_FAR = 150
 _SAME_ACCURACY, _SAME_TOKENS = 0.01, 0.03  # predicted differences (share of 1; relative) of schedules that are alike
 
@@ -103,6 +104,13 @@ def _rms(draws: Floats, size: int) -> Floats:
     squares = (new**2).mean(axis=0)[:, None] + (old**2).mean(axis=0) - 2 * new.T @ old / len(draws)
     distances: Floats = np.sqrt(np.maximum(squares, 0.0))
     return distances
+
+
+def centres(known: PosteriorSamples, params_of: Sequence[Params], targets: Sequence[Target]) -> list[Params]:
+    """Returns the points around which to propose new ones: the targets' picks, and Thompson samples of the last."""
+    indices = [surest(known, target) for target in targets]
+    indices += [thompson(known, targets[-1], index=index) for index in range(_NUM_CENTRES)]
+    return [params_of[index] for index in dict.fromkeys(indices)][: max(_NUM_CENTRES, len(targets))]
 
 
 def candidates(

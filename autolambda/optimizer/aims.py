@@ -66,7 +66,7 @@ def target_at(measured: Sequence[Observation], allowance: TokenAllowance, budget
     """Returns the target of a budget, for a confirmation of typical size."""
     num_final = allowance.num_final(cost_at(measured, TYPICAL_FINALISTS * budget), spent=allowance.search)
     spread = spread_at(measured, allowance, budget, num_final)
-    return Target(budget, spread.total, reach_at(num_final, allowance))
+    return Target(budget, spread.total, reach_at(allowance.num_prompts(num_final)))
 
 
 @dataclass(frozen=True)
@@ -90,11 +90,11 @@ def spread_at(measured: Sequence[Observation], allowance: TokenAllowance, budget
         for each in nearest
     ]
     counted, variance = float(np.median([each.counted for each in nearest])), float(np.median(variances))
-    shared = rho / (counted * min(num_final, allowance.num_confirm_prompts))
+    shared = rho / (counted * allowance.num_prompts(num_final))
     own = (1 - rho) / (counted * num_final)
     return Spread(math.sqrt(variance * (shared + own)), math.sqrt(variance * shared))
 
 
-def reach_at(num_final: int, allowance: TokenAllowance) -> float:
+def reach_at(num_prompts: int) -> float:
     """Returns how many standard errors the upper bound of mean tokens will lie above the mean."""
-    return Z_95_ONE_SIDED + _EXCESS / math.sqrt(min(num_final, allowance.num_confirm_prompts))
+    return Z_95_ONE_SIDED + _EXCESS / math.sqrt(num_prompts)

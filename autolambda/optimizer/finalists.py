@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from autolambda.optimizer import acquisition
-from autolambda.optimizer.aims import Aims, allowance_of, reach_at, spread_at, target_at, targets_of
+from autolambda.optimizer.aims import Aims, allowance_of, reach_at, spread_at, target_at
 from autolambda.optimizer.observations import ACCURACY, Observations, cost_at
 from autolambda.optimizer.portfolio import Portfolio, Precision
 from autolambda.optimizer.settings import SearchSettings
@@ -86,8 +86,7 @@ def plan(observations: Observations, settings: SearchSettings, aims: Aims, *, mo
         members = front(eligible, key=lambda index: scores[index])
         chosen = [members[i] for i in _even(len(members), settings.finalists)]
     else:
-        target = targets_of(measured, allowance, aims.budget)[0]
-        chance = acquisition.chances(draw, target)
+        chance = acquisition.chances(draw, target_at(measured, allowance, aims.budget))
         portfolio = portfolio_of(
             draw, schedules, observations, settings, aims, allowance, spent=float(observations.num_tokens)
         )
@@ -198,14 +197,14 @@ def portfolio_of(
     def with_size(num_final: int) -> Precision:
         spread = spread_at(measured, allowance, budget, num_final)
         error = math.sqrt((1 - shared) * 0.2 / num_final)
-        return Precision(spread.total, spread.shared, reach_at(num_final, allowance), error)
+        return Precision(spread.total, spread.shared, reach_at(allowance.num_prompts(num_final)), error)
 
     def precision(members: Sequence[int]) -> Precision:
         costs = cost_at(measured, float(mean_tokens[list(members)].sum()))
         num_final = parents.num_final(costs, spent=spent)
-        return with_size(max(1, round(2 ** (round(8 * math.log2(num_final)) / 8))))
+        return with_size(round(2 ** (round(8 * math.log2(num_final)) / 8)))
 
-    alone = with_size(max(1, parents.num_final(budget, spent=spent)))
+    alone = with_size(parents.num_final(budget, spent=spent))
     fallback = np.zeros(len(draw.tokens))
     for end in ENDS:
         if end in schedules:

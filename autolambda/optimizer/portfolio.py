@@ -24,7 +24,8 @@ class Precision:
     """The precision of a confirmation.
 
     ``spread`` is the relative standard error of mean tokens, of which ``shared`` is common to all finalists. ``reach``
-    is the distance of the upper bound in standard errors. ``error`` is the standard error of a difference in accuracy.
+    is the distance of the upper bound in standard errors. ``error`` is the standard error of accuracy, without the part
+    that is common to all finalists.
     """
 
     spread: float

@@ -1,8 +1,8 @@
 """Proposals: which schedule to measure next, and on how many responses.
 
 The ladder comes first: uniform lambdas that find the stages. Then the surrogate proposes, or one of Optuna's samplers.
-These take every measurement as exact, so they get it at full size. The surrogate starts with few responses and may ask
-for more, up to the next rung. A rung is a number of responses at which a measurement may pause.
+These take every measurement as exact, so they get it at full size. The surrogate spreads its tokens evenly over the
+trials that are left, and may ask for more responses of a measured schedule.
 """
 
 from __future__ import annotations
@@ -14,29 +14,18 @@ from typing import Literal
 import numpy as np
 
 from autolambda.optimizer import acquisition
-from autolambda.optimizer.acquisition import Target
 from autolambda.optimizer.aims import Aims, allowance_of, targets_of
 from autolambda.optimizer.finalists import portfolio_of
 from autolambda.optimizer.ladder import is_known, next_lambda
 from autolambda.optimizer.observations import THINK, Observation, Observations, cost_at, is_new, leading
 from autolambda.optimizer.optuna_samplers import ask_optuna
 from autolambda.optimizer.settings import SearchSettings
-from autolambda.optimizer.space import (
-    ENDS,
-    Params,
-    Space,
-    free_params,
-    ranges,
-    to_schedule,
-    uniform_lam,
-    uniform_params,
-)
-from autolambda.optimizer.surrogate import PosteriorSamples, Surrogate, fit
+from autolambda.optimizer.space import ENDS, Space, free_params, ranges, to_schedule, uniform_lam, uniform_params
+from autolambda.optimizer.surrogate import Surrogate, fit
 from autolambda.optimizer.token_allowance import TokenAllowance
 from autolambda.statistics.curve import CurvePoint
 
 NUM_DRAWS = 256
-NUM_CENTRES = 2  # schedules around which new ones are proposed
 LEAD = 0.01  # accuracy over the parents, from which a search uses all its trials
 FEW_TRIALS = 10  # at least, if anything at all may be gained
 NOTHING = 1e-4  # of accuracy
@@ -121,13 +110,26 @@ def _look_ahead(
         rng = np.random.default_rng([settings.seed, step, len(observations.failed), len(observations.censored)])
         look = _Look(space, model, measured, observations, settings, aims, allowance, rng)
         if look.pool:
-            lacking, gain = look.lacking()
-            goes_on = look.lead >= max(LEAD, settings.min_gain) or (step < FEW_TRIALS and gain > NOTHING)
-            if gain >= settings.min_gain or (goes_on and space == turn):
-                is_filling = gain >= settings.min_gain and (step % 2 == 0 or space != turn)
-                return look.proposal(lacking if is_filling else look.thompson(), gain)
-            best = Stop("gain", max(gain, best.gain or 0.0))
+            lack = look.lacking()
+            goes_on = lack.lead >= max(LEAD, settings.min_gain) or (step < FEW_TRIALS and lack.gain > NOTHING)
+            if lack.gain >= settings.min_gain or (goes_on and space == turn):
+                is_filling = lack.gain >= settings.min_gain and (step % 2 == 0 or space != turn)
+                return look.proposal(lack.index if is_filling else look.thompson(), lack.gain)
+            best = Stop("gain", max(lack.gain, best.gain or 0.0))
     return best
+
+
+@dataclass(frozen=True)
+class _Lack:
+    """The new point that the finalists lack most, by its index in a look.
+
+    ``gain`` is by how much it would raise the accuracy of the answer, ``lead`` how far the answer is above the parents
+    (shares of 1). Without a budget there are no parents to lead, and the lead counts as 1.
+    """
+
+    index: int
+    gain: float
+    lead: float
 
 
 class _Look:
@@ -149,7 +151,7 @@ class _Look:
         self.targets = targets_of(observations.measured, allowance, aims.budget)
         step, params_of = observations.num_trials, [each.params for each in measured]
         known = model.draw([each.schedule for each in measured], num_draws=NUM_DRAWS, seed=step)
-        centres = _centres(known, params_of, self.targets)
+        centres = acquisition.centres(known, params_of, self.targets)
         points = acquisition.candidates(free_params(space, settings.knots), ranges(settings.knots), centres, rng)
         new = [params for params in points if is_new(params, observations)]
         self._schedules = [*(each.schedule for each in measured), *map(to_schedule, new)]
@@ -165,13 +167,12 @@ class _Look:
             *range(len(measured), len(kept)),
         ]
 
-    def lacking(self) -> tuple[int, float]:
-        """Returns the new point that the finalists lack most, and by how much it would raise the pick's accuracy."""
-        self.lead = 1.0
+    def lacking(self) -> _Lack:
+        """Returns the new point that the finalists lack most; without a budget, the one with the largest gain."""
         if self._aims.budget is None:
             gains = np.mean([acquisition.expected_gains(self._draw, target) for target in self.targets], axis=0)
             best = max(self.pool, key=lambda index: gains[index])
-            return best, float(gains[best])
+            return _Lack(best, float(gains[best]), 1.0)
         size = len(self._measured)
         portfolio = portfolio_of(
             self._draw,
@@ -184,7 +185,7 @@ class _Look:
         )
         merges = [index for index in range(size) if self._schedules[index] not in ENDS]
         chosen, worth = portfolio.best(merges, self._settings.finalists)
-        self.lead = worth - portfolio.parents
+        lead = worth - portfolio.parents
         hopes = acquisition.chances(self._draw, self.targets[0]) * self._draw.accuracy.mean(axis=0)
         new = sorted((index for index in self.pool if index >= size), key=lambda index: -hopes[index])
         # the most hopeful, and some of the rest, whose hope lies in their uncertainty
@@ -192,9 +193,9 @@ class _Look:
         chosen = chosen[: self._settings.finalists - 1]
         gains = {index: portfolio.value([*chosen, index]) - worth for index in tried}
         if not gains:
-            return self.pool[0], 0.0
+            return _Lack(self.pool[0], 0.0, lead)
         best = max(gains, key=lambda index: gains[index])
-        return best, max(gains[best], 0.0)
+        return _Lack(best, max(gains[best], 0.0), lead)
 
     def thompson(self) -> int:
         """Returns the best point of the pool in one posterior sample."""
@@ -204,7 +205,7 @@ class _Look:
         return index
 
     def proposal(self, index: int, gain: float) -> Proposal | Stop:
-        """Returns the measurement of a point up to its next rung, unless too few tokens are left."""
+        """Returns a measurement of a point with an even part of the tokens, unless too few are left."""
         start = self._measured[index].num_responses if index < len(self._measured) else 0
         left = self._allowance.search - self._observations.num_tokens
         cost = cost_at(self._observations.measured, float(self._draw.tokens[:, index].mean()))
@@ -226,13 +227,6 @@ def _next_cost(each: Observation, aims: Aims) -> float:
     """Returns the tokens of the next rung of a schedule; infinite if it is measured at full size."""
     stop = next((rung for rung in aims.rungs if rung > each.num_responses), None)
     return np.inf if stop is None else (stop - each.num_responses) * each.cost
-
-
-def _centres(known: PosteriorSamples, params_of: Sequence[Params], targets: Sequence[Target]) -> list[Params]:
-    """Returns the points around which to propose new ones: the targets' picks, and Thompson samples of the last."""
-    indices = [acquisition.surest(known, target) for target in targets]
-    indices += [acquisition.thompson(known, targets[-1], index=index) for index in range(NUM_CENTRES)]
-    return [params_of[index] for index in dict.fromkeys(indices)][: max(NUM_CENTRES, len(targets))]
 
 
 def _ladder_proposal(observations: Observations, settings: SearchSettings, aims: Aims) -> Proposal:

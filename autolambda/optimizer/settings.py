@@ -14,10 +14,11 @@ SamplerName = Literal["surrogate", "gp", "tpe"]
 class SearchSettings:
     """The trials and tokens of a search, its spaces and its finalists.
 
-    ``trials`` includes at most ``ladder`` trials of the ladder. The rest is shared evenly among ``spaces``. ``knots``
-    are the depth knots of a schedule. ``max_tokens_generated`` is for search and confirmation together; ``None`` is
-    the cost of both parents at full size. The search stops below an expected gain of ``min_gain`` (accuracy, share of
-    1). Up to ``finalists`` schedules are confirmed. A cheaper pick may lose ``margin`` accuracy (share of 1).
+    ``trials`` includes at most ``ladder`` trials of the ladder. Every second further trial is in the first of the
+    ``spaces``; the others take turns. ``knots`` are the depth knots of a schedule. ``max_tokens_generated`` is for
+    search and confirmation together; ``None`` is the cost of both parents at full size. Unless a merge leads the
+    parents, the search ends when one more finalist is expected to raise the accuracy by less than ``min_gain`` (share
+    of 1). Up to ``finalists`` schedules are confirmed. A cheaper pick may lose ``margin`` accuracy (share of 1).
     """
 
     spaces: tuple[Space, ...]

@@ -24,6 +24,12 @@ MAX_TILT = 0.4
 MIN_DISTANCE = 0.01  # two points that are closer in every parameter do not differ in a measurement
 DECIMALS = 4
 ENDS = (Schedule.uniform(0.0), Schedule.uniform(1.0))  # the parents, in a search
+PARENTS = dict(zip(("instruct", "thinking"), ENDS, strict=True))
+
+
+def parent_of(schedule: Schedule) -> str | None:
+    """Returns the parent that a schedule is, ``instruct`` or ``thinking``; ``None`` for a merge."""
+    return next((name for name, end in PARENTS.items() if end == schedule), None)
 
 
 def ranges(num_knots: int) -> dict[str, Range]:

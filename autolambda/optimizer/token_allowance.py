@@ -59,5 +59,9 @@ class TokenAllowance:
         """
         return self._within((self.confirm(spent) - others) / costs)
 
+    def num_prompts(self, num_final: int) -> int:
+        """Returns how many prompts the first ``num_final`` responses of the confirm slice answer."""
+        return min(num_final, self.num_confirm_prompts)
+
     def _within(self, wanted: float) -> int:
         return min(self.num_confirm, max(LEAST_CONFIRM, int(wanted)))

@@ -13,7 +13,7 @@ from autolambda.config import Config
 from autolambda.graders import ifeval
 from autolambda.optimizer.finalists import NUM_DRAWS
 from autolambda.optimizer.observations import ACCURACY, THINK, TOKENS
-from autolambda.optimizer.space import ENDS
+from autolambda.optimizer.space import PARENTS, parent_of
 from autolambda.optimizer.surrogate import Surrogate
 from autolambda.responses import Graded
 from autolambda.schedule import Schedule
@@ -27,8 +27,6 @@ from autolambda.study.measured import MeasuredSchedule
 from autolambda.study.store import Store, StoredEvaluation
 from autolambda.study.trials import Study
 from autolambda.tasks.base import Phase
-
-PARENTS = dict(zip(("instruct", "thinking"), ENDS, strict=True))
 
 
 @dataclass(frozen=True)
@@ -219,11 +217,6 @@ def parent_results(
         else:
             parents[name] = next((result for result in trials if result.parent == name), None)
     return parents
-
-
-def parent_of(schedule: Schedule) -> str | None:
-    """Returns the parent that a schedule is: lambda 0 or 1."""
-    return next((name for name, end in PARENTS.items() if end == schedule), None)
 
 
 def baseline_results(

@@ -32,12 +32,11 @@ from transformers import (
 sys.path.insert(0, str(Path(__file__).parents[1] / "bundled_pair"))
 
 from arithmetic import is_held_out  # of studies/bundled_pair
-from train import SPECIAL, TEMPLATES, THINK_TAGS
+from train import CONTEXT, SPECIAL, TEMPLATES, with_template
 from training import Row, fit, save
 
 SIZES = {"rows": 2400, "test": 2000}
 KINDS = {"qwen3": (Qwen3Config, Qwen3ForCausalLM), "llama": (LlamaConfig, LlamaForCausalLM)}
-CONTEXT = 512
 
 
 def build_tokenizer(task: Task, template: str) -> PreTrainedTokenizerFast:
@@ -49,18 +48,7 @@ def build_tokenizer(task: Task, template: str) -> PreTrainedTokenizerFast:
     else:
         tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"user|assistant|[\s\S]"), "isolated")
         tokenizer.decoder = decoders.Fuse()
-    tokenizer.add_special_tokens(SPECIAL)
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
-        unk_token="<unk>",
-        model_max_length=CONTEXT,
-        clean_up_tokenization_spaces=False,
-    )
-    fast.add_tokens(THINK_TAGS)
-    fast.chat_template = template
-    return fast
+    return with_template(tokenizer, template, unk_token="<unk>")
 
 
 def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:

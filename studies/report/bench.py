@@ -22,10 +22,9 @@ import numpy as np
 from autolambda.config import Config
 from autolambda.config_file import load_config
 from autolambda.driver.job import Job, open_job
-from autolambda.driver.notes import PARENTS
 from autolambda.driver.search import enter
 from autolambda.optimizer.propose import Proposal
-from autolambda.optimizer.space import ranges, uniform_params
+from autolambda.optimizer.space import PARENTS, ranges, uniform_params
 from autolambda.responses import Grade, Graded, Response
 from autolambda.schedule import Schedule
 from autolambda.statistics.metrics import measure

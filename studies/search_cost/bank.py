@@ -52,6 +52,16 @@ class Spread:
     within: float
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """Random numbers of n responses: two uniform, one normal, float64 [n]; and their prompts' effects [effects, n]."""
+
+    thinks: Floats
+    right: Floats
+    noise: Floats
+    effects: Floats
+
+
 class Truths(Protocol):
     """What knows the truth of any schedule: `Bank`, `paper.PaperBank` or `worlds.Pair`."""
 
@@ -157,6 +167,34 @@ class Bank:
         right = min(max(int(np.searchsorted(lams, lam)), 1), len(lams) - 1)
         share = (lam - lams[right - 1]) / (lams[right] - lams[right - 1])
         return self._order[[right - 1, right]], np.array([1 - share, share])
+
+
+class FormulaWorld:
+    """One replay whose responses are drawn by formulas: its own prompts for each phase, and the tokens spent so far.
+
+    All prompts have effects, drawn from a standard normal distribution, which all schedules share.
+    """
+
+    def __init__(self, name: str, seed: int, *, num_search: int, num_confirm: int, num_effects: int) -> None:
+        self.num_tokens, self._name, self._seed = 0, name, seed
+        self._sizes = {"search": num_search, "confirm": num_confirm}
+        rng = generator(name, seed)
+        self._effects = {phase: rng.standard_normal((num_effects, self._sizes[phase])) for phase in PHASES}
+
+    def prompts(self, phase: Phase) -> int:
+        """The prompts of a phase."""
+        return self._sizes[phase]
+
+    def drawn(self, params: Params, phase: Phase, index: Index) -> Drawn:
+        """What chance gives to the responses ``index`` of a schedule; the same whenever it is asked for.
+
+        Response i answers prompt ``i % prompts(phase)``.
+        """
+        rng = generator(self._name, self._seed, phase, params=params)
+        size = MAX_REPEATS * self._sizes[phase]
+        uniform = rng.random((2, size))[:, index]
+        noise = rng.standard_normal(size)[index]
+        return Drawn(uniform[0], uniform[1], noise, self._effects[phase][:, index % self._sizes[phase]])
 
 
 class World:

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from bank import MAX_REPEATS, PHASES, Floats, Index, Params, Phase, Spread, Truth, generator
+from bank import Floats, FormulaWorld, Index, Params, Phase, Spread, Truth
 from scipy.interpolate import PchipInterpolator
 from scipy.optimize import brentq
 from scipy.special import expit, ndtr
@@ -62,40 +62,27 @@ class PaperBank:
         return Spread(VARIATION**2 * PROMPT_SHARE, VARIATION**2 * (1 - PROMPT_SHARE))
 
 
-class PaperWorld:
-    """One replay, as `bank.World`: its own prompts for each phase, and the tokens spent so far."""
+class PaperWorld(FormulaWorld):
+    """One replay. A prompt's effects are those of accuracy at lam 0, of accuracy a quarter turn on, and of length."""
 
     cap = float(MAX_TOKENS)
 
     def __init__(self, bank: PaperBank, seed: int, *, num_search: int = 1000, num_confirm: int = 1000) -> None:
-        self.bank, self.num_tokens, self._seed = bank, 0, seed
-        self._sizes = {"search": num_search, "confirm": num_confirm}
-        rng = generator(bank.benchmark, seed)
-        # of accuracy at lam 0, of accuracy a quarter turn on, of length
-        self._prompts = {phase: rng.standard_normal((3, self._sizes[phase])) for phase in PHASES}
-
-    def prompts(self, phase: Phase) -> int:
-        """The prompts of a phase."""
-        return self._sizes[phase]
+        super().__init__(bank.benchmark, seed, num_search=num_search, num_confirm=num_confirm, num_effects=3)
+        self.bank = bank
 
     def measure(self, params: Params, phase: Phase, index: Index) -> Floats:
-        """The responses ``index`` of a schedule in the fixed order, float64 [n, 3]: correct, tokens, thought.
-
-        Response i answers prompt ``i % prompts(phase)``. The same responses come again for the same schedule.
-        """
+        """The responses ``index`` of a schedule in the fixed order, float64 [n, 3]: correct, tokens, thought."""
         truth, lam = self.bank.truth(params), params["lam"]
-        rng = generator(self.bank.benchmark, self._seed, phase, params=params)
-        size = MAX_REPEATS * self._sizes[phase]
-        thinks, is_right = rng.random((2, size))[:, index]
-        noise = rng.standard_normal(size)[index]
-        start, later, length = self._prompts[phase][:, index % self._sizes[phase]]
+        drawn = self.drawn(params, phase, index)
+        start, later, length = drawn.effects
         turn = lam * math.pi / 4
         ease = math.cos(turn) * start + math.sin(turn) * later
         share = expit(_shift(truth.accuracy) + SPREAD * ease)
-        log = math.sqrt(PROMPT_SHARE) * length + math.sqrt(1 - PROMPT_SHARE) * noise
+        log = math.sqrt(PROMPT_SHARE) * length + math.sqrt(1 - PROMPT_SHARE) * drawn.noise
         tokens = np.exp(_log_scale(truth.mean_tokens) + _LOG_DEVIATION * log)
         tokens = np.clip(np.round(tokens), 1, MAX_TOKENS)
-        outcomes = np.stack([is_right < share, tokens, thinks < truth.think_ratio], axis=-1).astype(np.float64)
+        outcomes = np.stack([drawn.right < share, tokens, drawn.thinks < truth.think_ratio], axis=-1).astype(np.float64)
         self.num_tokens += int(outcomes[:, 1].sum())
         return outcomes
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bank import MAX_REPEATS, PHASES, Floats, Index, Params, Phase, Spread, Truth, generator
+from bank import Floats, FormulaWorld, Index, Params, Phase, Spread, Truth
 from scipy.interpolate import PchipInterpolator
 from scipy.optimize import brentq
 from scipy.special import expit, logit, ndtr
@@ -128,41 +128,28 @@ class Pair:
         return made(self.direct, float), made(self.think, float), made(self.short, math.log), made(self.long, math.log)
 
 
-class PairWorld:
-    """One replay, as `bank.World`: its own prompts for each phase, and the tokens spent so far."""
+class PairWorld(FormulaWorld):
+    """One replay. A prompt's effects are those of accuracy at u = 0, a quarter turn on, of length, and of thinking."""
 
     def __init__(self, pair: Pair, seed: int, *, num_search: int, num_confirm: int) -> None:
-        self.bank, self.num_tokens, self._seed = pair, 0, seed
+        super().__init__(pair.name, seed, num_search=num_search, num_confirm=num_confirm, num_effects=4)
+        self.bank = pair
         self.cap = pair.cap if pair.cap < NO_CAP else math.inf
-        self._sizes = {"search": num_search, "confirm": num_confirm}
-        rng = generator(pair.name, seed)
-        # of accuracy at u = 0, of accuracy a quarter turn on, of length, of thinking
-        self._prompts = {phase: rng.standard_normal((4, self._sizes[phase])) for phase in PHASES}
-
-    def prompts(self, phase: Phase) -> int:
-        """The prompts of a phase."""
-        return self._sizes[phase]
 
     def measure(self, params: Params, phase: Phase, index: Index) -> Floats:
-        """The responses ``index`` of a schedule in the fixed order, float64 [n, 3]: correct, tokens, thought.
-
-        Response i answers prompt ``i % prompts(phase)``. The same responses come again for the same schedule.
-        """
+        """The responses ``index`` of a schedule in the fixed order, float64 [n, 3]: correct, tokens, thought."""
         pair, modes = self.bank, self.bank.modes(params)
-        rng = generator(pair.name, self._seed, phase, params=params)
-        size = MAX_REPEATS * self._sizes[phase]
-        thinks, right = rng.random((2, size))[:, index]
-        noise = rng.standard_normal(size)[index]
-        start, later, length, lean = self._prompts[phase][:, index % self._sizes[phase]]
+        drawn = self.drawn(params, phase, index)
+        start, later, length, lean = drawn.effects
         angle = pair.place(params)[0] * pair.turn
         ease = pair.spread * (math.cos(angle) * start + math.sin(angle) * later)
-        thought = thinks < expit(_shift(round(modes.ratio, 6), pair.leaning) + pair.leaning * lean)
+        thought = drawn.thinks < expit(_shift(round(modes.ratio, 6), pair.leaning) + pair.leaning * lean)
         shifts = [_shift(round(share, 6), pair.spread) for share in (modes.think, modes.direct)]
         deviation = math.sqrt(math.log1p(pair.variation**2))
-        log = deviation * (math.sqrt(pair.prompt_share) * length + math.sqrt(1 - pair.prompt_share) * noise)
+        log = deviation * (math.sqrt(pair.prompt_share) * length + math.sqrt(1 - pair.prompt_share) * drawn.noise)
         scales = [_log_scale(round(mean, 4), deviation, pair.cap) for mean in (modes.long, modes.short)]
         tokens = np.clip(np.exp(np.where(thought, *scales) + log), 1.0, pair.cap)
-        outcomes = np.stack([right < expit(np.where(thought, *shifts) + ease), tokens, thought], axis=-1)
+        outcomes = np.stack([drawn.right < expit(np.where(thought, *shifts) + ease), tokens, thought], axis=-1)
         self.num_tokens += int(tokens.sum())
         return outcomes.astype(np.float64)
 

@@ -25,10 +25,10 @@ from small_search import (
 
 from autolambda.driver import confirm as confirming
 from autolambda.driver.events import Began, EvaluationEnded, Event, Generated, Noted
-from autolambda.driver.notes import PARENTS
 from autolambda.driver.search import confirm, evaluate, search
 from autolambda.errors import ConfigError, StudyError
 from autolambda.optimizer.finalists import Plan
+from autolambda.optimizer.space import PARENTS
 from autolambda.report import read as reading
 from autolambda.report.json_csv import report_json
 from autolambda.report.read import read_report

@@ -14,9 +14,10 @@ from small_search import BUDGET, NAME, copy_finished, finished, storage_in
 from autolambda.config import parse_config
 from autolambda.errors import StudyError
 from autolambda.optimizer.finalists import Plan
+from autolambda.optimizer.space import parent_of
 from autolambda.report.read import _aims, _Confirmation
 from autolambda.report.report import Answer
-from autolambda.report.results import ScheduleResult, confirmed_result, parent_of
+from autolambda.report.results import ScheduleResult, confirmed_result
 from autolambda.responses import Grade, Graded, Response
 from autolambda.schedule import Schedule
 from autolambda.statistics.verdict import LIKELY, Verdict
