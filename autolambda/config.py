@@ -132,9 +132,8 @@ class SearchConfig(Strict):
     At most ``ladder`` of the ``trials`` go to the ladder (uniform lambdas, measured first). Every second further trial
     is in the first of the ``spaces``; the others take turns. ``rungs`` are the numbers of responses after which a trial
     may stop; ``None`` is 64, 256, 1,024 and the whole slice. ``max_tokens_generated`` limits search and confirmation
-    together; ``None`` is the tokens of both parents on the whole slice, with at least 2,048 responses each. Unless a
-    merge leads the parents, the search ends when one more finalist is expected to raise the accuracy by less than
-    ``min_gain`` (share of 1).
+    together; ``None`` is the tokens of both parents on the slice, with at least 2,048 responses each. Unless a merge
+    leads the parents, the search ends when one more finalist should gain less than ``min_gain`` (share of 1).
     """
 
     spaces: Annotated[tuple[Space, ...], Field(min_length=1)] = ("uniform", "module", "both")
