@@ -84,7 +84,7 @@ class TransformersEngine:
             if method.name != "linear" or method.schedule is None or self._draws is None:
                 self._merge_files(method)
                 return
-            lams = {name: method.schedule.lam_of(name, num_layers=self._pair.num_layers) for name in self._live}
+            lams = {name: self._pair.lam_of(_stored(name, self._pair), method.schedule) for name in self._live}
             for name, lam in lams.items():
                 parents = self._instruct[name], self._thinking[name]
                 interpolate(*parents, lam, out=self._live[name], draws=self._draws.get(name))
@@ -153,6 +153,15 @@ def _parameters(folder: Path, pair: Pair, device: torch.device) -> dict[str, tor
     parameters = model.to(device).named_parameters(remove_duplicate=False)
     dtypes = {name: info.dtype for name, info in pair.tensors.items()}
     return {name: parameter.detach().to(dtypes.get(name, pair.dtype)) for name, parameter in parameters}
+
+
+def _stored(name: str, pair: Pair) -> str:
+    """Returns a tensor of the checkpoint that a parameter holds: itself, or the first of its experts."""
+    stem = name.rpartition(".")[0]
+    held = [name] if name in pair.tensors else [stored for stored in pair.tensors if stored.startswith(stem)]
+    if not held:
+        raise EngineError(f"the checkpoints have no tensor for '{name}'")
+    return held[0]
 
 
 def _config(pair: Pair) -> PretrainedConfig:
