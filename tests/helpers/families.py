@@ -81,7 +81,8 @@ VISION = {
 class Family:
     """A family by its ``model_type``, a pair of it, and what its miniature changes in ``SIZES``.
 
-    ``text`` is the model type of the language part of a nested family. ``spaces`` is what can be searched.
+    ``text`` is the model type of the language part of a nested family. ``spaces`` is what can be searched. ``vllm``
+    says that the engines' contract runs on the family in vLLM too.
     """
 
     model_type: str
@@ -89,6 +90,12 @@ class Family:
     changes: Mapping[str, Any] = field(default_factory=dict)
     text: str = ""
     spaces: str = "all"
+    vllm: bool = False
+
+    @property
+    def tried(self) -> str:
+        """How the family was tried on each engine, for the table."""
+        return "both: miniature, vLLM on a CPU" if self.vllm else "transformers: miniature"
 
     @property
     def nested(self) -> bool:
