@@ -49,6 +49,10 @@ def mxfp4(folder: Path) -> None:
     edit_json(tiny_checkpoint(folder) / "config.json", quantization_config={"quant_method": "mxfp4"})
 
 
+def nested_fp8(folder: Path) -> None:
+    edit_json(tiny_checkpoint(folder) / "config.json", text_config={"quantization_config": {"quant_method": "fp8"}})
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -57,6 +61,7 @@ def mxfp4(folder: Path) -> None:
         (consolidated, "holds consolidated weights only; use the files for transformers"),
         (pickled, "holds pickled weights only, which can run code when loaded; convert it to safetensors"),
         (fp8, "is quantised (fp8, quantization_config); use the bfloat16 checkpoint"),
+        (nested_fp8, "is quantised (fp8, quantization_config)"),
         (mxfp4, "is quantised (mxfp4, quantization_config); use the bfloat16 checkpoint"),
         (without_weights, "has no model.safetensors and no model.safetensors.index.json"),
     ],
