@@ -19,8 +19,10 @@ from autolambda.merging.compatibility import Mismatch, few
 from autolambda.merging.source import find_file, read_json, read_json_if_any
 
 _CONFIG, _TEMPLATE, _MODEL = "tokenizer_config.json", "chat_template.jinja", "tokenizer.json"
-_FILES = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json")
-_FILES += ("spiece.model", "tekken.json")  # of sentencepiece and mistral-common
+_FILES = (
+    *("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json"),
+    *("spiece.model", "tekken.json"),  # of sentencepiece and mistral-common
+)
 _SPARE = re.compile(r"reserved|unused|placeholder")  # in the name of a token that a model keeps free for its heirs
 _Token = Mapping[str, Any]
 _LEFT_OUT = ("chat_template", "auto_map")  # of the config: the template has a file, and the author's code is never run

@@ -112,7 +112,7 @@ def test_a_nested_model_whose_parts_are_not_known_is_not_merged(tmp_path: Path) 
     for folder in folders:
         edit_json(folder / "config.json", model_type="from_tomorrow")
     pair = open_pair(*map(str, folders))
-    with pytest.raises(PairError, match="the language part of .* cannot be told from its other parts"):
+    with pytest.raises(PairError, match=r"the language part of .* cannot be told from its other parts"):
         dict(open_merge(pair, Schedule.uniform(0.5)).tensors())
 
 
