@@ -218,7 +218,7 @@ def _escaping(folder: Path) -> None:
         (_pickled, "holds pickled weights only"),
         (_cut, "is not a valid safetensors file"),
         (_with_nan, "holds NaN or infinite values in model.norm.weight"),
-        (lambda folder: edit_json(folder / "config.json", num_hidden_layers=None), "num_hidden_layers"),
+        (lambda folder: edit_json(folder / "config.json", num_hidden_layers=0), "num_hidden_layers"),
     ],
 )
 def test_a_bad_checkpoint(run: Run, originals: Path, spoil: Callable[[Path], None], part: str) -> None:
