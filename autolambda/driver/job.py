@@ -24,6 +24,7 @@ from autolambda.optimizer.aims import Aims
 from autolambda.responses import Sample
 from autolambda.tasks.base import Slice
 from autolambda.tasks.slices import open_slices
+from autolambda.tasks.unusable import MAX_UNUSABLE
 
 TEMPLATE_SECONDS = 5.0  # for one prompt, which usually takes a millisecond
 TEMPLATE_BYTES = 1 << 30
@@ -96,15 +97,16 @@ def open_job(config: Config) -> Job:
         check_ray()
     _check_graders(config)
     tasks = open_slices(config.tasks, config.confirm_size, seed=config.search.seed)
-    search, confirm = tasks.search, tasks.confirm
     models = open_models(config)
-    longest = max(
-        _longest_prompt(models, models.chat, slices=[*search, *confirm]),
-        *(_longest_prompt(models, chat, slices=confirm) for chat in models.own_chats.values()),
-    )
-    context = longest + models.sampling.max_tokens
-    identity = identity_of(config, models, engine=engine, slices=(search, confirm))
-    return Job(config, models, search, confirm, engine, context, identity, tasks.notes)
+    search = _fitting(models, [models.chat], tasks.search, [task.max_unusable for task in config.tasks])
+    shares = [(task.confirm_on or task).max_unusable for task in config.tasks]
+    confirm = _fitting(models, [models.chat, *models.own_chats.values()], tasks.confirm, shares)
+    context = max(search.longest, confirm.longest) + models.sampling.max_tokens
+    identity = identity_of(config, models, engine=engine, slices=(search.slices, confirm.slices))
+    if too_long := [*search.too_long, *confirm.too_long]:
+        identity["tasks.too_long"] = too_long
+    notes = (*tasks.notes, *search.notes, *confirm.notes)
+    return Job(config, models, search.slices, confirm.slices, engine, context, identity, notes)
 
 
 def _check_graders(config: Config) -> None:
@@ -162,21 +164,49 @@ def _rendered(chat: ChatFormat, sample: Sample, context: int) -> str:
     return text
 
 
-def _longest_prompt(models: Models, chat: ChatFormat, *, slices: Sequence[Slice]) -> int:
-    """Returns the tokens of the longest prompt.
+@dataclass(frozen=True)
+class _Fitting:
+    """Slices without prompts that are too long, ``[task, id]`` of these, notes, and the tokens of the longest left."""
 
-    Raises ``TaskError`` if a prompt and its response together exceed the context.
+    slices: tuple[Slice, ...]
+    too_long: tuple[list[str], ...]
+    notes: tuple[str, ...]
+    longest: int
+
+
+def _fitting(
+    models: Models, chats: Sequence[ChatFormat], slices: Sequence[Slice], shares: Sequence[float | None]
+) -> _Fitting:
+    """Leaves out prompts that exceed the context together with their response, if they are few.
+
+    ``shares`` are the tasks' ``max_unusable``. Raises ``TaskError`` if more prompts of a task are too long.
     """
-    samples = [(part.task, sample) for part in slices for sample in part.samples]
-    texts = [_rendered(chat, sample, models.context) for _, sample in samples]
-    prompts = chat.tokenizer(texts, add_special_tokens=False).input_ids
-    max_tokens = models.sampling.max_tokens
-    for (task, sample), ids in zip(samples, prompts, strict=True):
-        if not ids:
-            raise TaskError(f"task '{task}', sample '{sample.id}': the chat template renders it to nothing")
-        if len(ids) + max_tokens > models.context:
-            raise TaskError(
-                f"task '{task}', sample '{sample.id}': its prompt of {len(ids)} tokens and sampling.max_tokens "
-                f"{max_tokens} do not fit the model's context of {models.context}; lower sampling.max_tokens"
+    kept, too_long, notes, longest = list[Slice](), list[list[str]](), list[str](), 0
+    room = models.context - models.sampling.max_tokens
+    for part, share in zip(slices, shares, strict=True):
+        lengths = [max(each) for each in zip(*(_lengths(models, chat, part) for chat in chats), strict=True)]
+        lost = [(sample.id, num) for sample, num in zip(part.samples, lengths, strict=True) if num > room]
+        if lost:
+            problem = (
+                f"task '{part.task}', sample '{lost[0][0]}': its prompt of {lost[0][1]} tokens and sampling.max_tokens "
+                f"{models.sampling.max_tokens} do not fit the model's context of {models.context}"
             )
-    return max(map(len, prompts))
+            most = (MAX_UNUSABLE if share is None else share) * len(lengths)
+            if len(lost) > most:
+                raise TaskError(f"{problem}; lower sampling.max_tokens ({len(lost)} of {len(lengths)} prompts are so)")
+            notes.append(f"{problem}; {len(lost)} of {len(lengths)} prompts are too long and left out")
+        ids = {id for id, _ in lost}
+        kept.append(replace(part, samples=tuple(sample for sample in part.samples if sample.id not in ids)))
+        too_long += [[part.task, id] for id, _ in lost]
+        longest = max([longest, *(num for num in lengths if num <= room)])
+    return _Fitting(tuple(kept), tuple(too_long), tuple(notes), longest)
+
+
+def _lengths(models: Models, chat: ChatFormat, part: Slice) -> list[int]:
+    """Returns the tokens of each prompt of a slice. Raises ``TaskError`` for one without any."""
+    texts = [_rendered(chat, sample, models.context) for sample in part.samples]
+    lengths = [len(ids) for ids in chat.tokenizer(texts, add_special_tokens=False).input_ids]
+    if 0 in lengths:
+        empty = part.samples[lengths.index(0)]
+        raise TaskError(f"task '{part.task}', sample '{empty.id}': the chat template renders it to nothing")
+    return lengths
