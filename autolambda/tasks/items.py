@@ -165,6 +165,8 @@ def _check_target(row: Row, target: str, grader: str) -> None:
         find_grader(grader).check_target(target)
     except ValueError as error:
         advice = f"correct it, or take another grader ({', '.join(GRADERS)})"
+        if "####" in target:
+            advice += "; for rows of GSM8K take name: gsm8k and this path"
         kind = f"grader '{grader}' cannot compare with the answer"
         raise UnusableRow(row, kind, f" {target[:60]!r} ({reason(error)}); {advice}") from error
 
@@ -187,7 +189,7 @@ def _distinct(used: Sequence[Used], name: str, *, mine: bool, by_id: bool) -> tu
         return kept, [f"{name}: {len(lost)} of its prompts or ids are repeated; each is taken once"]
     places = ", ".join(f"{one[0].place} as {first[0].place}" for one, first in lost[:NUM_NAMED])
     other = sum(one[1].sample.target != first[1].sample.target for one, first in lost)
-    more = f"; {other} of them with another answer" if other else ""
+    more = f"; {other} of them with another answer (does the prompt lack a column?)" if other else ""
     dots = ", ..." if len(lost) > NUM_NAMED else ""
     return kept, [f"{name}: {len(lost)} rows repeat a prompt and are left out ({places}{dots}){more}"]
 

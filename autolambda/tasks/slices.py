@@ -91,7 +91,7 @@ def _slice(task: TaskConfig, grader: str, items: Sequence[Item], repeats: int) -
 def _pools(task: TaskConfig, *, share: float, seed: int) -> dict[Phase, Pool]:
     """Returns the items that each phase may use, in the order of its slice."""
     if task.name == BUNDLED_TASK:
-        return {"search": _bundled("search"), "confirm": _bundled("confirm")}
+        return {"search": _bundled("search", task), "confirm": _bundled("confirm", task)}
     pool = _ordered(open_pool(task), seed)
     other = _confirm_source(task)
     if other is not None:
@@ -119,10 +119,10 @@ def _confirm_source(task: TaskConfig) -> SourceConfig | None:
     return None if split is None or split == searched else task.model_copy(update={"split": split})
 
 
-def _bundled(phase: Phase) -> Pool:
+def _bundled(phase: Phase, task: TaskConfig) -> Pool:
     samples = arithmetic.read_samples(phase)
     items = (Item(each, f"arithmetic, {each.id}", each.messages[0]["content"]) for each in samples)
-    return Pool("arithmetic", "number", tuple(items), mine=False)
+    return Pool("arithmetic", task.grader_name, tuple(items), mine=False)
 
 
 def _ordered(pool: Pool, seed: int) -> Pool:

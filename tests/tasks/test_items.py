@@ -112,7 +112,10 @@ def test_repeated_prompts_are_left_out_however_many(tmp_path):
     found, [note] = pool(tmp_path, rows)
     assert [item.sample.id for item in found.items] == ["1", "2", "3", "4", "5", "6"]
     places = "line 7 as line 1, line 8 as line 2, line 9 as line 3, ..."
-    assert note == f"5 rows repeat a prompt and are left out ({places}); 1 of them with another answer"
+    assert (
+        note
+        == f"5 rows repeat a prompt and are left out ({places}); 1 of them with another answer (does the prompt lack a column?)"
+    )
 
 
 NUMBERS = ["1", "2", "3"]

@@ -81,6 +81,7 @@ def test_the_bundled_task_is_whole_and_disjoint():
     grade = GRADERS[found.search[0].grader].grade
     assert all(grade(sample.target, sample.target).correct for sample in samples)
     assert opened({"name": "arithmetic"}).search[0].num_responses == 512 and not found.notes
+    assert opened({"name": "arithmetic", "grader": "exact"}).confirm[0].grader == "exact"
 
 
 def test_what_the_config_says_of_a_slice(path):
