@@ -18,7 +18,7 @@ from autolambda.tasks.base import Item
 from autolambda.tasks.config import SourceConfig
 from autolambda.tasks.patterns.free_form import MATH, PLAIN, conversation, free_form
 from autolambda.tasks.patterns.multiple_choice import CHOICES, multiple_choice
-from autolambda.tasks.patterns.prompt import columns_in, latex_columns
+from autolambda.tasks.patterns.prompt import columns_in, doubled_columns, latex_columns
 from autolambda.tasks.recognition import recognised
 from autolambda.tasks.rows import Row, UnusableRow
 from autolambda.tasks.sources import read_hub, read_path
@@ -32,12 +32,11 @@ Maker = Callable[[Row], Item]
 
 @dataclass(frozen=True)
 class Pool:
-    """All items of one source, its grader, and notes for the user. ``mine`` marks a file that the user can correct."""
+    """All items of one source, its grader, and notes for the user."""
 
     source: str
     grader: str
     items: tuple[Item, ...]
-    mine: bool
     notes: tuple[str, ...] = ()
 
 
@@ -69,7 +68,7 @@ def open_pool(source: SourceConfig) -> Pool:
         used, more, twice = _with_ids(used, source, name, mine=mine)
         repeated, problems = repeated + more, problems + twice
     notes = [*(f"{name}: {note}" for note in notes), *left_out(problems, source, len(rows), name), *repeated]
-    return Pool(name, source.grader_name, tuple(item for _, item in used), mine, tuple(notes))
+    return Pool(name, source.grader_name, tuple(item for _, item in used), tuple(notes))
 
 
 def _pool_of_harness(source: SourceConfig, name: str) -> Pool:
@@ -78,7 +77,7 @@ def _pool_of_harness(source: SourceConfig, name: str) -> Pool:
     for row, item in used:
         _check_target(row, item.sample.target, source.grader_name)
     used, notes = _distinct(used, name, mine=False, by_id=True)
-    return Pool(name, source.grader_name, tuple(item for _, item in used), False, tuple(notes))
+    return Pool(name, source.grader_name, tuple(item for _, item in used), tuple(notes))
 
 
 def _rows(source: SourceConfig) -> list[Row]:
@@ -106,6 +105,8 @@ def _maker(
             raise TaskError(f"{name}: {error}") from error
         if kept := latex_columns(prompt, columns):
             notes.append(f"prompt: {{{kept[0]}}} stays as it is, as the argument of a LaTeX command")
+        if doubled := doubled_columns(prompt, columns, answer=source.answer):
+            notes.append(f"prompt: {{{{{doubled[0]}}}}} gives {{{doubled[0]}}}; single braces fill in the column")
     difficulty, more = _difficulty_column(source, rows)
 
     def make(row: Row) -> Item:
@@ -122,7 +123,7 @@ def _maker(
                 columns=wanted,
             )  # fmt: skip
         value = row.cell(difficulty, key="difficulty") if difficulty and row.has(difficulty) else None
-        metadata = {} if value in (None, "") else {"difficulty": row.as_text(value, repr(difficulty))}
+        metadata = {} if _is_missing(value) else {"difficulty": row.as_text(value, repr(difficulty))}
         id = row.id_in(source.id) if source.id else row.id
         return replace(item, sample=replace(item.sample, id=id, metadata=metadata))
 
@@ -136,11 +137,15 @@ def _difficulty_column(source: SourceConfig, rows: Sequence[Row]) -> tuple[str |
     for row in rows:
         value = row.cells.get("difficulty")
         try:
-            if value not in (None, ""):
+            if not _is_missing(value):
                 row.as_text(value, "'difficulty'")
         except UnusableRow as error:
             return None, [f"the column 'difficulty' is not used ({row.place}{error.detail}); difficulty names another"]
     return "difficulty", []
+
+
+def _is_missing(difficulty: object) -> bool:
+    return difficulty is None or difficulty == "" or difficulty != difficulty
 
 
 def _used(rows: Sequence[Row], make: Maker, grader: str) -> tuple[list[Used], list[UnusableRow]]:

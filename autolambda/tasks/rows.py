@@ -11,6 +11,7 @@ import csv
 import datetime
 import decimal
 import math
+import re
 import warnings
 import zlib
 from collections.abc import Iterable, Mapping
@@ -24,6 +25,7 @@ from autolambda.tasks.formats import MOST_CHARACTERS, READERS, form_of
 
 LONGEST_ID = 256  # characters, the width of the database's column
 _LONGEST_LITERAL = 100_000  # characters of a list as Python writes it
+_NUMPY = re.compile(r"""['"]\s+['"]""")  # an array as numpy writes it, without commas: Python would join its texts
 
 
 class UnusableRow(TaskError):
@@ -188,7 +190,7 @@ def listed(cell: object) -> object:
         return cell
     with suppress(ValueError):
         return load_json(cell)
-    if len(cell) <= _LONGEST_LITERAL:
+    if len(cell) <= _LONGEST_LITERAL and not _NUMPY.search(cell):
         with warnings.catch_warnings(), suppress(ValueError, SyntaxError, MemoryError, RecursionError):
             warnings.simplefilter("ignore", SyntaxWarning)  # for escapes such as \d
             return ast.literal_eval(cell.strip())

@@ -122,7 +122,7 @@ def _confirm_source(task: TaskConfig) -> SourceConfig | None:
 def _bundled(phase: Phase, task: TaskConfig) -> Pool:
     samples = arithmetic.read_samples(phase)
     items = (Item(each, f"arithmetic, {each.id}", each.messages[0]["content"]) for each in samples)
-    return Pool("arithmetic", task.grader_name, tuple(items), mine=False)
+    return Pool("arithmetic", task.grader_name, tuple(items))
 
 
 def _ordered(pool: Pool, seed: int) -> Pool:
@@ -139,9 +139,9 @@ def _ordered(pool: Pool, seed: int) -> Pool:
 
 
 def _without(search: Pool, confirm: Pool) -> Pool:
-    """Drops the search items that the confirmation uses. Not from a user's file: ``_check_no_leak`` refuses it."""
+    """Leaves out the search items that the confirmation uses, with a note."""
     held_back = {bare(item) for item in confirm.items}
-    kept = tuple(item for item in search.items if search.mine or bare(item) not in held_back)
+    kept = tuple(item for item in search.items if bare(item) not in held_back)
     if not kept:
         raise TaskError(f"{search.source}: all of its prompts are in {confirm.source} too; confirm on another set")
     lost = len(search.items) - len(kept)
@@ -150,11 +150,13 @@ def _without(search: Pool, confirm: Pool) -> Pool:
 
 
 def _check_no_leak(search: Iterable[Item], confirm: Iterable[Item]) -> None:
-    """Raises ``TaskError`` for a prompt in both phases: the confirmation must use unseen prompts."""
+    """Raises ``TaskError`` for prompts in both phases, of two tasks: the confirmation must use unseen prompts."""
     searched = {bare(item): item.where for item in search}
-    for item in confirm:
-        if first := searched.get(bare(item)):
-            raise TaskError(
-                f"the prompt {bare(item)[:60]!r} is searched on ({first}) and confirmed on ({item.where}); "
-                "remove it from one of them"
-            )
+    leaks = [(bare(item), searched[bare(item)], item.where) for item in confirm if bare(item) in searched]
+    if leaks:
+        prompt, first, second = leaks[0]
+        more = f" ({len(leaks):,} such prompts)" if len(leaks) > 1 else ""
+        raise TaskError(
+            f"the prompt {prompt[:60]!r} is searched on ({first}) and confirmed on ({second}); "
+            f"remove it from one of them{more}"
+        )

@@ -118,7 +118,7 @@ BAD_JSONL = {
     '{"question": " ", "answer": "1"}': "line 1: 'question' is empty",
     '{"question": "\\ud800", "answer": "1"}': "half of a UTF-16 pair",
     '{"question": "a", "answer": "1"}\n{"question": "b", "answer": "one"}': "line 2: grader 'number' .* 'one'",
-    '{"question": "a", "answer": "so #### 7"}\n{"question": "b", "answer": ""}': "line 1: grader 'number' .*name: gsm8k",
+    '{"question": "a", "answer": "so #### 7"}\n{"question": "b", "answer": ""}': "line 1: .*name: gsm8k",
     '{"question": "a", "answer": "1"}\n{"question": " a\\n", "answer": "2"}': "1 rows; at least 2 .* .1 rows repeat a "
     "prompt and are left out .line 2 as line 1.; 1 of them with another answer",
 }
@@ -295,6 +295,7 @@ def test_a_file_has_no_splits(tmp_path, said):
         (["a", 1], ["a", 1]),
         ('["a", 1]', ["a", 1]),
         ("['a', \"b's\"]", ["a", "b's"]),
+        ("['a' 'b']", None),
         ("[]", None),
         ([], None),
         ("a", None),

@@ -231,16 +231,14 @@ def test_confirmed_on_another_split_or_on_another_set(tmp_path):
     assert len(same.search[0].samples) == len(same.confirm[0].samples) == 4
 
 
-def test_a_leak_from_one_file_into_another_is_an_error_that_names_both_places(tmp_path, path):
-    leaking = mirrors.write_jsonl(
-        tmp_path / "other.jsonl", [{"question": "new", "answer": 1}, {"question": " 4+1=\n", "answer": 5}]
-    )
-    with pytest.raises(TaskError) as caught:
-        opened({"path": path, "confirm_on": str(leaking)})
-    assert str(caught.value) == (
-        f"the prompt '4+1=' is searched on ({path}, line 5) and confirmed on ({leaking}, line 2); "
-        "remove it from one of them"
-    )
+def test_what_one_file_confirms_on_is_left_out_of_the_other_that_is_searched_on(tmp_path, path):
+    rows = [{"question": "new", "answer": 1}, {"question": " 4+1=\n", "answer": 5}]
+    leaking = mirrors.write_jsonl(tmp_path / "other.jsonl", rows)
+    found = opened({"path": path, "confirm_on": str(leaking)})
+    assert "4+1=" not in prompts(found.search[0]) and len(found.search[0].samples) == 19
+    assert found.notes == (f"{path}: 1 of its prompts are in {leaking} too and are left out of the search",)
+    with pytest.raises(TaskError, match=r"all of its prompts are in .* too; confirm on another set"):
+        opened({"path": path, "confirm_on": path})
 
 
 @pytest.mark.parametrize("grader", ["number", "math"])

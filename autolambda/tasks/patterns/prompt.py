@@ -85,6 +85,12 @@ def latex_columns(prompt: str, columns: Collection[str]) -> list[str]:
     return [name for name in dict.fromkeys(names) if name in columns and name not in OWN_NAMES]
 
 
+def doubled_columns(prompt: str, columns: Collection[str], *, answer: str) -> list[str]:
+    """Returns the columns in double braces, which may be meant to be filled in, apart from the ``answer`` column."""
+    names = [doubled.strip() for _, doubled, _ in _BRACES.findall(_LATEX.sub(" ", prompt))]
+    return [name for name in dict.fromkeys(names) if name in columns and name != answer]
+
+
 def others(row: Row, columns: Iterable[str]) -> dict[str, str]:
     """Returns the texts of the columns that a prompt names; an empty cell is an empty text."""
     cells = {name: row.cell(name) for name in columns}

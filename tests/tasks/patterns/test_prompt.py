@@ -3,7 +3,7 @@
 import pytest
 
 from autolambda.errors import TaskError
-from autolambda.tasks.patterns.prompt import columns_in, filled_in, latex_columns, names_of
+from autolambda.tasks.patterns.prompt import columns_in, doubled_columns, filled_in, latex_columns, names_of
 
 COLUMNS = ["question", "Body", "answer", "a long name", "meta"]
 VALUES = {"question": "Q {Body} {{x}}", "Body": "B", "a long name": "L", "meta.level": "3"}
@@ -78,3 +78,7 @@ def test_any_other_name_is_refused(prompt, message):
 
 def test_a_column_inside_latex_is_told():
     assert latex_columns("\\boxed{answer} \\nBody{Body} {Body} \\frac{a}{question}", COLUMNS) == ["answer", "Body"]
+
+
+def test_a_column_in_double_braces_is_told():
+    assert doubled_columns("{{Body}} {{ meta }} {{x}} {{answer}} {Body}", COLUMNS, answer="answer") == ["Body", "meta"]
