@@ -63,8 +63,9 @@ def open_pool(source: SourceConfig) -> Pool:
     else:
         make = source.benchmark.item
     used, problems = _used(rows, make, source.grader_name)
-    used, repeated = _distinct(used, name, mine=mine, by_id=source.benchmark is not None)
-    if source.benchmark is None:
+    has_own_ids = source.benchmark is not None and any(item.sample.id != row.id for row, item in used)
+    used, repeated = _distinct(used, name, mine=mine, by_id=has_own_ids)
+    if not has_own_ids:
         used, more, twice = _with_ids(used, source, name, mine=mine)
         repeated, problems = repeated + more, problems + twice
     notes = [*(f"{name}: {note}" for note in notes), *left_out(problems, source, len(rows), name), *repeated]

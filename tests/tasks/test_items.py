@@ -100,6 +100,13 @@ def test_a_benchmark_by_name_and_a_set_by_hub_id_are_treated_alike(tmp_path):
     )
 
 
+def test_the_ids_of_a_benchmark_may_be_none_either(tmp_path):
+    path = mirrors.write_jsonl(tmp_path / "gsm8k.jsonl", [{**row, "id": "train"} for row in mirrors.gsm8k(5, 4)])
+    found = open_pool(SourceConfig(name="gsm8k", path=str(path)))
+    assert [item.sample.id for item in found.items] == ["1", "2", "3", "4"]
+    assert found.notes == (f"{path}: the column 'id' is not used ('train' stands in 4 rows); rows go by their numbers",)
+
+
 def test_a_benchmark_that_is_opened_as_any_set_is_named(monkeypatch):
     rows = [dict(row) for row in mirrors.gsm8k(5, 4)]
     monkeypatch.setattr("autolambda.tasks.items.read_hub", lambda hub, **keys: numbered(rows, hub))
