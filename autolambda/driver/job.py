@@ -205,7 +205,7 @@ def _fitting(
 def _lengths(models: Models, chat: ChatFormat, part: Slice) -> list[int]:
     """Returns the tokens of each prompt of a slice. Raises ``TaskError`` for one without any."""
     texts = [_rendered(chat, sample, models.context) for sample in part.samples]
-    lengths = [len(ids) for ids in chat.tokenizer(texts, add_special_tokens=False).input_ids]
+    lengths = [len(ids) for ids in chat.tokenizer(texts, add_special_tokens=False, verbose=False).input_ids]
     if 0 in lengths:
         empty = part.samples[lengths.index(0)]
         raise TaskError(f"task '{part.task}', sample '{empty.id}': the chat template renders it to nothing")
