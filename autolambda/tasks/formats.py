@@ -157,9 +157,9 @@ def _document(path: Path) -> str:
 
 
 def _rows_in(value: object, path: Path) -> list[object] | None:
-    """Returns the rows of a list of objects, of an object around such a list, or of an object of columns."""
+    """Returns the rows of a list of objects, of an object around such a list, or of an object of columns or rows."""
     if isinstance(value, list):
-        return value if any(isinstance(each, dict) for each in value) else None
+        return value if not value or any(isinstance(each, dict) for each in value) else None
     if not isinstance(value, dict):
         return None
     lists = {name: each for name, each in value.items() if isinstance(each, list) and _are_rows(each)}
@@ -171,8 +171,13 @@ def _rows_in(value: object, path: Path) -> list[object] | None:
     columns = list(value.values())
     if columns and all(isinstance(each, list) and len(each) == len(columns[0]) > 1 for each in columns):
         return [dict(zip(value, cells, strict=True)) for cells in zip(*columns, strict=True)]
-    if columns and all(isinstance(each, dict) and list(each) == list(columns[0]) and len(each) > 1 for each in columns):
-        return [{name: cells[key] for name, cells in value.items()} for key in columns[0]]  # as pandas writes them
+    tables = [each for each in columns if isinstance(each, dict) and len(each) > 1]
+    if len(tables) < len(columns) or len(columns) < 2:
+        return None
+    if not all(key.isdigit() for each in tables for key in each):
+        return columns if all(list(each) == list(tables[0]) for each in tables) else None  # a row for each key
+    if all(list(each) == list(tables[0]) for each in tables):  # a column for each key, as pandas writes them
+        return [{name: cells[key] for name, cells in value.items()} for key in tables[0]]
     return None
 
 

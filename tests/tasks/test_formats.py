@@ -31,6 +31,7 @@ def cells_of(path, content):
         json.dumps({"version": "1.1", "data": ROWS}, indent=2),
         json.dumps({key: [row[key] for row in ROWS] for key in ROWS[0]}),
         json.dumps({key: {str(i): row[key] for i, row in enumerate(ROWS)} for key in ROWS[0]}),
+        json.dumps({f"id {i}": row for i, row in enumerate(ROWS)}),
         LINES,
         LINES.replace("\n", "\r\n"),
         LINES.replace("\n", "\n\n"),
@@ -44,6 +45,7 @@ def cells_of(path, content):
         "version",
         "columns",
         "pandas",
+        "rows",
         "lines",
         "crlf",
         "blank",
@@ -126,6 +128,11 @@ def test_what_is_refused(tmp_path, name, content, message):
         with pytest.raises(TaskError, match=message) as caught:
             cells_of(tmp_path / name, content)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("document", ["[]", " [ ]\n", ""])
+def test_no_rows(tmp_path, document):
+    assert cells_of(tmp_path / "a.json", document) == []
 
 
 def test_a_line_has_a_size(tmp_path, monkeypatch):
