@@ -53,7 +53,7 @@ def search(
 
     Args:
         instruct, thinking: Checkpoint folders or ids on the Hugging Face hub. Both or neither.
-        task: A benchmark's name, a file or folder with 'question' and 'answer', or a list of these.
+        task: A benchmark's name, a hub id, a file or folder with 'question' and 'answer', or a list of these.
         budget: Mean generated tokens that a response may cost. Without it the whole front is the answer.
         study: The study's name.
         storage: Database URL of the study, ``sqlite:///PATH`` or ``postgresql://USER@HOST/DATABASE``.
@@ -175,8 +175,10 @@ def config_overrides(
         if source is not None:
             overrides[f"models.{parent}"] = os.fspath(source)
     if task:
+        from autolambda.tasks.config import source_in_short
+
         tasks = [os.fspath(each) for each in ([task] if isinstance(task, str | os.PathLike) else task)]
-        overrides["tasks"] = [{"path": each} if _is_path(each) else {"name": each} for each in tasks]
+        overrides["tasks"] = [source_in_short(each) for each in tasks]
     if budget is not None:
         overrides["budget"] = budget
     return overrides
@@ -187,10 +189,6 @@ def default_name(config: Config) -> str:
     if config.models.thinking is None:
         return "bundled"
     return re.sub(r"[^A-Za-z0-9._-]+|\.\.+", "-", Path(config.models.thinking).name).strip(".-_")[:64] or "study"
-
-
-def _is_path(task: str) -> bool:
-    return "." in task or os.sep in task or os.path.exists(task)
 
 
 def _config(

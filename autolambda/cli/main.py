@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -44,6 +45,9 @@ def cli() -> None:
 def main() -> None:
     """Runs the command line. An ``AutolambdaError`` ends as a line (a ``PairError`` as several) and an exit code."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM ends a command as Ctrl-C does
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal's encoding may lack a dash or an arrow
     try:
         code = cli.main(prog_name="autolambda", standalone_mode=False)
     except AutolambdaError as error:

@@ -75,7 +75,7 @@ def model_options(command: Command) -> Command:
             "tasks",
             multiple=True,
             metavar="NAME|FILE",
-            help="A benchmark's name, or a file or folder with 'question' and 'answer'; repeatable.",
+            help="A benchmark's name, a hub id, or a file or folder with 'question' and 'answer'; repeatable.",
         ),
         click.argument("thinking", required=False),
         click.argument("instruct", required=False),

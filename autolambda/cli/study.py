@@ -82,7 +82,11 @@ def report(name: str, budget: float | None, form: str, out: Path | None, storage
         from autolambda import open_study
         from autolambda.report.json_csv import write_text
 
-        write_text(open_study(name, storage=storage, budget=budget).page, out=out, console=open_console())
+        page = open_study(name, storage=storage, budget=budget).page
+        if out is None:
+            click.echo(page.encode("utf-8"), nl=False)  # as the page says, whatever the terminal's encoding
+        else:
+            write_text(page, out=out, console=open_console())
     else:
         from autolambda.report.json_csv import write_report
         from autolambda.report.read import read_report

@@ -9,14 +9,13 @@ from typing import Any
 from autolambda.config import Config, EngineConfig, EngineName
 from autolambda.driver.cost import cost_lines, proof_sentence, slice_lines
 from autolambda.driver.identity import BATCH_SIZE, identity_of, sizes_of
-from autolambda.driver.limits import LimitError, limited
 from autolambda.driver.models import Models, open_models
-from autolambda.engines.chat import ChatFormat
+from autolambda.driver.prompts import fitting
 from autolambda.engines.device import vllm_device
 from autolambda.engines.transformers.engine import resolve_device
 from autolambda.engines.vllm.arguments import check_arguments, installed_version
 from autolambda.engines.workers.cluster import check_ray
-from autolambda.errors import ConfigError, TaskError
+from autolambda.errors import ConfigError
 from autolambda.graders import ifeval
 from autolambda.graders.grading import find_grader
 from autolambda.merging.difference.measure import measure_difference
@@ -24,13 +23,8 @@ from autolambda.merging.pair import Pair
 from autolambda.optimizer.aims import Aims
 from autolambda.optimizer.settings import SearchSettings
 from autolambda.optimizer.space import Space
-from autolambda.responses import Sample
 from autolambda.tasks.base import Slice
 from autolambda.tasks.slices import open_slices
-
-TEMPLATE_SECONDS = 5.0  # for one prompt, which usually takes a millisecond
-TEMPLATE_BYTES = 1 << 30
-CHARACTERS_PER_TOKEN = 128  # no tokenizer has longer tokens, except of spaces
 
 
 @dataclass(frozen=True)
@@ -105,16 +99,16 @@ def open_job(config: Config) -> Job:
         check_ray()
     _check_graders(config)
     tasks = open_slices(config.tasks, config.confirm_size, seed=config.search.seed)
-    search, confirm = tasks.search, tasks.confirm
     models = open_models(config)
-    longest = max(
-        _longest_prompt(models, models.chat, slices=[*search, *confirm]),
-        *(_longest_prompt(models, chat, slices=confirm) for chat in models.own_chats.values()),
-    )
-    context = longest + models.sampling.max_tokens
-    identity = identity_of(config, models, engine=engine, slices=(search, confirm))
-    notes = (*tasks.notes, *_space_notes(config.search.spaces, models.pair))
-    return Job(config, models, search, confirm, engine, context, identity, notes)
+    search = fitting(models, [models.chat], tasks.search, [task.max_unusable for task in config.tasks])
+    shares = [(task.confirm_on or task).max_unusable for task in config.tasks]
+    confirm = fitting(models, [models.chat, *models.own_chats.values()], tasks.confirm, shares)
+    context = max(search.longest, confirm.longest) + models.sampling.max_tokens
+    identity = identity_of(config, models, engine=engine, slices=(search.slices, confirm.slices))
+    if too_long := [*search.too_long, *confirm.too_long]:
+        identity["tasks.too_long"] = too_long
+    notes = (*tasks.notes, *search.notes, *confirm.notes, *_space_notes(config.search.spaces, models.pair))
+    return Job(config, models, search.slices, confirm.slices, engine, context, identity, notes)
 
 
 def _space_notes(spaces: Sequence[Space], pair: Pair) -> list[str]:
@@ -167,36 +161,3 @@ def resolve_engine(engine: EngineConfig) -> EngineName:
     if engine.device != "auto" or engine.threads is not None:
         return "transformers"
     return "vllm" if vllm_device().type == "cuda" else "transformers"
-
-
-def _rendered(chat: ChatFormat, sample: Sample, context: int) -> str:
-    """Renders a prompt. Raises ``ConfigError`` if an untrusted template is endless or huge."""
-    try:
-        with limited(seconds=TEMPLATE_SECONDS, num_bytes=TEMPLATE_BYTES):
-            text = chat.render(sample)
-        problem = f"{len(text):,} characters come out" if len(text) > CHARACTERS_PER_TOKEN * context else None
-    except LimitError:
-        problem = f"it runs for more than {TEMPLATE_SECONDS:g} s"
-    if problem:
-        raise ConfigError(f"models.chat_template cannot render sample {sample.id[:60]!r}: {problem}; correct it")
-    return text
-
-
-def _longest_prompt(models: Models, chat: ChatFormat, *, slices: Sequence[Slice]) -> int:
-    """Returns the tokens of the longest prompt.
-
-    Raises ``TaskError`` if a prompt and its response together exceed the context.
-    """
-    samples = [(part.task, sample) for part in slices for sample in part.samples]
-    texts = [_rendered(chat, sample, models.context) for _, sample in samples]
-    prompts = chat.tokenizer(texts, add_special_tokens=False).input_ids
-    max_tokens = models.sampling.max_tokens
-    for (task, sample), ids in zip(samples, prompts, strict=True):
-        if not ids:
-            raise TaskError(f"task '{task}', sample '{sample.id}': the chat template renders it to nothing")
-        if len(ids) + max_tokens > models.context:
-            raise TaskError(
-                f"task '{task}', sample '{sample.id}': its prompt of {len(ids)} tokens and sampling.max_tokens "
-                f"{max_tokens} do not fit the model's context of {models.context}; lower sampling.max_tokens"
-            )
-    return max(map(len, prompts))

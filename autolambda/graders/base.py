@@ -1,13 +1,15 @@
 """The interface of a grader, and the answer that it finds in a text.
 
-A grader is a pure function of a text and a target. It finds no answer rather than guess one.
+A grader is a pure function of a text and a target. It finds no answer rather than guess one. A target with several
+right answers is the text ``any of ["2", "two"]``; ``AnyOf`` gives them to a grader one by one.
 """
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class ParsedAnswer:
 class Grader(ABC):
     """Grades texts. A subclass must define ``grade`` only."""
 
-    is_quick: ClassVar[bool] = False
+    is_quick: bool = False
     """Whether ``quick`` decides every text, so that no process is needed."""
 
     @abstractmethod
@@ -62,3 +64,72 @@ class QuickGrader(Grader):
 
     def quick(self, text: str, target: str) -> ParsedAnswer:
         return self.grade(text, target)
+
+
+_ANY_OF = "any of "
+
+
+def any_of(targets: Sequence[str]) -> str:
+    """Returns one target that any of ``targets`` meets; a single one as it is."""
+    distinct = list(dict.fromkeys(targets))
+    return distinct[0] if len(distinct) == 1 else _ANY_OF + json.dumps(distinct, ensure_ascii=False)
+
+
+def right_answers(target: str) -> list[str]:
+    """Returns the targets of which any is right: those of ``any_of``, or the target alone."""
+    if target.startswith(_ANY_OF + '["'):
+        try:
+            given = json.loads(target.removeprefix(_ANY_OF))
+        except ValueError:
+            return [target]
+        if all(isinstance(each, str) for each in given):
+            return list(given)
+    return [target]
+
+
+class AnyOf(Grader):
+    """Grades by another grader. A text is correct if it meets any of the target's right answers."""
+
+    def __init__(self, grader: Grader) -> None:
+        self._grader = grader
+        self.is_quick = grader.is_quick
+
+    def grade(self, text: str, target: str) -> ParsedAnswer:
+        """Returns the first correct answer, else the first answer that is found. Raises the grader's errors."""
+        parsed = []
+        for each in right_answers(target):
+            parsed.append(self._grader.grade(text, each))
+            if parsed[-1].correct:
+                return parsed[-1]
+        return _best(parsed)
+
+    def quick(self, text: str, target: str) -> ParsedAnswer | None:
+        parsed = [self._grader.quick(text, each) for each in right_answers(target)]
+        decided = [each for each in parsed if each is not None]
+        if any(each.correct for each in decided) or len(decided) == len(parsed):
+            return _best(decided)
+        return None
+
+    def check_target(self, target: str) -> None:
+        """Raises ``ValueError`` if no text can meet any of the right answers."""
+        errors = []
+        for each in right_answers(target):
+            try:
+                return self._grader.check_target(each)
+            except ValueError as error:
+                errors.append(error)
+        raise errors[0]
+
+    def canonical(self, target: str) -> str | None:
+        return self._grader.canonical(right_answers(target)[0])
+
+    def preload(self, target: str | None) -> None:
+        self._grader.preload(None if target is None else right_answers(target)[0])
+
+    def cache_key(self, text: str) -> str | None:
+        return self._grader.cache_key(text)
+
+
+def _best(parsed: Sequence[ParsedAnswer]) -> ParsedAnswer:
+    """Returns the first correct answer, else the first answer that is found, else the first."""
+    return min(parsed, key=lambda each: (not each.correct, each.answer is None))

@@ -1,7 +1,7 @@
 """Graders by name, and the score of a response: correct, wrong, unparsed or truncated.
 
-A grader sees the text after the last closing think tag; a text without the tag is graded whole. Targets are strings; a
-grader that needs more takes JSON.
+A grader sees the text after the last closing think tag, without the white space in front of it; a text without the tag
+is graded whole. Targets are strings; a grader that needs more takes JSON. A target may name several right answers.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from functools import cache
 
 from autolambda.errors import TaskError
 from autolambda.graders import custom
-from autolambda.graders.base import Grader, ParsedAnswer
+from autolambda.graders.base import AnyOf, Grader, ParsedAnswer
 from autolambda.graders.choice import Choice
 from autolambda.graders.ifeval import IFEval
 from autolambda.graders.lm_eval import LMEval
@@ -44,9 +44,9 @@ def is_custom(name: str) -> bool:
 def find_grader(name: str) -> Grader:
     """Returns the grader with this name, or the user's function at a dotted path. Raises ``TaskError``."""
     if name in GRADERS:
-        return GRADERS[name]
+        return AnyOf(GRADERS[name])
     if is_custom(name):
-        return custom.Custom(custom.load(name))
+        return AnyOf(custom.Custom(custom.load(name)))
     nearest = get_close_matches(name, GRADERS, n=3)
     hint = f"did you mean {' or '.join(nearest)}?" if nearest else f"known: {', '.join(GRADERS)};"
     raise TaskError(f"unknown grader {name!r}; {hint} A grader of your own is given as 'package.module:function'")
@@ -61,8 +61,12 @@ class Score:
 
 
 def answer_part(response: Response, *, think_end: str) -> str:
-    """Returns the text that a grader sees: the part after the last closing think tag."""
-    return response.text.rpartition(think_end)[2]
+    """Returns the text that a grader sees: the part after the last closing think tag, without white space in front.
+
+    Models write a blank line after the tag, at which a stop string would end the answer. lm-evaluation-harness removes
+    it too, with or without a thought.
+    """
+    return response.text.rpartition(think_end)[2].lstrip()
 
 
 def score_of(parsed: ParsedAnswer, response: Response) -> Score:

@@ -17,9 +17,9 @@ _TAIL = 65_536  # characters
 _LONGEST = 1_000  # characters of a box
 _DEEPEST = 20
 _TOKEN = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s{0,20}(?:\{|[^\s{}$\\]+)|\\.|[{}]", re.DOTALL)
-# Thousands: 1,234 and 1{,}234 and 1\,234 and 1,\!234.
+# Thousands: 1,234 and 1{,}234 and 1\,234 and 1,\!234, and spaces that do not break a line.
 _INTEGER = re.compile(r"([+-]?)(\d{1,3}(?:(?:,|\{,\}|,\\!|\\,|\\!)\d{3})+|\d+)")
-_SEPARATOR = re.compile(r"(?<=\d)(?:\{,\}|,\\!|\\[,!])(?=\d{3}(?!\d))")
+_SEPARATOR = re.compile(r"(?<=\d)(?:\{,\}|,\\!|\\[,!]|[\u00a0\u202f\u2009])(?=\d{3}(?!\d))")
 _NOT_DIGIT = re.compile(r"\D+", re.ASCII)
 _SPELLINGS = (
     (re.compile(r"\\(?:left|right)(?![A-Za-z])"), ""),

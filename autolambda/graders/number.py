@@ -1,6 +1,8 @@
 """The grader ``number``: the last number in the text equals the target as a number (``1,000`` is 1000, ``7.0`` is 7).
 
-A number that can be read in two ways or is malformed (``3,5``, ``1,00``, ``3.14.15``, hundreds of digits) is no answer.
+Thousands may be set apart by commas, apostrophes, LaTeX (``1{,}234``, ``1\\,234``) or spaces that do not break a line
+(U+00A0, U+202F). A number that can be read in two ways or is malformed is no answer: ``3,5``, ``1,00``, ``3.14.15``,
+``1 234`` with a plain space (one number, or two), ``1'234,567``, hundreds of digits.
 """
 
 from __future__ import annotations
@@ -11,10 +13,27 @@ from decimal import Decimal
 
 from autolambda.graders.base import ParsedAnswer, QuickGrader
 
-_RUN = re.compile(r"\d+(?:[.,]\d+)*(?:[eE][+-]?\d+)?")
+# What joins digits, by the mark that it stands for: a comma, an apostrophe, or a space that sets thousands apart.
+_COMMA = r",\\!|\{,\}|\{\\[,!]\}|\{,\\!\}|\\mathord\{,\}|\\text\{,\}|,"
+_APOSTROPHE = "['\u2019]"
+_THIN = r"\\[,!;: ]"
+_JOINT = rf"(?:\.|{_COMMA}|{_APOSTROPHE}|{_THIN})"
+# These join digits only where a group of exactly three follows; the second kind may as well stand between two numbers.
+_FIXED_SPACE = "\u00a0\u202f\u2009\u2007"
+_LOOSE = rf"[{_FIXED_SPACE} _~\uff0c](?=\d{{3}}(?!\d))"
+_RUN = re.compile(rf"\d+(?:(?:{_JOINT}|{_LOOSE})\d+)*(?:[eE][+-]?\d+)?")
+_LOOSELY = re.compile(rf"(?<!\\)[{_FIXED_SPACE} _~\uff0c]")
+_HEAD = re.compile(r"\d{1,3}|\d+\.\d{3}")  # before a loose group of three: of a whole number, or of decimals
+_MARKS = (
+    (re.compile(_COMMA), ","),
+    (re.compile(_APOSTROPHE), "'"),
+    (re.compile(f"{_THIN}|[{_FIXED_SPACE}]"), "\u202f"),
+)
 # A minus sign directly after a digit, a letter or a closing bracket is an operator.
 _LEAD = re.compile(r"(?:(?<![\w)\]])[-\u2212])?(?:(?<![\w.])\.)?\Z")
-_NUMBER = re.compile(r"[-+\u2212]?(?:(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d{1,2})?")
+_NUMBER = re.compile(
+    r"[-+\u2212]?(?:(?:\d{1,3}([,'\u202f])\d{3}(?:\1\d{3})*|\d+)(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d{1,2})?"
+)
 _LONGEST = 80  # characters
 
 
@@ -25,8 +44,9 @@ class Number(QuickGrader):
         last = deque(_RUN.finditer(text), maxlen=1)
         if not last:
             return ParsedAnswer(None)
-        lead = _LEAD.search(text[max(0, last[0].start() - 3) : last[0].start()])
-        answer = (lead[0] if lead else "") + last[0][0]
+        start, run = _last_number(last[0].start(), last[0][0])
+        lead = _LEAD.search(text[max(0, start - 3) : start])
+        answer = (lead[0] if lead else "") + run
         value = _value(answer)
         return ParsedAnswer(None) if value is None else ParsedAnswer(answer, value == _value(target.strip()))
 
@@ -38,7 +58,19 @@ class Number(QuickGrader):
         return target
 
 
+def _last_number(start: int, run: str) -> tuple[int, str]:
+    """Returns the start and the text of the last number of a run: all of it if its loose groups are thousands."""
+    head, *groups = _LOOSELY.split(run)
+    if not groups or _HEAD.fullmatch(head):
+        return start, run
+    return start + len(run) - len(groups[-1]), groups[-1]
+
+
 def _value(text: str) -> Decimal | None:
-    if len(text) > _LONGEST or not _NUMBER.fullmatch(text):
+    if len(text) > _LONGEST:
         return None
-    return Decimal(text.replace(",", "").replace("\u2212", "-"))
+    for pattern, mark in _MARKS:
+        text = pattern.sub(mark, text)
+    if not _NUMBER.fullmatch(text):
+        return None
+    return Decimal(re.sub("[,'\u202f]", "", text).replace("\u2212", "-"))

@@ -5,13 +5,14 @@ A task file may have changed, so prompts are shown only if their hash is the sto
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from autolambda.config import Config
 from autolambda.errors import InputError
 from autolambda.responses import Sample
+from autolambda.tasks.base import Slice
 from autolambda.tasks.digest import prompts_key
 from autolambda.tasks.slices import open_slices
 
@@ -45,7 +46,8 @@ def load_prompts(config: Config, identity: Mapping[str, Any]) -> Prompts:
         opened = open_slices(config.tasks, config.confirm_size, seed=config.search.seed)
     except InputError as error:
         return Prompts(problem=f"Only the ids of prompts are shown: {error}.")
-    slices = (opened.search, opened.confirm)
+    too_long = {(task, sample_id) for task, sample_id in identity.get("tasks.too_long", ())}
+    slices = [[_without(part, too_long) for part in phase] for phase in (opened.search, opened.confirm)]
     if prompts_key(slices) != identity.get("tasks"):
         changed = ", ".join(task.path or task.label for task in config.tasks)
         return Prompts(
@@ -53,3 +55,8 @@ def load_prompts(config: Config, identity: Mapping[str, Any]) -> Prompts:
         )
     samples = {(part.task, sample.id): sample for phase in slices for part in phase for sample in part.samples}
     return Prompts(samples)
+
+
+def _without(part: Slice, too_long: Collection[tuple[str, str]]) -> Slice:
+    """Returns a slice without the prompts that did not fit the model's context."""
+    return replace(part, samples=tuple(each for each in part.samples if (part.task, each.id) not in too_long))

@@ -20,7 +20,7 @@ from autolambda.tasks.requests import requests_on
 
 Slices = tuple[Sequence[Slice], Sequence[Slice]]
 
-SIZES = ("tasks", "search.rungs", "confirm.responses", "confirm.prompts")
+SIZES = ("tasks", "tasks.too_long", "search.rungs", "confirm.responses", "confirm.prompts")
 """The keys of an identity that follow from the number of prompts and repeats."""
 
 

@@ -10,20 +10,21 @@ import hashlib
 import json
 from collections.abc import Mapping
 
-from autolambda.errors import TaskError, in_short
+from autolambda.errors import in_short
 from autolambda.tasks.base import Benchmark, Item, user_item
-from autolambda.tasks.free_form import MATH, difficulty_of, filled_in
-from autolambda.tasks.multiple_choice import choice_item
-from autolambda.tasks.rows import Row, as_text
+from autolambda.tasks.patterns.free_form import MATH
+from autolambda.tasks.patterns.multiple_choice import choice_item
+from autolambda.tasks.patterns.prompt import filled_in
+from autolambda.tasks.rows import Row, UnusableRow
 
 
 def _gsm8k_item(row: Row) -> Item:
     question, solution = row.filled("question"), row.text("answer")
     _, mark, answer = solution.rpartition("####")
     if not mark or not answer.strip():
-        raise TaskError(f"{row.where}: 'answer' must end with #### and the number, seen {solution[-60:]!r}")
+        raise UnusableRow(row, "'answer' must end with #### and the number", f", seen {solution[-60:]!r}")
     target = answer.strip().replace(",", "")
-    return user_item(row, filled_in(MATH, question=question), target, id=row.id, question=question)
+    return user_item(row, filled_in(MATH, {"question": question}), target, id=row.id, question=question)
 
 
 GSM8K = Benchmark(
@@ -43,11 +44,11 @@ def _math500_item(row: Row) -> Item:
     problem, answer = row.filled("problem"), row.filled("answer")
     return user_item(
         row,
-        filled_in(MATH, question=problem),
+        filled_in(MATH, {"question": problem}),
         answer,
         id=row.text("unique_id") if "unique_id" in row.cells else row.id,
         question=problem,
-        metadata=difficulty_of(row, "level"),
+        metadata={"difficulty": row.text("level")} if row.cells.get("level") not in (None, "") else {},
     )
 
 
@@ -70,8 +71,8 @@ def _aime_item(row: Row) -> Item:
     problem = row.filled("question" if "problem" not in row.cells and "question" in row.cells else "problem")
     answer = row.text("answer").strip().removesuffix(".0")
     if not answer.isascii() or not answer.isdigit() or len(answer) > 3:
-        raise TaskError(f"{row.where}: 'answer' must be an integer from 0 to 999, seen {answer[:60]!r}")
-    return user_item(row, filled_in(MATH, question=problem), str(int(answer)), id=row.id, question=problem)
+        raise UnusableRow(row, "'answer' must be an integer from 0 to 999", f", seen {answer[:60]!r}")
+    return user_item(row, filled_in(MATH, {"question": problem}), str(int(answer)), id=row.id, question=problem)
 
 
 AIME24 = Benchmark(
@@ -105,7 +106,7 @@ def _gpqa_item(row: Row) -> Item:
     question, record = row.filled("Question").strip(), row.filled("Record ID")
     options = [row.filled(column).strip() for column in _GPQA_COLUMNS]
     if len(set(options)) < len(options):
-        raise TaskError(f"{row.where}: two options are the same, seen {options[0][:60]!r}")
+        raise UnusableRow(row, "two options are the same", f", seen {options[0][:60]!r}")
     order = sorted(range(len(options)), key=lambda index: hashlib.sha256(f"{record}/{index}".encode()).digest())
     return choice_item(row, question, [options[index] for index in order], order.index(0), id=record)
 
@@ -125,13 +126,11 @@ GPQA_DIAMOND = Benchmark(
 
 def _ifeval_item(row: Row) -> Item:
     prompt, key = row.filled("prompt"), row.text("key")
-    instructions = [as_text(each, f"{row.where}: 'instruction_id_list'") for each in row.items("instruction_id_list")]
+    instructions = [row.as_text(each, "'instruction_id_list'") for each in row.items("instruction_id_list")]
     arguments = [_ifeval_arguments(each, row) for each in row.items("kwargs")]
     if len(arguments) != len(instructions):
-        raise TaskError(
-            f"{row.where}: 'kwargs' must hold one entry for each of the {len(instructions)} instructions, "
-            f"seen {len(arguments)}"
-        )
+        problem = f"'kwargs' must hold one entry for each of the {len(instructions)} instructions"
+        raise UnusableRow(row, problem, f", seen {len(arguments)}")
     target = {"key": key, "prompt": prompt, "instruction_id_list": instructions, "kwargs": arguments}
     return user_item(row, prompt, json.dumps(target, sort_keys=True), id=key)
 
@@ -139,7 +138,7 @@ def _ifeval_item(row: Row) -> Item:
 def _ifeval_arguments(plain: object, row: Row) -> dict[str, object]:
     """Returns the arguments that are set. A table also has empty cells for the arguments of other instructions."""
     if plain is not None and not isinstance(plain, dict):
-        raise TaskError(f"{row.where}: 'kwargs' must hold keys and values, seen {in_short(plain)}")
+        raise UnusableRow(row, "'kwargs' must hold keys and values", f", seen {in_short(plain)}")
     return {str(name): value for name, value in (plain or {}).items() if value is not None}
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -16,20 +17,58 @@ from autolambda.config_base import Name, Positive, Repeats, Strict
 from autolambda.graders.grading import GRADERS, is_custom
 from autolambda.tasks.base import Benchmark
 from autolambda.tasks.benchmarks import BENCHMARKS
+from autolambda.tasks.formats import READERS, form_of
+from autolambda.tasks.patterns.prompt import names_of
 
 BUNDLED_TASK = "arithmetic"
 TASK_NAMES = (BUNDLED_TASK, *BENCHMARKS)
 LONGEST_LABEL = 128  # characters, the width of the database's column
 
-_COLUMNS = frozenset({"question", "answer", "choices", "messages", "prompt"})
-_SOURCE_KEYS = _COLUMNS | {"path", "include_path", "num_fewshot", "subset", "split", "revision", "grader"}
+_COLUMNS = frozenset({"question", "answer", "choices", "messages", "prompt", "id", "difficulty"})
+_SOURCE_KEYS = _COLUMNS | {
+    "max_unusable",
+    "path",
+    "include_path",
+    "num_fewshot",
+    "subset",
+    "split",
+    "revision",
+    "grader",
+}
+
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_FILES = frozenset({*READERS, ".txt", ".xlsx", ".xls", ".zip", ".arrow", ".yaml", ".yml"})
+
+
+def benchmark_of(hub: str) -> str | None:
+    """Returns the name of the benchmark with this hub id, in any letter case; ``None`` for any other set."""
+    return next((each.name for each in BENCHMARKS.values() if each.hub.casefold() == hub.casefold()), None)
+
+
+def source_in_short(text: str) -> dict[str, str]:
+    """Returns the keys of a source that is given as one text: a path, a hub id (``owner/name``), or a name."""
+    if os.path.exists(text):
+        return {"path": text}
+    if (name := benchmark_of(text)) is not None:
+        return {"name": name}
+    is_file = form_of(Path(text)) in _FILES or os.path.isdir(text.partition("/")[0])
+    if _HUB_ID.fullmatch(text) and not text.startswith(".") and not is_file:
+        return {"hub": text}
+    return {"path": text} if any(mark in text for mark in ("/", os.sep, ".")) else {"name": text}
+
+
+def _letters(name: str) -> str:
+    return "".join(filter(str.isalnum, name.casefold()))
 
 
 class SourceConfig(Strict):
     """The source of prompts: a benchmark by ``name``, a file or folder by ``path``, a ``hub`` dataset, or a task of
     lm-evaluation-harness by ``lm_eval``. ``name`` and ``path`` together are a local copy of a benchmark.
 
-    ``question``, ``answer``, ``choices`` and ``messages`` name columns. A benchmark does not take them.
+    ``question``, ``answer``, ``choices``, ``messages``, ``id`` and ``difficulty`` name columns. A benchmark does not
+    take them. ``max_unusable`` is the share of the rows (of 1) that may be left out because they cannot be used, by
+    default 0.05.
     """
 
     name: Name | None = None
@@ -47,6 +86,9 @@ class SourceConfig(Strict):
     messages: Name | None = None
     prompt: Name | None = None
     grader: Name | None = None
+    id: Name | None = None
+    difficulty: Name | None = None
+    max_unusable: Annotated[float, Field(ge=0, lt=1)] | None = None
 
     @property
     def benchmark(self) -> Benchmark | None:
@@ -72,11 +114,15 @@ class SourceConfig(Strict):
     @field_validator("name")
     @classmethod
     def _known_name(cls, name: str | None) -> str | None:
-        if name is not None and name not in TASK_NAMES:
-            nearest = difflib.get_close_matches(name, TASK_NAMES, n=1)
-            hint = f"did you mean {nearest[0]!r}? " if nearest else ""
-            raise ValueError(f"unknown task {name[:60]!r}; {hint}known: {', '.join(TASK_NAMES)}; or give a path or hub")
-        return name
+        if name is None or name in TASK_NAMES:
+            return name
+        if (known := benchmark_of(name)) is not None:
+            return known
+        plain = {_letters(each): each for each in TASK_NAMES}
+        nearest = [plain[each] for each in difflib.get_close_matches(_letters(name), plain, n=1)]
+        nearest = [f"hub: {name[:60]}"] if _HUB_ID.fullmatch(name) else [repr(each) for each in nearest]
+        hint = f"did you mean {nearest[0]}? " if nearest else ""
+        raise ValueError(f"unknown task {name[:60]!r}; {hint}known: {', '.join(TASK_NAMES)}; or give a path or hub")
 
     @field_validator("grader")
     @classmethod
@@ -99,9 +145,10 @@ class SourceConfig(Strict):
             raise ValueError(f"{', '.join(sorted(refused))}: not for a task by {_kind(self)}; leave it out")
         if self.messages and (self.choices or self.prompt):
             raise ValueError("messages are a whole prompt; leave out choices and prompt")
-        for part in ["{question}", *(["{choices}"] if self.choices else [])] if self.prompt else []:
-            if part not in str(self.prompt):
-                raise ValueError(f"prompt must contain {part}, seen {str(self.prompt)[:60]!r}")
+        named = names_of(self.prompt or "")
+        for part in ["question", *(["choices"] if self.choices else [])] if self.prompt else []:
+            if part not in named and not (part == "question" and self.question in named):
+                raise ValueError(f"prompt must contain {{{part}}}, seen {str(self.prompt)[:60]!r}")
         return self
 
 
@@ -133,8 +180,7 @@ class TaskConfig(SourceConfig):
     @classmethod
     def _source_in_short(cls, value: object) -> object:
         if isinstance(value, str):
-            looks_like_path = any(mark in value for mark in ("/", os.sep, ".")) or os.path.exists(value)
-            return {"path": value} if looks_like_path and value not in TASK_NAMES else {"name": value}
+            return {"name": value} if value in TASK_NAMES else source_in_short(value)
         return value
 
     @model_validator(mode="after")
@@ -182,5 +228,5 @@ def _taken(source: SourceConfig) -> frozenset[str]:
         return frozenset({"include_path", "num_fewshot"})
     if source.name == BUNDLED_TASK:
         return frozenset({"grader"})
-    keys = {"path", "subset", "split", "grader"} | (set() if source.path else {"revision"})
+    keys = {"path", "subset", "split", "grader", "max_unusable"} | (set() if source.path else {"revision"})
     return frozenset(keys if source.name else keys | _COLUMNS)

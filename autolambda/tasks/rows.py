@@ -1,33 +1,52 @@
 """Rows of a user's file or a benchmark, each with its place for messages.
 
-Cells hold the file's values. Nothing is guessed: an empty cell or one of the wrong type is an error with its place.
-JSON Lines, CSV and Parquet are read here; ``sources`` reads folders and the hub.
+Cells hold the file's values. Nothing is guessed: an empty cell or one of the wrong type makes the row unusable, with
+its place and the kind of its problem. ``formats`` reads the files; ``sources`` reads folders and the hub.
 """
 
 from __future__ import annotations
 
+import ast
 import csv
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import datetime
+import decimal
+import math
+import re
+import warnings
+import zlib
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from autolambda.errors import TaskError, in_short, one_line, reason
-from autolambda.files import load_json, open_bytes, open_text
+from autolambda.files import load_json
+from autolambda.tasks.formats import MOST_CHARACTERS, READERS, form_of
 
 LONGEST_ID = 256  # characters, the width of the database's column
-MOST_CHARACTERS = 16_000_000  # of a cell: four times the text of a million tokens
-MOST_BYTES = 4 << 30  # of all rows of a Parquet file
+_LONGEST_LITERAL = 100_000  # characters of a list as Python writes it
+_NUMPY = re.compile(r"""['"]\s+['"]""")  # an array as numpy writes it, without commas: Python would join its texts
+
+
+class UnusableRow(TaskError):
+    """A row that cannot be used. Rows with one problem have equal ``kind``; ``detail`` is what this row holds."""
+
+    def __init__(self, row: Row, kind: str, detail: str) -> None:
+        super().__init__(f"{row.where}: {kind}{detail}")
+        self.row, self.kind, self.detail = row, kind, detail
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row: its cells by column, its source (a file, a hub dataset) and its place there (``line 3``)."""
+    """One row: its cells by column, its source (a file, a hub dataset) and its place there (``line 3``).
+
+    ``problem`` is the kind and the details of a line that could not be read.
+    """
 
     cells: Mapping[str, object]
     source: str
     place: str
+    problem: tuple[str, str] | None = None
 
     @property
     def where(self) -> str:
@@ -35,130 +54,172 @@ class Row:
         return f"{self.source}, {self.place}"
 
     @property
+    def number(self) -> str:
+        """The number of the row or line, from 1."""
+        return self.place.rpartition(" ")[2]
+
+    @property
     def id(self) -> str:
-        """The ``id`` column, else the number of the row or line (from 1)."""
-        if "id" not in self.cells:
-            return self.place.rpartition(" ")[2]
-        text = self.text("id")
+        """The ``id`` column if it holds an id, else the number of the row or line."""
+        try:
+            return self.id_in("id") if "id" in self.cells else self.number
+        except UnusableRow:
+            return self.number
+
+    def id_in(self, column: str) -> str:
+        """Returns a cell as an id. Raises ``UnusableRow``."""
+        text = self.filled(column, key="id")
         if len(text) > LONGEST_ID or "\0" in text:
-            raise TaskError(f"{self.where}: 'id' has at most {LONGEST_ID} characters and no \\0, seen {in_short(text)}")
+            kind = f"{column!r} has at most {LONGEST_ID} characters and no \\0"
+            raise UnusableRow(self, kind, f", seen {in_short(text)}")
         return text
 
     def cell(self, column: str, *, key: str | None = None) -> object:
-        """Returns a cell. Raises ``TaskError`` if it is missing. ``key`` is the config key that names the column."""
-        if column not in self.cells:
-            hint = f". Name yours with the task's key '{key}' (tasks.0.{key}=COLUMN)" if key else ""
-            has = one_line(", ".join(map(repr, self.cells))) or "none"
-            raise TaskError(f"{self.where}: no column {column!r}; it has {has}{hint}")
-        return self.cells[column]
+        """Returns a cell; ``reward_model.ground_truth`` is a field in the cell of ``reward_model``.
+
+        Raises ``UnusableRow`` if it is missing. ``key`` is the config key that names the column.
+        """
+        if self.problem:
+            raise UnusableRow(self, *self.problem)
+        if column in self.cells:
+            return self.cells[column]
+        first, *fields = column.split(".")
+        value = self.cells.get(first)
+        for name in fields:
+            value = listed(value)
+            if isinstance(value, list | tuple) and name.isascii() and name.isdigit() and int(name) < len(value):
+                value = value[int(name)]
+            elif isinstance(value, dict) and name in value:
+                value = value[name]
+            else:
+                break
+        else:
+            if fields:
+                return value
+        hint = f". Name yours with the task's key '{key}' (tasks.0.{key}=COLUMN)" if key else ""
+        has = one_line(", ".join(map(repr, self.cells))) or "none"
+        raise UnusableRow(self, f"no column {column!r}", f"; it has {has}{hint}")
+
+    def has(self, column: str) -> bool:
+        """Returns whether the row has the column, or the field of a dotted one."""
+        try:
+            self.cell(column)
+        except UnusableRow:
+            return False
+        return True
 
     def text(self, column: str, *, key: str | None = None) -> str:
-        """Returns a cell as text. Raises ``TaskError`` for anything but a text or a number."""
-        return as_text(self.cell(column, key=key), f"{self.where}: {column!r}")
+        """Returns a cell as text. Raises ``UnusableRow`` for an empty cell, a list or a structure."""
+        return self.as_text(self.cell(column, key=key), repr(column))
 
     def filled(self, column: str, *, key: str | None = None) -> str:
-        """Returns a cell as text that is not only white space. Raises ``TaskError``."""
+        """Returns a cell as text that is not only white space. Raises ``UnusableRow``."""
         text = self.text(column, key=key)
         if not text.strip():
-            raise TaskError(f"{self.where}: {column!r} is empty")
+            raise UnusableRow(self, f"{column!r} is empty", "")
         return text
 
+    def joined(self, columns: str, *, key: str) -> str:
+        """Returns a column's text, or those of several (``instruction, input``) with a blank line between.
+
+        Empty ones are left out. Raises ``UnusableRow``.
+        """
+        names = names_in(columns)
+        if len(names) < 2 or columns in self.cells:
+            return self.filled(columns, key=key)
+        cells = [self.cell(name, key=key) for name in names]
+        texts = [self.as_text(cell, repr(name)) for name, cell in zip(names, cells, strict=True) if not is_empty(cell)]
+        if not texts:
+            raise UnusableRow(self, f"{columns!r} are empty", "")
+        return "\n\n".join(texts)
+
     def items(self, column: str, *, key: str | None = None) -> list[object]:
-        """Returns a cell that holds a list, or a list written as JSON, as in CSV. Raises ``TaskError``."""
+        """Returns a cell that holds a list, or a list written as JSON, as in CSV. Raises ``UnusableRow``."""
         cell = self.cell(column, key=key)
-        if isinstance(cell, str):
-            with suppress(ValueError):  # not JSON: refused below, as any cell without a list
-                cell = load_json(cell)
-        if not isinstance(cell, list | tuple) or not cell:
-            raise TaskError(f"{self.where}: {column!r} must be a list with something in it, seen {in_short(cell)}")
-        return list(cell)
+        found = listed(cell)
+        if not isinstance(found, list | tuple) or not found:
+            raise UnusableRow(self, f"{column!r} must be a list with something in it", f", seen {in_short(cell)}")
+        return list(found)
+
+    def as_text(self, value: object, name: str) -> str:
+        """Returns a value as text: true and false as JSON has them, dates as ISO 8601.
+
+        Raises ``UnusableRow`` for a list or a structure, and for NaN, which is an empty cell.
+        """
+        text = _text(value)
+        if text is None:
+            raise UnusableRow(self, f"{name} must be a text or a number", f", seen {in_short(value)}")
+        if len(text) > MOST_CHARACTERS:
+            raise UnusableRow(self, name, f" has {len(text):,} characters; at most {MOST_CHARACTERS:,} are read")
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            problem = f"{name} holds half of a UTF-16 pair (\\ud800 to \\udfff), which no tokenizer takes"
+            raise UnusableRow(self, problem, "")
+        return text
 
 
-def as_text(value: object, where: str) -> str:
-    """Returns a value as text. Raises ``TaskError`` for anything but a text or a number (NaN is an empty cell)."""
-    if not isinstance(value, str | int | float) or isinstance(value, bool) or value != value:
-        raise TaskError(f"{where} must be a text or a number, seen {in_short(value)}")
-    text = str(value)
-    if len(text) > MOST_CHARACTERS:
-        raise TaskError(f"{where} has {len(text):,} characters; at most {MOST_CHARACTERS:,} are read")
-    if any("\ud800" <= character <= "\udfff" for character in text):
-        raise TaskError(f"{where} holds half of a UTF-16 pair (\\ud800 to \\udfff), which no tokenizer takes")
-    return text
+def _text(value: object) -> str | None:
+    match value:
+        case str():
+            return value
+        case bool():
+            return str(value).lower()
+        case int():
+            return str(value)
+        case float() | decimal.Decimal() if not math.isnan(value):
+            return str(value)
+        case datetime.datetime() if value.time() == datetime.time() and value.tzinfo is None:
+            return value.date().isoformat()  # a column of dates, as pandas stores it
+        case datetime.datetime():
+            return value.isoformat(sep=" ")
+        case datetime.date() | datetime.time():
+            return value.isoformat()
+        case bytes():
+            with suppress(UnicodeDecodeError):
+                return value.decode("utf-8")
+    return None
+
+
+def is_empty(cell: object) -> bool:
+    """Returns whether a cell is empty: null, NaN, or only white space."""
+    return cell is None or cell != cell or (isinstance(cell, str) and not cell.strip())
+
+
+def listed(cell: object) -> object:
+    """Returns the list or structure that a text holds as JSON, or as Python writes it; any other cell as it is."""
+    if not isinstance(cell, str) or cell.lstrip()[:1] not in ("[", "{"):
+        return cell
+    with suppress(ValueError):
+        return load_json(cell)
+    if len(cell) <= _LONGEST_LITERAL and not _NUMPY.search(cell):
+        with warnings.catch_warnings(), suppress(ValueError, SyntaxError, MemoryError, RecursionError):
+            warnings.simplefilter("ignore", SyntaxWarning)  # for escapes such as \d
+            return ast.literal_eval(cell.strip())
+    return cell
+
+
+def names_in(columns: str) -> list[str]:
+    """Returns the names in a list of columns, such as ``A, B, C``."""
+    return [name.strip() for name in columns.split(",") if name.strip()]
 
 
 def read_file(path: Path) -> list[Row]:
     """Returns the rows of a file, read by its ending. Raises ``TaskError``."""
-    reader = READERS.get(path.suffix.lower())
+    reader = READERS.get(form_of(path))
     if reader is None:
-        raise TaskError(f"task file '{path}': its ending must be .jsonl, .csv or .parquet, or it must be a folder")
+        known = ".jsonl, .json, .csv, .tsv or .parquet (text may be packed: .jsonl.gz)"
+        raise TaskError(f"task file '{path}': its ending must be {known}, or it must be a folder")
     try:
-        return [Row(cells, str(path), place) for place, cells in reader(path)]
+        return [Row(raw.cells, str(path), raw.place, raw.problem) for raw in reader(path)]
     except FileNotFoundError as error:
         raise TaskError(f"task file '{path}' does not exist") from error
-    except (OSError, ValueError, RecursionError, csv.Error) as error:  # pyarrow's and Unicode's errors are ValueErrors
-        raise TaskError(f"{path}: cannot be read: {reason(error)}") from error
+    except UnicodeDecodeError as error:
+        raise TaskError(
+            f"{path}: cannot be read: it is not {error.encoding} ({error.reason}); save it as UTF-8"
+        ) from error
+    except (OSError, ValueError, RecursionError, EOFError, zlib.error, csv.Error) as error:
+        raise TaskError(f"{path}: cannot be read: {reason(error)}") from error  # pyarrow's errors are ValueErrors
 
 
 def numbered(cells: Iterable[Mapping[str, object]], source: str) -> list[Row]:
     """Returns rows with their numbers as places."""
     return [Row(each, source, f"row {i}") for i, each in enumerate(cells, start=1)]
-
-
-def _json_rows(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
-    # str.splitlines would also cut at U+2028, which JSON allows in texts
-    with open_text(path, encoding="utf-8-sig") as file:
-        for i, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = load_json(line)
-            except ValueError as error:
-                problem = error.msg if isinstance(error, json.JSONDecodeError) else one_line(error)
-                raise TaskError(f"{path}, line {i}: not JSON ({problem}); each line is one JSON object") from error
-            if not isinstance(row, dict):
-                raise TaskError(f"{path}, line {i}: expected a JSON object, seen {in_short(line.strip())}")
-            yield f"line {i}", row
-
-
-def _csv_rows(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
-    with open_text(path, encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, strict=True)
-        _check_once(filter(None, reader.fieldnames or ()), path)
-        for row in reader:
-            place = f"line {reader.line_num}"
-            if None in row:
-                raise TaskError(f"{path}, {place}: more fields than the header has; put a text with commas in quotes")
-            yield place, row
-
-
-def _parquet_rows(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
-    import pyarrow.parquet
-
-    num_rows = num_bytes = 0
-    try:
-        with open_bytes(path) as file, pyarrow.parquet.ParquetFile(file) as table:
-            _check_once(table.schema_arrow.names, path)
-            for batch in table.iter_batches(batch_size=1024):
-                num_bytes += batch.nbytes
-                if num_bytes > MOST_BYTES:  # a few bytes on disk can expand to terabytes
-                    raise TaskError(f"{path}: its rows take more than {MOST_BYTES >> 30} GB; give a smaller file")
-                for row in batch.to_pylist():
-                    num_rows += 1
-                    yield f"row {num_rows}", row
-    except (pyarrow.ArrowException, TypeError, KeyError, OverflowError) as error:  # types without a Python equivalent
-        raise TaskError(f"{path}: cannot be read: {one_line(error)}") from error
-
-
-def _check_once(columns: Iterable[str], path: Path) -> None:
-    """Raises ``TaskError`` if two columns have one name; Python would keep only the last."""
-    names = list(columns)
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise TaskError(f"{path}: the column {in_short(twice)} occurs twice; remove or rename one")
-
-
-READERS: Mapping[str, Callable[[Path], Iterator[tuple[str, Mapping[str, object]]]]] = {
-    ".jsonl": _json_rows,
-    ".json": _json_rows,
-    ".csv": _csv_rows,
-    ".parquet": _parquet_rows,
-}

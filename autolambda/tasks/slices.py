@@ -13,17 +13,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from autolambda.errors import TaskError, reason
-from autolambda.graders.grading import GRADERS, find_grader
-from autolambda.tasks import arithmetic, lm_eval
+from autolambda.errors import TaskError
+from autolambda.tasks import arithmetic
 from autolambda.tasks.base import Item, Phase, Slice
 from autolambda.tasks.config import BUNDLED_TASK, SourceConfig, TaskConfig
-from autolambda.tasks.free_form import MATH, PLAIN, conversation, free_form
-from autolambda.tasks.multiple_choice import CHOICES, multiple_choice
-from autolambda.tasks.rows import Row
-from autolambda.tasks.sources import has_splits, read_hub, read_path
+from autolambda.tasks.items import Pool, bare, open_pool
+from autolambda.tasks.sources import has_splits
 
-MOST_TARGET = 1_000_000  # characters of an answer, which is compared with every response
 LEAST_SEARCHED = 256  # responses of the search slices, by repeats if neither the user nor the benchmark gives any
 MOST_REPEATS = 8  # of a prompt by default; a confirmation takes as many as its tokens pay
 
@@ -35,16 +31,6 @@ class Slices:
     search: tuple[Slice, ...]
     confirm: tuple[Slice, ...]
     notes: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class _Pool:
-    """All items of one source. ``mine`` marks a user's file, which the user can correct."""
-
-    source: str
-    items: tuple[Item, ...]
-    mine: bool
-    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -64,20 +50,22 @@ def open_slices(tasks: Sequence[TaskConfig], confirm: ConfirmSize, *, seed: int)
     """Reads the rows of all tasks and cuts them into slices, in an order drawn by ``seed``. Raises ``TaskError``."""
     notes: list[str] = []
     items: dict[Phase, list[Sequence[Item]]] = {"search": [], "confirm": []}
+    graders: dict[Phase, list[str]] = {"search": [], "confirm": []}
     for task in tasks:
         pools = _pools(task, share=confirm.share, seed=seed)
         notes += [*task.test_set_notes(), *(note for pool in pools.values() for note in pool.notes)]
         for phase, pool in pools.items():
             items[phase].append(pool.items[: task.limit if phase == "search" else confirm.limit])
+            graders[phase].append(pool.grader)
     _check_no_leak(*([item for part in items[phase] for item in part] for phase in items))
     num_searched = sum(len(part) for task, part in zip(tasks, items["search"], strict=True) if not task.guard)
     parts: dict[Phase, list[Slice]] = {"search": [], "confirm": []}
-    for task, searched, confirmed in zip(tasks, items["search"], items["confirm"], strict=True):
+    for i, (task, searched, confirmed) in enumerate(zip(tasks, items["search"], items["confirm"], strict=True)):
         repeats = task.repeats or _search_repeats(task, len(searched), num_searched)
-        parts["search"].append(_slice(task, task, searched, repeats))
+        parts["search"].append(_slice(task, graders["search"][i], searched, repeats))
         source = task.confirm_on or task
         repeats = confirm.repeats or max(source.own_repeats, MOST_REPEATS)
-        parts["confirm"].append(_slice(task, source, confirmed, repeats))
+        parts["confirm"].append(_slice(task, graders["confirm"][i], confirmed, repeats))
     return Slices(tuple(parts["search"]), tuple(parts["confirm"]), tuple(dict.fromkeys(notes)))
 
 
@@ -88,10 +76,10 @@ def _search_repeats(task: TaskConfig, num_prompts: int, num_searched: int) -> in
     return min(MOST_REPEATS, math.ceil(LEAST_SEARCHED / max(num_prompts, num_searched if not task.guard else 0)))
 
 
-def _slice(task: TaskConfig, source: SourceConfig, items: Sequence[Item], repeats: int) -> Slice:
+def _slice(task: TaskConfig, grader: str, items: Sequence[Item], repeats: int) -> Slice:
     return Slice(
         task.label,
-        source.grader_name,
+        grader,
         tuple(item.sample for item in items),
         repeats,
         task.weight,
@@ -100,18 +88,19 @@ def _slice(task: TaskConfig, source: SourceConfig, items: Sequence[Item], repeat
     )
 
 
-def _pools(task: TaskConfig, *, share: float, seed: int) -> dict[Phase, _Pool]:
+def _pools(task: TaskConfig, *, share: float, seed: int) -> dict[Phase, Pool]:
     """Returns the items that each phase may use, in the order of its slice."""
     if task.name == BUNDLED_TASK:
-        return {"search": _bundled("search"), "confirm": _bundled("confirm")}
-    pool = _ordered(_pool(task), seed)
+        return {"search": _bundled("search", task), "confirm": _bundled("confirm", task)}
+    pool = _ordered(open_pool(task), seed)
     other = _confirm_source(task)
     if other is not None:
-        confirm = _ordered(_pool(other), seed)
+        confirm = _ordered(open_pool(other), seed)
         return {"search": _without(pool, confirm), "confirm": confirm}
     if len(pool.items) < 2:
+        why = f" ({'; '.join(note.removeprefix(f'{pool.source}: ') for note in pool.notes)})" if pool.notes else ""
         raise TaskError(
-            f"{pool.source}: {len(pool.items)} rows; at least 2 are needed, to search and to confirm on others"
+            f"{pool.source}: {len(pool.items)} rows; at least 2 are needed, to search and to confirm on others{why}"
         )
     num_confirm = min(max(round(len(pool.items) * share), 1), len(pool.items) - 1)
     confirm = replace(pool, items=pool.items[:num_confirm], notes=())
@@ -130,51 +119,13 @@ def _confirm_source(task: TaskConfig) -> SourceConfig | None:
     return None if split is None or split == searched else task.model_copy(update={"split": split})
 
 
-def _pool(source: SourceConfig) -> _Pool:
-    """Returns a source's items, each once, with targets that its grader accepts."""
-    mine = source.path is not None and source.name is None
-    if source.lm_eval is not None:
-        items = lm_eval.read_items(source.lm_eval, include_path=source.include_path, num_fewshot=source.num_fewshot)
-    else:
-        items = [_item(source, row) for row in _rows(source)]
-    name = source.path or source.hub or (source.benchmark.hub if source.benchmark else f"lm-eval {source.lm_eval}")
-    if not items:
-        raise TaskError(f"{name}: 0 rows; at least 2 are needed, to search and to confirm on others")
-    pool = _distinct(_Pool(name, tuple(items), mine))
-    _check_targets(pool.items, source.grader_name)
-    return pool
-
-
-def _rows(source: SourceConfig) -> list[Row]:
-    benchmark = source.benchmark
-    subset, split = (benchmark.subset, benchmark.split) if benchmark else (None, None)
-    if source.path is not None:
-        given = {"subset": source.subset, "split": source.split}
-        return read_path(Path(source.path), **given, usual_subset=subset, usual_split=split)
-    hub = benchmark.hub if benchmark else source.hub
-    assert hub is not None
-    return read_hub(hub, subset=source.subset or subset, split=source.split or split, revision=source.revision)
-
-
-def _item(source: SourceConfig, row: Row) -> Item:
-    if source.benchmark is not None:
-        return source.benchmark.item(row)
-    if source.messages is not None:
-        return conversation(row, messages=source.messages, answer=source.answer)
-    if source.choices is not None:
-        columns = {"question": source.question, "choices": source.choices, "answer": source.answer}
-        return multiple_choice(row, **columns, prompt=source.prompt or CHOICES)
-    usual = MATH if source.grader_name == "math" else PLAIN
-    return free_form(row, question=source.question, answer=source.answer, prompt=source.prompt or usual)
-
-
-def _bundled(phase: Phase) -> _Pool:
+def _bundled(phase: Phase, task: TaskConfig) -> Pool:
     samples = arithmetic.read_samples(phase)
     items = (Item(each, f"arithmetic, {each.id}", each.messages[0]["content"]) for each in samples)
-    return _Pool("arithmetic", tuple(items), mine=False)
+    return Pool("arithmetic", task.grader_name, tuple(items))
 
 
-def _ordered(pool: _Pool, seed: int) -> _Pool:
+def _ordered(pool: Pool, seed: int) -> Pool:
     """Shuffles by the seed, with each difficulty spread evenly from the first item to the last."""
     items = list(pool.items)
     random.Random(seed).shuffle(items)
@@ -187,33 +138,10 @@ def _ordered(pool: _Pool, seed: int) -> _Pool:
     return replace(pool, items=tuple(item for _, _, item in sorted(keyed, key=lambda each: each[:2])))
 
 
-def _bare(item: Item) -> str:
-    return " ".join(item.question.split())
-
-
-def _distinct(pool: _Pool) -> _Pool:
-    """Keeps the first of repeated ids or prompts, with a note. Refuses a user's file that has any."""
-    seen: dict[tuple[str, str], str] = {}
-    kept = []
-    for item in pool.items:
-        keys = [("id", item.sample.id), ("prompt", _bare(item))]
-        twice = next((key for key in keys if key in seen), None)
-        if twice and pool.mine:
-            kind, value = twice
-            first, second = (where.removeprefix(f"{pool.source}, ") for where in (seen[twice], item.where))
-            raise TaskError(f"{pool.source}: the {kind} {value[:60]!r} occurs twice ({first} and {second}); remove one")
-        if not twice:
-            kept.append(item)
-            seen.update(dict.fromkeys(keys, item.where))
-    lost = len(pool.items) - len(kept)
-    notes = (f"{pool.source}: {lost} of its prompts or ids are repeated; each is taken once",) if lost else ()
-    return replace(pool, items=tuple(kept), notes=notes)
-
-
-def _without(search: _Pool, confirm: _Pool) -> _Pool:
-    """Drops the search items that the confirmation uses. Not from a user's file: ``_check_no_leak`` refuses it."""
-    held_back = {_bare(item) for item in confirm.items}
-    kept = tuple(item for item in search.items if search.mine or _bare(item) not in held_back)
+def _without(search: Pool, confirm: Pool) -> Pool:
+    """Leaves out the search items that the confirmation uses, with a note."""
+    held_back = {bare(item) for item in confirm.items}
+    kept = tuple(item for item in search.items if bare(item) not in held_back)
     if not kept:
         raise TaskError(f"{search.source}: all of its prompts are in {confirm.source} too; confirm on another set")
     lost = len(search.items) - len(kept)
@@ -222,27 +150,13 @@ def _without(search: _Pool, confirm: _Pool) -> _Pool:
 
 
 def _check_no_leak(search: Iterable[Item], confirm: Iterable[Item]) -> None:
-    """Raises ``TaskError`` for a prompt in both phases: the confirmation must use unseen prompts."""
-    searched = {_bare(item): item.where for item in search}
-    for item in confirm:
-        if first := searched.get(_bare(item)):
-            raise TaskError(
-                f"the prompt {_bare(item)[:60]!r} is searched on ({first}) and confirmed on ({item.where}); "
-                "remove it from one of them"
-            )
-
-
-def _check_targets(items: Sequence[Item], grader: str) -> None:
-    """Raises ``TaskError`` for a target that its grader does not accept: no response could meet it."""
-    for item in items:
-        if len(item.sample.target) > MOST_TARGET:
-            raise TaskError(
-                f"{item.where}: the answer has {len(item.sample.target):,} characters; give at most {MOST_TARGET:,}"
-            )
-        try:
-            find_grader(grader).check_target(item.sample.target)
-        except ValueError as error:
-            raise TaskError(
-                f"{item.where}: grader '{grader}' cannot compare with the answer {item.sample.target[:60]!r} "
-                f"({reason(error)}); correct it, or take another grader ({', '.join(GRADERS)})"
-            ) from error
+    """Raises ``TaskError`` for prompts in both phases, of two tasks: the confirmation must use unseen prompts."""
+    searched = {bare(item): item.where for item in search}
+    leaks = [(bare(item), searched[bare(item)], item.where) for item in confirm if bare(item) in searched]
+    if leaks:
+        prompt, first, second = leaks[0]
+        more = f" ({len(leaks):,} such prompts)" if len(leaks) > 1 else ""
+        raise TaskError(
+            f"the prompt {prompt[:60]!r} is searched on ({first}) and confirmed on ({second}); "
+            f"remove it from one of them{more}"
+        )

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from autolambda.errors import TaskError, reason
-from autolambda.tasks.rows import READERS, Row, numbered, read_file
+from autolambda.tasks.formats import READERS, form_of
+from autolambda.tasks.rows import Row, numbered, read_file
 
 if TYPE_CHECKING:  # slow to import
     import datasets
@@ -25,7 +26,7 @@ SECONDS = 10.0  # to wait for the hub before the cache is used instead
 def has_splits(path: Path) -> bool:
     """Returns whether a path is a folder that may have several splits. A file or a single saved dataset has none."""
     # isdir is False for a name that is too long for the system
-    is_folder = os.path.isdir(path) and path.suffix.lower() not in READERS
+    is_folder = os.path.isdir(path) and form_of(path) not in READERS
     return is_folder and not (path / "state.json").exists()
 
 
@@ -90,7 +91,7 @@ def _read_folder(folder: Path, subset: str | None, usual_subset: str | None, spl
 
 def _split_file(folder: Path, split: str | None) -> Path | None:
     """Returns the file of a split. Raises ``TaskError`` if the folder has files for other splits only."""
-    files = {file.stem: file for file in sorted(folder.iterdir()) if file.suffix.lower() in READERS}
+    files = {file.name.partition(".")[0]: file for file in sorted(folder.iterdir()) if form_of(file) in READERS}
     if split is None and len(files) == 1:
         return next(iter(files.values()))
     if split is not None and split in files:

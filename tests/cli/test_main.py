@@ -103,6 +103,9 @@ def test_a_bad_study_name(run: Run, name: str) -> None:
         (["search", INSTRUCT, THINKING], ["no task: give a benchmark's name, or a JSONL"]),
         (["search", "--task", "nothing.jsonl"], ["nothing.jsonl", "does not exist"]),
         (["search", "--task", "nothing"], ["tasks.0.name", "nothing"]),
+        (["search", "--task", "GSM-8K"], ["tasks.0.name", "did you mean 'gsm8k'?"]),
+        (["search", "--task", "some/set"], ["hub dataset 'some/set' cannot be reached"]),
+        (["search", "--task", "openai/gsm8k"], ["hub dataset 'openai/gsm8k' cannot be reached"]),
         (["search", "--set", "sampling.max_tokens=600"], ["max_tokens", "600", "context of 512"]),
         (["search", "--set", "sampling.max_tokens=500"], ["max_tokens", "500", "context of 512"]),
         (["search", "--set", "search.trails=5"], ["unknown key 'search.trails'", "did you mean 'trials'?"]),
@@ -164,12 +167,12 @@ ROW = json.dumps({"question": "1+1=", "answer": "2"})
     ("content", "parts"),
     [
         ("", ["0 rows", "at least 2"]),
-        (ROW + "\n{", ["line 2: not JSON"]),
+        (ROW + "\n{", ["line 2: not JSON", "1 of 2 rows cannot be used; at most 5% are left out (max_unusable)"]),
         (ROW + "\n[1]", ["line 2: expected a JSON object"]),
         (ROW + '\n{"question": "2+2="}', ["line 2: no column 'answer'", "it has", "question"]),
         ('{"prompt": "1", "answer": "2"}', ["no column 'question'", "tasks.0.question"]),
         (ROW + '\n{"question": "2", "answer": null}', ["line 2", "'answer' must be a text or a number"]),
-        (ROW + "\n" + ROW, ["occurs twice"]),
+        (ROW + "\n" + ROW, ["1 rows; at least 2", "1 rows repeat a prompt"]),
     ],
 )
 def test_a_bad_task_file(run: Run, content: str, parts: list[str]) -> None:

@@ -16,6 +16,7 @@ from autolambda.driver.job import open_job, resolve_engine, validate
 from autolambda.engines.transformers.engine import TransformersEngine
 from autolambda.engines.workers.cluster import Share
 from autolambda.errors import CheckpointError, ConfigError, TaskError
+from autolambda.report.prompts import load_prompts
 
 
 @pytest.fixture
@@ -56,6 +57,32 @@ def test_a_prompt_must_fit_with_its_response(path):
         open_job(config(path, sampling={"max_tokens": context - 5}))
 
 
+def test_a_few_prompts_that_are_too_long_are_left_out(tmp_path):
+    """Also from the study's identity, and whichever phase they are in; more of them are an error."""
+    rows = [{"question": f"{i}+1=", "answer": str(i + 1)} for i in range(100)]
+    rows[7]["question"] = rows[70]["question"] = "1+" * 300 + "1="
+    rows[70]["question"] += "?"
+    rows[3]["answer"] = None
+    file = tmp_path / "mine.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    job = open_job(config(str(file)))
+    asked = [sample.id for part in (*job.search, *job.confirm) for sample in part.samples]
+    assert len(asked) == 97 and not {"8", "71"} & {*asked}
+    assert sorted(job.identity["tasks.too_long"]) == [["mine", "71"], ["mine", "8"]]
+    assert sum(part.num_responses for part in job.search) == job.identity["search.rungs"][-1]
+    notes = [note for note in job.warnings if "do not fit the model's context" in note]
+    assert notes and all("prompts are too long and left out" in note for note in notes)
+    lines = validate(config(str(file)))
+    assert any("too long and left out" in line for line in lines)
+    assert any(
+        line.startswith(f"note: {file}: 1 of 100 rows cannot be used and are left out: line 4") for line in lines
+    )
+    prompts = load_prompts(job.config, job.identity)
+    assert prompts.problem is None and prompts.text("mine", "1") == "0+1=" and prompts.text("mine", "8") is None
+    with pytest.raises(TaskError, match=r"lower sampling.max_tokens .[12] of \d+ prompts are so."):
+        open_job(config(str(file), task={"max_unusable": 0.012}))
+
+
 LOOP = "{% for i in range(99999) %}" * 3 + "{% endfor %}" * 3
 DOUBLED = "{% set x = namespace(s='a') %}{% for i in range(60) %}{% set x.s = x.s ~ x.s %}{% endfor %}{{ x.s }}"
 
@@ -76,7 +103,7 @@ DOUBLED = "{% set x = namespace(s='a') %}{% for i in range(60) %}{% set x.s = x.
     ],
 )
 def test_a_hostile_template_ends_in_one_line(path, tmp_path, monkeypatch, template, problem):
-    monkeypatch.setattr("autolambda.driver.job.TEMPLATE_SECONDS", 0.2)
+    monkeypatch.setattr("autolambda.driver.prompts.TEMPLATE_SECONDS", 0.2)
     file = tmp_path / "hostile.jinja"
     file.write_text(template)
     with pytest.raises(ConfigError, match=problem) as caught:

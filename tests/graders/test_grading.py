@@ -7,7 +7,8 @@ import time
 import pytest
 
 from autolambda.errors import TaskError
-from autolambda.graders.grading import GRADERS, find_grader, is_custom, score
+from autolambda.graders.base import any_of, right_answers
+from autolambda.graders.grading import GRADERS, answer_part, find_grader, is_custom, score
 from autolambda.responses import Grade, Response
 
 NUMBERS = {
@@ -39,7 +40,38 @@ NUMBERS = {
     "2.5E-3": "2.5E-3",
     "1, 2": "2",
     "a7b": "7",
+    # thousands that are not set apart by plain commas
+    r"\boxed{1{,}234}": "1{,}234",
+    r"so $-1\,234.5$": r"-1\,234.5",
+    r"1\!234\!567": r"1\!234\!567",
+    r"1,\!234": r"1,\!234",
+    r"1\;234": r"1\;234",
+    r"1\ 234": r"1\ 234",
+    "1\u202f234 \u20ac": "1\u202f234",
+    "1\u00a0234\u00a0567": "1\u00a0234\u00a0567",
+    "12\u2009345": "12\u2009345",
+    "1'234": "1'234",
+    "1\u2019234.50": "1\u2019234.50",
+    # two numbers
+    "in 2023 500 people": "500",
+    "2023\u00a0500": "500",
+    "12\u00a034": "34",
+    "10 100 1000": "1000",
+    "1, 234": "234",
+    "7\n100": "100",
     # no one meaning
+    "1 234 euros": None,
+    "100 200 300": None,
+    "-5 100": None,
+    "1_234": None,
+    "5~100": None,
+    "1\uff0c234": None,
+    "3.141 592": None,
+    r"3.141\,592": None,
+    r"5\,10": None,
+    "5'10": None,
+    "1'234,567": None,
+    "1\u202f234,5": None,
     "3,5": None,
     "1,00": None,
     "12345,678": None,
@@ -55,6 +87,10 @@ NUMBERS = {
 }
 EQUAL = [
     ("1,000", "1000"),
+    ("1{,}000", "1000"),
+    (r"1\,000.50", "1000.5"),
+    ("1\u202f000", "1\u00a0000"),
+    ("1'000", "1,000"),
     ("7.0", "7"),
     ("7", "7.00"),
     ("-0", "0"),
@@ -121,6 +157,7 @@ def test_texts(grader, text, target, answer, correct):
         ("so 7</think>3", "stop", Grade.WRONG, "3"),
         ("7</think>", "stop", Grade.UNPARSED, None),
         ("7</think>none", "stop", Grade.UNPARSED, None),
+        ("3</think>\n\n7", "stop", Grade.CORRECT, "7"),
         ("1</think>2</think>7", "stop", Grade.CORRECT, "7"),
         ("7</think>1</think>2", "stop", Grade.WRONG, "2"),
         ("it is 7", "stop", Grade.CORRECT, "7"),
@@ -132,6 +169,43 @@ def test_texts(grader, text, target, answer, correct):
 def test_the_four_grades(text, finish, expected, answer):
     scored = score(Response(text, 5, finish), "7", grader=GRADERS["number"], think_end="</think>")
     assert (scored.grade, scored.answer) == (expected, answer)
+
+
+def test_white_space_after_the_thought_reaches_no_grader():
+    for text in ("2", "<think>\nadd\n</think>2", "<think>\nadd\n</think>\n\n \t2\n", "\n\n2"):
+        assert answer_part(Response(text, 5, "stop"), think_end="</think>").removesuffix("\n") == "2"
+
+
+@pytest.mark.parametrize(
+    ("grader", "text", "targets", "answer", "correct"),
+    [
+        ("exact", "two", ["2", "two"], "two", True),
+        ("exact", "three", ["2", "two"], "three", False),
+        ("contains", "It is TWO.", ["2", "two"], "It is TWO.", True),
+        ("number", "so 1,000", ["7", "1000"], "1,000", True),
+        ("number", "so 8", ["7", "1000"], "8", False),
+        ("number", "none", ["7", "1000"], None, False),
+        ("math", r"\boxed{x + 1}", ["7", "1 + x"], "x + 1", True),
+        ("math", r"\boxed{0.5}", ["7", r"\frac12"], "0.5", True),
+        ("math", r"\boxed{x + 2}", ["7", "1 + x"], "x + 2", False),
+        ("choice", "ANSWER: C", ["A", "C"], "C", True),
+        ("regex", "abc", ["^x", "c$"], "c", True),
+    ],
+)
+def test_any_of_several_right_answers(grader, text, targets, answer, correct):
+    parsed = find_grader(grader).grade(text, any_of(targets))
+    assert (parsed.answer, parsed.correct) == (answer, correct)
+    quick = find_grader(grader).quick(text, any_of(targets))
+    assert quick in (None, parsed) and not (quick is None and find_grader(grader).is_quick)
+
+
+def test_a_target_of_several_needs_one_that_can_be_met():
+    find_grader("number").check_target(any_of(["two", "2"]))
+    with pytest.raises(ValueError, match="not a number"):
+        find_grader("number").check_target(any_of(["two", "deux"]))
+    assert any_of(["2", "2"]) == "2" and right_answers("2") == ["2"]
+    assert right_answers(any_of(["\u00e9", '"'])) == ["\u00e9", '"'] and right_answers('any of ["') == ['any of ["']
+    assert find_grader("math").canonical(any_of(["2", "3"])) == "\\boxed{2}"
 
 
 def test_the_closing_tag_is_the_configs():

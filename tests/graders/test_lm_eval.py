@@ -6,7 +6,9 @@ import pytest
 
 from autolambda.errors import TaskError
 from autolambda.graders import lm_eval
+from autolambda.graders.grading import find_grader, score
 from autolambda.graders.lm_eval import load_task
+from autolambda.responses import Grade, Response
 
 pytest.importorskip("lm_eval")
 LM_EVAL = lm_eval.LMEval()
@@ -68,6 +70,7 @@ doc_to_text: "{{{{question}}}}"
 doc_to_target: 0
 doc_to_choice: ["yes", "no"]
 """
+BLANK = SUMS.replace("autolambda_sums", "autolambda_blank").replace('["Q:", "</s>"]', '["\\n\\n"]')
 GROUP = "group: autolambda_group\ntask: [autolambda_sums, autolambda_lengths]\n"
 ABSENT = CHOICES.replace("autolambda_choices", "autolambda_absent").replace("rows.jsonl", "nowhere.jsonl")
 SCORE = """
@@ -86,7 +89,14 @@ def folder(tmp_path_factory):
     patch.setattr("datasets.config.HF_DATASETS_CACHE", folder / "cache")
     (folder / "rows.jsonl").write_text(json.dumps(DOC) + "\n")
     (folder / "lengths.py").write_text(SCORE)
-    for name, text in {"sums": SUMS, "lengths": LENGTHS, "choices": CHOICES, "absent": ABSENT, "group": GROUP}.items():
+    for name, text in {
+        "sums": SUMS,
+        "lengths": LENGTHS,
+        "choices": CHOICES,
+        "absent": ABSENT,
+        "group": GROUP,
+        "blank": BLANK,
+    }.items():
         (folder / f"{name}.yaml").write_text(text.format(folder=folder))
     yield str(folder)
     patch.undo()
@@ -111,6 +121,13 @@ def target(folder, task="autolambda_sums", metric=None):
 def test_the_tasks_own_filter_stop_strings_and_metric(folder, text, answer, correct):
     parsed = LM_EVAL.grade(text, target(folder))
     assert (parsed.answer, parsed.correct) == (answer, correct)
+
+
+@pytest.mark.parametrize("text", ["%s", "<think>\nadd\n</think>%s", "<think>\n\nadd\n</think>\n\n%s", "\n\n%s"])
+def test_a_blank_line_after_the_thought_is_not_a_stop_string(folder, text):
+    response = Response(text % "the sum is 5\n\nthe sum is 6", 5, "stop")
+    found = score(response, target(folder, "autolambda_blank"), grader=find_grader("lm_eval"), think_end="</think>")
+    assert found.grade is Grade.CORRECT
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import pytest
 
 from autolambda.config import parse_config
 from autolambda.errors import ConfigError
+from autolambda.tasks.config import source_in_short
 
 
 def task(**keys):
@@ -40,7 +41,15 @@ def test_the_label_and_the_grader_of_every_source(keys, label, grader):
 
 @pytest.mark.parametrize(
     ("text", "key"),
-    [("math500", "name"), ("x.csv", "path"), ("a/b", "path"), ("./b", "path"), ("nowhere", "name")],
+    [
+        ("math500", "name"),
+        ("x.csv", "path"),
+        ("a/b", "hub"),
+        ("./b", "path"),
+        ("a/b/c", "path"),
+        ("a/b.txt", "path"),
+        ("nowhere", "name"),
+    ],
 )
 def test_a_set_to_confirm_on_in_short(text, key, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
@@ -60,6 +69,11 @@ def test_a_set_to_confirm_on_in_short(text, key, monkeypatch, tmp_path):
         ({"path": "x", "hub": "a/b"}, r"tasks.0: give either name or path, .*\(seen path, hub\)"),
         ({"name": "gsm8k", "hub": "a/b"}, r"\(seen name, hub\)"),
         ({"name": "gsm8"}, "tasks.0.name: unknown task 'gsm8'; did you mean 'gsm8k'. known: arithmetic, gsm8k, .*hub$"),
+        ({"name": "MATH-500"}, "unknown task 'MATH-500'; did you mean 'math500'"),
+        ({"name": "cais/mmlu"}, "unknown task 'cais/mmlu'; did you mean hub: cais/mmlu. known"),
+        ({"path": "x", "max_unusable": 1}, "tasks.0.max_unusable: .* seen 1"),
+        ({"name": "gsm8k", "id": "key"}, "id: not for a task by name 'gsm8k'"),
+        ({"path": "x", "prompt": "{{question}}"}, "prompt must contain {question}"),
         ({"name": "x" * 500}, "tasks.0.name: unknown task 'x+'; known: arithmetic"),
         ({"name": "arithmetic", "path": "x"}, "tasks.0: path: not for a task by name 'arithmetic' and path; leave it"),
         ({"name": "arithmetic", "split": "train"}, "split: not for a task by name 'arithmetic'"),
@@ -94,6 +108,24 @@ def test_what_has_no_meaning_is_refused_in_one_line(keys, message):
     with pytest.raises(ConfigError, match=message) as caught:
         task(**keys)
     assert len(str(caught.value).splitlines()) == 1 and len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("hub", ["openai/gsm8k", "OpenAI/GSM8K"])
+def test_a_benchmark_may_be_named_by_its_hub_id(hub):
+    assert task(name=hub).name == "gsm8k"
+    assert task(path="a.csv", confirm_on=hub).confirm_on.name == "gsm8k"
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [("openai/gsm8k", "name"), ("cais/mmlu", "hub"), ("mine/set-v1.5", "hub"), ("here/mmlu", "path"),
+     ("a/b.jsonl", "path"), ("a/b.jsonl.gz", "path"), ("a.csv", "path"), ("../a", "path"), ("gsm8k", "name"),
+     ("here", "path")],
+)  # fmt: skip
+def test_a_source_in_one_word(text, key, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").mkdir()
+    assert list(source_in_short(text)) == [key]
 
 
 def test_a_task_stored_before_there_were_benchmarks_is_read():

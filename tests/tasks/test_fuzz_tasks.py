@@ -112,9 +112,12 @@ def test_json_lines_are_what_json_reads(folder: Path, rows: list[dict[str, Any]]
     content = jsonl(rows)
     path.write_bytes(content)
     found = refused_or(read_file, path)
-    if isinstance(found, InputError):
-        assert "occurs twice" in str(found)  # as of 1 and "1", both of which JSON writes as a text
+    if isinstance(found, InputError) or any(row.problem for row in found):
+        text = str(found) if isinstance(found, InputError) else str([row.problem for row in found])
+        assert "occurs twice" in text or "several lists" in text  # as of 1 and "1", both of which JSON writes as a text
         return
+    if len(rows) == 1 and [row.place for row in found] != ["line 1"]:
+        return  # one object that holds a table
     expected = [json.loads(line) for line in content.decode().split("\n")]
     assert repr([row.cells for row in found]) == repr(expected)
 

@@ -81,6 +81,7 @@ def test_the_bundled_task_is_whole_and_disjoint():
     grade = GRADERS[found.search[0].grader].grade
     assert all(grade(sample.target, sample.target).correct for sample in samples)
     assert opened({"name": "arithmetic"}).search[0].num_responses == 512 and not found.notes
+    assert opened({"name": "arithmetic", "grader": "exact"}).confirm[0].grader == "exact"
 
 
 def test_what_the_config_says_of_a_slice(path):
@@ -189,9 +190,9 @@ def test_the_right_option_is_a_letter_or_an_index(tmp_path, answer, letter):
         ({"chat": [{"role": "user"}]}, {"messages": "chat"}, "a message's 'content' must be a text"),
         ({"chat": [{"role": "user", "content": " "}]}, {"messages": "chat"}, "a message's 'content' is empty"),
         (
-            {"chat": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]},
+            {"chat": [{"role": "assistant", "content": "y"}]},
             {"messages": "chat"},
-            "'chat' ends with the assistant's turn",
+            "'chat' must end with a question, or",
         ),
         ({"answer": "("}, {"grader": "regex"}, "grader 'regex' cannot compare with the answer '.'"),
         ({"answer": "AB"}, {"grader": "choice"}, "grader 'choice' cannot compare with the answer 'AB' .it is not a"),
@@ -209,7 +210,7 @@ def test_the_same_question_with_other_options_is_another(tmp_path):
     rows = [{"question": "Which?", "options": [f"{i}", f"{i + 1}"], "answer": 0} for i in (1, 3)]
     assert opened({"path": str(mirrors.write_jsonl(tmp_path / "a.jsonl", rows)), "choices": "options"})
     rows[1]["options"] = ["2", "1"]
-    with pytest.raises(TaskError, match="occurs twice"):
+    with pytest.raises(TaskError, match=r"1 rows; at least 2 .*1 rows repeat a prompt .*\(line 2 as line 1\)"):
         opened({"path": str(mirrors.write_jsonl(tmp_path / "a.jsonl", rows)), "choices": "options"})
 
 
@@ -230,16 +231,14 @@ def test_confirmed_on_another_split_or_on_another_set(tmp_path):
     assert len(same.search[0].samples) == len(same.confirm[0].samples) == 4
 
 
-def test_a_leak_from_one_file_into_another_is_an_error_that_names_both_places(tmp_path, path):
-    leaking = mirrors.write_jsonl(
-        tmp_path / "other.jsonl", [{"question": "new", "answer": 1}, {"question": " 4+1=\n", "answer": 5}]
-    )
-    with pytest.raises(TaskError) as caught:
-        opened({"path": path, "confirm_on": str(leaking)})
-    assert str(caught.value) == (
-        f"the prompt '4+1=' is searched on ({path}, line 5) and confirmed on ({leaking}, line 2); "
-        "remove it from one of them"
-    )
+def test_what_one_file_confirms_on_is_left_out_of_the_other_that_is_searched_on(tmp_path, path):
+    rows = [{"question": "new", "answer": 1}, {"question": " 4+1=\n", "answer": 5}]
+    leaking = mirrors.write_jsonl(tmp_path / "other.jsonl", rows)
+    found = opened({"path": path, "confirm_on": str(leaking)})
+    assert "4+1=" not in prompts(found.search[0]) and len(found.search[0].samples) == 19
+    assert found.notes == (f"{path}: 1 of its prompts are in {leaking} too and are left out of the search",)
+    with pytest.raises(TaskError, match=r"all of its prompts are in .* too; confirm on another set"):
+        opened({"path": path, "confirm_on": path})
 
 
 @pytest.mark.parametrize("grader", ["number", "math"])

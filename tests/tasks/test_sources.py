@@ -1,5 +1,6 @@
 """Folders and hub datasets as sources of rows: in every form, and what is said where one is missing or out of reach."""
 
+import gzip
 import json
 import os
 import re
@@ -102,9 +103,19 @@ def test_a_folder_that_holds_no_rows(tmp_path, files):
     (tmp_path / "folder").mkdir()
     for name in files:
         (tmp_path / "folder" / name).write_text("{" if name.endswith("jsonl") else "")
+    if files == ["train.jsonl"]:
+        [row] = read_path(tmp_path / "folder", split="train")
+        assert row.problem is not None and row.problem[0] == "not JSON"
+        return
     with pytest.raises(TaskError, match="folder") as caught:
         read_path(tmp_path / "folder", split="train")
     assert "\n" not in str(caught.value)
+
+
+def test_a_split_of_a_folder_may_be_packed(tmp_path):
+    for split, rows in SPLITS.items():
+        (tmp_path / f"{split}.jsonl.gz").write_bytes(gzip.compress("\n".join(map(json.dumps, rows)).encode()))
+    assert [dict(row.cells) for row in read_path(tmp_path, split="test")] == SPLITS["test"]
 
 
 CARD = b"---\nconfigs:\n- config_name: main\n  data_files:\n  - split: train\n    path: main/train.jsonl\n---\n"

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from autolambda.driver.limits import LimitError, limited
+from autolambda.engines.limits import LimitError, limited
 
 
 def state():

@@ -1,0 +1,140 @@
+"""The multiple-choice pattern: a question, its options, and the right one.
+
+Options are a list, a list of objects with ``text`` and ``label``, one object with these two lists, an object with an
+option for each letter, or several columns (``A, B, C, D``). The right one is named by its label, its letter, its index
+from 0, or its text. The prompt asks for a last line ``ANSWER: $LETTER``, in the words of OpenAI's simple-evals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from string import ascii_uppercase
+
+from autolambda.errors import in_short
+from autolambda.graders.base import any_of
+from autolambda.tasks.base import Item, user_item
+from autolambda.tasks.patterns.prompt import filled_in, others
+from autolambda.tasks.rows import Row, UnusableRow, is_empty, listed, names_in
+
+CHOICES = (
+    "Answer the following multiple choice question. The last line of your response should be of the following format: "
+    "'ANSWER: $LETTER' (without quotes) where LETTER is one of {letters}. Think step by step before answering."
+    "\n\n{question}\n\n{choices}"
+)
+_MARKS = " \t()[]{}.:*"
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of a row as they stand in its cell, their texts, and their labels if they have any."""
+
+    cells: list[object]
+    texts: list[str]
+    labels: list[str]
+
+
+def multiple_choice(
+    row: Row, *, question: str, choices: str, answer: str, prompt: str = CHOICES, columns: Iterable[str] = ()
+) -> Item:
+    """Returns the item of a row with options in one or several columns and the right one in another.
+
+    ``columns`` are those that the prompt names. Raises ``UnusableRow``.
+    """
+    asked, options = row.joined(question, key="question"), options_of(row, choices)
+    right = _right_options(row, answer, options)
+    return choice_item(row, asked, options.texts, *right, id=row.id, prompt=prompt, more=others(row, columns))
+
+
+def choice_item(
+    row: Row,
+    question: str,
+    options: list[str],
+    *right: int,
+    id: str,
+    prompt: str = CHOICES,
+    more: Mapping[str, str] | None = None,
+) -> Item:
+    """Returns an item with lettered options in the given order. ``more`` are the texts of columns in the prompt."""
+    letters = ascii_uppercase[: len(options)]
+    listing = "\n".join(f"{letter}) {option}" for letter, option in zip(letters, options, strict=True))
+    asked = filled_in(prompt, {**(more or {}), "question": question, "choices": listing, "letters": letters})
+    # options in another order make the same question
+    bare = "\n".join([question, *(more or {}).values(), *sorted(options)])
+    return user_item(row, asked, any_of([letters[index] for index in right]), id=id, question=bare)
+
+
+def options_of(row: Row, choices: str) -> Options:
+    """Returns the options of a row. Raises ``UnusableRow`` unless they are 2 to 26 different texts."""
+    names = names_in(choices)
+    labels: list[object] = []
+    if len(names) > 1 and choices not in row.cells:
+        cells = [row.cell(name, key="choices") for name in names]
+        while cells and is_empty(cells[-1]):
+            cells.pop()
+    else:
+        cell = listed(row.cell(choices, key="choices"))
+        if not isinstance(cell, dict):
+            cells = row.items(choices, key="choices")
+        elif isinstance(cell.get("text"), list | tuple):
+            cells, labels = list(cell["text"]), list(cell.get("label") or ())
+        else:  # a table has an empty cell for each letter that a row does not use
+            labels = [key for key, each in cell.items() if not is_empty(each)]
+            cells = [cell[key] for key in labels]
+    objects = [each for each in cells if isinstance(each, dict) and "text" in each]
+    if cells and len(objects) == len(cells):
+        labels, cells = [each["label"] for each in objects if "label" in each], [each["text"] for each in objects]
+    texts = [row.as_text(each, f"an option in {choices!r}") for each in cells]
+    if not 2 <= len(texts) <= len(ascii_uppercase) or len(set(texts)) < len(texts):
+        raise UnusableRow(row, f"{choices!r} must hold 2 to 26 different options", f", seen {str(texts)[:60]}")
+    return Options(cells, texts, [str(each).strip() for each in labels] if len(labels) == len(texts) else [])
+
+
+def _right_options(row: Row, answer: str, options: Options) -> list[int]:
+    """Returns the indices of the right options, usually one. Raises ``UnusableRow``."""
+    cell = row.cell(answer, key="answer")
+    given = listed(cell)
+    found = [_index(row, each, answer, options) for each in (given if isinstance(given, list | tuple) else [cell])]
+    if not found or None in found:
+        last = ascii_uppercase[len(options.texts) - 1]
+        kind = f"{answer!r} must be the letter of an option (A to {last}) or its index from 0, or its text"
+        raise UnusableRow(row, kind, f", seen {in_short(cell)}")
+    return [index for index in found if index is not None]
+
+
+def _index(row: Row, answer: object, name: str, options: Options) -> int | None:
+    """Returns the index of the option that an answer names; ``None`` if it names none.
+
+    Raises ``UnusableRow`` if it is the letter or the index of one option and the text of another.
+    """
+    num = len(options.texts)
+    if is_empty(answer) or isinstance(answer, list | tuple | dict):
+        return None
+    if isinstance(answer, float) and answer.is_integer():  # integers become floats in a column with an empty cell
+        answer = int(answer)
+    text = row.as_text(answer, repr(name)).strip()
+    if options.labels.count(text) == 1:
+        return options.labels.index(text)
+    alike = [i for i, option in enumerate(options.texts) if option.strip() == text]
+    alike = alike or [i for i, option in enumerate(options.texts) if option.strip().casefold() == text.casefold()]
+    if isinstance(answer, bool) or any(label.isdigit() for label in options.labels):
+        return alike[0] if len(alike) == 1 else None
+    place = _place(text, num)
+    if place is None and not alike:
+        bare = text.strip(_MARKS)
+        place = _place(bare, num) if bare.isalpha() else None
+    if place is None:
+        return alike[0] if len(alike) == 1 else None
+    is_text = isinstance(answer, str) or (alike and not isinstance(options.cells[alike[0]], str))
+    if alike and alike != [place] and is_text:
+        kind = f"{name!r} is the letter or the index of one option and the text of another"
+        raise UnusableRow(row, kind, f", seen {in_short(text)}")
+    return place
+
+
+def _place(text: str, num_options: int) -> int | None:
+    """Returns the index that a letter or a number from 0 stands for; ``None`` for any other text."""
+    if not text.isascii():
+        return None
+    index = int(text) if text.isdigit() and len(text) < 3 else ascii_uppercase.find(text.upper())
+    return index if text and (text.isdigit() or len(text) == 1) and 0 <= index < num_options else None
