@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 from autolambda.config import Config, EngineConfig, EngineName
@@ -27,6 +28,7 @@ from autolambda.tasks.slices import open_slices
 
 TEMPLATE_SECONDS = 5.0  # for one prompt, which usually takes a millisecond
 TEMPLATE_BYTES = 1 << 30
+STEADY_PROMPTS = 32  # rendered twice
 CHARACTERS_PER_TOKEN = 128  # no tokenizer has longer tokens, except of spaces
 
 
@@ -75,6 +77,28 @@ class Job:
         identity = {**self.identity, **sizes_of(self.config, (searched, confirmed))}
         return replace(self, search=tuple(searched), confirm=tuple(confirmed), identity=identity)
 
+    def at(self, moment: datetime) -> Job:
+        """Returns the job with its prompts rendered for another moment, if a template asks for the date."""
+        if not self.models.reads_clock:
+            return self
+        models = self.models.at(moment)
+        return _job_of(self.config, models, self.engine, self.search, self.confirm, self.warnings)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences on the models, the tasks and the clock that the user should know."""
+        clock = (
+            f"a chat template asks for the date: all prompts of this study are rendered for {self.models.moment}, the "
+            "moment of its creation; the exported template asks for the date of each request"
+        )
+        factors = self.identity.get("engine.rope")
+        rope = (
+            f"vLLM uses the {factors} rope factors of this model for every sequence, because engine.max_model_len says "
+            "so; transformers switches when a sequence passes the original context, so its responses may differ"
+        )
+        own = [*([clock] if self.models.reads_clock else []), *([rope] if factors else [])]
+        return (*self.models.warnings, *self.warnings, *own)
+
     @property
     def engine_in_words(self) -> str:
         """The engine that will run, for people, such as ``transformers on cpu, float32``."""
@@ -97,14 +121,25 @@ def open_job(config: Config) -> Job:
     _check_graders(config)
     tasks = open_slices(config.tasks, config.confirm_size, seed=config.search.seed)
     search, confirm = tasks.search, tasks.confirm
-    models = open_models(config)
+    return _job_of(config, open_models(config), engine, search, confirm, tasks.notes)
+
+
+def _job_of(
+    config: Config,
+    models: Models,
+    engine: EngineName,
+    search: tuple[Slice, ...],
+    confirm: tuple[Slice, ...],
+    warnings: tuple[str, ...],
+) -> Job:
+    """Renders all prompts and returns the job. Raises ``InputError`` for a template or a prompt that cannot be used."""
     longest = max(
         _longest_prompt(models, models.chat, slices=[*search, *confirm]),
         *(_longest_prompt(models, chat, slices=confirm) for chat in models.own_chats.values()),
     )
     context = longest + models.sampling.max_tokens
-    identity = identity_of(config, models, engine=engine, slices=(search, confirm))
-    return Job(config, models, search, confirm, engine, context, identity, tasks.notes)
+    identity = identity_of(config, models, engine=engine, slices=(search, confirm), context=context)
+    return Job(config, models, search, confirm, engine, context, identity, warnings)
 
 
 def _check_graders(config: Config) -> None:
@@ -126,7 +161,7 @@ def validate(config: Config) -> list[str]:
         check_arguments(config.engine.arguments)
     phases = (("search", job.search), ("confirm", job.confirm))
     return [
-        *(f"note: {warning}" for warning in (*job.models.pair.warnings, *job.warnings)),
+        *(f"note: {note}" for note in job.notes),
         *(line for phase, slices in phases for part in slices for line in slice_lines(phase, part)),
         proof_sentence(job.search, job.confirm),
         *cost_lines(config, job.models, job.search, job.confirm),
@@ -162,6 +197,15 @@ def _rendered(chat: ChatFormat, sample: Sample, context: int) -> str:
     return text
 
 
+def _check_steady(chat: ChatFormat, samples: Sequence[Sample], texts: Sequence[str]) -> None:
+    """Raises ``ConfigError`` if a template draws lots (``random``, ``lipsum``): a resumed study needs equal prompts."""
+    for sample, text in zip(samples[:STEADY_PROMPTS], texts, strict=False):
+        if chat.render(sample) != text:
+            raise ConfigError(
+                f"models.chat_template renders sample {sample.id[:60]!r} differently each time; take out what is random"
+            )
+
+
 def _longest_prompt(models: Models, chat: ChatFormat, *, slices: Sequence[Slice]) -> int:
     """Returns the tokens of the longest prompt.
 
@@ -169,6 +213,7 @@ def _longest_prompt(models: Models, chat: ChatFormat, *, slices: Sequence[Slice]
     """
     samples = [(part.task, sample) for part in slices for sample in part.samples]
     texts = [_rendered(chat, sample, models.context) for _, sample in samples]
+    _check_steady(chat, [sample for _, sample in samples], texts)
     prompts = chat.tokenizer(texts, add_special_tokens=False).input_ids
     max_tokens = models.sampling.max_tokens
     for (task, sample), ids in zip(samples, prompts, strict=True):

@@ -11,7 +11,7 @@ from autolambda.driver.models import DEFAULT_MAX_TOKENS, open_models, parent_fol
 from autolambda.engines.base import Sampling
 from autolambda.errors import CheckpointError, ConfigError
 
-GREEDY = Sampling(0.0, 1.0, 0, 0.0, 0.0, (), 256)
+GREEDY = Sampling(0.0, 1.0, 0, 0.0, 0.0, (), 256, end_ids=(258,))
 GENERATION = "generation_config.json"
 
 

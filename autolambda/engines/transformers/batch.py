@@ -14,7 +14,7 @@ import torch
 from autolambda.engines.base import Progress, Prompt, Sampling
 from autolambda.engines.decoder import Decoder, encode
 from autolambda.engines.transformers.cache import ROW_STEP, WIDTH_STEP, RowCache, attention_masks, round_up
-from autolambda.engines.transformers.sampling import RandomRows, draw
+from autolambda.engines.transformers.sampling import RandomRows, TokenCounts, draw
 from autolambda.errors import EngineError
 from autolambda.responses import FinishReason, Response
 
@@ -41,9 +41,7 @@ class Batch:
         self._cache = RowCache()
         self._last = torch.tensor([row[-1] for row in filled], device=device)
         self._lengths = torch.tensor([len(row) - 1 for row in filled], device=device)
-        self._seen: torch.Tensor | None = None  # bool [B, V]: the tokens that each row has generated
-        if sampling.presence_penalty:
-            self._seen = torch.zeros(len(filled), self._config.vocab_size, dtype=torch.bool, device=device)
+        self._counts = TokenCounts.needed_for(sampling, filled, vocab_size=self._config.vocab_size, device=device)
         self._end = torch.tensor(sorted(decoder.end_ids), dtype=torch.long, device=device)
         self._num_steps = 0
         self._prefill(filled)
@@ -90,9 +88,9 @@ class Batch:
         if bool(logits.amax(-1).isnan().any()):
             raise EngineError("the model's logits are NaN; set engine.dtype to float32, or check the parents' weights")
         uniform = self._random.at(self._num_steps, self._prompt_of_row).to(logits.device)
-        self._last = draw(logits, uniform, self._sampling, self._seen)
-        if self._seen is not None:
-            self._seen.scatter_(1, self._last[:, None], True)
+        self._last = draw(logits, uniform, self._sampling, self._counts)
+        if self._counts is not None:
+            self._counts.add(self._last)
         self._lengths += 1
         self._num_steps += 1
         ended = torch.isin(self._last, self._end).tolist()
@@ -123,7 +121,8 @@ class Batch:
         kept = torch.tensor(rows, device=self._last.device)
         self._cache.keep(kept)
         self._last, self._lengths = self._last[kept], self._lengths[kept]
-        self._seen = self._seen[kept] if self._seen is not None else None
+        if self._counts is not None:
+            self._counts.keep(kept)
         self._prompt_of_row = [self._prompt_of_row[row] for row in rows]
         self._running = [self._running[row] for row in rows]
 
