@@ -43,7 +43,7 @@ class TokenCounts:
         self.generated = torch.zeros(len(prompts), vocab_size, dtype=torch.int32, device=device)  # [B, V]
         self.in_prompt = torch.zeros(len(prompts), vocab_size, dtype=torch.bool, device=device)  # [B, V]
         for row, ids in enumerate(prompts):
-            self.in_prompt[row, torch.tensor(ids, device=device)] = True
+            self.in_prompt[row, torch.tensor(ids, dtype=torch.long, device=device)] = True
 
     @classmethod
     def needed_for(
