@@ -166,6 +166,7 @@ def validate(config: Config) -> list[str]:
         proof_sentence(job.search, job.confirm),
         *cost_lines(config, job.models, job.search, job.confirm),
         *measure_difference(job.models.pair).lines(),
+        f"sampling: {job.models.sampling.in_words}",
         f"engine: {job.engine_in_words}",
         f"valid; {job.models.pair.num_parameters:,} parameters, "
         f"at most {job.models.sampling.max_tokens} tokens a response",

@@ -37,6 +37,16 @@ class Sampling:
     repetition_penalty: float = 1.0
     end_ids: tuple[int, ...] | None = None
 
+    @property
+    def in_words(self) -> str:
+        """The sampling for people, such as ``temperature 0.6, top-p 0.95, top-k 20, at most 32768 tokens``."""
+        words = [f"temperature {self.temperature:g}", f"top-p {self.top_p:g}", f"top-k {self.top_k}"]
+        words += [f"min-p {self.min_p:g}"] if self.min_p else []
+        words += [f"repetition penalty {self.repetition_penalty:g}"] if self.repetition_penalty != 1 else []
+        words += [f"frequency penalty {self.frequency_penalty:g}"] if self.frequency_penalty else []
+        words += [f"presence penalty {self.presence_penalty:g}"] if self.presence_penalty else []
+        return ", ".join([*words, f"at most {self.max_tokens} tokens"])
+
 
 @dataclass(frozen=True)
 class Prompt:

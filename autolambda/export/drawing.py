@@ -21,18 +21,17 @@ def sampling_section(models: Models, measurement: Provenance | None) -> Iterator
     sampling = models.sampling
     tokenizer = models.chat.tokenizer
     ends = [f"{id} (`{_code(str(tokenizer.decode([id])))}`)" for id in sampling.end_ids or ()]
-    how = [f"temperature {sampling.temperature:g}", f"top-p {sampling.top_p:g}", f"top-k {sampling.top_k}"]
-    for key in ("min_p", "repetition_penalty", "frequency_penalty", "presence_penalty"):
-        value = getattr(sampling, key)
-        if value != (1 if key == "repetition_penalty" else 0):
-            how.append(f"{key.replace('_', '-' if key == 'min_p' else ' ')} {value:g}")
-    yield f"Sampling: {', '.join(how)}, at most {sampling.max_tokens} tokens."
+    yield f"Sampling: {sampling.in_words}."
     yield f"A response ends at the tokens {', '.join(ends) or '(none)'}" + (
         f", or at the texts {', '.join(f'`{_code(repr(text))}`' for text in sampling.stop)}." if sampling.stop else "."
     )
     yield ""
-    for sentence in (*_requests(models), *_greedy(models), *_clock(models, measurement)):
-        yield f"{_code(sentence[0].upper() + sentence[1:])}."
+    for sentence in _requests(models):
+        what, _, settings = sentence.partition(": ")  # some settings were written by the parents' authors
+        yield f"{what}: `{_code(settings)}`."
+        yield ""
+    for sentence in (*_greedy(models), *_clock(models, measurement)):
+        yield f"{sentence[0].upper()}{sentence[1:]}."
         yield ""
 
 
