@@ -24,7 +24,7 @@ from autolambda.merging.pair import Pair, open_pair
 from autolambda.merging.rounding import Rounding
 from autolambda.merging.tokenizer import template_in
 
-if TYPE_CHECKING:  # it loads transformers, which a merge of files does not need
+if TYPE_CHECKING:  # it loads transformers, which errors in the config do not need
     from transformers import PreTrainedTokenizerBase
 
     from autolambda.engines.chat import ChatFormat

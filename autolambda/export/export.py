@@ -33,7 +33,6 @@ from autolambda.merging.method import Method
 from autolambda.merging.tokenizer import copy_tokenizer
 from autolambda.merging.write import OnBytes, Written, write_weights
 from autolambda.schedule import Schedule
-from autolambda.study.resume import comparable
 
 DEFAULT_SHARD_SIZE = 5 * 10**9
 PROVENANCE = "autolambda.json"
@@ -137,6 +136,8 @@ def _write_settings(folder: Path, models: Models, merge: Merge, beside_mergekit:
 
 def _check_unchanged(now: Mapping[str, Any], measurement: Provenance) -> None:
     """Raises ``StudyError`` with the keys whose values differ from the measured ones."""
+    from autolambda.study.resume import comparable  # loads the database, which a merge without a study does not need
+
     before, _ = comparable(measurement.identity, now)
     changed = sorted(key for key, value in now.items() if before.get(key) != value)
     if changed:
