@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerBase
 
 from autolambda.engines.base import Prompt, Sampling
-from autolambda.errors import EngineError
+from autolambda.errors import CheckpointError, EngineError, in_short
 from autolambda.merging.checkpoint import read_json_if_any
 from autolambda.merging.pair import Pair
 from autolambda.responses import FinishReason, Response
@@ -71,9 +71,17 @@ def encode(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]) -> lis
 
 
 def end_ids_of(pair: Pair, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """Returns the Thinking parent's end-of-sequence ids from its generation config, its config and the tokenizer."""
+    """Returns the Thinking parent's end-of-sequence ids from its generation config, its config and the tokenizer.
+
+    Raises ``CheckpointError`` for an id that is no whole number.
+    """
     ids: set[int] = set()
     generation = read_json_if_any(pair.thinking.folder, "generation_config.json")
     for source in (tokenizer.eos_token_id, pair.thinking.config.get("eos_token_id"), generation.get("eos_token_id")):
-        ids.update(source if isinstance(source, list) else [] if source is None else [source])
+        named = source if isinstance(source, list) else [] if source is None else [source]
+        if wrong := [each for each in named if type(each) is not int or each < 0]:
+            raise CheckpointError(
+                f"'{pair.thinking.source}': eos_token_id holds {in_short(wrong[0])}; give numbers of tokens"
+            )
+        ids.update(named)
     return frozenset(ids)

@@ -7,13 +7,14 @@ from collections.abc import Iterator
 
 from autolambda.driver.models import Models
 from autolambda.engines.generation_config import to_send
+from autolambda.engines.vllm.arguments import rope_factors
 from autolambda.export.provenance import Provenance
 
 
 def export_notes(models: Models, measurement: Provenance | None) -> tuple[str, ...]:
     """Returns what the user of an export should know: notes on the pair, what no file holds, what was not checked."""
     measured = (*_greedy(models), *_unchecked(measurement)) if measurement else ()
-    return (*models.warnings, *_requests(models), *_clock(models, measurement), *measured)
+    return (*models.warnings, *_requests(models), *_clock(models, measurement), *_rope(models), *measured)
 
 
 def sampling_section(models: Models, measurement: Provenance | None) -> Iterator[str]:
@@ -30,7 +31,7 @@ def sampling_section(models: Models, measurement: Provenance | None) -> Iterator
         what, _, settings = sentence.partition(": ")  # some settings were written by the parents' authors
         yield f"{what}: `{_code(settings)}`."
         yield ""
-    for sentence in (*_greedy(models), *_clock(models, measurement)):
+    for sentence in (*_greedy(models), *_clock(models, measurement), *_rope(models)):
         yield f"{sentence[0].upper()}{sentence[1:]}."
         yield ""
 
@@ -65,6 +66,15 @@ def _clock(models: Models, measurement: Provenance | None) -> Iterator[str]:
     moment = measurement.identity.get("models.clock") if measurement else None
     then = f"; the measured prompts were rendered for {moment.replace('T', ' ')}" if moment else ""
     yield f"the chat template asks for the date, so a server's prompts change with it{then}"
+
+
+def _rope(models: Models) -> Iterator[str]:
+    """Yields a sentence if servers turn the positions of longer sequences in different ways."""
+    if rope_factors(models.pair, {}, context=models.context) is not None:
+        yield (
+            "the model has longrope: past its original context, vLLM chooses the factors by max_model_len, and "
+            "transformers 5.19 loses the context of a Phi-3 model unless generate gets use_cache=False"
+        )
 
 
 def _unchecked(measurement: Provenance) -> Iterator[str]:

@@ -166,3 +166,14 @@ def test_a_template_or_a_tokenizer_that_is_no_longer_the_measured_one_is_refused
     earlier = replace(measurement, identity=identity)
     if key == "sampling.end_ids":  # an earlier release did not store it
         export(models, measurement.entry.schedule, tmp_path / "out", measurement=earlier)
+
+
+def test_longrope_is_said_because_servers_differ(make: Callable[[Odd], Models], tmp_path: Path) -> None:
+    models = make(Odd(3, {}))
+    assert not any("longrope" in note for note in export_notes(models, None))
+    rope = {"rope_type": "longrope", "rope_theta": 1e4, "original_max_position_embeddings": 64, "factor": 8.0}
+    rope |= {"short_factor": [1.0] * 16, "long_factor": [2.0] * 16}
+    for name in ("instruct", "thinking"):
+        edit_json(tmp_path / name / "config.json", rope_parameters=rope)
+    parents = {name: str(tmp_path / name) for name in ("instruct", "thinking")}
+    assert any("use_cache=False" in note for note in export_notes(open_models(parse_config({"models": parents})), None))
