@@ -15,6 +15,7 @@ The imports are inside the functions, so that ``import autolambda`` stays quick.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -30,6 +31,8 @@ if TYPE_CHECKING:  # see above
     from autolambda.schedule import Schedule
     from autolambda.statistics.metrics import Measured
     from autolambda.study_view import StudyView
+
+logger = logging.getLogger(__name__)
 
 PathLike = str | os.PathLike[str]
 Tasks = PathLike | Sequence[PathLike]
@@ -154,7 +157,8 @@ def merge(
         rounding, rounding_seed: ``dithered`` or ``nearest``, for weights in bf16 and fp16; the seed of the draws.
         max_shard_size: Size of a weight file, a number with KB, MB or GB.
 
-    Raises ``InputError`` for a bad argument, for parents that do not fit together, or if ``out`` exists.
+    Notes on the pair are logged as warnings. Raises ``InputError`` for a bad argument, for parents that do not fit
+    together, or if ``out`` exists.
     """
     from autolambda.driver.models import open_models
     from autolambda.export.export import export
@@ -162,7 +166,9 @@ def merge(
 
     chosen, shard_size = _method(method, lam, schedule, base), parse_size(max_shard_size)
     settings = {"merge.rounding": rounding, "merge.seed": rounding_seed}
-    export(open_models(_config(instruct, thinking, settings=settings)), chosen, Path(out), max_shard_size=shard_size)
+    models = open_models(_config(instruct, thinking, settings=settings))
+    for note in export(models, chosen, Path(out), max_shard_size=shard_size):
+        logger.warning("%s", note)
     return Path(out)
 
 

@@ -12,8 +12,9 @@ from pydantic import ConfigDict, Field, JsonValue, ValidationError, model_valida
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from autolambda.config_base import Name, Positive, Repeats, Strict, explain
+from autolambda.config_models import MergeConfig, ModelsConfig, SamplingConfig
 from autolambda.errors import ConfigError
-from autolambda.merging.method import BaselineMethod, RoundingName
+from autolambda.merging.method import BaselineMethod
 from autolambda.optimizer.settings import SamplerName, SearchSettings
 from autolambda.optimizer.space import Space
 from autolambda.tasks.config import SourceConfig, TaskConfig
@@ -30,35 +31,6 @@ Lam = Annotated[float, Field(ge=0, le=1)]
 Lams = Annotated[tuple[Lam, ...], Field(min_length=1)]
 
 RUNGS = (64, 256, 1024)  # responses; the whole slice is always the last rung
-
-
-class ModelsConfig(Strict):
-    """The parents: folders or hub ids. Without them the bundled pair is used."""
-
-    instruct: Name | None = None
-    thinking: Name | None = None
-    base: Name | None = None
-    chat_template: Name = "thinking"
-    chat_template_kwargs: dict[str, JsonValue] = Field(default_factory=dict)
-    tokenizer: Literal["thinking", "instruct"] = "thinking"
-    think_end: Name = "</think>"
-
-    @model_validator(mode="after")
-    def _both_or_none(self) -> ModelsConfig:
-        if (self.instruct is None) != (self.thinking is None):
-            raise ValueError("give both models.instruct and models.thinking, or neither")
-        return self
-
-    @property
-    def bundled(self) -> bool:
-        return self.instruct is None
-
-
-class MergeConfig(Strict):
-    """How merges in bfloat16 and float16 are rounded, and the seed of dithered rounding."""
-
-    rounding: RoundingName = "dithered"
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
 
 _REFUSED = {
@@ -112,18 +84,6 @@ class EngineConfig(Strict):
         if wrong:
             raise ValidationError.from_exception_data("engine", wrong)
         return self
-
-
-class SamplingConfig(Strict):
-    """How tokens are sampled; ``None`` takes the value from the Thinking parent's generation config."""
-
-    temperature: Annotated[float, Field(ge=0, le=100)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=0, lt=2**31)] | None = None
-    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    presence_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0  # the range of OpenAI and vLLM
-    stop: tuple[Name, ...] = ()
-    max_tokens: Positive | None = None
 
 
 class SearchConfig(Strict):

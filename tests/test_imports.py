@@ -66,12 +66,12 @@ def test_reading_a_study_does_without_torch(module: str) -> None:
     assert not loaded_by(f"import autolambda.{module}") & {"torch", "transformers", "vllm"}
 
 
-def test_a_merge_from_files_to_files_loads_torch_alone(tmp_path: Path) -> None:
-    """Importing the rest would take most of its time."""
+def test_a_merge_from_files_to_files_loads_torch_and_transformers_alone(tmp_path: Path) -> None:
+    """The tokenizer alone knows all that ends a response. Importing the rest would take more time."""
     words = ["merge", str(FOLDER / "instruct"), str(FOLDER / "thinking"), str(tmp_path / "out"), "--lambda", "0.5"]
     loaded = loaded_by(f"from autolambda.cli.main import cli\ncli.main({words})")
     assert "torch" in loaded and (tmp_path / "out" / "README.md").exists()
-    assert not loaded & {"transformers", "tokenizers", "sqlalchemy", "optuna", "scipy", "pandas", "datasets", "vllm"}
+    assert not loaded & {"sqlalchemy", "optuna", "datasets", "vllm"}
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -61,7 +62,10 @@ def export(
     measurement = Provenance.of(found, trial=trial)
     entry, models = measurement.entry, open_models(found.config)
     with writing(open_console(), total=models.pair.num_bytes) as on_bytes:
-        write(models, entry.schedule, out, max_shard_size=shard_size, measurement=measurement, on_bytes=on_bytes)
+        notes = write(
+            models, entry.schedule, out, max_shard_size=shard_size, measurement=measurement, on_bytes=on_bytes
+        )
+    _say(notes)
     click.echo(f"{out}: {entry.schedule}" + ("" if entry.confirmed else " (not confirmed)"))
     if push_to_hub is not None:
         click.echo(f"{out}: {push(out, push_to_hub)}")
@@ -110,8 +114,14 @@ def merge(
     settings = {"instruct": instruct, "thinking": thinking, "rounding": rounding, "rounding_seed": rounding_seed}
     models = open_models(config_of(settings))
     with writing(open_console(), total=models.pair.num_bytes) as on_bytes:
-        write(models, chosen, out, max_shard_size=shard_size, on_bytes=on_bytes)
+        notes = write(models, chosen, out, max_shard_size=shard_size, on_bytes=on_bytes)
+    _say(notes)
     click.echo(f"{out}: {chosen}")
+
+
+def _say(notes: Sequence[str]) -> None:
+    for note in notes:
+        click.echo(f"note: {printable(note)}", err=True)
 
 
 @click.command()

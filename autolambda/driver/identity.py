@@ -14,6 +14,7 @@ from autolambda.config import Config, EngineConfig, EngineName
 from autolambda.driver.models import Models
 from autolambda.engines.device import vllm_device
 from autolambda.engines.transformers.engine import resolve_device, resolve_dtype
+from autolambda.engines.vllm.arguments import rope_factors
 from autolambda.merging.pair import Pair
 from autolambda.tasks.base import Slice
 from autolambda.tasks.digest import digest, prompts_key
@@ -73,35 +74,53 @@ MACHINE_ARGUMENTS = frozenset(
 
 
 def identity_of(
-    config: Config, models: Models, *, engine: EngineName, slices: Sequence[Sequence[Slice]]
+    config: Config, models: Models, *, engine: EngineName, slices: Sequence[Sequence[Slice]], context: int
 ) -> dict[str, Any]:
     """Returns the keys and values that a resumed study compares, for the ``engine`` that will run.
 
-    ``slices`` are the slices of the search and of the confirmation. Raises ``ConfigError`` if the device is missing or
-    the dtype cannot hold the weights.
+    ``slices`` are the slices of the search and of the confirmation. ``context`` is the number of tokens of the longest
+    prompt and its response. Raises ``ConfigError`` if the device is missing or the dtype cannot hold the weights.
     """
-    chat = models.chat
-    sampling = {
-        key: list(value) if isinstance(value, tuple) else value for key, value in asdict(models.sampling).items()
-    }
     return {
         "models.instruct": models.pair.instruct.digest(),
         "models.thinking": models.pair.thinking.digest(),
+        "models.prompt": _first_prompts(models, slices),
+        **({"models.clock": models.moment.isoformat()} if models.reads_clock else {}),
+        **{f"merge.{key}": value for key, value in models.pair.rounding.to_dict().items()},
+        **{f"engine.{key}": value for key, value in _engine(config.engine, engine, models.pair, context).items()},
+        "search.seed": config.search.seed,
+        "search.knots": config.search.knots,
+        **sizes_of(config, slices),
+        **drawing_of(models),
+    }
+
+
+def drawing_of(models: Models) -> dict[str, Any]:
+    """Returns the part of the identity that says how responses are asked for and drawn, which an export checks too."""
+    chat = models.chat
+    sampling = json.loads(json.dumps(asdict(models.sampling)))
+    return {
         "models.chat_template": digest(
             chat.template,
             *(chat.template for chat in models.own_chats.values()),
             json.dumps(chat.kwargs, sort_keys=True),
         ),
-        "models.tokenizer": config.models.tokenizer,
+        "models.tokenizer": models.settings.tokenizer,
         "models.vocabulary": digest(json.dumps(sorted(chat.tokenizer.get_vocab().items()))),
         "models.think_end": chat.think_end,
-        **{f"merge.{key}": value for key, value in models.pair.rounding.to_dict().items()},
-        **{f"engine.{key}": value for key, value in _engine(config.engine, engine, models.pair).items()},
-        "search.seed": config.search.seed,
-        "search.knots": config.search.knots,
-        **sizes_of(config, slices),
         **{f"sampling.{key}": value for key, value in sampling.items()},
     }
+
+
+def _first_prompts(models: Models, slices: Sequence[Sequence[Slice]]) -> str:
+    """Returns a digest of the first prompt of each slice, rendered and tokenized, which a grown study keeps.
+
+    It notices what the template's text does not tell, such as another begin-of-sequence token.
+    """
+    chats = [models.chat, *models.own_chats.values()]
+    texts = [chat.render(part.samples[0]) for chat in chats for phase in slices for part in phase]
+    ids = models.chat.tokenizer(texts, add_special_tokens=False).input_ids
+    return digest(*texts, json.dumps(ids))
 
 
 def sizes_of(config: Config, slices: Sequence[Sequence[Slice]]) -> dict[str, Any]:
@@ -114,12 +133,13 @@ def sizes_of(config: Config, slices: Sequence[Sequence[Slice]]) -> dict[str, Any
     }
 
 
-def _engine(settings: EngineConfig, engine: EngineName, pair: Pair) -> dict[str, Any]:
+def _engine(settings: EngineConfig, engine: EngineName, pair: Pair, context: int) -> dict[str, Any]:
     """Returns the part of the identity that the engine determines; ``name`` only for vLLM."""
     device = vllm_device() if engine == "vllm" else resolve_device(settings.device)
     dtype = str(resolve_dtype(settings.dtype, pair, device)).removeprefix("torch.")
     if engine == "transformers":
         return {"dtype": dtype, "batch_size": settings.batch_size or BATCH_SIZE}
     arguments = {key: value for key, value in settings.arguments.items() if key not in MACHINE_ARGUMENTS}
-    keys = {**arguments, "name": engine, "dtype": dtype, "batch_size": settings.batch_size}
+    rope = rope_factors(pair, settings.arguments, context=context)
+    keys = {**arguments, "name": engine, "dtype": dtype, "batch_size": settings.batch_size, "rope": rope}
     return {key: value for key, value in keys.items() if value is not None}

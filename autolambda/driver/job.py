@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 
 from autolambda.config import Config, EngineConfig, EngineName
@@ -24,7 +25,7 @@ from autolambda.optimizer.aims import Aims
 from autolambda.optimizer.settings import SearchSettings
 from autolambda.optimizer.space import Space
 from autolambda.tasks.base import Slice
-from autolambda.tasks.slices import open_slices
+from autolambda.tasks.slices import Slices, open_slices
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ class Job:
 
     ``engine`` is the engine that will run. ``context`` is the number of tokens of the longest prompt and its response
     together. ``identity`` holds everything that results depend on; a study with another identity is refused.
-    ``warnings`` are sentences about the tasks.
+    ``opened`` are the slices as they were read, with the prompts that are too long. ``warnings`` are sentences about
+    the tasks.
     """
 
     config: Config
@@ -43,6 +45,7 @@ class Job:
     engine: EngineName
     context: int
     identity: Mapping[str, Any]
+    opened: Slices = field(default_factory=lambda: Slices((), (), ()))
     warnings: tuple[str, ...] = ()
 
     @property
@@ -72,6 +75,27 @@ class Job:
         identity = {**self.identity, **sizes_of(self.config, (searched, confirmed))}
         return replace(self, search=tuple(searched), confirm=tuple(confirmed), identity=identity)
 
+    def at(self, moment: datetime) -> Job:
+        """Returns the job with its prompts rendered for another moment, if a template asks for the date."""
+        if not self.models.reads_clock:
+            return self
+        return _job_of(self.config, self.models.at(moment), self.engine, self.opened)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences on the models, the tasks and the clock that the user should know."""
+        clock = (
+            f"a chat template asks for the date: all prompts of this study are rendered for {self.models.moment}, the "
+            "moment of its creation; the exported template asks for the date of each request"
+        )
+        factors = self.identity.get("engine.rope")
+        rope = (
+            f"vLLM uses the {factors} rope factors of this model for every sequence, because engine.max_model_len says "
+            "so; transformers switches when a sequence passes the original context, so its responses may differ"
+        )
+        own = [*([clock] if self.models.reads_clock else []), *([rope] if factors else [])]
+        return (*self.models.warnings, *self.warnings, *own)
+
     @property
     def search_settings(self) -> SearchSettings:
         """The settings of the search; uniform lambdas only, if the modules of the parents are not known."""
@@ -99,16 +123,21 @@ def open_job(config: Config) -> Job:
         check_ray()
     _check_graders(config)
     tasks = open_slices(config.tasks, config.confirm_size, seed=config.search.seed)
-    models = open_models(config)
+    return _job_of(config, open_models(config), engine, tasks)
+
+
+def _job_of(config: Config, models: Models, engine: EngineName, tasks: Slices) -> Job:
+    """Renders all prompts and returns the job. Raises ``InputError`` for a template or a prompt that cannot be used."""
     search = fitting(models, [models.chat], tasks.search, [task.max_unusable for task in config.tasks])
     shares = [(task.confirm_on or task).max_unusable for task in config.tasks]
     confirm = fitting(models, [models.chat, *models.own_chats.values()], tasks.confirm, shares)
     context = max(search.longest, confirm.longest) + models.sampling.max_tokens
-    identity = identity_of(config, models, engine=engine, slices=(search.slices, confirm.slices))
+    slices = search.slices, confirm.slices
+    identity = identity_of(config, models, engine=engine, slices=slices, context=context)
     if too_long := [*search.too_long, *confirm.too_long]:
         identity["tasks.too_long"] = too_long
     notes = (*tasks.notes, *search.notes, *confirm.notes, *_space_notes(config.search.spaces, models.pair))
-    return Job(config, models, search.slices, confirm.slices, engine, context, identity, notes)
+    return Job(config, models, *slices, engine, context, identity, tasks, notes)
 
 
 def _space_notes(spaces: Sequence[Space], pair: Pair) -> list[str]:
@@ -140,11 +169,12 @@ def validate(config: Config) -> list[str]:
         check_arguments(config.engine.arguments)
     phases = (("search", job.search), ("confirm", job.confirm))
     return [
-        *(f"note: {warning}" for warning in (*job.models.pair.warnings, *job.warnings)),
+        *(f"note: {note}" for note in job.notes),
         *(line for phase, slices in phases for part in slices for line in slice_lines(phase, part)),
         proof_sentence(job.search, job.confirm),
         *cost_lines(config, job.models, job.search, job.confirm),
         *measure_difference(job.models.pair).lines(),
+        f"sampling: {job.models.sampling.in_words}",
         f"engine: {job.engine_in_words}",
         f"valid; {job.models.pair.num_parameters:,} parameters, "
         f"at most {job.models.sampling.max_tokens} tokens a response",

@@ -1,24 +1,32 @@
-"""The opened models of a config: the checked pair, its chat formats and the sampling."""
+"""The opened models of a config: the checked pair, its chat formats and the sampling.
+
+A chat template may ask for the date. All prompts of a study are rendered for one moment, that of its creation.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autolambda.bundled import FOLDER
-from autolambda.config import Config, ModelsConfig, SamplingConfig, parse_config
+from autolambda.config import Config
+from autolambda.config_models import ModelsConfig, SamplingConfig
 from autolambda.engines.base import Sampling
+from autolambda.engines.generation_config import keys_not_applied, sampling_of
+from autolambda.engines.think_tag import USUAL, find_think_end, tags_in
 from autolambda.errors import CheckpointError, ConfigError, in_short, one_line
 from autolambda.files import read_text
 from autolambda.merging.pair import Pair, open_pair
 from autolambda.merging.rounding import Rounding
-from autolambda.merging.source import read_json_if_any
 from autolambda.merging.tokenizer import template_in
 
-if TYPE_CHECKING:  # it loads transformers, which a merge of files does not need
+if TYPE_CHECKING:  # it loads transformers, which errors in the config do not need
+    from transformers import PreTrainedTokenizerBase
+
     from autolambda.engines.chat import ChatFormat
 
 DEFAULT_MAX_TOKENS = 32_768
@@ -30,14 +38,39 @@ class Models:
     """Both parents, their chat templates and the sampling.
 
     ``templates`` holds three chat templates: of the ``study``, of ``instruct`` and of ``thinking``.
-    ``tokenizer_folder`` holds the tokenizer, which is loaded when a chat format is first used.
+    ``tokenizer_folder`` holds the tokenizer, which is loaded when a chat format is first used. ``drawn`` is the
+    sampling before the tokenizer is known. ``moment`` is the local time that prompts are rendered for.
     """
 
     pair: Pair
     tokenizer_folder: Path
     templates: Mapping[str, str]
     settings: ModelsConfig
-    sampling: Sampling
+    drawn: Sampling
+    moment: datetime
+
+    @cached_property
+    def sampling(self) -> Sampling:
+        """How responses are drawn, with the tokens that end them. Raises like ``chat``."""
+        from autolambda.engines.decoder import end_ids_of
+
+        ends = end_ids_of(self.pair, self.chat.tokenizer)
+        return replace(self.drawn, end_ids=tuple(sorted(ends)))
+
+    @property
+    def reads_clock(self) -> bool:
+        """Whether a chat template asks for the date or the time."""
+        return any("strftime_now" in template for template in self.templates.values())
+
+    def at(self, moment: datetime) -> Models:
+        """Returns the models with prompts that are rendered for another moment."""
+        return replace(self, moment=moment)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Sentences on the pair, on the tag that closes thinking, and on what is not applied. Raises like ``chat``."""
+        own = (self._think_end[1], keys_not_applied(self.pair.thinking.folder))
+        return (*self.pair.warnings, *(sentence for sentence in own if sentence))
 
     @property
     def chat(self) -> ChatFormat:
@@ -55,12 +88,43 @@ class Models:
         return _context(self.pair)
 
     @cached_property
-    def _chats(self) -> dict[str, ChatFormat]:
-        from autolambda.engines.chat import ChatFormat, load_tokenizer
+    def _tokenizer(self) -> PreTrainedTokenizerBase:
+        from autolambda.engines.chat import load_tokenizer
 
-        tokenizer = load_tokenizer(self.tokenizer_folder)
-        kwargs, think_end = self.settings.chat_template_kwargs, self.settings.think_end
-        return {name: ChatFormat(tokenizer, text, kwargs, think_end) for name, text in self.templates.items()}
+        return load_tokenizer(self.tokenizer_folder)
+
+    @cached_property
+    def _chats(self) -> dict[str, ChatFormat]:
+        from autolambda.engines.chat import ChatFormat
+
+        kwargs, think_end = self.settings.chat_template_kwargs, self._think_end[0]
+        return {
+            name: ChatFormat(self._tokenizer, text, kwargs, think_end, self.moment)
+            for name, text in self.templates.items()
+        }
+
+    @cached_property
+    def _think_end(self) -> tuple[str, str | None]:
+        """The tag that closes thinking, and a sentence about it unless it is the usual one and known."""
+        chosen, tokens = self.settings.think_end, list(self._tokenizer.get_added_vocab())
+        templates = [self.templates["thinking"], self.templates["study"]]
+        finds = [found for text in templates if (found := find_think_end(text, tokens))]
+        if chosen is None and finds:
+            tag, where = finds[0]
+            said = f"models.think_end is {tag}, from the {where} of the Thinking parent"
+            return tag, None if tag == USUAL else said
+        if chosen is None:
+            return USUAL, (
+                "neither the chat template nor the added tokens of the Thinking parent have a tag that closes "
+                f"thinking; models.think_end is {USUAL}, so set it if the model writes another one"
+            )
+        if any(chosen in text for text in (*templates, *tokens)) or chosen in [tag for tag, _ in finds]:
+            return chosen, None
+        there = f", which have {', '.join(tags)}" if (tags := tags_in(*templates, *tokens)) else ""
+        return chosen, (
+            f"models.think_end: {chosen} is in neither the chat template nor the added tokens of the Thinking "
+            f"parent{there}"
+        )
 
 
 def open_models(config: Config) -> Models:
@@ -69,7 +133,8 @@ def open_models(config: Config) -> Models:
     pair = open_pair(*parent_folders(config.models), rounding=rounding)
     folders = {"instruct": pair.instruct.folder, "thinking": pair.thinking.folder}
     templates = _templates(config.models, folders)
-    return Models(pair, folders[config.models.tokenizer], templates, config.models, _sampling(config.sampling, pair))
+    drawn, now = _drawn(config.sampling, pair), datetime.now().replace(microsecond=0)
+    return Models(pair, folders[config.models.tokenizer], templates, config.models, drawn, now)
 
 
 def parent_folders(models: ModelsConfig) -> tuple[str, str]:
@@ -102,48 +167,15 @@ def _read_template(path: str) -> str:
         raise ConfigError(f"models.chat_template: 'thinking', 'instruct' or a file, seen {seen}") from error
 
 
-def _sampling(settings: SamplingConfig, pair: Pair) -> Sampling:
-    """Returns the config's sampling, completed by the Thinking parent's generation config.
-
-    ``do_sample: false`` is greedy at any temperature, as in transformers.
-    """
-    defaults = _generation_defaults(settings, pair.thinking.folder)
+def _drawn(settings: SamplingConfig, pair: Pair) -> Sampling:
+    """Returns the sampling of the config and the generation config. Raises ``ConfigError`` for too many tokens."""
     context = _context(pair)
-    max_tokens = settings.max_tokens or defaults.max_tokens or min(DEFAULT_MAX_TOKENS, context // 2)
-    if max_tokens >= context:
+    drawn = sampling_of(settings, pair.thinking.folder, max_tokens=min(DEFAULT_MAX_TOKENS, context // 2))
+    if drawn.max_tokens >= context:
         raise ConfigError(
-            f"sampling.max_tokens: {max_tokens} does not fit the model's context of {context} tokens; lower it"
+            f"sampling.max_tokens: {drawn.max_tokens} does not fit the model's context of {context} tokens; lower it"
         )
-
-    def pick(key: str, neutral: float) -> float:
-        values = [value for source in (settings, defaults) if (value := getattr(source, key)) is not None]
-        return float(values[0]) if values else neutral
-
-    return Sampling(
-        temperature=pick("temperature", 0.0),
-        top_p=pick("top_p", 1.0),
-        top_k=int(pick("top_k", 0)),
-        min_p=pick("min_p", 0.0),
-        presence_penalty=settings.presence_penalty,
-        stop=settings.stop,
-        max_tokens=max_tokens,
-    )
-
-
-def _generation_defaults(settings: SamplingConfig, folder: Path) -> SamplingConfig:
-    """Returns the values of ``generation_config.json`` for omitted keys. Raises ``CheckpointError``."""
-    plain = read_json_if_any(folder, "generation_config.json")
-    if plain.get("do_sample", plain.get("temperature") is not None):
-        plain = {"temperature": 1.0} | {key: value for key, value in plain.items() if value is not None}
-    else:
-        plain = plain | {"temperature": 0.0}
-    names = {"temperature": "temperature", "top_p": "top_p", "top_k": "top_k", "min_p": "min_p"}
-    names["max_tokens"] = "max_new_tokens"
-    known = {key: plain.get(name) for key, name in names.items() if getattr(settings, key) is None}
-    try:
-        return parse_config({"sampling": known}).sampling
-    except ConfigError as error:
-        raise CheckpointError(f"'{folder}': generation_config.json: {error}; set that key yourself") from error
+    return drawn
 
 
 def _context(pair: Pair) -> int:

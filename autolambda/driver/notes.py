@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from autolambda.driver.cost import proof_sentence
 from autolambda.driver.events import Noted, OnEvent
 from autolambda.driver.job import Job
+from autolambda.engines.think_tag import tags_in
 from autolambda.merging.difference.values import ParentDifference
 from autolambda.optimizer.propose import Stop
 from autolambda.optimizer.settings import SearchSettings
 from autolambda.optimizer.space import parent_of
 from autolambda.report.sentences import slack_sentence
+from autolambda.responses import Graded
 from autolambda.schedule import Schedule
 from autolambda.statistics.metrics import Measured
 from autolambda.study.connection import shown_storage
@@ -28,11 +30,12 @@ class RunNotes:
         self._job, self._on_event = job, on_event
         self._parent_tokens: dict[str, float] = {}
         self._questioned: set[str] = set()
+        self._is_uncompared = False
 
     def warn(self, difference: ParentDifference | None) -> None:
         """Sends the warnings about the pair and the tasks, and whether rounding to nearest would distort merges."""
         distorted = difference.sentences() if difference and difference.distorts else ()
-        for warning in (*self._job.models.pair.warnings, *self._job.warnings, *distorted):
+        for warning in (*self._job.notes, *distorted):
             self._on_event(Noted(warning))
 
     def introduce(self, study: str, storage: str, measured: MeasuredSchedules) -> None:
@@ -57,6 +60,31 @@ class RunNotes:
         self._parent_tokens[parent] = mean_tokens
         if sentence := slack_sentence(config.budget, self._parent_tokens, bundled=config.models.bundled):
             self._on_event(Noted(str(sentence)))
+
+    def say_uncompared(self) -> None:
+        """Sends a note, once, that an export cannot be compared with the weights in this engine."""
+        if not self._is_uncompared:
+            self._on_event(
+                Noted(
+                    "this engine holds the weights in another layout than the files, so an export cannot be compared "
+                    "with the confirmed weights by SHA-256"
+                )
+            )
+        self._is_uncompared = True
+
+    def check_thinking(self, schedule: Schedule, graded: Sequence[Graded]) -> None:
+        """Sends a note if no response of the Thinking parent closes its thinking, with the tags that are there."""
+        whole = [each for each in graded if each.response.finish_reason == "stop"]
+        if parent_of(schedule) != "thinking" or not whole or any(each.thought for each in graded):
+            return
+        tags = tags_in(*(each.response.text for each in whole))
+        instead = f"they have {', '.join(tags)}" if tags else "look at some in the report"
+        self._on_event(
+            Noted(
+                f"the Think ratio at lambda 1 is 0: no response has {self._job.models.chat.think_end}; {instead}, and "
+                "set models.think_end to the tag that closes thinking"
+            )
+        )
 
     def check_graders(self, measured: Measured | None) -> None:
         """Sends a note, once per task, if its grader finds no answer in nearly all responses."""

@@ -15,6 +15,7 @@ from autolambda.tasks.unusable import MAX_UNUSABLE
 
 TEMPLATE_SECONDS = 5.0  # for one prompt, which usually takes a millisecond
 TEMPLATE_BYTES = 1 << 30
+STEADY_PROMPTS = 32  # rendered twice
 CHARACTERS_PER_TOKEN = 128  # no tokenizer has longer tokens, except of spaces
 
 
@@ -29,6 +30,15 @@ def _rendered(chat: ChatFormat, sample: Sample, context: int) -> str:
     if problem:
         raise ConfigError(f"models.chat_template cannot render sample {sample.id[:60]!r}: {problem}; correct it")
     return text
+
+
+def _check_steady(chat: ChatFormat, samples: Sequence[Sample], texts: Sequence[str]) -> None:
+    """Raises ``ConfigError`` if a template draws lots (``random``, ``lipsum``): a resumed study needs equal prompts."""
+    for sample, text in zip(samples[:STEADY_PROMPTS], texts, strict=False):
+        if chat.render(sample) != text:
+            raise ConfigError(
+                f"models.chat_template renders sample {sample.id[:60]!r} differently each time; take out what is random"
+            )
 
 
 @dataclass(frozen=True)
@@ -72,6 +82,7 @@ def fitting(
 def _lengths(models: Models, chat: ChatFormat, part: Slice) -> list[int]:
     """Returns the tokens of each prompt of a slice. Raises ``TaskError`` for one without any."""
     texts = [_rendered(chat, sample, models.context) for sample in part.samples]
+    _check_steady(chat, part.samples, texts)
     lengths = [len(ids) for ids in chat.tokenizer(texts, add_special_tokens=False, verbose=False).input_ids]
     if 0 in lengths:
         empty = part.samples[lengths.index(0)]

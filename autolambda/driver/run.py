@@ -88,6 +88,7 @@ class Run:
         measured = found.measured if found else None
         self.on_event(EvaluationEnded(title, "trial", trial.schedule, measured, stopped))
         self.notes.check_graders(measured)
+        self.notes.check_thinking(trial.schedule, graded)
         if stopped or measured is None:
             self.study.prune(trial, stopped or OVER_BUDGET)
             return
@@ -137,9 +138,11 @@ class Run:
         Raises ``StudyError`` if an earlier run merged the schedule to other weights.
         """
         found, known = engine.fingerprint(), self.study.weights_of(schedule)
-        if known is None and found.whole:
+        if not found.whole:
+            self.notes.say_uncompared()
+        elif known is None:
             self.study.keep_weights(schedule, found.digest)
-        elif known is not None and found.whole and known != found.digest:
+        elif known != found.digest:
             raise StudyError(
                 f"study '{self.study.name}': {schedule} was merged to other weights before, with other versions of "
                 "autolambda or PyTorch; go on with those, or start another study"

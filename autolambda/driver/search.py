@@ -22,7 +22,7 @@ from autolambda.report.report import Report
 from autolambda.schedule import Schedule
 from autolambda.statistics.metrics import Measured, measure
 from autolambda.study.database import driver_lock
-from autolambda.study.resume import check_identity, growth_sentence, has_grown
+from autolambda.study.resume import check_identity, growth_sentence, has_grown, moment_of
 from autolambda.study.store import Store, StoredStudy
 from autolambda.study.trials import Study, driver_errors
 
@@ -92,7 +92,12 @@ def running(config: Config, *, name: str, storage: str, engine: Engine | None, o
 
 
 def as_before(job: Job, stored: StoredStudy | None) -> Job:
-    """Returns the job with the repeats of the stored study, unless the study can grow to the job's repeats."""
+    """Returns the job with the moment of the stored study, for which its prompts are rendered, and with its repeats.
+
+    The repeats are the job's if the study can grow to them.
+    """
+    if stored is not None:
+        job = job.at(moment_of(stored))
     before = {} if stored is None else stored.identity.get("tasks", {})
     sizes = [[repeats for _, repeats in phase["prompts"]] for phase in before.values()]
     now = (job.search, job.confirm)

@@ -15,10 +15,15 @@ from autolambda.responses import Response
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are drawn. ``temperature`` 0 is greedy; ``top_k`` 0, ``top_p`` 1 and ``min_p`` 0 are off.
+    """How responses are drawn: engines, exports, model cards and a study's identity all read it.
 
-    ``presence_penalty`` is subtracted once from the logit of every token that was already generated. ``stop`` holds
-    strings that end a response; they are not part of its text. ``max_tokens`` caps the generated tokens.
+    ``temperature`` 0 is greedy; ``top_k`` 0, ``top_p`` 1 and ``min_p`` 0 are off. ``stop`` holds strings that end a
+    response; they are not part of its text. ``max_tokens`` caps the generated tokens. ``end_ids`` are the tokens that
+    end a response, in ascending order; ``None`` means the parents' (``decoder.end_ids_of``).
+
+    ``presence_penalty`` is subtracted once from the logit of every token that was already generated, and
+    ``frequency_penalty`` once for each time. ``repetition_penalty`` divides the positive logits of all tokens in the
+    prompt and the response, and multiplies the negative ones; 1 is off.
     """
 
     temperature: float
@@ -28,6 +33,19 @@ class Sampling:
     presence_penalty: float
     stop: tuple[str, ...]
     max_tokens: int
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    end_ids: tuple[int, ...] | None = None
+
+    @property
+    def in_words(self) -> str:
+        """The sampling for people, such as ``temperature 0.6, top-p 0.95, top-k 20, at most 32768 tokens``."""
+        words = [f"temperature {self.temperature:g}", f"top-p {self.top_p:g}", f"top-k {self.top_k}"]
+        words += [f"min-p {self.min_p:g}"] if self.min_p else []
+        words += [f"repetition penalty {self.repetition_penalty:g}"] if self.repetition_penalty != 1 else []
+        words += [f"frequency penalty {self.frequency_penalty:g}"] if self.frequency_penalty else []
+        words += [f"presence penalty {self.presence_penalty:g}"] if self.presence_penalty else []
+        return ", ".join([*words, f"at most {self.max_tokens} tokens"])
 
 
 @dataclass(frozen=True)

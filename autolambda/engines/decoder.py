@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from transformers import GenerationConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
-from autolambda.engines.base import Prompt
-from autolambda.errors import EngineError
+from autolambda.engines.base import Prompt, Sampling
+from autolambda.errors import CheckpointError, EngineError, in_short
 from autolambda.merging.pair import Pair
+from autolambda.merging.source import read_json_if_any
 from autolambda.responses import FinishReason, Response
 
 
@@ -24,6 +25,12 @@ class Decoder:
     tokenizer: PreTrainedTokenizerBase
     end_ids: frozenset[int]
     stop: tuple[str, ...]
+
+    @classmethod
+    def of(cls, tokenizer: PreTrainedTokenizerBase, sampling: Sampling, *, end_ids: frozenset[int]) -> Decoder:
+        """Returns the decoder of a call; ``end_ids`` are the parents', for a sampling that names none."""
+        named = end_ids if sampling.end_ids is None else frozenset(sampling.end_ids)
+        return cls(tokenizer, named, sampling.stop)
 
     def text(self, tokens: Sequence[int]) -> str:
         """Decodes all token ids."""
@@ -64,11 +71,17 @@ def encode(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]) -> lis
 
 
 def end_ids_of(pair: Pair, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """Returns the Thinking parent's end-of-sequence ids from its generation config, its config and the tokenizer."""
+    """Returns the Thinking parent's end-of-sequence ids from its generation config, its config and the tokenizer.
+
+    Raises ``CheckpointError`` for an id that is no whole number.
+    """
     ids: set[int] = set()
-    sources = [tokenizer.eos_token_id, pair.thinking.config.get("eos_token_id")]
-    if (pair.thinking.folder / "generation_config.json").exists():
-        sources.append(GenerationConfig.from_pretrained(pair.thinking.folder).eos_token_id)
-    for source in sources:
-        ids.update(source if isinstance(source, list) else [] if source is None else [source])
+    generation = read_json_if_any(pair.thinking.folder, "generation_config.json")
+    for source in (tokenizer.eos_token_id, pair.thinking.config.get("eos_token_id"), generation.get("eos_token_id")):
+        named = source if isinstance(source, list) else [] if source is None else [source]
+        if wrong := [each for each in named if type(each) is not int or each < 0]:
+            raise CheckpointError(
+                f"'{pair.thinking.source}': eos_token_id holds {in_short(wrong[0])}; give numbers of tokens"
+            )
+        ids.update(named)
     return frozenset(ids)

@@ -15,6 +15,7 @@ from huggingface_hub import ModelCardData
 
 from autolambda import __version__
 from autolambda.driver.models import Models
+from autolambda.export.drawing import notes_section, sampling_section
 from autolambda.export.parents import parents_section
 from autolambda.export.provenance import Provenance
 from autolambda.merging.checkpoint import Checkpoint
@@ -54,8 +55,9 @@ def write_card(
         f"{METHODS_IN_WORDS[merge.method.name]}, made with autolambda {__version__}.",
         "",
         *_made_of(merge, written, measurement),
-        *(_measured(models, measurement) if measurement else ()),
-        *_use(models),
+        *(_measured(measurement) if measurement else ()),
+        *_use(models, measurement),
+        *notes_section(models),
         *parents_section(difference),
         *_again(merge, measurement, beside_mergekit),
     ]
@@ -138,10 +140,11 @@ def _compared(written: Written, measurement: Provenance | None) -> str:
         return f"{sha}."
     if measurement.weights:
         return f"{sha}: they are the confirmed weights, bit for bit."
-    return f"{sha}; it was not compared with the weights in the engine that measured them."
+    why = measurement.why_uncompared
+    return f"{sha}; it was not compared with the weights in the engine that measured them: {why}."
 
 
-def _measured(models: Models, measurement: Provenance) -> Iterator[str]:
+def _measured(measurement: Provenance) -> Iterator[str]:
     entry, identity = measurement.entry, measurement.identity
     where = "confirmation slice, which the search did not see" if entry.confirmed else "search slice, not confirmed"
     yield "## Measured"
@@ -170,12 +173,6 @@ def _measured(models: Models, measurement: Provenance) -> Iterator[str]:
         f"Seed {identity['search.seed']}."
     )
     yield ""
-    sampling = models.sampling
-    yield (
-        f"Sampling: temperature {sampling.temperature:g}, top-p {sampling.top_p:g}, top-k {sampling.top_k}, "
-        f"at most {sampling.max_tokens} tokens."
-    )
-    yield ""
 
 
 def _table(rows: Iterable[tuple[str, Measured]]) -> Iterator[str]:
@@ -187,8 +184,8 @@ def _table(rows: Iterable[tuple[str, Measured]]) -> Iterator[str]:
         yield f"| {title} | {cells} | {measured.num_responses} |"
 
 
-def _use(models: Models) -> Iterator[str]:
-    tag = models.settings.think_end
+def _use(models: Models, measurement: Provenance | None) -> Iterator[str]:
+    tag = models.chat.think_end
     yield "## Use"
     yield ""
     yield (
@@ -196,6 +193,7 @@ def _use(models: Models) -> Iterator[str]:
         "generation config are the ones used in the measurement."
     )
     yield ""
+    yield from sampling_section(models, measurement)
     yield (
         f"A response without `{tag}` is an answer without thinking; low lambdas often give one. A server's reasoning "
         f"parser mistakes it for unfinished thinking: vLLM 0.32 with `--reasoning-parser deepseek_r1` or `qwen3` "

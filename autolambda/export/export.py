@@ -9,16 +9,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from autolambda import __version__
+from autolambda.driver.identity import drawing_of
 from autolambda.driver.models import Models
-from autolambda.errors import OutputError, StudyError, printable
+from autolambda.engines.chat import load_tokenizer
+from autolambda.engines.generation_config import exported
+from autolambda.errors import CheckpointError, OutputError, StudyError, printable
 from autolambda.export.card import write_card
+from autolambda.export.drawing import export_notes
 from autolambda.export.mergekit import mergekit_recipe, mergekit_sentence
 from autolambda.export.provenance import Provenance
 from autolambda.merging.checkpoint import open_checkpoint
@@ -26,8 +29,8 @@ from autolambda.merging.difference.measure import measure_difference
 from autolambda.merging.fingerprint import hash_files
 from autolambda.merging.merge import Merge, open_merge
 from autolambda.merging.method import Method
-from autolambda.merging.source import read_json, read_json_if_any
-from autolambda.merging.tokenizer import added_tokens, copy_tokenizer
+from autolambda.merging.source import read_json
+from autolambda.merging.tokenizer import copy_tokenizer
 from autolambda.merging.writing.atomic_folder import atomic_folder, output_errors
 from autolambda.merging.writing.write import OnBytes, Written, write_weights
 from autolambda.schedule import Schedule
@@ -44,15 +47,18 @@ def export(
     max_shard_size: int = DEFAULT_SHARD_SIZE,
     measurement: Provenance | None = None,
     on_bytes: OnBytes | None = None,
-) -> None:
+) -> tuple[str, ...]:
     """Writes the merge of the parents by a method into the new folder ``out``; a schedule means the linear method.
 
-    If ``measurement`` is given, hashes the parents in the same pass. Raises ``StudyError`` if parents, sampling or
-    weights differ from the measured ones, ``OutputError`` if the disk refuses, and ``CheckpointError`` for an
-    unreadable model.
+    If ``measurement`` is given, hashes the parents in the same pass. Returns sentences that the user should know: on
+    the pair, on what no file can hold, and on what was not checked. Raises ``StudyError`` if parents, template,
+    tokenizer, sampling or weights differ from the measured ones, ``OutputError`` if the disk refuses, and
+    ``CheckpointError`` for an unreadable model or one without a vocabulary.
     """
+    drawing = drawing_of(models)  # loads the tokenizer
     if measurement:
-        _check_unchanged(_sampling(models), measurement)
+        _check_unchanged(drawing, measurement)
+    notes = export_notes(models, measurement)
     merge = open_merge(models.pair, method)
     with atomic_folder(out) as folder:
         written = write_weights(
@@ -77,7 +83,9 @@ def export(
                 difference=difference,
                 beside_mergekit=beside_mergekit,
             )
-            _write_json(folder / PROVENANCE, _provenance(folder, merge, written, measurement))
+            content = _provenance(folder, merge, written, measurement)
+            _write_json(folder / PROVENANCE, content | {"notes": list(notes), "drawing": drawing})
+    return notes
 
 
 def check_export(folder: Path) -> str:
@@ -115,20 +123,24 @@ def _write_settings(folder: Path, models: Models, merge: Merge, beside_mergekit:
     """
     _write_json(folder / "config.json", merge.config)
     copy_tokenizer(models.tokenizer_folder, folder, template=models.templates["study"])
-    _write_json(folder / "generation_config.json", _generation_config(models))
+    tokenizer = models.chat.tokenizer
+    if load_tokenizer(folder).get_vocab() != tokenizer.get_vocab():
+        raise CheckpointError(
+            f"'{models.tokenizer_folder}': its tokenizer needs files that cannot be exported; save it as tokenizer.json"
+        )
+    config = exported(models.sampling, models.pair.thinking.folder, tokenizer)
+    _write_json(folder / "generation_config.json", config)
     _write_yaml(folder / "mergekit.yml", mergekit_recipe(merge), comment=beside_mergekit)
     if merge.method.schedule:
         _write_yaml(folder / "schedule.yaml", merge.method.schedule.to_dict())
 
 
-def _sampling(models: Models) -> dict[str, Any]:
-    """Returns the sampling in its stored form."""
-    return {f"sampling.{key}": value for key, value in json.loads(json.dumps(asdict(models.sampling))).items()}
-
-
 def _check_unchanged(now: Mapping[str, Any], measurement: Provenance) -> None:
     """Raises ``StudyError`` with the keys whose values differ from the measured ones."""
-    changed = sorted(key for key, value in now.items() if measurement.identity.get(key) != value)
+    from autolambda.study.resume import comparable  # loads the database, which a merge without a study does not need
+
+    before, _ = comparable(measurement.identity, now)
+    changed = sorted(key for key, value in now.items() if before.get(key) != value)
     if changed:
         raise StudyError(
             f"study '{measurement.study}' measured other models than the present ones ({', '.join(changed)} changed); "
@@ -141,33 +153,6 @@ def _sha256(path: Path) -> str | None:
         return None
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _generation_config(models: Models) -> dict[str, Any]:
-    """Returns the Thinking parent's generation config with the measured sampling and token limit."""
-    config = read_json_if_any(models.pair.thinking.folder, "generation_config.json")
-    sampling = models.sampling
-    config |= {"do_sample": sampling.temperature > 0, "max_new_tokens": sampling.max_tokens}
-    config.pop("max_length", None)  # it would conflict with max_new_tokens
-    end = config.get("eos_token_id") or models.pair.config.get("eos_token_id") or models.chat.tokenizer.eos_token_id
-    config["eos_token_id"] = _with_stops(end, models)  # a generation config without one never stops
-    drawn = {key: getattr(sampling, key) for key in ("temperature", "top_p", "top_k", "min_p")}
-    config = {key: value for key, value in config.items() if key not in drawn}
-    if sampling.temperature == 0:
-        return config
-    # a top_k of 0 is written too, because transformers defaults to 50
-    return config | {key: value for key, value in drawn.items() if value or key == "top_k"}
-
-
-def _with_stops(end: Any, models: Models) -> Any:
-    """Returns the end tokens, plus the stop strings that are single added tokens, such as ``<|eot_id|>``.
-
-    Engines ignore other stop strings in a generation config.
-    """
-    known = added_tokens(models.tokenizer_folder) if models.sampling.stop else {}
-    stops = [known[text] for text in models.sampling.stop if text in known]
-    ends = end if isinstance(end, list) else [end]
-    return [*ends, *(token for token in stops if token not in ends)] if stops else end
 
 
 def _provenance(folder: Path, merge: Merge, written: Written, measurement: Provenance | None) -> dict[str, Any]:

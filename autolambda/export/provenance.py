@@ -31,6 +31,13 @@ class Provenance:
     identity: Mapping[str, Any]
     weights: str | None
 
+    @property
+    def why_uncompared(self) -> str:
+        """Why there is no SHA-256 of the weights that were measured."""
+        if not self.entry.confirmed:
+            return "only finalists are hashed, and this schedule was not confirmed"
+        return "it holds them in another layout than the files, or an earlier release measured them"
+
     @classmethod
     def of(cls, report: Report, *, trial: int | None = None) -> Provenance:
         """Returns the provenance of a trial, or of the pick. Raises ``StudyError`` if the study lacks it."""

@@ -108,7 +108,7 @@ def compare(
     frames = [_of(outcomes, column) for column in columns]
     keys = _chosen(frames, pick, num_responses // len(columns))
     texts = [_texts(store, report.study, column, keys) for column in columns]
-    think_end = report.config.models.think_end
+    think_end = str(report.identity.get("models.think_end", "</think>"))
     rows = []
     for task, sample_id, repeat in keys:
         found = [of_column.get((task, sample_id, repeat)) for of_column in texts]

@@ -129,6 +129,10 @@ class Report(Answer):
             best.schedule,
         )
 
+    def unchecked(self, result: ScheduleResult) -> str:
+        """Returns words on an export that cannot be compared with the weights of the engine; empty if it can."""
+        return "" if result.schedule in self.digests else " (the engine's weights were not hashed to compare it with)"
+
     @property
     def is_done(self) -> bool:
         """Whether the search is over, both parents are confirmed, and the budget (if any) is decided."""

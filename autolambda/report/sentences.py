@@ -91,7 +91,7 @@ def verdict_sentences(report: Report, *, storage: str | None = None) -> Iterator
         yield Sentence((("Feasible", "green bold"), f" within {report.budget:g} tokens: ", *_numbers(best), "."))
         yield from _about_pick(report, best)
         yield from _about_likely(report, storage)
-        yield _leads_to("Export it", "export", study, "OUT", budget, storage=storage)
+        yield _leads_to(f"Export it{report.unchecked(best)}", "export", study, "OUT", budget, storage=storage)
     elif report.nearest:
         yield from _about_nearest(report, report.budget, report.nearest)
         yield from _about_likely(report, storage)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from autolambda.config import Config
@@ -24,16 +25,41 @@ SIZES = ("tasks", "tasks.too_long", "search.rungs", "confirm.responses", "confir
 """The keys of an identity that follow from the number of prompts and repeats."""
 
 
+EARLIER: Mapping[str, Any] = {
+    "merge.rounding": "nearest",
+    "sampling.frequency_penalty": 0.0,
+    "sampling.repetition_penalty": 1.0,
+}
+"""The values of keys that a study of an earlier release lacks, because nothing else could be chosen."""
+
+LATER = ("sampling.end_ids", "models.prompt", "models.clock", "engine.rope")
+"""Keys that a study of an earlier release lacks, and whose values follow from its other keys."""
+
+
+def comparable(stored: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns a stored and a present identity with the keys that an earlier release did not write."""
+    later = {key: now[key] for key in LATER if key in now}
+    return {**EARLIER, **later, **stored}, {**EARLIER, **now}
+
+
+def moment_of(stored: StoredStudy) -> datetime:
+    """Returns the local time for which a study's prompts are rendered: as stored, else that of its creation."""
+    if clock := stored.identity.get("models.clock"):
+        return datetime.fromisoformat(clock)
+    return datetime.fromisoformat(stored.created_at).astimezone().replace(tzinfo=None)
+
+
 def check_identity(stored: StoredStudy, identity: Mapping[str, Any], *, slices: Slices) -> None:
     """Raises ``StudyError`` with every changed key if new results would not be comparable with the stored ones.
 
     ``slices`` are the current slices of the search and of the confirmation.
     """
-    # a study without the key was made before rounding could be chosen
-    before, now = ({"merge.rounding": "nearest", **each} for each in (stored.identity, identity))
+    before, now = comparable(stored.identity, identity)
     changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
     if "tasks" in changed and has_grown(before.get("tasks", {}), slices):
         changed = [key for key in changed if key not in SIZES]
+    if len(changed) > 1 and "models.prompt" in changed:
+        changed.remove("models.prompt")  # the others changed it
     if changed:
         listed = "; ".join(
             f"{key}: {_in_words(key, before.get(key))} then, {_in_words(key, now.get(key))} now" for key in changed
@@ -69,13 +95,20 @@ def has_grown(before: PromptsKey, slices: Slices) -> bool:
 
 
 def growth_sentence(stored: StoredStudy, config: Config, prompts: PromptsKey) -> str | None:
-    """Returns a sentence on the differences from a study's stored config and prompts; ``None`` if there are none."""
+    """Returns a sentence on the differences from a study's stored config and prompts; ``None`` if there are none.
+
+    Its identity is checked before, so keys that the config resolves to the same values are not named.
+    """
     before, now = (dict(_flat(plain)) for plain in (stored.config, config.model_dump(mode="json")))
     for plain, key in ((before, stored.identity.get("tasks", {})), (now, prompts)):
         plain["prompts x repeats"] = prompts_in_words(key).partition(" (")[0]
-    changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
+    changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key) and not _is_resolved(key)]
     listed = ", ".join(f"{key} {_short(now.get(key))} (was {_short(before.get(key))})" for key in changed)
     return f"this study goes on with {listed}" if listed else None
+
+
+def _is_resolved(key: str) -> bool:
+    return key == "models.think_end" or key.startswith("sampling.")
 
 
 def _flat(plain: Any, key: str = "") -> Iterator[tuple[str, Any]]:

@@ -46,8 +46,12 @@ class StoredStudy:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The config as it is read now. A study made before rounding could be chosen has rounded to nearest."""
-        return {"merge": {"rounding": "nearest"}, **self.config}
+        """The config as it is read now, with what a study did before it could be chosen.
+
+        Merges were rounded to nearest, and no response was drawn with a frequency or repetition penalty.
+        """
+        sampling = {"frequency_penalty": 0.0, "repetition_penalty": 1.0, **self.config.get("sampling", {})}
+        return {"merge": {"rounding": "nearest"}, **self.config, "sampling": sampling}
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from checkpoints import tiny_checkpoint
+from checkpoints import edit_json, tiny_checkpoint
 from command_line import Run, refused
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -169,3 +170,18 @@ def read_all(terminal: int) -> str:
             parts.append(part)
     os.close(terminal)
     return b"".join(parts).decode()
+
+
+def test_notes_on_the_pair_go_to_standard_error(family: Path, tmp_path: Path, run: Run) -> None:
+    for name in ("instruct", "thinking"):
+        shutil.copytree(family / name, tmp_path / name)
+    edit_json(tmp_path / "instruct" / "config.json", eos_token_id=1, attention_dropout=0.5)
+    edit_json(tmp_path / "thinking" / "generation_config.json", no_repeat_ngram_size=3)
+    parents = [str(tmp_path / name) for name in ("instruct", "thinking")]
+    ran = run("merge", *parents, "out", "--lambda", "0.5")
+    assert (ran.code, ran.out) == (0, "out: lambda 0.5\n")
+    assert [line.partition(":")[0] for line in ran.err.splitlines()] == ["note"] * 3
+    assert all(part in ran.err for part in ("attention_dropout", "eos_token_id", "no_repeat_ngram_size 3"))
+    (tmp_path / "thinking" / "tokenizer.json").unlink()
+    refused(run("merge", *parents, "other", "--lambda", "0.5"), "has no tokenizer with a vocabulary")
+    assert not Path("other").exists()

@@ -2,13 +2,17 @@
 
 import functools
 import json
+import shutil
 import sys
+from datetime import datetime
 from importlib import metadata
 
 import mirrors
 import pytest
 import torch
+from checkpoints import edit_json
 
+from autolambda.bundled import FOLDER
 from autolambda.config import Config, parse_config
 from autolambda.driver import engine as job_engine
 from autolambda.driver.engine import open_engine, share_of
@@ -228,9 +232,10 @@ def test_validate_says_what_will_run(path):
     assert lines[start - 3].startswith("with 8 rows hardly anything can be proven")
     assert lines[start + 1] == "How merges are rounded makes no difference to speak of for this pair."
     assert lines[start + 2] == "moved from Instruct to Thinking if rounded to nearest, by all 690,528 weights:"
-    table = lines[start + 3 : -2]
+    table = lines[start + 3 : -3]
     assert [line.split()[0] for line in table] == ["lambda", "whole", "attention", "ffn", "other"]
     assert len({len(line) for line in table}) == 1 and len(table[0]) <= 80
+    assert lines[-3] == "sampling: temperature 1, top-p 1, top-k 0, at most 64 tokens"
     assert lines[-2] == "engine: transformers on cpu, float32"
     assert lines[-1].endswith("parameters, at most 64 tokens a response")
 
@@ -327,3 +332,43 @@ def test_without_ray_several_workers_are_refused_at_once(path, monkeypatch):
     monkeypatch.setattr("autolambda.engines.workers.cluster.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"engine.workers: several need ray; pip install 'autolambda\[ray\]'"):
         open_job(config(path, engine={"workers": 2}))
+
+
+@pytest.mark.parametrize("filter", ["{{ [1, 2, 3, 4, 5, 6, 7, 8]|random }}", "{{ lipsum() }}"])
+def test_a_template_that_draws_lots_is_refused(path, tmp_path, filter):
+    file = tmp_path / "lots.jinja"
+    file.write_text("{{ messages[0].content }}" + filter)
+    with pytest.raises(ConfigError, match=r"models\.chat_template renders sample .* differently each time; take out"):
+        open_job(config(path, models={"chat_template": str(file)}))
+
+
+def test_a_job_of_another_moment_has_other_prompts_and_another_identity(path, tmp_path):
+    file = tmp_path / "dated.jinja"
+    file.write_text("{{ strftime_now('%d %B %Y') }} {{ messages[0].content }}")
+    job = open_job(config(path, models={"chat_template": str(file)}))
+    then = job.at(datetime(2025, 3, 4, 5, 6, 7))
+    assert then.models.chat.render(then.search[0].samples[0]).startswith("04 March 2025 ")
+    changed = {key for key, value in then.identity.items() if job.identity[key] != value}
+    assert changed == {"models.prompt", "models.clock"} and then.identity["models.clock"] == "2025-03-04T05:06:07"
+    assert any("rendered for 2025-03-04 05:06:07, the moment of its creation" in note for note in then.notes)
+    plain = open_job(config(path))
+    assert plain.at(datetime(2025, 3, 4)) is plain and "models.clock" not in plain.identity
+
+
+def test_what_a_template_reads_beside_its_text_is_in_the_identity(path, tmp_path):
+    for name in ("instruct", "thinking"):
+        shutil.copytree(FOLDER / name, tmp_path / name)
+        template = tmp_path / name / "chat_template.jinja"
+        template.write_text("{{ bos_token }}" + template.read_text())
+        edit_json(tmp_path / name / "tokenizer_config.json", bos_token="a")
+    models = {name: str(tmp_path / name) for name in ("instruct", "thinking")}
+    before = open_job(config(path, models=models)).identity
+    edit_json(tmp_path / "thinking" / "tokenizer_config.json", bos_token="b")
+    now = open_job(config(path, models=models)).identity
+    assert [key for key in before if before[key] != now[key]] == ["models.prompt"]
+
+
+def test_the_rope_factors_that_vllm_uses_are_said(vllm, path, monkeypatch):
+    monkeypatch.setattr("autolambda.driver.identity.rope_factors", lambda pair, arguments, context: "long")
+    job = open_job(config(path, engine={"name": "vllm"}))
+    assert job.identity["engine.rope"] == "long" and any("uses the long rope factors" in note for note in job.notes)

@@ -1,6 +1,8 @@
 """The models of a config: chat formats, and the sampling from config and generation_config.json."""
 
+import re
 import shutil
+from datetime import datetime, timedelta
 
 import pytest
 from checkpoints import CHAT_TEMPLATE, edit_json, tiny_checkpoint
@@ -10,8 +12,9 @@ from autolambda.config import parse_config
 from autolambda.driver.models import DEFAULT_MAX_TOKENS, open_models, parent_folders
 from autolambda.engines.base import Sampling
 from autolambda.errors import CheckpointError, ConfigError
+from autolambda.responses import Sample
 
-GREEDY = Sampling(0.0, 1.0, 0, 0.0, 0.0, (), 256)
+GREEDY = Sampling(0.0, 1.0, 0, 0.0, 0.0, (), 256, end_ids=(258,))
 GENERATION = "generation_config.json"
 
 
@@ -127,3 +130,67 @@ def test_a_long_context_does_not_mean_long_responses(parents):
     for name in ("instruct", "thinking"):
         edit_json(parents / name / "config.json", max_position_embeddings=262_144)
     assert opened(parents).sampling.max_tokens == DEFAULT_MAX_TOKENS
+
+
+def retagged(parents, tag, *, template="{{ messages[0].content }}"):
+    """The parents with another closing tag among their tokens, and a template."""
+    for name in ("instruct", "thinking"):
+        path = parents / name / "tokenizer.json"
+        path.write_text(
+            path.read_text().replace("</think>", tag).replace("<think>", "<b>" if tag == "<a>" else "<think>")
+        )
+        (parents / name / "chat_template.jinja").write_text(template)
+
+
+@pytest.mark.parametrize(
+    ("tag", "template", "expected", "said"),
+    [
+        ("</think>", "", "</think>", None),
+        ("[/THINK]", "", "[/THINK]", r"models\.think_end is \[/THINK\], from the added tokens of the Thinking parent"),
+        ("</think>", "</thought>", "</thought>", r"models\.think_end is </thought>, from the chat template of"),
+        ("[/A]", "<think>", "</think>", None),  # its opening tag tells it
+        ("<a>", "", "</think>", r"neither the chat template nor the added tokens of .* set it if the model writes"),
+    ],
+)
+def test_the_tag_that_closes_thinking_is_the_thinking_parents(parents, tag, template, expected, said):
+    retagged(parents, tag, template="{{ messages[0].content }}" + template)
+    models = opened(parents)
+    assert {chat.think_end for chat in (models.chat, *models.own_chats.values())} == {expected}
+    assert bool(models.warnings) is bool(said)
+    assert said is None or re.match(said, models.warnings[0])
+
+
+@pytest.mark.parametrize(
+    ("chosen", "is_known"), [("</think>", False), ("[/THINK]", True), ("<tool_call>", True), ("messages", True)]
+)
+def test_a_chosen_tag_that_the_thinking_parent_does_not_know_is_said(parents, chosen, is_known):
+    retagged(parents, "[/THINK]")
+    models = opened(parents, models={"think_end": chosen})
+    assert models.chat.think_end == chosen
+    expected = (
+        f"models.think_end: {chosen} is in neither the chat template nor the added tokens of the Thinking parent, "
+        "which have [/THINK]"
+    )
+    assert models.warnings == (() if is_known else (expected,))
+
+
+def test_keys_that_are_not_applied_are_among_the_warnings(parents):
+    edit_json(parents / "thinking" / GENERATION, no_repeat_ngram_size=3)
+    edit_json(parents / "instruct" / GENERATION, suppress_tokens=[1])  # nobody draws by it
+    (said,) = [text for text in opened(parents).warnings if "generation_config" in text]
+    assert said.endswith("leaves them out: no_repeat_ngram_size 3")
+
+
+def test_end_tokens_are_named_by_the_sampling(parents):
+    edit_json(parents / "thinking" / GENERATION, eos_token_id=[3, 1])
+    edit_json(parents / "thinking" / "config.json", eos_token_id=7)
+    assert opened(parents).sampling.end_ids == (1, 3, 7, 258)
+
+
+def test_a_template_sees_one_moment(parents):
+    (parents / "thinking" / "chat_template.jinja").write_text("{{ strftime_now('%d %B %Y, %H:%M:%S') }}")
+    models = opened(parents)
+    assert models.reads_clock
+    then = models.at(datetime(2025, 3, 4, 5, 6, 7))
+    assert then.chat.render(Sample("1", ({"role": "user", "content": "x"},), "")) == "04 March 2025, 05:06:07"
+    assert abs(datetime.now() - models.moment) < timedelta(minutes=5) and not models.moment.microsecond

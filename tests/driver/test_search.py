@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import sqlite3
 from contextlib import closing
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from engine import FakeEngine, no_engine
@@ -23,16 +25,21 @@ from small_search import (
     unconfirmed,
 )
 
+from autolambda.bundled import FOLDER
 from autolambda.driver import confirm as confirming
+from autolambda.driver import models as models_of_driver
 from autolambda.driver.events import Began, EvaluationEnded, Event, Generated, Noted
 from autolambda.driver.search import confirm, evaluate, search
+from autolambda.engines.base import Prompt, Sampling
 from autolambda.errors import ConfigError, StudyError
+from autolambda.merging.method import Method
 from autolambda.optimizer.finalists import Plan
 from autolambda.optimizer.space import PARENTS
 from autolambda.report import read as reading
 from autolambda.report.json_csv import report_json
 from autolambda.report.read import read_report
-from autolambda.report.sentences import slack_of
+from autolambda.report.sentences import slack_of, verdict_sentences
+from autolambda.responses import Response
 from autolambda.schedule import Schedule
 from autolambda.statistics.verdict import Verdict
 from autolambda.study.database import driver_lock
@@ -316,3 +323,67 @@ def test_a_study_of_an_earlier_release_goes_on_with_more_repeats_or_its_own(tmp_
     repeats = {phase: [each[1] for each in part["prompts"]] for phase, part in after.identity["tasks"].items()}
     own = {"search": [1, 1], "confirm": [1, 1]}
     assert repeats == (own if with_guard else {"search": [8], "confirm": [8]})
+
+
+def dated(folder: Path) -> dict[str, str]:
+    """The Thinking template with the time to the second, as overrides of a config."""
+    file = folder / "dated.jinja"
+    file.write_text("{{ strftime_now('%d %B %Y, %H:%M:%S') }}" + (FOLDER / "thinking/chat_template.jinja").read_text())
+    return {"models__chat_template": str(file)}
+
+
+def prompts_of(engine: FakeEngine) -> set[str]:
+    return {prompt.text for batch in engine.batches for prompt in batch}
+
+
+def test_a_study_goes_on_at_the_moment_of_its_creation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[Event] = []
+    config, storage, first, second = dated(tmp_path), storage_in(tmp_path), FakeEngine(), FakeEngine()
+    few = {"search__trials": 4, "search__ladder": 4}
+    search(small_config(**config, **few), name=NAME, storage=storage, engine=first, on_event=events.append)
+    (said,) = [text for text in texts(events) if "asks for the date" in text]
+
+    class Later(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:
+            return datetime(2031, 1, 1)
+
+    monkeypatch.setattr(models_of_driver, "datetime", Later)
+    again: list[Event] = []
+    search(small_config(**config), name=NAME, storage=storage, engine=second, on_event=again.append)
+    assert said in texts(again) and second.batches
+    dates = {text.partition("<|im_start|>")[0] for text in prompts_of(first) | prompts_of(second)} - {""}
+    assert len(dates) == 1 and "2031" not in dates.pop()
+    with closing(Store(storage)) as store:
+        stored = store.study(NAME)
+        assert stored is not None
+        identity = {
+            key: value for key, value in stored.identity.items() if not key.startswith(("models.p", "models.cl"))
+        }
+        store.update_study(NAME, config=stored.config, identity=identity)
+    third = FakeEngine()  # a study of an earlier release takes the moment at which its row was written
+    search(small_config(**config, search__trials=9), name=NAME, storage=storage, engine=third)
+    assert not any("2031" in text for text in prompts_of(third))
+
+
+def test_a_think_ratio_of_0_at_lambda_1_is_said_with_the_tag_that_is_there(tmp_path: Path) -> None:
+    def thinks_otherwise(method: Method, prompt: Prompt, sampling: Sampling) -> Response:
+        return Response("2 and 2 are[/THINK]4", 5, "stop")
+
+    events: list[Event] = []
+    engine = FakeEngine(respond=thinks_otherwise)
+    search(small_config(), name=NAME, storage=storage_in(tmp_path), engine=engine, on_event=events.append)
+    (said,) = [text for text in texts(events) if "Think ratio at lambda 1 is 0" in text]
+    assert "no response has </think>; they have [/THINK], and set models.think_end" in said
+
+
+def test_an_engine_whose_weights_cannot_be_compared_is_said_once_and_in_the_report(tmp_path: Path) -> None:
+    events: list[Event] = []
+    report = search(
+        small_config(), name=NAME, storage=storage_in(tmp_path), engine=FakeEngine(), on_event=events.append
+    )
+    assert len([text for text in texts(events) if "cannot be compared" in text]) == 1
+    assert report.best is not None and report.unchecked(report.best).startswith(" (the engine's weights were not")
+    assert finished().best is not None and finished().unchecked(finished().best) == ""
+    if report.verdict is Verdict.FEASIBLE and report.best.parent is None:
+        assert any("not hashed" in str(each) for each in verdict_sentences(report))

@@ -149,7 +149,7 @@ def test_the_qwen_configs_open_whole_and_draw_as_the_thinking_models_card_says(
     config = shipped(name, folders, tmp_path / "tasks")
     said = validate(config)
     assert said[-1].startswith("valid; ") and "at most 32768 tokens a response" in said[-1]
-    assert open_job(config).models.sampling == Sampling(0.6, 0.95, 20, 0.0, 0.0, (), 32_768)
+    assert open_job(config).models.sampling == Sampling(0.6, 0.95, 20, 0.0, 0.0, (), 32_768, end_ids=(256, 258))
     with pytest.raises(PairError, match=r"rope_theta': instruct 1000000\.0, thinking 5000000\.0"):
         open_pair(base, folders["thinking"])
     assert any(
@@ -179,7 +179,9 @@ def test_the_llama_config_opens_whole_and_says_what_differs(tmp_path: Path, llam
         "the tokenizers differ in their chat template",
         "the tokenizers differ in their eos_token '<|eot_id|>' and '<｜end▁of▁sentence｜>'",
     ]
-    assert open_job(config).models.sampling == Sampling(0.6, 0.95, 0, 0.0, 0.0, ("<|eot_id|>",), 32_768)
+    assert open_job(config).models.sampling == Sampling(
+        0.6, 0.95, 0, 0.0, 0.0, ("<|eot_id|>",), 32_768, end_ids=(128_001,)
+    )
 
 
 def test_both_templates_are_the_same_tokens_under_r1s_tokenizer(tmp_path: Path, llamas: dict[str, str]) -> None:

@@ -67,7 +67,7 @@ def test_a_damaged_tokenizer_is_refused_in_one_line(folder, file, content):
         (folder / file).unlink()
     else:
         (folder / file).write_text(content)
-    with pytest.raises(CheckpointError, match="no tokenizer can be loaded") as caught:
+    with pytest.raises(CheckpointError, match=r"no tokenizer (can be loaded|with a vocabulary)") as caught:
         load_tokenizer(folder)
     assert "\n" not in str(caught.value)
 

@@ -15,6 +15,7 @@ import torch
 from checkpoints import tiny_checkpoint, write_merge
 from safetensors.torch import load_file
 from torch import Tensor
+from transformers import AutoModelForCausalLM
 from vllm_engines import Fresh, fresh_vllm, live_weights, needs_vllm, open_vllm
 
 from autolambda.engines.base import Engine, Prompt, Sampling
@@ -265,6 +266,52 @@ def test_a_presence_penalty_spreads_the_tokens(engine):
 
     assert any(repeats(response.text) for response in plain)
     assert not any(repeats(response.text) for response in spread)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"repetition_penalty": 1.3},
+        {"repetition_penalty": 0.8},
+        {"frequency_penalty": 0.7},
+        {"frequency_penalty": -0.5, "presence_penalty": 1.0},
+        {"repetition_penalty": 1.1, "frequency_penalty": 0.2, "presence_penalty": 0.3},
+    ],
+    ids=str,
+)
+def test_penalties_are_those_of_the_plain_arithmetic(engine, parents, changes):
+    """Token by token with plain logits; prompts count for the repetition penalty alone."""
+    sampling, some = replace(GREEDY, max_tokens=24, **changes), prompts(8)
+    engine.set_merge(Method.linear(Schedule.uniform(1.0)))
+    found = engine.generate(some, sampling)
+    assert found != engine.generate(some, replace(GREEDY, max_tokens=24))
+    tokenizer = load_tokenizer(parents[1])
+    model = AutoModelForCausalLM.from_pretrained(parents[1], dtype=torch.float32)
+    ends = set(range(0, 264, 12)) | {258}
+    for prompt, response in zip(some, found, strict=True):
+        ids = tokenizer(prompt.text, add_special_tokens=False).input_ids
+        made: list[int] = []
+        while len(made) < 24 and not (made and made[-1] in ends):
+            with torch.inference_mode():
+                logits = model(torch.tensor([ids + made])).logits[0, -1]
+            counts = torch.bincount(torch.tensor(made, dtype=torch.long), minlength=264)
+            known = counts + torch.bincount(torch.tensor(ids), minlength=264) > 0
+            factor = sampling.repetition_penalty
+            logits = torch.where(known, torch.where(logits > 0, logits / factor, logits * factor), logits)
+            logits = logits - sampling.frequency_penalty * counts - sampling.presence_penalty * (counts > 0)
+            made.append(int(logits.argmax()))
+        assert response.num_tokens == len(made)
+        whole = made[:-1] if made[-1] in ends else made
+        assert response.text == tokenizer.decode(whole, clean_up_tokenization_spaces=False)
+
+
+def test_the_sampling_says_what_ends_a_response(engine):
+    """Without end tokens of its own, a sampling takes the parents'."""
+    engine.set_merge(Method.linear(MIXED))
+    full = engine.generate(prompts(20), replace(VARIED, end_ids=()))
+    assert {response.finish_reason for response in full} == {"length"}
+    ends = tuple(sorted({*range(0, 264, 12), 258}))
+    assert engine.generate(prompts(20), replace(VARIED, end_ids=ends)) == engine.generate(prompts(20), VARIED)
 
 
 def test_prompts_of_one_token_and_no_prompts(engine):

@@ -7,7 +7,7 @@ from checkpoints import edit_json, tiny_checkpoint, tiny_tokenizer
 
 from autolambda.engines.base import Prompt
 from autolambda.engines.decoder import Decoder, encode, end_ids_of
-from autolambda.errors import EngineError
+from autolambda.errors import CheckpointError, EngineError
 from autolambda.merging.pair import open_pair
 from autolambda.responses import Response
 
@@ -102,3 +102,11 @@ def test_end_ids_come_from_every_place_that_names_them(tmp_path, config, generat
     if generation is not None:
         (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": generation}))
     assert end_ids_of(open_pair(str(folder), str(folder)), TOKENIZER) == expected
+
+
+@pytest.mark.parametrize("value", ["7", [7, 2.5], [[7]], -1, {"a": 1}, True])
+def test_end_ids_that_are_no_numbers_of_tokens_are_refused(tmp_path, value):
+    folder = tiny_checkpoint(tmp_path / "one")
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": value}))
+    with pytest.raises(CheckpointError, match="eos_token_id holds"):
+        end_ids_of(open_pair(str(folder), str(folder)), TOKENIZER)

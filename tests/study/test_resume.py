@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 from engine import FakeEngine
@@ -14,7 +15,7 @@ from autolambda.driver.events import Noted
 from autolambda.driver.search import search
 from autolambda.errors import StudyError
 from autolambda.responses import Sample
-from autolambda.study.resume import check_identity, growth_sentence, has_grown
+from autolambda.study.resume import check_identity, growth_sentence, has_grown, moment_of
 from autolambda.study.store import StoredStudy
 from autolambda.tasks.base import Slice
 from autolambda.tasks.digest import prompts_in_words, prompts_key
@@ -156,3 +157,54 @@ def test_a_study_does_not_shrink(tmp_path):
         search(small_config(tasks=[{"name": "arithmetic", "limit": 8}]), name=NAME, storage=storage)
     assert "tasks: 16x1 to search" in str(caught.value) and database(storage) == before
     finished()
+
+
+NEW = {
+    "sampling.frequency_penalty": 0.0, "sampling.repetition_penalty": 1.0, "sampling.end_ids": [2],
+    "models.prompt": "abc", "models.clock": "2026-01-01T00:00:00", "engine.rope": "long",
+}  # fmt: skip
+
+
+def test_a_study_of_an_earlier_release_goes_on_without_the_new_keys():
+    check_identity(StoredStudy("old", {}, IDENTITY, ""), IDENTITY | NEW, slices=([], []))
+    with pytest.raises(StudyError, match=r"sampling\.repetition_penalty: 1\.0 then, 1\.1 now"):
+        check_identity(
+            StoredStudy("old", {}, IDENTITY, ""),
+            IDENTITY | NEW | {"sampling.repetition_penalty": 1.1},
+            slices=([], []),
+        )
+
+
+@pytest.mark.parametrize("key", NEW)
+def test_a_new_key_may_not_change_once_it_is_stored(key):
+    with pytest.raises(StudyError, match=key.replace(".", r"\.")):
+        check_identity(StoredStudy("one", {}, IDENTITY | NEW, ""), IDENTITY | NEW | {key: "other"}, slices=([], []))
+
+
+def test_other_prompts_are_named_only_if_nothing_else_says_why():
+    stored = StoredStudy("one", {}, IDENTITY | NEW, "")
+    with pytest.raises(StudyError) as caught:
+        check_identity(stored, IDENTITY | NEW | {"models.prompt": "x", "seed": 1}, slices=([], []))
+    assert "seed" in str(caught.value) and "models.prompt" not in str(caught.value)
+
+
+def test_an_earlier_study_drew_without_the_new_penalties():
+    sampling = parse_config(StoredStudy("old", {"sampling": {"top_k": 5}}, IDENTITY, "").settings).sampling
+    assert (sampling.top_k, sampling.frequency_penalty, sampling.repetition_penalty) == (5, 0.0, 1.0)
+    now = StoredStudy("new", parse_config({}).model_dump(mode="json"), IDENTITY, "")
+    assert parse_config(now.settings) == parse_config({})
+
+
+def test_the_moment_of_a_study_is_the_stored_one_or_that_of_its_creation():
+    stored = StoredStudy("one", {}, IDENTITY | NEW, "2026-02-03 04:05:06+00:00")
+    assert moment_of(stored) == datetime(2026, 1, 1)
+    created = moment_of(replace(stored, identity=IDENTITY))
+    assert created.astimezone(UTC).isoformat() == "2026-02-03T04:05:06+00:00" and created.tzinfo is None
+
+
+def test_a_default_that_is_resolved_to_the_stored_value_is_no_change():
+    config = small_config().model_dump(mode="json")
+    before = {**config, "models": {**config["models"], "think_end": "</think>"}}
+    before["sampling"] = {**config["sampling"], "stop": [], "presence_penalty": 0.0}
+    key = {"search": {"prompts": [[16, 1]], "digest": "a"}, "confirm": {"prompts": [[32, 1]], "digest": "b"}}
+    assert growth_sentence(StoredStudy("one", before, {"tasks": key}, ""), small_config(), key) is None

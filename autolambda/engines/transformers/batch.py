@@ -14,7 +14,8 @@ import torch
 from autolambda.engines.base import Progress, Prompt, Sampling
 from autolambda.engines.decoder import Decoder, encode
 from autolambda.engines.transformers.cache import ROW_STEP, WIDTH_STEP, RowCache, attention_masks, round_up
-from autolambda.engines.transformers.sampling import RandomRows, draw
+from autolambda.engines.transformers.rope import RowRope
+from autolambda.engines.transformers.sampling import RandomRows, TokenCounts, draw
 from autolambda.errors import EngineError
 from autolambda.responses import FinishReason, Response
 
@@ -38,12 +39,11 @@ class Batch:
         filled = list(ids) + [ids[0]] * (round_up(len(ids), ROW_STEP) - len(ids))
         self._prompt_of_row = [i if i < len(ids) else 0 for i in range(len(filled))]
         self._running = [i < len(ids) for i in range(len(filled))]
-        self._cache = RowCache()
+        self._prompts = ids
+        self._cache, self._rope = RowCache(), RowRope(module)
         self._last = torch.tensor([row[-1] for row in filled], device=device)
         self._lengths = torch.tensor([len(row) - 1 for row in filled], device=device)
-        self._seen: torch.Tensor | None = None  # bool [B, V]: the tokens that each row has generated
-        if sampling.presence_penalty:
-            self._seen = torch.zeros(len(filled), self._config.vocab_size, dtype=torch.bool, device=device)
+        self._counts = TokenCounts.needed_for(sampling, filled, vocab_size=self._config.vocab_size, device=device)
         self._end = torch.tensor(sorted(decoder.end_ids), dtype=torch.long, device=device)
         self._num_steps = 0
         self._prefill(filled)
@@ -67,32 +67,41 @@ class Batch:
         slots = torch.arange(width).expand(len(ids), -1)
         self._forward(padded.to(self._last.device), slots.to(self._last.device), width)
 
-    def _forward(self, ids: torch.Tensor, positions: torch.Tensor, used: int) -> torch.Tensor:
-        """Returns the last logits [B, V]; ``ids`` and ``positions`` are int64 [B, T], ``used`` is the visible width."""
+    def _forward(
+        self, ids: torch.Tensor, positions: torch.Tensor, used: int, rows: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Returns the last logits [B, V]; ``ids`` and ``positions`` are int64 [B, T], ``used`` is the visible width.
+
+        They belong to all rows, or to ``rows`` (int64 [B]).
+        """
         width = round_up(used, WIDTH_STEP)
-        self._cache.select(positions, width=width)
+        self._cache.select(positions, width=width, rows=rows)
         masks = attention_masks(self._config, positions, width=width, dtype=self._module.dtype)
-        output = self._module(
-            input_ids=ids,
-            position_ids=positions,
-            attention_mask=masks,
-            past_key_values=self._cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
+        lengths = self._lengths + 1
+        with self._rope.of(lengths if rows is None else lengths[rows]):
+            output = self._module(
+                input_ids=ids,
+                position_ids=positions,
+                attention_mask=masks,
+                past_key_values=self._cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
         logits: torch.Tensor = output.logits[:, -1]
         return logits
 
     def step(self) -> None:
         """Generates one token for every running row."""
+        if self._rope.switch is not None and self._num_steps:
+            self._compute_again(self._rope.switch)
         used = int(self._lengths.max()) + 1
         logits = self._forward(self._last[:, None], self._lengths[:, None], used)
         if bool(logits.amax(-1).isnan().any()):
             raise EngineError("the model's logits are NaN; set engine.dtype to float32, or check the parents' weights")
         uniform = self._random.at(self._num_steps, self._prompt_of_row).to(logits.device)
-        self._last = draw(logits, uniform, self._sampling, self._seen)
-        if self._seen is not None:
-            self._seen.scatter_(1, self._last[:, None], True)
+        self._last = draw(logits, uniform, self._sampling, self._counts)
+        if self._counts is not None:
+            self._counts.add(self._last)
         self._lengths += 1
         self._num_steps += 1
         ended = torch.isin(self._last, self._end).tolist()
@@ -100,6 +109,18 @@ class Batch:
             if self._running[row]:
                 self._record(row, token, end)
         self._drop_finished()
+
+    def _compute_again(self, num_tokens: int) -> None:
+        """Fills the cache anew for the running rows that are about to pass ``num_tokens``, by the long frequencies."""
+        rows = [i for i, num in enumerate(self._lengths.tolist()) if num == num_tokens and self._running[i]]
+        for start in range(0, len(rows), ROW_STEP):
+            part = rows[start : start + ROW_STEP]
+            part += [part[0]] * (ROW_STEP - len(part))
+            prompts = [self._prompt_of_row[row] for row in part]
+            ids = torch.tensor([(self._prompts[i] + self._tokens[i])[:num_tokens] for i in prompts])
+            slots = torch.arange(num_tokens).expand(len(part), -1)
+            device = self._last.device
+            self._forward(ids.to(device), slots.to(device), num_tokens, torch.tensor(part, device=device))
 
     def _record(self, row: int, token: int, end: bool) -> None:
         tokens = self._tokens[self._prompt_of_row[row]]
@@ -123,7 +144,8 @@ class Batch:
         kept = torch.tensor(rows, device=self._last.device)
         self._cache.keep(kept)
         self._last, self._lengths = self._last[kept], self._lengths[kept]
-        self._seen = self._seen[kept] if self._seen is not None else None
+        if self._counts is not None:
+            self._counts.keep(kept)
         self._prompt_of_row = [self._prompt_of_row[row] for row in rows]
         self._running = [self._running[row] for row in rows]
 

@@ -29,11 +29,15 @@ class RowCache(Cache):
         self.values: list[torch.Tensor] = []
         self.slots = self.rows = torch.empty(0, dtype=torch.long)
         self.width = 0
+        self.is_part = False  # whether only some rows are computed
 
-    def select(self, slots: torch.Tensor, *, width: int) -> None:
-        """Chooses the slots of the next tokens, int64 [B, T]. Attention then sees the first ``width`` slots."""
-        self.slots, self.width = slots, width
-        self.rows = torch.arange(len(slots), device=slots.device)[:, None]
+    def select(self, slots: torch.Tensor, *, width: int, rows: torch.Tensor | None = None) -> None:
+        """Chooses the slots of the next tokens, int64 [B, T]. Attention then sees the first ``width`` slots.
+
+        If ``rows`` are given (int64 [B]), the next tokens are theirs alone; the cache must be wide enough.
+        """
+        self.slots, self.width, self.is_part = slots, width, rows is not None
+        self.rows = (torch.arange(len(slots), device=slots.device) if rows is None else rows)[:, None]
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args: Any, **kwargs: Any
@@ -49,6 +53,9 @@ class RowCache(Cache):
         keys, values = self.keys[layer_idx], self.values[layer_idx]
         keys[self.rows, :, self.slots] = key_states.transpose(1, 2)
         values[self.rows, :, self.slots] = value_states.transpose(1, 2)
+        if self.is_part:
+            rows = self.rows.squeeze(-1)
+            return keys[rows, :, : self.width], values[rows, :, : self.width]
         return keys[:, :, : self.width], values[:, :, : self.width]
 
     def keep(self, rows: torch.Tensor) -> None:

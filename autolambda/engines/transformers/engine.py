@@ -107,7 +107,8 @@ class TransformersEngine:
         if not prompts:
             return []
         with self._computing():
-            batch = Batch(self._model, Decoder(self._tokenizer, self._end_ids, sampling.stop), prompts, sampling)
+            decoder = Decoder.of(self._tokenizer, sampling, end_ids=self._end_ids)
+            batch = Batch(self._model, decoder, prompts, sampling)
             _run(batch, watch)
             return batch.responses()
 

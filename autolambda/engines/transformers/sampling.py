@@ -1,13 +1,14 @@
 """Draws the next token of every row, each from a separate stream of random numbers.
 
-The order is: presence penalty, temperature, min-p, top-k, top-p. Each filter sees the renormalised output of the one
-before (top-p: Holtzman et al. 2020, arXiv 1904.09751). A token is the inverse of the cumulative distribution at a
-uniform number u. The row's seed and the step determine u; the device and the batch do not.
+The order is vLLM's: repetition, frequency and presence penalty, temperature, min-p, top-k, top-p. Each filter sees the
+renormalised output of the one before (top-p: Holtzman et al. 2020, arXiv 1904.09751). A token is the inverse of the
+cumulative distribution at a uniform number u. The row's seed and the step determine u; the device and the batch do not.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -34,14 +35,51 @@ class RandomRows:
         return torch.from_numpy(self._block[rows, step - self._start])
 
 
-def draw(logits: torch.Tensor, uniform: torch.Tensor, sampling: Sampling, seen: torch.Tensor | None) -> torch.Tensor:
+class TokenCounts:
+    """How often each row has each token: in its response, and whether in its prompt. V is the vocabulary."""
+
+    def __init__(self, prompts: Sequence[Sequence[int]], *, vocab_size: int, device: torch.device) -> None:
+        """``prompts`` holds the token ids of each row's prompt."""
+        self.generated = torch.zeros(len(prompts), vocab_size, dtype=torch.int32, device=device)  # [B, V]
+        self.in_prompt = torch.zeros(len(prompts), vocab_size, dtype=torch.bool, device=device)  # [B, V]
+        for row, ids in enumerate(prompts):
+            self.in_prompt[row, torch.tensor(ids, dtype=torch.long, device=device)] = True
+
+    @classmethod
+    def needed_for(
+        cls, sampling: Sampling, prompts: Sequence[Sequence[int]], *, vocab_size: int, device: torch.device
+    ) -> TokenCounts | None:
+        """Returns counts if the sampling has a penalty, else ``None``."""
+        is_plain = sampling.repetition_penalty == 1 and not (sampling.presence_penalty or sampling.frequency_penalty)
+        return None if is_plain else cls(prompts, vocab_size=vocab_size, device=device)
+
+    def add(self, tokens: torch.Tensor) -> None:
+        """Counts the newest token of each row, int64 [B]."""
+        self.generated.scatter_add_(1, tokens[:, None], torch.ones_like(tokens, dtype=torch.int32)[:, None])
+
+    def keep(self, rows: torch.Tensor) -> None:
+        """Keeps only the given rows (int64 [B']), in the given order."""
+        self.generated, self.in_prompt = self.generated[rows], self.in_prompt[rows]
+
+    def penalised(self, logits: torch.Tensor, sampling: Sampling) -> torch.Tensor:
+        """Returns the logits [B, V] after the penalties."""
+        seen = self.generated > 0
+        if sampling.repetition_penalty != 1:
+            scaled = torch.where(logits > 0, logits / sampling.repetition_penalty, logits * sampling.repetition_penalty)
+            logits = torch.where(seen | self.in_prompt, scaled, logits)
+        return logits - sampling.frequency_penalty * self.generated - sampling.presence_penalty * seen
+
+
+def draw(
+    logits: torch.Tensor, uniform: torch.Tensor, sampling: Sampling, counts: TokenCounts | None = None
+) -> torch.Tensor:
     """Returns the next token ids, int64 [B], from logits [B, V] and ``uniform``, float32 [B].
 
-    ``seen`` (bool [B, V]) marks the tokens already generated; only a presence penalty needs it.
+    Only penalties need ``counts``.
     """
     logits = logits.float()
-    if sampling.presence_penalty and seen is not None:
-        logits = logits - sampling.presence_penalty * seen
+    if counts is not None:
+        logits = counts.penalised(logits, sampling)
     if sampling.temperature < _GREEDY_BELOW:
         return logits.argmax(-1)
     num_kept = min(sampling.top_k or logits.shape[-1], logits.shape[-1])

@@ -153,6 +153,20 @@ def engine_arguments(
     return implied | dict(arguments) | own
 
 
+def rope_factors(pair: Pair, arguments: Mapping[str, Any], *, context: int) -> str | None:
+    """Returns which rope factors vLLM uses for a model with longrope, ``short`` or ``long``; ``None`` for any other.
+
+    ``context`` is the number of tokens of the longest prompt and its response. vLLM chooses once for responses of every
+    length, by ``max_model_len``. transformers switches when a sequence passes the original context.
+    """
+    rope = pair.config.get("rope_parameters") or pair.config.get("rope_scaling")
+    if not isinstance(rope, dict) or (rope.get("rope_type") or rope.get("type")) not in ("longrope", "su"):
+        return None
+    original = rope.get("original_max_position_embeddings", pair.config.get("original_max_position_embeddings"))
+    longest = arguments.get("max_model_len") or context
+    return "long" if isinstance(original, int) and isinstance(longest, int) and longest > original else "short"
+
+
 def _num_gpus(arguments: Mapping[str, Any]) -> int:
     """Returns the number of GPUs over which the weights are spread."""
     sizes = (_number(arguments, key, 1) for key in ("tensor_parallel_size", "pipeline_parallel_size"))

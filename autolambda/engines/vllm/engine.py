@@ -132,11 +132,12 @@ class VllmEngine:
         if not prompts:
             return []
         engine = self._engine()
-        call = Call(engine, Decoder(self._tokenizer, self._end_ids, sampling.stop), next(self._calls))
+        decoder = Decoder.of(self._tokenizer, sampling, end_ids=self._end_ids)
+        call = Call(engine, decoder, next(self._calls))
         if sampling.temperature:
             with vllm_errors("seeding"):
                 self._llm.collective_rpc("autolambda_seed", args=(_seed_of(prompts),))
-        call.add(self._encode(prompts), sampling_params(sampling, self._end_ids))
+        call.add(self._encode(prompts), sampling_params(sampling, decoder.end_ids))
         call.run(watch)
         return call.responses()
 

@@ -81,6 +81,8 @@ def sampling_params(sampling: Sampling, end_ids: frozenset[int]) -> Any:
         top_k=sampling.top_k,
         min_p=sampling.min_p,
         presence_penalty=sampling.presence_penalty,
+        frequency_penalty=sampling.frequency_penalty,
+        repetition_penalty=sampling.repetition_penalty,
         stop=list(sampling.stop),
         max_tokens=sampling.max_tokens,
         stop_token_ids=sorted(end_ids),

@@ -12,7 +12,7 @@ import torch
 from scipy import stats
 
 from autolambda.engines.base import Sampling
-from autolambda.engines.transformers.sampling import RandomRows, draw
+from autolambda.engines.transformers.sampling import RandomRows, TokenCounts, draw
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -20,9 +20,20 @@ PLAIN = Sampling(temperature=1.0, top_p=1.0, top_k=0, min_p=0.0, presence_penalt
 LOGITS = [0.3, 2.0, -1.0, 1.1, 1.4, -math.inf, 0.0, 1.9]
 
 
-def reference(logits: Sequence[float], sampling: Sampling, seen: Sequence[bool] | None = None) -> list[float]:
+def penalised(logits: Sequence[float], sampling: Sampling, num_seen: Sequence[int], prompt: Sequence[int]):
+    """The logits after the penalties: to tokens that were generated ``num_seen`` times, or are in the prompt."""
+    for i, (value, num) in enumerate(zip(logits, num_seen, strict=True)):
+        if num or i in prompt:
+            factor = sampling.repetition_penalty
+            value = value / factor if value > 0 else value * factor
+        yield value - sampling.frequency_penalty * num - sampling.presence_penalty * bool(num)
+
+
+def reference(
+    logits: Sequence[float], sampling: Sampling, num_seen: Sequence[int] = (0,) * 8, prompt: Sequence[int] = ()
+) -> list[float]:
     """The probability of each token, in plain Python."""
-    values = [x - sampling.presence_penalty * bool(seen and seen[i]) for i, x in enumerate(logits)]
+    values = list(penalised(logits, sampling, num_seen, prompt))
     weights = [math.exp(x / sampling.temperature) for x in values]
     kept = sorted(range(len(weights)), key=lambda i: (-weights[i], i))[: sampling.top_k or None]
     kept = [i for i in kept if weights[i] >= sampling.min_p * weights[kept[0]]]
@@ -35,10 +46,14 @@ def reference(logits: Sequence[float], sampling: Sampling, seen: Sequence[bool] 
     return [weights[i] / total if i in nucleus else 0.0 for i in range(len(weights))]
 
 
-def drawn(logits: Sequence[float], uniform: torch.Tensor, sampling: Sampling, seen=None) -> torch.Tensor:
-    rows = torch.tensor([logits]).expand(len(uniform), -1)
-    mask = None if seen is None else torch.tensor([seen]).expand(len(uniform), -1)
-    return draw(rows, uniform, sampling, mask)
+def drawn(logits: Sequence[float], uniform: torch.Tensor, sampling: Sampling, num_seen=(), prompt=()) -> torch.Tensor:
+    num = len(uniform)
+    counts = TokenCounts.needed_for(sampling, [prompt] * num, vocab_size=len(logits), device=torch.device("cpu"))
+    if counts is not None:
+        for token, times in enumerate(num_seen):
+            for _ in range(times):
+                counts.add(torch.full((num,), token))
+    return draw(torch.tensor([logits]).expand(num, -1), uniform, sampling, counts)
 
 
 @pytest.mark.parametrize(
@@ -47,17 +62,19 @@ def drawn(logits: Sequence[float], uniform: torch.Tensor, sampling: Sampling, se
         {}, {"temperature": 0.6}, {"temperature": 2.0}, {"top_k": 1}, {"top_k": 3}, {"top_k": 8}, {"top_k": 50},
         {"top_p": 0.5}, {"top_p": 0.9}, {"top_p": 1e-6}, {"min_p": 0.3}, {"min_p": 1.0}, {"presence_penalty": 1.5},
         {"presence_penalty": -1.0}, {"temperature": 0.7, "top_k": 4, "top_p": 0.8, "min_p": 0.1},
-        {"temperature": 1.5, "top_k": 5, "min_p": 0.4, "presence_penalty": 0.8},
+        {"temperature": 1.5, "top_k": 5, "min_p": 0.4, "presence_penalty": 0.8}, {"repetition_penalty": 1.3},
+        {"repetition_penalty": 0.5}, {"frequency_penalty": 0.9}, {"frequency_penalty": -0.4},
+        {"repetition_penalty": 1.2, "frequency_penalty": 0.3, "presence_penalty": 0.2, "top_p": 0.9},
     ],
     ids=str,
 )  # fmt: skip
 def test_the_distribution_is_the_reference(changes):
     sampling = replace(PLAIN, **changes)
-    seen = [i % 3 == 1 for i in range(len(LOGITS))]
-    expected = np.array(reference(LOGITS, sampling, seen))
+    num_seen, prompt = [i % 3 for i in range(len(LOGITS))], (0, 3, 5)
+    expected = np.array(reference(LOGITS, sampling, num_seen, prompt))
     num = 20_000
     uniform = torch.rand(num, generator=torch.Generator().manual_seed(3))
-    counts = np.bincount(drawn(LOGITS, uniform, sampling, seen).numpy(), minlength=len(LOGITS))
+    counts = np.bincount(drawn(LOGITS, uniform, sampling, num_seen, prompt).numpy(), minlength=len(LOGITS))
     assert (counts[expected == 0] == 0).all()
     possible = expected > 0
     assert counts[possible].sum() == num

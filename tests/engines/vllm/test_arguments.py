@@ -7,7 +7,13 @@ from checkpoints import edit_json, tiny_checkpoint
 from vllm_engines import needs_vllm
 
 from autolambda.engines.vllm import arguments as vllm_arguments
-from autolambda.engines.vllm.arguments import check_arguments, engine_arguments, installed_version, memory_for_parents
+from autolambda.engines.vllm.arguments import (
+    check_arguments,
+    engine_arguments,
+    installed_version,
+    memory_for_parents,
+    rope_factors,
+)
 from autolambda.errors import ConfigError
 from autolambda.merging.pair import open_pair
 
@@ -117,3 +123,22 @@ def test_a_size_that_is_no_number(pair, monkeypatch, value):
     monkeypatch.setattr(vllm_arguments, "_gpu_bytes", lambda: None)
     with pytest.raises(ConfigError, match=r"engine\.tensor_parallel_size: expected a number above 0, seen"):
         memory_for_parents(pair(), {"tensor_parallel_size": value}, asked="auto", context=100, itemsize=4)
+
+
+@pytest.mark.parametrize(
+    ("rope", "arguments", "expected"),
+    [
+        ({"rope_scaling": {"type": "longrope"}, "original_max_position_embeddings": 64}, {}, "short"),
+        ({"rope_scaling": {"type": "su"}, "original_max_position_embeddings": 63}, {}, "long"),
+        ({"rope_parameters": {"rope_type": "longrope", "original_max_position_embeddings": 63}}, {}, "long"),
+        ({"rope_parameters": {"rope_type": "longrope", "original_max_position_embeddings": 64}},
+         {"max_model_len": 65}, "long"),
+        ({"rope_parameters": {"rope_type": "yarn", "original_max_position_embeddings": 8}}, {}, None),
+        ({"rope_parameters": {"rope_type": "default"}}, {}, None),
+    ],
+)  # fmt: skip
+def test_the_rope_factors_of_longrope_follow_from_the_longest_sequence(tmp_path, rope, arguments, expected):
+    folder = tiny_checkpoint(tmp_path / "one")
+    edit_json(folder / "config.json", rope_parameters=None, rope_scaling=None)
+    edit_json(folder / "config.json", **rope)
+    assert rope_factors(open_pair(str(folder), str(folder)), arguments, context=64) == expected

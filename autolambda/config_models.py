@@ -1,0 +1,59 @@
+"""The config's sections about the models: the parents, how merges are rounded, how responses are sampled."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, JsonValue, model_validator
+
+from autolambda.config_base import Name, Positive, Strict
+from autolambda.merging.method import RoundingName
+
+
+class ModelsConfig(Strict):
+    """The parents: folders or hub ids. Without them the bundled pair is used.
+
+    ``think_end`` is the tag that closes thinking. ``None`` is the one of the Thinking parent's template and tokens.
+    """
+
+    instruct: Name | None = None
+    thinking: Name | None = None
+    base: Name | None = None
+    chat_template: Name = "thinking"
+    chat_template_kwargs: dict[str, JsonValue] = Field(default_factory=dict)
+    tokenizer: Literal["thinking", "instruct"] = "thinking"
+    think_end: Name | None = None
+
+    @model_validator(mode="after")
+    def _both_or_none(self) -> ModelsConfig:
+        if (self.instruct is None) != (self.thinking is None):
+            raise ValueError("give both models.instruct and models.thinking, or neither")
+        return self
+
+    @property
+    def bundled(self) -> bool:
+        return self.instruct is None
+
+
+class MergeConfig(Strict):
+    """How merges in bfloat16 and float16 are rounded, and the seed of dithered rounding."""
+
+    rounding: RoundingName = "dithered"
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+
+
+Penalty = Annotated[float, Field(ge=-2, le=2)]  # the range of OpenAI and vLLM
+
+
+class SamplingConfig(Strict):
+    """How tokens are sampled; ``None`` takes the value from the Thinking parent's generation config."""
+
+    temperature: Annotated[float, Field(ge=0, le=100)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Field(ge=0, lt=2**31)] | None = None
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    repetition_penalty: Annotated[float, Field(gt=0, le=100)] | None = None
+    stop: tuple[Name, ...] | None = None
+    max_tokens: Positive | None = None
