@@ -13,7 +13,7 @@ from typing import Any
 from autolambda.config import Config, EngineConfig, EngineName
 from autolambda.driver.models import Models
 from autolambda.engines.device import vllm_device
-from autolambda.engines.transformers.engine import resolve_device, resolve_dtype
+from autolambda.engines.transformers.loading import resolve_device, resolve_dtype
 from autolambda.merging.pair import Pair
 from autolambda.tasks.base import Slice
 from autolambda.tasks.digest import digest, prompts_key
