@@ -15,6 +15,7 @@ from autolambda.engines.base import Progress, Prompt, Sampling
 from autolambda.engines.decoder import Decoder, encode
 from autolambda.engines.transformers.cache import ROW_STEP, WIDTH_STEP, RowCache, attention_masks, round_up
 from autolambda.engines.transformers.sampling import RandomRows, draw
+from autolambda.engines.transformers.states import StateCache, has_states
 from autolambda.errors import EngineError
 from autolambda.responses import FinishReason, Response
 
@@ -38,7 +39,8 @@ class Batch:
         filled = list(ids) + [ids[0]] * (round_up(len(ids), ROW_STEP) - len(ids))
         self._prompt_of_row = [i if i < len(ids) else 0 for i in range(len(filled))]
         self._running = [i < len(ids) for i in range(len(filled))]
-        self._cache = RowCache()
+        self._recurs = has_states(self._config)
+        self._cache = StateCache(self._config) if self._recurs else RowCache()
         self._last = torch.tensor([row[-1] for row in filled], device=device)
         self._lengths = torch.tensor([len(row) - 1 for row in filled], device=device)
         self._seen: torch.Tensor | None = None  # bool [B, V]: the tokens that each row has generated
@@ -60,6 +62,11 @@ class Batch:
 
     def _prefill(self, ids: list[list[int]]) -> None:
         """Fills the cache with all prompt tokens except the last of each row, which the first step computes."""
+        if self._recurs:
+            caches = [self._read_alone(ids[prompt]) for prompt in self._prompt_of_row]
+            self._cache = caches[0]
+            caches[0].join(caches[1:])
+            return
         width = max(len(row) for row in ids) - 1
         if width == 0:
             return
@@ -67,11 +74,22 @@ class Batch:
         slots = torch.arange(width).expand(len(ids), -1)
         self._forward(padded.to(self._last.device), slots.to(self._last.device), width)
 
+    def _read_alone(self, ids: list[int]) -> StateCache:
+        """Returns the cache of one row, with all tokens of its prompt except the last."""
+        self._cache = cache = StateCache(self._config)
+        read = torch.tensor([ids[:-1] or ids], device=self._last.device)
+        self._forward(read, torch.arange(read.shape[1], device=read.device)[None], read.shape[1])
+        if len(ids) == 1:  # read to make its states, and its slot is written again
+            cache.forget()
+        return cache
+
     def _forward(self, ids: torch.Tensor, positions: torch.Tensor, used: int) -> torch.Tensor:
         """Returns the last logits [B, V]; ``ids`` and ``positions`` are int64 [B, T], ``used`` is the visible width."""
         width = round_up(used, WIDTH_STEP)
         self._cache.select(positions, width=width)
-        masks = attention_masks(self._config, positions, width=width, dtype=self._module.dtype)
+        masks: Any = attention_masks(self._config, positions, width=width, dtype=self._module.dtype)
+        if self._recurs and isinstance(masks, dict):
+            masks |= {"linear_attention": None, "conv": None}  # nothing is padded
         output = self._module(
             input_ids=ids,
             position_ids=positions,

@@ -26,7 +26,7 @@ from autolambda.engines.transformers.loading import (
     resolve_dtype,
 )
 from autolambda.engines.uncomputed import check_unplaced, in_words
-from autolambda.errors import EngineError
+from autolambda.errors import EngineError, one_line
 from autolambda.merging.arithmetic import interpolate
 from autolambda.merging.checkpoint import Checkpoint
 from autolambda.merging.fingerprint import digest_of_tensors
@@ -82,6 +82,7 @@ class TransformersEngine:
         unplaced = [name for name in pair.tensors if name not in self._live]
         self.in_words = f"transformers on {self._device}, {dtype_name}{in_words(unplaced)}"
         self.set_merge(Method.linear(Schedule.uniform(1.0)))
+        self._check_generation()
 
     def _find_tensors(self) -> dict[str, Tensor]:
         """Returns views of the live values by checkpoint name. Raises ``EngineError`` if a tensor has no place."""
@@ -104,6 +105,17 @@ class TransformersEngine:
                 f"transformers' {type(self._model).__name__} does not hold '{wrong[0]}' as its files do, so it cannot "
                 "be merged in place; set engine.name to vllm"
             )
+
+    def _check_generation(self) -> None:
+        """Generates a token. Raises ``EngineError`` for a model that needs a cache or masks of its own."""
+        sampling = Sampling(temperature=0.0, top_p=1.0, top_k=0, min_p=0.0, presence_penalty=0.0, stop=(), max_tokens=1)
+        try:
+            self.generate([Prompt("a b", 0)], sampling)
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise EngineError(
+                f"transformers' {type(self._model).__name__} cannot generate in batches of independent rows "
+                f"({one_line(error)}); set engine.name to vllm"
+            ) from error
 
     def set_merge(self, method: Method) -> None:
         """Merges in place: the linear method from the parents in memory, others from the files."""

@@ -147,8 +147,8 @@ def test_logits_are_bit_for_bit_the_same_in_any_batch(tmp_path, monkeypatch, fam
     """
     tolerance = 1e-6 if family == "qwen3_moe" else 0.0
     monkeypatch.setattr(batch, "KEEP_SHARE", 0.0)
-    recorder = Recorder(monkeypatch)
     engine = open_engine(*save_parents(tmp_path, FAMILIES[family]))
+    recorder = Recorder(monkeypatch)
     engine.set_merge(Method.linear(MIXED))
     [probe] = prompts(1, longest=9)
     endless = replace(GREEDY, max_tokens=30)
@@ -359,11 +359,11 @@ def test_a_stop_string_across_bytes_is_found_in_a_long_response(parents, monkeyp
     """The stop string's bytes are tokens of their own, the first of which are no text yet."""
     tokenizer = load_tokenizer(parents[1])
     script = tokenizer("x" * 50 + "aéb€c", add_special_tokens=False).input_ids
+    engine = open_engine(*parents)
     monkeypatch.setattr(batch, "draw", lambda logits, *_: torch.full((len(logits),), script[len(drawn) - 1]))
     drawn: list[int] = []
     at = batch.RandomRows.at
     monkeypatch.setattr(batch.RandomRows, "at", lambda *args: (drawn.append(1), at(*args))[1])
-    engine = open_engine(*parents)
     engine._end_ids = frozenset()
     [response] = engine.generate([Prompt("a", 0)], replace(GREEDY, max_tokens=500, stop=("éb€",)))
     assert response == Response("x" * 50 + "a", len(script) - 1, "stop")
