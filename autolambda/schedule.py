@@ -1,15 +1,15 @@
 """Schedules: the weight ``lam`` of the Thinking model for each parameter.
 
-A schedule maps a parameter name to ``lam`` in [0, 1]: 0 is Instruct, 1 is Thinking. It holds one profile over depth
-for the *attention* modules and one for the *ffn* modules. A number covers the *other* parameters (embeddings, head,
-final norm). A uniform lambda, one lambda per module and a curve over depth are special cases.
+A schedule maps a parameter's location to ``lam`` in [0, 1]: 0 is Instruct, 1 is Thinking. It holds one profile over
+depth for the *attention* modules and one for the *ffn* modules. A number covers the *other* parameters (embeddings,
+head, final norm). A uniform lambda, one lambda per module and a curve over depth are special cases.
+merging/modules.py finds the locations.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,44 +23,13 @@ from autolambda.files import load_yaml, read_text
 Module = Literal["attention", "ffn", "other"]
 Kind = Literal["knots", "bands"]
 
-_LAYER = re.compile(r"(?:model\.)?(?:language_model\.)?(?:model\.)?layers\.([0-9]{1,6})\.(.+)")
-_OUTSIDE = re.compile(r"(?:model\.)?(?:language_model\.)?(?:model\.)?(?:embed_tokens|norm|lm_head)\.(?:weight|bias)")
-_ATTENTION = ("self_attn.", "input_layernorm.")
-_FFN = (
-    "mlp.",
-    "block_sparse_moe.",
-    "post_attention_layernorm.",
-    "pre_feedforward_layernorm.",
-    "post_feedforward_layernorm.",
-)
-
 
 @dataclass(frozen=True)
 class Location:
-    """A parameter's layer (``None`` outside the layers) and its module."""
+    """A parameter's layer, from 0 (``None`` outside the layers), and its module."""
 
     layer: int | None
     module: Module
-
-
-def locate(parameter: str) -> Location:
-    """Returns the location of a parameter by its checkpoint name.
-
-    It knows the names of Qwen2, Qwen3, Llama, Mistral, Gemma (dense), Qwen3-MoE and Mixtral. Experts may be separate,
-    as on disk, or fused, as in memory by transformers 5. Raises ``ScheduleError`` for any other name.
-    """
-    if match := _LAYER.fullmatch(parameter):
-        layer, rest = int(match[1]), match[2]
-        if rest.startswith(_ATTENTION):
-            return Location(layer, "attention")
-        if rest.startswith(_FFN):
-            return Location(layer, "ffn")
-    elif _OUTSIDE.fullmatch(parameter):
-        return Location(None, "other")
-    raise ScheduleError(
-        f"parameter {parameter!r} belongs to no known module; known are the names of Qwen2, Qwen3, Llama, Mistral, "
-        "Gemma, Qwen3-MoE and Mixtral"
-    )
 
 
 @dataclass(frozen=True)
@@ -144,13 +113,12 @@ class Schedule:
         values = {*self.attention.values, *self.ffn.values, self.other}
         return values.pop() if len(values) == 1 else None
 
-    def lam_of(self, parameter: str, *, num_layers: int) -> float:
-        """Returns lam of a parameter by its checkpoint name. Raises ``ScheduleError`` for an unknown name."""
-        location = locate(parameter)
+    def lam_at(self, location: Location, *, num_layers: int) -> float:
+        """Returns lam of the parameters at a location. Raises ``ScheduleError`` for a layer that the model lacks."""
         if location.layer is None:
             return self.other
         if location.layer >= num_layers:
-            raise ScheduleError(f"parameter '{parameter}' is in layer {location.layer} of a model with {num_layers}")
+            raise ScheduleError(f"layer {location.layer} of a model with {num_layers}")
         profile = self.attention if location.module == "attention" else self.ffn
         return profile.at(location.layer, num_layers)
 

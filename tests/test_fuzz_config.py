@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from autolambda.config import Config, parse_config
 from autolambda.config_file import load_config
 from autolambda.errors import ConfigError, InputError, ScheduleError
-from autolambda.schedule import Schedule, read_schedule
+from autolambda.schedule import Location, Schedule, read_schedule
 from autolambda.statistics.curve import read_curve
 from autolambda.statistics.stages import detect_stages
 
@@ -114,7 +114,7 @@ def test_a_changed_schedule_file(folder: Path, data: st.DataObject) -> None:
     content = dumped(data.draw(changed(data.draw(st.sampled_from(SCHEDULES)), other=numbers | plain)))
     path.write_bytes(data.draw(st.just(content) | damaged(content)))
     found = refused_or(read_schedule, path)
-    assert isinstance(found, ScheduleError) or 0 <= found.lam_of("model.layers.3.mlp.x", num_layers=4) <= 1
+    assert isinstance(found, ScheduleError) or 0 <= found.lam_at(Location(3, "ffn"), num_layers=4) <= 1
 
 
 @examples(60)

@@ -1,4 +1,4 @@
-"""Schedules: which module a parameter belongs to, lam over depth, and the plain form there and back."""
+"""Schedules: lam of each location, lam over depth, and the plain form there and back."""
 
 import json
 import math
@@ -9,77 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autolambda.errors import ScheduleError
-from autolambda.schedule import Location, Profile, Schedule, locate, read_schedule
+from autolambda.schedule import Location, Profile, Schedule, read_schedule
 
 lams = st.floats(0, 1)
 profiles = st.builds(Profile, st.lists(lams, min_size=1, max_size=6).map(tuple), st.sampled_from(["knots", "bands"]))
 schedules = st.builds(Schedule, profiles, profiles, lams)
-
-LAYER_NAMES = {
-    # Llama, Mistral, Qwen2 (with biases), Qwen3 (with norms of q and k)
-    "self_attn.q_proj.weight": "attention",
-    "self_attn.k_proj.bias": "attention",
-    "self_attn.v_proj.weight": "attention",
-    "self_attn.o_proj.weight": "attention",
-    "self_attn.q_norm.weight": "attention",
-    "self_attn.k_norm.weight": "attention",
-    "input_layernorm.weight": "attention",
-    "post_attention_layernorm.weight": "ffn",
-    "mlp.gate_proj.weight": "ffn",
-    "mlp.up_proj.weight": "ffn",
-    "mlp.down_proj.weight": "ffn",
-    # Gemma 2 and 3
-    "pre_feedforward_layernorm.weight": "ffn",
-    "post_feedforward_layernorm.weight": "ffn",
-    # Qwen3-MoE: router, experts on disk, experts fused in memory
-    "mlp.gate.weight": "ffn",
-    "mlp.experts.127.gate_proj.weight": "ffn",
-    "mlp.experts.gate_up_proj": "ffn",
-    "mlp.experts.down_proj": "ffn",
-    # Mixtral on disk
-    "block_sparse_moe.gate.weight": "ffn",
-    "block_sparse_moe.experts.7.w3.weight": "ffn",
-}
-OUTSIDE_NAMES = [
-    "model.embed_tokens.weight",
-    "model.norm.weight",
-    "lm_head.weight",
-    "lm_head.bias",
-    "model.language_model.embed_tokens.weight",
-    "language_model.lm_head.weight",
-]
-UNKNOWN_NAMES = [
-    "",
-    "lm_head",
-    "lm_head.weight\n",
-    "model.layers.0",
-    "model.layers.x.mlp.up_proj.weight",
-    "model.layers.-1.mlp.up_proj.weight",
-    "model.layers.0.mamba.in_proj.weight",
-    "model.layers.0.linear_attn.in_proj.weight",
-    "model.layers.0.my_mlp.up_proj.weight",
-    f"model.layers.{'9' * 5000}.mlp.up_proj.weight",
-    "vision_tower.layers.0.mlp.fc1.weight",
-    "transformer.h.0.attn.c_attn.weight",
-]
-
-
-@pytest.mark.parametrize("prefix", ["", "model.", "model.language_model.", "language_model.model."])
-@pytest.mark.parametrize("name", LAYER_NAMES)
-def test_the_parameters_of_every_family_have_their_place(name, prefix):
-    assert locate(f"{prefix}layers.31.{name}") == Location(31, LAYER_NAMES[name])
-
-
-@pytest.mark.parametrize("name", OUTSIDE_NAMES)
-def test_embeddings_head_and_final_norm_are_other(name):
-    assert locate(name) == Location(None, "other")
-
-
-@pytest.mark.parametrize("name", UNKNOWN_NAMES)
-def test_an_unknown_parameter_is_refused_by_name(name):
-    with pytest.raises(ScheduleError, match="belongs to no known module") as caught:
-        locate(name)
-    assert repr(name) in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -141,21 +75,21 @@ def test_other_is_the_mean_of_the_two_unless_given():
     assert Schedule.by_depth(Profile((0.0, 1.0))).other == 0.5
 
 
-def test_each_parameter_gets_the_lam_of_its_module_and_layer():
+def test_each_location_gets_the_lam_of_its_module_and_layer():
     schedule = Schedule.by_depth_and_module(Profile((0.0, 1.0)), Profile((0.2, 0.4), "bands"), other=0.9)
-    names = {
-        "model.layers.0.self_attn.q_proj.weight": 0.0,
-        "model.layers.2.input_layernorm.weight": 1.0,
-        "model.layers.0.mlp.experts.gate_up_proj": 0.2,
-        "model.layers.2.post_attention_layernorm.weight": 0.4,
-        "model.embed_tokens.weight": 0.9,
+    lams = {
+        Location(0, "attention"): 0.0,
+        Location(2, "attention"): 1.0,
+        Location(0, "ffn"): 0.2,
+        Location(2, "ffn"): 0.4,
+        Location(None, "other"): 0.9,
     }
-    assert {name: schedule.lam_of(name, num_layers=3) for name in names} == names
+    assert {location: schedule.lam_at(location, num_layers=3) for location in lams} == lams
 
 
 def test_a_layer_beyond_the_model_is_refused():
     with pytest.raises(ScheduleError, match="layer 3 of a model with 3"):
-        Schedule.uniform(0.5).lam_of("model.layers.3.mlp.up_proj.weight", num_layers=3)
+        Schedule.uniform(0.5).lam_at(Location(3, "ffn"), num_layers=3)
 
 
 @given(schedules)

@@ -13,9 +13,9 @@ from autolambda.config import Config, ModelsConfig, SamplingConfig, parse_config
 from autolambda.engines.base import Sampling
 from autolambda.errors import CheckpointError, ConfigError, in_short, one_line
 from autolambda.files import read_text
-from autolambda.merging.checkpoint import read_json_if_any
 from autolambda.merging.pair import Pair, open_pair
 from autolambda.merging.rounding import Rounding
+from autolambda.merging.source import read_json_if_any
 from autolambda.merging.tokenizer import template_in
 
 if TYPE_CHECKING:  # it loads transformers, which a merge of files does not need

@@ -17,11 +17,12 @@ from autolambda import __version__
 from autolambda.driver.models import Models
 from autolambda.export.parents import parents_section
 from autolambda.export.provenance import Provenance
-from autolambda.merging.checkpoint import Checkpoint, find_file
+from autolambda.merging.checkpoint import Checkpoint
 from autolambda.merging.difference.values import ParentDifference
 from autolambda.merging.merge import Merge
 from autolambda.merging.method import METHODS_IN_WORDS
-from autolambda.merging.write import Written
+from autolambda.merging.source import find_file
+from autolambda.merging.writing.write import Written
 from autolambda.statistics.metrics import Measured
 from autolambda.tasks.digest import prompts_in_words
 

@@ -21,14 +21,15 @@ from autolambda.errors import OutputError, StudyError, printable
 from autolambda.export.card import write_card
 from autolambda.export.mergekit import mergekit_recipe, mergekit_sentence
 from autolambda.export.provenance import Provenance
-from autolambda.merging.atomic_folder import atomic_folder, output_errors
-from autolambda.merging.checkpoint import open_checkpoint, read_json, read_json_if_any
+from autolambda.merging.checkpoint import open_checkpoint
 from autolambda.merging.difference.measure import measure_difference
 from autolambda.merging.fingerprint import hash_files
 from autolambda.merging.merge import Merge, open_merge
 from autolambda.merging.method import Method
+from autolambda.merging.source import read_json, read_json_if_any
 from autolambda.merging.tokenizer import added_tokens, copy_tokenizer
-from autolambda.merging.write import OnBytes, Written, write_weights
+from autolambda.merging.writing.atomic_folder import atomic_folder, output_errors
+from autolambda.merging.writing.write import OnBytes, Written, write_weights
 from autolambda.schedule import Schedule
 
 DEFAULT_SHARD_SIZE = 5 * 10**9

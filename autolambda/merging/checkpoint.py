@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -19,17 +18,22 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from autolambda.errors import CheckpointError, in_short, one_line, printable
-from autolambda.files import load_json
+from autolambda.errors import CheckpointError, in_short, printable
 from autolambda.merging.fingerprint import TensorHash, hash_files
 from autolambda.merging.shards import TensorInfo, read_shard
+from autolambda.merging.source import INDEX, SINGLE, check_form, check_not_quantised, find_file, find_folder, read_json
 
 BOOKKEEPING = ("_name_or_path", "transformers_version", "torch_dtype", "dtype", "auto_map", "use_cache")
 """Config keys that do not change what the model computes."""
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?", re.ASCII)
-_HUB_FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer*", "vocab*", "merges.txt", "README.md", "LICENSE*")
-_SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
+TEXT_CONFIGS = ("text_config", "llm_config", "language_config")
+_OTHER_CONFIGS = ("vision_config", "audio_config")
+_DEPTHS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+_LAYER = re.compile(r"(?:.*\.)?(?:layers|h|blocks)\.(\d{1,6})\..+")
+_HEAD = re.compile(r"(?:[a-z_]+\.){0,2}(?:lm_head|embed_out|output)\.weight")
+_EMBEDDING = re.compile(
+    r"(?:[a-z_]+\.){0,3}(?:embed_tokens|wte|word_embeddings|embed_in|embeddings|embedding|tok_embeddings)\.weight"
+)
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,16 @@ class Checkpoint:
     tied: bool
     embedding: str | None
     _files: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def text_config(self) -> Mapping[str, Any]:
+        """The config of the language model: a section of the config if the model has other parts too."""
+        return next((part for key in TEXT_CONFIGS if isinstance(part := self.config.get(key), dict)), self.config)
+
+    @property
+    def is_nested(self) -> bool:
+        """Whether the model has parts beside its language model, such as a vision tower."""
+        return self.text_config is not self.config or any(self.config.get(key) for key in _OTHER_CONFIGS)
 
     def read(self, name: str) -> Tensor:
         """Returns a memory-mapped tensor; do not write into it. Raises ``CheckpointError`` when the file fails."""
@@ -108,105 +122,53 @@ class Checkpoint:
 
 def open_checkpoint(source: str) -> Checkpoint:
     """Opens a local folder or a hub id, which is downloaded without pickles and code. Raises ``CheckpointError``."""
-    folder = _folder(source)
+    folder = find_folder(source)
+    check_form(folder, source)
     config = read_json(folder, "config.json")
-    num_layers = config.get("num_hidden_layers")
-    if type(num_layers) is not int or num_layers < 1:
-        raise CheckpointError(
-            f"num_hidden_layers in '{folder / 'config.json'}' is {num_layers!r:.60}; it must be a positive whole number"
-        )
+    check_not_quantised(config, source)
     tensors = _tensors(folder)
-    embedding = next((name for name in tensors if name.endswith("embed_tokens.weight")), None)
-    untied = Checkpoint(source, folder, config, tensors, num_layers, False, embedding)
-    return _tie(untied)
+    embedding = next((name for name in tensors if _EMBEDDING.fullmatch(name)), None)
+    untied = Checkpoint(source, folder, config, tensors, 0, False, embedding)
+    return _tie(replace(untied, num_layers=_num_layers(untied)))
 
 
-def find_file(folder: Path, name: str) -> Path | None:
-    """Returns the path of a file in a checkpoint's folder, or ``None`` when it is missing.
-
-    Raises ``CheckpointError`` for a link out of the folder. The hub cache's links into ``blobs`` are allowed.
-    """
-    path = folder / name
-    if not os.path.lexists(path):
-        return None
-    root, target = folder.resolve(), path.resolve()
-    from_cache = root.parent.name == "snapshots" and target.is_relative_to(root.parent.parent / "blobs")
-    if not (target.is_relative_to(root) or from_cache):
-        raise CheckpointError(f"'{path}' is a link out of its folder, to '{target}'; replace it by the file itself")
-    return path if target.is_file() else None
-
-
-def read_json(folder: Path, name: str) -> dict[str, Any]:
-    """Reads a JSON object from a checkpoint's folder. Raises ``CheckpointError`` when it is missing or not valid."""
-    path = find_file(folder, name)
-    if path is None:
-        raise CheckpointError(f"'{folder}' has no {name}; give the folder of a complete checkpoint")
-    try:
-        content = load_json(path.read_bytes())
-    except OSError as error:
-        raise CheckpointError(f"cannot read '{path}': {error.strerror}; check its permissions") from error
-    except ValueError as error:
-        raise CheckpointError(f"'{path}' is not valid JSON ({one_line(error)}); download it again") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"'{path}' holds a {type(content).__name__}, not a JSON object; download it again")
-    return content
-
-
-def read_json_if_any(folder: Path, name: str) -> dict[str, Any]:
-    """Reads a JSON object like ``read_json``, but returns an empty one when the file is missing."""
-    return read_json(folder, name) if find_file(folder, name) else {}
-
-
-def _folder(source: str) -> Path:
-    path = Path(os.path.expanduser(source))
-    if source and path.exists():
-        if not path.is_dir():
-            raise CheckpointError(f"'{source}' is a file; give the folder that holds config.json and the weights")
-        return path
-    if not _HUB_ID.fullmatch(source) or ".." in source:
-        raise CheckpointError(f"no folder '{source}'; give an existing folder or a hub id such as Qwen/Qwen3-4B")
-    from huggingface_hub import snapshot_download  # slow to import, and not needed for folders
-
-    try:
-        # without subfolders, which hold the weights in other formats
-        return Path(snapshot_download(source, allow_patterns=[*_HUB_FILES], ignore_patterns=["*/*"]))
-    except Exception as error:  # the client raises the errors of several libraries, with no common base
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise CheckpointError(
-            f"no folder '{source}', and it could not be fetched from the hub ({reason}); check the name, the network "
-            "and, for a gated model, your login"
-        ) from error
+def _num_layers(checkpoint: Checkpoint) -> int:
+    """Returns the number of layers of the config, or of the tensors' names if the config leaves it to a default."""
+    config = checkpoint.text_config
+    key = next((key for key in _DEPTHS if key in config), _DEPTHS[0])
+    numbers = [int(match[1]) for name in checkpoint.tensors if (match := _LAYER.fullmatch(name))]
+    found = config.get(key) if key in config or "model_type" not in config else max(numbers, default=-1) + 1
+    if type(found) is not int or found < 1:
+        path = checkpoint.folder / "config.json"
+        raise CheckpointError(f"{key} in '{path}' is {found!r:.60}; it must be a positive whole number")
+    return found
 
 
 def _tensors(folder: Path) -> dict[str, TensorInfo]:
     """Returns every tensor of the checkpoint, sorted by name and checked against the index."""
-    if find_file(folder, _SINGLE):
-        tensors = read_shard(folder / _SINGLE)
-    elif find_file(folder, _INDEX):
+    if find_file(folder, SINGLE):
+        tensors = read_shard(folder / SINGLE)
+    elif find_file(folder, INDEX):
         tensors = _indexed(folder)
-    elif any(folder.glob("*.bin")) or any(folder.glob("*.pth")):
-        raise CheckpointError(
-            f"'{folder}' holds pickled weights only, which can run code when loaded; convert it to safetensors"
-        )
     else:
-        raise CheckpointError(f"'{folder}' has no {_SINGLE} and no {_INDEX}; give the folder of a complete checkpoint")
+        raise CheckpointError(f"'{folder}' has no {SINGLE} and no {INDEX}; give the folder of a complete checkpoint")
     return dict(sorted(tensors.items()))
 
 
 def _indexed(folder: Path) -> dict[str, TensorInfo]:
-    weight_map = read_json(folder, _INDEX).get("weight_map")
+    weight_map = read_json(folder, INDEX).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
-        raise CheckpointError(f"'{folder / _INDEX}' has no weight_map of tensor names to files; download it again")
+        raise CheckpointError(f"'{folder / INDEX}' has no weight_map of tensor names to files; download it again")
     tensors: dict[str, TensorInfo] = {}
     for file in sorted(set(weight_map.values())):
         if not re.fullmatch(r"[\w.-]+\.safetensors", file):
             raise CheckpointError(
-                f"'{folder / _INDEX}' names the shard {in_short(file)}, which is not a plain file name; "
+                f"'{folder / INDEX}' names the shard {in_short(file)}, which is not a plain file name; "
                 "download it again"
             )
         path = find_file(folder, file)
         if path is None:
-            raise CheckpointError(f"shard '{file}' is listed in '{folder / _INDEX}' but missing; download it again")
+            raise CheckpointError(f"shard '{file}' is listed in '{folder / INDEX}' but missing; download it again")
         shard = read_shard(path)
         if twice := sorted(tensors.keys() & shard.keys()):
             name = in_short(twice[0])
@@ -217,31 +179,39 @@ def _indexed(folder: Path) -> dict[str, TensorInfo]:
         if listed != actual:
             seen, listed = in_short(name), printable(str(listed))
             raise CheckpointError(
-                f"tensor {seen} is in {actual}, but '{folder / _INDEX}' lists it in {listed}; download it again"
+                f"tensor {seen} is in {actual}, but '{folder / INDEX}' lists it in {listed}; download it again"
             )
     return tensors
 
 
 def _tie(checkpoint: Checkpoint) -> Checkpoint:
     """Returns the checkpoint with its tied flag set and without a second copy of a tied lm_head."""
-    flag, tensors = checkpoint.config.get("tie_word_embeddings"), dict(checkpoint.tensors)
-    if flag is not None and not isinstance(flag, bool):
-        raise CheckpointError(
-            f"tie_word_embeddings in the config of '{checkpoint.source}' is {in_short(flag)}; it must be true or false"
-        )
-    head = next((name for name in tensors if re.fullmatch(r"(.*\.)?lm_head\.weight", name)), None)
-    if flag is False and head is None:
+    flags, tensors = _tied_flags(checkpoint), dict(checkpoint.tensors)
+    head = next((name for name in tensors if _HEAD.fullmatch(name)), None)
+    if flags == {False} and head is None:
         raise CheckpointError(
             f"'{checkpoint.source}' has no lm_head.weight, but its config says tie_word_embeddings false; correct one"
         )
-    if flag and head:
+    if flags == {True} and head:
         if checkpoint.embedding is None or not _same_bytes(checkpoint, head, checkpoint.embedding):
             raise CheckpointError(
                 f"'{checkpoint.source}' stores a '{head}' that differs from its embedding, but its config says "
                 "tie_word_embeddings true; correct one"
             )
         del tensors[head]
-    return replace(checkpoint, tensors=tensors, tied=head is None if flag is None else bool(flag))
+    return replace(checkpoint, tensors=tensors, tied=flags == {True} or (flags != {False} and head is None))
+
+
+def _tied_flags(checkpoint: Checkpoint) -> set[bool]:
+    """Returns the values of tie_word_embeddings in the config and in its part of the language model."""
+    found = [config.get("tie_word_embeddings") for config in (checkpoint.config, checkpoint.text_config)]
+    for flag in found:
+        if flag is not None and not isinstance(flag, bool):
+            raise CheckpointError(
+                f"tie_word_embeddings in the config of '{checkpoint.source}' is {in_short(flag)}; "
+                "it must be true or false"
+            )
+    return {flag for flag in found if flag is not None}
 
 
 def _same_bytes(checkpoint: Checkpoint, one: str, other: str) -> bool:

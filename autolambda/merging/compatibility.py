@@ -7,21 +7,17 @@ the key names of transformers 4 and 5. Every other difference of the configs is 
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from autolambda.errors import CheckpointError, ScheduleError
+from autolambda.errors import in_short
 from autolambda.merging.arithmetic import MERGEABLE
-from autolambda.merging.checkpoint import BOOKKEEPING, Checkpoint, find_file, read_json
+from autolambda.merging.checkpoint import BOOKKEEPING, Checkpoint
 from autolambda.merging.shards import TensorInfo
-from autolambda.merging.tokenizer import template_in, tokenizer_config
-from autolambda.schedule import Schedule
 
 _EXACT = (
-    "model_type", "architectures", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
+    "model_type", "architectures", "hidden_size", "intermediate_size", "num_hidden_layers",
     "num_attention_heads", "rms_norm_eps", "layer_norm_eps", "attention_bias", "mlp_bias", "query_pre_attn_scalar",
     "attn_logit_softcapping", "final_logit_softcapping", "num_experts_per_tok", "norm_topk_prob",
     "moe_intermediate_size", "decoder_sparse_step", "mlp_only_layers", "embedding_multiplier", "residual_multiplier",
@@ -33,8 +29,6 @@ _DERIVED = (
     "sliding_window", "use_sliding_window", "max_window_layers", "layer_types", "tie_word_embeddings",
 )  # fmt: skip
 _ONE_END = ("rms_norm_eps", "layer_norm_eps", "sliding_window", "max_window_layers", "layer_types")
-_SPARE = re.compile(r"reserved|unused|placeholder")
-_Token = Mapping[str, Any]
 _ABSENT = "not given"
 _NUM_SHOWN = 5
 
@@ -53,23 +47,51 @@ class Mismatch:
 
 
 def compare_configs(instruct: Checkpoint, *, thinking: Checkpoint) -> Iterator[Mismatch]:
-    """Yields the differences of the two configs."""
-    configs = instruct.config, thinking.config
-    settings, others = (_settings(config) for config in configs)
-    for key in sorted(settings.keys() | others.keys()):
-        one, other = settings.get(key, _ABSENT), others.get(key, _ABSENT)
-        if one != other and not (key == "layer_types" and _ABSENT in (one, other)):  # transformers 4 does not write it
-            one_end = key.startswith("rope settings") or key in _ONE_END
-            yield Mismatch(f"config '{key}': instruct {one!r}, thinking {other!r}", one_end=one_end)
-    for name, config in zip(("instruct", "thinking"), configs, strict=True):
-        if config.get("quantization_config"):
-            yield Mismatch(f"{name} is quantised (quantization_config); use the checkpoint from which it was made")
-        if "auto_map" in config:
+    """Yields the differences of the two configs; of nested ones, of their language models.
+
+    A key that one config leaves out has transformers' default.
+    """
+    configs = instruct.text_config, thinking.text_config
+    differing = _differing(*map(_settings, configs))
+    if any(_ABSENT in values for values in differing.values()):
+        filled = [_with_defaults(each) for each in (instruct, thinking)]
+        differing = _differing(*map(_settings, filled))
+    for key, (one, other) in differing.items():
+        one_end = key.startswith("rope settings") or key in _ONE_END
+        yield Mismatch(f"config '{key}': instruct {one!r}, thinking {other!r}", one_end=one_end)
+    for name, parent in (("instruct", instruct), ("thinking", thinking)):
+        if "auto_map" in parent.config:
             yield Mismatch(f"{name} brings its own code (auto_map), which is never run", fatal=False)
-    compared = {*_EXACT, *_ROPE, *_DERIVED, *BOOKKEEPING, "quantization_config"}
-    for key in sorted((configs[0].keys() & configs[1].keys()) - compared):
-        if configs[0][key] != configs[1][key]:
-            yield Mismatch(f"config '{key}': instruct {configs[0][key]!r}, thinking {configs[1][key]!r}", fatal=False)
+    compared = {*_EXACT, *_ROPE, *_DERIVED, *BOOKKEEPING, "vocab_size"}
+    pairs = [configs] if not instruct.is_nested else [(instruct.config, thinking.config), configs]
+    for one_config, other_config in pairs:
+        for key in sorted((one_config.keys() & other_config.keys()) - compared):
+            one, other = one_config[key], other_config[key]
+            if one != other and one is not configs[0]:
+                yield Mismatch(f"config '{key}': instruct {in_short(one)}, thinking {in_short(other)}", fatal=False)
+
+
+def _differing(one: Mapping[str, object], other: Mapping[str, object]) -> dict[str, tuple[object, object]]:
+    """Returns the settings that differ by key. Keys that older files lack do not count there."""
+    pairs = {key: (one.get(key, _ABSENT), other.get(key, _ABSENT)) for key in sorted(one.keys() | other.keys())}
+    optional = ("layer_types", "architectures")  # transformers 4 does not write layer_types
+    return {
+        key: values
+        for key, values in pairs.items()
+        if values[0] != values[1] and not (key in optional and _ABSENT in values)
+    }
+
+
+def _with_defaults(checkpoint: Checkpoint) -> Mapping[str, Any]:
+    """Returns the language model's config with transformers' defaults, or as it is if transformers refuses it."""
+    from transformers import CONFIG_MAPPING
+
+    try:
+        config = CONFIG_MAPPING[checkpoint.config["model_type"]].from_dict(dict(checkpoint.config))
+        filled: Mapping[str, Any] = config.get_text_config(decoder=True).to_dict()
+    except Exception:  # an unknown or wrong config can raise anything; its keys are compared as they are
+        return checkpoint.text_config
+    return filled
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, object]:
@@ -106,116 +128,44 @@ def compare_tensors(
     first: Mapping[str, TensorInfo],
     *,
     thinking: Mapping[str, TensorInfo],
-    num_layers: int,
+    padded: frozenset[str] = frozenset(),
     first_name: str = "instruct",
 ) -> Iterator[Mismatch]:
-    """Yields the differences of the tensors by name, and the names and dtypes that cannot be merged.
+    """Yields the differences of the tensors by name, and the dtypes that cannot be merged.
 
-    ``first_name`` is the first model's name in the messages: ``instruct`` or ``base``.
+    Another dtype is a warning, because the merge converts to Thinking's. The names in ``padded`` may differ in their
+    number of rows. ``first_name`` is the first model's name in the messages: ``instruct`` or ``base``.
     """
-    yield from _few(sorted(first.keys() - thinking.keys()), "tensors that thinking does not have")
-    yield from _few(sorted(thinking.keys() - first.keys()), f"tensors that {first_name} does not have")
-    differing, quantised, unknown = [], [], []
+    yield from few(sorted(first.keys() - thinking.keys()), "tensors that thinking does not have")
+    yield from few(sorted(thinking.keys() - first.keys()), f"tensors that {first_name} does not have")
+    shapes, dtypes, quantised = [], [], []
     for name in sorted(first.keys() | thinking.keys()):
         info = first.get(name) or thinking[name]
         other = thinking.get(name, info)
-        if (info.dtype, info.shape) != (other.dtype, other.shape):
-            differing.append(f"{name}: {first_name} {info}, thinking {other}")
-        if info.dtype.is_floating_point and info.dtype not in MERGEABLE:
+        start = 1 if name in padded else 0
+        if info.shape[start:] != other.shape[start:] or not _convertible(info, other):
+            shapes.append(f"{name}: {first_name} {info}, thinking {other}")
+        elif info.dtype != other.dtype:
+            dtypes.append((info.dtype, other.dtype))
+        if any(each.dtype.is_floating_point and each.dtype not in MERGEABLE for each in (info, other)):
             quantised.append(f"{name}: {info}")
-        try:
-            Schedule.uniform(0.5).lam_of(name, num_layers=num_layers)
-        except ScheduleError as error:
-            unknown.append(str(error))
-    yield from _few(differing, "tensors that differ in shape or dtype")
-    yield from _few(quantised, "tensors that are not bfloat16, float16 or float32")
-    yield from _few(unknown, "parameters that no schedule covers")
+    yield from few(shapes, "tensors that differ in shape or kind")
+    yield from few(quantised, "tensors that are not bfloat16, float16 or float32")
+    for one, target in dict.fromkeys(dtypes):
+        number = dtypes.count((one, target))
+        names = [str(dtype).removeprefix("torch.") for dtype in (one, target)]
+        text = f"{number} tensors are {names[0]} in {first_name} and {names[1]} in thinking; the merge is {names[1]}"
+        yield Mismatch(text, fatal=False)
 
 
-def _few(lines: list[str], kind: str) -> Iterator[Mismatch]:
+def _convertible(one: TensorInfo, other: TensorInfo) -> bool:
+    return one.dtype == other.dtype or (one.dtype in MERGEABLE and other.dtype in MERGEABLE)
+
+
+def few(lines: Iterable[str], kind: str) -> Iterator[Mismatch]:
+    """Yields an error for each of the first lines, and one that counts the others."""
+    lines = list(lines)
     for line in lines[:_NUM_SHOWN]:
         yield Mismatch(f"{kind}: {line}")
     if len(lines) > _NUM_SHOWN:
         yield Mismatch(f"{kind}: and {len(lines) - _NUM_SHOWN} more")
-
-
-def compare_tokenizers(first: Checkpoint, *, thinking: Checkpoint, first_name: str = "instruct") -> Iterator[Mismatch]:
-    """Yields the differences of the vocabularies. Different special tokens or chat templates are warnings."""
-    folders = first.folder, thinking.folder
-    missing = [str(folder) for folder in folders if find_file(folder, "tokenizer.json") is None]
-    if missing:
-        yield Mismatch(f"no tokenizer.json in {' and '.join(missing)}: vocabularies were not compared", fatal=False)
-    else:
-        one, other = (read_json(folder, "tokenizer.json") for folder in folders)
-        try:
-            yield from _compare_vocabularies(_model(one), other=_model(other))
-            yield from _compare_added(_added(one), other=_added(other), first_name=first_name)
-        except (TypeError, KeyError, IndexError, AttributeError) as error:
-            raise CheckpointError(
-                f"tokenizer.json in '{folders[0]}' or '{folders[1]}' is not a file of the tokenizers library "
-                f"({error!r}); save it again with transformers"
-            ) from error
-    roles, others = (_roles(folder) for folder in folders)
-    for key in sorted(roles.keys() | others.keys()):
-        if roles.get(key) != others.get(key):
-            shown = "" if key == "chat template" else f" {roles.get(key)!r} and {others.get(key)!r}"
-            yield Mismatch(f"the tokenizers differ in their {key}{shown}", fatal=False)
-
-
-def _model(tokenizer: Mapping[str, Any]) -> Mapping[str, Any]:
-    model = tokenizer.get("model")
-    return model if isinstance(model, dict) else {}
-
-
-def _compare_vocabularies(one: Mapping[str, Any], *, other: Mapping[str, Any]) -> Iterator[Mismatch]:
-    first, second = _by_token(one), _by_token(other)
-    if differing := sorted(token for token in first.keys() | second.keys() if first.get(token) != second.get(token)):
-        shown = [f"{token!r} is {first.get(token)} and {second.get(token)}" for token in differing]
-        yield from _few(shown, "tokens with another id in the thinking tokenizer")
-    elif _merges(one) != _merges(other):
-        yield Mismatch(
-            "the tokenizers have equal vocabularies but different merge rules, so they split text differently"
-        )
-
-
-def _by_token(model: Mapping[str, Any]) -> dict[str, int]:
-    vocab = model.get("vocab") or {}
-    if isinstance(vocab, dict):
-        return vocab
-    return {str(entry[0]): index for index, entry in enumerate(vocab)}  # unigram: a list of [token, score]
-
-
-def _merges(model: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    return [tuple(rule.split(" ")) if isinstance(rule, str) else tuple(rule) for rule in model.get("merges") or []]
-
-
-def _added(tokenizer: Mapping[str, Any]) -> dict[int, _Token]:
-    return {token["id"]: token for token in tokenizer.get("added_tokens") or []}
-
-
-def _compare_added(one: Mapping[int, _Token], *, other: Mapping[int, _Token], first_name: str) -> Iterator[Mismatch]:
-    for index in sorted(one.keys() | other.keys()):
-        first, second = one.get(index), other.get(index)
-        if first is None or second is None:
-            token, owner = (first or second or {}), "thinking" if first is None else first_name
-            yield Mismatch(f"added token {token['content']!r} ({index}) is known to {owner} only", fatal=False)
-        elif first["content"] != second["content"]:
-            harmless = _is_spare(first) or _is_spare(second) or (first.get("special") and second.get("special"))
-            text = f"added token {index} is {first['content']!r} for {first_name}, {second['content']!r} for thinking"
-            yield Mismatch(text, fatal=not harmless)
-
-
-def _is_spare(token: _Token) -> bool:
-    """Returns whether a model reserves the token, so that the other model may have renamed it."""
-    return bool(token.get("special")) and bool(_SPARE.search(str(token["content"])))
-
-
-def _roles(folder: Path) -> dict[str, object]:
-    """Returns the special tokens by role and the chat template."""
-    config = tokenizer_config(folder)
-    roles = {key: _content(config.get(key)) for key in ("bos_token", "eos_token", "pad_token", "unk_token")}
-    return roles | {"chat template": template_in(folder)}
-
-
-def _content(token: object) -> object:
-    return token.get("content") if isinstance(token, dict) else token

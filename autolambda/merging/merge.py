@@ -27,11 +27,12 @@ from autolambda.merging.arithmetic import (
     ties_limits,
 )
 from autolambda.merging.checkpoint import Checkpoint, open_checkpoint
-from autolambda.merging.compatibility import compare_tensors, compare_tokenizers
+from autolambda.merging.compatibility import compare_tensors
 from autolambda.merging.method import Method
-from autolambda.merging.pair import Pair, read_tensor, untied_tensors
+from autolambda.merging.pair import Pair, Role, fitted, read_tensor, stored_name, untied_tensors, with_tied_flag
 from autolambda.merging.rounding import Draws, matrix_shape
 from autolambda.merging.shards import TensorInfo
+from autolambda.merging.tokenizer import compare_tokenizers
 from autolambda.schedule import Schedule
 
 Arithmetic = Callable[..., Tensor]
@@ -60,16 +61,30 @@ class Merge:
     @property
     def config(self) -> dict[str, Any]:
         """The Thinking parent's config with the merge's tied flag."""
-        return self.pair.config | {"tie_word_embeddings": self.tied}
+        return with_tied_flag(self.pair.config, self.tied)
 
     def lam_of(self, name: str) -> float:
         """Returns lam of a parameter, for ``linear`` and ``slerp``."""
         assert self.method.schedule is not None
-        return self.method.schedule.lam_of(name, num_layers=self.pair.num_layers)
+        return self.pair.lam_of(name, self.method.schedule)
+
+    def read(self, role: str, name: str) -> Tensor:
+        """Returns a model's tensor in the merge's dtype and shape. Raises ``CheckpointError`` when the file fails."""
+        tensor = read_tensor(self.models[role], name)
+        rest = read_tensor(self.pair.thinking, name) if role != "thinking" else None
+        return fitted(tensor, self.infos[name], rest)
+
+    def fits(self, role: str, name: str) -> bool:
+        """Returns whether a model stores a tensor in the merge's dtype and shape."""
+        model, info = self.models[role], self.infos[name]
+        stored = model.tensors[stored_name(model, name)]
+        return (stored.dtype, stored.shape) == (info.dtype, info.shape)
 
     def arithmetic(self, name: str, pieces: Pieces) -> Arithmetic:
         """Returns the function that merges the pieces of a tensor. TIES and SLERP first read all ``pieces``."""
         info = self.infos[name]
+        if (parent := self._copied(name)) is not None:
+            return partial(_copy, index=[*self.models].index(parent))
         if self.method.name == "task_arithmetic":
             return task_arithmetic
         if self.method.name == "ties":
@@ -77,30 +92,37 @@ class Merge:
                 return partial(ties, limits=(torch.zeros(()), torch.zeros(())))
             return partial(ties, limits=ties_limits(pieces, num_values=info.num_values))
         lam = self.lam_of(name)
-        if self._copies(name):
-            return _thinking if lam == 1.0 else _instruct
         if self.method.name == "slerp":
             return partial(slerp, lam=lam, weights=slerp_weights(pieces, lam))
         return partial(interpolate, lam=lam)
 
     def draws(self, name: str) -> Draws | None:
         """Returns the draws that round a tensor, or ``None`` if it is copied or rounded to nearest."""
-        if self._copies(name):
+        if self._copied(name) is not None:
             return None
         return self.pair.rounding.draws(name, self.infos[name].shape, self.infos[name].dtype)
 
     def shows_broken(self, name: str) -> bool:
         """Returns whether a NaN or an infinity in any model also shows in the merge, so only the merge is checked."""
-        return self.method.name == "linear" and not self._copies(name)
+        return self.method.name == "linear" and self._copied(name) is None
 
-    def _copies(self, name: str) -> bool:
-        """Whether a tensor is a parent's: by ``linear`` and ``slerp``, at both ends and for integers."""
-        takes_lam = self.method.schedule is not None
-        return takes_lam and (self.lam_of(name) in (0.0, 1.0) or not self.infos[name].dtype.is_floating_point)
+    def _copied(self, name: str) -> Role | None:
+        """The parent whose tensor the merge has, if it is one's.
+
+        That is so outside the language model, and by ``linear`` and ``slerp`` at both ends and for integers.
+        """
+        if name in self.pair.outside:
+            return self.pair.vision
+        if self.method.schedule is None:
+            return None
+        lam = self.lam_of(name)
+        if lam in (0.0, 1.0) or not self.infos[name].dtype.is_floating_point:
+            return "thinking" if lam == 1.0 else "instruct"
+        return None
 
     def tensor(self, name: str) -> Tensor:
         """Returns a tensor of the merge, in the checkpoint's dtype on the CPU. Do not write into it."""
-        models = [read_tensor(model, name) for model in self.models.values()]
+        models = [self.read(role, name) for role in self.models]
         if self.method.name == "linear":
             return interpolate(models[0], models[1], self.lam_of(name), draws=self.draws(name))
         pieces, draws = pieces_of(*models), self.draws(name)  # float32 copies of whole tensors would take more memory
@@ -117,12 +139,8 @@ class Merge:
             yield name, self.tensor(name)
 
 
-def _instruct(instruct: Tensor, thinking: Tensor, *, draws: Draws | None) -> Tensor:
-    return instruct
-
-
-def _thinking(instruct: Tensor, thinking: Tensor, *, draws: Draws | None) -> Tensor:
-    return thinking
+def _copy(*models: Tensor, index: int, draws: Draws | None) -> Tensor:
+    return models[index]
 
 
 def open_merge(pair: Pair, method: Method | Schedule) -> Merge:
@@ -157,7 +175,7 @@ def _check_base(base: Checkpoint, pair: Pair) -> None:
     tied = pair.tied and base.tied
     tensors = (base.tensors, pair.tensors) if tied else (untied_tensors(base), untied_tensors(pair.thinking))
     findings = [
-        *compare_tensors(tensors[0], thinking=tensors[1], num_layers=pair.num_layers, first_name="base"),
+        *compare_tensors(tensors[0], thinking=tensors[1], first_name="base"),
         *compare_tokenizers(base, thinking=pair.thinking, first_name="base"),
     ]
     if errors := [finding.text for finding in findings if finding.fatal]:

@@ -7,24 +7,32 @@ one parent does, the merge is untied, and the embedding serves as that parent's 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from autolambda.errors import PairError
-from autolambda.merging.checkpoint import Checkpoint, open_checkpoint
-from autolambda.merging.compatibility import Mismatch, compare_configs, compare_tensors, compare_tokenizers
+from autolambda.errors import CheckpointError, PairError, ScheduleError
+from autolambda.merging.checkpoint import TEXT_CONFIGS, Checkpoint, open_checkpoint
+from autolambda.merging.compatibility import Mismatch, compare_configs, compare_tensors
+from autolambda.merging.fingerprint import is_finite
+from autolambda.merging.modules import ModuleMap, module_map
 from autolambda.merging.rounding import Rounding
 from autolambda.merging.shards import TensorInfo
+from autolambda.merging.tokenizer import compare_tokenizers, num_tokens
+from autolambda.schedule import Location, Schedule
+
+Role = Literal["instruct", "thinking"]
 
 
 @dataclass(frozen=True)
 class Pair:
     """Two checkpoints that fit together, and how their merges are rounded.
 
-    ``tensors`` describes the tensors of a merge, sorted by name.
+    ``tensors`` describes the tensors of a merge, sorted by name. ``vision`` is the parent whose tensors outside the
+    language model every merge has.
     """
 
     instruct: Checkpoint
@@ -33,6 +41,36 @@ class Pair:
     tied: bool
     warnings: tuple[str, ...]
     rounding: Rounding = field(default_factory=Rounding)
+    vision: Role = "thinking"
+
+    @cached_property
+    def modules(self) -> ModuleMap:
+        """The place of each tensor in the model; takes seconds for layouts other than Llama's."""
+        found = module_map(self.thinking)
+        if found.locations is not None and (head := self.tensors.keys() - self.thinking.tensors.keys()):
+            return replace(found, locations={**found.locations, **dict.fromkeys(head, Location(None, "other"))})
+        return found
+
+    @property
+    def outside(self) -> frozenset[str]:
+        """The tensors that are no part of the language model, such as a vision tower's."""
+        return self.modules.outside if self.thinking.is_nested else frozenset()
+
+    def lam_of(self, name: str, schedule: Schedule) -> float:
+        """Returns lam of a tensor: the schedule's, or the end at which a tensor outside the language model stays.
+
+        Raises ``ScheduleError`` for a schedule that is not uniform, if the modules of this model are not known.
+        """
+        if name in self.outside:
+            return 1.0 if self.vision == "thinking" else 0.0
+        if schedule.lam is not None:
+            return schedule.lam
+        if self.modules.locations is None:
+            raise ScheduleError(
+                f"the layers and modules of '{self.thinking.source}' are not known: {self.modules.reason}; "
+                "use a uniform lambda"
+            )
+        return schedule.lam_at(self.modules.locations[name], num_layers=self.num_layers)
 
     @property
     def num_layers(self) -> int:
@@ -59,7 +97,17 @@ class Pair:
     def config(self) -> dict[str, Any]:
         """The config of the merge: the Thinking parent's with the tied flag set, without references to code."""
         config = {key: value for key, value in self.thinking.config.items() if key not in ("auto_map", "_name_or_path")}
-        return config | {"tie_word_embeddings": self.tied}
+        return with_tied_flag(config, self.tied)
+
+
+def with_tied_flag(config: Mapping[str, Any], tied: bool) -> dict[str, Any]:
+    """Returns a config with the tied flag, which nested configs have twice."""
+    nested = {
+        key: {**part, "tie_word_embeddings": tied}
+        for key, part in config.items()
+        if isinstance(part, dict) and "tie_word_embeddings" in part and key in TEXT_CONFIGS
+    }
+    return {**config, **nested, "tie_word_embeddings": tied}
 
 
 def open_pair(
@@ -68,20 +116,25 @@ def open_pair(
     *,
     across_configs: bool = False,
     rounding: Rounding = Rounding(),  # noqa: B008  # frozen
+    vision: Role = "thinking",
 ) -> Pair:
     """Opens both parents and checks that they can be merged.
 
-    If ``across_configs`` is true, settings such as rope's may differ. The merge then uses the Thinking parent's, and a
-    warning says that at lambda 0 it does not behave like the Instruct parent.
+    ``vision`` is the parent whose tensors outside the language model every merge has. If ``across_configs`` is true,
+    settings such as rope's may differ. The merge then uses the Thinking parent's, and a warning says that at lambda 0
+    it does not behave like the Instruct parent.
+
     Raises ``CheckpointError`` when a parent cannot be opened, and ``PairError`` with every mismatch, one per line.
     """
     one = open_checkpoint(instruct) if isinstance(instruct, str) else instruct
     other = open_checkpoint(thinking) if isinstance(thinking, str) else thinking
     tied = one.tied and other.tied
     tensors, others = (untied_tensors(one), untied_tensors(other)) if not tied else (one.tensors, other.tensors)
+    padded, padding = _padded(one, other, tensors, others)
     findings = [
         *compare_configs(one, thinking=other),
-        *compare_tensors(tensors, thinking=others, num_layers=other.num_layers),
+        *padding,
+        *compare_tensors(tensors, thinking=others, padded=padded),
         *compare_tokenizers(one, thinking=other),
     ]
     if one.tied != other.tied:
@@ -90,7 +143,7 @@ def open_pair(
     if across_configs:
         findings = [_as_warning(finding) if finding.one_end else finding for finding in findings]
     warnings = tuple(finding.text for finding in findings if not finding.fatal)
-    pair = Pair(one, other, dict(sorted(tensors.items())), tied, warnings, rounding)
+    pair = Pair(one, other, dict(sorted(others.items())), tied, warnings, rounding, vision)
     errors = [finding.text for finding in findings if finding.fatal] or _unequal_integers(pair)
     if errors:
         lines = "\n".join(f"  - {text}" for text in errors)
@@ -103,6 +156,26 @@ def _as_warning(finding: Mismatch) -> Mismatch:
     return Mismatch(text, fatal=False)
 
 
+def _padded(
+    one: Checkpoint, other: Checkpoint, tensors: Mapping[str, TensorInfo], others: Mapping[str, TensorInfo]
+) -> tuple[frozenset[str], list[Mismatch]]:
+    """Returns the tensors with a row for each token that differ in their padding rows only, and what to say of it.
+
+    Embeddings have more rows than the tokenizer has tokens. Those rows are never used.
+    """
+    sizes = [int(checkpoint.text_config.get("vocab_size") or 0) for checkpoint in (one, other)]
+    if sizes[0] == sizes[1]:
+        return frozenset(), []
+    text = f"config 'vocab_size': instruct {sizes[0]}, thinking {sizes[1]}"
+    needed = [num_tokens(checkpoint.folder) for checkpoint in (one, other)]
+    if any(number is None or number > min(sizes) for number in needed):
+        return frozenset(), [Mismatch(text)]
+    rows = {
+        name for name in tensors.keys() & others.keys() if [*tensors[name].shape[:1], *others[name].shape[:1]] == sizes
+    }
+    return frozenset(rows), [Mismatch(f"{text}; only padding rows differ, the merge has thinking's", fatal=False)]
+
+
 def untied_tensors(checkpoint: Checkpoint) -> Mapping[str, TensorInfo]:
     """Returns the checkpoint's tensors with an lm_head; if lm_head is tied, its entry is the embedding's."""
     if not checkpoint.tied or checkpoint.embedding is None:
@@ -112,7 +185,9 @@ def untied_tensors(checkpoint: Checkpoint) -> Mapping[str, TensorInfo]:
 
 def _head_of(embedding: str) -> str:
     """Returns the name of the lm_head that belongs to an embedding; it has no ``model.`` prefix."""
-    return embedding.removesuffix("embed_tokens.weight").removesuffix("model.") + "lm_head.weight"
+    prefix = embedding.rpartition(".")[0].rpartition(".")[0]
+    prefix = "" if prefix.startswith("model") or not prefix else prefix.removesuffix("model").rstrip(".") + "."
+    return prefix + "lm_head.weight"
 
 
 def stored_name(checkpoint: Checkpoint, name: str) -> str:
@@ -125,6 +200,23 @@ def stored_name(checkpoint: Checkpoint, name: str) -> str:
 def read_tensor(checkpoint: Checkpoint, name: str) -> Tensor:
     """Reads a tensor of ``untied_tensors``, memory-mapped. Raises ``CheckpointError`` when the file fails."""
     return checkpoint.read(stored_name(checkpoint, name))
+
+
+def fitted(tensor: Tensor, info: TensorInfo, rest: Tensor | None = None) -> Tensor:
+    """Returns a model's tensor in the dtype and with the rows of the merge, which ``info`` describes.
+
+    Rows that the model lacks are those of ``rest``, Thinking's tensor. Raises ``CheckpointError`` for a value that the
+    dtype cannot hold.
+    """
+    if (tensor.dtype, tuple(tensor.shape)) == (info.dtype, info.shape):
+        return tensor
+    converted = tensor[: info.shape[0]].to(info.dtype) if info.shape else tensor.to(info.dtype)
+    if not is_finite(converted) and is_finite(tensor):
+        dtype = str(info.dtype).removeprefix("torch.")
+        raise CheckpointError(f"a parent holds values that {dtype}, Thinking's dtype, cannot hold; convert Thinking")
+    if rest is not None and info.shape and len(converted) < info.shape[0]:
+        converted = torch.cat([converted, rest[len(converted) :]])
+    return converted
 
 
 def _unequal_integers(pair: Pair) -> list[str]:

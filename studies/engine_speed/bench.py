@@ -24,7 +24,7 @@ from autolambda.engines.base import Prompt
 from autolambda.engines.transformers.engine import TransformersEngine
 from autolambda.merging.merge import open_merge
 from autolambda.merging.method import Method
-from autolambda.merging.write import write_weights
+from autolambda.merging.writing.write import write_weights
 from autolambda.schedule import Schedule
 from autolambda.tasks.arithmetic import read_samples
 from autolambda.tasks.requests import derive_seed

@@ -171,7 +171,7 @@ def write_alone(place: Path, *, identify: bool) -> None:
     """The merge without model card, tokenizer and synced files: what is compared with a copy that is not synced."""
     from autolambda.merging.merge import open_merge
     from autolambda.merging.pair import open_pair
-    from autolambda.merging.write import write_weights
+    from autolambda.merging.writing.write import write_weights
     from autolambda.schedule import Schedule
 
     os.fsync = os.fdatasync = lambda descriptor: None

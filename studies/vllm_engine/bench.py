@@ -29,7 +29,7 @@ from autolambda.engines.vllm.engine import VllmEngine
 from autolambda.merging.merge import open_merge
 from autolambda.merging.method import Method
 from autolambda.merging.pair import Pair, open_pair
-from autolambda.merging.write import write_weights
+from autolambda.merging.writing.write import write_weights
 from autolambda.schedule import Schedule
 from autolambda.tasks.arithmetic import read_samples
 

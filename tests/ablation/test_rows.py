@@ -10,10 +10,10 @@ from autolambda.ablation.rows import AblationRow, references_of, rows_of, unifor
 from autolambda.config import ABLATIONS, AblationConfig, AblationName, parse_config
 from autolambda.engines.base import Sampling
 from autolambda.errors import ConfigError
-from autolambda.schedule import Schedule
+from autolambda.schedule import Location, Module, Schedule
 
 BACKBONES = ["/models/a-base", "owner/hybrid"]
-PARAMETERS = ("self_attn.q_proj.weight", "mlp.up_proj.weight")
+MODULES: tuple[Module, ...] = ("attention", "ffn")
 
 
 def rows(study: AblationName, *, num_layers: int = 36, **config: object) -> list[AblationRow]:
@@ -24,9 +24,8 @@ def everything() -> list[AblationRow]:
     return [row for study in ABLATIONS for row in rows(study)]
 
 
-def lams(schedule: Schedule, module: str, num_layers: int) -> list[float]:
-    names = [f"model.layers.{layer}.{module}" for layer in range(num_layers)]
-    return [schedule.lam_of(name, num_layers=num_layers) for name in names]
+def lams(schedule: Schedule, module: Module, num_layers: int) -> list[float]:
+    return [schedule.lam_at(Location(layer, module), num_layers=num_layers) for layer in range(num_layers)]
 
 
 @pytest.mark.parametrize(
@@ -44,8 +43,8 @@ def test_thirds_of_the_layers_are_interpolated_and_all_else_is_instruct(
     found = rows("layers", num_layers=num_layers)
     for row, (first, last) in zip(found, spans, strict=True):
         expected = [0.8 if first <= layer <= last else 0.0 for layer in range(num_layers)]
-        assert all(lams(row.schedule, module, num_layers) == expected for module in PARAMETERS)
-        assert row.schedule.lam_of("model.embed_tokens.weight", num_layers=num_layers) == 0.0
+        assert all(lams(row.schedule, module, num_layers) == expected for module in MODULES)
+        assert row.schedule.other == 0.0
         expected_name = f"only layers {first} to {last}" if first < last else f"only layer {first}"
         assert row.label(num_layers) == expected_name
     assert [row.label() for row in found][::4] == ["only third 1 of the layers", "only thirds 2 and 3 of the layers"]
@@ -64,8 +63,8 @@ def test_a_third_without_a_layer_is_no_row() -> None:
 def test_a_module_that_is_left_out_is_instructs(place: int, label: str, expected: tuple[float, float]) -> None:
     row = rows("modules", partial_lambda=0.7)[place]
     assert row.label() == f"without {label}"
-    assert tuple(lams(row.schedule, module, 1)[0] for module in PARAMETERS) == expected
-    assert row.schedule.lam_of("lm_head.weight", num_layers=1) == 0.7
+    assert tuple(lams(row.schedule, module, 1)[0] for module in MODULES) == expected
+    assert row.schedule.other == 0.7
 
 
 def test_decoding_changes_the_sampling_and_nothing_else_of_it() -> None:

@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from autolambda.merging.merge import Merge
-from autolambda.merging.write import write_weights
+from autolambda.merging.writing.write import write_weights
 
 NUM_LAYERS = 2
 CHAT_TEMPLATE = (

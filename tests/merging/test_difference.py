@@ -24,9 +24,10 @@ from autolambda.merging.difference.measure import (
 from autolambda.merging.difference.values import ParentDifference, percent
 from autolambda.merging.merge import open_merge
 from autolambda.merging.method import Method
+from autolambda.merging.modules import llama_location
 from autolambda.merging.pair import Pair, open_pair
 from autolambda.merging.rounding import Rounding, matrix_shape
-from autolambda.schedule import Schedule, locate
+from autolambda.schedule import Schedule
 
 NEAREST = Rounding("nearest")
 EDGE = {torch.bfloat16: 2.0**-7, torch.float16: 2.0**-10}  # the step above 1
@@ -72,10 +73,16 @@ def test_order_counts_the_values_between_two_values(dtype: torch.dtype) -> None:
     assert order(torch.cat([-least, least])).tolist() == [-1, 1]
 
 
+def module_of(name: str) -> str:
+    location = llama_location(name)
+    assert location is not None
+    return location.module
+
+
 @pytest.mark.parametrize(("dtype", "sign"), [(torch.bfloat16, 1.0), (torch.bfloat16, -1.0), (torch.float16, 1.0)])
 def test_steps_are_counted_by_module(tmp_path: Path, dtype: torch.dtype, sign: float) -> None:
     def steps(name: str, place: Tensor) -> Tensor | int:
-        module = locate(name).module
+        module = module_of(name)
         return 0 if module == "attention" else 1 if module == "ffn" else torch.where(place % 4 < 2, 2, 7)
 
     pair = pair_of(tmp_path, steps, dtype=dtype, sign=sign)
@@ -85,7 +92,7 @@ def test_steps_are_counted_by_module(tmp_path: Path, dtype: torch.dtype, sign: f
     assert found.basis == f"all {pair.num_parameters:,} weights" and found.steps is not None
     sizes = {"attention": 0, "ffn": 0, "other": 0}
     for name, info in pair.tensors.items():
-        sizes[locate(name).module] += info.num_values
+        sizes[module_of(name)] += info.num_values
     assert found.steps["attention"] == (1, 0, 0, 0, 0, 0) and found.steps["ffn"] == (0, 1, 0, 0, 0, 0)
     assert found.steps["other"] == (0, 0, 0.5, 0, 0, 0.5)
     whole = [sizes["attention"], sizes["ffn"], sizes["other"] / 2, 0, 0, sizes["other"] / 2]
@@ -110,7 +117,7 @@ def test_one_step_makes_a_staircase_at_a_half_and_two_steps_at_the_quarters(tmp_
 
 def test_a_single_module_that_is_distorted_is_named(tmp_path: Path) -> None:
     def steps(name: str, place: Tensor) -> int:
-        return 1 if locate(name).module == "attention" else 100
+        return 1 if module_of(name) == "attention" else 100
 
     found = measure_difference(pair_of(tmp_path, steps))
     assert found.distorts and abs(at(found, 0.49) - 0.49) < 0.01

@@ -2,14 +2,25 @@
 
 import json
 import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
-from checkpoints import CHAT_TEMPLATE, edit_json, tiny_tokenizer
+from checkpoints import CHAT_TEMPLATE, edit_json, tiny_checkpoint, tiny_tokenizer
 from transformers import AutoTokenizer
 
 from autolambda.bundled import FOLDER
 from autolambda.errors import CheckpointError
-from autolambda.merging.tokenizer import added_tokens, copy_tokenizer, template_in, tokenizer_config
+from autolambda.merging.checkpoint import Checkpoint, open_checkpoint
+from autolambda.merging.compatibility import Mismatch
+from autolambda.merging.tokenizer import (
+    added_tokens,
+    compare_tokenizers,
+    copy_tokenizer,
+    num_tokens,
+    template_in,
+    tokenizer_config,
+)
 
 TEXT = "What is 12 + 7?\n<think>\n19 é\n</think>"
 
@@ -107,3 +118,118 @@ def test_the_ids_of_added_tokens(folder):
         assert added_tokens(folder) == {}
     (folder / "tokenizer.json").unlink()
     assert added_tokens(folder) == {}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    return open_checkpoint(str(tiny_checkpoint(tmp_path_factory.mktemp("one"))))
+
+
+@pytest.fixture
+def tokenizers(tmp_path: Path, checkpoint: Checkpoint) -> tuple[Checkpoint, Checkpoint]:
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        for file in checkpoint.folder.glob("*token*"):
+            (tmp_path / name / file.name).write_bytes(file.read_bytes())
+        (tmp_path / name / "chat_template.jinja").write_text("template")
+    return replace(checkpoint, folder=tmp_path / "one"), replace(checkpoint, folder=tmp_path / "other")
+
+
+def change_tokenizer(checkpoint: Checkpoint, change: str) -> None:
+    path = checkpoint.folder / "tokenizer.json"
+    content = json.loads(path.read_text())
+    model, added = content["model"], content["added_tokens"]
+    if change == "other ids":
+        model["vocab"]["!"], model["vocab"]['"'] = model["vocab"]['"'], model["vocab"]["!"]
+    elif change == "more tokens":
+        model["vocab"] |= {f"new{i}": 300 + i for i in range(9)}
+    elif change == "other merges":
+        model["merges"] = [["a", "b"]]
+    elif change == "renamed token":
+        added[3]["content"] = "<thought>"
+    elif change == "renamed special token":
+        added[0]["content"] = "<|bos|>"
+    elif change == "added token":
+        added.append({**added[3], "id": 264, "content": "<answer>"})
+    elif change == "odd form":
+        added[0] = {"name": "x"}
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("change", "messages", "fatal"),
+    [
+        ("none", [], False),
+        ("other ids", ["'!' is 0 and 1", "'\"' is 1 and 0"], True),
+        ("more tokens", [*(f"'new{i}' is None and 30{i}" for i in range(5)), "and 4 more"], True),
+        ("other merges", ["different merge rules"], True),
+        ("renamed token", ["added token 259 is '<think>' for instruct, '<thought>' for thinking"], True),
+        ("renamed special token", ["added token 256 is '<|endoftext|>' for instruct, '<|bos|>'"], False),
+        ("added token", ["added token '<answer>' (264) is known to thinking only"], False),
+    ],
+)
+def test_vocabularies_are_compared_by_content(
+    tokenizers: tuple[Checkpoint, Checkpoint], change: str, messages: list[str], fatal: bool
+) -> None:
+    one, other = tokenizers
+    change_tokenizer(other, change)
+    findings = list(compare_tokenizers(one, thinking=other))
+    assert len(findings) == len(messages) and all(finding.fatal is fatal for finding in findings)
+    assert all(message in finding.text for message, finding in zip(messages, findings, strict=True))
+
+
+def test_a_reserved_token_may_have_been_given_a_name(tokenizers: tuple[Checkpoint, Checkpoint]) -> None:
+    """As DeepSeek's distillation did with those of Llama, some of them as tokens that are not special."""
+    one, _ = tokenizers
+    path = one.folder / "tokenizer.json"
+    content = json.loads(path.read_text())
+    content["added_tokens"][3] |= {"content": "<|reserved_special_token_6|>", "special": True}
+    path.write_text(json.dumps(content))
+    for pair in (tokenizers, tokenizers[::-1]):
+        (finding,) = compare_tokenizers(pair[0], thinking=pair[1])
+        assert not finding.fatal and "'<|reserved_special_token_6|>' for" in finding.text and "<think>" in finding.text
+
+
+def test_a_token_that_is_special_for_one_parent_only_may_have_another_name(
+    tokenizers: tuple[Checkpoint, Checkpoint],
+) -> None:
+    """As DeepSeek's distillation renamed those of Qwen2.5."""
+    _, other = tokenizers
+    path = other.folder / "tokenizer.json"
+    content = json.loads(path.read_text())
+    content["added_tokens"][1] |= {"content": "<User>", "special": False}
+    path.write_text(json.dumps(content))
+    for pair in (tokenizers, tokenizers[::-1]):
+        (finding,) = compare_tokenizers(pair[0], thinking=pair[1])
+        assert (
+            not finding.fatal and "<|im_start|>" in finding.text and finding.text.endswith("; the merge mixes the two")
+        )
+
+
+def test_tokens_are_counted_by_their_ids(tokenizers: tuple[Checkpoint, Checkpoint]) -> None:
+    one, other = tokenizers
+    change_tokenizer(other, "more tokens")
+    assert (num_tokens(one.folder), num_tokens(other.folder)) == (264, 309)
+    (other.folder / "tokenizer.json").unlink()
+    assert num_tokens(other.folder) is None
+
+
+def test_special_roles_and_templates_are_warnings(tokenizers: tuple[Checkpoint, Checkpoint]) -> None:
+    one, other = tokenizers
+    (other.folder / "chat_template.jinja").unlink()
+    edit_json(other.folder / "tokenizer_config.json", eos_token={"content": "<|endoftext|>"}, chat_template="template")
+    (finding,) = compare_tokenizers(one, thinking=other)  # the template is the same, kept elsewhere
+    assert not finding.fatal and "eos_token '<|im_end|>' and '<|endoftext|>'" in finding.text
+    edit_json(other.folder / "tokenizer_config.json", eos_token="<|im_end|>", chat_template="another")
+    (finding,) = compare_tokenizers(one, thinking=other)
+    assert finding == Mismatch("the tokenizers differ in their chat template", fatal=False)
+
+
+def test_tokenizers_that_cannot_be_compared(tokenizers: tuple[Checkpoint, Checkpoint]) -> None:
+    one, other = tokenizers
+    change_tokenizer(other, "odd form")
+    with pytest.raises(CheckpointError, match=r"is not a file of the tokenizers library \(KeyError\('id'\)\)"):
+        list(compare_tokenizers(one, thinking=other))
+    (other.folder / "tokenizer.json").unlink()
+    (finding,) = compare_tokenizers(one, thinking=other)
+    assert not finding.fatal and finding.text == f"no tokenizer.json in {other.folder}: vocabularies were not compared"

@@ -21,18 +21,16 @@ from autolambda.engines.transformers.layout import live_tensors, misplaced
 from autolambda.engines.transformers.loading import (
     is_out_of_memory,
     load_model,
-    loaded_parent,
     resolve_device,
     resolve_dtype,
 )
 from autolambda.engines.uncomputed import check_unplaced, in_words
 from autolambda.errors import EngineError, one_line
 from autolambda.merging.arithmetic import interpolate
-from autolambda.merging.checkpoint import Checkpoint
 from autolambda.merging.fingerprint import digest_of_tensors
 from autolambda.merging.merge import Merge, check_in_place, open_merge
 from autolambda.merging.method import Method
-from autolambda.merging.pair import Pair, read_tensor
+from autolambda.merging.pair import Pair
 from autolambda.responses import Response
 from autolambda.schedule import Schedule
 
@@ -69,8 +67,11 @@ class TransformersEngine:
         with self._computing():
             self._model: Any = load_model(pair, dtype=resolve_dtype(dtype, pair, self._device)).to(self._device).eval()
             self._live = self._find_tensors()
-            self._instruct = self._parent(pair.instruct)
-            self._thinking = self._parent(pair.thinking)
+            parents = open_merge(pair, Schedule.uniform(1.0))
+            # on a CPU they stay in their files, which workers share
+            self._instruct, self._thinking = (
+                {name: parents.read(role, name).to(self._device) for name in self._live} for role in parents.models
+            )
             self._check_places()
             self._draws = {
                 name: draws.to(self._device)
@@ -93,14 +94,10 @@ class TransformersEngine:
         check_unplaced(unplaced, num_layers=self._pair.num_layers, model=model)
         return live
 
-    def _parent(self, checkpoint: Checkpoint) -> dict[str, Tensor]:
-        """Returns a parent's tensors on the device; on a CPU they stay in their files, which workers share."""
-        return {name: read_tensor(checkpoint, name).to(self._device) for name in self._live}
-
     def _check_places(self) -> None:
         """Raises ``EngineError`` if transformers has loaded other values than the files hold in the places found."""
-        loaded = self._instruct if loaded_parent(self._pair) is self._pair.instruct else self._thinking
-        if wrong := misplaced(self._model, self._live, loaded):
+        stored = {name: self._live[name] for name in self._live.keys() & self._pair.thinking.tensors.keys()}
+        if wrong := misplaced(self._model, stored, self._thinking):
             raise EngineError(
                 f"transformers' {type(self._model).__name__} does not hold '{wrong[0]}' as its files do, so it cannot "
                 "be merged in place; set engine.name to vllm"

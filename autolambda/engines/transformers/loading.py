@@ -8,55 +8,41 @@ from functools import reduce
 from typing import Any
 
 import torch
-from transformers import (
-    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForImageTextToText,
-    PretrainedConfig,
-)
+from transformers import AutoConfig, PretrainedConfig
 from transformers.utils import logging as logging_of_transformers
 
 from autolambda.errors import CheckpointError, ConfigError, EngineError, one_line, reason
 from autolambda.merging.checkpoint import Checkpoint
+from autolambda.merging.modules import auto_class
 from autolambda.merging.pair import Pair
 
 
 def load_model(pair: Pair, *, dtype: torch.dtype) -> Any:
-    """Returns the pair's model with a parent's weights, on the CPU: Thinking's, or those of the one with an lm_head.
+    """Returns the pair's model with Thinking's weights, on the CPU. With a vision part, it is loaded whole.
 
-    A checkpoint with a vision part is loaded whole. Raises ``CheckpointError`` if transformers cannot make the model
-    of its config, and ``EngineError`` if its files lack tensors.
+    If only Instruct has an lm_head, the model has one without weights. Raises ``CheckpointError`` if transformers
+    cannot make the model of its config, and ``EngineError`` if the files lack tensors.
     """
-    checkpoint = loaded_parent(pair)
-    with _without_bars(), _model_errors(checkpoint):
-        config = _config(pair)
-        nested = config.get_text_config() is not config and type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
-        auto: Any = AutoModelForImageTextToText if nested else AutoModelForCausalLM
-        model, report = auto.from_pretrained(
-            checkpoint.folder,
-            config=config,
+    folder = pair.thinking.folder
+    with _without_bars(), _model_errors(pair.thinking):
+        model, report = auto_class(pair.thinking).from_pretrained(
+            folder,
+            config=_config(pair),
             dtype=dtype,
             use_safetensors=True,
             output_loading_info=True,
             trust_remote_code=False,  # if left out, transformers asks on the terminal
         )
-    if missing := sorted(report["missing_keys"]):
-        raise EngineError(
-            f"{checkpoint.folder}: {len(missing)} parameters are missing in its files, the first is '{missing[0]}'"
-        )
+    lent = tuple(pair.tensors.keys() - pair.thinking.tensors.keys())
+    if missing := sorted(name for name in report["missing_keys"] if not name.endswith(lent)):
+        raise EngineError(f"{folder}: {len(missing)} parameters are missing in its files, the first is '{missing[0]}'")
     return model
 
 
-def loaded_parent(pair: Pair) -> Checkpoint:
-    """Returns the parent whose files ``load_model`` loads. If only one parent is tied, the other has the lm_head."""
-    return pair.instruct if pair.thinking.tied and not pair.tied else pair.thinking
-
-
 def _config(pair: Pair) -> PretrainedConfig:
-    config: PretrainedConfig = AutoConfig.from_pretrained(
-        pair.thinking.folder, tie_word_embeddings=pair.tied, trust_remote_code=False
-    )
+    config: PretrainedConfig = AutoConfig.from_pretrained(pair.thinking.folder, trust_remote_code=False)
+    for part in (config, config.get_text_config(decoder=True)):
+        part.tie_word_embeddings = pair.tied
     return config
 
 

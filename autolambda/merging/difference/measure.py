@@ -20,8 +20,7 @@ from autolambda.merging.merge import Merge
 from autolambda.merging.pair import Pair, read_tensor
 from autolambda.merging.rounding import DITHERED, Draws, matrix_shape
 from autolambda.merging.shards import TensorInfo
-from autolambda.merging.write import one_thread_each
-from autolambda.schedule import locate
+from autolambda.merging.writing.write import one_thread_each
 
 LAMBDAS = (0.1, 0.2, 0.25, 0.3, 0.4, 0.45, 0.49, 0.5, 0.51, 0.55, 0.6, 0.7, 0.75, 0.8, 0.9)
 MOST_WEIGHTS = 1 << 22  # of a sample, about: its shares are within a point or so
@@ -49,13 +48,14 @@ def measure_difference(pair: Pair) -> ParentDifference:
     ``CheckpointError`` when a file cannot be read.
     """
     infos = {name: info for name, info in pair.tensors.items() if info.dtype in DITHERED}
+    infos = {name: info for name, info in infos.items() if name not in pair.outside}
     name_of, rounding = str(pair.dtype).removeprefix("torch."), pair.rounding.name
     if not infos:
         return ParentDifference(name_of, rounding, 0, False, None, (), {})
     sums: dict[str, _Sums] = {}
     for name, rows in sampled_rows(infos).items():
-        part = sums.setdefault(locate(name).module, _Sums())
-        for instruct, thinking in _pieces((pair.instruct, pair.thinking), name, rows):
+        part = sums.setdefault(_module_of(name, pair), _Sums())
+        for instruct, thinking in _pieces((pair.instruct, pair.thinking), name, rows, infos[name].dtype):
             _add(part, instruct, thinking)
     sums = {WHOLE: _total(sums), **{part: sums[part] for part in PARTS if part in sums}}
     num_weights = int(sums[WHOLE].steps.sum())
@@ -101,6 +101,12 @@ def order(values: Tensor) -> Tensor:
     return torch.where(bits < 0, -(bits & 0x7FFF), bits)
 
 
+def _module_of(name: str, pair: Pair) -> str:
+    """Returns the module of a tensor; ``other`` where the modules are not known."""
+    locations = pair.modules.locations
+    return locations[name].module if locations and name in locations else "other"
+
+
 def _spread(num_rows: int, every: int) -> Tensor:
     """Returns one row of each ``every`` rows. Its place among them follows the golden ratio."""
     if every == 1:
@@ -110,12 +116,13 @@ def _spread(num_rows: int, every: int) -> Tensor:
     return places.long().clamp(max=num_rows - 1)
 
 
-def _pieces(models: Sequence[Checkpoint], name: str, rows: Tensor) -> Iterator[tuple[Tensor, ...]]:
+def _pieces(models: Sequence[Checkpoint], name: str, rows: Tensor, dtype: torch.dtype) -> Iterator[tuple[Tensor, ...]]:
     """Yields some ``rows`` of a tensor of each model, piece by piece, as matrices."""
     tensors = [read_tensor(model, name) for model in models]
     matrices = [tensor.reshape(matrix_shape(tensor.shape)) for tensor in tensors]
+    rows = rows[rows < min(len(matrix) for matrix in matrices)]  # padding rows are not compared
     for part in _parts(rows, matrices[0].shape[1]):
-        yield tuple(matrix[part] for matrix in matrices)
+        yield tuple(matrix[part].to(dtype) for matrix in matrices)
 
 
 def _parts(rows: Tensor, num_columns: int) -> tuple[Tensor, ...]:
@@ -138,7 +145,7 @@ def _num_beside(small: Merge, name: str, draws: Draws | None, rows: Tensor) -> i
     if draws is None:
         return 0
     num_beside = 0
-    pieces = partial(_pieces, tuple(small.models.values()), name, rows)
+    pieces = partial(_pieces, tuple(small.models.values()), name, rows, small.infos[name].dtype)
     make = small.arithmetic(name, pieces)
     for part, piece in zip(_parts(rows, small.infos[name].shape[1]), pieces(), strict=True):
         nearest, own = make(*piece, draws=None), make(*piece, draws=draws.part(part))

@@ -17,11 +17,12 @@ import torch
 from torch import Tensor
 
 from autolambda.merging.arithmetic import PIECE, regions_of
-from autolambda.merging.fingerprint import NUM_THREADS, TensorHash, digest_of_hashes, is_finite
+from autolambda.merging.fingerprint import NUM_THREADS, TensorHash, digest_of_hashes, hash_files, is_finite
 from autolambda.merging.merge import Merge
 from autolambda.merging.pair import stored_name
-from autolambda.merging.shard_writer import ShardWriter
+from autolambda.merging.rounding import matrix_shape
 from autolambda.merging.shards import ShardReader
+from autolambda.merging.writing.shard_writer import ShardWriter
 
 OnBytes = Callable[[int], None]
 """Receives the number of bytes of the merge that were written since the last call, from any thread."""
@@ -136,11 +137,11 @@ class _Pass:
     def _pieces(self, name: str) -> Iterator[tuple[Tensor, ...]]:
         """Yields the tensor of all models piece by piece, in buffers that the next piece overwrites."""
         info = self._merge.infos[name]
-        models = list(self._merge.models.values())
-        stored = [stored_name(model, name) for model in models]
-        infos = [model.tensors[key] for model, key in zip(models, stored, strict=True)]
+        models = list(self._merge.models.items())
+        whole = {role: self._merge.read(role, name) for role, _ in models if not self._merge.fits(role, name)}
+        stored = {role: stored_name(model, name) for role, model in models}
         size = min(PIECE * info.dtype.itemsize, info.num_bytes)
-        buffers = [torch.empty(size, dtype=torch.uint8) for _ in models]
+        buffers = {role: torch.empty(0 if role in whole else size, dtype=torch.uint8) for role, _ in models}
         begin = 0
         for rows, columns in regions_of(info.shape):
             if self.stopped.is_set():
@@ -148,17 +149,27 @@ class _Pass:
             shape = (rows.stop - rows.start, columns.stop - columns.start)
             num_bytes = shape[0] * shape[1] * info.dtype.itemsize
             yield tuple(
-                reader.read(key, source, begin, buffer[:num_bytes]).view(info.dtype).view(shape)
-                for reader, key, source, buffer in zip(self._readers, stored, infos, buffers, strict=True)
+                whole[role].view(matrix_shape(info.shape))[rows, columns]
+                if role in whole
+                else reader.read(stored[role], model.tensors[stored[role]], begin, buffers[role][:num_bytes])
+                .view(info.dtype)
+                .view(shape)
+                for reader, (role, model) in zip(self._readers, models, strict=True)
             )
             begin += num_bytes
 
     def _model_hashes(self, name: str) -> list[TensorHash | None]:
-        """Returns a hash for each model, or ``None`` for a tied lm_head, whose bytes are hashed as the embedding."""
+        """Returns a hash for each model, or ``None`` for what is hashed elsewhere.
+
+        That is a tied lm_head, whose bytes are hashed as the embedding, and a tensor that is converted piece by piece:
+        it is hashed here, as it is stored.
+        """
         for role, model in self._merge.models.items():
-            if name in model.tensors:
+            if name in model.tensors and not self._merge.fits(role, name):
+                self.hashes[role] |= hash_files(model.folder, {name: model.tensors[name]})
+            elif name in model.tensors:
                 self.hashes[role][name] = TensorHash(name, model.tensors[name])
-        return [self.hashes[role].get(name) for role in self._merge.models]
+        return [self.hashes[role].get(name) if self._merge.fits(role, name) else None for role in self._merge.models]
 
 
 @contextmanager

@@ -18,8 +18,8 @@ from types import TracebackType
 
 from torch import Tensor
 
-from autolambda.merging.atomic_folder import output_errors
 from autolambda.merging.shards import DTYPES, TensorInfo, bytes_of
+from autolambda.merging.writing.atomic_folder import output_errors
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 _FLUSH_EVERY = 128 * 10**6  # bytes written, after which a file is sent to the disk

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from autolambda.errors import OutputError
-from autolambda.merging.atomic_folder import atomic_folder
+from autolambda.merging.writing.atomic_folder import atomic_folder
 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from autolambda.merging.atomic_folder import atomic_folder
+from autolambda.merging.writing.atomic_folder import atomic_folder
 with atomic_folder(Path(sys.argv[1])) as folder:
     (folder / "half").write_text("x")
     os.kill(os.getpid(), signal.SIGKILL)

@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from autolambda.errors import OutputError
-from autolambda.merging import shard_writer
-from autolambda.merging.shard_writer import ShardWriter
 from autolambda.merging.shards import TensorInfo, read_shard
+from autolambda.merging.writing import shard_writer
+from autolambda.merging.writing.shard_writer import ShardWriter
 from tests.merging.test_shards import TENSORS
 
 

@@ -24,13 +24,13 @@ from autolambda.engines.chat import load_tokenizer
 from autolambda.engines.transformers.engine import TransformersEngine
 from autolambda.errors import CheckpointError, OutputError
 from autolambda.merging.arithmetic import PIECE
-from autolambda.merging.atomic_folder import atomic_folder
 from autolambda.merging.checkpoint import open_checkpoint
 from autolambda.merging.fingerprint import TensorHash, digest_of_hashes, hash_files
 from autolambda.merging.merge import Merge, open_merge
 from autolambda.merging.method import METHODS, Method
 from autolambda.merging.pair import open_pair
-from autolambda.merging.write import write_weights
+from autolambda.merging.writing.atomic_folder import atomic_folder
+from autolambda.merging.writing.write import write_weights
 from autolambda.schedule import Profile, Schedule
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -225,7 +225,7 @@ MERGING = """
 import resource, signal, sys
 from pathlib import Path
 from autolambda.errors import AutolambdaError
-from tests.merging.test_write import write_atomically
+from tests.merging.writing.test_write import write_atomically
 *parents, out, limit = sys.argv[1:]
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
