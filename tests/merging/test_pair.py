@@ -161,7 +161,7 @@ def test_the_merge_has_thinkings_dtypes_and_its_ends_are_the_converted_parents(o
     (tmp_path / "out").mkdir()
     write_merge(tmp_path / "out", open_merge(pair, Schedule.uniform(0.3)), max_shard_size=20_000)
     expected = dict(open_merge(pair, Schedule.uniform(0.3)).tensors())
-    found = loaded(tmp_path / "out")
+    found = loaded(tmp_path / "out", pair)
     assert all(torch.equal(found[name], tensor) and tensor.dtype == torch.float16 for name, tensor in expected.items())
 
 
@@ -186,7 +186,7 @@ def test_vocabularies_may_differ_by_padding(tmp_path: Path, sizes: tuple[int, in
     assert torch.equal(merged[HEAD][:both], one[:both]) and torch.equal(merged[HEAD][both:], other[both:])
     (tmp_path / "out").mkdir()
     write_merge(tmp_path / "out", open_merge(pair, Schedule.uniform(0.4)))
-    assert torch.equal(loaded(tmp_path / "out")[HEAD], open_merge(pair, Schedule.uniform(0.4)).tensor(HEAD))
+    assert torch.equal(loaded(tmp_path / "out", pair)[HEAD], open_merge(pair, Schedule.uniform(0.4)).tensor(HEAD))
 
 
 def test_warnings_do_not_forbid_a_merge(copies: tuple[Path, Path]) -> None:
