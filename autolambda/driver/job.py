@@ -20,7 +20,10 @@ from autolambda.errors import ConfigError, TaskError
 from autolambda.graders import ifeval
 from autolambda.graders.grading import find_grader
 from autolambda.merging.difference.measure import measure_difference
+from autolambda.merging.pair import Pair
 from autolambda.optimizer.aims import Aims
+from autolambda.optimizer.settings import SearchSettings
+from autolambda.optimizer.space import Space
 from autolambda.responses import Sample
 from autolambda.tasks.base import Slice
 from autolambda.tasks.slices import open_slices
@@ -76,6 +79,12 @@ class Job:
         return replace(self, search=tuple(searched), confirm=tuple(confirmed), identity=identity)
 
     @property
+    def search_settings(self) -> SearchSettings:
+        """The settings of the search; uniform lambdas only, if the modules of the parents are not known."""
+        settings = self.config.search_settings
+        return settings if self.models.pair.modules.locations else replace(settings, spaces=("uniform",))
+
+    @property
     def engine_in_words(self) -> str:
         """The engine that will run, for people, such as ``transformers on cpu, float32``."""
         if self.engine == "vllm":
@@ -104,7 +113,18 @@ def open_job(config: Config) -> Job:
     )
     context = longest + models.sampling.max_tokens
     identity = identity_of(config, models, engine=engine, slices=(search, confirm))
-    return Job(config, models, search, confirm, engine, context, identity, tasks.notes)
+    notes = (*tasks.notes, *_space_notes(config.search.spaces, models.pair))
+    return Job(config, models, search, confirm, engine, context, identity, notes)
+
+
+def _space_notes(spaces: Sequence[Space], pair: Pair) -> list[str]:
+    """Returns what to say if some spaces cannot be searched. Raises ``ConfigError`` if none is left."""
+    if not (others := [space for space in spaces if space != "uniform"]) or pair.modules.locations:
+        return []
+    text = f"the layers and modules of these models are not known: {pair.modules.reason}"
+    if "uniform" not in spaces:
+        raise ConfigError(f"search.spaces: {', '.join(spaces)}; {text}; use uniform")
+    return [f"{text}; uniform lambdas are searched, and {' and '.join(others)} left out"]
 
 
 def _check_graders(config: Config) -> None:

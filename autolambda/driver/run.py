@@ -56,7 +56,7 @@ class Run:
         """Returns the trial that a crash interrupted, or a new one. ``None`` means that the search is over."""
         if (interrupted := self.study.interrupted()) is not None:
             return interrupted
-        settings = self.job.config.search_settings
+        settings = self.job.search_settings
         answer = propose(self.measured.observations, settings, self._aims)
         if isinstance(answer, Stop):
             self.study.stopped_for = answer.reason
@@ -73,7 +73,7 @@ class Run:
         title = f"trial {trial.number}"
         graded: list[Graded] = []
         found: MeasuredSchedule | None = None
-        settings = self.job.config.search_settings
+        settings = self.job.search_settings
         race = Race(trial.schedule, trial.start, trial.stop, self.measured.observations, settings, self._aims)
         for rung in race:
             fresh = self.evaluator.run(self._request(trial, title, rung))
@@ -147,7 +147,7 @@ class Run:
 
     def _progress(self, num_responses: int) -> tuple[float, float]:
         """Returns the finished part of the search and the part of this evaluation (0 to 1), by tokens."""
-        observations, settings = self.measured.observations, self.job.config.search_settings
+        observations, settings = self.measured.observations, self.job.search_settings
         allowance = allowance_of(observations.measured, settings, self._aims)
         by_trials = SEARCH_PART / settings.trials
         if allowance is None:

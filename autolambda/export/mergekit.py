@@ -16,13 +16,11 @@ from autolambda.merging.arithmetic import SCALE_TASK_ARITHMETIC, SCALE_TIES, TIE
 from autolambda.merging.difference.measure import share_beside_nearest
 from autolambda.merging.difference.values import percent
 from autolambda.merging.merge import Merge
+from autolambda.merging.pair import Pair
 from autolambda.merging.rounding import DITHERED
-from autolambda.schedule import Schedule
+from autolambda.schedule import Location, Schedule
 
 Setting = float | list[dict[str, Any]]
-
-_ATTENTION = ("self_attn.", "input_layernorm.")
-_OUTSIDE = ("embed_tokens.", "lm_head.", "model.norm.")
 
 
 def mergekit_recipe(merge: Merge) -> dict[str, Any]:
@@ -45,7 +43,7 @@ def mergekit_recipe(merge: Merge) -> dict[str, Any]:
         return found | {"models": _inputs(names, method, schedule.lam)} | _shared(method, schedule.lam)
     slices = []
     for layer in range(merge.pair.num_layers):
-        setting = _setting(schedule, layer, merge.pair.num_layers)
+        setting = _setting(merge.pair, schedule, layer)
         sources = [{**each, "layer_range": [layer, layer + 1]} for each in _inputs(names, method, setting)]
         slices.append({"sources": sources, **_shared(method, setting)})
     return found | {"slices": slices}
@@ -67,14 +65,35 @@ def mergekit_sentence(merge: Merge) -> str:
     )
 
 
-def _setting(schedule: Schedule, layer: int, num_layers: int) -> list[dict[str, Any]]:
+def _setting(pair: Pair, schedule: Schedule, layer: int) -> list[dict[str, Any]]:
     """Returns lam by filter: for a layer's parameters, and for the parameters outside the layers."""
-    attention, ffn = schedule.attention.at(layer, num_layers), schedule.ffn.at(layer, num_layers)
+    attention, ffn = (getattr(schedule, module).at(layer, pair.num_layers) for module in ("attention", "ffn"))
+    found = pair.modules.locations or {}
+    parts = sorted(
+        {_part(name, layer) for name, location in found.items() if location == Location(layer, "attention")},
+        key=_norms_last,
+    )
+    outside = sorted({f"{_holder(name)}." for name, location in found.items() if location.layer is None})
     return [
-        *({"filter": part, "value": schedule.other} for part in _OUTSIDE),
-        *({"filter": part, "value": attention} for part in _ATTENTION),
+        *({"filter": part, "value": schedule.other} for part in outside),
+        *({"filter": part, "value": attention} for part in parts),
         {"value": ffn},
     ]
+
+
+def _holder(name: str) -> str:
+    """Returns the end of the name of a tensor's module: ``embed_tokens``, or ``model.norm``, as layers have norms."""
+    holder = name.rpartition(".")[0]
+    return holder.rpartition(".")[2] if "norm" not in holder else holder
+
+
+def _norms_last(part: str) -> tuple[bool, str]:
+    return "norm" in part, part
+
+
+def _part(name: str, layer: int) -> str:
+    """Returns the name of the submodule of a layer that holds a tensor, with its dot: ``self_attn.``."""
+    return name.split(f".{layer}.", 1)[1].partition(".")[0] + "."
 
 
 def _inputs(names: dict[str, str], method: str, lam: Setting) -> list[dict[str, Any]]:

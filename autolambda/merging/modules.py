@@ -4,35 +4,32 @@ A layer's *attention* is what reads other positions: attention, linear attention
 works on each position alone is *ffn*: dense, mixture of experts, gates. A norm belongs to the sublayer whose output it
 reads, else to the sublayer that reads its output. Everything outside the layers is *other*.
 
-The names of Llama's layout say this by themselves. For every other layout, transformers makes the model without
-weights, and one run without values shows which submodule feeds which. So no table of families is needed.
+The names of Llama's layout say this by themselves. For every other layout, the model's own code says it
+(``model_tree.py``).
 """
 
 from __future__ import annotations
 
-import inspect
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
-
-import torch
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from autolambda.errors import one_line
 from autolambda.merging.checkpoint import Checkpoint
+from autolambda.merging.model_tree import (
+    Layers,
+    layers_of,
+    model_without_weights,
+    modules_of,
+    names_in,
+    outside_language,
+)
 from autolambda.schedule import Location, Module
 
 _OUTSIDE = Location(None, "other")
 _LLAMA_LAYER = re.compile(r"model\.layers\.(\d{1,6})\.(self_attn|input_layernorm|post_attention_layernorm|mlp)\.(.+)")
 _LLAMA_OTHER = re.compile(r"(model\.(embed_tokens|norm)|lm_head)\.(weight|bias)")
 _LLAMA_MODULES: Mapping[str, Module] = {"self_attn": "attention", "input_layernorm": "attention"}
-# A submodule whose forward takes one of these reads other positions.
-_OF_OTHER_POSITIONS = frozenset(
-    {"attention_mask", "past_key_values", "past_key_value", "layer_past", "cache_params", "position_embeddings"}
-    | {"position_ids", "alibi", "state"}
-)
 
 
 @dataclass(frozen=True)
@@ -59,49 +56,25 @@ def module_map(checkpoint: Checkpoint) -> ModuleMap:
         model = model_without_weights(checkpoint)
     except Exception as error:  # an unknown or wrong config can raise anything
         return ModuleMap(None, reason=f"transformers cannot make a model of its config.json ({one_line(error)})")
-    names = _names_in(model, checkpoint.tensors)
-    outside = frozenset(_outside(model, names)) if checkpoint.is_nested else frozenset()
+    names = names_in(model, checkpoint.tensors)
+    outside = frozenset(outside_language(model, names)) if checkpoint.is_nested else frozenset()
     try:
-        layers = _layers(model)
-        modules = _modules_of(model, layers)
+        layers = layers_of(model)
+        modules = modules_of(model, layers)
     except Exception as error:  # the model code of an architecture can need values
         return ModuleMap(None, outside, f"its layers cannot be followed ({one_line(error)})")
-    if isinstance(modules, str):
-        return ModuleMap(None, outside, modules)
     locations = {name: _location(inner, layers, modules) for name, inner in names.items() if name not in outside}
     return ModuleMap(locations, outside)
-
-
-def auto_class(checkpoint: Checkpoint) -> Any:
-    """Returns transformers' class for a checkpoint's whole model: with a vision tower, if the config describes one.
-
-    Raises the errors of transformers for an unknown config.
-    """
-    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
-
-    auto: Any = AutoModelForCausalLM
-    config = type(_config(checkpoint))
-    if checkpoint.is_nested and config in AutoModelForImageTextToText._model_mapping:
-        auto = AutoModelForImageTextToText
-    return auto
-
-
-def model_without_weights(checkpoint: Checkpoint) -> Any:
-    """Returns the checkpoint's model on the meta device. Raises the errors of transformers."""
-    with torch.device("meta"):
-        return auto_class(checkpoint).from_config(_config(checkpoint), dtype=torch.bfloat16).eval()
-
-
-def _config(checkpoint: Checkpoint) -> Any:
-    from transformers import AutoConfig
-
-    return AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False)
 
 
 def _llama_locations(checkpoint: Checkpoint) -> dict[str, Location] | None:
     """Returns the locations if every tensor has one of the names of Llama's layout, else ``None``."""
     found = {name: llama_location(name) for name in checkpoint.tensors}
-    known = {name: location for name, location in found.items() if location is not None}
+    known = {
+        name: location
+        for name, location in found.items()
+        if location is not None and (location.layer or 0) < checkpoint.num_layers
+    }
     return known if len(known) == len(found) else None
 
 
@@ -115,141 +88,7 @@ def llama_location(name: str) -> Location | None:
     return _OUTSIDE if _LLAMA_OTHER.fullmatch(name) else None
 
 
-def _names_in(model: Any, names: Iterable[str]) -> dict[str, str]:
-    """Returns the name in the model of each tensor of a checkpoint; transformers' loader renames and fuses some."""
-    from transformers.conversion_mapping import get_model_conversion_mapping
-    from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
-
-    transforms = get_model_conversion_mapping(model)
-    renamings = [each for each in transforms if isinstance(each, WeightRenaming)]
-    converters = [each for each in transforms if isinstance(each, WeightConverter)]
-    state = model.state_dict()
-    return {name: rename_source_key(name, renamings, converters, model.base_model_prefix, state)[0] for name in names}
-
-
-@dataclass(frozen=True)
-class _Layers:
-    """The layers of a language model: their name, and the list of them."""
-
-    name: str
-    modules: nn.ModuleList
-
-
-def _layers(model: Any) -> _Layers:
-    """Returns the layers of the language model. Raises ``LookupError`` if there is no list of that many modules."""
-    num_layers = model.config.get_text_config(decoder=True).num_hidden_layers
-    decoder = model.get_decoder()
-    prefix = next((name for name, module in model.named_modules() if module is decoder), "")
-    for name, module in decoder.named_modules(prefix=prefix):
-        if isinstance(module, nn.ModuleList) and len(module) == num_layers:
-            return _Layers(name, module)
-    raise LookupError(f"no list of {num_layers} layers")
-
-
-def _outside(model: Any, names: Mapping[str, str]) -> Iterator[str]:
-    """Yields the tensors that belong neither to the language model nor to its head."""
-    decoder = model.get_decoder()
-    inside = {id(tensor) for tensor in decoder.state_dict(keep_vars=True).values()}
-    for module in (model.get_output_embeddings(), model.get_input_embeddings()):
-        if module is not None:
-            inside |= {id(tensor) for tensor in module.state_dict(keep_vars=True).values()}
-    state = model.state_dict(keep_vars=True)
-    for name, inner in names.items():
-        if inner in state and id(state[inner]) not in inside:
-            yield name
-
-
-@dataclass(frozen=True, eq=False)
-class _Call:
-    """One call of a submodule of a layer, with the tensors that it took and gave."""
-
-    layer: int
-    child: str
-    module: nn.Module
-    taken: tuple[Tensor, ...]
-    given: tuple[Tensor, ...]
-
-
-class _AnyValue(TorchFunctionMode):
-    """Answers every question for a tensor's value with ``True``, since tensors on the meta device have none."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in (Tensor.item, Tensor.__bool__, Tensor.__int__):
-            return True
-        if func is Tensor.tolist:
-            return [True] * args[0].numel()
-        return func(*args, **(kwargs or {}))
-
-
-def _modules_of(model: Any, layers: _Layers) -> dict[tuple[int, str], Module] | str:
-    """Returns the module of each submodule by layer and name, or why they are not known."""
-    calls = _calls(model, layers)
-    mixers = [call for call in calls if _mixes(call.module)]
-    if nested := next((call for call in mixers if _holds_a_layer(call.module)), None):
-        return f"'{nested.child}' of layer {nested.layer} is a layer within a layer"
-    if not mixers:
-        return "no part of its layers reads other positions"
-    return {
-        (call.layer, call.child): "attention" if _mixes(owner.module) else "ffn"
-        for call in calls
-        for owner in [_owner(call, [each for each in calls if each.layer == call.layer])]
-    }
-
-
-def _calls(model: Any, layers: _Layers) -> list[_Call]:
-    """Runs the model on the meta device, and returns the calls of the layers' submodules that have parameters."""
-    calls: list[_Call] = []
-    for index, layer in enumerate(layers.modules):
-        for child, module in layer.named_children():
-            if any(True for _ in module.parameters()):
-                module.register_forward_hook(_recorder(calls, index, child), with_kwargs=True)
-    ids = torch.zeros(1, 8, dtype=torch.long, device="meta")
-    with torch.inference_mode(), _AnyValue():
-        model(input_ids=ids, use_cache=False)
-    return calls
-
-
-def _recorder(calls: list[_Call], layer: int, child: str) -> Any:
-    def record(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        outputs = output if isinstance(output, (tuple, list)) else (output,)
-        taken = tuple(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
-        calls.append(_Call(layer, child, module, taken, tuple(each for each in outputs if isinstance(each, Tensor))))
-
-    return record
-
-
-def _owner(call: _Call, calls: list[_Call]) -> _Call:
-    """Returns the sublayer that a call belongs to: itself, or for a norm the sublayer beside it."""
-    if not _is_norm(call.module):
-        return call
-    at = calls.index(call)
-    before = [each for each in calls[:at] if not _is_norm(each.module)]
-    after = [each for each in calls[at + 1 :] if not _is_norm(each.module)]
-    reads = [each for each in before if _share(each.given, call.taken)]
-    feeds = sorted((each for each in after if _share(call.given, each.taken)), key=lambda each: not _mixes(each.module))
-    return next(iter([*reads[-1:], *feeds, *after, *before[-1:], call]))
-
-
-def _share(some: tuple[Tensor, ...], others: tuple[Tensor, ...]) -> bool:
-    return any(one is other for one in some for other in others)
-
-
-def _is_norm(module: nn.Module) -> bool:
-    return all(parameter.dim() < 2 for parameter in module.parameters())
-
-
-def _mixes(module: nn.Module) -> bool:
-    """Whether a submodule reads other positions."""
-    return not _OF_OTHER_POSITIONS.isdisjoint(inspect.signature(module.forward).parameters)
-
-
-def _holds_a_layer(module: nn.Module) -> bool:
-    from transformers.modeling_layers import GradientCheckpointingLayer
-
-    return any(isinstance(each, GradientCheckpointingLayer) for each in module.modules())
-
-
-def _location(name: str, layers: _Layers, modules: Mapping[tuple[int, str], Module]) -> Location:
+def _location(name: str, layers: Layers, modules: Mapping[tuple[int, str], Module]) -> Location:
     """Returns the location of a tensor by its name in the model. What a layer never calls counts as ffn."""
     rest = name.removeprefix(f"{layers.name}.")
     index, _, inner = rest.partition(".")
