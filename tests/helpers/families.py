@@ -116,7 +116,7 @@ FAMILIES = {
         Family("phimoe", "fine-tunes of Phi-3.5-MoE", EXPERTS),
         Family("olmo2", "fine-tunes of OLMo 2"),
         Family("olmo3", "Olmo-3-7B-Instruct x Olmo-3-7B-Think"),
-        Family("olmoe", "fine-tunes of OLMoE", EXPERTS),
+        Family("olmoe", "fine-tunes of OLMoE", {**EXPERTS, "head_dim": None}),
         Family("smollm3", "fine-tunes of SmolLM3"),
         Family("hunyuan_v1_dense", "fine-tunes of Hunyuan"),
         Family("hunyuan_v1_moe", "fine-tunes of Hunyuan-A13B", {**EXPERTS, "moe_topk": 2}),

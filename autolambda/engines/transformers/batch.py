@@ -63,9 +63,10 @@ class Batch:
     def _prefill(self, ids: list[list[int]]) -> None:
         """Fills the cache with all prompt tokens except the last of each row, which the first step computes."""
         if self._recurs:
-            caches = [self._read_alone(ids[prompt]) for prompt in self._prompt_of_row]
-            self._cache = caches[0]
-            caches[0].join(caches[1:])
+            read = [self._read_alone(ids[prompt]) for prompt in range(len(self._tokens))]
+            first, *others = (read[prompt] for prompt in self._prompt_of_row)
+            first.join(others)
+            self._cache = first
             return
         width = max(len(row) for row in ids) - 1
         if width == 0:

@@ -13,7 +13,7 @@ from transformers.utils import logging as logging_of_transformers
 
 from autolambda.errors import CheckpointError, ConfigError, EngineError, one_line, reason
 from autolambda.merging.checkpoint import Checkpoint
-from autolambda.merging.modules import auto_class
+from autolambda.merging.model_tree import auto_class
 from autolambda.merging.pair import Pair
 
 
