@@ -38,10 +38,11 @@ class ModuleMap:
 
     ``locations`` is ``None`` if the modules are not known; ``reason`` then says why, and only uniform merges are
     possible. ``outside`` holds the names of tensors that do not belong to the language model, such as a vision tower's.
+    It is ``None`` if these are not known.
     """
 
     locations: Mapping[str, Location] | None
-    outside: frozenset[str] = frozenset()
+    outside: frozenset[str] | None = frozenset()
     reason: str = ""
 
 
@@ -55,9 +56,10 @@ def module_map(checkpoint: Checkpoint) -> ModuleMap:
     try:
         model = model_without_weights(checkpoint)
     except Exception as error:  # an unknown or wrong config can raise anything
-        return ModuleMap(None, reason=f"transformers cannot make a model of its config.json ({one_line(error)})")
+        outside = None if checkpoint.is_nested else frozenset[str]()
+        return ModuleMap(None, outside, f"transformers cannot make a model of its config.json ({one_line(error)})")
     names = names_in(model, checkpoint.tensors)
-    outside = frozenset(outside_language(model, names)) if checkpoint.is_nested else frozenset()
+    outside = frozenset(outside_language(model, names) if checkpoint.is_nested else ())
     try:
         layers = layers_of(model)
         modules = modules_of(model, layers)

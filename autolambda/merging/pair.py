@@ -53,8 +53,17 @@ class Pair:
 
     @property
     def outside(self) -> frozenset[str]:
-        """The tensors that are no part of the language model, such as a vision tower's."""
-        return self.modules.outside if self.thinking.is_nested else frozenset()
+        """The tensors that are no part of the language model, such as a vision tower's.
+
+        Raises ``PairError`` if they are not known.
+        """
+        outside = self.modules.outside if self.thinking.is_nested else frozenset()
+        if outside is None:
+            raise PairError(
+                f"the language part of '{self.thinking.source}' cannot be told from its other parts: "
+                f"{self.modules.reason}; merge the language models alone"
+            )
+        return outside
 
     def lam_of(self, name: str, schedule: Schedule) -> float:
         """Returns lam of a tensor: the schedule's, or the end at which a tensor outside the language model stays.

@@ -39,14 +39,15 @@ def check_form(folder: Path, source: str) -> None:
 
 
 def check_not_quantised(config: Mapping[str, Any], source: str) -> None:
-    """Raises ``CheckpointError`` if the config says that the weights are quantised."""
-    if quantisation := config.get("quantization_config") or config.get("compression_config"):
-        method = quantisation.get("quant_method") if isinstance(quantisation, dict) else None
-        kind = f"{printable(str(method)[:40])}, " if method else ""
-        raise CheckpointError(
-            f"'{source}' is quantised ({kind}quantization_config); use the bfloat16 checkpoint from which it was made, "
-            "or dequantise it with transformers and save it"
-        )
+    """Raises ``CheckpointError`` if the config, or a section of it, says that the weights are quantised."""
+    for part in (config, *(each for each in config.values() if isinstance(each, dict))):
+        if quantisation := part.get("quantization_config") or part.get("compression_config"):
+            method = quantisation.get("quant_method") if isinstance(quantisation, dict) else None
+            kind = f"{printable(str(method)[:40])}, " if method else ""
+            raise CheckpointError(
+                f"'{source}' is quantised ({kind}quantization_config); use the bfloat16 checkpoint from which it was "
+                "made, or dequantise it with transformers and save it"
+            )
 
 
 def find_folder(source: str) -> Path:

@@ -18,11 +18,16 @@ from autolambda.merging.checkpoint import Checkpoint
 from autolambda.merging.compatibility import Mismatch, few
 from autolambda.merging.source import find_file, read_json, read_json_if_any
 
+_KEY, _OF_PROCESSOR = "chat_template", "chat_template.json"
 _CONFIG, _TEMPLATE, _MODEL = "tokenizer_config.json", "chat_template.jinja", "tokenizer.json"
-_FILES = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json", "spiece.model")
+_FILES = (
+    *("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json"),
+    *("spiece.model", "tekken.json"),  # of sentencepiece and mistral-common
+    "*processor_config.json",  # of images, video and sound
+)
 _SPARE = re.compile(r"reserved|unused|placeholder")  # in the name of a token that a model keeps free for its heirs
 _Token = Mapping[str, Any]
-_LEFT_OUT = ("chat_template", "auto_map")  # of the config: the template has a file, and the author's code is never run
+_LEFT_OUT = (_KEY, "auto_map")  # of the config: the template has a file, and the author's code is never run
 
 
 def template_in(folder: Path) -> str | None:
@@ -35,7 +40,8 @@ def template_in(folder: Path) -> str | None:
             return path.read_text(encoding="utf-8") or None
         except (OSError, UnicodeDecodeError) as error:
             raise CheckpointError(f"'{path}' cannot be read as UTF-8 ({one_line(error)}); download it again") from error
-    template = tokenizer_config(folder).get("chat_template")
+    # processors of images have a file for the template
+    template = tokenizer_config(folder).get(_KEY) or read_json_if_any(folder, _OF_PROCESSOR).get(_KEY)
     if isinstance(template, list):
         named = [each for each in template if isinstance(each, dict) and each.get("name") == "default"]
         template = named[-1].get("template") if named else None
@@ -59,7 +65,7 @@ def added_tokens(folder: Path) -> dict[str, int]:
 
 
 def copy_tokenizer(source: Path, target: Path, *, template: str) -> None:
-    """Copies the tokenizer of a checkpoint into the folder ``target``, with another chat template.
+    """Copies the tokenizer and the processors of a checkpoint into the folder ``target``, with another chat template.
 
     Raises ``CheckpointError`` when the source has no tokenizer, or when a file is a link out of its folder.
     """

@@ -81,7 +81,9 @@ VISION = {
 class Family:
     """A family by its ``model_type``, a pair of it, and what its miniature changes in ``SIZES``.
 
-    ``text`` is the model type of the language part of a nested family. ``spaces`` is what can be searched.
+    ``text`` is the model type of the language part of a nested family. ``spaces`` is what can be searched. The
+    transformers engine runs the family, unless ``runs`` is false. ``vllm`` says that the engines' contract runs on it
+    in vLLM too.
     """
 
     model_type: str
@@ -89,6 +91,15 @@ class Family:
     changes: Mapping[str, Any] = field(default_factory=dict)
     text: str = ""
     spaces: str = "all"
+    runs: bool = True
+    vllm: bool = False
+
+    @property
+    def tried(self) -> str:
+        """How the family was tried on each engine, for the table."""
+        if self.vllm:
+            return "both: miniature, vLLM on a CPU"
+        return "transformers: miniature" if self.runs else "merged and exported only: miniature"
 
     @property
     def nested(self) -> bool:
@@ -161,7 +172,7 @@ FAMILIES = {
         Family("qwen3_5", "fine-tunes of Qwen3.5", LINEAR, text="qwen3_5_text"),
         Family("mistral3", "Mistral-Small-3.2-24B x Magistral-Small-2509; Ministral-3 x -Reasoning", text="ministral3"),
         Family("gemma3", "fine-tunes of Gemma 3 4B and larger", text="gemma3_text"),
-        Family("llama4", "fine-tunes of Llama 4", EXPERTS, text="llama4_text"),
+        Family("llama4", "fine-tunes of Llama 4", EXPERTS, text="llama4_text", runs=False),
     )
 }
 
@@ -193,13 +204,13 @@ def save_family(
     """Saves a random miniature with its tokenizer, every tensor with values of its own; returns ``folder``."""
     torch.manual_seed(seed)
     auto: Any = AutoModelForImageTextToText if family.nested else AutoModelForCausalLM
-    model = auto.from_config(config_of(family, tie=tie))
+    model = auto.from_config(config_of(family, tie=tie), dtype=dtype)
     generator = torch.Generator().manual_seed(seed)
     buffers = [buffer for name, buffer in model.named_buffers() if name in model.state_dict()]
     with torch.no_grad():
         for tensor in (*model.parameters(), *buffers):
             if tensor.is_floating_point():
-                tensor.add_(torch.randn(tensor.shape, generator=generator) * 0.1)
-    model.to(dtype).save_pretrained(folder)
+                tensor.add_((torch.randn(tensor.shape, generator=generator) * 0.1).to(tensor.dtype))
+    model.save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
     return folder

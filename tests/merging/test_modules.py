@@ -8,7 +8,7 @@ import pytest
 from checkpoints import edit_json, edit_tensors, tiny_checkpoint
 from families import FAMILIES, NUM_LAYERS, save_family
 
-from autolambda.errors import ScheduleError
+from autolambda.errors import PairError, ScheduleError
 from autolambda.merging.checkpoint import open_checkpoint
 from autolambda.merging.merge import open_merge
 from autolambda.merging.modules import ModuleMap, llama_location, module_map
@@ -82,8 +82,8 @@ def test_names_of_llamas_layout(name: str, expected: Location | None) -> None:
 @pytest.mark.parametrize("family", [name for name, family in FAMILIES.items() if family.nested][:2])
 def test_a_vision_tower_lies_outside(tmp_path: Path, family: str) -> None:
     found = places(tmp_path, family)
-    assert found.locations is not None and not found.outside & found.locations.keys()
-    assert found.outside and all("visual" in name or "vision" in name for name in found.outside)
+    assert found.locations is not None and found.outside and not found.outside & found.locations.keys()
+    assert all("visual" in name or "vision" in name for name in found.outside)
 
 
 def test_unknown_modules_allow_uniform_merges_only(tmp_path: Path) -> None:
@@ -105,6 +105,15 @@ def test_a_config_that_transformers_does_not_know(tmp_path: Path) -> None:
     edit_json(folder / "config.json", model_type="from_tomorrow")
     found = module_map(open_checkpoint(str(folder)))
     assert found.locations is None and "transformers cannot make a model of its config.json" in found.reason
+
+
+def test_a_nested_model_whose_parts_are_not_known_is_not_merged(tmp_path: Path) -> None:
+    folders = [save_family(tmp_path / str(seed), FAMILIES["qwen3_vl"], seed=seed) for seed in (0, 1)]
+    for folder in folders:
+        edit_json(folder / "config.json", model_type="from_tomorrow")
+    pair = open_pair(*map(str, folders))
+    with pytest.raises(PairError, match=r"the language part of .* cannot be told from its other parts"):
+        dict(open_merge(pair, Schedule.uniform(0.5)).tensors())
 
 
 def test_a_further_layer_in_the_files_lies_outside_the_layers(tmp_path: Path) -> None:

@@ -8,26 +8,28 @@ from pathlib import Path
 import pytest
 import torch
 from checkpoints import edit_json, edit_tensors, tiny_checkpoint, write_merge
+from families import FAMILIES, save_family
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
 from autolambda.engines.transformers.layout import live_tensors
 from autolambda.errors import CheckpointError, PairError
 from autolambda.merging.arithmetic import interpolate
 from autolambda.merging.merge import open_merge
-from autolambda.merging.pair import Pair, open_pair, read_tensor
+from autolambda.merging.method import Method
+from autolambda.merging.pair import Pair, Role, open_pair, read_tensor
 from autolambda.schedule import Schedule
 
 SINGLE = "model.safetensors"
-FAMILIES = ("qwen3", "llama", "qwen3_moe")
+DENSE_AND_SPARSE = ("qwen3", "llama", "qwen3_moe")
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 
 @pytest.fixture(scope="module")
 def originals(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("originals")
-    for family in FAMILIES:
+    for family in DENSE_AND_SPARSE:
         for seed, parent in enumerate(("instruct", "thinking")):
             for tie in (True, False):
                 name = f"{family}-{parent}-{'tied' if tie else 'untied'}"
@@ -50,7 +52,7 @@ def refused(parents: tuple[Path, Path], *messages: str) -> str:
     return text
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", DENSE_AND_SPARSE)
 @pytest.mark.parametrize("ties", [("tied", "tied"), ("untied", "untied"), ("tied", "untied"), ("untied", "tied")])
 def test_a_merge_is_loaded_by_transformers(originals: Path, tmp_path: Path, family: str, ties: tuple[str, str]) -> None:
     folders = [originals / f"{family}-{name}-{tie}" for name, tie in zip(("instruct", "thinking"), ties, strict=True)]
@@ -217,3 +219,32 @@ def test_a_parent_that_cannot_be_opened_is_its_own_error(copies: tuple[Path, Pat
     (copies[1] / SINGLE).write_bytes((copies[1] / SINGLE).read_bytes()[:-1])
     with pytest.raises(CheckpointError, match="is not a valid safetensors file"):
         open_pair(str(copies[0]), str(copies[1]))
+
+
+@pytest.mark.parametrize("vision", ["instruct", "thinking"])
+@pytest.mark.parametrize("family", ["qwen3_vl", "mistral3"])
+def test_a_nested_pair_merges_its_language_part(tmp_path: Path, family: str, vision: Role) -> None:
+    folders = [save_family(tmp_path / str(seed), FAMILIES[family], seed=seed) for seed in (0, 1)]
+    pair = open_pair(*map(str, folders), vision=vision)
+    owner = {"instruct": pair.instruct, "thinking": pair.thinking}[vision]
+    (tmp_path / "out").mkdir()
+    merge = open_merge(pair, Schedule.by_module(attention=0.2, ffn=0.8))
+    write_merge(tmp_path / "out", merge)
+    _, info = AutoModelForImageTextToText.from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys")), info
+    assert pair.outside and len(pair.outside) < len(pair.tensors)
+    for name in pair.tensors:
+        merged, parents = merge.tensor(name), [read_tensor(each, name) for each in (pair.instruct, pair.thinking)]
+        if name in pair.outside:
+            assert torch.equal(merged, read_tensor(owner, name)), name
+        else:
+            assert not any(torch.equal(merged, parent) for parent in parents), name
+
+
+def test_other_methods_keep_the_vision_part_too(tmp_path: Path) -> None:
+    base, *folders = (str(save_family(tmp_path / str(seed), FAMILIES["qwen3_vl"], seed=seed)) for seed in range(3))
+    pair = open_pair(*folders)
+    merge = open_merge(pair, Method("ties", base=base))
+    for name in pair.outside:
+        assert torch.equal(merge.tensor(name), read_tensor(pair.thinking, name))
+        assert merge.draws(name) is None

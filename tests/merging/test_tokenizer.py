@@ -71,6 +71,20 @@ def test_the_file_comes_before_the_config(folder):
     assert template_in(folder) is None and tokenizer_config(folder) == {}
 
 
+def test_a_processor_may_hold_the_template(folder, target):
+    (folder / "chat_template.jinja").unlink()
+    (folder / "chat_template.json").write_text(json.dumps({"chat_template": "of the processor"}))
+    assert template_in(folder) == "of the processor"
+    edit_json(folder / "tokenizer_config.json", chat_template="of the tokenizer")
+    assert template_in(folder) == "of the tokenizer"
+    for name in ("preprocessor_config.json", "video_preprocessor_config.json", "processor_config.json"):
+        (folder / name).write_text("{}")
+    copy_tokenizer(folder, target, template="t")
+    assert {"preprocessor_config.json", "video_preprocessor_config.json", "processor_config.json"} <= {
+        path.name for path in target.iterdir()
+    } and not (target / "chat_template.json").exists()
+
+
 @pytest.mark.parametrize("source", ["bundled", "tiny"])
 def test_a_copied_tokenizer_does_what_it_did(folder, target, source):
     source = FOLDER / "thinking" if source == "bundled" else folder
