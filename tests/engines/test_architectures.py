@@ -72,7 +72,8 @@ class Opened:
     def weights(self) -> dict[str, Tensor]:
         if isinstance(self.engine, TransformersEngine):
             infos = self.engine._pair.tensors
-            return {name: live.reshape(infos[name].shape).bfloat16() for name, live in self.engine._live.items()}
+            live = self.engine._live.items()
+            return {name: view.reshape(infos[name].shape).to(infos[name].dtype) for name, view in live}
         return live_weights(self.engine)  # type: ignore[arg-type]  # the only other engine here
 
     def responses_of_transformers(self, folder: Path) -> list[str]:
@@ -112,7 +113,7 @@ def differing(opened: Opened, stored: dict[str, Tensor], merge: Merge) -> list[s
         name
         for name, tensor in held.items()
         if not torch.equal(tensor, stored[name])
-        or (opened.signed and not torch.equal(tensor.view(torch.int16), stored[name].view(torch.int16)))
+        or (opened.signed and not torch.equal(*(each.reshape(-1).view(torch.int16) for each in (tensor, stored[name]))))
     ]
 
 

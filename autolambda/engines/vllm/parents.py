@@ -9,7 +9,7 @@ layout, and is the reference for the direct path.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from math import prod
 from typing import Literal
 
@@ -99,8 +99,10 @@ class LiveParents:
             if parameter.quantised:
                 yield parameter.parts[0].tensor, parameter.live
                 continue
-            for part in parameter.parts:
-                yield part.tensor, self._in_files(parameter, part)
+            for name in dict.fromkeys(part.tensor for part in parameter.parts):
+                # a tensor that is fused in the files lies in several parts of rows
+                parts = [self._in_files(parameter, part) for part in parameter.parts if part.tensor == name]
+                yield name, torch.cat(parts) if len(parts) > 1 else parts[0]
 
     @torch.no_grad()
     def fingerprint(self) -> Fingerprint:
@@ -110,7 +112,7 @@ class LiveParents:
         """
         infos, merge = self.pair.tensors, self._merge
         held = list(self.tensors())
-        tensors = _assembled(held, infos)
+        tensors = {name: tensor for name, tensor in held if tuple(tensor.shape) == infos[name].shape}
         plain = all(parameter.plain for parameter in self._parameters.values())
         if merge is None or not plain or tensors.keys() != infos.keys() - set(self.missing()):
             return Fingerprint(digest_of_shares(sorted(held, key=lambda item: item[0])), whole=False)
@@ -225,15 +227,6 @@ def _of_matrix(part: Part, info: TensorInfo) -> tuple[slice, ...]:
         return part.source
     [rows], each = part.source, prod(info.shape[1:-1])
     return (slice(rows.start * each, rows.stop * each),)
-
-
-def _assembled(held: Sequence[tuple[str, Tensor]], infos: Mapping[str, TensorInfo]) -> dict[str, Tensor]:
-    """Returns the tensors that ``held`` gives whole. One that is fused in the files comes in several parts of rows."""
-    pieces: dict[str, list[Tensor]] = {}
-    for name, tensor in held:
-        pieces.setdefault(name, []).append(tensor)
-    joined = {name: torch.cat(each) if len(each) > 1 else each[0] for name, each in pieces.items()}
-    return {name: tensor for name, tensor in joined.items() if tuple(tensor.shape) == infos[name].shape}
 
 
 def _same_bits(one: Tensor, other: Tensor) -> bool:
