@@ -1,6 +1,5 @@
-"""``python -m autolambda`` is the command line."""
+"""``python -m autolambda`` is the command ``autolambda``."""
 
 from autolambda.cli.main import main
 
-if __name__ == "__main__":
-    main()
+main()

@@ -133,11 +133,11 @@ def open_checkpoint(source: str) -> Checkpoint:
 
 
 def _num_layers(checkpoint: Checkpoint) -> int:
-    """Returns the number of layers of the config, or of the tensors' names if the config leaves it to a default."""
+    """Returns the number of layers of the config, or of the tensors' names if the config leaves it out."""
     config = checkpoint.text_config
     key = next((key for key in _DEPTHS if key in config), _DEPTHS[0])
     numbers = [int(match[1]) for name in checkpoint.tensors if (match := _LAYER.fullmatch(name))]
-    found = config.get(key) if key in config or "model_type" not in config else max(numbers, default=-1) + 1
+    found = config.get(key) if key in config or "model_type" not in checkpoint.config else max(numbers, default=-1) + 1
     if type(found) is not int or found < 1:
         path = checkpoint.folder / "config.json"
         raise CheckpointError(f"{key} in '{path}' is {found!r:.60}; it must be a positive whole number")

@@ -55,10 +55,10 @@ def module_map(checkpoint: Checkpoint) -> ModuleMap:
         return ModuleMap(plain)
     try:
         model = model_without_weights(checkpoint)
+        names = names_in(model, checkpoint.tensors)
     except Exception as error:  # an unknown or wrong config can raise anything
         outside = None if checkpoint.is_nested else frozenset[str]()
         return ModuleMap(None, outside, f"transformers cannot make a model of its config.json ({one_line(error)})")
-    names = names_in(model, checkpoint.tensors)
     outside = frozenset(outside_language(model, names) if checkpoint.is_nested else ())
     try:
         layers = layers_of(model)

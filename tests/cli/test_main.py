@@ -184,7 +184,8 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for i, name in enumerate(("instruct", "thinking")):
         tiny_checkpoint(folder / name, seed=i)
     tiny_checkpoint(folder / "llama", family="llama")
-    tiny_checkpoint(folder / "larger", vocab_size=270)
+    larger = tiny_checkpoint(folder / "larger", vocab_size=270)
+    edit_json(larger / "tokenizer.json", added_tokens=[{"id": 266, "content": "<answer>", "special": False}])
     return folder
 
 
@@ -217,7 +218,7 @@ def _escaping(folder: Path) -> None:
         (_pickled, "holds pickled weights only"),
         (_cut, "is not a valid safetensors file"),
         (_with_nan, "holds NaN or infinite values in model.norm.weight"),
-        (lambda folder: edit_json(folder / "config.json", num_hidden_layers=None), "num_hidden_layers"),
+        (lambda folder: edit_json(folder / "config.json", num_hidden_layers=0), "num_hidden_layers"),
     ],
 )
 def test_a_bad_checkpoint(run: Run, originals: Path, spoil: Callable[[Path], None], part: str) -> None:
@@ -501,3 +502,8 @@ def test_watching_ends_with_the_study_and_takes_another_budget(run: Run, storage
     assert ran.code == 0 and "Feasible within 30 tokens" in ran.out and "6 of at most 6 trials" in ran.out
     ran = run("status", NAME, "--watch", "--budget", "12")
     assert ran.code == 0 and "--budget 12" in ran.out and "within 30 tokens" not in ran.out
+
+
+def test_python_starts_the_package_as_the_command() -> None:
+    done = subprocess.run([sys.executable, "-m", "autolambda", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("autolambda, version")
