@@ -27,7 +27,7 @@ from autolambda.errors import ConfigError, StudyError
 if TYPE_CHECKING:  # see above
     from autolambda.config import Config
     from autolambda.driver.events import OnEvent
-    from autolambda.merging.method import Method, MethodName, RoundingName
+    from autolambda.merging.method import Method, MethodName, Role, RoundingName
     from autolambda.schedule import Schedule
     from autolambda.statistics.metrics import Measured
     from autolambda.study_view import StudyView
@@ -143,6 +143,7 @@ def merge(
     base: PathLike | None = None,
     rounding: RoundingName = "dithered",
     rounding_seed: int = 0,
+    vision: Role = "thinking",
     max_shard_size: str = "5GB",
 ) -> Path:
     """Writes one merge as a checkpoint folder, without a study, and returns the folder.
@@ -155,6 +156,7 @@ def merge(
         method: ``linear``, ``slerp``, ``task_arithmetic`` or ``ties``.
         base: The base model of both parents, for ``task_arithmetic`` and ``ties``.
         rounding, rounding_seed: ``dithered`` or ``nearest``, for weights in bf16 and fp16; the seed of the draws.
+        vision: The parent whose vision part is kept, of models that have one.
         max_shard_size: Size of a weight file, a number with KB, MB or GB.
 
     Notes on the pair are logged as warnings. Raises ``InputError`` for a bad argument, for parents that do not fit
@@ -165,7 +167,7 @@ def merge(
     from autolambda.merging.shards import parse_size
 
     chosen, shard_size = _method(method, lam, schedule, base), parse_size(max_shard_size)
-    settings = {"merge.rounding": rounding, "merge.seed": rounding_seed}
+    settings = {"merge.rounding": rounding, "merge.seed": rounding_seed, "models.vision": vision}
     models = open_models(_config(instruct, thinking, settings=settings))
     for note in export(models, chosen, Path(out), max_shard_size=shard_size):
         logger.warning("%s", note)

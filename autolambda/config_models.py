@@ -7,13 +7,14 @@ from typing import Annotated, Literal
 from pydantic import Field, JsonValue, model_validator
 
 from autolambda.config_base import Name, Positive, Strict
-from autolambda.merging.method import RoundingName
+from autolambda.merging.method import Role, RoundingName
 
 
 class ModelsConfig(Strict):
     """The parents: folders or hub ids. Without them the bundled pair is used.
 
     ``think_end`` is the tag that closes thinking. ``None`` is the one of the Thinking parent's template and tokens.
+    ``vision`` is the parent whose tensors outside the language model every merge has.
     """
 
     instruct: Name | None = None
@@ -23,6 +24,7 @@ class ModelsConfig(Strict):
     chat_template_kwargs: dict[str, JsonValue] = Field(default_factory=dict)
     tokenizer: Literal["thinking", "instruct"] = "thinking"
     think_end: Name | None = None
+    vision: Role = "thinking"
 
     @model_validator(mode="after")
     def _both_or_none(self) -> ModelsConfig:

@@ -108,7 +108,8 @@ def _backbones(job: Job, on_event: OnEvent) -> Iterator[tuple[str, Pair]]:
         on_event(Noted("backbones are left out; give models.base or ablation.backbones"))
     for source in sources:
         try:
-            pair = open_pair(source, job.models.pair.thinking, across_configs=True, rounding=job.models.pair.rounding)
+            study = job.models.pair
+            pair = open_pair(source, study.thinking, across_configs=True, rounding=study.rounding, vision=study.vision)
         except PairError as error:
             on_event(Noted(f"backbone {name_of(source)} is left out: {_in_a_line(error)}"))
             continue

@@ -29,6 +29,7 @@ def config_of(options: Mapping[str, Any], *, budget: float | None = None) -> Con
         "workers": "engine.workers",
         "rounding": "merge.rounding",
         "rounding_seed": "merge.seed",
+        "vision": "models.vision",
     }
     for option, key in keys.items():
         if options.get(option) is not None:

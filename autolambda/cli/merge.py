@@ -18,7 +18,7 @@ from autolambda.cli.options import (
     writing,
 )
 from autolambda.errors import printable
-from autolambda.merging.method import METHODS
+from autolambda.merging.method import METHODS, ROLES
 
 shard_size_option = click.option(
     "--max-shard-size", default="5GB", show_default=True, metavar="SIZE", help="Largest size of a weight file."
@@ -86,6 +86,11 @@ def export(
 )
 @click.option("--base", metavar="MODEL", help="The base model of both, for task_arithmetic and ties.")
 @rounding_option
+@click.option(
+    "--vision",
+    type=click.Choice(ROLES),
+    help="The parent whose vision part is kept, of models that have one.  [default: thinking]",
+)
 @click.option("--rounding-seed", type=int, metavar="N", help="Seed of dithered rounding.  [default: 0]")
 @shard_size_option
 def merge(
@@ -98,6 +103,7 @@ def merge(
     base: str | None,
     rounding: str | None,
     rounding_seed: int | None,
+    vision: str | None,
     max_shard_size: str,
 ) -> None:
     """Writes one merge as a checkpoint folder, without a study.
@@ -111,7 +117,8 @@ def merge(
     from autolambda.merging.shards import parse_size
 
     chosen, shard_size = method_of(method, lam, schedule, base), parse_size(max_shard_size)
-    settings = {"instruct": instruct, "thinking": thinking, "rounding": rounding, "rounding_seed": rounding_seed}
+    parents = {"instruct": instruct, "thinking": thinking, "vision": vision}
+    settings = {**parents, "rounding": rounding, "rounding_seed": rounding_seed}
     models = open_models(config_of(settings))
     with writing(open_console(), total=models.pair.num_bytes) as on_bytes:
         notes = write(models, chosen, out, max_shard_size=shard_size, on_bytes=on_bytes)

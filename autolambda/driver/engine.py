@@ -19,7 +19,8 @@ from autolambda.driver.job import Job
 from autolambda.driver.models import open_models
 from autolambda.engines.base import Engine
 from autolambda.engines.device import vllm_device
-from autolambda.engines.transformers.engine import SMALL, TransformersEngine, resolve_device
+from autolambda.engines.transformers.engine import SMALL, TransformersEngine
+from autolambda.engines.transformers.loading import resolve_device
 from autolambda.engines.vllm.engine import VllmEngine
 from autolambda.engines.workers.cluster import Share
 from autolambda.engines.workers.engine import WorkersEngine

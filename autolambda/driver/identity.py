@@ -13,7 +13,7 @@ from typing import Any
 from autolambda.config import Config, EngineConfig, EngineName
 from autolambda.driver.models import Models
 from autolambda.engines.device import vllm_device
-from autolambda.engines.transformers.engine import resolve_device, resolve_dtype
+from autolambda.engines.transformers.loading import resolve_device, resolve_dtype
 from autolambda.engines.vllm.arguments import rope_factors
 from autolambda.merging.pair import Pair
 from autolambda.tasks.base import Slice
@@ -108,6 +108,7 @@ def drawing_of(models: Models) -> dict[str, Any]:
         "models.tokenizer": models.settings.tokenizer,
         "models.vocabulary": digest(json.dumps(sorted(chat.tokenizer.get_vocab().items()))),
         "models.think_end": chat.think_end,
+        **({"models.vision": models.pair.vision} if models.pair.outside else {}),
         **{f"sampling.{key}": value for key, value in sampling.items()},
     }
 

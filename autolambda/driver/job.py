@@ -13,7 +13,7 @@ from autolambda.driver.identity import BATCH_SIZE, identity_of, sizes_of
 from autolambda.driver.models import Models, open_models
 from autolambda.driver.prompts import fitting
 from autolambda.engines.device import vllm_device
-from autolambda.engines.transformers.engine import resolve_device
+from autolambda.engines.transformers.loading import resolve_device
 from autolambda.engines.vllm.arguments import check_arguments, installed_version
 from autolambda.engines.workers.cluster import check_ray
 from autolambda.errors import ConfigError

@@ -69,7 +69,15 @@ class Models:
     @property
     def warnings(self) -> tuple[str, ...]:
         """Sentences on the pair, on the tag that closes thinking, and on what is not applied. Raises like ``chat``."""
-        own = (self._think_end[1], keys_not_applied(self.pair.thinking.folder))
+        vision = (
+            f"{len(self.pair.outside)} tensors outside the language model, such as a vision tower's, are those of "
+            f"{self.pair.vision} in every merge (models.vision)"
+        )
+        own = (
+            vision if self.pair.outside else None,
+            self._think_end[1],
+            keys_not_applied(self.pair.thinking.folder),
+        )
         return (*self.pair.warnings, *(sentence for sentence in own if sentence))
 
     @property
@@ -130,7 +138,7 @@ class Models:
 def open_models(config: Config) -> Models:
     """Opens and checks the parents. Raises ``InputError`` if they or their settings are wrong."""
     rounding = Rounding(config.merge.rounding, config.merge.seed)
-    pair = open_pair(*parent_folders(config.models), rounding=rounding)
+    pair = open_pair(*parent_folders(config.models), rounding=rounding, vision=config.models.vision)
     folders = {"instruct": pair.instruct.folder, "thinking": pair.thinking.folder}
     templates = _templates(config.models, folders)
     drawn, now = _drawn(config.sampling, pair), datetime.now().replace(microsecond=0)
@@ -179,7 +187,7 @@ def _drawn(settings: SamplingConfig, pair: Pair) -> Sampling:
 
 
 def _context(pair: Pair) -> int:
-    length = pair.config.get("max_position_embeddings")
+    length = pair.text_config.get("max_position_embeddings")
     if length is not None and (type(length) is not int or length < 1):
         raise CheckpointError(
             f"'{pair.thinking.source}': max_position_embeddings in config.json is {in_short(length)}; "

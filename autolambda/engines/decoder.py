@@ -77,7 +77,8 @@ def end_ids_of(pair: Pair, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]
     """
     ids: set[int] = set()
     generation = read_json_if_any(pair.thinking.folder, "generation_config.json")
-    for source in (tokenizer.eos_token_id, pair.thinking.config.get("eos_token_id"), generation.get("eos_token_id")):
+    configs = (each.get("eos_token_id") for each in (pair.thinking.config, pair.text_config, generation))
+    for source in (tokenizer.eos_token_id, *configs):
         named = source if isinstance(source, list) else [] if source is None else [source]
         if wrong := [each for each in named if type(each) is not int or each < 0]:
             raise CheckpointError(

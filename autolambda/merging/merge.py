@@ -28,8 +28,8 @@ from autolambda.merging.arithmetic import (
 )
 from autolambda.merging.checkpoint import Checkpoint, open_checkpoint
 from autolambda.merging.compatibility import compare_tensors
-from autolambda.merging.method import Method
-from autolambda.merging.pair import Pair, Role, fitted, read_tensor, stored_name, untied_tensors, with_tied_flag
+from autolambda.merging.method import Method, Role
+from autolambda.merging.pair import Pair, fitted, read_tensor, stored_name, untied_tensors, with_tied_flag
 from autolambda.merging.rounding import Draws, matrix_shape
 from autolambda.merging.shards import TensorInfo
 from autolambda.merging.tokenizer import compare_tokenizers

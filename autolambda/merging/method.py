@@ -1,4 +1,4 @@
-"""The names of all merge methods and roundings, and a method with its arguments, as a value for other processes.
+"""The names of merge methods, roundings and parents, and a method with its arguments, as a value for other processes.
 
 ``linear`` interpolates by a schedule; a search optimises this method. The other three are the baselines of
 arXiv 2510.10977: ``slerp`` takes a schedule too, ``task_arithmetic`` and ``ties`` take a base model and no lambda.
@@ -21,6 +21,9 @@ MethodName = Literal["linear", BaselineMethod]
 METHODS: tuple[MethodName, ...] = get_args(MethodName)
 AROUND_BASE: tuple[BaselineMethod, ...] = ("task_arithmetic", "ties")
 """The methods that need a base model: they add the changes of both parents to it."""
+
+Role = Literal["instruct", "thinking"]
+ROLES: tuple[Role, ...] = get_args(Role)
 
 RoundingName = Literal["dithered", "nearest"]
 ROUNDINGS: tuple[RoundingName, ...] = get_args(RoundingName)

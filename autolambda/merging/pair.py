@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,13 +18,12 @@ from autolambda.errors import CheckpointError, PairError, ScheduleError
 from autolambda.merging.checkpoint import TEXT_CONFIGS, Checkpoint, open_checkpoint
 from autolambda.merging.compatibility import Mismatch, compare_configs, compare_tensors
 from autolambda.merging.fingerprint import is_finite
+from autolambda.merging.method import Role
 from autolambda.merging.modules import ModuleMap, module_map
 from autolambda.merging.rounding import Rounding
 from autolambda.merging.shards import TensorInfo
 from autolambda.merging.tokenizer import compare_tokenizers, num_tokens
 from autolambda.schedule import Location, Schedule
-
-Role = Literal["instruct", "thinking"]
 
 
 @dataclass(frozen=True)
@@ -84,6 +83,11 @@ class Pair:
     @property
     def num_layers(self) -> int:
         return self.thinking.num_layers
+
+    @property
+    def text_config(self) -> Mapping[str, Any]:
+        """The Thinking parent's config of the language model."""
+        return self.thinking.text_config
 
     @property
     def num_parameters(self) -> int:

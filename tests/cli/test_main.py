@@ -34,7 +34,8 @@ INTERFACE = {
     "status": "name --budget --storage --watch",
     "report": "name --budget --format --out --storage",
     "export": "name out --budget --max-shard-size --push-to-hub --storage --trial",
-    "merge": "instruct thinking out --base --lambda --max-shard-size --method --rounding --rounding-seed --schedule",
+    "merge": "instruct thinking out --base --lambda --max-shard-size --method --rounding --rounding-seed --schedule "
+    "--vision",
     "evaluate": f"{FROM_CONFIG} --lambda --rounding --schedule --workers",
     "ablate": f"{FROM_CONFIG} --format --only --out --storage --study",
     "stages": "curve --format",

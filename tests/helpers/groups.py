@@ -9,7 +9,12 @@ from __future__ import annotations
 from xdist.scheduler import LoadScopeScheduling
 
 GROUPS = {
-    "vllm": ("tests/engines/vllm/", "tests/engines/test_contract.py", "tests/driver/test_moe_pair.py"),
+    "vllm": (
+        "tests/engines/vllm/",
+        "tests/engines/test_contract.py",
+        "tests/engines/test_architectures.py",
+        "tests/driver/test_moe_pair.py",
+    ),
     "ray": ("tests/engines/workers/",),
     "lm_eval": ("tests/graders/test_lm_eval.py", "tests/tasks/test_lm_eval.py"),
 }  # in the order of their start; then come folders in this order, then all others

@@ -13,12 +13,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
-from autolambda.engines.transformers.layout import draws_in
+from autolambda.engines.transformers.layout import live_tensors
 from autolambda.errors import CheckpointError, PairError
 from autolambda.merging.arithmetic import interpolate
 from autolambda.merging.merge import open_merge
-from autolambda.merging.method import Method
-from autolambda.merging.pair import Role, open_pair, read_tensor
+from autolambda.merging.method import Method, Role
+from autolambda.merging.pair import Pair, open_pair, read_tensor
 from autolambda.schedule import Schedule
 
 SINGLE = "model.safetensors"
@@ -61,21 +61,18 @@ def test_a_merge_is_loaded_by_transformers(originals: Path, tmp_path: Path, fami
     for lam in (0.0, 0.4, 1.0):
         (tmp_path / str(lam)).mkdir()
         write_merge(tmp_path / str(lam), open_merge(pair, Schedule.uniform(lam)), max_shard_size=20_000)
-        merged = loaded(tmp_path / str(lam))
-        one, other = (loaded(folder) for folder in folders)
-        assert merged.keys() == one.keys() == other.keys()
-        draws = draws_in(merged, pair)  # of fused experts too
-        assert draws is not None
-        for name, tensor in merged.items():
-            stored = EMBEDDING if name == HEAD and pair.tied else name
-            assert torch.equal(tensor, interpolate(one[name], other[name], lam, draws=draws.get(stored))), name
+        merged, one, other = (loaded(folder, pair) for folder in (tmp_path / str(lam), *folders))
+        for name, info in pair.tensors.items():
+            draws = pair.rounding.draws(name, info.shape, info.dtype)
+            assert torch.equal(merged[name], interpolate(one[name], other[name], lam, draws=draws)), name
 
 
-def loaded(folder: Path) -> dict[str, Tensor]:
+def loaded(folder: Path, pair: Pair) -> dict[str, Tensor]:
     model, info = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", output_loading_info=True)
     assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys")), info
-    tensors: dict[str, Tensor] = model.state_dict()
-    return tensors
+    found = live_tensors(model, {name: info.shape for name, info in pair.tensors.items()})  # of fused experts too
+    assert found.keys() == pair.tensors.keys()
+    return found
 
 
 def test_a_pair_describes_its_merge(originals: Path) -> None:
@@ -166,7 +163,7 @@ def test_the_merge_has_thinkings_dtypes_and_its_ends_are_the_converted_parents(o
     (tmp_path / "out").mkdir()
     write_merge(tmp_path / "out", open_merge(pair, Schedule.uniform(0.3)), max_shard_size=20_000)
     expected = dict(open_merge(pair, Schedule.uniform(0.3)).tensors())
-    found = loaded(tmp_path / "out")
+    found = loaded(tmp_path / "out", pair)
     assert all(torch.equal(found[name], tensor) and tensor.dtype == torch.float16 for name, tensor in expected.items())
 
 
@@ -191,7 +188,7 @@ def test_vocabularies_may_differ_by_padding(tmp_path: Path, sizes: tuple[int, in
     assert torch.equal(merged[HEAD][:both], one[:both]) and torch.equal(merged[HEAD][both:], other[both:])
     (tmp_path / "out").mkdir()
     write_merge(tmp_path / "out", open_merge(pair, Schedule.uniform(0.4)))
-    assert torch.equal(loaded(tmp_path / "out")[HEAD], open_merge(pair, Schedule.uniform(0.4)).tensor(HEAD))
+    assert torch.equal(loaded(tmp_path / "out", pair)[HEAD], open_merge(pair, Schedule.uniform(0.4)).tensor(HEAD))
 
 
 def test_warnings_do_not_forbid_a_merge(copies: tuple[Path, Path]) -> None:

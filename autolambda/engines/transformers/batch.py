@@ -16,6 +16,7 @@ from autolambda.engines.decoder import Decoder, encode
 from autolambda.engines.transformers.cache import ROW_STEP, WIDTH_STEP, RowCache, attention_masks, round_up
 from autolambda.engines.transformers.rope import RowRope
 from autolambda.engines.transformers.sampling import RandomRows, TokenCounts, draw
+from autolambda.engines.transformers.states import StateCache, has_states
 from autolambda.errors import EngineError
 from autolambda.responses import FinishReason, Response
 
@@ -40,7 +41,9 @@ class Batch:
         self._prompt_of_row = [i if i < len(ids) else 0 for i in range(len(filled))]
         self._running = [i < len(ids) for i in range(len(filled))]
         self._prompts = ids
-        self._cache, self._rope = RowCache(), RowRope(module)
+        self._recurs = has_states(self._config)
+        self._cache = StateCache(self._config) if self._recurs else RowCache()
+        self._rope = RowRope(module)
         self._last = torch.tensor([row[-1] for row in filled], device=device)
         self._lengths = torch.tensor([len(row) - 1 for row in filled], device=device)
         self._counts = TokenCounts.needed_for(sampling, filled, vocab_size=self._config.vocab_size, device=device)
@@ -60,6 +63,12 @@ class Batch:
 
     def _prefill(self, ids: list[list[int]]) -> None:
         """Fills the cache with all prompt tokens except the last of each row, which the first step computes."""
+        if self._recurs:
+            read = [self._read_alone(ids[prompt]) for prompt in range(len(self._tokens))]
+            first, *others = (read[prompt] for prompt in self._prompt_of_row)
+            first.join(others)
+            self._cache = first
+            return
         width = max(len(row) for row in ids) - 1
         if width == 0:
             return
@@ -67,18 +76,37 @@ class Batch:
         slots = torch.arange(width).expand(len(ids), -1)
         self._forward(padded.to(self._last.device), slots.to(self._last.device), width)
 
+    def _read_alone(self, ids: list[int]) -> StateCache:
+        """Returns the cache of one row, with all tokens of its prompt except the last."""
+        self._cache = cache = StateCache(self._config)
+        read = torch.tensor([ids[:-1] or ids], device=self._last.device)
+        lengths = torch.tensor([read.shape[1]], device=self._last.device)
+        self._forward(read, torch.arange(read.shape[1], device=read.device)[None], read.shape[1], lengths=lengths)
+        if len(ids) == 1:  # read to make its states, and its slot is written again
+            cache.forget()
+        return cache
+
     def _forward(
-        self, ids: torch.Tensor, positions: torch.Tensor, used: int, rows: torch.Tensor | None = None
+        self,
+        ids: torch.Tensor,
+        positions: torch.Tensor,
+        used: int,
+        *,
+        rows: torch.Tensor | None = None,
+        lengths: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Returns the last logits [B, V]; ``ids`` and ``positions`` are int64 [B, T], ``used`` is the visible width.
 
-        They belong to all rows, or to ``rows`` (int64 [B]).
+        They belong to all rows, or to ``rows`` (int64 [B]). ``lengths`` are the tokens of these rows, with the newest.
         """
         width = round_up(used, WIDTH_STEP)
         self._cache.select(positions, width=width, rows=rows)
-        masks = attention_masks(self._config, positions, width=width, dtype=self._module.dtype)
-        lengths = self._lengths + 1
-        with self._rope.of(lengths if rows is None else lengths[rows]):
+        masks: Any = attention_masks(self._config, positions, width=width, dtype=self._module.dtype)
+        if self._recurs and isinstance(masks, dict):
+            masks |= {"linear_attention": None, "conv": None}  # nothing is padded
+        if lengths is None:
+            lengths = self._lengths + 1 if rows is None else self._lengths[rows] + 1
+        with self._rope.of(lengths):
             output = self._module(
                 input_ids=ids,
                 position_ids=positions,
@@ -120,7 +148,7 @@ class Batch:
             ids = torch.tensor([(self._prompts[i] + self._tokens[i])[:num_tokens] for i in prompts])
             slots = torch.arange(num_tokens).expand(len(part), -1)
             device = self._last.device
-            self._forward(ids.to(device), slots.to(device), num_tokens, torch.tensor(part, device=device))
+            self._forward(ids.to(device), slots.to(device), num_tokens, rows=torch.tensor(part, device=device))
 
     def _record(self, row: int, token: int, end: bool) -> None:
         tokens = self._tokens[self._prompt_of_row[row]]

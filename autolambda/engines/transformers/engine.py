@@ -8,22 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import reduce
-from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedTokenizerBase
-from transformers.utils import logging as logging_of_transformers
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from autolambda.engines.base import WATCH_STEPS, Fingerprint, Prompt, Sampling, Watch
 from autolambda.engines.decoder import Decoder, end_ids_of
 from autolambda.engines.transformers.batch import Batch
-from autolambda.engines.transformers.layout import draws_in, tensors_in
-from autolambda.errors import CheckpointError, ConfigError, EngineError, one_line, reason
+from autolambda.engines.transformers.layout import live_tensors, misplaced
+from autolambda.engines.transformers.loading import (
+    is_out_of_memory,
+    load_model,
+    resolve_device,
+    resolve_dtype,
+)
+from autolambda.engines.uncomputed import check_unplaced, in_words
+from autolambda.errors import EngineError, one_line
 from autolambda.merging.arithmetic import interpolate
-from autolambda.merging.fingerprint import digest_of_shares, digest_of_tensors
-from autolambda.merging.merge import check_in_place, open_merge
+from autolambda.merging.fingerprint import digest_of_tensors
+from autolambda.merging.merge import Merge, check_in_place, open_merge
 from autolambda.merging.method import Method
 from autolambda.merging.pair import Pair
 from autolambda.responses import Response
@@ -50,8 +55,8 @@ class TransformersEngine:
         """Loads both parents. ``dtype`` is the compute dtype: auto is float32 on a CPU, the checkpoint's on a GPU.
 
         ``threads`` is PyTorch's number of threads on a CPU, by default one for a small model. Raises ``ConfigError`` if
-        the device is missing or the dtype is too narrow for the weights. Raises ``EngineError`` if memory is short or
-        the files lack parameters.
+        the device is missing or the dtype is too narrow for the weights. Raises ``EngineError`` if memory is short, the
+        files lack parameters, or the model has no place for one of their tensors.
         """
         self._device = resolve_device(device)
         if threads is None and self._device.type == "cpu" and pair.num_parameters < SMALL:
@@ -59,48 +64,70 @@ class TransformersEngine:
         self._threads = threads
         self._tokenizer = tokenizer
         self._pair = pair
-        with _model_errors(pair.thinking.folder):
-            config = _config(pair)
         with self._computing():
-            self._instruct = _parameters(pair.instruct.folder, pair, self._device)
-            self._thinking = _parameters(pair.thinking.folder, pair, self._device)
-            # if one parent is tied, the untied one has the lm_head
-            source = pair.instruct if pair.thinking.tied and not pair.tied else pair.thinking
-            model, _ = _load(source.folder, dtype=resolve_dtype(dtype, pair, self._device), config=config)
-            self._model: Any = model.to(self._device).eval()
-        self._live: dict[str, torch.Tensor] = dict(self._model.named_parameters())
-        self._draws = draws_in(self._live, pair)
+            self._model: Any = load_model(pair, dtype=resolve_dtype(dtype, pair, self._device)).to(self._device).eval()
+            self._live = self._find_tensors()
+            parents = open_merge(pair, Schedule.uniform(1.0))
+            # on a CPU they stay in their files, which workers share
+            self._instruct, self._thinking = (
+                {name: parents.read(role, name).to(self._device) for name in self._live} for role in parents.models
+            )
+            self._check_places()
+            self._draws = {
+                name: draws.to(self._device)
+                for name in self._live
+                if (draws := pair.rounding.draws(name, pair.tensors[name].shape, pair.tensors[name].dtype))
+            }
         self._end_ids = end_ids_of(pair, tokenizer)
-        self.in_words = f"transformers on {self._device}, {str(self._model.dtype).removeprefix('torch.')}"
+        dtype_name = str(self._model.dtype).removeprefix("torch.")
+        unplaced = [name for name in pair.tensors if name not in self._live]
+        self.in_words = f"transformers on {self._device}, {dtype_name}{in_words(unplaced)}"
         self.set_merge(Method.linear(Schedule.uniform(1.0)))
+        self._check_generation()
+
+    def _find_tensors(self) -> dict[str, Tensor]:
+        """Returns views of the live values by checkpoint name. Raises ``EngineError`` if a tensor has no place."""
+        infos = self._pair.tensors
+        live = live_tensors(self._model, {name: info.shape for name, info in infos.items()})
+        unplaced = [name for name in infos if name not in live]
+        model = f"transformers' {type(self._model).__name__}"
+        check_unplaced(unplaced, num_layers=self._pair.num_layers, model=model)
+        return live
+
+    def _check_places(self) -> None:
+        """Raises ``EngineError`` if transformers has loaded other values than the files hold in the places found."""
+        stored = {name: self._live[name] for name in self._live.keys() & self._pair.thinking.tensors.keys()}
+        if wrong := misplaced(self._model, stored, self._thinking):
+            raise EngineError(
+                f"transformers' {type(self._model).__name__} does not hold '{wrong[0]}' as its files do, so it cannot "
+                "be merged in place; set engine.name to vllm"
+            )
+
+    def _check_generation(self) -> None:
+        """Generates a token. Raises ``EngineError`` for a model that needs a cache or masks of its own."""
+        sampling = Sampling(temperature=0.0, top_p=1.0, top_k=0, min_p=0.0, presence_penalty=0.0, stop=(), max_tokens=1)
+        try:
+            self.generate([Prompt("a b", 0)], sampling)
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise EngineError(
+                f"transformers' {type(self._model).__name__} cannot generate in batches of independent rows "
+                f"({one_line(error)}); set engine.name to vllm"
+            ) from error
 
     def set_merge(self, method: Method) -> None:
-        """Merges in place: the linear method from the parents in memory, others from the files.
-
-        If weights are dithered in a layout unknown to layout.py, their draws are not known in memory; then the linear
-        method reads the files too.
-        """
-        with self._computing():
-            if method.name != "linear" or method.schedule is None or self._draws is None:
-                self._merge_files(method)
-                return
-            lams = {name: self._pair.lam_of(_stored(name, self._pair), method.schedule) for name in self._live}
-            for name, lam in lams.items():
-                parents = self._instruct[name], self._thinking[name]
-                interpolate(*parents, lam, out=self._live[name], draws=self._draws.get(name))
-
-    def _merge_files(self, method: Method) -> None:
-        """Makes the merge as a checkpoint in memory, loads it as a model, and copies its parameters."""
+        """Merges in place: the linear method from the parents in memory, others from the files."""
         merge = open_merge(self._pair, method)
         check_in_place(merge)
-        tensors = dict(merge.tensors())
-        with _without_bars():
-            # the loader fuses tensors that are separate in the files, such as experts
-            model: Any = type(self._model).from_pretrained(
-                None, config=_config(self._pair), dtype=_widest(self._pair), state_dict=tensors
-            )
-        for name, parameter in model.named_parameters():
-            self._live[name].copy_(parameter)
+        with self._computing():
+            # of all names first: a schedule that does not know one of them changes nothing
+            lams = {name: merge.lam_of(name) for name in self._live} if method.name == "linear" else {}
+            for name, live in self._live.items():
+                if not lams:
+                    live.copy_(merge.tensor(name).view(live.shape))
+                    continue
+                instruct, thinking = (parent[name].view(live.shape) for parent in (self._instruct, self._thinking))
+                interpolate(instruct, thinking, lams[name], out=live, draws=self._draws.get(name))
+        self._merge: Merge = merge
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, *, watch: Watch | None = None) -> list[Response]:
         """Returns one response per prompt; the whole list is one batch."""
@@ -113,15 +140,18 @@ class TransformersEngine:
             return batch.responses()
 
     def fingerprint(self) -> Fingerprint:
-        """Hashes the live weights in the checkpoint's dtype. ``whole`` is false for a layout unknown to layout.py."""
-        if tensors := tensors_in(self._live, self._pair.tensors):
-            return Fingerprint(digest_of_tensors(tensors, self._pair.tensors), whole=True)
-        stored = ((name, live.to(self._thinking[name].dtype)) for name, live in sorted(self._live.items()))
-        return Fingerprint(digest_of_shares(stored), whole=False)
+        """Hashes the live weights in the checkpoint's dtypes; tensors that are not computed, as merges of the files."""
+        infos = self._pair.tensors
+        with self._computing():
+            tensors = {
+                name: self._live[name].reshape(info.shape) if name in self._live else self._merge.tensor(name)
+                for name, info in infos.items()
+            }
+            return Fingerprint(digest_of_tensors(tensors, infos), whole=True)
 
     def close(self) -> None:
         """Frees the weights."""
-        self._instruct, self._thinking, self._live, self._draws, self._model = {}, {}, {}, None, None
+        self._instruct, self._thinking, self._live, self._draws, self._model = {}, {}, {}, {}, None
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
@@ -146,113 +176,13 @@ def _run(batch: Batch, watch: Watch | None) -> None:
             batch.abort()
 
 
-def _parameters(folder: Path, pair: Pair, device: torch.device) -> dict[str, torch.Tensor]:
-    """Returns a parent's parameters by name, in the dtypes of the files; a tied head has both names."""
-    model, report = _load(folder, dtype=_widest(pair))
-    if missing := sorted(report["missing_keys"]):
-        raise EngineError(f"{folder}: {len(missing)} parameters are missing in its files, the first is '{missing[0]}'")
-    parameters = model.to(device).named_parameters(remove_duplicate=False)
-    dtypes = {name: info.dtype for name, info in pair.tensors.items()}
-    return {name: parameter.detach().to(dtypes.get(name, pair.dtype)) for name, parameter in parameters}
-
-
-def _stored(name: str, pair: Pair) -> str:
-    """Returns a tensor of the checkpoint that a parameter holds: itself, or the first of its experts."""
-    stem = name.rpartition(".")[0]
-    held = [name] if name in pair.tensors else [stored for stored in pair.tensors if stored.startswith(stem)]
-    if not held:
-        raise EngineError(f"the checkpoints have no tensor for '{name}'")
-    return held[0]
-
-
-def _config(pair: Pair) -> PretrainedConfig:
-    config: PretrainedConfig = AutoConfig.from_pretrained(
-        pair.thinking.folder, tie_word_embeddings=pair.tied, trust_remote_code=False
-    )
-    return config
-
-
-def _load(folder: Path, *, dtype: torch.dtype, config: PretrainedConfig | None = None) -> tuple[Any, dict[str, Any]]:
-    """Loads a checkpoint folder as a model; returns transformers' report on missing keys too."""
-    with _without_bars(), _model_errors(folder):
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            folder,
-            config=config,
-            dtype=dtype,
-            use_safetensors=True,
-            output_loading_info=True,
-            trust_remote_code=False,  # if left out, transformers asks on the terminal
-        )
-    model, report = loaded
-    return model, report
-
-
-@contextmanager
-def _without_bars() -> Iterator[None]:
-    shown = logging_of_transformers.is_progress_bar_enabled()
-    logging_of_transformers.disable_progress_bar()  # type: ignore[no-untyped-call]  # untyped upstream
-    try:
-        yield
-    finally:
-        if shown:
-            logging_of_transformers.enable_progress_bar()  # type: ignore[no-untyped-call]
-
-
-def resolve_device(name: str) -> torch.device:
-    """Returns the device of ``engine.device``; auto prefers CUDA. Raises ``ConfigError`` if it cannot be used."""
-    try:
-        device = torch.device(name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"engine.device: '{name}' cannot be used ({reason(error)}); use auto, cpu or cuda") from error
-    return device
-
-
-def _widest(pair: Pair) -> torch.dtype:
-    """Returns the narrowest dtype that holds the values of every floating-point tensor."""
-    dtypes = {info.dtype for info in pair.tensors.values() if info.dtype.is_floating_point}
-    return reduce(torch.promote_types, dtypes)
-
-
-def resolve_dtype(name: str, pair: Pair, device: torch.device) -> torch.dtype:
-    """Returns the compute dtype of ``engine.dtype``: auto is float32 on a CPU, the checkpoints' dtype on a GPU.
-
-    Raises ``ConfigError`` for a dtype that cannot hold the checkpoints' values.
-    """
-    widest = _widest(pair)
-    if name == "auto":
-        return torch.float32 if device.type == "cpu" else widest
-    compute: torch.dtype = getattr(torch, name)
-    if torch.promote_types(compute, widest) != compute:
-        stored = str(widest).removeprefix("torch.")
-        raise ConfigError(f"engine.dtype: {name} cannot hold the checkpoints' {stored} values; use auto or float32")
-    return compute
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-
-
-@contextmanager
-def _model_errors(folder: Path) -> Iterator[None]:
-    """Turns any error of transformers over a config into a ``CheckpointError`` of one line."""
-    try:
-        yield
-    except Exception as error:  # a wrong value can raise anything: types, keys, divisions, sizes
-        if _is_out_of_memory(error):
-            raise
-        raise CheckpointError(
-            f"'{folder}': transformers cannot make the model of its config.json ({one_line(error)}); correct the config"
-        ) from error
-
-
 @contextmanager
 def _memory_errors() -> Iterator[None]:
     """Turns an out-of-memory error into an ``EngineError`` with advice."""
     try:
         yield
     except RuntimeError as error:
-        if _is_out_of_memory(error):
+        if is_out_of_memory(error):
             advice = "lower engine.batch_size or sampling.max_tokens, or use smaller parents"
             raise EngineError(f"out of memory: {str(error).splitlines()[0]}; {advice}") from error
         raise

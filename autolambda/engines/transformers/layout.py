@@ -1,63 +1,111 @@
-"""Finds a checkpoint's tensors in the parameters of a transformers model: by name, or within fused experts."""
+"""Finds a checkpoint's tensors in a transformers model, which renames, stacks, fuses and transposes them.
+
+transformers knows how to save what it has loaded. ``live_tensors`` lets it save stand-ins without values (meta
+tensors), and makes no copies meanwhile. What comes out are views, so each shows where a tensor lies in the model.
+"""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers.core_model_loading import revert_weight_conversion
 
-from autolambda.merging.pair import Pair
-from autolambda.merging.rounding import Draws, matrix_shape
-from autolambda.merging.shards import TensorInfo
-
-_EXPERT = re.compile(r"(.+\.experts\.)(\d+)\.(gate|up|down)_proj\.weight")
-
-
-def tensors_in(live: Mapping[str, Tensor], infos: Mapping[str, TensorInfo]) -> dict[str, Tensor] | None:
-    """Returns views of the live values of all the checkpoint's tensors, or ``None`` if one of them is not found."""
-    found = {name: _tensor_in(live, name) for name in infos}
-    known = {name: view for name, view in found.items() if view is not None and tuple(view.shape) == infos[name].shape}
-    return known if len(known) == len(infos) else None
+_aten = torch.ops.aten
+_RESHAPES = (_aten.view.default, _aten._unsafe_view.default)
 
 
-def draws_in(live: Mapping[str, Tensor], pair: Pair) -> dict[str, Draws] | None:
-    """Returns the draws of every live parameter that is dithered, on its device.
+def live_tensors(model: Any, shapes: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
+    """Returns views of the live values of a model's tensors, by their names in the checkpoint it was loaded from.
 
-    Returns ``None`` if some are dithered and a checkpoint tensor is not found.
+    ``shapes`` are those in the checkpoint. Parameters and persistent buffers count. A view has the tensor's values in
+    the tensor's order, and a matrix's columns as its last dimension. Leading dimensions may be split further. Tensors
+    that the model does not hold, or does not hold as one view, are left out.
     """
-    drawn = {name: pair.rounding.draws(name, info.shape, info.dtype) for name, info in pair.tensors.items()}
-    if not any(drawn.values()):
-        return {}
-    if tensors_in(live, pair.tensors) is None:
-        return None
-    # one key for each row: tensors of keys have the layout of the parameters, with one column
-    keys = {name: torch.zeros((*tensor.shape[:-1], 1), dtype=torch.int32) for name, tensor in live.items()}
-    columns: dict[int, Tensor] = {}
-    for name, draws in drawn.items():
-        if draws:
-            place = _tensor_in(keys, name)
-            assert place is not None
-            place.copy_(draws.rows.view(place.shape))
-            columns[len(draws.columns)] = draws.columns
-    return {
-        name: Draws(rows.view(-1), columns[matrix_shape(live[name].shape)[1]]).to(live[name].device)
-        for name, rows in keys.items()
-        if bool(rows.all())  # keys are odd, so a parameter whose keys are zero is not dithered
-    }
+    state: dict[str, Tensor] = model.state_dict(keep_vars=True)
+    with torch.inference_mode(False), torch.no_grad():
+        stand_ins = {
+            name: torch.empty_strided(live.shape, live.stride(), dtype=live.dtype, device="meta")
+            for name, live in state.items()
+        }
+        owners = {_storage(each): state[name] for name, each in stand_ins.items()}
+        with _NoCopies() as views:
+            saved = revert_weight_conversion(model, stand_ins)
+    prefix = f"{model.base_model_prefix}."
+    found: dict[str, Tensor] = {}
+    for name, shape in shapes.items():
+        # a checkpoint of the base model alone lacks the prefix
+        key = next((key for key in (name, prefix + name, name.removeprefix(prefix)) if key in saved), None)
+        view = views.source_of(saved[key]) if key else None
+        live = None if view is None else owners.get(_storage(view))
+        if view is not None and live is not None and _fits(view, shape):
+            offset = live.storage_offset() + view.storage_offset()
+            found[name] = live.detach().as_strided(view.shape, view.stride(), offset)
+    return found
 
 
-def _tensor_in(live: Mapping[str, Tensor], name: str) -> Tensor | None:
-    """Returns one tensor. transformers 5 stacks experts: [experts, gate then up, hidden], [experts, hidden, down]."""
-    match = _EXPERT.fullmatch(name)
-    if name in live or match is None:
-        return live.get(name)
-    stem, expert, kind = match[1], int(match[2]), match[3]
-    stacked = live.get(f"{stem}down_proj" if kind == "down" else f"{stem}gate_up_proj")
-    if stacked is None or stacked.dim() != 3 or expert >= len(stacked):
-        return None
-    if kind == "down":
-        return stacked[expert]
-    rows = stacked.shape[1] // 2
-    return stacked[expert, :rows] if kind == "gate" else stacked[expert, rows:]
+def misplaced(model: Any, live: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
+    """Returns the model's parameters and buffers whose loaded values are not those of ``expected`` in ``live``.
+
+    ``live`` are views into the model by checkpoint name, ``expected`` the checkpoint's tensors. Writes ``expected``
+    into the views, so that the model holds what it held, unless its name is returned. A tensor without a view, which
+    transformers has made up, is left out.
+    """
+    views: dict[int, list[str]] = {}
+    for name, view in live.items():
+        views.setdefault(_storage(view), []).append(name)
+    wrong = []
+    for owner, loaded in model.state_dict().items():
+        if not (names := views.pop(_storage(loaded), [])):  # a tied head has its embedding's
+            continue
+        before = loaded.clone()
+        loaded.copy_(loaded.bitwise_not() if not loaded.is_floating_point() else torch.full_like(loaded, torch.nan))
+        for name in names:
+            live[name].copy_(expected[name].view(live[name].shape))
+        if not _same_bits(loaded, before):
+            wrong.append(owner)
+    return wrong
+
+
+class _NoCopies(TorchDispatchMode):  # type: ignore[no-untyped-call]  # untyped upstream
+    """Returns a view where an operation on a tensor without values would copy it."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._reshaped: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if func is _aten.clone.default:
+            return args[0]
+        if func not in _RESHAPES:
+            return func(*args, **(kwargs or {}))
+        try:
+            return _aten.view.default(*args)
+        except RuntimeError:  # the values are not next to each other, as after a transposition
+            reshaped = torch.empty(args[1], dtype=args[0].dtype, device="meta")
+            self._reshaped[id(reshaped)] = (reshaped, args[0])
+            return reshaped
+
+    def source_of(self, tensor: Tensor) -> Tensor:
+        """Returns the view of which ``tensor`` is a reshaped copy, or ``tensor`` itself."""
+        return self._reshaped.get(id(tensor), (tensor, tensor))[1]
+
+
+def _fits(view: Tensor, shape: Sequence[int]) -> bool:
+    return view.numel() == prod(shape) and (len(shape) < 2 or view.shape[-1] == shape[-1])
+
+
+def _storage(tensor: Tensor) -> int:
+    """Returns what identifies a tensor's memory, of a tensor without values too."""
+    identity: int = tensor.untyped_storage()._cdata
+    return identity
+
+
+def _same_bits(one: Tensor, other: Tensor) -> bool:
+    return torch.equal(*(tensor.reshape(-1).view(torch.uint8) for tensor in (one, other)))

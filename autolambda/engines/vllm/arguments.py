@@ -15,7 +15,7 @@ from typing import Any
 from packaging.version import Version
 
 from autolambda.engines.vllm.memory import Need, choose_memory, measure_free_memory
-from autolambda.engines.vllm.parents import ParentMemory
+from autolambda.engines.vllm.snapshot import ParentMemory
 from autolambda.errors import ConfigError, reason
 from autolambda.merging.pair import Pair
 
@@ -34,6 +34,7 @@ OWN = {
     "hf_token": None,  # it would be stored with the study
     "trust_remote_code": None,  # code of a checkpoint's author is never run
     "code_revision": None,
+    "language_model_only": None,  # prompts are texts, so a vision part is left out
     "enable_eplb": None,  # it would move experts while they are merged
 }
 """Arguments that autolambda sets, with the config key that changes them (``None`` if no key does)."""
@@ -145,6 +146,8 @@ def engine_arguments(
         "generation_config": "vllm",  # every request says what ends a response
         "worker_extension_cls": "autolambda.engines.vllm.worker.MergingWorker",
     }
+    if pair.thinking.is_nested:
+        own["language_model_only"] = True
     if total is not None and memory == "gpu":
         parents = 2 * pair.num_bytes / _num_gpus(arguments) / total
         own["gpu_memory_utilization"] = _utilization(arguments) - parents
@@ -159,10 +162,11 @@ def rope_factors(pair: Pair, arguments: Mapping[str, Any], *, context: int) -> s
     ``context`` is the number of tokens of the longest prompt and its response. vLLM chooses once for responses of every
     length, by ``max_model_len``. transformers switches when a sequence passes the original context.
     """
-    rope = pair.config.get("rope_parameters") or pair.config.get("rope_scaling")
+    config = pair.text_config
+    rope = config.get("rope_parameters") or config.get("rope_scaling")
     if not isinstance(rope, dict) or (rope.get("rope_type") or rope.get("type")) not in ("longrope", "su"):
         return None
-    original = rope.get("original_max_position_embeddings", pair.config.get("original_max_position_embeddings"))
+    original = rope.get("original_max_position_embeddings", config.get("original_max_position_embeddings"))
     longest = arguments.get("max_model_len") or context
     return "long" if isinstance(original, int) and isinstance(longest, int) and longest > original else "short"
 
@@ -196,7 +200,7 @@ def _number(arguments: Mapping[str, Any], key: str, default: float) -> float:
 
 def _cache_bytes(pair: Pair, context: int, itemsize: int) -> int:
     """Returns the bytes of the keys and values of one sequence of ``context`` tokens."""
-    config = pair.config
+    config = pair.thinking.text_config
     heads = int(config["num_attention_heads"])
     head_dim = int(config.get("head_dim") or config["hidden_size"] // heads)
     return 2 * pair.num_layers * int(config.get("num_key_value_heads") or heads) * head_dim * itemsize * context

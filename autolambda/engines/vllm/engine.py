@@ -22,7 +22,8 @@ from transformers import PreTrainedTokenizerBase
 from autolambda.engines.base import Fingerprint, Prompt, Sampling, Watch
 from autolambda.engines.decoder import Decoder, encode, end_ids_of
 from autolambda.engines.device import vllm_device
-from autolambda.engines.transformers.engine import resolve_dtype
+from autolambda.engines.transformers.loading import resolve_dtype
+from autolambda.engines.uncomputed import check_unplaced, in_words
 from autolambda.engines.vllm.arguments import (
     check_architecture,
     check_arguments,
@@ -30,9 +31,9 @@ from autolambda.engines.vllm.arguments import (
     import_vllm,
     memory_for_parents,
 )
-from autolambda.engines.vllm.parents import ParentMemory
 from autolambda.engines.vllm.process import runs_in_process, vllm_errors, wake_when_dead
 from autolambda.engines.vllm.requests import Call, sampling_params
+from autolambda.engines.vllm.snapshot import ParentMemory
 from autolambda.errors import ConfigError, EngineError
 from autolambda.merging.fingerprint import digest_of_hashes
 from autolambda.merging.merge import check_in_place, open_merge
@@ -182,13 +183,16 @@ class VllmEngine:
     def _open_parents(self, pair: Pair, merge: str, memory: ParentMemory) -> str:
         """Loads both parents in every worker. Describes how they are merged and what cannot be compared."""
         folders = str(pair.instruct.folder), str(pair.thinking.folder)
-        reports = self._ask("autolambda_open", *folders, asdict(pair.rounding), merge, memory)
-        if lost := set.intersection(*(set(report["missing"]) for report in reports)):
-            raise EngineError(f"vLLM's model has no parameter for '{min(lost)}'; set engine.name to transformers")
+        reports = self._ask("autolambda_open", folders, asdict(pair.rounding), pair.vision, merge, memory)
+        unplaced = set.intersection(*(set(report["missing"]) for report in reports))
+        computed = (
+            unplaced - pair.outside if pair.outside <= unplaced else unplaced
+        )  # vLLM may leave the vision part out
+        check_unplaced([*computed], num_layers=pair.num_layers, model=f"vLLM's {reports[0]['model']}")
         path, num_quantised = reports[0]["path"], reports[0]["num_quantised"]
         where = _MEMORY_IN_WORDS[memory] if path == "direct" else "in their files"
         unseen = f"; {num_quantised} tensors are quantised and cannot be compared with the files"
-        return f"merged by {path}, parents {where}{unseen if num_quantised else ''}"
+        return f"merged by {path}, parents {where}{unseen if num_quantised else ''}{in_words([*unplaced])}"
 
     def _ask(self, method: str, *args: object) -> list[dict[str, Any]]:
         """Calls a method on all ranks and returns their reports. Raises ``EngineError`` if one reports an error."""

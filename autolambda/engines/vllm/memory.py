@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 
-from autolambda.engines.vllm.parents import ParentMemory
+from autolambda.engines.vllm.snapshot import ParentMemory
 from autolambda.errors import ConfigError, EngineError
 
 # Parents on the GPU shrink the KV cache. Parents in pinned host memory cost some tenths of a second per merge.

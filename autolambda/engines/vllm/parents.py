@@ -9,9 +9,8 @@ layout, and is the reference for the direct path.
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from math import prod
 from typing import Literal
 
 import torch
@@ -19,21 +18,21 @@ from torch import Tensor
 
 from autolambda.engines.base import Fingerprint
 from autolambda.engines.vllm.layout import LiveParameter, Part
+from autolambda.engines.vllm.snapshot import ParentMemory, allocate
 from autolambda.merging.arithmetic import interpolate, pieces_of
 from autolambda.merging.fingerprint import digest_of_shares, digest_of_tensors
 from autolambda.merging.merge import Merge, open_merge
 from autolambda.merging.method import Method
-from autolambda.merging.pair import Pair, read_tensor
+from autolambda.merging.pair import Pair
 from autolambda.merging.rounding import Draws, matrix_shape
+from autolambda.merging.shards import TensorInfo
 from autolambda.schedule import Schedule
 
 MergePath = Literal["direct", "stream"]
-ParentMemory = Literal["gpu", "host", "files"]
 Load = Callable[[Iterator[tuple[str, Tensor]]], None]
 
 NUM_PICKS = 4  # rows of each tensor that are compared after a merge
 NUM_EXPERTS = 8  # experts of each layer that are compared after a merge, drawn anew each time
-_ALIGNMENT = 64  # bytes
 
 
 class LiveParents:
@@ -48,6 +47,7 @@ class LiveParents:
         self._snapshots: tuple[dict[str, Tensor], ...] = ()
         self._draws: dict[str, Draws] = {}
         self._generator = torch.Generator().manual_seed(0)
+        self._merge: Merge | None = None
         if path == "direct":
             ends = (open_merge(pair, Method.linear(Schedule.uniform(lam))) for lam in (0.0, 1.0))
             self._snapshots = tuple(self._snapshot(end, memory) for end in ends)
@@ -57,19 +57,21 @@ class LiveParents:
     def merge(self, merge: Merge) -> None:
         """Sets every live parameter to the merge: float32 arithmetic, rounded once by the pair's rounding.
 
-        The linear merge uses the parents in memory. Other methods read the files, and so does a CPU kernel that holds
-        experts in its own order.
+        The linear merge uses the parents in memory. Other methods read the files. So do parameters of tensors with
+        several lambdas, parameters that are a function of a tensor, and a CPU kernel that orders experts anew.
         """
+        self._merge = merge
         if not self._snapshots:
             self._stream(merge)
             return
         instruct, thinking = self._snapshots
         for name, parameter in self._parameters.items():
-            if merge.method.name != "linear" or parameter.reordered:
+            lams = {merge.lam_of(part.tensor) for part in parameter.parts} if merge.method.name == "linear" else set()
+            if len(lams) != 1 or parameter.reordered or parameter.derived:
                 self._write(parameter, merge)
                 continue
-            lam, draws = merge.lam_of(parameter.parts[0].tensor), self._draws.get(name)
-            interpolate(instruct[name], thinking[name], lam, out=parameter.live.data, draws=draws)
+            draws = self._draws.get(name)
+            interpolate(instruct[name], thinking[name], lams.pop(), out=parameter.live.data, draws=draws)
 
     @torch.no_grad()
     def compare(self, merge: Merge, *, whole: bool) -> list[str]:
@@ -97,18 +99,37 @@ class LiveParents:
             if parameter.quantised:
                 yield parameter.parts[0].tensor, parameter.live
                 continue
-            for part in parameter.parts:
-                yield part.tensor, parameter.read(part).to(self.pair.tensors[part.tensor].dtype)
+            for name in dict.fromkeys(part.tensor for part in parameter.parts):
+                # a tensor that is fused in the files lies in several parts of rows
+                parts = [self._in_files(parameter, part) for part in parameter.parts if part.tensor == name]
+                yield name, torch.cat(parts) if len(parts) > 1 else parts[0]
 
     @torch.no_grad()
     def fingerprint(self) -> Fingerprint:
-        """Hashes the live values. ``whole`` is true if this rank holds every tensor once, unsharded and unmodified."""
-        infos = self.pair.tensors
-        held = sorted(self.tensors(), key=lambda item: item[0])
-        whole = all(parameter.plain for parameter in self._parameters.values()) and len(held) == len(infos)
-        if whole and all(tuple(tensor.shape) == infos[name].shape for name, tensor in held):
-            return Fingerprint(digest_of_tensors(dict(held), infos), whole=True)
-        return Fingerprint(digest_of_shares(held), whole=False)
+        """Hashes the live values; tensors without a place, as merges of the files.
+
+        ``whole`` is true if this rank holds every other tensor whole and unmodified.
+        """
+        infos, merge = self.pair.tensors, self._merge
+        held = list(self.tensors())
+        tensors = {name: tensor for name, tensor in held if tuple(tensor.shape) == infos[name].shape}
+        plain = all(parameter.plain for parameter in self._parameters.values())
+        if merge is None or not plain or tensors.keys() != infos.keys() - set(self.missing()):
+            return Fingerprint(digest_of_shares(sorted(held, key=lambda item: item[0])), whole=False)
+        tensors |= {name: merge.tensor(name) for name in self.missing()}
+        return Fingerprint(digest_of_tensors(tensors, infos), whole=True)
+
+    def _in_files(self, parameter: LiveParameter, part: Part) -> Tensor:
+        """Returns a part's values in the checkpoint's dtype.
+
+        They cannot be computed from a function of them, so then they are the merge's, if the live ones follow from it.
+        """
+        live = parameter.read(part)
+        if part.negative_exp and self._merge is not None:
+            values = _expected(self._merge, part, device=live.device)
+            if _same_bits(live, part.in_engine(values).to(live.device, live.dtype)):
+                return values
+        return live.to(self.pair.tensors[part.tensor].dtype)
 
     def num_quantised(self) -> int:
         """Returns the number of checkpoint tensors that vLLM has quantised."""
@@ -128,14 +149,14 @@ class LiveParents:
     def _write(self, parameter: LiveParameter, merge: Merge) -> None:
         """Sets a parameter to the merge of the files, part by part."""
         for part in parameter.parts:
-            parameter.write(part, _expected(merge, part, device=parameter.live.device))
+            parameter.write(part, part.in_engine(_expected(merge, part, device=parameter.live.device)))
 
     def _snapshot(self, parent: Merge, memory: ParentMemory) -> dict[str, Tensor]:
         """Loads a parent and copies it, in the engine's layout and the checkpoint's dtypes."""
         self._stream(parent)
         live = {name: parameter.live.data for name, parameter in self._parameters.items()}
         dtypes = {name: self.pair.tensors[param.parts[0].tensor].dtype for name, param in self._parameters.items()}
-        empty = _allocate(live, dtypes, memory)
+        empty = allocate(live, dtypes, memory)
         return {name: empty[name].copy_(tensor) for name, tensor in live.items()}
 
     def _sampled(self, parameter: LiveParameter, whole: bool) -> list[Part]:
@@ -152,10 +173,11 @@ class LiveParents:
             return True
         axis = parameter.axis if len(sizes) > 1 else 0
         picks = None
-        if not whole and len(sizes) > 1 and sizes[axis] > NUM_PICKS:
+        if not whole and len(sizes) == 2 and sizes[axis] > NUM_PICKS:
             picks = torch.randint(sizes[axis], (NUM_PICKS,), generator=self._generator)
         live = parameter.read(part, picks)
-        expected = _expected(merge, part, axis=axis, picks=picks, device=live.device).to(live.device, live.dtype)
+        values = _expected(merge, part, axis=axis, picks=picks, device=live.device)
+        expected = part.in_engine(values).to(live.device, live.dtype)
         return torch.equal(live, expected) if parameter.packed else _same_bits(live, expected)
 
 
@@ -166,10 +188,10 @@ def _expected(
 
     The linear merge is computed on ``device``, where the live weights were merged, and other methods on the CPU.
     """
-    models = [read_tensor(model, part.tensor) for model in merge.models.values()]
+    models = [merge.read(role, part.tensor) for role in merge.models]
     arithmetic = merge.arithmetic(part.tensor, pieces_of(*models))  # looks at the whole tensors if it must
     draws = merge.draws(part.tensor)
-    draws = draws and draws.part(*part.source)
+    draws = draws and draws.part(*_of_matrix(part, merge.infos[part.tensor]))
     rows = [model[part.source] for model in models]
     if picks is not None:
         rows = [row.index_select(axis, picks) for row in rows]
@@ -192,40 +214,20 @@ def _draws_of(parameter: LiveParameter, pair: Pair) -> Draws | None:
         draws = pair.rounding.draws(part.tensor, info.shape, info.dtype)
         if draws is None:
             return None
-        draws = draws.part(*part.source)
-        place = rows[(*part.index[:-1], slice(None))]
+        draws = draws.part(*_of_matrix(part, info))
+        place = rows[part.index[: live.dim() - 1]]
         place.copy_(draws.rows.view(place.shape))
-        columns[part.index[-1]] = draws.columns
+        columns[part.index[-1] if len(part.index) == live.dim() else slice(None)] = draws.columns
     return Draws(rows.view(-1), columns).to(live.device)
 
 
+def _of_matrix(part: Part, info: TensorInfo) -> tuple[slice, ...]:
+    """Returns the rows and columns of a part in its tensor with flattened leading dimensions."""
+    if len(part.source) != 1 or len(info.shape) < 3:
+        return part.source
+    [rows], each = part.source, prod(info.shape[1:-1])
+    return (slice(rows.start * each, rows.stop * each),)
+
+
 def _same_bits(one: Tensor, other: Tensor) -> bool:
-    return torch.equal(one.contiguous().view(torch.uint8), other.contiguous().view(torch.uint8))
-
-
-def _allocate(live: Mapping[str, Tensor], dtypes: Mapping[str, torch.dtype], memory: ParentMemory) -> dict[str, Tensor]:
-    """Makes an empty tensor for each live one: on its device, in (pinned) host memory, or in a mapped file."""
-    if memory == "files":
-        return _mapped(live, dtypes)
-    return {
-        name: torch.empty_like(tensor, dtype=dtypes[name])
-        if memory == "gpu"
-        else torch.empty(tensor.shape, dtype=dtypes[name], pin_memory=tensor.is_cuda)
-        for name, tensor in live.items()
-    }
-
-
-def _mapped(live: Mapping[str, Tensor], dtypes: Mapping[str, torch.dtype]) -> dict[str, Tensor]:
-    """Makes tensors in one file that is unlinked at once, so that its space is freed when the process ends."""
-    offsets, end = {}, 0
-    for name, tensor in live.items():
-        offsets[name] = end
-        end += -(-tensor.numel() * dtypes[name].itemsize // _ALIGNMENT) * _ALIGNMENT
-    with tempfile.NamedTemporaryFile(prefix="autolambda-parents-") as file:
-        os.posix_fallocate(file.fileno(), 0, end)  # a full disk raises here, and does not become a SIGBUS later
-        whole = torch.from_file(file.name, shared=True, size=end, dtype=torch.uint8)
-    sizes = {name: tensor.numel() * dtypes[name].itemsize for name, tensor in live.items()}
-    return {
-        name: whole[offsets[name] : offsets[name] + sizes[name]].view(dtypes[name]).view(tensor.shape)
-        for name, tensor in live.items()
-    }
+    return torch.equal(*(tensor.reshape(-1).view(torch.uint8) for tensor in (one, other)))

@@ -13,10 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from autolambda.engines.vllm.layout import live_parameters
-from autolambda.engines.vllm.parents import LiveParents, MergePath, ParentMemory
+from autolambda.engines.vllm.parents import LiveParents, MergePath
+from autolambda.engines.vllm.places import live_parameters
+from autolambda.engines.vllm.snapshot import ParentMemory
 from autolambda.merging.merge import open_merge
-from autolambda.merging.method import Method
+from autolambda.merging.method import Method, Role
 from autolambda.merging.pair import open_pair
 from autolambda.merging.rounding import Rounding
 
@@ -28,17 +29,18 @@ class MergingWorker:
     vllm_config: Any
 
     def autolambda_open(
-        self, instruct: str, thinking: str, rounding: Mapping[str, Any], path: str, memory: str
+        self, folders: tuple[str, str], rounding: Mapping[str, Any], vision: Role, path: str, memory: str
     ) -> dict[str, Any]:
         """Loads both parents. ``path`` "auto" becomes "direct" if no parameter is packed or quantised, else "stream".
 
-        ``rounding`` holds the fields of ``Rounding``. Returns ``path``, ``missing`` (checkpoint tensors that are not on
-        this rank) and ``num_quantised`` (a number of tensors), or ``error``.
+        ``rounding`` holds the fields of ``Rounding``, and ``vision`` is the parent whose vision part is kept. Returns
+        ``path``, ``model`` (its class), ``missing`` (checkpoint tensors that are not on this rank) and
+        ``num_quantised`` (a number of tensors), or ``error``.
         """
         from vllm.distributed import get_tp_group
 
         try:
-            pair = open_pair(instruct, thinking, rounding=Rounding(**rounding))
+            pair = open_pair(*folders, across_configs=True, rounding=Rounding(**rounding), vision=vision)
             model = self.model_runner.get_model()
             group = get_tp_group()
             shapes = {name: info.shape for name, info in pair.tensors.items()}
@@ -52,7 +54,8 @@ class MergingWorker:
         except Exception as error:
             return {"error": f"{type(error).__name__}: {error}"}
         live = self._autolambda
-        return {"path": chosen, "missing": live.missing(), "num_quantised": live.num_quantised()}
+        missing, num_quantised = live.missing(), live.num_quantised()
+        return {"path": chosen, "model": type(model).__name__, "missing": missing, "num_quantised": num_quantised}
 
     def autolambda_merge(self, method: Mapping[str, object], base: str | None, whole: bool) -> dict[str, Any]:
         """Merges in place and compares all live weights (``whole``), or a sample of them, with the files.

@@ -12,15 +12,18 @@ from pathlib import Path
 import pytest
 import torch
 from checkpoints import edit_json, edit_tensors, tiny_checkpoint, tiny_tokenizer, write_merge
+from families import FAMILIES as FAMILIES_OF_ALL
+from families import save_family
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
-from autolambda.engines.base import Progress, Prompt, Sampling
+from autolambda.engines.base import Fingerprint, Progress, Prompt, Sampling
 from autolambda.engines.chat import load_tokenizer
 from autolambda.engines.transformers import batch
 from autolambda.engines.transformers.engine import TransformersEngine
 from autolambda.errors import ConfigError, EngineError
+from autolambda.merging.fingerprint import digest_of_hashes
 from autolambda.merging.merge import open_merge
 from autolambda.merging.method import Method
 from autolambda.merging.pair import open_pair
@@ -147,8 +150,8 @@ def test_logits_are_bit_for_bit_the_same_in_any_batch(tmp_path, monkeypatch, fam
     """
     tolerance = 1e-6 if family == "qwen3_moe" else 0.0
     monkeypatch.setattr(batch, "KEEP_SHARE", 0.0)
-    recorder = Recorder(monkeypatch)
     engine = open_engine(*save_parents(tmp_path, FAMILIES[family]))
+    recorder = Recorder(monkeypatch)
     engine.set_merge(Method.linear(MIXED))
     [probe] = prompts(1, longest=9)
     endless = replace(GREEDY, max_tokens=30)
@@ -219,6 +222,39 @@ def test_missing_parameters_are_an_error(tmp_path):
         edit_tensors(path, lambda tensors: tensors.pop("model.layers.1.self_attn.q_norm.weight"))
     with pytest.raises(EngineError, match=r"1 parameters are missing in its files.*layers\.1\.self_attn\.q_norm"):
         open_engine(*parents)
+
+
+def with_extra(folder: Path, family: str, name: str) -> tuple[Path, Path]:
+    """Parents of a family with one tensor more, which their architecture does not compute."""
+    parents = tuple(save_family(folder / role, FAMILIES_OF_ALL[family], seed=i) for i, role in enumerate("it"))
+    for seed, parent in enumerate(parents):
+        extra = torch.randn(8, 64, generator=torch.Generator().manual_seed(seed)).bfloat16()
+        edit_tensors(parent / "model.safetensors", lambda tensors, extra=extra: tensors.update({name: extra}))
+    return parents[0], parents[1]
+
+
+@pytest.mark.parametrize(
+    ("family", "name"),
+    [
+        ("glm4_moe", "model.layers.4.eh_proj.weight"),
+        ("qwen3_next", "mtp.fc.weight"),
+        ("llama", "model.layers.0.self_attn.rotary_emb.inv_freq"),
+    ],
+)
+def test_what_no_token_depends_on_is_merged_in_files_only_and_said(tmp_path, family, name):
+    parents = with_extra(tmp_path, family, name)
+    engine = open_engine(*parents)
+    assert f"; 1 tensors are merged in files only, as no token depends on them (such as '{name}')" in engine.in_words
+    half = Schedule.uniform(0.5)
+    engine.set_merge(Method.linear(half))
+    (tmp_path / "out").mkdir()
+    written = digest_of_hashes(write_merge(tmp_path / "out", open_merge(open_pair(*map(str, parents)), half)))
+    assert engine.fingerprint() == Fingerprint(written, whole=True)
+
+
+def test_a_tensor_without_a_place_is_an_error_of_one_line(tmp_path):
+    with pytest.raises(EngineError, match=r"^transformers' LlamaForCausalLM has no place for 'model\.layers\.0\.x"):
+        open_engine(*with_extra(tmp_path, "llama", "model.layers.0.x.weight"))
 
 
 @pytest.mark.parametrize(
@@ -359,11 +395,11 @@ def test_a_stop_string_across_bytes_is_found_in_a_long_response(parents, monkeyp
     """The stop string's bytes are tokens of their own, the first of which are no text yet."""
     tokenizer = load_tokenizer(parents[1])
     script = tokenizer("x" * 50 + "aéb€c", add_special_tokens=False).input_ids
+    engine = open_engine(*parents)
     monkeypatch.setattr(batch, "draw", lambda logits, *_: torch.full((len(logits),), script[len(drawn) - 1]))
     drawn: list[int] = []
     at = batch.RandomRows.at
     monkeypatch.setattr(batch.RandomRows, "at", lambda *args: (drawn.append(1), at(*args))[1])
-    engine = open_engine(*parents)
     engine._end_ids = frozenset()
     [response] = engine.generate([Prompt("a", 0)], replace(GREEDY, max_tokens=500, stop=("éb€",)))
     assert response == Response("x" * 50 + "a", len(script) - 1, "stop")
