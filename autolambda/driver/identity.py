@@ -13,7 +13,8 @@ from typing import Any
 from autolambda.config import Config, EngineConfig, EngineName
 from autolambda.driver.models import Models
 from autolambda.engines.device import vllm_device
-from autolambda.engines.transformers.loading import resolve_device, resolve_dtype
+from autolambda.engines.dtype import resolve_dtype
+from autolambda.engines.transformers.loading import resolve_device
 from autolambda.engines.vllm.arguments import rope_factors
 from autolambda.merging.pair import Pair
 from autolambda.tasks.base import Slice
@@ -91,11 +92,11 @@ def identity_of(
         "search.seed": config.search.seed,
         "search.knots": config.search.knots,
         **sizes_of(config, slices),
-        **drawing_of(models),
+        **generation_settings(models),
     }
 
 
-def drawing_of(models: Models) -> dict[str, Any]:
+def generation_settings(models: Models) -> dict[str, Any]:
     """Returns the part of the identity that says how responses are asked for and drawn, which an export checks too."""
     chat = models.chat
     sampling = json.loads(json.dumps(asdict(models.sampling)))

@@ -15,7 +15,7 @@ from huggingface_hub import ModelCardData
 
 from autolambda import __version__
 from autolambda.driver.models import Models
-from autolambda.export.drawing import notes_section, sampling_section
+from autolambda.export.notes import notes_section, sampling_section
 from autolambda.export.parents import parents_section
 from autolambda.export.provenance import Provenance
 from autolambda.merging.checkpoint import Checkpoint

@@ -15,14 +15,14 @@ from typing import Any
 import yaml
 
 from autolambda import __version__
-from autolambda.driver.identity import drawing_of
+from autolambda.driver.identity import generation_settings
 from autolambda.driver.models import Models
 from autolambda.engines.chat import load_tokenizer
 from autolambda.engines.generation_config import exported
 from autolambda.errors import CheckpointError, OutputError, StudyError, printable
 from autolambda.export.card import write_card
-from autolambda.export.drawing import export_notes
 from autolambda.export.mergekit import mergekit_recipe, mergekit_sentence
+from autolambda.export.notes import export_notes
 from autolambda.export.provenance import Provenance
 from autolambda.merging.checkpoint import open_checkpoint
 from autolambda.merging.difference.measure import measure_difference
@@ -55,9 +55,9 @@ def export(
     tokenizer, sampling or weights differ from the measured ones, ``OutputError`` if the disk refuses, and
     ``CheckpointError`` for an unreadable model or one without a vocabulary.
     """
-    drawing = drawing_of(models)  # loads the tokenizer
+    settings = generation_settings(models)  # loads the tokenizer
     if measurement:
-        _check_unchanged(drawing, measurement)
+        _check_unchanged(settings, measurement)
     notes = export_notes(models, measurement)
     merge = open_merge(models.pair, method)
     with atomic_folder(out) as folder:
@@ -84,7 +84,7 @@ def export(
                 beside_mergekit=beside_mergekit,
             )
             content = _provenance(folder, merge, written, measurement)
-            _write_json(folder / PROVENANCE, content | {"notes": list(notes), "drawing": drawing})
+            _write_json(folder / PROVENANCE, content | {"notes": list(notes), "generation": settings})
     return notes
 
 

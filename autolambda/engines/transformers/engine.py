@@ -16,13 +16,13 @@ from transformers import PreTrainedTokenizerBase
 
 from autolambda.engines.base import WATCH_STEPS, Fingerprint, Prompt, Sampling, Watch
 from autolambda.engines.decoder import Decoder, end_ids_of
+from autolambda.engines.dtype import check_dtypes, resolve_dtype
 from autolambda.engines.transformers.batch import Batch
 from autolambda.engines.transformers.layout import live_tensors, misplaced
 from autolambda.engines.transformers.loading import (
     is_out_of_memory,
     load_model,
     resolve_device,
-    resolve_dtype,
 )
 from autolambda.engines.uncomputed import check_unplaced, in_words
 from autolambda.errors import EngineError, one_line
@@ -67,6 +67,7 @@ class TransformersEngine:
         with self._computing():
             self._model: Any = load_model(pair, dtype=resolve_dtype(dtype, pair, self._device)).to(self._device).eval()
             self._live = self._find_tensors()
+            check_dtypes({name: live.dtype for name, live in self._live.items()}, pair)
             parents = open_merge(pair, Schedule.uniform(1.0))
             # on a CPU they stay in their files, which workers share
             self._instruct, self._thinking = (

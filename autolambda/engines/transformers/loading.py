@@ -1,10 +1,9 @@
-"""Loads a checkpoint as a transformers model: its class, its device, its dtype, and errors of one line."""
+"""Loads a checkpoint as a transformers model: its class, its device, and errors of one line."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import reduce
 from typing import Any
 
 import torch
@@ -65,21 +64,6 @@ def resolve_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"engine.device: '{name}' cannot be used ({reason(error)}); use auto, cpu or cuda") from error
     return device
-
-
-def resolve_dtype(name: str, pair: Pair, device: torch.device) -> torch.dtype:
-    """Returns the compute dtype of ``engine.dtype``: auto is float32 on a CPU, the checkpoints' dtype on a GPU.
-
-    Raises ``ConfigError`` for a dtype that cannot hold the checkpoints' values.
-    """
-    widest = reduce(torch.promote_types, {info.dtype for info in pair.tensors.values() if info.dtype.is_floating_point})
-    if name == "auto":
-        return torch.float32 if device.type == "cpu" else widest
-    compute: torch.dtype = getattr(torch, name)
-    if torch.promote_types(compute, widest) != compute:
-        stored = str(widest).removeprefix("torch.")
-        raise ConfigError(f"engine.dtype: {name} cannot hold the checkpoints' {stored} values; use auto or float32")
-    return compute
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -22,7 +22,7 @@ from transformers import PreTrainedTokenizerBase
 from autolambda.engines.base import Fingerprint, Prompt, Sampling, Watch
 from autolambda.engines.decoder import Decoder, encode, end_ids_of
 from autolambda.engines.device import vllm_device
-from autolambda.engines.transformers.loading import resolve_dtype
+from autolambda.engines.dtype import resolve_dtype
 from autolambda.engines.uncomputed import check_unplaced, in_words
 from autolambda.engines.vllm.arguments import (
     check_architecture,

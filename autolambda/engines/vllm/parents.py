@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from autolambda.engines.base import Fingerprint
+from autolambda.engines.dtype import check_dtypes
 from autolambda.engines.vllm.layout import LiveParameter, Part
 from autolambda.engines.vllm.snapshot import ParentMemory, allocate
 from autolambda.merging.arithmetic import interpolate, pieces_of
@@ -41,7 +42,11 @@ class LiveParents:
     def __init__(
         self, pair: Pair, parameters: Mapping[str, LiveParameter], *, load: Load, path: MergePath, memory: ParentMemory
     ) -> None:
-        """Copies both parents into ``memory`` for the direct path."""
+        """Copies both parents into ``memory`` for the direct path.
+
+        Raises ``EngineError`` if vLLM holds a tensor in a narrower dtype than the merge's files.
+        """
+        check_dtypes(_dtypes(parameters), pair)
         self.pair = pair
         self._parameters, self._load = parameters, load
         self._snapshots: tuple[dict[str, Tensor], ...] = ()
@@ -199,6 +204,12 @@ def _expected(
     if merge.method.name == "linear":
         rows = [row.to(device) for row in rows]
     return arithmetic(*rows, draws=draws)
+
+
+def _dtypes(parameters: Mapping[str, LiveParameter]) -> dict[str, torch.dtype]:
+    """Returns the dtype of each tensor in the engine, but for quantised ones and functions of a tensor."""
+    plain = [each for each in parameters.values() if not each.quantised and not each.derived]
+    return {part.tensor: parameter.live.dtype for parameter in plain for part in parameter.parts}
 
 
 def _draws_of(parameter: LiveParameter, pair: Pair) -> Draws | None:

@@ -20,8 +20,8 @@ from autolambda.driver.models import Models, open_models
 from autolambda.engines.base import Prompt
 from autolambda.engines.transformers.engine import TransformersEngine
 from autolambda.errors import CheckpointError, StudyError
-from autolambda.export.drawing import export_notes
 from autolambda.export.export import export
+from autolambda.export.notes import export_notes
 from autolambda.export.provenance import Provenance
 from autolambda.merging.method import Method
 from autolambda.schedule import Schedule
@@ -112,7 +112,7 @@ def test_what_no_file_can_hold_is_said_with_the_notes_on_the_pair(
     assert "ends at the tokens 3 (`$`), 258 (`<|im_end|>`), or at the texts `'\\n\\n'`, `'<tool_call>'`." in card
     assert "vLLM does not read do_sample" in card and not any("do_sample" in note for note in notes)
     provenance = json.loads((tmp_path / "out" / "autolambda.json").read_text())
-    assert provenance["notes"] == list(notes) and provenance["drawing"]["sampling.end_ids"] == [3, 258]
+    assert provenance["notes"] == list(notes) and provenance["generation"]["sampling.end_ids"] == [3, 258]
 
 
 def test_the_kwargs_of_the_template_are_to_be_sent() -> None:

@@ -1,4 +1,4 @@
-"""How an exported model is to be asked and drawn from, as measured: sentences for the model card and the terminal."""
+"""How to use an exported model as it was measured: sentences for the model card and the terminal."""
 
 from __future__ import annotations
 
