@@ -17,8 +17,10 @@ import pytest
 import torch
 from checkpoints import edit_json, tiny_checkpoint
 from command_line import Run, refused
+from families import FAMILIES, save_family
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers import AutoModelForImageTextToText
 
 from autolambda.merging import arithmetic
 from autolambda.merging.arithmetic import pieces_of, slerp_weights, ties_limits
@@ -185,3 +187,19 @@ def test_notes_on_the_pair_go_to_standard_error(family: Path, tmp_path: Path, ru
     (tmp_path / "thinking" / "tokenizer.json").unlink()
     refused(run("merge", *parents, "other", "--lambda", "0.5"), "has no tokenizer with a vocabulary")
     assert not Path("other").exists()
+
+
+@pytest.mark.parametrize("vision", [None, "instruct"])
+def test_a_merge_of_models_with_vision_is_whole(run: Run, tmp_path: Path, vision: str | None) -> None:
+    parents = [save_family(tmp_path / str(seed), FAMILIES["qwen3_vl"], seed=seed) for seed in (0, 1)]
+    (parents[1] / "preprocessor_config.json").write_text('{"size": 28}')
+    option = ["--vision", vision] if vision else []
+    ran = run("merge", *map(str, parents), "out", "--lambda", "0.5", *option)
+    owner = vision or "thinking"
+    assert ran.code == 0 and ran.out == "out: lambda 0.5\n"
+    assert f"such as a vision tower's, are those of {owner} in every merge (models.vision)" in ran.err
+    assert (Path("out") / "preprocessor_config.json").read_text() == '{"size": 28}'
+    stored, merged = (load_file(folder / SINGLE) for folder in (parents[owner == "thinking"], Path("out")))
+    same = {name for name, tensor in merged.items() if torch.equal(tensor, stored[name])}
+    assert same == {name for name in merged if "visual" in name} and merged.keys() == stored.keys()
+    AutoModelForImageTextToText.from_pretrained("out")
