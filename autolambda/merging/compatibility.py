@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from autolambda.errors import in_short
 from autolambda.merging.arithmetic import MERGEABLE
 from autolambda.merging.checkpoint import BOOKKEEPING, Checkpoint
 from autolambda.merging.shards import TensorInfo
@@ -68,7 +67,7 @@ def compare_configs(instruct: Checkpoint, *, thinking: Checkpoint) -> Iterator[M
         for key in sorted((one_config.keys() & other_config.keys()) - compared):
             one, other = one_config[key], other_config[key]
             if one != other and one is not configs[0]:
-                yield Mismatch(f"config '{key}': instruct {in_short(one)}, thinking {in_short(other)}", fatal=False)
+                yield Mismatch(f"config '{key}': instruct {one!r:.200}, thinking {other!r:.200}", fatal=False)
 
 
 def _differing(one: Mapping[str, object], other: Mapping[str, object]) -> dict[str, tuple[object, object]]:

@@ -151,9 +151,13 @@ def _compare_added(one: Mapping[int, _Token], *, other: Mapping[int, _Token], fi
             token, owner = (first or second or {}), "thinking" if first is None else first_name
             yield Mismatch(f"added token {token['content']!r} ({index}) is known to {owner} only", fatal=False)
         elif first["content"] != second["content"]:
-            harmless = any(token.get("special") or _SPARE.search(str(token["content"])) for token in (first, second))
             text = f"added token {index} is {first['content']!r} for {first_name}, {second['content']!r} for thinking"
-            yield Mismatch(f"{text}; the merge mixes the two" if harmless else text, fatal=not harmless)
+            if any(_SPARE.search(str(token["content"])) for token in (first, second)):
+                yield Mismatch(text, fatal=False)
+            elif first.get("special") or second.get("special"):
+                yield Mismatch(f"{text}; the merge mixes the two", fatal=False)
+            else:
+                yield Mismatch(text)
 
 
 def _roles(folder: Path) -> dict[str, object]:

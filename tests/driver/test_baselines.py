@@ -153,7 +153,7 @@ def test_a_base_with_a_head_of_its_own_has_no_place_in_an_engine_of_tied_parents
 
 def test_a_base_of_another_form_is_refused_with_all_that_differs(originals: Path, tmp_path: Path) -> None:
     base, up_proj = tiny_checkpoint(tmp_path / "base"), "model.layers.1.mlp.up_proj.weight"
-    edit_tensors(base / SINGLE, lambda tensors: tensors.update({NORM: torch.ones(32), up_proj: tensors[up_proj][:40]}))
+    edit_tensors(base / SINGLE, lambda tensors: tensors.update({NORM: torch.ones(31), up_proj: tensors[up_proj][:40]}))
     content = json.loads((base / "tokenizer.json").read_text())
     vocab = content["model"]["vocab"]
     vocab["a"], vocab["b"] = vocab["b"], vocab["a"]
@@ -162,7 +162,7 @@ def test_a_base_of_another_form_is_refused_with_all_that_differs(originals: Path
         checked(originals, base)
     text = str(raised.value)
     assert text.startswith(f"models.base: '{base}' is not the parents' base")
-    assert f"{NORM}: base float32 [32], thinking bfloat16 [32]" in text
+    assert f"{NORM}: base float32 [31], thinking bfloat16 [32]" in text
     assert f"{up_proj}: base bfloat16 [40, 32], thinking bfloat16 [48, 32]" in text
     assert "tokens with another id" in text and "instruct" not in text
 
