@@ -21,7 +21,8 @@ from pathlib import Path
 
 from autolambda.errors import TaskError, in_short, one_line, reason
 from autolambda.files import load_json
-from autolambda.tasks.formats import MOST_CHARACTERS, READERS, form_of
+from autolambda.tasks.formats.readers import READERS
+from autolambda.tasks.formats.text import MOST_CHARACTERS, form_of
 
 LONGEST_ID = 256  # characters, the width of the database's column
 _LONGEST_LITERAL = 100_000  # characters of a list as Python writes it

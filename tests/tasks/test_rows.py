@@ -177,7 +177,7 @@ def test_empty_columns_of_a_spreadsheet_do_not_count_as_twice(tmp_path):
 
 
 def test_a_parquet_file_that_unpacks_without_end_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("autolambda.tasks.formats.MOST_BYTES", 1 << 24)
+    monkeypatch.setattr("autolambda.tasks.formats.tables.MOST_BYTES", 1 << 24)
     path = tmp_path / "bomb.parquet"
     pyarrow.parquet.write_table(pyarrow.table({"question": ["x" * 100_000] * 2000, "answer": [1] * 2000}), path)
     assert path.stat().st_size < 1_000_000
