@@ -98,6 +98,8 @@ class Row:
             if fields:
                 return value
         hint = f". Name yours with the task's key '{key}' (tasks.0.{key}=COLUMN)" if key else ""
+        if key and form_of(Path(self.source)) in (".csv", ".tsv"):
+            hint += "; the first line of a table must name its columns"
         has = one_line(", ".join(map(repr, self.cells))) or "none"
         raise UnusableRow(self, f"no column {column!r}", f"; it has {has}{hint}")
 

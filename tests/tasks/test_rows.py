@@ -12,6 +12,8 @@ from slices import slices_of
 
 from autolambda.config import parse_config
 from autolambda.errors import TaskError
+from autolambda.tasks.config import SourceConfig
+from autolambda.tasks.items import open_pool
 from autolambda.tasks.rows import Row, UnusableRow, read_file
 
 ROWS = [{"question": f"{i}+1=", "answer": str(i + 1)} for i in range(20)]
@@ -310,3 +312,10 @@ def test_a_list_may_be_written_as_json(cell, expected):
             row.items("choices")
     else:
         assert row.items("choices") == expected
+
+
+def test_a_table_without_a_header_is_told(tmp_path):
+    path = tmp_path / "mmlu.csv"
+    path.write_text("Find it,0,4,2,6,B\nFind the other,0,4,2,6,A\n")
+    with pytest.raises(TaskError, match=r"no column 'question'.*; the first line of a table must name its columns"):
+        open_pool(SourceConfig(path=str(path)))

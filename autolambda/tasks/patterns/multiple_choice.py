@@ -2,8 +2,8 @@
 
 Options are a list, a list of objects with ``text`` and ``label``, one object with these two lists, an object with an
 option for each letter, or several columns (``A, B, C, D``). The right one is named by its label, its letter, its index
-from 0, or its text, also without a label in front (``A) 21``). The prompt asks for a last line ``ANSWER: $LETTER``, in
-the words of OpenAI's simple-evals.
+from 0, a list with 1 for it and 0 for the others, or its text, also without a label in front (``A) 21``). The prompt
+asks for a last line ``ANSWER: $LETTER``, in the words of OpenAI's simple-evals.
 """
 
 from __future__ import annotations
@@ -98,12 +98,19 @@ def _right_options(row: Row, answer: str, options: Options) -> list[int]:
     """Returns the indices of the right options, usually one. Raises ``UnusableRow``."""
     cell = row.cell(answer, key="answer")
     given = listed(cell)
+    if isinstance(given, list | tuple) and len(given) == len(options.texts) and all(_is_flag(each) for each in given):
+        given = [index for index, flag in enumerate(given) if flag]
     found = [_index(row, each, answer, options) for each in (given if isinstance(given, list | tuple) else [cell])]
     if not found or None in found:
         last = ascii_uppercase[len(options.texts) - 1]
         kind = f"{answer!r} must be the letter of an option (A to {last}) or its index from 0, or its text"
         raise UnusableRow(row, kind, f", seen {in_short(cell)}")
     return [index for index in found if index is not None]
+
+
+def _is_flag(value: object) -> bool:
+    """Returns whether a value marks an option as right or wrong, as in TruthfulQA: a list has one for each option."""
+    return isinstance(value, int) and value in (0, 1)
 
 
 def _index(row: Row, answer: object, name: str, options: Options) -> int | None:
@@ -147,7 +154,7 @@ def _index(row: Row, answer: object, name: str, options: Options) -> int | None:
 
 def counting_note(rows: Sequence[Row], *, choices: str, answer: str) -> str | None:
     """Returns a note if no answer of many is the index 0. Raises ``TaskError`` if the answers count from 1."""
-    num, past = 0, None
+    indices, past = list[str](), None
     for row in rows:
         try:
             options, cell = options_of(row, choices), row.cell(answer)
@@ -157,12 +164,12 @@ def counting_note(rows: Sequence[Row], *, choices: str, answer: str) -> str | No
         if text == "0" or text in (*options.labels, *(option.strip() for option in options.texts)):
             return None
         if text.isascii() and text.isdigit():
-            num += 1
+            indices.append(text)
             past = row if past is None and int(text) == len(options.texts) else past
     advice = "an index counts from 0, so subtract 1 from each"
-    if past is not None:
+    if past is not None and len(set(indices)) > 1:
         raise TaskError(f"{past.place}: {answer!r} seems to count the options from 1 (no answer is 0); {advice}")
-    return f"no {answer!r} is 0; if it counts the options from 1: {advice}" if num >= _MANY else None
+    return f"no {answer!r} is 0; if it counts the options from 1: {advice}" if len(indices) >= _MANY else None
 
 
 def _place(text: str, num_options: int) -> int | None:

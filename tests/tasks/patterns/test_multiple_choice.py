@@ -54,12 +54,22 @@ def test_options_out_of_the_order_of_their_labels_are_not_taken_for_it():
     assert item_of(["B) 22", "A) 21"], "22").sample.target == "A"
 
 
+@pytest.mark.parametrize(
+    ("flags", "target"),
+    [([0, 1, 0], "B"), ([False, True, False], "B"), ([1, 0, 1], any_of(["A", "C"])), ("[0, 0, 1]", "C")],
+)
+def test_a_flag_for_each_option(flags, target):
+    assert item_of(["x", "y", "z"], flags).sample.target == target
+    with pytest.raises(TaskError, match="'answer' must be the letter of an option"):
+        item_of(["x", "y", "z"], [0, 0, 0])
+
+
 def rows_with(answers):
     options = ["w", "x", "y", "z"]
     return [Row({"options": options, "answer": each}, "a", f"line {i}") for i, each in enumerate(answers, start=1)]
 
 
-@pytest.mark.parametrize("answers", [[1, 4, 2], ["1", "4"], [4.0, 2.0], [None, 4]])
+@pytest.mark.parametrize("answers", [[1, 4, 2], ["1", "4"], [4.0, 2.0], [None, 4, 1]])
 def test_answers_that_count_from_1_are_refused(answers):
     with pytest.raises(
         TaskError, match=r"line [12]: 'answer' seems to count the options from 1 .*; an index counts from"
@@ -67,7 +77,7 @@ def test_answers_that_count_from_1_are_refused(answers):
         counting_note(rows_with(answers), choices="options", answer="answer")
 
 
-@pytest.mark.parametrize("answers", [[0, 4, 2], [1, 2, 3], ["A", "D"], ["w", "z"], [3] * 19])
+@pytest.mark.parametrize("answers", [[0, 4, 2], [1, 2, 3], ["A", "D"], ["w", "z"], [4, 4], [3] * 19])
 def test_answers_that_count_from_0_are_taken(answers):
     assert counting_note(rows_with(answers), choices="options", answer="answer") is None
 
