@@ -7,6 +7,7 @@ right answers is the text ``any of ["2", "two"]``; ``AnyOf`` gives them to a gra
 from __future__ import annotations
 
 import json
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -85,6 +86,12 @@ def right_answers(target: str) -> list[str]:
         if all(isinstance(each, str) for each in given):
             return list(given)
     return [target]
+
+
+def refuse_solution(target: str) -> None:
+    """Raises ``ValueError`` for a whole solution as GSM8K has it, which no answer equals."""
+    if re.search(r"(?:^|\n)#### ?\S+\s*\Z", target):
+        raise ValueError("it is a solution that ends with #### and the answer")
 
 
 class AnyOf(Grader):

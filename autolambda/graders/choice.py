@@ -1,7 +1,8 @@
 """The grader ``choice``: an option's letter, as ``ANSWER: $LETTER`` (simple-evals) or in another form that models use.
 
 The last statement of an answer counts: ``Answer: C``, ``**Answer:** (c)``, ``the answer is (C)`` or
-``\\boxed{\\text{C}}``. A text that is only a letter counts too. No text takes long: every repetition in the patterns is
+``\\boxed{\\text{C}}``. A text that is only a letter counts too. Of
+``A or B`` none is read. No text takes long: every repetition in the patterns is
 bounded, and only the last 65,536 characters are searched.
 """
 
@@ -12,17 +13,23 @@ from collections import deque
 
 from autolambda.graders.base import ParsedAnswer, QuickGrader
 
-_OPEN = r"(?:[\s*_$({\[]|\\[(\[]|\\(?:boxed|fbox|text(?:bf)?|math(?:bf|rm|sf)|rm|bf)\b){0,12}"
+_OPEN = r"(?:[\s*_$({\[<\"'`\u201c\u2018]|\\[(\[]|\\(?:boxed|fbox|text(?:bf)?|math(?:bf|rm|sf)|rm|bf)\b){0,12}"
 # A lower-case letter must be followed by an end: "answer: a good one" names no option. A capital letter need not.
 _LETTER = (
-    r"(?:(?P<capital>(?-i:[A-Z]))(?![A-Za-z0-9])|(?P<small>(?-i:[a-z]))(?=[ \t*_$)}\]\\]{0,8}(?:[.,:;)\]}]|\n|\Z)))"
+    r"(?:(?P<capital>(?-i:[A-Z]))(?![A-Za-z0-9])|"
+    r"(?P<small>(?-i:[a-z]))(?=[ \t*_$)}\]\\>\"'`\u201d\u2019]{0,8}(?:[.,:;)\]}]|\n|\Z)))"
 )
 _STATED = re.compile(
-    rf"\banswer[\s*_]{{0,4}}:{_OPEN}(?:(?:option|choice)\s{{1,4}}{_OPEN})?{_LETTER}"
+    rf"\banswer[\s*_\"']{{0,4}}[:\uff1a]{_OPEN}(?:(?:option|choice)\s{{1,4}}{_OPEN})?{_LETTER}"
     rf"|\banswer\s{{1,4}}is[\s:]{{1,4}}(?:(?:option|choice)\s{{1,4}})?{_OPEN}"
     r"(?P<said>(?-i:[A-Z])(?![A-Za-z0-9])(?!\s{0,4}[A-Za-z]))"
     rf"|\\(?:boxed|fbox)\s{{0,4}}\{{{_OPEN}(?P<boxed>[A-Za-z])[\s*_$)}}\]]{{0,8}}\}}",
     re.IGNORECASE,
+)
+# Another letter that is stated with it: "A or B", "A, B".
+_ANOTHER = re.compile(
+    r"[)*_$}\]]{0,4}(?:\s?[/&]\s?|\s(?:or|and)\s)[(*_$]{0,4}[A-HJ-Z](?![A-Za-z0-9'\u2019])"
+    r"|[)*_$}\]]{0,4},\s?[(*_$]{0,4}[A-Z][)*_$}\] ]{0,4}(?:[.,;\n]|\Z|(?:and|or)\s)"
 )
 _MARKS = "()[]{}*_$.:\\\"' \t\r\n"
 _TAIL = 65_536  # characters
@@ -48,7 +55,9 @@ class Choice(QuickGrader):
 
 def _stated(text: str) -> str | None:
     last = deque(_STATED.finditer(text[-_TAIL:]), maxlen=1)
-    return next(letter for letter in last[0].groups() if letter).upper() if last else None
+    if not last or _ANOTHER.match(last[0].string, last[0].end()):
+        return None
+    return next(letter for letter in last[0].groups() if letter).upper()
 
 
 def _alone(text: str) -> str | None:

@@ -2,7 +2,8 @@
 
 Without a box there is no answer, because the last number of a trace could be right by luck. A box with more than 1,000
 characters or 20 levels of brackets is no answer either: parsers break on it. Only the last 65,536 characters are
-searched. The table in tests/graders/test_math.py shows which spellings are equal.
+searched. Of a target that is a solution with a box, the last box counts. The table in tests/graders/test_math.py shows
+which spellings are equal.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import re
 from fractions import Fraction
 
 from autolambda.graders import latex
-from autolambda.graders.base import Grader, ParsedAnswer
+from autolambda.graders.base import Grader, ParsedAnswer, refuse_solution
 
 _TAIL = 65_536  # characters
 _LONGEST = 1_000  # characters of a box
@@ -65,7 +66,7 @@ class Math(Grader):
         if answer is None or not answer.strip() or len(answer) > _LONGEST or _depth(answer) > _DEEPEST:
             return ParsedAnswer(None)
         answer = answer.strip()
-        one, other = _plain(answer), _plain(target)
+        one, other = _plain(answer), _plain(_final(target))
         whole, wanted = _integer(one), _integer(other)
         if whole is not None and wanted is not None:
             return ParsedAnswer(answer, whole == wanted)
@@ -82,18 +83,20 @@ class Math(Grader):
         if parsed is not None:
             return parsed
         answer = (boxed(text) or "").strip()
-        return ParsedAnswer(answer, latex.is_equal(_plain(answer), _plain(target)))
+        return ParsedAnswer(answer, latex.is_equal(_plain(answer), _plain(_final(target))))
 
     def check_target(self, target: str) -> None:
         if not target.strip():
             raise ValueError("it is empty")
+        refuse_solution(target)
+        target = _final(target)
         if len(target) > _LONGEST or _depth(target) > _DEEPEST:
             raise ValueError(f"it is longer than {_LONGEST} characters or nested deeper than {_DEEPEST} brackets")
         if boxed(self.canonical(target)) != target:
             raise ValueError("its braces are not balanced")
 
     def canonical(self, target: str) -> str:
-        return f"\\boxed{{{target}}}"
+        return f"\\boxed{{{_final(target)}}}"
 
     def preload(self, target: str | None) -> None:
         latex.preload()
@@ -101,6 +104,11 @@ class Math(Grader):
     def cache_key(self, text: str) -> str:
         """Returns only the box of the text."""
         return f"\\boxed{{{boxed(text)}}}"
+
+
+def _final(target: str) -> str:
+    """Returns the last box of a target that is a solution, else the target."""
+    return boxed(target) or target
 
 
 def _plain(text: str) -> str:

@@ -1,11 +1,13 @@
 """The graders that compare texts: ``exact`` (the text is the target) and ``contains`` (the target occurs in the text).
 
-White space at the ends never counts. An empty text holds no answer.
+White space at the ends never counts, nor how Unicode composes an accent. An empty text holds no answer.
 """
 
 from __future__ import annotations
 
-from autolambda.graders.base import ParsedAnswer, QuickGrader
+from unicodedata import normalize
+
+from autolambda.graders.base import ParsedAnswer, QuickGrader, refuse_solution
 
 
 class Exact(QuickGrader):
@@ -13,7 +15,8 @@ class Exact(QuickGrader):
 
     def grade(self, text: str, target: str) -> ParsedAnswer:
         answer = text.strip()
-        return ParsedAnswer(answer, self._is_met(answer, target.strip())) if answer else ParsedAnswer(None)
+        composed = normalize("NFC", answer), normalize("NFC", target.strip())
+        return ParsedAnswer(answer, self._is_met(*composed)) if answer else ParsedAnswer(None)
 
     def _is_met(self, answer: str, target: str) -> bool:
         return answer == target
@@ -21,6 +24,7 @@ class Exact(QuickGrader):
     def check_target(self, target: str) -> None:
         if not target.strip():
             raise ValueError("it is empty")
+        refuse_solution(target)
 
     def canonical(self, target: str) -> str:
         return target

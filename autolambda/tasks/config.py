@@ -17,7 +17,8 @@ from autolambda.config_base import Name, Positive, Repeats, Strict
 from autolambda.graders.grading import GRADERS, is_custom
 from autolambda.tasks.base import Benchmark
 from autolambda.tasks.benchmarks import BENCHMARKS
-from autolambda.tasks.formats import READERS, form_of
+from autolambda.tasks.formats.readers import READERS
+from autolambda.tasks.formats.text import form_of
 from autolambda.tasks.patterns.prompt import names_of
 
 BUNDLED_TASK = "arithmetic"

@@ -17,8 +17,8 @@ from autolambda.tasks import lm_eval
 from autolambda.tasks.base import Item
 from autolambda.tasks.config import SourceConfig
 from autolambda.tasks.patterns.free_form import MATH, PLAIN, conversation, free_form
-from autolambda.tasks.patterns.multiple_choice import CHOICES, multiple_choice
-from autolambda.tasks.patterns.prompt import columns_in, doubled_columns, latex_columns
+from autolambda.tasks.patterns.multiple_choice import CHOICES, counting_note, multiple_choice
+from autolambda.tasks.patterns.prompt import columns_in, doubled_columns, formatted_columns, latex_columns
 from autolambda.tasks.recognition import recognised
 from autolambda.tasks.rows import Row, UnusableRow
 from autolambda.tasks.sources import read_hub, read_path
@@ -58,6 +58,8 @@ def open_pool(source: SourceConfig) -> Pool:
         readable = [row for row in rows if not row.problem]
         columns = dict.fromkeys(column for row in readable for column in row.cells)
         source, notes = recognised(source, readable, columns)
+        if source.choices is not None:
+            notes += _counting(source, readable, name)
         make, more = _maker(source, rows, columns if readable else None, name)
         notes += more
     else:
@@ -106,6 +108,8 @@ def _maker(
             raise TaskError(f"{name}: {error}") from error
         if kept := latex_columns(prompt, columns):
             notes.append(f"prompt: {{{kept[0]}}} stays as it is, as the argument of a LaTeX command")
+        if formatted := formatted_columns(prompt, columns):
+            notes.append(f"prompt: {{{formatted[0]}}} stays as it is; only a name fills in a column")
         if doubled := doubled_columns(prompt, columns, answer=source.answer):
             notes.append(f"prompt: {{{{{doubled[0]}}}}} gives {{{doubled[0]}}}; single braces fill in the column")
     difficulty, more = _difficulty_column(source, rows)
@@ -131,9 +135,20 @@ def _maker(
     return make, notes + more
 
 
+def _counting(source: SourceConfig, rows: Sequence[Row], name: str) -> list[str]:
+    try:
+        note = counting_note(rows, choices=str(source.choices), answer=source.answer)
+    except TaskError as error:
+        raise TaskError(f"{name}, {error}") from error
+    return [note] if note else []
+
+
 def _difficulty_column(source: SourceConfig, rows: Sequence[Row]) -> tuple[str | None, list[str]]:
     """Returns the column by which slices are balanced. One that the config does not name must hold texts or numbers."""
     if source.difficulty:
+        readable = [row for row in rows if not row.problem]
+        if readable and not any(row.has(source.difficulty) for row in readable):
+            readable[0].cell(source.difficulty, key="difficulty")  # raises
         return source.difficulty, []
     for row in rows:
         value = row.cells.get("difficulty")

@@ -48,7 +48,10 @@ def _questions(source: SourceConfig, rows: Sequence[Row], columns: Collection[st
             update["answer"] = "output"
         elif update and all(row.has("reward_model.ground_truth") for row in rows[:_NUM_TRIED]):
             update["answer"] = "reward_model.ground_truth"
+    extra = [name for name in ("system", "history") if update and any(row.cells.get(name) for row in rows[:_NUM_TRIED])]
     notes = [f"{key} is read from {_named(column)}" for key, column in update.items()]
+    if extra:
+        notes.append(f"{_named(', '.join(extra))}: not asked; prompt or question names the columns that are")
     return source.model_copy(update=update), notes
 
 

@@ -21,7 +21,8 @@ from pathlib import Path
 
 from autolambda.errors import TaskError, in_short, one_line, reason
 from autolambda.files import load_json
-from autolambda.tasks.formats import MOST_CHARACTERS, READERS, form_of
+from autolambda.tasks.formats.readers import READERS
+from autolambda.tasks.formats.text import MOST_CHARACTERS, form_of
 
 LONGEST_ID = 256  # characters, the width of the database's column
 _LONGEST_LITERAL = 100_000  # characters of a list as Python writes it
@@ -97,6 +98,8 @@ class Row:
             if fields:
                 return value
         hint = f". Name yours with the task's key '{key}' (tasks.0.{key}=COLUMN)" if key else ""
+        if key and form_of(Path(self.source)) in (".csv", ".tsv"):
+            hint += "; the first line of a table must name its columns"
         has = one_line(", ".join(map(repr, self.cells))) or "none"
         raise UnusableRow(self, f"no column {column!r}", f"; it has {has}{hint}")
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from autolambda.errors import TaskError, reason
-from autolambda.tasks.formats import READERS, form_of
+from autolambda.tasks.formats.readers import READERS
+from autolambda.tasks.formats.text import form_of
 from autolambda.tasks.rows import Row, numbered, read_file
 
 if TYPE_CHECKING:  # slow to import

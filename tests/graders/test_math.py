@@ -9,6 +9,7 @@ import random
 import pytest
 
 from autolambda.graders import latex
+from autolambda.graders.grading import GRADERS
 from autolambda.graders.math import Math, boxed
 
 MATH = Math()
@@ -266,3 +267,24 @@ def converted(converter, answer):
         return repr(converter(None, True, False).parse(answer))
     except Exception as error:
         return type(error)
+
+
+@pytest.mark.parametrize(
+    ("text", "target", "correct"),
+    [
+        (r"\boxed{7}", r"First $\boxed{3}$, so the answer is $\boxed{7}$.", True),
+        (r"\boxed{3}", r"First $\boxed{3}$, so the answer is $\boxed{7}$.", False),
+        (r"\boxed{7}", "x" * 2_000 + r" $\boxed{7}$", True),
+    ],
+)
+def test_the_last_box_of_a_solution_is_the_target(text, target, correct):
+    Math().check_target(target)
+    assert Math().grade(text, target).correct is correct
+    assert Math().grade(Math().canonical(target), target).correct
+
+
+@pytest.mark.parametrize("grader", ["math", "exact", "contains"])
+def test_a_solution_of_gsm8k_is_no_target(grader):
+    with pytest.raises(ValueError, match="it is a solution that ends with #### and the answer"):
+        GRADERS[grader].check_target("2 + 3 = 5\n#### 5")
+    GRADERS[grader].check_target("#### A heading")

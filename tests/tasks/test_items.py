@@ -184,6 +184,19 @@ def test_a_column_in_the_prompt_is_filled_in(tmp_path):
     assert note == "prompt: {{Body}} gives {Body}; single braces fill in the column"
     _, notes = pool(tmp_path, rows, prompt="{Body} {question} \\boxed{answer}")
     assert notes == ["prompt: {answer} stays as it is, as the argument of a LaTeX command"]
+    _, [note] = pool(tmp_path, rows, prompt="{Body!r} {Body} {question}")
+    assert note == "prompt: {Body!r} stays as it is; only a name fills in a column"
+
+
+def test_a_difficulty_that_no_row_has_is_refused(tmp_path):
+    with pytest.raises(TaskError, match="line 1: no column 'level'; it has 'question', 'answer'"):
+        pool(tmp_path, rows_of(4), difficulty="level")
+
+
+def test_answers_that_count_from_1_are_refused(tmp_path):
+    rows = rows_of(4, choices=["w", "x", "y", "z"])
+    with pytest.raises(TaskError, match="line 4: 'answer' seems to count the options from 1"):
+        pool(tmp_path, rows, choices="choices", max_unusable=0.5)
 
 
 def test_a_difficulty_may_be_missing(tmp_path):

@@ -100,3 +100,13 @@ def test_a_question_column_comes_first(tmp_path):
 def test_what_has_no_usual_name_is_refused_with_the_columns(tmp_path):
     with pytest.raises(TaskError, match=r"no column 'question'; it has 'frage', 'antwort'. Name yours"):
         pool(tmp_path, [{"frage": "1", "antwort": "2"}] * 2)
+
+
+def test_a_system_prompt_or_a_history_that_is_not_asked_is_told(tmp_path):
+    rows = [
+        {"instruction": f"{i}+1=", "input": "", "output": i + 1, "system": "Be terse", "history": []} for i in range(3)
+    ]
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(rows))
+    notes = open_pool(SourceConfig(path=str(path))).notes
+    assert notes[-1] == f"{path}: 'system': not asked; prompt or question names the columns that are"

@@ -12,6 +12,8 @@ from slices import slices_of
 
 from autolambda.config import parse_config
 from autolambda.errors import TaskError
+from autolambda.tasks.config import SourceConfig
+from autolambda.tasks.items import open_pool
 from autolambda.tasks.rows import Row, UnusableRow, read_file
 
 ROWS = [{"question": f"{i}+1=", "answer": str(i + 1)} for i in range(20)]
@@ -177,7 +179,7 @@ def test_empty_columns_of_a_spreadsheet_do_not_count_as_twice(tmp_path):
 
 
 def test_a_parquet_file_that_unpacks_without_end_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("autolambda.tasks.formats.MOST_BYTES", 1 << 24)
+    monkeypatch.setattr("autolambda.tasks.formats.tables.MOST_BYTES", 1 << 24)
     path = tmp_path / "bomb.parquet"
     pyarrow.parquet.write_table(pyarrow.table({"question": ["x" * 100_000] * 2000, "answer": [1] * 2000}), path)
     assert path.stat().st_size < 1_000_000
@@ -310,3 +312,10 @@ def test_a_list_may_be_written_as_json(cell, expected):
             row.items("choices")
     else:
         assert row.items("choices") == expected
+
+
+def test_a_table_without_a_header_is_told(tmp_path):
+    path = tmp_path / "mmlu.csv"
+    path.write_text("Find it,0,4,2,6,B\nFind the other,0,4,2,6,A\n")
+    with pytest.raises(TaskError, match=r"no column 'question'.*; the first line of a table must name its columns"):
+        open_pool(SourceConfig(path=str(path)))

@@ -2,16 +2,18 @@
 
 Options are a list, a list of objects with ``text`` and ``label``, one object with these two lists, an object with an
 option for each letter, or several columns (``A, B, C, D``). The right one is named by its label, its letter, its index
-from 0, or its text. The prompt asks for a last line ``ANSWER: $LETTER``, in the words of OpenAI's simple-evals.
+from 0, a list with 1 for it and 0 for the others, or its text, also without a label in front (``A) 21``). The prompt
+asks for a last line ``ANSWER: $LETTER``, in the words of OpenAI's simple-evals.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from string import ascii_uppercase
 
-from autolambda.errors import in_short
+from autolambda.errors import TaskError, in_short
 from autolambda.graders.base import any_of
 from autolambda.tasks.base import Item, user_item
 from autolambda.tasks.patterns.prompt import filled_in, others
@@ -22,6 +24,8 @@ CHOICES = (
     "'ANSWER: $LETTER' (without quotes) where LETTER is one of {letters}. Think step by step before answering."
     "\n\n{question}\n\n{choices}"
 )
+_MARKED = re.compile(r"\s*\(?([A-Z])\s?[).:]\s*(\S.*)", re.DOTALL)
+_MANY = 20  # answers of which one would be 0
 _MARKS = " \t()[]{}.:*"
 
 
@@ -94,12 +98,19 @@ def _right_options(row: Row, answer: str, options: Options) -> list[int]:
     """Returns the indices of the right options, usually one. Raises ``UnusableRow``."""
     cell = row.cell(answer, key="answer")
     given = listed(cell)
+    if isinstance(given, list | tuple) and len(given) == len(options.texts) and all(_is_flag(each) for each in given):
+        given = [index for index, flag in enumerate(given) if flag]
     found = [_index(row, each, answer, options) for each in (given if isinstance(given, list | tuple) else [cell])]
     if not found or None in found:
         last = ascii_uppercase[len(options.texts) - 1]
         kind = f"{answer!r} must be the letter of an option (A to {last}) or its index from 0, or its text"
         raise UnusableRow(row, kind, f", seen {in_short(cell)}")
     return [index for index in found if index is not None]
+
+
+def _is_flag(value: object) -> bool:
+    """Returns whether a value marks an option as right or wrong, as in TruthfulQA: a list has one for each option."""
+    return isinstance(value, int) and value in (0, 1)
 
 
 def _index(row: Row, answer: object, name: str, options: Options) -> int | None:
@@ -123,13 +134,42 @@ def _index(row: Row, answer: object, name: str, options: Options) -> int | None:
     if place is None and not alike:
         bare = text.strip(_MARKS)
         place = _place(bare, num) if bare.isalpha() else None
+    marked = [_MARKED.fullmatch(option) for option in options.texts]
+    letters = [each[1] for each in marked if each]
+    if len(letters) < num or set(letters) != set(ascii_uppercase[:num]):
+        letters = []
+    if place is None and not alike and letters:
+        alike = [i for i, each in enumerate(marked) if each and each[2].strip() == text]
     if place is None:
         return alike[0] if len(alike) == 1 else None
+    if letters and text.strip(_MARKS).isalpha() and letters[place] != ascii_uppercase[place]:
+        kind = f"{name!r} is the letter of one option and stands before the text of another"
+        raise UnusableRow(row, kind, f", seen {in_short(text)}; give the options in the order of their letters")
     is_text = isinstance(answer, str) or (alike and not isinstance(options.cells[alike[0]], str))
     if alike and alike != [place] and is_text:
         kind = f"{name!r} is the letter or the index of one option and the text of another"
         raise UnusableRow(row, kind, f", seen {in_short(text)}")
     return place
+
+
+def counting_note(rows: Sequence[Row], *, choices: str, answer: str) -> str | None:
+    """Returns a note if no answer of many is the index 0. Raises ``TaskError`` if the answers count from 1."""
+    indices, past = list[str](), None
+    for row in rows:
+        try:
+            options, cell = options_of(row, choices), row.cell(answer)
+            text = row.as_text(int(cell) if isinstance(cell, float) and cell.is_integer() else cell, "").strip()
+        except TaskError:
+            continue
+        if text == "0" or text in (*options.labels, *(option.strip() for option in options.texts)):
+            return None
+        if text.isascii() and text.isdigit():
+            indices.append(text)
+            past = row if past is None and int(text) == len(options.texts) else past
+    advice = "an index counts from 0, so subtract 1 from each"
+    if past is not None and len(set(indices)) > 1:
+        raise TaskError(f"{past.place}: {answer!r} seems to count the options from 1 (no answer is 0); {advice}")
+    return f"no {answer!r} is 0; if it counts the options from 1: {advice}" if len(indices) >= _MANY else None
 
 
 def _place(text: str, num_options: int) -> int | None:

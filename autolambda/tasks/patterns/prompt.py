@@ -19,6 +19,7 @@ OWN_NAMES = ("question", "choices", "letters")  # filled in inside LaTeX too
 _WORD = re.compile(r"[^\W\d][\w.-]*")
 _WORDS = re.compile(r"[\w .-]+")
 _LATEX = re.compile(r"(?:\\(?![nt]\{)[A-Za-z]+\*?|[\^_])(?:\[[^\][{}]*\])?(?:\{[^{}]*\})+")
+_FORMAT = re.compile(r"\s*([^!:\[\]]+?)\s*(?:![rsa](?::.*)?|:\S+|\[[^\]]+\])")
 _BRACES = re.compile(r"\{\{\{([^{}]*)\}\}\}|\{\{([^{}]*)\}\}|\{([^{}]*)\}")
 
 
@@ -89,6 +90,13 @@ def doubled_columns(prompt: str, columns: Collection[str], *, answer: str) -> li
     """Returns the columns in double braces, which may be meant to be filled in, apart from the ``answer`` column."""
     names = [doubled.strip() for _, doubled, _ in _BRACES.findall(_LATEX.sub(" ", prompt))]
     return [name for name in dict.fromkeys(names) if name in columns and name != answer]
+
+
+def formatted_columns(prompt: str, columns: Collection[str]) -> list[str]:
+    """Returns what stands in braces as a column with a format of Python, as ``Body!r`` or ``Body:>9``: it stays."""
+    names = [name for *_, name in _BRACES.findall(_LATEX.sub(" ", prompt))]
+    found = [name for name in names if (format := _FORMAT.fullmatch(name)) and format[1] in columns]
+    return [name for name in dict.fromkeys(found) if name not in columns]
 
 
 def others(row: Row, columns: Iterable[str]) -> dict[str, str]:

@@ -3,7 +3,14 @@
 import pytest
 
 from autolambda.errors import TaskError
-from autolambda.tasks.patterns.prompt import columns_in, doubled_columns, filled_in, latex_columns, names_of
+from autolambda.tasks.patterns.prompt import (
+    columns_in,
+    doubled_columns,
+    filled_in,
+    formatted_columns,
+    latex_columns,
+    names_of,
+)
 
 COLUMNS = ["question", "Body", "answer", "a long name", "meta"]
 VALUES = {"question": "Q {Body} {{x}}", "Body": "B", "a long name": "L", "meta.level": "3"}
@@ -82,3 +89,8 @@ def test_a_column_inside_latex_is_told():
 
 def test_a_column_in_double_braces_is_told():
     assert doubled_columns("{{Body}} {{ meta }} {{x}} {{answer}} {Body}", COLUMNS, answer="answer") == ["Body", "meta"]
+
+
+def test_a_column_with_a_format_is_told():
+    prompt = "{Body!r} {Body:>9} {Body[0]} {Body} {answer: 5} {k:1} {x[0]} \\frac{Body!s}{2}"
+    assert formatted_columns(prompt, ["Body", "answer", "x", "x[0]"]) == ["Body!r", "Body:>9", "Body[0]"]

@@ -113,6 +113,7 @@ LINE_BOMB = gzip.compress(b"x" * (80 << 20))
         ("a.jsonl.gz", gzip.compress(LINES.encode())[:20] + b"\xff" * 20, "cannot be read"),
         ("a.csv", "question,answer\né,1\n".encode("latin-1"), "it is not utf-8 .*; save it as UTF-8"),
         ("a.json", "[\n{}, {", "a JSON array that is not JSON"),
+        ("a.json", '[{"a": 1},]', "a JSON array that is not JSON"),
         (
             "a.json",
             json.dumps({"train": ROWS, "test": ROWS}),
@@ -130,12 +131,22 @@ def test_what_is_refused(tmp_path, name, content, message):
     assert "\n" not in str(caught.value)
 
 
+def test_rows_as_the_hub_exports_them(tmp_path):
+    rows = [{"row_idx": i, "row": row, "truncated_cells": []} for i, row in enumerate(ROWS)]
+    for document in ({"features": [{"name": "question"}], "rows": rows, "partial": False}, {"rows": rows}):
+        assert cells_of(tmp_path / "a.json", json.dumps(document)) == ROWS
+
+
+def test_one_object_on_several_lines_is_one_row(tmp_path):
+    assert cells_of(tmp_path / "a.json", json.dumps(ROWS[0], indent=1)) == ROWS[:1]
+
+
 @pytest.mark.parametrize("document", ["[]", " [ ]\n", ""])
 def test_no_rows(tmp_path, document):
     assert cells_of(tmp_path / "a.json", document) == []
 
 
 def test_a_line_has_a_size(tmp_path, monkeypatch):
-    monkeypatch.setattr("autolambda.tasks.formats._MOST_LINE", 50)
+    monkeypatch.setattr("autolambda.tasks.formats.text.MOST_LINE", 50)
     with pytest.raises(TaskError, match="a line has more than 50 characters; write one object a line"):
         cells_of(tmp_path / "a.jsonl", LINES + json.dumps({"question": "x" * 50}))
