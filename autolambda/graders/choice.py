@@ -1,9 +1,8 @@
 """The grader ``choice``: an option's letter, as ``ANSWER: $LETTER`` (simple-evals) or in another form that models use.
 
 The last statement of an answer counts: ``Answer: C``, ``**Answer:** (c)``, ``the answer is (C)`` or
-``\\boxed{\\text{C}}``. A text that is only a letter counts too. Of
-``A or B`` none is read. No text takes long: every repetition in the patterns is
-bounded, and only the last 65,536 characters are searched.
+``\\boxed{\\text{C}}``. A text that is only a letter counts too. Of ``A or B`` none is read. No text takes long: every
+repetition in the patterns is bounded, and only the last 65,536 characters are searched.
 """
 
 from __future__ import annotations

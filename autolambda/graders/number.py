@@ -2,8 +2,8 @@
 
 Thousands may be set apart by commas, apostrophes, LaTeX (``1{,}234``, ``1\\,234``) or spaces that do not break a line
 (U+00A0, U+202F). A number that can be read in two ways or is malformed is no answer: ``3,5``, ``1,00``, ``3.14.15``,
-``1 234`` with a plain space (one number, or two), ``1'234,567``, hundreds of digits. So is a
-part of a fraction (``1/2``), of a power (``10^5``) or of a root. ``-$5`` is -5.
+``1 234`` with a plain space (one number, or two), ``1'234,567``, hundreds of digits. So is a part of a fraction
+(``1/2``), of a power (``10^5``) or of a root. ``-$5`` is -5.
 """
 
 from __future__ import annotations
