@@ -30,6 +30,20 @@ _OUTSIDE = Location(None, "other")
 _LLAMA_LAYER = re.compile(r"model\.layers\.(\d{1,6})\.(self_attn|input_layernorm|post_attention_layernorm|mlp)\.(.+)")
 _LLAMA_OTHER = re.compile(r"(model\.(embed_tokens|norm)|lm_head)\.(weight|bias)")
 _LLAMA_MODULES: Mapping[str, Module] = {"self_attn": "attention", "input_layernorm": "attention"}
+_MTP = re.compile(r"(?:.*\.)?mtp(?:_\w+)?\..+")
+_NUMBERED = re.compile(r"(?:model\.)?(?:language_model\.)?(?:model\.)?layers\.(\d+)\..+")
+_DERIVED = re.compile(r".+\.rotary_emb\.inv_freq|(?:.+\.)?position_ids")
+
+
+def is_uncomputed(name: str, *, num_layers: int) -> bool:
+    """Returns whether a checkpoint tensor is of multi-token prediction (MTP), or of old files that store positions.
+
+    MTP is named ``mtp`` (Qwen, ERNIE), or is a layer beyond the config's ``num_layers`` (DeepSeek-V3, GLM-4.5). It
+    drafts tokens for speculative decoding, and changes no token that is drawn.
+    """
+    layer = _NUMBERED.fullmatch(name)
+    beyond = layer is not None and int(layer[1]) >= num_layers
+    return beyond or bool(_MTP.fullmatch(name) or _DERIVED.fullmatch(name))
 
 
 @dataclass(frozen=True)
