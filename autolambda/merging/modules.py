@@ -18,6 +18,7 @@ from autolambda.errors import one_line
 from autolambda.merging.checkpoint import Checkpoint
 from autolambda.merging.model_tree import (
     Layers,
+    lacking,
     layers_of,
     model_without_weights,
     modules_of,
@@ -81,6 +82,19 @@ def module_map(checkpoint: Checkpoint) -> ModuleMap:
         return ModuleMap(None, outside, f"its layers cannot be followed ({one_line(error)})")
     locations = {name: _location(inner, layers, modules) for name, inner in names.items() if name not in outside}
     return ModuleMap(locations, outside)
+
+
+def why_unloadable(checkpoint: Checkpoint) -> str | None:
+    """Returns why transformers could not load the checkpoint, or ``None``. Takes seconds, and reads no tensor."""
+    try:
+        model = model_without_weights(checkpoint)
+        missing = lacking(model, names_in(model, checkpoint.tensors))
+    except Exception as error:  # an unknown or wrong config can raise anything
+        said = one_line(str(error).replace(str(checkpoint.folder), checkpoint.name))  # an export names no path
+        return f"transformers cannot make a model of its config.json ({said})"
+    if not missing:
+        return None
+    return f"its files lack {len(missing)} tensors of transformers' {type(model).__name__}, such as '{missing[0]}'"
 
 
 def _llama_locations(checkpoint: Checkpoint) -> dict[str, Location] | None:
