@@ -62,11 +62,22 @@ class Decoder:
         return max(len(stop.encode()) for stop in self.stop) + 8
 
 
-def encode(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]) -> list[list[int]]:
-    """Tokenizes each prompt without adding special tokens. Raises ``EngineError`` for an empty prompt."""
+def encode(
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], *, num_rows: int | None = None
+) -> list[list[int]]:
+    """Tokenizes each prompt without adding special tokens.
+
+    Raises ``EngineError`` for an empty prompt, and for a token beyond the ``num_rows`` rows of the model's embedding.
+    """
     ids: list[list[int]] = tokenizer([prompt.text for prompt in prompts], add_special_tokens=False).input_ids
     if empty := [str(i) for i, row in enumerate(ids) if not row]:
         raise EngineError(f"prompts without a token: number {', '.join(empty)}; a model needs at least one")
+    last = max((token for row in ids for token in row), default=0)
+    if num_rows is not None and last >= num_rows:
+        raise EngineError(
+            f"a prompt holds the token {last} ({in_short(tokenizer.decode([last]))}), but the model's embedding has "
+            f"{num_rows} rows; use the tokenizer that belongs to the weights, or prompts and a template without it"
+        )
     return ids
 
 

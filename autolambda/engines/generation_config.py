@@ -31,9 +31,12 @@ _HARMLESS = frozenset(
         "output_logits", "return_dict_in_generate", "remove_invalid_values", "renormalize_logits",
     }
 )  # fmt: skip
-_READ = frozenset({*_NAMES.values(), "do_sample", "eos_token_id", "max_length", "_from_model_config"})
+_READ = frozenset({*_NAMES.values(), "do_sample", "eos_token_id", "_from_model_config"})
 _FOR_BEAMS = frozenset({"early_stopping", "length_penalty", "num_beam_groups", "diversity_penalty"})
-_OFF_AT_ONE = frozenset({"num_beams", "typical_p", "encoder_repetition_penalty", "num_return_sequences", "top_h"})
+_USUAL_LENGTH = 20  # max_length of prompt and response in files that transformers 4 completed
+_OFF_AT_ONE = frozenset(
+    {"num_beams", "typical_p", "encoder_repetition_penalty", "num_return_sequences", "top_h", "guidance_scale"}
+)
 
 
 def sampling_of(settings: SamplingConfig, folder: Path, *, max_tokens: int) -> Sampling:
@@ -90,9 +93,11 @@ def keys_not_applied(folder: Path) -> str | None:
 
 def _not_applied(plain: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     has_beams = plain.get("num_beams") not in (None, 1)
+    has_cap = plain.get("max_new_tokens") is not None  # which goes before max_length
     for key, value in plain.items():
         is_off = value in (None, False, 0, "") or value == [] or value == {} or (value == 1 and key in _OFF_AT_ONE)
         is_idle = key in _HARMLESS or key in _READ or (key in _FOR_BEAMS and not has_beams)
+        is_idle = is_idle or (key == "max_length" and (has_cap or value == _USUAL_LENGTH))
         if not is_off and not is_idle and "assistant" not in key and "lookup" not in key:
             yield key, value
 

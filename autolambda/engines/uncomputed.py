@@ -5,25 +5,10 @@ They are merged in files and exports. An engine says how many there are. Any oth
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from autolambda.errors import EngineError
-
-_MTP = re.compile(r"(?:.*\.)?mtp(?:_\w+)?\..+")
-_LAYER = re.compile(r"(?:model\.)?(?:language_model\.)?(?:model\.)?layers\.(\d+)\..+")
-_DERIVED = re.compile(r".+\.rotary_emb\.inv_freq|(?:.+\.)?position_ids")
-
-
-def is_uncomputed(name: str, *, num_layers: int) -> bool:
-    """Returns whether a checkpoint tensor is of multi-token prediction (MTP), or of old files that store positions.
-
-    MTP is named ``mtp`` (Qwen, ERNIE), or is a layer beyond the config's ``num_layers`` (DeepSeek-V3, GLM-4.5). It
-    drafts tokens for speculative decoding, and changes no token that is drawn.
-    """
-    layer = _LAYER.fullmatch(name)
-    beyond = layer is not None and int(layer[1]) >= num_layers
-    return beyond or bool(_MTP.fullmatch(name) or _DERIVED.fullmatch(name))
+from autolambda.merging.modules import is_uncomputed
 
 
 def check_unplaced(names: Sequence[str], *, num_layers: int, model: str) -> None:

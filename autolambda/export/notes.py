@@ -9,11 +9,12 @@ from autolambda.driver.models import Models
 from autolambda.engines.generation_config import to_send
 from autolambda.engines.vllm.arguments import rope_factors
 from autolambda.export.provenance import Provenance
+from autolambda.merging.modules import why_unloadable
 
 
 def export_notes(models: Models, measurement: Provenance | None) -> tuple[str, ...]:
     """Returns what the user of an export should know: notes on the pair, what no file holds, what was not checked."""
-    measured = (*_greedy(models), *_unchecked(measurement)) if measurement else ()
+    measured = (*_greedy(models), *_unchecked(measurement)) if measurement else _unloadable(models)
     return (*models.warnings, *_requests(models), *_clock(models, measurement), *_rope(models), *measured)
 
 
@@ -81,6 +82,13 @@ def _unchecked(measurement: Provenance) -> Iterator[str]:
     """Yields a sentence if the weights cannot be compared with those that were measured."""
     if measurement.weights is None:
         yield f"the exported weights were not compared with those in the engine: {measurement.why_uncompared}"
+
+
+def _unloadable(models: Models) -> tuple[str, ...]:
+    """Returns a sentence if transformers could not load a merge that no engine has held."""
+    thinking = models.pair.thinking
+    reason = why_unloadable(thinking)
+    return (f"a server may not load the export: '{thinking.name}': {reason}",) if reason else ()
 
 
 def _code(text: str) -> str:

@@ -30,7 +30,7 @@ TEXT_CONFIGS = ("text_config", "llm_config", "language_config")
 _OTHER_CONFIGS = ("vision_config", "audio_config")
 _DEPTHS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 _LAYER = re.compile(r"(?:.*\.)?(?:layers|h|blocks)\.(\d{1,6})\..+")
-_HEAD = re.compile(r"(?:[a-z_]+\.){0,2}(?:lm_head|embed_out|output)\.weight")
+_HEAD = re.compile(r"(?:[a-z_]+\.){0,2}(?:lm_head|embed_out|output|output_layer)\.weight|head\.weight")
 _EMBEDDING = re.compile(
     r"(?:[a-z_]+\.){0,3}(?:embed_tokens|wte|word_embeddings|embed_in|embeddings|embedding|tok_embeddings)\.weight"
 )

@@ -7,12 +7,14 @@ the key names of transformers 4 and 5. Every other difference of the configs is 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from autolambda.merging.arithmetic import MERGEABLE
 from autolambda.merging.checkpoint import BOOKKEEPING, Checkpoint
+from autolambda.merging.modules import is_uncomputed
 from autolambda.merging.shards import TensorInfo
 
 _EXACT = (
@@ -135,19 +137,24 @@ def compare_tensors(
     Another dtype is a warning, because the merge converts to Thinking's. The names in ``padded`` may differ in their
     number of rows. ``first_name`` is the first model's name in the messages: ``instruct`` or ``base``.
     """
-    yield from few(sorted(first.keys() - thinking.keys()), "tensors that thinking does not have")
-    yield from few(sorted(thinking.keys() - first.keys()), f"tensors that {first_name} does not have")
+    lacking, extra = sorted(first.keys() - thinking.keys()), sorted(thinking.keys() - first.keys())
+    if renamed := _renamed({name: first[name] for name in lacking}, {name: thinking[name] for name in extra}):
+        yield renamed
+    else:
+        yield from few(lacking, "tensors that thinking does not have")
+        yield from few(extra, f"tensors that {first_name} does not have")
     shapes, dtypes, quantised = [], [], []
     for name in sorted(first.keys() | thinking.keys()):
         info = first.get(name) or thinking[name]
         other = thinking.get(name, info)
         start = 1 if name in padded else 0
-        if info.shape[start:] != other.shape[start:] or not _convertible(info, other):
-            shapes.append(f"{name}: {first_name} {info}, thinking {other}")
+        found = f"{first_name} {info}, thinking {other}"
+        if any(each.dtype.is_floating_point and each.dtype not in MERGEABLE for each in (info, other)):
+            quantised.append(f"{name}: {info if info.dtype == other.dtype else found}")
+        elif info.shape[start:] != other.shape[start:] or not _convertible(info, other):
+            shapes.append(f"{name}: {found}")
         elif info.dtype != other.dtype:
             dtypes.append((info.dtype, other.dtype))
-        if any(each.dtype.is_floating_point and each.dtype not in MERGEABLE for each in (info, other)):
-            quantised.append(f"{name}: {info}")
     yield from few(shapes, "tensors that differ in shape or kind")
     yield from few(quantised, "tensors that are not bfloat16, float16 or float32")
     for one, target in dict.fromkeys(dtypes):
@@ -155,6 +162,31 @@ def compare_tensors(
         names = [str(dtype).removeprefix("torch.") for dtype in (one, target)]
         text = f"{number} tensors are {names[0]} in {first_name} and {names[1]} in thinking; the merge is {names[1]}"
         yield Mismatch(text, fatal=False)
+
+
+def _renamed(lacking: Mapping[str, TensorInfo], extra: Mapping[str, TensorInfo]) -> Mismatch | None:
+    """Returns one error if the tensors that one side lacks are the other's under other names, as by transformers 4."""
+    kinds = [Counter((*name.split(".")[-2:], info.shape) for name, info in infos.items()) for infos in (lacking, extra)]
+    if not lacking or kinds[0] != kinds[1]:
+        return None
+    some, others = next(iter(lacking)), next(iter(extra))
+    return Mismatch(
+        f"the names of {len(lacking)} tensors, such as '{some}' and '{others}'; load both models with transformers and "
+        "save them again, so that their names agree"
+    )
+
+
+def without_lone_drafts(one: Checkpoint, other: Checkpoint, *, role: str) -> tuple[Checkpoint, list[Mismatch]]:
+    """Returns a checkpoint without the tensors that no drawn token depends on, if the other lacks them; and says so.
+
+    Fine-tunes saved by transformers lack multi-token prediction, and new files lack stored positions.
+    """
+    lone = sorted(one.tensors.keys() - other.tensors.keys())
+    if not (lone := [name for name in lone if is_uncomputed(name, num_layers=one.num_layers)]):
+        return one, []
+    text = f"{len(lone)} tensors on which no token depends, such as '{lone[0]}', are in {role} only; the merge has none"
+    kept = {name: info for name, info in one.tensors.items() if name not in lone}
+    return replace(one, tensors=kept), [Mismatch(text, fatal=False)]
 
 
 def _convertible(one: TensorInfo, other: TensorInfo) -> bool:

@@ -62,6 +62,16 @@ def names_in(model: Any, names: Iterable[str]) -> dict[str, str]:
     return {name: rename_source_key(name, renamings, converters, model.base_model_prefix, state)[0] for name in names}
 
 
+def lacking(model: Any, names: Mapping[str, str]) -> list[str]:
+    """Returns the model's tensors that a checkpoint does not have; ``names`` are its names in the model (``names_in``).
+
+    A tied head has its embedding's.
+    """
+    state = model.state_dict(keep_vars=True)
+    found = {id(state[inner]) for inner in names.values() if inner in state}
+    return sorted(name for name, tensor in state.items() if id(tensor) not in found)
+
+
 @dataclass(frozen=True)
 class Layers:
     """The layers of a language model: their name, and the list of them."""

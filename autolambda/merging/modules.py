@@ -18,6 +18,7 @@ from autolambda.errors import one_line
 from autolambda.merging.checkpoint import Checkpoint
 from autolambda.merging.model_tree import (
     Layers,
+    lacking,
     layers_of,
     model_without_weights,
     modules_of,
@@ -30,6 +31,20 @@ _OUTSIDE = Location(None, "other")
 _LLAMA_LAYER = re.compile(r"model\.layers\.(\d{1,6})\.(self_attn|input_layernorm|post_attention_layernorm|mlp)\.(.+)")
 _LLAMA_OTHER = re.compile(r"(model\.(embed_tokens|norm)|lm_head)\.(weight|bias)")
 _LLAMA_MODULES: Mapping[str, Module] = {"self_attn": "attention", "input_layernorm": "attention"}
+_MTP = re.compile(r"(?:.*\.)?mtp(?:_\w+)?\..+")
+_NUMBERED = re.compile(r"(?:model\.)?(?:language_model\.)?(?:model\.)?layers\.(\d+)\..+")
+_DERIVED = re.compile(r".+\.rotary_emb\.inv_freq|(?:.+\.)?position_ids")
+
+
+def is_uncomputed(name: str, *, num_layers: int) -> bool:
+    """Returns whether a checkpoint tensor is of multi-token prediction (MTP), or of old files that store positions.
+
+    MTP is named ``mtp`` (Qwen, ERNIE), or is a layer beyond the config's ``num_layers`` (DeepSeek-V3, GLM-4.5). It
+    drafts tokens for speculative decoding, and changes no token that is drawn.
+    """
+    layer = _NUMBERED.fullmatch(name)
+    beyond = layer is not None and int(layer[1]) >= num_layers
+    return beyond or bool(_MTP.fullmatch(name) or _DERIVED.fullmatch(name))
 
 
 @dataclass(frozen=True)
@@ -67,6 +82,19 @@ def module_map(checkpoint: Checkpoint) -> ModuleMap:
         return ModuleMap(None, outside, f"its layers cannot be followed ({one_line(error)})")
     locations = {name: _location(inner, layers, modules) for name, inner in names.items() if name not in outside}
     return ModuleMap(locations, outside)
+
+
+def why_unloadable(checkpoint: Checkpoint) -> str | None:
+    """Returns why transformers could not load the checkpoint, or ``None``. Takes seconds, and reads no tensor."""
+    try:
+        model = model_without_weights(checkpoint)
+        missing = lacking(model, names_in(model, checkpoint.tensors))
+    except Exception as error:  # an unknown or wrong config can raise anything
+        said = one_line(str(error).replace(str(checkpoint.folder), checkpoint.name))  # an export names no path
+        return f"transformers cannot make a model of its config.json ({said})"
+    if not missing:
+        return None
+    return f"its files lack {len(missing)} tensors of transformers' {type(model).__name__}, such as '{missing[0]}'"
 
 
 def _llama_locations(checkpoint: Checkpoint) -> dict[str, Location] | None:

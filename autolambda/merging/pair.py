@@ -16,7 +16,7 @@ from torch import Tensor
 
 from autolambda.errors import CheckpointError, PairError, ScheduleError
 from autolambda.merging.checkpoint import TEXT_CONFIGS, Checkpoint, open_checkpoint
-from autolambda.merging.compatibility import Mismatch, compare_configs, compare_tensors
+from autolambda.merging.compatibility import Mismatch, compare_configs, compare_tensors, without_lone_drafts
 from autolambda.merging.fingerprint import is_finite
 from autolambda.merging.method import Role
 from autolambda.merging.modules import ModuleMap, module_map
@@ -141,12 +141,18 @@ def open_pair(
     """
     one = open_checkpoint(instruct) if isinstance(instruct, str) else instruct
     other = open_checkpoint(thinking) if isinstance(thinking, str) else thinking
+    (one, lone), (other, lone_too) = (
+        without_lone_drafts(one, other, role="instruct"),
+        without_lone_drafts(other, one, role="thinking"),
+    )
     tied = one.tied and other.tied
     tensors, others = (untied_tensors(one), untied_tensors(other)) if not tied else (one.tensors, other.tensors)
     padded, padding = _padded(one, other, tensors, others)
     findings = [
         *compare_configs(one, thinking=other),
         *padding,
+        *lone,
+        *lone_too,
         *compare_tensors(tensors, thinking=others, padded=padded),
         *compare_tokenizers(one, thinking=other),
     ]
@@ -181,11 +187,11 @@ def _padded(
         return frozenset(), []
     text = f"config 'vocab_size': instruct {sizes[0]}, thinking {sizes[1]}"
     needed = [num_tokens(checkpoint.folder) for checkpoint in (one, other)]
-    if any(number is None or number > min(sizes) for number in needed):
-        return frozenset(), [Mismatch(text)]
     rows = {
         name for name in tensors.keys() & others.keys() if [*tensors[name].shape[:1], *others[name].shape[:1]] == sizes
     }
+    if not rows or any(number is None or number > min(sizes) for number in needed):
+        return frozenset(), [Mismatch(text)]
     return frozenset(rows), [Mismatch(f"{text}; only padding rows differ, the merge has thinking's", fatal=False)]
 
 

@@ -93,7 +93,8 @@ def num_tokens(folder: Path) -> int | None:
 def compare_tokenizers(first: Checkpoint, *, thinking: Checkpoint, first_name: str = "instruct") -> Iterator[Mismatch]:
     """Yields the differences of the vocabularies. Different special tokens or chat templates are warnings."""
     folders = first.folder, thinking.folder
-    missing = [str(folder) for folder in folders if find_file(folder, "tokenizer.json") is None]
+    names = first_name, "thinking"
+    missing = [name for name, folder in zip(names, folders, strict=True) if find_file(folder, _MODEL) is None]
     if missing:
         yield Mismatch(f"no tokenizer.json in {' and '.join(missing)}: vocabularies were not compared", fatal=False)
     else:

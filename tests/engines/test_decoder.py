@@ -110,3 +110,10 @@ def test_end_ids_that_are_no_numbers_of_tokens_are_refused(tmp_path, value):
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": value}))
     with pytest.raises(CheckpointError, match="eos_token_id holds"):
         end_ids_of(open_pair(str(folder), str(folder)), TOKENIZER)
+
+
+def test_a_token_beyond_the_embedding_is_an_error_of_one_line():
+    prompts = [Prompt("a", 0), Prompt("b<pad>", 1)]
+    assert encode(TOKENIZER, prompts, num_rows=264)[1][-1] == 263
+    with pytest.raises(EngineError, match=r"holds the token 263 \('<pad>'\), but the model's embedding has 263"):
+        encode(TOKENIZER, prompts, num_rows=263)

@@ -28,7 +28,7 @@ def written(folder, **content):
         {"min_length": 3}, {"encoder_repetition_penalty": 1.2}, {"exponential_decay_length_penalty": [3, 1.1]},
         {"sequence_bias": [[[5], 1.0]]}, {"guidance_scale": 1.5}, {"forced_eos_token_id": 2}, {"penalty_alpha": 0.6},
         {"watermarking_config": {"bias": 2.0}}, {"num_return_sequences": 2}, {"dola_layers": "low"}, {"top_h": 0.4},
-        {"max_time": 2.0}, {"a_key_of_tomorrow": True}, {"num_beams": 4, "length_penalty": 2.0},
+        {"max_time": 2.0}, {"max_length": 40}, {"a_key_of_tomorrow": True}, {"num_beams": 4, "length_penalty": 2.0},
     ],
     ids=str,
 )  # fmt: skip
@@ -42,7 +42,8 @@ def test_keys_that_would_change_responses_are_named_and_left_out(tmp_path, conte
     "content",
     [
         {}, {"no_repeat_ngram_size": 0, "typical_p": 1.0, "num_beams": 1, "suppress_tokens": None, "bad_words_ids": []},
-        {"num_beams": 1, "early_stopping": True, "length_penalty": 2.0}, {"_from_model_config": True},
+        {"num_beams": 1, "early_stopping": True, "guidance_scale": 1.0}, {"max_length": 20},
+        {"num_beams": 1, "length_penalty": 2.0}, {"_from_model_config": True},
         {"temperature": 0.6, "top_k": 5, "top_p": 0.9, "min_p": 0.1, "do_sample": True, "eos_token_id": [1, 2]},
         {"repetition_penalty": 1.2, "max_new_tokens": 7, "max_length": 99, "stop_strings": ["x"]},
         {"bos_token_id": 1, "pad_token_id": 0, "use_cache": True, "transformers_version": "5.0.0"},

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from checkpoints import edit_json, tiny_checkpoint
+from checkpoints import edit_json, edit_tensors, tiny_checkpoint
 from small_search import finished, small_config
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -177,3 +177,17 @@ def test_longrope_is_said_because_servers_differ(make: Callable[[Odd], Models], 
         edit_json(tmp_path / name / "config.json", rope_parameters=rope)
     parents = {name: str(tmp_path / name) for name in ("instruct", "thinking")}
     assert any("use_cache=False" in note for note in export_notes(open_models(parse_config({"models": parents})), None))
+
+
+def test_a_merge_that_transformers_cannot_load_says_so_without_a_path(tmp_path: Path) -> None:
+    folders = {name: tiny_checkpoint(tmp_path / name, seed=seed) for seed, name in enumerate(("instruct", "thinking"))}
+    models = parse_config({"models": {name: str(folder) for name, folder in folders.items()}})
+    assert export_notes(open_models(models), None) == ()
+    for folder in folders.values():
+        edit_tensors(folder / "model.safetensors", lambda tensors: tensors.pop("model.norm.weight"))
+    (note,) = export_notes(open_models(models), None)
+    assert note.endswith("its files lack 1 tensors of transformers' Qwen3ForCausalLM, such as 'model.norm.weight'")
+    for folder in folders.values():
+        edit_json(folder / "config.json", model_type=None)
+    (note,) = export_notes(open_models(models), None)
+    assert "'thinking': transformers cannot make a model of its config.json" in note and str(tmp_path) not in note

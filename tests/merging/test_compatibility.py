@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from checkpoints import tiny_checkpoint
+from checkpoints import edit_json, edit_tensors, tiny_checkpoint
 
+from autolambda.errors import PairError
 from autolambda.merging.checkpoint import Checkpoint, open_checkpoint
 from autolambda.merging.compatibility import Mismatch, compare_configs, compare_tensors
+from autolambda.merging.pair import open_pair
 from autolambda.merging.shards import TensorInfo
 
 
@@ -165,6 +168,21 @@ def test_quantised_tensors_are_errors() -> None:
     assert finding.fatal and "not bfloat16, float16 or float32: layers.0.mlp.up_proj.weight: float8" in finding.text
 
 
+def test_a_quantised_parent_is_named_with_its_dtype_and_once() -> None:
+    one, other = (tensors(up_proj__weight=(dtype, (4,))) for dtype in (torch.bfloat16, torch.float8_e4m3fn))
+    (finding,) = compare_tensors(one, thinking=other)
+    assert "bfloat16, float16 or float32: up_proj.weight: instruct bfloat16 [4], thinking float8" in finding.text
+
+
+def test_equal_tensors_under_other_names_are_one_error() -> None:
+    names = [f"layers__{i}__{part}__weight" for i in range(3) for part in ("q_proj", "up_proj")]
+    one = tensors(**{f"language_model__model__{name}": (torch.bfloat16, (4,)) for name in names})
+    other = tensors(**{f"model__language_model__{name}": (torch.bfloat16, (4,)) for name in names})
+    (finding,) = compare_tensors(one, thinking=other)
+    assert finding.fatal and "6 tensors, such as 'language_model.model.layers.0.q_proj.weight' and" in finding.text
+    assert "'model.language_model.layers.0.q_proj.weight'; load both models with transformers" in finding.text
+
+
 def test_padded_tensors_may_differ_in_their_rows() -> None:
     one, other = (tensors(lm_head__weight=(torch.bfloat16, (rows, 4))) for rows in (8, 6))
     assert list(compare_tensors(one, thinking=other, padded=frozenset(one))) == []
@@ -175,3 +193,21 @@ def test_repetitions_are_cut() -> None:
     many = tensors(**{f"layers__{i}__mlp__weight": (torch.bfloat16, (1,)) for i in range(9)})
     texts = [finding.text for finding in compare_tensors(many, thinking={})]
     assert len(texts) == 6 and texts[-1] == "tensors that thinking does not have: and 4 more"
+
+
+@pytest.mark.parametrize("owner", ["instruct", "thinking"])
+def test_tensors_on_which_no_token_depends_may_be_in_one_parent_only(tmp_path: Path, owner: str) -> None:
+    folders = {name: tiny_checkpoint(tmp_path / name, seed=seed) for seed, name in enumerate(("instruct", "thinking"))}
+    lone = ("mtp.fc.weight", "model.layers.2.eh_proj.weight", "model.layers.0.self_attn.rotary_emb.inv_freq")
+    edit_tensors(folders[owner] / "model.safetensors", lambda all: all.update({name: torch.ones(4) for name in lone}))
+    pair = open_pair(str(folders["instruct"]), str(folders["thinking"]))
+    (warning,) = pair.warnings
+    assert warning.startswith("3 tensors on which no token depends, such as 'model.layers.0.") and owner in warning
+    assert not pair.tensors.keys() & set(lone)
+
+
+def test_a_vocab_size_that_no_tensor_has_is_refused(tmp_path: Path) -> None:
+    folders = [tiny_checkpoint(tmp_path / str(seed), seed=seed) for seed in (0, 1)]
+    edit_json(folders[1] / "config.json", vocab_size=300)
+    with pytest.raises(PairError, match="config 'vocab_size': instruct 264, thinking 300"):
+        open_pair(*map(str, folders))

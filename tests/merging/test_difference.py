@@ -208,6 +208,14 @@ def test_weights_beside_the_nearest_are_those_of_the_whole_merge(method: Method)
     assert share_beside_nearest(nearest) == 0
 
 
+@pytest.mark.parametrize("sizes", [(264, 320), (320, 264)])
+def test_padding_rows_of_either_parent_are_not_compared(tmp_path: Path, sizes: tuple[int, int]) -> None:
+    folders = [tiny_checkpoint(tmp_path / f"{i}", vocab_size=size, seed=i) for i, size in enumerate(sizes)]
+    pair = open_pair(*map(str, folders))
+    assert measure_difference(pair).num_weights == pair.num_parameters - 32 * (sizes[1] - 264)
+    assert 0 < share_beside_nearest(open_merge(pair, Schedule.uniform(0.4))) < 1
+
+
 def test_a_parent_is_the_nearest_itself() -> None:
     assert share_beside_nearest(open_merge(bundled(), Schedule.uniform(1.0))) == 0
 

@@ -11,7 +11,7 @@ from families import FAMILIES, NUM_LAYERS, save_family
 from autolambda.errors import PairError, ScheduleError
 from autolambda.merging.checkpoint import open_checkpoint
 from autolambda.merging.merge import open_merge
-from autolambda.merging.modules import ModuleMap, llama_location, module_map
+from autolambda.merging.modules import ModuleMap, is_uncomputed, llama_location, module_map
 from autolambda.merging.pair import open_pair
 from autolambda.schedule import Location, Schedule
 
@@ -126,3 +126,17 @@ def test_a_further_layer_in_the_files_lies_outside_the_layers(tmp_path: Path) ->
     )
     found = module_map(open_checkpoint(str(folder)))
     assert found.locations is not None and found.locations[more] == Location(None, "other")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model.layers.4.eh_proj.weight",
+        "mtp.layers.0.mlp.up_proj.weight",
+        "model.mtp_block.0.norm.weight",
+        "model.layers.0.self_attn.rotary_emb.inv_freq",
+        "model.position_ids",
+    ],
+)
+def test_multi_token_prediction_and_positions_are_not_computed(name: str) -> None:
+    assert is_uncomputed(name, num_layers=4) and not is_uncomputed("model.layers.3.mtp_gate", num_layers=4)

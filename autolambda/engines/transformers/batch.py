@@ -32,7 +32,7 @@ class Batch:
         self._module, self._config = module, module.config.get_text_config()
         self._decoder, self._sampling = decoder, sampling
         device = module.device
-        ids = encode(decoder.tokenizer, prompts)
+        ids = encode(decoder.tokenizer, prompts, num_rows=module.get_input_embeddings().num_embeddings)
         self._tokens: list[list[int]] = [[] for _ in ids]
         self._responses: list[Response | None] = [None] * len(ids)
         self._random = RandomRows([prompt.seed for prompt in prompts])

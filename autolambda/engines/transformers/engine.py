@@ -6,6 +6,7 @@ therefore equal the exported ones bit for bit. Nothing is cached between two cal
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -25,7 +26,7 @@ from autolambda.engines.transformers.loading import (
     resolve_device,
 )
 from autolambda.engines.uncomputed import check_unplaced, in_words
-from autolambda.errors import EngineError, one_line
+from autolambda.errors import AutolambdaError, EngineError, one_line
 from autolambda.merging.arithmetic import interpolate
 from autolambda.merging.fingerprint import digest_of_tensors
 from autolambda.merging.merge import Merge, check_in_place, open_merge
@@ -108,8 +109,12 @@ class TransformersEngine:
         """Generates a token. Raises ``EngineError`` for a model that needs a cache or masks of its own."""
         sampling = Sampling(temperature=0.0, top_p=1.0, top_k=0, min_p=0.0, presence_penalty=0.0, stop=(), max_tokens=1)
         try:
+            if "past_key_values" not in inspect.signature(self._model.forward).parameters:
+                raise TypeError("it takes no past_key_values")  # RWKV would ignore them, and lose the context
             self.generate([Prompt("a b", 0)], sampling)
-        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        except AutolambdaError:
+            raise
+        except Exception as error:  # model code can raise anything
             raise EngineError(
                 f"transformers' {type(self._model).__name__} cannot generate in batches of independent rows "
                 f"({one_line(error)}); set engine.name to vllm"

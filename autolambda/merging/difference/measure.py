@@ -17,7 +17,7 @@ from autolambda.merging.arithmetic import interpolate
 from autolambda.merging.checkpoint import Checkpoint
 from autolambda.merging.difference.values import PARTS, STEPS, WHOLE, ParentDifference
 from autolambda.merging.merge import Merge
-from autolambda.merging.pair import Pair, read_tensor
+from autolambda.merging.pair import Pair, read_tensor, stored_name
 from autolambda.merging.rounding import DITHERED, Draws, matrix_shape
 from autolambda.merging.shards import TensorInfo
 from autolambda.merging.writing.write import one_thread_each
@@ -53,9 +53,10 @@ def measure_difference(pair: Pair) -> ParentDifference:
     if not infos:
         return ParentDifference(name_of, rounding, 0, False, None, (), {})
     sums: dict[str, _Sums] = {}
-    for name, rows in sampled_rows(infos).items():
+    parents = (pair.instruct, pair.thinking)
+    for name, rows in _compared_rows(parents, infos).items():
         part = sums.setdefault(_module_of(name, pair), _Sums())
-        for instruct, thinking in _pieces((pair.instruct, pair.thinking), name, rows, infos[name].dtype):
+        for instruct, thinking in _pieces(parents, name, rows, infos[name].dtype):
             _add(part, instruct, thinking)
     sums = {WHOLE: _total(sums), **{part: sums[part] for part in PARTS if part in sums}}
     num_weights = int(sums[WHOLE].steps.sum())
@@ -78,7 +79,7 @@ def share_beside_nearest(merge: Merge) -> float:
     like ``measure_difference``.
     """
     infos = {name: info for name, info in merge.infos.items() if info.dtype in DITHERED}
-    rows = sampled_rows(infos)
+    rows = _compared_rows([*merge.models.values()], infos)
     shapes = {name: (len(rows[name]), matrix_shape(info.shape)[1]) for name, info in infos.items()}
     small = replace(merge, infos={name: replace(info, shape=shapes[name]) for name, info in infos.items()})
     num_beside = sum(_num_beside(small, name, merge.draws(name), rows[name]) for name in infos)
@@ -93,6 +94,14 @@ def sampled_rows(infos: Mapping[str, TensorInfo]) -> dict[str, Tensor]:
     """
     every = max(1, -(-sum(info.num_values for info in infos.values()) // MOST_WEIGHTS))
     return {name: _spread(matrix_shape(info.shape)[0], every) for name, info in infos.items()}
+
+
+def _compared_rows(models: Sequence[Checkpoint], infos: Mapping[str, TensorInfo]) -> dict[str, Tensor]:
+    """Returns the sampled rows that all models have, by tensor: padding rows are not compared."""
+    return {
+        name: rows[rows < min(matrix_shape(model.tensors[stored_name(model, name)].shape)[0] for model in models)]
+        for name, rows in sampled_rows(infos).items()
+    }
 
 
 def order(values: Tensor) -> Tensor:
@@ -120,7 +129,6 @@ def _pieces(models: Sequence[Checkpoint], name: str, rows: Tensor, dtype: torch.
     """Yields some ``rows`` of a tensor of each model, piece by piece, as matrices."""
     tensors = [read_tensor(model, name) for model in models]
     matrices = [tensor.reshape(matrix_shape(tensor.shape)) for tensor in tensors]
-    rows = rows[rows < min(len(matrix) for matrix in matrices)]  # padding rows are not compared
     for part in _parts(rows, matrices[0].shape[1]):
         yield tuple(matrix[part].to(dtype) for matrix in matrices)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,10 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from autolambda.engines.base import Prompt, Sampling
 from autolambda.engines.decoder import Decoder
 from autolambda.engines.transformers.batch import Batch
+from autolambda.engines.transformers.engine import TransformersEngine
 from autolambda.engines.transformers.states import StateCache, has_states
+from autolambda.errors import EngineError
+from autolambda.merging.pair import open_pair
 from autolambda.responses import Response
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -98,3 +102,13 @@ def test_rows_are_joined_kept_and_forgotten():
     assert caches[0].layers[0].conv_states[0][:, 0, 0].tolist() == [3, 1]
     caches[0].forget()
     assert caches[0].layers[0].conv_states[0].count_nonzero() == 0 and caches[0].has_previous_state(0)
+
+
+@pytest.mark.parametrize(("family", "why"), [("rwkv", "it takes no past_key_values"), ("recurrent_gemma", "")])
+def test_a_model_that_would_lose_its_context_is_refused(tmp_path: Path, family: str, why: str) -> None:
+    sizes = SIZES | ({"attention_hidden_size": 32} if family == "rwkv" else {})
+    AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **sizes)).save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    pair = open_pair(str(tmp_path), str(tmp_path))
+    with pytest.raises(EngineError, match=rf"cannot generate in batches of independent rows \(.*{why}.*\); set"):
+        TransformersEngine(pair, tokenizer=tiny_tokenizer(), device="cpu")
