@@ -128,8 +128,8 @@ def open_job(config: Config) -> Job:
 
 def _job_of(config: Config, models: Models, engine: EngineName, tasks: Slices) -> Job:
     """Renders all prompts and returns the job. Raises ``InputError`` for a template or a prompt that cannot be used."""
-    search = fitting(models, [models.chat], tasks.search, [task.max_unusable for task in config.tasks])
-    shares = [(task.confirm_on or task).max_unusable for task in config.tasks]
+    search = fitting(models, [models.chat], tasks.search, [task.unusable_share for task in config.tasks])
+    shares = [(task.confirm_on or task).unusable_share for task in config.tasks]
     confirm = fitting(models, [models.chat, *models.own_chats.values()], tasks.confirm, shares)
     context = max(search.longest, confirm.longest) + models.sampling.max_tokens
     slices = search.slices, confirm.slices

@@ -187,7 +187,7 @@ def _drawn(settings: SamplingConfig, pair: Pair) -> Sampling:
 
 
 def _context(pair: Pair) -> int:
-    length = pair.text_config.get("max_position_embeddings")
+    length = pair.thinking.text_config.get("max_position_embeddings")
     if length is not None and (type(length) is not int or length < 1):
         raise CheckpointError(
             f"'{pair.thinking.source}': max_position_embeddings in config.json is {in_short(length)}; "

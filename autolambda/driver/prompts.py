@@ -11,7 +11,6 @@ from autolambda.engines.limits import LimitError, limited
 from autolambda.errors import ConfigError, TaskError
 from autolambda.responses import Sample
 from autolambda.tasks.base import Slice
-from autolambda.tasks.unusable import MAX_UNUSABLE
 
 TEMPLATE_SECONDS = 5.0  # for one prompt, which usually takes a millisecond
 TEMPLATE_BYTES = 1 << 30
@@ -51,12 +50,10 @@ class Fitting:
     longest: int
 
 
-def fitting(
-    models: Models, chats: Sequence[ChatFormat], slices: Sequence[Slice], shares: Sequence[float | None]
-) -> Fitting:
+def fitting(models: Models, chats: Sequence[ChatFormat], slices: Sequence[Slice], shares: Sequence[float]) -> Fitting:
     """Leaves out prompts that exceed the context together with their response, if they are few.
 
-    ``shares`` are the tasks' ``max_unusable``. Raises ``TaskError`` if more prompts of a task are too long.
+    ``shares`` are how many of a task's prompts (of 1) may be left out. Raises ``TaskError`` if more are too long.
     """
     kept, too_long, notes, longest = list[Slice](), list[list[str]](), list[str](), 0
     room = models.context - models.sampling.max_tokens
@@ -68,8 +65,7 @@ def fitting(
                 f"task '{part.task}', sample '{lost[0][0]}': its prompt of {lost[0][1]} tokens and sampling.max_tokens "
                 f"{models.sampling.max_tokens} do not fit the model's context of {models.context}"
             )
-            most = (MAX_UNUSABLE if share is None else share) * len(lengths)
-            if len(lost) > most:
+            if len(lost) > share * len(lengths):
                 raise TaskError(f"{problem}; lower sampling.max_tokens ({len(lost)} of {len(lengths)} prompts are so)")
             notes.append(f"{problem}; {len(lost)} of {len(lengths)} prompts are too long and left out")
         ids = {id for id, _ in lost}

@@ -88,7 +88,7 @@ def end_ids_of(pair: Pair, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]
     """
     ids: set[int] = set()
     generation = read_json_if_any(pair.thinking.folder, "generation_config.json")
-    configs = (each.get("eos_token_id") for each in (pair.thinking.config, pair.text_config, generation))
+    configs = (each.get("eos_token_id") for each in (pair.thinking.config, pair.thinking.text_config, generation))
     for source in (tokenizer.eos_token_id, *configs):
         named = source if isinstance(source, list) else [] if source is None else [source]
         if wrong := [each for each in named if type(each) is not int or each < 0]:

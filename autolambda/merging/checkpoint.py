@@ -11,15 +11,15 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from autolambda.errors import CheckpointError, in_short, printable
-from autolambda.merging.fingerprint import TensorHash, hash_files
+from autolambda.merging.fingerprint import TensorHash, hash_files, same_bits
 from autolambda.merging.shards import TensorInfo, read_shard
 from autolambda.merging.source import INDEX, SINGLE, check_form, check_not_quantised, find_file, find_folder, read_json
 
@@ -78,9 +78,13 @@ class Checkpoint:
     def digest(self) -> str:
         """Returns the SHA-256 (hex) of the model: of each tensor's name, dtype, shape and bytes, and of the config.
 
-        It does not depend on the sharding or on the ``BOOKKEEPING`` keys of the config. Reads every byte once. Raises
-        ``CheckpointError`` with the names of the tensors that hold a NaN or an infinity.
+        It does not depend on the sharding or on the ``BOOKKEEPING`` keys of the config. The first call reads
+        every byte. Raises ``CheckpointError`` with the names of the tensors that hold a NaN or an infinity.
         """
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
         return self.digest_of(hash_files(self.folder, self.tensors))
 
     def digest_of(self, hashes: Mapping[str, TensorHash]) -> str:
@@ -136,8 +140,10 @@ def _num_layers(checkpoint: Checkpoint) -> int:
     """Returns the number of layers of the config, or of the tensors' names if the config leaves it out."""
     config = checkpoint.text_config
     key = next((key for key in _DEPTHS if key in config), _DEPTHS[0])
-    numbers = [int(match[1]) for name in checkpoint.tensors if (match := _LAYER.fullmatch(name))]
-    found = config.get(key) if key in config or "model_type" not in checkpoint.config else max(numbers, default=-1) + 1
+    found = config.get(key)
+    if key not in config and "model_type" in checkpoint.config:
+        numbers = [int(match[1]) for name in checkpoint.tensors if (match := _LAYER.fullmatch(name))]
+        found = max(numbers, default=-1) + 1
     if type(found) is not int or found < 1:
         path = checkpoint.folder / "config.json"
         raise CheckpointError(f"{key} in '{path}' is {found!r:.60}; it must be a positive whole number")
@@ -217,4 +223,4 @@ def _tied_flags(checkpoint: Checkpoint) -> set[bool]:
 def _same_bytes(checkpoint: Checkpoint, one: str, other: str) -> bool:
     first, second = checkpoint.read(one), checkpoint.read(other)
     same_form = (first.dtype, first.shape) == (second.dtype, second.shape)
-    return same_form and torch.equal(first.view(-1).view(torch.uint8), second.view(-1).view(torch.uint8))
+    return same_form and same_bits(first, second)

@@ -64,7 +64,7 @@ def compare_configs(instruct: Checkpoint, *, thinking: Checkpoint) -> Iterator[M
         if "auto_map" in parent.config:
             yield Mismatch(f"{name} brings its own code (auto_map), which is never run", fatal=False)
     compared = {*_EXACT, *_ROPE, *_DERIVED, *BOOKKEEPING, "vocab_size"}
-    pairs = [configs] if not instruct.is_nested else [(instruct.config, thinking.config), configs]
+    pairs = [configs] if configs[0] is instruct.config else [(instruct.config, thinking.config), configs]
     for one_config, other_config in pairs:
         for key in sorted((one_config.keys() & other_config.keys()) - compared):
             one, other = one_config[key], other_config[key]

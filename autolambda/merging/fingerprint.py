@@ -52,6 +52,11 @@ def is_finite(values: Tensor) -> bool:
     return math.isfinite(low.item()) and math.isfinite(high.item())
 
 
+def same_bits(one: Tensor, other: Tensor) -> bool:
+    """Returns whether two tensors of one dtype hold equal bytes, so that -0.0 is not 0.0."""
+    return torch.equal(*(tensor.reshape(-1).view(torch.uint8) for tensor in (one, other)))
+
+
 def hash_files(folder: Path, tensors: Mapping[str, TensorInfo]) -> dict[str, TensorHash]:
     """Reads and hashes the tensors of a checkpoint's folder, the largest first. Raises ``CheckpointError``."""
     by_size = sorted(tensors, key=lambda name: -tensors[name].num_bytes)

@@ -29,7 +29,7 @@ from autolambda.merging.arithmetic import (
 from autolambda.merging.checkpoint import Checkpoint, open_checkpoint
 from autolambda.merging.compatibility import compare_tensors
 from autolambda.merging.method import Method, Role
-from autolambda.merging.pair import Pair, fitted, read_tensor, stored_name, untied_tensors, with_tied_flag
+from autolambda.merging.pair import Pair, Region, fitted, read_tensor, stored_name, untied_tensors, with_tied_flag
 from autolambda.merging.rounding import Draws, matrix_shape
 from autolambda.merging.shards import TensorInfo
 from autolambda.merging.tokenizer import compare_tokenizers
@@ -68,11 +68,13 @@ class Merge:
         assert self.method.schedule is not None
         return self.pair.lam_of(name, self.method.schedule)
 
-    def read(self, role: str, name: str) -> Tensor:
-        """Returns a model's tensor in the merge's dtype and shape. Raises ``CheckpointError`` when the file fails."""
+    def read(self, role: str, name: str, index: Region = ()) -> Tensor:
+        """Returns a model's tensor, or a region of it, in the merge's dtype and shape.
+
+        Raises ``CheckpointError`` when the file fails.
+        """
         tensor = read_tensor(self.models[role], name)
-        rest = read_tensor(self.pair.thinking, name) if role != "thinking" else None
-        return fitted(tensor, self.infos[name], rest)
+        return tensor[index] if self.fits(role, name) else fitted(tensor, read_tensor(self.pair.thinking, name), index)
 
     def fits(self, role: str, name: str) -> bool:
         """Returns whether a model stores a tensor in the merge's dtype and shape."""

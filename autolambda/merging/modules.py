@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from autolambda.errors import one_line
 from autolambda.merging.checkpoint import Checkpoint
@@ -69,11 +70,9 @@ def module_map(checkpoint: Checkpoint) -> ModuleMap:
     if not checkpoint.is_nested and (plain := _llama_locations(checkpoint)):
         return ModuleMap(plain)
     try:
-        model = model_without_weights(checkpoint)
-        names = names_in(model, checkpoint.tensors)
-    except Exception as error:  # an unknown or wrong config can raise anything
-        outside = None if checkpoint.is_nested else frozenset[str]()
-        return ModuleMap(None, outside, f"transformers cannot make a model of its config.json ({one_line(error)})")
+        model, names = _model_of(checkpoint)
+    except LookupError as error:
+        return ModuleMap(None, None if checkpoint.is_nested else frozenset(), str(error.args[0]))
     outside = frozenset(outside_language(model, names) if checkpoint.is_nested else ())
     try:
         layers = layers_of(model)
@@ -87,14 +86,25 @@ def module_map(checkpoint: Checkpoint) -> ModuleMap:
 def why_unloadable(checkpoint: Checkpoint) -> str | None:
     """Returns why transformers could not load the checkpoint, or ``None``. Takes seconds, and reads no tensor."""
     try:
-        model = model_without_weights(checkpoint)
-        missing = lacking(model, names_in(model, checkpoint.tensors))
-    except Exception as error:  # an unknown or wrong config can raise anything
-        said = one_line(str(error).replace(str(checkpoint.folder), checkpoint.name))  # an export names no path
-        return f"transformers cannot make a model of its config.json ({said})"
-    if not missing:
+        model, names = _model_of(checkpoint)
+    except LookupError as error:
+        return str(error.args[0])
+    if not (missing := lacking(model, names)):
         return None
     return f"its files lack {len(missing)} tensors of transformers' {type(model).__name__}, such as '{missing[0]}'"
+
+
+def _model_of(checkpoint: Checkpoint) -> tuple[Any, dict[str, str]]:
+    """Returns the model without weights, and the names of the checkpoint's tensors in it.
+
+    Raises ``LookupError`` with a sentence without a path, because exports hold it.
+    """
+    try:
+        model = model_without_weights(checkpoint)
+        return model, names_in(model, checkpoint.tensors)
+    except Exception as error:  # an unknown or wrong config can raise anything
+        said = one_line(str(error).replace(str(checkpoint.folder), checkpoint.name))
+        raise LookupError(f"transformers cannot make a model of its config.json ({said})") from error
 
 
 def _llama_locations(checkpoint: Checkpoint) -> dict[str, Location] | None:

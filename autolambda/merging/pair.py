@@ -2,6 +2,9 @@
 
 ``Pair.tensors`` describes the tensors of the merge. The merge ties lm_head to the embedding if both parents do. If only
 one parent does, the merge is untied, and the embedding serves as that parent's lm_head.
+
+The merge has the Thinking parent's dtypes and rows, to which other tensors are ``fitted`` when they are read. Tensors
+outside the language model, such as a vision tower's, are those of one parent.
 """
 
 from __future__ import annotations
@@ -24,6 +27,9 @@ from autolambda.merging.rounding import Rounding
 from autolambda.merging.shards import TensorInfo
 from autolambda.merging.tokenizer import compare_tokenizers, num_tokens
 from autolambda.schedule import Location, Schedule
+
+Region = tuple[slice, ...]
+"""The slices of a tensor's first dimensions; empty for the whole tensor."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,7 @@ class Pair:
             return replace(found, locations={**found.locations, **dict.fromkeys(head, Location(None, "other"))})
         return found
 
-    @property
+    @cached_property
     def outside(self) -> frozenset[str]:
         """The tensors that are no part of the language model, such as a vision tower's.
 
@@ -83,11 +89,6 @@ class Pair:
     @property
     def num_layers(self) -> int:
         return self.thinking.num_layers
-
-    @property
-    def text_config(self) -> Mapping[str, Any]:
-        """The Thinking parent's config of the language model."""
-        return self.thinking.text_config
 
     @property
     def num_parameters(self) -> int:
@@ -221,20 +222,19 @@ def read_tensor(checkpoint: Checkpoint, name: str) -> Tensor:
     return checkpoint.read(stored_name(checkpoint, name))
 
 
-def fitted(tensor: Tensor, info: TensorInfo, rest: Tensor | None = None) -> Tensor:
-    """Returns a model's tensor in the dtype and with the rows of the merge, which ``info`` describes.
+def fitted(tensor: Tensor, thinking: Tensor, index: Region = ()) -> Tensor:
+    """Returns a region of a model's tensor, in the dtype and with the rows of Thinking's, which the merge has too.
 
-    Rows that the model lacks are those of ``rest``, Thinking's tensor. Raises ``CheckpointError`` for a value that the
-    dtype cannot hold.
+    Rows that the model lacks are Thinking's. Raises ``CheckpointError`` for a value that the dtype cannot hold.
     """
-    if (tensor.dtype, tuple(tensor.shape)) == (info.dtype, info.shape):
-        return tensor
-    converted = tensor[: info.shape[0]].to(info.dtype) if info.shape else tensor.to(info.dtype)
-    if not is_finite(converted) and is_finite(tensor):
-        dtype = str(info.dtype).removeprefix("torch.")
+    own, wanted = tensor[index], thinking[index]
+    own = own[: len(wanted)] if wanted.dim() else own
+    converted = own.to(wanted.dtype)
+    if not is_finite(converted) and is_finite(own):
+        dtype = str(wanted.dtype).removeprefix("torch.")
         raise CheckpointError(f"a parent holds values that {dtype}, Thinking's dtype, cannot hold; convert Thinking")
-    if rest is not None and info.shape and len(converted) < info.shape[0]:
-        converted = torch.cat([converted, rest[len(converted) :]])
+    if wanted.dim() and len(converted) < len(wanted):
+        converted = torch.cat([converted, wanted[len(converted) :]])
     return converted
 
 

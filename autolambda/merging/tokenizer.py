@@ -53,17 +53,6 @@ def tokenizer_config(folder: Path) -> dict[str, Any]:
     return read_json_if_any(folder, _CONFIG)
 
 
-def added_tokens(folder: Path) -> dict[str, int]:
-    """Returns the ids of the added tokens by text. Raises ``CheckpointError`` when ``tokenizer.json`` is invalid."""
-    entries = read_json_if_any(folder, _MODEL).get("added_tokens")
-    tokens = entries if isinstance(entries, list) else []
-    return {
-        token["content"]: token["id"]
-        for token in tokens
-        if isinstance(token, dict) and isinstance(token.get("content"), str) and type(token.get("id")) is int
-    }
-
-
 def copy_tokenizer(source: Path, target: Path, *, template: str) -> None:
     """Copies the tokenizer and the processors of a checkpoint into the folder ``target``, with another chat template.
 

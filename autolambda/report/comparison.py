@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 import pandas
 
+from autolambda.engines.think_tag import USUAL
 from autolambda.errors import printable
 from autolambda.report.prompts import Prompts
 from autolambda.report.report import Report
@@ -108,7 +109,7 @@ def compare(
     frames = [_of(outcomes, column) for column in columns]
     keys = _chosen(frames, pick, num_responses // len(columns))
     texts = [_texts(store, report.study, column, keys) for column in columns]
-    think_end = str(report.identity.get("models.think_end", "</think>"))
+    think_end = str(report.identity.get("models.think_end", USUAL))
     rows = []
     for task, sample_id, repeat in keys:
         found = [of_column.get((task, sample_id, repeat)) for of_column in texts]

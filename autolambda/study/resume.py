@@ -14,7 +14,7 @@ from typing import Any
 
 from autolambda.config import Config
 from autolambda.errors import StudyError, shorten
-from autolambda.study.store import StoredStudy
+from autolambda.study.store import EARLIER, StoredStudy
 from autolambda.tasks.base import Slice
 from autolambda.tasks.digest import PromptsKey, prompts_in_words, prompts_key
 from autolambda.tasks.requests import requests_on
@@ -24,13 +24,6 @@ Slices = tuple[Sequence[Slice], Sequence[Slice]]
 SIZES = ("tasks", "tasks.too_long", "search.rungs", "confirm.responses", "confirm.prompts")
 """The keys of an identity that follow from the number of prompts and repeats."""
 
-
-EARLIER: Mapping[str, Any] = {
-    "merge.rounding": "nearest",
-    "sampling.frequency_penalty": 0.0,
-    "sampling.repetition_penalty": 1.0,
-}
-"""The values of keys that a study of an earlier release lacks, because nothing else could be chosen."""
 
 LATER = ("sampling.end_ids", "models.prompt", "models.clock", "engine.rope")
 """Keys that a study of an earlier release lacks, and whose values follow from its other keys."""

@@ -35,6 +35,14 @@ from autolambda.study.serialize import OUTCOME, graded_from, object_from, row_of
 Kind = Literal["trial", "confirm", "parent", "baseline", "ablation"]
 
 
+EARLIER: Mapping[str, Any] = {
+    "merge.rounding": "nearest",
+    "sampling.frequency_penalty": 0.0,
+    "sampling.repetition_penalty": 1.0,
+}
+"""The values of keys that a study of an earlier release lacks, because nothing else could be chosen."""
+
+
 @dataclass(frozen=True)
 class StoredStudy:
     """The row of a study: its resolved config, and its ``identity``, everything that its results depend on."""
@@ -46,12 +54,12 @@ class StoredStudy:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The config as it is read now, with what a study did before it could be chosen.
-
-        Merges were rounded to nearest, and no response was drawn with a frequency or repetition penalty.
-        """
-        sampling = {"frequency_penalty": 0.0, "repetition_penalty": 1.0, **self.config.get("sampling", {})}
-        return {"merge": {"rounding": "nearest"}, **self.config, "sampling": sampling}
+        """The config as it is read now, with what a study did before it could be chosen (``EARLIER``)."""
+        settings = dict(self.config)
+        for key, value in EARLIER.items():
+            section, name = key.split(".")
+            settings[section] = {name: value, **settings.get(section, {})}
+        return settings
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from autolambda.tasks.patterns.prompt import names_of
 BUNDLED_TASK = "arithmetic"
 TASK_NAMES = (BUNDLED_TASK, *BENCHMARKS)
 LONGEST_LABEL = 128  # characters, the width of the database's column
+MAX_UNUSABLE = 0.05  # share of a source's rows that is left out with a note
 
 _COLUMNS = frozenset({"question", "answer", "choices", "messages", "prompt", "id", "difficulty"})
 _SOURCE_KEYS = _COLUMNS | {
@@ -100,6 +101,11 @@ class SourceConfig(Strict):
     def own_repeats(self) -> int:
         """The benchmark's responses per prompt, 1 for any other source."""
         return self.benchmark.repeats if self.benchmark else 1
+
+    @property
+    def unusable_share(self) -> float:
+        """The share of the rows (of 1) that may be left out because they cannot be used."""
+        return MAX_UNUSABLE if self.max_unusable is None else self.max_unusable
 
     @property
     def grader_name(self) -> str:

@@ -15,14 +15,14 @@ from autolambda.errors import TaskError, reason
 from autolambda.graders.grading import GRADERS, find_grader
 from autolambda.tasks import lm_eval
 from autolambda.tasks.base import Item
-from autolambda.tasks.config import SourceConfig
+from autolambda.tasks.config import MAX_UNUSABLE, SourceConfig
 from autolambda.tasks.patterns.free_form import MATH, PLAIN, conversation, free_form
 from autolambda.tasks.patterns.multiple_choice import CHOICES, counting_note, multiple_choice
 from autolambda.tasks.patterns.prompt import columns_in, doubled_columns, formatted_columns, latex_columns
 from autolambda.tasks.recognition import recognised
 from autolambda.tasks.rows import Row, UnusableRow
 from autolambda.tasks.sources import read_hub, read_path
-from autolambda.tasks.unusable import MAX_UNUSABLE, NUM_NAMED, left_out
+from autolambda.tasks.unusable import NUM_NAMED, left_out
 
 MOST_TARGET = 1_000_000  # characters of an answer, which is compared with every response
 

@@ -8,11 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from autolambda.errors import TaskError, one_line
-from autolambda.tasks.benchmarks import BENCHMARKS
-from autolambda.tasks.config import SourceConfig
+from autolambda.tasks.config import SourceConfig, benchmark_of
 from autolambda.tasks.rows import UnusableRow
 
-MAX_UNUSABLE = 0.05  # share of a source's rows that is left out with a note
 NUM_NAMED = 3  # rows of a kind in a message
 _MOST_KINDS = 5
 
@@ -21,8 +19,7 @@ def left_out(problems: Sequence[UnusableRow], source: SourceConfig, num_rows: in
     """Returns a note on the rows that are left out. Raises ``TaskError`` with all kinds if they are too many."""
     if not problems:
         return []
-    share = MAX_UNUSABLE if source.max_unusable is None else source.max_unusable
-    num, kinds = len(problems), dict[str, list[UnusableRow]]()
+    share, num, kinds = source.unusable_share, len(problems), dict[str, list[UnusableRow]]()
     for problem in sorted(problems, key=lambda each: int(each.row.number)):
         kinds.setdefault(problem.kind, []).append(problem)
     told = [_told(of_kind) for of_kind in list(kinds.values())[:_MOST_KINDS]]
@@ -30,7 +27,7 @@ def left_out(problems: Sequence[UnusableRow], source: SourceConfig, num_rows: in
         told.append(f"and {len(kinds) - _MOST_KINDS} kinds more")
     if num <= share * num_rows and num < num_rows:
         return [f"{name}: {num} of {num_rows:,} rows cannot be used and are left out: {'; '.join(told)}"]
-    known = next((each.name for each in BENCHMARKS.values() if each.hub == source.hub), None)
+    known = benchmark_of(source.hub) if source.hub else None
     advice = f"; it is the benchmark {known}: take name: {known}" if known else ""
     if num_rows > 1:
         advice += f". {num:,} of {num_rows:,} rows cannot be used; at most {share:.0%} are left out (max_unusable)"

@@ -82,3 +82,10 @@ def test_a_file_that_shrinks_while_it_is_read_is_refused(folder: Path) -> None:
     (folder / SINGLE).unlink()
     with pytest.raises(CheckpointError, match="cannot read"):
         checkpoint.digest()
+
+
+def test_the_digest_of_an_opened_checkpoint_is_read_once(folder: Path) -> None:
+    checkpoint = open_checkpoint(str(folder))
+    digest = checkpoint.digest()
+    (folder / SINGLE).unlink()
+    assert checkpoint.digest() == digest

@@ -138,6 +138,13 @@ def test_nested_configs_are_compared_by_their_language_models(checkpoint: Checkp
     assert not finding.fatal and finding.text.startswith("config 'vision_config': instruct")
 
 
+def test_a_config_with_vision_beside_its_own_keys_is_compared_once(checkpoint: Checkpoint) -> None:
+    """As those of Qwen2-VL, which have no section for the language model."""
+    one = with_config(checkpoint, vision_config={"depth": 2})
+    (finding,) = configs(one, with_config(one, attention_dropout=0.5))
+    assert one.is_nested and not finding.fatal and "config 'attention_dropout'" in finding.text
+
+
 def tensors(**infos: tuple[torch.dtype, tuple[int, ...]]) -> dict[str, TensorInfo]:
     return {name.replace("__", "."): TensorInfo(*info, file="x", offset=0) for name, info in infos.items()}
 

@@ -14,7 +14,6 @@ from autolambda.errors import CheckpointError
 from autolambda.merging.checkpoint import Checkpoint, open_checkpoint
 from autolambda.merging.compatibility import Mismatch
 from autolambda.merging.tokenizer import (
-    added_tokens,
     compare_tokenizers,
     copy_tokenizer,
     num_tokens,
@@ -123,17 +122,6 @@ def test_a_folder_without_a_tokenizer_and_a_link_out_of_it(folder, target, tmp_p
     assert list(target.iterdir()) == []
 
 
-def test_the_ids_of_added_tokens(folder):
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    assert added_tokens(folder) == {text: tokenizer.convert_tokens_to_ids(text) for text in added_tokens(folder)}
-    assert len(added_tokens(folder)) == 8
-    for content in ({"added_tokens": None}, {"added_tokens": [5, {"id": "7", "content": "a"}, {"id": 7}]}, {}):
-        (folder / "tokenizer.json").write_text(json.dumps(content))
-        assert added_tokens(folder) == {}
-    (folder / "tokenizer.json").unlink()
-    assert added_tokens(folder) == {}
-
-
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     return open_checkpoint(str(tiny_checkpoint(tmp_path_factory.mktemp("one"))))
@@ -192,13 +180,16 @@ def test_vocabularies_are_compared_by_content(
     assert all(message in finding.text for message, finding in zip(messages, findings, strict=True))
 
 
+def change_added(checkpoint: Checkpoint, index: int, **changes: object) -> None:
+    path = checkpoint.folder / "tokenizer.json"
+    added = json.loads(path.read_text())["added_tokens"]
+    added[index] |= changes
+    edit_json(path, added_tokens=added)
+
+
 def test_a_reserved_token_may_have_been_given_a_name(tokenizers: tuple[Checkpoint, Checkpoint]) -> None:
     """As DeepSeek's distillation did with those of Llama, some of them as tokens that are not special."""
-    one, _ = tokenizers
-    path = one.folder / "tokenizer.json"
-    content = json.loads(path.read_text())
-    content["added_tokens"][3] |= {"content": "<|reserved_special_token_6|>", "special": True}
-    path.write_text(json.dumps(content))
+    change_added(tokenizers[0], 3, content="<|reserved_special_token_6|>", special=True)
     for pair in (tokenizers, tokenizers[::-1]):
         (finding,) = compare_tokenizers(pair[0], thinking=pair[1])
         assert not finding.fatal and "'<|reserved_special_token_6|>' for" in finding.text and "<think>" in finding.text
@@ -208,11 +199,7 @@ def test_a_token_that_is_special_for_one_parent_only_may_have_another_name(
     tokenizers: tuple[Checkpoint, Checkpoint],
 ) -> None:
     """As DeepSeek's distillation renamed those of Qwen2.5."""
-    _, other = tokenizers
-    path = other.folder / "tokenizer.json"
-    content = json.loads(path.read_text())
-    content["added_tokens"][1] |= {"content": "<User>", "special": False}
-    path.write_text(json.dumps(content))
+    change_added(tokenizers[1], 1, content="<User>", special=False)
     for pair in (tokenizers, tokenizers[::-1]):
         (finding,) = compare_tokenizers(pair[0], thinking=pair[1])
         assert (

@@ -15,6 +15,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers.core_model_loading import revert_weight_conversion
 
+from autolambda.merging.fingerprint import same_bits
+
 _aten = torch.ops.aten
 _RESHAPES = (_aten.view.default, _aten._unsafe_view.default)
 
@@ -66,7 +68,7 @@ def misplaced(model: Any, live: Mapping[str, Tensor], expected: Mapping[str, Ten
         loaded.copy_(loaded.bitwise_not() if not loaded.is_floating_point() else torch.full_like(loaded, torch.nan))
         for name in names:
             live[name].copy_(expected[name].view(live[name].shape))
-        if not _same_bits(loaded, before):
+        if not same_bits(loaded, before):
             wrong.append(owner)
     return wrong
 
@@ -105,7 +107,3 @@ def _storage(tensor: Tensor) -> int:
     """Returns what identifies a tensor's memory, of a tensor without values too."""
     identity: int = tensor.untyped_storage()._cdata
     return identity
-
-
-def _same_bits(one: Tensor, other: Tensor) -> bool:
-    return torch.equal(*(tensor.reshape(-1).view(torch.uint8) for tensor in (one, other)))

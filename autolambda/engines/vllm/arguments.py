@@ -162,7 +162,7 @@ def rope_factors(pair: Pair, arguments: Mapping[str, Any], *, context: int) -> s
     ``context`` is the number of tokens of the longest prompt and its response. vLLM chooses once for responses of every
     length, by ``max_model_len``. transformers switches when a sequence passes the original context.
     """
-    config = pair.text_config
+    config = pair.thinking.text_config
     rope = config.get("rope_parameters") or config.get("rope_scaling")
     if not isinstance(rope, dict) or (rope.get("rope_type") or rope.get("type")) not in ("longrope", "su"):
         return None

@@ -21,10 +21,10 @@ from autolambda.engines.dtype import check_dtypes
 from autolambda.engines.vllm.layout import LiveParameter, Part
 from autolambda.engines.vllm.snapshot import ParentMemory, allocate
 from autolambda.merging.arithmetic import interpolate, pieces_of
-from autolambda.merging.fingerprint import digest_of_shares, digest_of_tensors
+from autolambda.merging.fingerprint import digest_of_shares, digest_of_tensors, same_bits
 from autolambda.merging.merge import Merge, open_merge
 from autolambda.merging.method import Method
-from autolambda.merging.pair import Pair
+from autolambda.merging.pair import Pair, Region
 from autolambda.merging.rounding import Draws, matrix_shape
 from autolambda.merging.shards import TensorInfo
 from autolambda.schedule import Schedule
@@ -132,7 +132,7 @@ class LiveParents:
         live = parameter.read(part)
         if part.negative_exp and self._merge is not None:
             values = _expected(self._merge, part, device=live.device)
-            if _same_bits(live, part.in_engine(values).to(live.device, live.dtype)):
+            if same_bits(live, part.in_engine(values).to(live.device, live.dtype)):
                 return values
         return live.to(self.pair.tensors[part.tensor].dtype)
 
@@ -183,7 +183,7 @@ class LiveParents:
         live = parameter.read(part, picks)
         values = _expected(merge, part, axis=axis, picks=picks, device=live.device)
         expected = part.in_engine(values).to(live.device, live.dtype)
-        return torch.equal(live, expected) if parameter.packed else _same_bits(live, expected)
+        return torch.equal(live, expected) if parameter.packed else same_bits(live, expected)
 
 
 def _expected(
@@ -193,17 +193,25 @@ def _expected(
 
     The linear merge is computed on ``device``, where the live weights were merged, and other methods on the CPU.
     """
-    models = [merge.read(role, part.tensor) for role in merge.models]
-    arithmetic = merge.arithmetic(part.tensor, pieces_of(*models))  # looks at the whole tensors if it must
-    draws = merge.draws(part.tensor)
-    draws = draws and draws.part(*_of_matrix(part, merge.infos[part.tensor]))
-    rows = [model[part.source] for model in models]
-    if picks is not None:
-        rows = [row.index_select(axis, picks) for row in rows]
+    name, draws = part.tensor, merge.draws(part.tensor)
+    # reads the whole tensors if it must
+    arithmetic = merge.arithmetic(name, lambda: pieces_of(*(merge.read(role, name) for role in merge.models))())
+    draws = draws and draws.part(*_of_matrix(part, merge.infos[name]))
+    if picks is None:
+        rows = [merge.read(role, name, part.source) for role in merge.models]
+    else:
+        regions = [_one_of(part.source, axis, pick) for pick in picks.tolist()]
+        rows = [torch.cat([merge.read(role, name, region) for region in regions], dim=axis) for role in merge.models]
         draws = draws and (draws.part(picks) if axis == 0 else draws.part(columns=picks))
     if merge.method.name == "linear":
         rows = [row.to(device) for row in rows]
     return arithmetic(*rows, draws=draws)
+
+
+def _one_of(source: Region, axis: int, pick: int) -> Region:
+    """Returns the row (``axis`` 0) or the column with number ``pick`` of a region."""
+    start = source[axis].start + pick
+    return (*source[:axis], slice(start, start + 1), *source[axis + 1 :])
 
 
 def _dtypes(parameters: Mapping[str, LiveParameter]) -> dict[str, torch.dtype]:
@@ -238,7 +246,3 @@ def _of_matrix(part: Part, info: TensorInfo) -> tuple[slice, ...]:
         return part.source
     [rows], each = part.source, prod(info.shape[1:-1])
     return (slice(rows.start * each, rows.stop * each),)
-
-
-def _same_bits(one: Tensor, other: Tensor) -> bool:
-    return torch.equal(*(tensor.reshape(-1).view(torch.uint8) for tensor in (one, other)))

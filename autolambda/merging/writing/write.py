@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from autolambda.merging.arithmetic import PIECE, regions_of
+from autolambda.merging.checkpoint import Checkpoint
 from autolambda.merging.fingerprint import NUM_THREADS, TensorHash, digest_of_hashes, hash_files, is_finite
 from autolambda.merging.merge import Merge
-from autolambda.merging.pair import stored_name
+from autolambda.merging.pair import fitted, read_tensor, stored_name
 from autolambda.merging.rounding import matrix_shape
 from autolambda.merging.shards import ShardReader
 from autolambda.merging.writing.shard_writer import ShardWriter
@@ -138,10 +139,12 @@ class _Pass:
         """Yields the tensor of all models piece by piece, in buffers that the next piece overwrites."""
         info = self._merge.infos[name]
         models = list(self._merge.models.items())
-        whole = {role: self._merge.read(role, name) for role, _ in models if not self._merge.fits(role, name)}
+        # what is converted is mapped, the rest read
+        mapped = {role: _matrix(model, name) for role, model in models if not self._merge.fits(role, name)}
+        thinking = _matrix(self._merge.pair.thinking, name) if mapped else None
         stored = {role: stored_name(model, name) for role, model in models}
         size = min(PIECE * info.dtype.itemsize, info.num_bytes)
-        buffers = {role: torch.empty(0 if role in whole else size, dtype=torch.uint8) for role, _ in models}
+        buffers = {role: torch.empty(0 if role in mapped else size, dtype=torch.uint8) for role, _ in models}
         begin = 0
         for rows, columns in regions_of(info.shape):
             if self.stopped.is_set():
@@ -149,8 +152,8 @@ class _Pass:
             shape = (rows.stop - rows.start, columns.stop - columns.start)
             num_bytes = shape[0] * shape[1] * info.dtype.itemsize
             yield tuple(
-                whole[role].view(matrix_shape(info.shape))[rows, columns]
-                if role in whole
+                fitted(mapped[role], thinking, (rows, columns))
+                if thinking is not None and role in mapped
                 else reader.read(stored[role], model.tensors[stored[role]], begin, buffers[role][:num_bytes])
                 .view(info.dtype)
                 .view(shape)
@@ -170,6 +173,12 @@ class _Pass:
             elif name in model.tensors:
                 self.hashes[role][name] = TensorHash(name, model.tensors[name])
         return [self.hashes[role].get(name) if self._merge.fits(role, name) else None for role in self._merge.models]
+
+
+def _matrix(model: Checkpoint, name: str) -> Tensor:
+    """Returns a model's tensor, memory-mapped, with its leading dimensions flattened."""
+    tensor = read_tensor(model, name)
+    return tensor.reshape(matrix_shape(tensor.shape))
 
 
 @contextmanager
