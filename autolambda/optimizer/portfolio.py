@@ -2,7 +2,8 @@
 
 The confirmation is simulated in joint posterior samples. The finalists are tested in the order of their predicted
 tokens, up to the first that is not shown within the budget. All answer the same prompts, so they share their luck. The
-pick is the most accurate as measured. Without a pick the ``fallback`` remains: the better parent within the budget.
+pick is the most accurate as measured, where a schedule that is not uniform must lead by the margin. Without a pick the
+``fallback`` remains: the better parent within the budget.
 """
 
 from __future__ import annotations
@@ -46,10 +47,12 @@ class Portfolio:
         fallback: Floats,
         seed: int,
         order: Floats | None = None,
+        lead: Floats | None = None,
     ) -> None:
         """``precision`` depends on the members of a set; ``fallback`` float64 [draws] is the parents' accuracy.
 
-        The finalists are tested in ascending ``order`` float64 [schedules], by default their mean tokens.
+        The finalists are tested in ascending ``order`` float64 [schedules], by default their mean tokens. ``lead``
+        float64 [schedules] is what each must lead others by (share of 1), by default 0.
         """
         rng = np.random.default_rng(seed)
         self._draw, self._budget, self._precision, self._fallback = draw, budget, precision, fallback
@@ -61,6 +64,7 @@ class Portfolio:
         self._hopes = np.where(within, draw.accuracy, 0.0).mean(axis=0)  # breaks ties, as where no merge leads
         self.mean_tokens = draw.tokens.mean(axis=0)
         self._order = self.mean_tokens if order is None else order
+        self._lead = np.zeros(len(self.mean_tokens)) if lead is None else lead
 
     def value(self, members: Sequence[int]) -> float:
         """Returns the expected accuracy (share of 1) of the pick among the members and the fallback."""
@@ -72,7 +76,7 @@ class Portfolio:
         shown = (measured * (1 + known.reach * known.spread) <= self._budget) & self._draw.allowed[:, order]
         within = np.logical_and.accumulate(shown, axis=1)
         seen = np.where(within, accuracy + known.error * self._noise[:, order], -9.0)
-        best = np.argmax(seen, axis=1)
+        best = np.argmax(seen - self._lead[order], axis=1)
         rows = np.arange(len(seen))
         picked = np.where(seen[rows, best] > self._fallback, accuracy[rows, best], self._fallback)
         return float(picked.mean())

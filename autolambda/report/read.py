@@ -148,6 +148,7 @@ class _Confirmation:
             drops=[each.drops for each in chosen],
             parents=self._parents,
             combined=self._agreed.combined,
+            uniform=[index for index, each in enumerate(chosen) if each.schedule.lam is not None],
         )
         return self._told(decision, chosen, parents)
 
@@ -165,6 +166,8 @@ class _Confirmation:
             beaten = max(merges, key=lambda each: each.score.accuracy, default=None)
         graded = [self._responses[each.trial] for each in chosen]
         likely = None if decision.likely is None else chosen[decision.likely]
+        passed_over = None if decision.passed_over is None else chosen[decision.passed_over]
+        uniform = None if decision.uniform is None else chosen[decision.uniform]
         place = len(decision.passed) if decision.passed else decision.nearest
         return Answer(
             verdict=decision.verdict,
@@ -174,6 +177,8 @@ class _Confirmation:
             alike=() if decision.parent else _alike(decision, graded, chosen, self._config.weights),
             beaten=beaten,
             likely=Likely(likely, self._numbers(likely).chance) if likely else None,
+            uniform=uniform if best is not None and best.schedule.lam is None else None,
+            preferred_over=passed_over if decision.parent is None else None,
             open=Open(chosen[place], self._enough(chosen[place])) if place < len(chosen) else None,
         )
 

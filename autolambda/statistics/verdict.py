@@ -9,7 +9,7 @@ if each part is rejected at 5 % (an intersection-union test). So the better pare
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
@@ -58,10 +58,11 @@ class Decision:
     """Indices into the finalists.
 
     ``passed`` are the finalists shown to be within the budget and to keep every guard. ``best`` is the most accurate of
-    them and ``pick`` is the answer; both are ``None`` unless a finalist passed. ``parent`` names the parent that is the
-    answer instead, because no merge is more accurate. ``nearest`` has the smallest mean tokens, if possible among the
-    finalists that are not shown to break a guard. ``likely`` is more accurate than the answer and within the budget
-    with a chance of at least ``LIKELY``, but not proven.
+    them and ``pick`` is the answer; both are ``None`` unless a finalist passed. ``uniform`` is the most accurate of them
+    with one lambda for all weights. It replaces ``passed_over`` as ``best`` if that is expected to lead by less than
+    the margin. ``parent`` names the parent that is the answer instead, because no merge is more accurate. ``nearest``
+    has the smallest mean tokens, if possible among the finalists that are not shown to break a guard. ``likely`` is
+    more accurate than the answer and within the budget with a chance of at least ``LIKELY``, but not proven.
     """
 
     verdict: Verdict
@@ -71,6 +72,8 @@ class Decision:
     passed: tuple[int, ...]
     parent: str | None = None
     likely: int | None = None
+    uniform: int | None = None
+    passed_over: int | None = None
 
 
 def confirmation_order(predicted_tokens: Sequence[float]) -> tuple[int, ...]:
@@ -92,15 +95,18 @@ def decide(
     margin: float = 0.01,
     scores: Sequence[float] | None = None,
     parents: Mapping[str, Confirmed] = MappingProxyType({}),
+    uniform: Collection[int] = (),
 ) -> Decision:
     """Returns the verdict and the pick. ``finalists`` are in testing order, at least up to the first failure.
 
     ``difference_lower(i, j)`` is the one-sided 95 % lower bound of the paired difference accuracy i minus accuracy j.
-    The pick is the finalist that passed with the highest of the ``scores`` (by default the confirmed accuracies), or
-    the cheapest one that is shown to lose less than ``margin`` against it. A parent that is shown within the budget is
-    the answer instead if its accuracy is at least the pick's score. A false ``infeasible`` requires that a bound of a
-    truly feasible finalist fails. For a finalist at the limit of a constraint (tokens or a guard) the chance is at most
-    5 % per constraint. Raises ``InputError`` without finalists.
+    The best is the finalist that passed with the highest of the ``scores`` (by default the confirmed accuracies).
+    ``uniform`` are the finalists with one lambda for all weights. The best of these is preferred to another best whose
+    score is less than ``margin`` higher, because it is simpler. The pick is the best, or the cheapest finalist that is
+    shown to lose less than ``margin`` against the highest score. A parent that is shown within the budget is the answer
+    instead if its accuracy is at least the best's score. A false ``infeasible`` requires that a bound of a truly
+    feasible finalist fails. For a finalist at the limit of a constraint (tokens or a guard) the chance is at most 5 %
+    per constraint. Raises ``InputError`` without finalists.
     """
     if not finalists:
         raise InputError("no finalist to decide on: confirm at least one schedule")
@@ -111,13 +117,16 @@ def decide(
     passed = tuple(range(num_passed))
     within = {name: each for name, each in parents.items() if each.passes(budget)}
     parent = max(within, key=lambda name: (within[name].accuracy, -within[name].mean_tokens), default=None)
-    best = max(passed, key=lambda i: (scores[i], -tokens[i]), default=None)
-    pick, reached = None, -1.0
-    if best is not None:
-        most = best
-        cheaper = [i for i in passed if tokens[i] < tokens[most] and difference_lower(i, most) > -margin]
-        pick = min([*cheaper, most], key=tokens.__getitem__)
-        reached = scores[most]
+    most = max(passed, key=lambda i: (scores[i], -tokens[i]), default=None)
+    plain = max(set(passed) & set(uniform), key=lambda i: (scores[i], -tokens[i]), default=None)
+    best, pick, reached = most, None, -1.0
+    if most is not None and best is not None:
+        eligible = passed
+        if plain is not None and scores[most] - scores[plain] < margin:
+            best, eligible = plain, tuple(i for i in passed if i in uniform)
+        cheaper = [i for i in eligible if tokens[i] < tokens[best] and difference_lower(i, most) > -margin]
+        pick = min([*cheaper, best], key=tokens.__getitem__)
+        reached = scores[best]
     if parent is not None and within[parent].accuracy < reached:
         parent = None
     if parent is not None:
@@ -127,7 +136,8 @@ def decide(
     if pick is None and parent is None:
         fails = all(finalist.tokens_lower > budget or finalist.breaks for finalist in finalists)
         return Decision(Verdict.INFEASIBLE if fails else Verdict.UNCERTAIN, None, None, nearest, passed, likely=likely)
-    return Decision(Verdict.FEASIBLE, pick, best, nearest, passed, parent, likely)
+    passed_over = most if best != most else None
+    return Decision(Verdict.FEASIBLE, pick, best, nearest, passed, parent, likely, plain, passed_over)
 
 
 def confirmed_of(
@@ -156,11 +166,13 @@ def verdict(
     drops: Sequence[Mapping[str, Drop]] = (),
     parents: Mapping[str, Confirmed] = MappingProxyType({}),
     combined: Callable[[Sequence[float]], Sequence[float]] = list,
+    uniform: Collection[int] = (),
 ) -> Decision:
     """Returns the decision for a budget from the confirmed responses of the finalists, in testing order.
 
     ``drops`` holds the result of ``drops_of`` for each finalist; it is empty without guards. ``parents`` are Instruct
-    and Thinking under their own templates. ``combined`` turns confirmed accuracies into the scores of ``decide``.
+    and Thinking under their own templates. ``combined`` turns confirmed accuracies into the scores of ``decide``, and
+    ``uniform`` is passed to it.
     """
     finalists = [
         confirmed_of(responses, budget=budget, weights=weights, drops=lost)
@@ -177,6 +189,7 @@ def verdict(
         margin=margin,
         scores=combined([finalist.accuracy for finalist in finalists]),
         parents=parents,
+        uniform=uniform,
     )
 
 

@@ -203,6 +203,7 @@ def conclude(
         margin=rules.settings.margin,
         scores=agreed.combined([each.confirmed.accuracy for each in finalists]),
         parents={name: each.confirmed for name, each in parents.items()},
+        uniform=[i for i, each in enumerate(finalists) if to_schedule(each.params).lam is not None],
     )
     pick = decision.nearest if decision.pick is None else decision.pick
     answer = finalists[pick] if decision.parent is None else parents[decision.parent]

@@ -70,6 +70,45 @@ def test_the_pick_has_the_highest_score():
     assert decided(finalists, scores=[0.7, 0.7, 0.9]).pick == 0  # of equals the cheaper
 
 
+UNIFORM = {  # accuracy and tokens of each finalist, the uniform ones, and what is best, picked and passed over
+    "a lead below the margin": ([(0.70, 50), (0.705, 60)], {0}, (0, 0, 1)),
+    "a lead of the margin": ([(0.70, 50), (0.71, 60)], {0}, (1, 1, None)),
+    "none is uniform": ([(0.70, 50), (0.705, 60)], set(), (1, 1, None)),
+    "all are uniform": ([(0.70, 50), (0.705, 60)], {0, 1}, (1, 1, None)),
+    "the uniform one leads": ([(0.70, 50), (0.705, 60)], {1}, (1, 1, None)),
+    "the uniform one is too long": ([(0.70, 50), (0.705, 150)], {1}, (0, 0, None)),
+    "the best of two uniform ones": ([(0.69, 40), (0.70, 50), (0.705, 60)], {0, 1}, (1, 1, 2)),
+}
+
+
+@pytest.mark.parametrize("name", UNIFORM)
+def test_a_uniform_lambda_is_preferred_unless_another_schedule_leads_by_the_margin(name):
+    numbers, uniform, expected = UNIFORM[name]
+    decision = decided([confirmed(*each) for each in numbers], margin=0.01, uniform=uniform)
+    assert (decision.best, decision.pick, decision.passed_over) == expected
+    within = [i for i in uniform if numbers[i][1] < BUDGET]
+    assert decision.uniform == (max(within, key=lambda i: numbers[i]) if within else None)
+
+
+def test_the_lead_of_a_schedule_is_the_expected_one():
+    finalists = [confirmed(0.70, 50), confirmed(0.73, 60)]
+    assert decided(finalists, uniform={0}).pick == 1
+    assert decided(finalists, uniform={0}, scores=[0.70, 0.708]).pick == 0  # the confirmation was lucky
+
+
+def test_what_is_cheaper_than_a_preferred_uniform_lambda_is_uniform_and_keeps_up_with_the_most_accurate():
+    finalists = [confirmed(0.698, 30), confirmed(0.699, 40), confirmed(0.70, 50), confirmed(0.705, 60)]
+    pick = decided(finalists, lower={0: -0.005, 1: -0.005}, uniform={1, 2}).pick
+    assert pick == 1  # 0 is cheaper, but no simpler
+    assert decided(finalists, lower={1: -0.011}, uniform={1, 2}).pick == 2
+
+
+def test_a_parent_needs_only_reach_the_uniform_lambda_that_would_be_picked():
+    finalists, parents = [confirmed(0.70, 50), confirmed(0.705, 60)], {"instruct": confirmed(0.702, 30)}
+    assert decided(finalists, uniform={0}, parents=parents).parent == "instruct"
+    assert decided(finalists, parents=parents).parent is None
+
+
 LIKELY_ONES = {
     "surely too long": ([confirmed(0.6, 60), confirmed(0.9, 150)], None),
     "an even chance": ([confirmed(0.6, 60), confirmed(0.9, 100)], None),
