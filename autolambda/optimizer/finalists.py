@@ -133,7 +133,10 @@ def _for_budget(
 
 @dataclass(frozen=True)
 class _ParentCosts:
-    """What the confirmation of the parents costs: those ``in_play`` may be the answer, and get all responses."""
+    """What the confirmation of the parents costs, in tokens per response.
+
+    Those ``in_play`` may be the answer, and get all responses. Others answer each prompt of the finalists once.
+    """
 
     costs: tuple[float, float]
     in_play: tuple[bool, bool]
@@ -165,13 +168,12 @@ class _ParentCosts:
 
     def num_final(self, costs: float, *, spent: float) -> int:
         both = list(zip(self.costs, self.in_play, strict=True))
-        others = sum(self.allowance.num_parent(cost) * cost for cost, plays in both if not plays)
-        return self.allowance.num_final(costs + sum(cost for cost, plays in both if plays), spent=spent, others=others)
+        once = sum(cost for cost, plays in both if not plays)
+        return self.allowance.num_final(costs + sum(cost for cost, plays in both if plays), spent=spent, once=once)
 
     def num_parents(self, num_responses: int) -> tuple[int, int]:
         first, second = (
-            num_responses if plays else min(num_responses, self.allowance.num_parent(cost))
-            for cost, plays in zip(self.costs, self.in_play, strict=True)
+            num_responses if plays else self.allowance.num_prompts(num_responses) for plays in self.in_play
         )
         return first, second
 
@@ -213,7 +215,8 @@ def portfolio_of(
             fallback = np.maximum(fallback, np.where(within, draw.accuracy[:, index], 0.0))
     order = -acquisition.chances(draw, target_at(measured, allowance, budget)) if aims.guards else mean_tokens
     seed = settings.seed + observations.num_trials
-    return Portfolio(draw, budget=budget, precision=precision, fallback=fallback, seed=seed, order=order)
+    lead = np.array([0.0 if each.lam is not None else settings.margin for each in schedules])
+    return Portfolio(draw, budget=budget, precision=precision, fallback=fallback, seed=seed, order=order, lead=lead)
 
 
 def _even(count: int, limit: int) -> list[int]:

@@ -11,7 +11,6 @@ LEAST_FULL = 2048  # responses: a smaller slice gets the tokens of a slice of th
 RESERVED = 0.1  # of all tokens, for the cap on the run time
 SEARCH_SHARE = 0.45  # of all tokens; what the search leaves goes to the confirmation
 CONFIRM_SHARE = 1 - SEARCH_SHARE - RESERVED
-PARENT_SHARE = 0.03  # of all tokens, for each parent that cannot be the answer
 LEAST_CONFIRM = 64  # responses of each confirmed schedule, even if the tokens are spent
 
 
@@ -47,17 +46,18 @@ class TokenAllowance:
         """The tokens of the confirmation, if the search has spent ``spent``."""
         return max((1 - RESERVED) * self.total - spent, CONFIRM_SHARE * self.total)
 
-    def num_parent(self, cost: float) -> int:
-        """Returns the responses that confirm a parent which cannot be the answer, at ``cost`` tokens a response."""
-        return self._within(PARENT_SHARE * self.total / cost)
-
-    def num_final(self, costs: float, *, spent: float, others: float = 0.0) -> int:
+    def num_final(self, costs: float, *, spent: float, once: float = 0.0) -> int:
         """Returns the number of responses per finalist.
 
-        All finalists, with the parents that may be the answer, take ``costs`` tokens per response. ``others`` are the
-        tokens of the rest. It depends only on the search, not on the results of the confirmation.
+        All finalists, with the parents that may be the answer, take ``costs`` tokens per response. A parent that cannot
+        be the answer responds once to each of their prompts; such parents take ``once`` tokens per prompt. The number
+        depends only on the search, not on the results of the confirmation.
         """
-        return self._within((self.confirm(spent) - others) / costs)
+        tokens = self.confirm(spent)
+        num_final = tokens / (costs + once)
+        if num_final > self.num_confirm_prompts:  # prompts are repeated, but not for such a parent
+            num_final = (tokens - once * self.num_confirm_prompts) / costs
+        return self._within(num_final)
 
     def num_prompts(self, num_final: int) -> int:
         """Returns how many prompts the first ``num_final`` responses of the confirm slice answer."""

@@ -111,22 +111,24 @@ def test_an_even_choice_holds_both_ends(count, limit, expected):
 @pytest.mark.parametrize(("budget", "playing"), [(None, (0, 1)), (61.0, (0,)), (1e6, (0, 1)), (2.0, ())])
 @pytest.mark.parametrize("cap", [50_000, 300_000, 3_000_000])
 def test_the_numbers_of_responses_are_what_is_left_for_them(budget, playing, cap):
-    """A parent within the budget may be the answer: it gets as many responses as the finalists."""
+    """A parent within the budget may be the answer: it gets the finalists' repeats, not only their prompts."""
     found = plan(KNOWN, config(cap=cap), aims(budget))
     granted = allowance_of(KNOWN.measured, config(cap=cap), aims(budget))
     parents = [each.values[TOKENS] for each in KNOWN.measured[:2]]
     costs = sum(KNOWN.measured[index].values[TOKENS] for index in found.finalists) + sum(parents[i] for i in playing)
-    few = [min(granted.num_parent(cost), found.num_responses) for cost in parents]
-    others = sum(granted.num_parent(parents[i]) * parents[i] for i in (0, 1) if i not in playing)
-    expected = granted.num_final(costs, spent=KNOWN.num_tokens, others=others)
+    once = sum(parents[i] for i in (0, 1) if i not in playing)
+    expected = granted.num_final(costs, spent=KNOWN.num_tokens, once=once)
     assert found.num_responses == pytest.approx(expected, rel=0.1)
-    assert found.num_parents == tuple(found.num_responses if i in playing else few[i] for i in (0, 1))
+    prompts = granted.num_prompts(found.num_responses)
+    assert found.num_parents == tuple(found.num_responses if i in playing else prompts for i in (0, 1))
     assert 64 <= found.num_responses <= 1024
 
 
-def test_a_parent_that_cannot_be_the_answer_gets_few_responses():
-    first, second = plan(KNOWN, config(cap=300_000), aims(61.0)).num_parents
-    assert second == int(0.03 * 300_000 / 110) < 0.3 * first
+def test_a_parent_that_cannot_be_the_answer_responds_once_to_each_prompt_of_the_finalists():
+    found = plan(KNOWN, config(cap=300_000), replace(aims(61.0), num_confirm_prompts=100))
+    assert found.num_parents == (found.num_responses, 100) and found.num_responses > 200
+    found = plan(KNOWN, config(cap=300_000), aims(61.0))
+    assert found.num_parents == (found.num_responses,) * 2
 
 
 def test_tokens_that_the_search_left_are_confirmed_with():
@@ -249,8 +251,6 @@ def test_with_guards_the_parents_are_confirmed_as_the_finalists_are_and_all_is_p
         ends = points[0].cost + points[1].cost
         cost = found.num_responses * (ends + sum(points[i].cost for i in found.finalists))
         assert 0.9 * 135_000 < cost < 1.1 * 135_000
-    thinking = plan(GUARDED_KNOWN, whole, aims(61.0)).num_parents[1]
-    assert thinking < plan(GUARDED_KNOWN, whole, aims(61.0, guards=RULES)).num_parents[1]
 
 
 def test_with_guards_the_likeliest_is_tested_first():
@@ -281,7 +281,7 @@ def test_the_finalists_of_a_search_avoid_where_a_guard_collapses(max_drop):
     if max_drop is None:
         assert min(lost) > 0.4 and min(won) > 0.5
     else:
-        assert max(lost) < 0.15 and np.mean([each <= max_drop + 1e-9 for each in lost]) >= 0.75
+        assert max(lost) < 0.2 and np.mean([each <= max_drop + 1e-9 for each in lost]) >= 0.75
 
 
 def graded(task, right, *, tokens=100):
