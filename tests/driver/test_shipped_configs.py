@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import yaml
 from checkpoints import edit_json, tiny_checkpoint
-from punkt import install_punkt
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
@@ -141,9 +140,8 @@ def shipped(name: str, parents: dict[str, str], folder: Path, **sections: Any) -
 
 @pytest.mark.parametrize(("name", "family"), [("qwen3-4b.yaml", "qwen3"), ("qwen3-30b-a3b.yaml", "qwen3_moe")])
 def test_the_qwen_configs_open_whole_and_draw_as_the_thinking_models_card_says(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, family: str
+    tmp_path: Path, name: str, family: str
 ) -> None:
-    install_punkt(tmp_path / "nltk", patch=monkeypatch)  # for IFEval's checkers
     folders = qwen_like(tmp_path, family=family)
     base = folders.pop("base")
     config = shipped(name, folders, tmp_path / "tasks")
