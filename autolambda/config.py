@@ -115,8 +115,8 @@ class SearchConfig(Strict):
 class ConfirmConfig(Strict):
     """The confirmation: ``limit`` prompts a task for up to ``finalists`` schedules.
 
-    A cheaper schedule is preferred if it is shown to lose less than ``margin`` accuracy (share of 1). If a task has no
-    other rows for the confirmation, ``share`` of its rows is kept for it.
+    A cheaper schedule is preferred if it is shown to lose less than ``margin`` accuracy (share of 1), and a uniform
+    lambda if it is expected to. If a task has no other rows for the confirmation, ``share`` of its rows is kept for it.
     """
 
     limit: Positive | None = 1024

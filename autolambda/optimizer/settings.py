@@ -18,7 +18,8 @@ class SearchSettings:
     ``spaces``; the others take turns. ``knots`` are the depth knots of a schedule. ``max_tokens_generated`` is for
     search and confirmation together; ``None`` is the cost of both parents at full size. Unless a merge leads the
     parents, the search ends when one more finalist is expected to raise the accuracy by less than ``min_gain`` (share
-    of 1). Up to ``finalists`` schedules are confirmed. A cheaper pick may lose ``margin`` accuracy (share of 1).
+    of 1). Up to ``finalists`` schedules are confirmed. A cheaper or a uniform pick may lose ``margin`` accuracy
+    (share of 1).
     """
 
     spaces: tuple[Space, ...]
