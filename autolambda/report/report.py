@@ -58,7 +58,8 @@ class Answer:
     ``best`` is the pick, a merge or a parent. ``nearest`` is the nearest merge if none is shown to be within the
     budget. ``cheaper_than`` is more accurate than the pick, but costs more tokens. ``alike`` has the finalists within
     the budget that are as accurate as the pick within the error. ``beaten`` is the best merge within the budget if the
-    pick is a parent.
+    pick is a parent. ``uniform`` is the confirmed best uniform lambda within the budget, if it is not the pick itself.
+    ``preferred_over`` was passed over for the uniform pick: its expected advantage is below ``confirm.margin``.
     """
 
     verdict: Verdict | None = None
@@ -69,6 +70,8 @@ class Answer:
     beaten: ScheduleResult | None = None
     likely: Likely | None = None
     open: Open | None = None
+    uniform: ScheduleResult | None = None
+    preferred_over: ScheduleResult | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
