@@ -126,8 +126,8 @@ def _plain_comparison(report: Report) -> dict[str, float | None] | None:
     interval = found.interval
     return {
         "accuracy_difference": found.accuracy,
-        "accuracy_difference_low": interval and interval.low,
-        "accuracy_difference_high": interval and interval.high,
+        "accuracy_difference_low": interval.low if interval else None,
+        "accuracy_difference_high": interval.high if interval else None,
         "token_share": found.token_share,
     }
 

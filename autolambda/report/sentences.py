@@ -216,7 +216,7 @@ def _serve(report: Report, best: ScheduleResult) -> Iterator[Sentence]:
     if ratio < SATURATION_AT:
         words += (
             f" without --reasoning-parser ({percent(1 - ratio)} of its responses have no {tag}, and a parser leaves "
-            "their `content` empty)"
+            "their content empty)"
         )
     yield Sentence((words,), f"vllm serve {shlex.quote(model)}")
 

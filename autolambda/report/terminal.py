@@ -44,7 +44,7 @@ def progress_view(report: Report) -> RenderableType:
     fronts: list[RenderableType] = [Text(f"{report.study}: {in_short(report)}", style="dim"), Text()]
     if report.confirmed_front:
         title = "Front, confirmed on new prompts (95 % intervals)"
-        fronts += [front_table(report, _with_pick(report), title=title), Text()]
+        fronts += [front_table(report, with_pick(report), title=title), Text()]
     title = "Front by the search, estimated (95 % intervals)"
     smoothed = thinned(report.smoothed_front, MAX_ROWS)
     fronts.append(front_table(report, smoothed, title=title, with_parents=not report.confirmed_front))
@@ -55,7 +55,7 @@ def progress_view(report: Report) -> RenderableType:
     return Group(*fronts, Text(), *map(Text, said), *notes)
 
 
-def _with_pick(report: Report) -> list[ScheduleResult]:
+def with_pick(report: Report) -> list[ScheduleResult]:
     """Returns the confirmed front, the pick, and the best single lambda beside it; fewest tokens first.
 
     The pick is chosen by search and confirmation together, so the confirmation alone may have a better one.

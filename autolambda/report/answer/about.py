@@ -25,10 +25,10 @@ def facts(report: Report) -> Iterator[tuple[str, str]]:
 
 
 def model_name(report: Report, role: str) -> str:
-    """Returns a parent's hub id or the name of its folder; ``bundled Instruct`` for the pair that ships."""
+    """Returns a parent's hub id or the name of its folder; ``the bundled one`` for the pair that ships."""
     source = getattr(report.config.models, role)
     if source is None:
-        return f"bundled {role.capitalize()} (0.7 M parameters)"
+        return "the bundled one"
     path = Path(source)
     return printable(path.name if path.is_absolute() else source)
 
@@ -36,7 +36,7 @@ def model_name(report: Report, role: str) -> str:
 def pair_name(report: Report) -> str:
     """Returns both models as one title."""
     if report.config.models.bundled:
-        return "the bundled pair (a demo of 0.7 M parameters)"
+        return "bundled demo pair (0.7 M parameters)"
     return " + ".join(model_name(report, role) for role in ("instruct", "thinking"))
 
 
@@ -55,4 +55,5 @@ def _prompts(identity: Mapping[str, Any]) -> Iterator[str]:
 
 def _sampling(identity: Mapping[str, Any]) -> Sampling:
     found = {name: identity[f"sampling.{name}"] for name in (each.name for each in fields(Sampling))}
-    return Sampling(**{name: tuple(value) if isinstance(value, list) else value for name, value in found.items()})
+    plain: dict[str, Any] = {name: tuple(each) if isinstance(each, list) else each for name, each in found.items()}
+    return Sampling(**plain)

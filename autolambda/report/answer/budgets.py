@@ -13,7 +13,7 @@ import numpy as np
 from autolambda.report.report import Report
 from autolambda.report.results import ScheduleResult
 
-NUM_BUDGETS = 10
+NUM_BUDGETS = 16
 NUM_STEPS = 100  # of the slider
 SPREAD = 8.0  # from this ratio of the longest to the shortest budget on, the steps are equal ratios
 
@@ -50,9 +50,14 @@ def answer_at(report: Report, budget: float) -> BudgetAnswer:
     return BudgetAnswer(budget, best)
 
 
-def ten_budgets(report: Report) -> tuple[BudgetAnswer, ...]:
-    """Returns the answers to about ten budgets over the range of the candidates, the report's own among them."""
-    return tuple(answer_at(report, budget) for budget in _budgets(report, NUM_BUDGETS, digits=2))
+def some_budgets(report: Report) -> tuple[BudgetAnswer, ...]:
+    """Returns the answers to up to about 16 budgets: each answer once, at its lowest budget, and the report's own."""
+    found: list[BudgetAnswer] = []
+    for budget in _budgets(report, NUM_BUDGETS, digits=2):
+        each = answer_at(report, budget)
+        if each.result and (not found or each.result is not found[-1].result or budget == report.budget):
+            found.append(each)
+    return tuple(found)
 
 
 def slider(report: Report) -> tuple[BudgetAnswer, ...]:

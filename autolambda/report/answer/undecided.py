@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from autolambda.errors import printable
-from autolambda.report.answer.phrases import NONE_FOUND, UNSURE, Sentence, named
+from autolambda.report.answer.phrases import NONE_FOUND, UNSURE, Part, Sentence, named
 from autolambda.report.report import Report
 from autolambda.report.results import ScheduleResult, guard_word
 from autolambda.statistics.verdict import Verdict
@@ -42,7 +42,7 @@ def what_helps(report: Report) -> Sentence:
 
 def guard_sentences(result: ScheduleResult) -> Iterator[Sentence]:
     """Yields the loss on each guard task of a confirmed result, and whether it is allowed."""
-    words = {"kept": "kept", "broken": ("broken", "red"), "unsure": ("not shown to be kept", "yellow")}
+    words: dict[str, Part] = {"kept": "kept", "broken": ("broken", "red"), "unsure": ("not shown to be kept", "yellow")}
     for task, drop in result.drops.items():
         lost = (
             f": {signed(-drop.value)} points compared with the better parent "
