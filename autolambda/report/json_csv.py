@@ -46,13 +46,12 @@ def report_json(report: Report) -> str:
 
 
 def report_csv(report: Report) -> str:
-    """Returns one row per schedule measured in the search, then one per confirmed schedule and parent.
+    """Returns one row per schedule measured in the search, then one per confirmed schedule.
 
     ``confirmed`` tells them apart: only its rows are on prompts that the search never saw. ``schedule`` is JSON.
     """
-    parents = (each for each in report.parents.values() if each and each.confirmed)
     rows = []
-    for result in (*report.trials, *report.confirmed, *parents):
+    for result in (*report.trials, *report.confirmed):
         numbers = {key: value for key, value in result.to_dict().items() if key not in ("tasks", "confirmed")}
         is_pick = report.is_pick(result)
         rows.append(numbers | {"schedule": result.schedule.key, "confirmed": result.confirmed, "pick": is_pick})

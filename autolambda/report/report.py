@@ -15,7 +15,7 @@ from autolambda.merging.difference.values import ParentDifference
 from autolambda.report.insights import Insights
 from autolambda.report.results import ScheduleResult
 from autolambda.schedule import Schedule
-from autolambda.statistics.estimates import Difference
+from autolambda.statistics.estimates import Difference, number
 from autolambda.statistics.pareto import front
 from autolambda.statistics.stages import Stages
 from autolambda.statistics.verdict import Verdict
@@ -152,8 +152,11 @@ class Report(Answer):
                 raise StudyError(f"study '{self.study}' has no complete trial {trial}; its last is {last}")
             return found
         if self.best is None:
+            cheapest = min(self.confirmed or self.trials, key=lambda each: each.score.mean_tokens)
+            needs = f"the cheapest, trial {cheapest.trial}, needs {number(cheapest.score.mean_tokens)}"
             raise StudyError(
-                f"study '{self.study}' has no pick within {self.budget:g} tokens; name a trial with --trial N"
+                f"study '{self.study}' has no pick within {self.budget:g} tokens: {needs}; export that one with "
+                f"--trial {cheapest.trial}, or give a higher --budget"
                 if self.budget
                 else f"study '{self.study}' has no budget; give --budget TOKENS or --trial N"
             )
