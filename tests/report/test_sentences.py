@@ -44,7 +44,7 @@ def test_what_we_would_take_without_a_budget_comes_after_the_answer_and_only_if_
     assert report.best is not None
     same = replace(report.insights, sweet_spot=replace(report.insights.sweet_spot, schedule=report.best.schedule))
     assert "Without a budget" not in said(replace(report, insights=same))
-    alone = replace(report.insights, sweet_spot=report.insights.highest)
+    alone = replace(report.insights, sweet_spot=other, highest=other)
     assert "nothing cheaper is within a point of it" in said(replace(report, insights=alone))
 
 

@@ -7,7 +7,7 @@ GLOSSARY = {
         "feed-forward (ffn) weights, or values from the first layer to the last (0.46→0.33→0.48; layers between "
         "are on straight lines; 0.20|0.80 are bands of equal lambda)."
     ),
-    "trial": "One merge that the search measured. Its number names it: autolambda export NAME OUT --trial 8.",
+    "trial": "One merge that the search measured. Its number names it in commands: --trial 8.",
     "tokens": "Generated tokens a response on average, thinking and the end token included. A budget limits this mean.",
     "accuracy": "The share of responses that the grader of the task found correct.",
     "Think ratio (think %)": "The share of responses that think before they answer: they hold the closing think tag.",
