@@ -78,28 +78,32 @@ def search(
     return StudyView(name, storage, resolved.budget)
 
 
-def open_study(study: str, *, storage: str | None = None, budget: float | None = None) -> StudyView:
-    """Opens a study for reading, by its name or by the URL of a database that holds just one.
+def open_study(study: PathLike, *, storage: str | None = None, budget: float | None = None) -> StudyView:
+    """Opens a study for reading, by its name, its folder, its database file, or a database URL.
 
         study = autolambda.open_study("bundled", budget=60)
+        study = autolambda.open_study("~/work/studies/bundled")
 
     Args:
-        study: The name, or the URL.
+        study: The name, the folder or the ``study.db`` in it, or the URL of a database that holds just one study.
         storage: Database URL, by default the study's own under ``studies/``.
         budget: Mean tokens that the verdict is for, by default the study's own.
 
-    Raises ``StudyError`` if the study is missing, ``ConfigError`` for a budget that is not positive.
+    Raises ``StudyError`` if the study is missing, ``ConfigError`` for a budget that is not a positive number.
     """
     from autolambda.report.read import positive_budget
     from autolambda.study.reader import stored_config
-    from autolambda.study_view import StudyView, only_study
+    from autolambda.study_view import StudyView, only_study, url_of
 
-    if "://" in study:
+    if isinstance(budget, bool) or not isinstance(budget, int | float | None):
+        raise ConfigError(f"budget: a number of tokens such as 4000, seen {budget!r}")
+    name, url = os.fspath(study), url_of(study)
+    if url is not None:
         if storage is not None:
-            raise StudyError("study, storage: give a study's name with storage, or a database URL alone")
-        study, storage = only_study(study), study
-    config = stored_config(study, storage)
-    return StudyView(study, storage, config.budget if budget is None else positive_budget(budget))
+            raise StudyError("study, storage: give a study's name with storage, or its path or database URL alone")
+        name, storage = only_study(url), url
+    config = stored_config(name, storage)
+    return StudyView(name, storage, config.budget if budget is None else positive_budget(budget))
 
 
 def evaluate(

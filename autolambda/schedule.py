@@ -71,6 +71,12 @@ class Profile:
         inner = math.fsum((*self.values, -self.values[0] / 2, -self.values[-1] / 2))
         return inner / (len(self.values) - 1)
 
+    def __str__(self) -> str:
+        """``0.5312``, ``0.46→0.33→0.48`` for knots, ``0.20|0.80`` for bands: from the first layer to the last."""
+        if len(self.values) == 1:
+            return f"{self.values[0]:.4g}"
+        return ("→" if self.kind == "knots" else "|").join(f"{value:.2f}" for value in self.values)
+
     def to_plain(self) -> float | dict[str, list[float]]:
         """Returns a number, ``{"knots": [...]}`` or ``{"bands": [...]}``."""
         return self.values[0] if len(self.values) == 1 else {self.kind: list(self.values)}
@@ -159,7 +165,20 @@ class Schedule:
         return cls.by_depth_and_module(attention, ffn, other=other)
 
     def __str__(self) -> str:
-        return ", ".join(f"{key} {_shown(value)}" for key, value in self.to_dict().items())
+        """The schedule in short, such as ``attention 0.46→0.33→0.48, feed-forward 0.64``."""
+        if self.attention == self.ffn:
+            parts = [f"lambda {self.attention}"]
+        else:
+            parts = [f"attention {self.attention}", f"feed-forward {self.ffn}"]
+        if "other" in self.to_dict():
+            parts.append(f"embeddings and head {self.other:.4g}")
+        return ", ".join(parts)
+
+    @property
+    def in_words(self) -> str:
+        """The schedule in short, with what its arrows or bars mean."""
+        is_deep = max(len(self.attention.values), len(self.ffn.values)) > 1
+        return f"{self} (from the first to the last layer)" if is_deep else str(self)
 
 
 def read_schedule(path: Path) -> Schedule:
@@ -193,10 +212,3 @@ def _number(value: object, key: str) -> float:
 def _check_lam(value: float) -> None:
     if not 0.0 <= value <= 1.0:
         raise ScheduleError(f"lambda must lie between 0 (Instruct) and 1 (Thinking), seen {value!r:.40}")
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, dict):
-        kind, values = next(iter(value.items()))
-        return f"{kind} " + "/".join(f"{v:.3g}" for v in values)
-    return f"{value:.4g}"

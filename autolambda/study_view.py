@@ -1,13 +1,16 @@
 """A study opened for reading, in a notebook or a script: its report, trials and responses as frames, its figures.
 
     study = autolambda.open_study("bundled")
-    study.verdict, study.front, study.trials, study.figures["front"]
+    study  # in a notebook: the answer and the front
+    study.verdict, study.why, study.front_frame, study.confirmed, study.trials, study.figures["front"]
 
 Each value is read when it is first used and then kept. To see the progress of a running study, open it again.
 """
 
 from __future__ import annotations
 
+import html
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from functools import cached_property
@@ -19,14 +22,16 @@ import pandas
 from autolambda.ablation.figure import ablation_sections
 from autolambda.ablation.results import Ablation, read_ablations
 from autolambda.errors import StudyError
+from autolambda.report.answer.notebook import as_html, as_markdown
 from autolambda.report.comparison import Comparison, compare
-from autolambda.report.dataframes import responses
+from autolambda.report.dataframes import responses, results_frame
 from autolambda.report.figures import FIGURES
 from autolambda.report.html import render_page
 from autolambda.report.prompts import load_prompts
 from autolambda.report.read import read_report
 from autolambda.report.report import Report
 from autolambda.report.results import ScheduleResult
+from autolambda.report.sentences import Sentence, verdict_sentences
 from autolambda.report.snapshot import StudySnapshot, load_snapshot
 from autolambda.statistics.verdict import Verdict
 from autolambda.study.connection import storage_errors
@@ -71,9 +76,44 @@ class StudyView:
         return self.findings.report.best
 
     @property
+    def why(self) -> str:
+        """The answer and its reasons in plain words, one sentence a line; without a verdict, why there is none."""
+        return "\n".join(map(str, self._sentences))
+
+    @property
+    def _sentences(self) -> list[Sentence]:
+        return list(verdict_sentences(self.findings.report, storage=self.storage))
+
+    def _repr_html_(self) -> str:
+        """The answer and the front, for a notebook."""
+        try:
+            return as_html(self.findings.report, self._sentences)
+        except StudyError as error:
+            return f"<p>{html.escape(str(error))}</p>"
+
+    def _repr_markdown_(self) -> str:
+        try:
+            return as_markdown(self.findings.report, self._sentences)
+        except StudyError as error:
+            return f"{error}"
+
+    @property
     def front(self) -> tuple[ScheduleResult, ...]:
         """The Pareto front, fewest tokens first: the confirmed one, or the smoothed one before a confirmation."""
         return self.findings.report.front
+
+    @property
+    def front_frame(self) -> pandas.DataFrame:
+        """``front`` as a frame, one row per result, with the columns of ``report.dataframes.results_frame``."""
+        return results_frame(self.front)
+
+    @property
+    def confirmed(self) -> pandas.DataFrame:
+        """All confirmed merges and parents, whatever the budget, with the columns of ``front_frame``."""
+        report = self.findings.report
+        return results_frame(
+            [*report.confirmed, *(each for each in report.parents.values() if each and each.confirmed)]
+        )
 
     @property
     def trials(self) -> pandas.DataFrame:
@@ -114,11 +154,20 @@ class StudyView:
         Path(path).write_text(self.page, encoding="utf-8")
 
 
+class FigureError(StudyError, KeyError):
+    """An unknown figure was asked for."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 class _Figures(Mapping[str, "go.Figure"]):
     def __init__(self, findings: StudySnapshot) -> None:
         self._findings = findings
 
     def __getitem__(self, name: str) -> go.Figure:
+        if name not in FIGURES:
+            raise FigureError(f"no figure {name!r}: there are {', '.join(FIGURES)}")
         return FIGURES[name](self._findings)
 
     def __iter__(self) -> Iterator[str]:
@@ -135,3 +184,18 @@ def only_study(url: str) -> str:
     if len(names) != 1:
         raise StudyError(f"this database holds {', '.join(names) or 'no study'}; open one by name, with storage=URL")
     return names[0]
+
+
+def url_of(study: str | os.PathLike[str]) -> str | None:
+    """Returns the database URL of a study given by path or URL, or ``None`` for a name. Raises ``StudyError``."""
+    text = os.fspath(study)
+    if "://" in text:
+        return text
+    path = Path(text).expanduser()
+    is_path = isinstance(study, os.PathLike) or path.name != text or path.suffix == ".db"
+    if not is_path:
+        return None
+    file = path / "study.db" if path.is_dir() else path
+    if not file.is_file():
+        raise StudyError(f"no study at '{text}': give a study's name, its folder, its study.db, or a database URL")
+    return f"sqlite:///{file.absolute()}"

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from paths import ROOT
@@ -21,6 +22,7 @@ from small_search import (
     finished_storage,
     small_config,
     storage_in,
+    unconfirmed,
 )
 
 import autolambda
@@ -36,6 +38,7 @@ from autolambda.report.json_csv import report_json
 from autolambda.schedule import Schedule
 from autolambda.statistics.verdict import Verdict
 from autolambda.study.store import Store
+from autolambda.study.trials import Study
 
 NOTEBOOK = ROOT / "studies" / "notebook" / "explore.ipynb"
 
@@ -162,8 +165,47 @@ def test_trials_and_responses_are_frames(study: StudyView) -> None:
 def test_each_figure_is_an_object_by_its_name(study: StudyView) -> None:
     assert list(study.figures) == list(FIGURES) and len(study.figures) == 6
     assert study.figures["front"].data
-    with pytest.raises(KeyError):
+    with pytest.raises(KeyError) as caught:
         study.figures["nothing"]
+    assert isinstance(caught.value, StudyError) and str(caught.value).startswith(
+        "no figure 'nothing': there are front,"
+    )
+    assert "nothing" not in study.figures
+
+
+def test_a_notebook_shows_the_answer_and_the_front(study: StudyView) -> None:
+    report = finished()
+    assert report.best is not None
+    page, text = study._repr_html_(), study._repr_markdown_()
+    for shown in (page, text):
+        assert f"Found: {report.best.schedule} answers " in shown and "autolambda export small OUT --budget 30" in shown
+        assert all(f"{100 * each.score.accuracy:.1f} %" in shown for each in report.front)
+        assert shown.count("→") == 1
+    assert "&lt;/think&gt;" in page and "</think>" not in page and "\\</think\\>" in text
+    assert study.why.startswith("Found: ")
+
+
+def test_a_study_without_a_trial_or_a_verdict_says_why(tmp_path: Path) -> None:
+    url = unconfirmed(storage_in(tmp_path))
+    study = open_study(NAME, storage=url)
+    assert study.verdict is None and study.why.startswith("Not confirmed yet.") and "autolambda confirm" in study.why
+    assert study.confirmed.empty and not study.front_frame.empty
+    empty = f"sqlite:///{tmp_path}/empty/study.db"
+    with closing(Store(empty)) as store:
+        Study(store, name="empty").close()
+        enter(store, open_job(small_config()), name="empty")
+    view = open_study("empty", storage=empty)
+    assert "no complete trial yet" in view._repr_html_() and "no complete trial yet" in view._repr_markdown_()
+
+
+def test_the_fronts_are_frames(study: StudyView) -> None:
+    report = finished()
+    frame = study.front_frame
+    assert list(frame.trial) == [each.trial for each in report.front] and frame.confirmed.all()
+    assert list(frame.schedule) == [str(each.schedule) for each in report.front]
+    parents = [each for each in report.parents.values() if each]
+    assert len(study.confirmed) == len(report.confirmed) + 2 and set(study.confirmed.parent.dropna()) >= {"thinking"}
+    assert study.confirmed.mean_tokens.max() >= max(each.score.mean_tokens for each in parents)
 
 
 def test_another_budget_has_its_own_answer(study: StudyView) -> None:
@@ -179,8 +221,23 @@ def test_a_database_with_one_study_is_opened_by_its_url(tmp_path: Path) -> None:
         enter(store, open_job(small_config()), name="second")
     with pytest.raises(StudyError, match="this database holds small, second; open one by name"):
         open_study(url)
-    with pytest.raises(StudyError, match="or a database URL alone"):
+    with pytest.raises(StudyError, match="or its path or database URL alone"):
         open_study(url, storage=url)
+
+
+def test_a_study_is_opened_by_its_folder_and_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy_finished(storage_in(tmp_path))
+    folder = tmp_path / "studies" / NAME
+    monkeypatch.chdir(tmp_path)
+    for place in (folder, str(folder), f"studies/{NAME}", f"studies/{NAME}/", f"studies/{NAME}/study.db"):
+        assert open_study(place).name == NAME and open_study(place, budget=4).budget == 4
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert open_study(f"~/studies/{NAME}").verdict is Verdict.FEASIBLE
+    for missing in ("studies/other", tmp_path / "other", "other.db"):
+        with pytest.raises(StudyError, match=r"no study at '.*': give a study's name, its folder"):
+            open_study(missing)
+    with pytest.raises(StudyError, match="or its path or database URL alone"):
+        open_study(folder, storage=storage_in(tmp_path))
 
 
 def test_a_study_by_its_name_is_looked_for_where_searches_put_it(
@@ -191,6 +248,12 @@ def test_a_study_by_its_name_is_looked_for_where_searches_put_it(
     assert open_study(NAME).verdict is Verdict.FEASIBLE
     with pytest.raises(StudyError, match="no study database"):
         open_study("other")
+
+
+@pytest.mark.parametrize("budget", ["forty", True, [40]])
+def test_a_budget_that_is_no_number_is_refused(budget: Any) -> None:
+    with pytest.raises(ConfigError, match="budget: a number of tokens such as 4000, seen"):
+        open_study(NAME, storage=finished_storage(), budget=budget)
 
 
 @pytest.mark.parametrize("budget", [0, -1, float("nan"), float("inf")])

@@ -105,17 +105,17 @@ def test_the_plain_form_leads_back(schedule):
         (
             Schedule.by_module(attention=0.7, ffn=0.5),
             {"attention": 0.7, "ffn": 0.5},
-            "attention 0.7, ffn 0.5",
+            "attention 0.7, feed-forward 0.5",
         ),
         (
             Schedule.by_depth(Profile((0.0, 1.0)), other=0.1),
             {"lambda": {"knots": [0.0, 1.0]}, "other": 0.1},
-            "lambda knots 0/1, other 0.1",
+            "lambda 0.00→1.00, embeddings and head 0.1",
         ),
         (
             Schedule.by_depth_and_module(Profile((0.25,)), Profile((0.5, 0.75), "bands")),
             {"attention": 0.25, "ffn": {"bands": [0.5, 0.75]}},
-            "attention 0.25, ffn bands 0.5/0.75",
+            "attention 0.25, feed-forward 0.50|0.75",
         ),
     ],
 )

@@ -11,9 +11,10 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from autolambda.ablation.results import Ablation, Result
-from autolambda.report.figures.base import CONFIRMED, FAINT, SMOOTHED, bars, percent, safe, style
+from autolambda.report.figures.base import CONFIRMED, FAINT, SMOOTHED, bars, safe, style
 from autolambda.report.html_tables import Section, SectionPart, SectionRow
 from autolambda.statistics.estimates import Estimate, number
+from autolambda.statistics.words import percent_of
 
 CAPTION = (
     "Measured on the prompts of the confirmation, which the search never saw; these numbers selected nothing. Bars and "
@@ -83,7 +84,7 @@ def _hover(result: Result) -> str:
         else ""
     )
     return (
-        f"<b>{safe(result.label)}</b><br>accuracy {percent(measured.accuracy)}{difference}"
+        f"<b>{safe(result.label)}</b><br>accuracy {percent_of(measured.accuracy)}{difference}"
         f"<br>tokens {number(tokens.value)} ({number(tokens.low)} to {number(tokens.high)})"
-        f"<br>Think ratio {percent(measured.think_ratio)}<br>on {measured.num_responses:,} responses"
+        f"<br>Think ratio {percent_of(measured.think_ratio)}<br>on {measured.num_responses:,} responses"
     )

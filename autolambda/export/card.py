@@ -25,8 +25,15 @@ from autolambda.merging.method import METHODS_IN_WORDS
 from autolambda.merging.source import find_file
 from autolambda.merging.writing.write import Written
 from autolambda.statistics.metrics import Measured
+from autolambda.statistics.words import percent_of, tokens_of
 from autolambda.tasks.digest import prompts_in_words
 
+_UNCONFIRMED = "not confirmed: by the search alone, so it may be too good by luck"
+_VERDICTS = {
+    "feasible": "its mean tokens are shown to be",
+    "uncertain": "its mean tokens are not shown to be",
+    "infeasible": "its mean tokens are shown not to be",
+}
 _LICENSE_FILES = ("LICENSE", "LICENSE.txt", "LICENSE.md")
 
 
@@ -116,7 +123,7 @@ def _made_of(merge: Merge, written: Written, measurement: Provenance | None) -> 
         yield f"| {role.capitalize()} | {' | '.join(map(_plain, cells))} |"
     yield ""
     if merge.method.schedule:
-        yield f"Schedule: {merge.method.schedule}. Every weight is computed in float32 and {_rounded(merge)}."
+        yield f"Schedule: {merge.method.schedule.in_words}. Every weight is computed in float32 and {_rounded(merge)}."
         yield _compared(written, measurement)
         yield ""
     yield "The licences of all merged models apply to the merge."
@@ -146,42 +153,50 @@ def _compared(written: Written, measurement: Provenance | None) -> str:
 
 def _measured(measurement: Provenance) -> Iterator[str]:
     entry, identity = measurement.entry, measurement.identity
-    where = "confirmation slice, which the search did not see" if entry.confirmed else "search slice, not confirmed"
+    labels = ", ".join(_plain(task.label) for task in measurement.config.tasks)
+    where = "on prompts that the search never saw" if entry.confirmed else f"on the search's prompts, {_UNCONFIRMED}"
     yield "## Measured"
     yield ""
-    yield f"On {', '.join(entry.measured.tasks)} ({where}), with 95 % intervals; {measurement.verdict}."
+    yield f"Task: {labels}, {where}, with 95 % intervals; {_verdict(measurement)}."
     yield ""
     tasks = entry.measured.tasks.items() if len(entry.measured.tasks) > 1 else ()
+    title = "this merge" if entry.confirmed or entry.measured.tasks else "this merge, estimated from all trials"
     parents = [(name.capitalize(), parent) for name, parent in measurement.parents.items() if parent]
     yield from _table(
         [
-            ("this merge", entry.measured),
+            (title, entry.measured),
             *((f"- on {_plain(name)}", task) for name, task in tasks),
             *((f"{name}, unmerged, its own template", parent.measured) for name, parent in parents if parent.confirmed),
         ]
     )
     yield ""
     if len(measurement.curve) > 1:
-        yield "The curve over uniform lambdas, on the search slice:"
+        yield "Merges with one lambda, as measured on the search's prompts (luck makes the best look too good):"
         yield ""
         yield from _table((f"lambda {result.schedule.lam:.4g}", result.measured) for result in measurement.curve)
         yield ""
     data = ", ".join(f"`{_plain(task.source_name)}`" for task in measurement.config.tasks)
     yield (
-        f"Data: {data}; prompts {prompts_in_words(identity['tasks'])}. Confirmation: "
-        f"{identity['confirm.responses']} responses to {identity['confirm.prompts']} prompts. "
+        f"Data: {data}; prompts {prompts_in_words(identity['tasks'])}. Confirmation: up to "
+        f"{identity['confirm.responses']:,} responses to {identity['confirm.prompts']:,} prompts. "
         f"Seed {identity['search.seed']}."
     )
     yield ""
+
+
+def _verdict(measurement: Provenance) -> str:
+    """Returns the verdict in plain words."""
+    verdict, _, rest = measurement.verdict.partition(" ")
+    return f"{_VERDICTS[verdict]} {rest}" if verdict in _VERDICTS else measurement.verdict
 
 
 def _table(rows: Iterable[tuple[str, Measured]]) -> Iterator[str]:
     yield "| | accuracy | mean tokens | Think ratio | responses |"
     yield "|---|---|---|---|---|"
     for title, measured in rows:
-        estimates = (measured.accuracy, measured.mean_tokens, measured.think_ratio)
-        cells = " | ".join(f"{number.value:.4g} ({number.low:.4g} to {number.high:.4g})" for number in estimates)
-        yield f"| {title} | {cells} | {measured.num_responses} |"
+        tokens = tokens_of(measured.mean_tokens).replace(" tokens", "")
+        cells = f"{percent_of(measured.accuracy)} | {tokens} | {percent_of(measured.think_ratio)}"
+        yield f"| {title} | {cells} | {measured.num_responses:,} |"
 
 
 def _use(models: Models, measurement: Provenance | None) -> Iterator[str]:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas
 
+from autolambda.report.results import ScheduleResult
 from autolambda.schedule import Schedule
 from autolambda.statistics.estimates import Floats
 from autolambda.statistics.pareto import Objectives, hypervolume
@@ -141,6 +142,19 @@ class _Tally:
         ratio = min(ratio, 1.0)  # a mean of ones may round to more than 1
         return {"accuracy": accuracy, "mean_tokens": tokens, "think_ratio": ratio, "stage": stage_of(ratio)}
 
+
+def results_frame(results: Sequence[ScheduleResult]) -> pandas.DataFrame:
+    """Returns one row per result: the keys of its JSON without ``tasks``, and ``lambda``, missing if not uniform.
+
+    ``schedule`` is in words.
+    """
+    rows = [{**each.to_dict(), "schedule": str(each.schedule), "lambda": each.schedule.lam} for each in results]
+    columns = [*RESULTS] if not rows else [key for key in rows[0] if key != "tasks"]
+    return pandas.DataFrame(rows, columns=columns).astype({"trial": "Int64", "lambda": "float64"})
+
+
+RESULTS = ("trial", "parent", "schedule", "accuracy", "mean_tokens", "think_ratio", "stage", "confirmed", "lambda")
+"""The columns of an empty ``results_frame``; one with rows has more."""
 
 KINDS: tuple[Kind, ...] = ("trial", "confirm", "parent", "baseline")
 

@@ -18,44 +18,61 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
 from autolambda import __version__
+from autolambda.report.answer.about import pair_name
+from autolambda.report.answer.glossary import GLOSSARY
+from autolambda.report.answer.phrases import NONE_FOUND, UNSURE
 from autolambda.report.comparison import Comparison, legible
 from autolambda.report.figures import FIGURES
 from autolambda.report.figures.base import DARK
-from autolambda.report.html_tables import Section, fronts, numbers_of, points_of, row_of, tiles
+from autolambda.report.html_tables import (
+    Section,
+    about,
+    budget_rows,
+    fronts,
+    numbers_of,
+    points_of,
+    row_of,
+    slider_data,
+    tiles,
+)
 from autolambda.report.insights import insight_sentences
 from autolambda.report.report import UNFINISHED, Report
-from autolambda.report.sentences import STOP_WORDS, Sentence, verdict_sentences
+from autolambda.report.sentences import Sentence, stop_words, verdict_sentences
 from autolambda.report.snapshot import StudySnapshot
 from autolambda.statistics.estimates import number
 from autolambda.statistics.stages import sentence
 from autolambda.statistics.verdict import Verdict
+from autolambda.statistics.words import limit, percent, points, tokens
 from autolambda.tasks.digest import prompts_in_words
 
 CAPTIONS = {
     "front": (
         "Accuracy against tokens",
-        "Every measured schedule. Bars are 95 % intervals; hover for the schedule, click a name to hide it. The raw "
-        "front has the measured means; it looks too good, because lucky trials win. The smoothed front has the "
-        "surrogate's estimates. The confirmed front was measured on prompts that the search never saw.",
+        "Every merge that was measured. Bars are 95 % intervals; hover for the merge, click a name to hide it. Grey "
+        "points are as measured in the search, where the best look too good by luck. Estimates learn from all merges "
+        "together. Confirmed merges were measured again on prompts that the search never saw.",
     ),
     "curve": (
         "Stages over lambda",
-        "Uniform lambdas, measured in the search. Grey bands are the 95 % intervals of the two boundaries.",
+        "Merges with one lambda, as measured in the search. Grey bands are the 95 % intervals of the two boundaries.",
     ),
-    "schedules": ("Schedules over the network", "The share of the Thinking model in each layer's modules."),
+    "schedules": (
+        "Schedules over the network",
+        "Lambda, the share of the Thinking model, in each layer's modules. The colours span the values that occur.",
+    ),
     "lengths": (
         "Lengths of responses",
-        "All responses of the search, by the stage of their schedule, on a logarithmic axis. Dashed lines are means; "
+        "All responses of the search, by the stage of their merge, on a logarithmic axis. Dashed lines are means; "
         "a budget limits the mean.",
     ),
     "progress": (
         "What the tokens bought",
-        "The best accuracy within a budget, averaged over all budgets, after each trial. It is the hypervolume of the "
-        "raw front, so lucky trials raise it.",
+        "The best measured accuracy within a budget, averaged over all budgets, after each trial. Luck raises it.",
     ),
     "race": (
         "How far each trial went",
-        "A schedule is measured on more responses only while it may still be the answer. The frame is the plan.",
+        "A merge is measured on more responses only while it may still be the answer. A trial may continue the merge "
+        "of an earlier one; its bar counts its own responses. An empty frame shows responses that were planned.",
     ),
 }
 """The title and the caption of each figure."""
@@ -94,7 +111,13 @@ def render_page(
         version=__version__,
         made_at=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         status=_status(snapshot),
+        pair=pair_name(report),
+        about=list(about(snapshot)),
+        glossary=GLOSSARY,
+        budget_rows=list(budget_rows(report)),
         headline=_headline(report),
+        percent=percent,
+        points=points,
         sentences=_sentences(report, storage),
         tiles=list(tiles(report)),
         stages_said=_stages_said(report),
@@ -103,7 +126,7 @@ def render_page(
         policy=_policy(plotly, script),
         plotly=plotly,
         script=script,
-        data=_json(_data(snapshot, comparison, sections)),
+        data=_json(_data(snapshot, comparison, sections) | {"slider": slider_data(report, storage)}),
         settings=json.dumps(report.config.model_dump(mode="json", exclude_none=True), indent=2),
         identity={
             key: legible(prompts_in_words(value) if key == "tasks" else str(value))
@@ -122,35 +145,39 @@ def _status(snapshot: StudySnapshot) -> str:
     report, trials = snapshot.report, len(snapshot.trials)
     if report.stop_reason == UNFINISHED:
         return f"still running, {trials} trials so far"
-    why = STOP_WORDS[report.stop_reason]
+    after = f"after {trials} trials, because {stop_words(report.stop_reason)}"
     if not report.confirmed:
-        return f"the search is over ({why}), the confirmation is still to come"
-    return f"done after {trials} trials ({why})"
+        return f"the search is over {after}; the check on new prompts is still to come"
+    return f"done: the search ended {after}"
 
 
 def _headline(report: Report) -> str:
-    budget = "" if report.budget is None else f" within {number(report.budget).removesuffix('.0')} tokens"
+    """Returns the answer in one line, without intervals."""
+    best = report.best
     if report.budget is None:
         return "No budget was given: the front is the answer"
+    within = f"within {limit(report.budget)}"
     if report.verdict is None:
-        return f"Not confirmed yet{budget}" + (f": {report.best.name} leads" if report.best else "")
-    if report.verdict is Verdict.FEASIBLE and report.best and report.best.parent:
-        return f"No merge helps{budget}: {report.best.parent.capitalize()} itself"
-    if report.verdict is Verdict.FEASIBLE and report.best:
-        return f"Feasible{budget}: {report.best.name}"
+        return f"Not confirmed yet {within}" + (f": {best.name} leads" if best else "")
+    if report.verdict is Verdict.FEASIBLE and best:
+        score = best.score
+        what = f"the {best.parent.capitalize()} model itself" if best.parent else str(best.schedule)
+        right = percent(score.accuracy).replace(" ", "\u00a0")  # no line break before the sign
+        return f"Found: {what}, {right} right with {tokens(score.mean_tokens)} (budget {limit(report.budget)})"
+    word = UNSURE if report.verdict is Verdict.UNCERTAIN else NONE_FOUND
     nearest = f"; the nearest is trial {report.nearest.trial}" if report.nearest else ""
-    return f"{report.verdict.capitalize()}{budget}{nearest}"
+    return f"{word[0]} {within}{nearest}"
 
 
 def _sentences(report: Report, storage: str | None) -> list[Sentence]:
-    """Returns the terminal's sentences, without the one on a feasible pick: the headline and tiles have it."""
+    """Returns the terminal's sentences, without the first one on a feasible pick: the headline and tiles have it."""
     said = list(verdict_sentences(report, storage=storage))
     return said[1:] if report.verdict is Verdict.FEASIBLE and report.best else said
 
 
 def _stages_said(report: Report) -> list[str]:
     said = [sentence(report.stages), *insight_sentences(report.insights)] if report.has_curve else []
-    return [*said, *(f"{note}." for note in report.stages.notes)]
+    return [*said, *(f"Note: {note}." for note in report.stages.notes)]
 
 
 def _data(snapshot: StudySnapshot, comparison: Comparison | None, sections: Sequence[Section]) -> dict[str, Any]:

@@ -5,19 +5,25 @@ Wings above the report add sections, for example the ablations.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import plotly.graph_objects as go
 
+from autolambda.report.answer.about import facts
+from autolambda.report.answer.budgets import slider, some_budgets
+from autolambda.report.answer.phrases import against_thinking, answers, who
 from autolambda.report.comparison import legible
 from autolambda.report.report import Report
 from autolambda.report.results import ScheduleResult, stage
-from autolambda.report.sentences import against_thinking
-from autolambda.report.terminal import in_lines
+from autolambda.report.snapshot import StudySnapshot
+from autolambda.report.terminal import in_lines, with_pick
 from autolambda.statistics.estimates import Difference, number
 from autolambda.statistics.metrics import Measured
+from autolambda.statistics.words import limit, percent, saving, signed
+from autolambda.study.connection import shown_storage
 
 
 @dataclass(frozen=True)
@@ -52,14 +58,23 @@ class Section:
 
 
 def tiles(report: Report) -> Iterator[dict[str, Any]]:
-    """Yields the large numbers at the top, for the pick or the nearest result."""
-    result = report.best or report.nearest
+    """Yields the large numbers at the top, for the pick or the nearest result; what it saves comes first."""
+    result, thinking = report.best or report.nearest, report.parents["thinking"]
     if result is None:
         return
-    accuracy, tokens, think = result.measured.accuracy, result.measured.mean_tokens, result.measured.think_ratio
+    accuracy, tokens = result.measured.accuracy, result.measured.mean_tokens
+    if (found := against_thinking(report, result)) and thinking:
+        instead = f"{number(tokens.value)} instead of {number(thinking.score.mean_tokens)}"
+        yield {"name": "against Thinking", "value": found.saving, "note": instead, "is_lead": True}
+        interval = points_of(found.interval)[1] if found.interval else ""
+        yield {
+            "name": "accuracy against Thinking",
+            "value": f"{signed(found.accuracy)} points",
+            "note": f"95 % interval {interval}" if interval else "",
+        }
     yield {
         "name": "accuracy",
-        "value": f"{100 * accuracy.value:.1f} %",
+        "value": percent(accuracy.value),
         "note": f"95 % interval {100 * accuracy.low:.1f} to {100 * accuracy.high:.1f}",
     }
     yield {
@@ -68,50 +83,102 @@ def tiles(report: Report) -> Iterator[dict[str, Any]]:
         "note": f"95 % interval {number(tokens.low)} to {number(tokens.high)}",
         "share": None if report.budget is None else tokens.value / report.budget,
     }
-    yield {
-        "name": "Think ratio",
-        "value": f"{100 * think.value:.0f} %",
-        "note": f"stage {stage(result.measured)}",
-    }
-    if found := against_thinking(report, result):
-        interval = f"95 % interval {points_of(found.interval)[1]}; " if found.interval else ""
-        yield {
-            "name": "compared with Thinking",
-            "value": f"{100 * found.accuracy:+.1f} points".replace("-", "−"),
-            "note": f"{interval}{100 * found.token_share:.0f} % of its tokens".replace("-", "−"),
-        }
+
+
+def about(snapshot: StudySnapshot) -> Iterator[tuple[str, str]]:
+    """Yields what was searched, what it took and when, as names and values."""
+    report, spent = snapshot.report, int(snapshot.trials.tokens.sum())
+    yield from facts(report)
+    checks = report.tokens_generated - spent
+    yield "tokens generated", f"{spent:,} by the search" + (f", {checks:,} by the check of the best" if checks else "")
+    if snapshot.measured_at:
+        yield "measured", f"{snapshot.measured_at:%Y-%m-%d}"
+    yield "study", report.study
 
 
 def fronts(report: Report) -> list[tuple[str, Sequence[ScheduleResult], bool]]:
-    """Returns each front with its title, and whether it is open at first."""
+    """Returns each front with its title, and whether it is open at first. The confirmed one has the pick in it."""
     confirmed, smoothed = report.confirmed_front, report.smoothed_front
     found: list[tuple[str, Sequence[ScheduleResult], bool]] = []
     if confirmed:
-        found.append(("Confirmed front, on prompts that the search never saw", confirmed, True))
-    found.append(("Smoothed front, over all trials, not confirmed", smoothed, not confirmed))
-    found.append(("Raw front, as measured in the search", report.raw_front, False))
+        found.append(("Front, confirmed on prompts that the search never saw", with_pick(report), True))
+    found.append(("Front by the search, estimated", smoothed, not confirmed))
+    found.append(("Front by the search, as measured: luck makes it look too good", report.raw_front, False))
     return found
+
+
+def budget_rows(report: Report) -> Iterator[dict[str, Any]]:
+    """Yields a table row for each of some budgets."""
+    for each in some_budgets(report):
+        if each.result:
+            row = {"budget": limit(each.budget).removesuffix(" tokens"), "picked": each.budget == report.budget}
+            yield row | numbers_of(each.result) | _told_at(report, each.result)
+
+
+def slider_data(report: Report, storage: str | None) -> dict[str, Any]:
+    """Returns the answers at the steps of the slider for the page's script.
+
+    A step is a budget as a number and in words, and the place of its answer in ``results``, or ``None``.
+    """
+    given = slider(report)
+    results: list[ScheduleResult] = []
+    steps: list[tuple[float, str, int | None]] = []
+    for each in given:
+        place = next((i for i, known in enumerate(results) if known is each.result), len(results))
+        if each.result and place == len(results):
+            results.append(each.result)
+        steps.append((each.budget, limit(each.budget), place if each.result else None))
+    own = [i for i, each in enumerate(given) if each.budget == report.budget]
+    return {
+        "start": own[0] if own else len(given) // 2,
+        "command": f"autolambda confirm {report.study} --budget ",
+        "storage": f" --storage {shlex.quote(shown_storage(storage))}" if storage else "",
+        "thinking": _thinking_tokens(report),
+        "steps": steps,
+        "results": [_told_at(report, result) for result in results],
+    }
+
+
+def _told_at(report: Report, result: ScheduleResult) -> dict[str, Any]:
+    """Returns what is said of a result for a budget. ``cost`` is $ per 1,000 responses at $1 a million tokens."""
+    mean, longest = result.score.mean_tokens, _thinking_tokens(report)
+    return {
+        "who": f"the {result.parent.capitalize()} model" if result.parent else who(result),
+        "answers": answers(result),
+        "saving": saving(mean / longest) if longest and result.parent != "thinking" else "",
+        "basis": "confirmed" if result.confirmed else "estimated",
+        "mean": mean,
+        "cost": f"{mean / 1000:.3g}",
+    }
+
+
+def _thinking_tokens(report: Report) -> float | None:
+    """Returns the Thinking model's mean tokens, if they are known."""
+    thinking = report.parents["thinking"]
+    return thinking.score.mean_tokens if thinking else None
 
 
 def row_of(result: ScheduleResult, report: Report, *, name: str = "") -> dict[str, Any]:
     """Returns a result as table cells; ``name`` replaces the trial and its schedule."""
+    single = result is report.uniform and not report.is_pick(result)
     return {
         "name": legible(name) or str(result.trial),
-        "schedule": "" if name else in_lines(result.schedule),
+        "schedule": "" if name else in_lines(result.schedule) + ("\nbest single lambda" if single else ""),
         "picked": report.is_pick(result),
-        **numbers_of(result.measured),
+        **numbers_of(result),
     }
 
 
-def numbers_of(measured: Measured) -> dict[str, Any]:
+def numbers_of(result: ScheduleResult | Measured) -> dict[str, Any]:
     """Returns the measured numbers as table cells."""
+    measured = result if isinstance(result, Measured) else result.measured
     accuracy, tokens, think = measured.accuracy, measured.mean_tokens, measured.think_ratio
     return {
         "accuracy": (f"{100 * accuracy.value:.1f}", f"{100 * accuracy.low:.1f}–{100 * accuracy.high:.1f}"),
         "tokens": (number(tokens.value), f"{number(tokens.low)}–{number(tokens.high)}"),
         "think": f"{100 * think.value:.0f}",
         "cut": f"{100 * measured.truncated_ratio.value:.0f}",
-        "stage": stage(measured),
+        "stage": stage(result) if isinstance(result, Measured) else result.stage,
         "num_responses": f"{measured.num_responses:,}",
         "tasks": [
             (legible(task), f"{100 * each.accuracy.value:.1f}", number(each.mean_tokens.value))
@@ -122,4 +189,4 @@ def numbers_of(measured: Measured) -> dict[str, Any]:
 
 def points_of(change: Difference) -> tuple[str, str]:
     """Returns a difference in points of accuracy, and its interval."""
-    return f"{100 * change.value:+.1f}", f"{100 * change.low:+.1f} to {100 * change.high:+.1f}"
+    return signed(change.value), f"{signed(change.low)} to {signed(change.high)}"

@@ -12,17 +12,18 @@ from typing import Any
 
 from autolambda.report.results import ScheduleResult, stage
 from autolambda.responses import Graded
-from autolambda.statistics.estimates import Difference, number, student
+from autolambda.statistics.estimates import Difference, student
 from autolambda.statistics.token_value import (
     Length,
     Slope,
     runaway,
     runaway_sentence,
     slope_of,
-    slope_sentence,
+    slope_sentences,
     sweet_spot,
 )
 from autolambda.statistics.verdict import difference
+from autolambda.statistics.words import points_of
 from autolambda.study.measured import MeasuredSchedule
 
 _LEVEL = 0.05
@@ -116,23 +117,12 @@ def insights_of(
 
 
 def insight_sentences(insights: Insights) -> Iterator[str]:
-    """Yields the insights as sentences."""
-    sweet, highest = insights.sweet_spot, insights.highest
-    if sweet is highest:
-        yield f"The sweet spot without a budget: {_numbers(highest)}; nothing cheaper is within a point of it."
-    else:
-        near = f"within a point of the most accurate, {_numbers(highest)}"
-        yield f"The sweet spot without a budget: {_numbers(sweet)}, {near}."
-    yield slope_sentence(insights.slope)
+    """Yields what was seen of tokens and accuracy as sentences, without the answer to a budget."""
+    yield from slope_sentences(insights.slope)
     if insights.runaway:
         yield runaway_sentence(insights.runaway, insights.lengths)
     if insights.gain:
         yield _gain_sentence(insights.gain)
-
-
-def difference_phrase(change: Difference) -> str:
-    """Returns a difference in accuracy with its 95 % interval, as ``+1.2 points (-0.3 to +2.7)``."""
-    return f"{100 * change.value:+.1f} points ({100 * change.low:+.1f} to {100 * change.high:+.1f})"
 
 
 def _gains(
@@ -161,14 +151,7 @@ def _bound(change: Difference, *, level: float) -> float:
 
 
 def _gain_sentence(gain: Gain) -> str:
-    over = ", ".join(f"{difference_phrase(each)} over {name.capitalize()}" for name, each in gain.over.items())
-    if gain.is_shown:
-        return f"Trial {gain.result.trial} is more accurate than both parents: {over}."
-    return f"No merge is shown to be more accurate than both parents. Trial {gain.result.trial} comes closest: {over}."
-
-
-def _numbers(result: ScheduleResult) -> str:
-    return (
-        f"trial {result.trial} in stage {stage(result.measured)} with {100 * result.score.accuracy:.1f} % "
-        f"at {number(result.score.mean_tokens)} tokens"
-    )
+    if not gain.is_shown:
+        return "No merge is shown to be more accurate than both parents."
+    over = ", ".join(f"{points_of(each)} over {name.capitalize()}" for name, each in gain.over.items())
+    return f"Trial {gain.result.trial} is more accurate than both parents: {over}."

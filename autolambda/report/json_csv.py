@@ -13,6 +13,7 @@ from rich.console import Console
 from autolambda.errors import OutputError
 from autolambda.report.report import Report
 from autolambda.report.results import ScheduleResult
+from autolambda.report.sentences import against_thinking
 from autolambda.report.terminal import report_view
 from autolambda.statistics.stages import Boundary, Stages
 from autolambda.statistics.token_value import CurveInsights
@@ -45,11 +46,15 @@ def report_json(report: Report) -> str:
 
 
 def report_csv(report: Report) -> str:
-    """Returns one row per measured schedule: its numbers on the search's prompts, and its JSON."""
+    """Returns one row per schedule measured in the search, then one per confirmed schedule.
+
+    ``confirmed`` tells them apart: only its rows are on prompts that the search never saw. ``schedule`` is JSON.
+    """
     rows = []
-    for result in report.trials:
+    for result in (*report.trials, *report.confirmed):
         numbers = {key: value for key, value in result.to_dict().items() if key not in ("tasks", "confirmed")}
-        rows.append(numbers | {"schedule": result.schedule.key})
+        is_pick = report.is_pick(result)
+        rows.append(numbers | {"schedule": result.schedule.key, "confirmed": result.confirmed, "pick": is_pick})
     return str(pandas.DataFrame(rows).to_csv(index=False))
 
 
@@ -88,6 +93,9 @@ def _plain_report(report: Report) -> dict[str, Any]:
             }
             for each in report.alike
         ],
+        "uniform": _plain(report.uniform),
+        "preferred_over": _plain(report.preferred_over),
+        "against_thinking": _plain_comparison(report),
         "front": [result.to_dict() for result in report.front],
         "fronts": {
             "raw": [result.to_dict() for result in report.raw_front],
@@ -107,6 +115,20 @@ def _plain_report(report: Report) -> dict[str, Any]:
 
 def _plain(result: ScheduleResult | None) -> dict[str, Any] | None:
     return result.to_dict() if result else None
+
+
+def _plain_comparison(report: Report) -> dict[str, float | None] | None:
+    """Returns the pick compared with the Thinking model; the interval is null unless the difference is paired."""
+    found = against_thinking(report, report.best) if report.best else None
+    if found is None:
+        return None
+    interval = found.interval
+    return {
+        "accuracy_difference": found.accuracy,
+        "accuracy_difference_low": interval.low if interval else None,
+        "accuracy_difference_high": interval.high if interval else None,
+        "token_share": found.token_share,
+    }
 
 
 def _plain_stages(stages: Stages) -> dict[str, dict[str, float] | None]:

@@ -10,6 +10,7 @@ from autolambda.errors import ConfigError, StudyError
 from autolambda.optimizer.aims import Aims
 from autolambda.optimizer.finalists import Plan, plan
 from autolambda.optimizer.surrogate import fit
+from autolambda.report.answer.stages import with_stages
 from autolambda.report.insights import insights_of
 from autolambda.report.report import UNFINISHED, Alike, Answer, Likely, Open, Report
 from autolambda.report.results import (
@@ -71,6 +72,8 @@ def build_report(store: Store, study: Study, *, budget: float | None) -> Report:
         for e in trials
         if e.trial in responses
     }
+    known = (smoothed, tuple(confirmed.values()))
+    trials, smoothed = with_stages(trials, known=known), with_stages(smoothed, known=known)
     shown = [(result, responses[trial]) for trial, result in confirmed.items()]
     chosen = [confirmed.get(trials[index].trial) for index in agreed.finalists]
     parents = parent_results(own, trials, config)

@@ -49,11 +49,16 @@ class ScheduleResult:
     allowed: float | None = None
     scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     parent: str | None = None
+    known_stage: Literal[1, 2, 3] | None = None  # by better numbers than these, so that every table shows the same
 
     @property
     def name(self) -> str:
         """The name for people: ``trial 5``, or ``Instruct`` for a parent under its own template."""
         return f"trial {self.trial}" if self.trial is not None or self.parent is None else self.parent.capitalize()
+
+    @property
+    def stage(self) -> Literal[1, 2, 3]:
+        return self.known_stage or stage(self.measured)
 
     @property
     def score(self) -> Objectives:
@@ -75,7 +80,7 @@ class ScheduleResult:
             "parent": self.parent,
             "schedule": self.schedule.to_dict(),
             **_numbers(self.measured),
-            "stage": stage(self.measured),
+            "stage": self.stage,
             "confirmed": self.confirmed,
             "num_responses": self.measured.num_responses,
             "stopped": self.stopped,

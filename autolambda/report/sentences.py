@@ -1,123 +1,102 @@
-"""The answer of a report as sentences, which the terminal and the HTML page render.
+"""The answer of a report as sentences, which the terminal, the HTML page and notebooks render.
 
-Nothing parses a sentence. A renderer takes its parts, its plain text, or its command.
+The first sentence is the answer, then what it saves, how sure it is, and last the commands. Nothing parses a sentence:
+a renderer takes its parts, its plain text, or its command.
 """
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 from autolambda.errors import printable
-from autolambda.report.insights import difference_phrase
+from autolambda.report.answer.phrases import (
+    FOUND,
+    AgainstThinking,
+    Part,
+    Sentence,
+    against_thinking,
+    answers,
+    leads_to,
+    named,
+    titled,
+    who,
+    with_budget,
+)
+from autolambda.report.answer.undecided import about_nearest, guard_sentences, what_helps, what_settles
 from autolambda.report.report import Report
-from autolambda.report.results import ScheduleResult, guard_word
-from autolambda.statistics.estimates import Difference, number
+from autolambda.report.results import ScheduleResult
+from autolambda.statistics.stages import SATURATION_AT
 from autolambda.statistics.verdict import Verdict
-from autolambda.study.connection import password_hint, shown_storage
+from autolambda.statistics.words import lead, limit, percent, points, signed, tokens, tokens_of
 
-Part = str | tuple[str, str]
+__all__ = [
+    "AgainstThinking",
+    "Part",
+    "Sentence",
+    "against_thinking",
+    "guard_sentences",
+    "slack_of",
+    "slack_sentence",
+    "stop_words",
+    "verdict_sentences",
+]
 
-STOP_WORDS = {
-    "trials": "search.trials is reached",
-    "tokens": "the search used its tokens",
-    "gain": "no further finalist would gain enough",
-    "spaces": "every schedule was tried",
+_STOP_WORDS = {
+    "trials": "search.trials allows no more",
+    "tokens": "its share of the token allowance is used up",
+    "gain": "one more candidate would hardly improve the answer",
+    "spaces": "every merge was tried",
 }
-"""Why a search ended, by ``Report.stop_reason``."""
 
 
-@dataclass(frozen=True)
-class Sentence:
-    """One sentence. A part is a text, or a text with its rich style. ``command`` is an optional command to run next."""
-
-    parts: tuple[Part, ...]
-    command: str | None = None
-
-    @property
-    def text(self) -> str:
-        """The sentence without styles and without its command."""
-        return "".join(part if isinstance(part, str) else part[0] for part in self.parts)
-
-    def __str__(self) -> str:
-        return f"{self.text}: {self.command}" if self.command else self.text
-
-
-@dataclass(frozen=True)
-class AgainstThinking:
-    """A result compared with the Thinking model on the same prompts.
-
-    ``accuracy`` is the difference in accuracy (-1 to 1), and ``token_share`` the ratio of mean tokens. ``interval`` is
-    the paired difference. It is known for merges that were confirmed together with both parents.
-    """
-
-    accuracy: float
-    interval: Difference | None
-    token_share: float
-
-
-def against_thinking(report: Report, result: ScheduleResult) -> AgainstThinking | None:
-    """Compares a result with the Thinking model; ``None`` unless both were measured on the same prompts.
-
-    Also ``None`` for the Thinking model itself.
-    """
-    thinking = report.parents["thinking"]
-    if thinking is None or thinking.confirmed != result.confirmed or result.parent == "thinking":
-        return None
-    paired = report.insights.gain_over("thinking", result)
-    accuracy = paired.value if paired else result.score.accuracy - thinking.score.accuracy
-    return AgainstThinking(accuracy, paired, result.score.mean_tokens / thinking.score.mean_tokens)
+def stop_words(reason: str) -> str:
+    """Returns why a search ended, for a ``Report.stop_reason`` that is not ``unfinished``."""
+    return _STOP_WORDS[reason]
 
 
 def verdict_sentences(report: Report, *, storage: str | None = None) -> Iterator[Sentence]:
-    """Yields the verdict for the budget, its reasons, and last the command to continue with.
+    """Yields the answer, what it saves, how sure it is, other choices, and last the commands to continue with.
 
-    ``storage`` is the value of ``--storage`` in that command.
+    ``storage`` is the value of ``--storage`` in these commands.
     """
-    study, best = report.study, report.best
-    budget = "" if report.budget is None else f"--budget {report.budget:g}"
+    best = report.best
     if report.budget is None:
-        yield Sentence(("No budget was given: the front is the answer.",))
-        yield _leads_to("For a pick", "confirm", study, "--budget TOKENS", storage=storage)
+        yield from _about_front(report)
+        yield leads_to("For a pick", "confirm", report.study, "--budget TOKENS", storage=storage)
     elif report.verdict is None:
-        so_far: tuple[Part, ...] = (" By the search alone: ", *_numbers(best)) if best else ()
+        so_far: tuple[Part, ...] = (" By the search alone, ", *named(best), ".") if best else ()
         yield Sentence((("Not confirmed yet.", "yellow"), *so_far))
-        yield _leads_to("Continue with", "confirm", study, budget, storage=storage)
-    elif report.verdict is Verdict.FEASIBLE and best and best.parent:
-        yield from _about_parent(report, report.budget, best)
-        yield from _about_likely(report, storage)
+        yield leads_to("Continue with", "confirm", report.study, with_budget(report), storage=storage)
     elif report.verdict is Verdict.FEASIBLE and best:
-        yield Sentence((("Feasible", "green bold"), f" within {report.budget:g} tokens: ", *_numbers(best), "."))
-        yield from _about_pick(report, best)
+        yield from _about_parent(report, best) if best.parent else _about_pick(report, report.budget, best)
+        yield from filter(None, [slack_of(report), without_budget(report)])
         yield from _about_likely(report, storage)
-        yield _leads_to(f"Export it{report.unchecked(best)}", "export", study, "OUT", budget, storage=storage)
+        if best.parent is None:
+            words = f"Export it{report.unchecked(best)}"
+            yield leads_to(words, "export", report.study, "OUT", with_budget(report), storage=storage)
+        yield from _serve(report, best)
     elif report.nearest:
-        yield from _about_nearest(report, report.budget, report.nearest)
+        yield from about_nearest(report, report.budget, report.nearest)
+        yield from filter(None, [slack_of(report)])
+        yield what_helps(report)
+        yield from filter(None, [without_budget(report)])
         yield from _about_likely(report, storage)
         if report.likely is None:
             out = f"OUT --trial {report.nearest.trial}"
-            yield _leads_to("Export it anyway", "export", study, out, storage=storage)
+            yield leads_to("Export it anyway", "export", report.study, out, storage=storage)
 
 
-def guard_sentences(result: ScheduleResult) -> Iterator[Sentence]:
-    """Yields the loss on each guard task of a confirmed result, and whether it is allowed."""
-    words: dict[str, Part] = {"kept": "kept", "broken": ("broken", "red"), "unsure": ("not shown to be kept", "yellow")}
-    for task, drop in result.drops.items():
-        lost = (
-            f": {0.0 - 100 * drop.value:+.1f} points compared with the better parent "
-            f"({-100 * drop.high:+.1f} to {-100 * drop.low:+.1f}); a loss of {100 * drop.max_drop:g} is allowed."
-        )
-        yield Sentence((f"Guard {printable(task)} is ", words[guard_word(drop.kept)], lost))
-
-
-def is_held_by_guard(report: Report) -> bool:
-    """Whether a confirmed result meets the budget, but may break its guards."""
-    budget = report.budget
-    return budget is not None and any(
-        result.measured.mean_tokens.high <= budget and result.guards in ("broken", "unsure")
-        for result in report.confirmed
-    )
+def without_budget(report: Report) -> Sentence | None:
+    """Returns what would be picked without a budget, by the search's estimates; ``None`` if it is the pick."""
+    sweet, highest = report.insights.sweet_spot, report.insights.highest
+    if report.budget is not None and report.best and sweet.schedule == report.best.schedule:
+        return None
+    near = "nothing cheaper is within a point of it"
+    if sweet is not highest:
+        near = f"within a point of the most accurate, {_estimated(highest)}"
+    given = "Without a budget we would take" if report.budget is not None else "We would take"
+    return Sentence((f"{given} {_estimated(sweet)}: {near} (estimates of the search).",))
 
 
 def slack_sentence(budget: float, parents: Mapping[str, float], *, bundled: bool) -> Sentence | None:
@@ -125,10 +104,8 @@ def slack_sentence(budget: float, parents: Mapping[str, float], *, bundled: bool
     if len(parents) < 2 or budget < max(parents.values()):
         return None
     longest = max(parents, key=lambda name: parents[name])
-    said = (
-        f"A budget of {budget:g} tokens is no limit here: the longest parent, {longest.capitalize()}, needs "
-        f"{parents[longest]:.1f} tokens a response on average."
-    )
+    said = f"{limit(budget)} are no limit for these models: {longest.capitalize()}, the longer one, needs "
+    said += f"{tokens(parents[longest])} a response."
     if bundled:
         command = f"autolambda search INSTRUCT THINKING --task my.jsonl --budget {budget:g}"
         return Sentence(((f"{said} For your own models", "yellow"),), command)
@@ -144,106 +121,107 @@ def slack_of(report: Report) -> Sentence | None:
     return slack_sentence(report.budget, parents, bundled=report.config.models.bundled)
 
 
-def _about_pick(report: Report, best: ScheduleResult) -> Iterator[Sentence]:
-    """Yields why this result was picked, and how it compares with others."""
-    if report.cheaper_than:
-        margin = 100 * report.config.confirm.margin
-        points = f"{margin:g} point{'' if margin == 1 else 's'}"
-        end = f": it is cheaper, and shown to lose less than {points} of accuracy."
-        yield Sentence(("It was picked over ", *_numbers(report.cheaper_than), end))
+def _about_front(report: Report) -> Iterator[Sentence]:
+    """Yields the front as the answer: what its two ends give, and what we would take."""
+    front = report.front
+    cheap, best = front[0], front[-1]
+    checked = "checked on new prompts" if report.confirmed_front else "not confirmed yet"
+    span = f"from {percent(cheap.score.accuracy)} right with {tokens(cheap.score.mean_tokens)}"
+    if best is not cheap:
+        span += f" to {percent(best.score.accuracy)} with {tokens(best.score.mean_tokens)}"
+    yield Sentence((("The front is the answer", "bold"), f", since no budget was given: {span} ({checked})."))
+    yield from filter(None, [without_budget(report)])
+
+
+def _about_pick(report: Report, budget: float, best: ScheduleResult) -> Iterator[Sentence]:
+    """Yields the pick, what it saves, how sure it is, and why it was picked over others."""
+    within = f", budget {limit(budget).removesuffix(' tokens')}."
+    yield Sentence((FOUND, ": ", (best.schedule.in_words, "bold"), f" {answers(best)}{within}"))
+    yield from _compared(report, best)
+    yield _how_sure(budget, best)
     yield from guard_sentences(best)
-    for each in report.alike:
-        yield Sentence(
-            (
-                f"Trial {each.result.trial} is as accurate within the error: {difference_phrase(each.difference)}, "
-                f"at {number(each.result.score.mean_tokens)} tokens.",
-            )
-        )
+    if report.cheaper_than:
+        margin = points(report.config.confirm.margin)
+        end = f". The pick is cheaper, and shown to lose less than {margin}."
+        yield Sentence((titled(report.cheaper_than), f" {answers(report.cheaper_than)}", end))
+    yield from _about_uniform(report, best)
+    cheaper = [each for each in report.alike if each.result.score.mean_tokens < best.score.mean_tokens]
+    cheaper = [each for each in cheaper if each.result not in (report.uniform, report.preferred_over)]
+    for each in sorted(cheaper, key=lambda each: each.result.score.mean_tokens)[:1]:
+        mean, change = tokens_of(each.result.measured.mean_tokens), lead(each.difference.value, each.difference)
+        yield Sentence((f"{titled(each.result)} is cheaper, with {mean}, and {change}.",))
+
+
+def _about_uniform(report: Report, best: ScheduleResult) -> Iterator[Sentence]:
+    """Yields how the best single lambda compares with the pick, or with the schedule that it was preferred over."""
+    if report.preferred_over:
+        other = report.preferred_over
+        gain = signed(other.score.accuracy - best.score.accuracy)
+        less = f"is expected to gain less than {points(report.config.confirm.margin)} ({gain} measured)"
+        yield Sentence((f"{titled(other)} {less}: a single lambda is simpler.",))
+    if report.uniform:
+        change = report.uniform.score.accuracy - best.score.accuracy
+        said = f"The best single lambda within the budget: {who(report.uniform)} {answers(report.uniform)}"
+        yield Sentence((f"{said}, {signed(change)} points.",))
+
+
+def _compared(report: Report, best: ScheduleResult) -> Iterator[Sentence]:
     if found := against_thinking(report, best):
-        points = difference_phrase(found.interval) if found.interval else f"{100 * found.accuracy:+.1f} points"
-        share = f"{found.token_share:.0%} of its tokens"
-        yield Sentence((f"Compared with the Thinking model: {points} of accuracy, {share}.",))
-    yield from filter(None, [slack_of(report)])
+        yield Sentence(("Compared with Thinking: ", (found.saving, "bold"), f", {found.lead}."))
 
 
-def _about_parent(report: Report, budget: float, best: ScheduleResult) -> Iterator[Sentence]:
+def _how_sure(budget: float, best: ScheduleResult) -> Sentence:
+    mean = best.measured.mean_tokens
+    return Sentence(
+        (
+            f"Checked on {mean.num_prompts:,} prompts that the search never saw ({mean.num_responses:,} responses): "
+            f"its mean is within {limit(budget)} with 95 % confidence (one-sided). Ranges are 95 % intervals.",
+        )
+    )
+
+
+def _about_parent(report: Report, best: ScheduleResult) -> Iterator[Sentence]:
     """Yields that a parent is the answer, why, and what could show that a merge helps."""
-    name, beaten = str(best.parent), report.beaten
-    word = ("No merge helps", "green bold")
-    yield Sentence((word, f" within {budget:g} tokens: ", (f"{name.capitalize()} itself", "bold"), _values(best), "."))
+    name, beaten, budget = str(best.parent), report.beaten, report.budget or 0.0
+    model = (f"the {name.capitalize()} model itself", "bold")
+    yield Sentence((FOUND, ": ", model, f" {answers(best)}; no merge is better within {limit(budget)}."))
+    yield from _compared(report, best)
     if beaten:
         gain = report.insights.gain_over(name, beaten)
-        points = 100 * (beaten.score.accuracy - best.score.accuracy)
-        change = difference_phrase(gain) if gain else f"{points:+.1f} points"
-        yield Sentence(("The best merge within the budget: ", *_numbers(beaten), f", {change}."))
+        change = lead(beaten.score.accuracy - best.score.accuracy, gain)
+        yield Sentence(("The best merge within the budget: ", *named(beaten), f", {change}."))
     elif report.nearest:
-        yield Sentence(
-            ("No merge could be shown to be within the budget; the nearest: ", *_numbers(report.nearest), ".")
-        )
-    yield from _what_settles(report, least=best.score.accuracy)
-    yield from filter(None, [slack_of(report)])
+        nearest = named(report.nearest)
+        yield Sentence(("No merge could be shown to be within the budget; the nearest: ", *nearest, "."))
+    yield from what_settles(report, least=best.score.accuracy)
 
 
 def _about_likely(report: Report, storage: str | None) -> Iterator[Sentence]:
     """Yields the finalist that is probably within the budget, with its export."""
     if report.likely:
-        result, percent = report.likely.result, min(100 * report.likely.chance, 99)
-        yield Sentence(
-            (("Probably within", "yellow"), ": ", *_numbers(result), f", chance {percent:.0f} %; not proven.")
-        )
+        result, chance = report.likely.result, min(100 * report.likely.chance, 99)
+        word = ("Probably within the budget", "yellow")
+        yield Sentence((word, f" (chance {chance:.0f} %, not proven): ", *named(result), "."))
         out = f"OUT --trial {result.trial}"
-        yield _leads_to("Export it without proof", "export", report.study, out, storage=storage)
+        yield leads_to("Export that one without proof", "export", report.study, out, storage=storage)
 
 
-def _what_settles(report: Report, *, least: float = 0.0) -> Iterator[Sentence]:
-    """Yields how many prompts would show the first finalist that is not, if it is more accurate than ``least``."""
-    if report.budget is None or report.open is None or report.open.result.score.accuracy <= least:
+def _serve(report: Report, best: ScheduleResult) -> Iterator[Sentence]:
+    """Yields the command that serves the answer, with the trap of reasoning parsers."""
+    model = "OUT" if best.parent is None else getattr(report.config.models, best.parent)
+    if model is None:
         return
-    result, enough = report.open.result, report.open.num_prompts
-    tokens = result.measured.mean_tokens
-    why = "its mean is over it" if tokens.value > report.budget else "it loses more than a guard allows"
-    end = f": {why}, which more prompts would hardly change."
-    if enough is not None:
-        end = (
-            f"; about {enough:,} prompts in the confirmation would probably settle it (it had {tokens.num_prompts:,})."
+    ratio, tag = best.measured.think_ratio.value, printable(report.identity["models.think_end"])
+    words = "Serve it"
+    if ratio < SATURATION_AT:
+        words += (
+            f" without --reasoning-parser ({percent(1 - ratio)} of its responses have no {tag}, and a parser leaves "
+            "their content empty)"
         )
-    yield Sentence((f"Trial {result.trial} ({result.score.accuracy:.1%}) is not shown to be within the budget{end}",))
+    yield Sentence((words,), f"vllm serve {shlex.quote(model)}")
 
 
-def _about_nearest(report: Report, budget: float, nearest: ScheduleResult) -> Iterator[Sentence]:
-    """Yields that no result meets the budget for sure, the nearest result, and what may help."""
-    is_held, is_uncertain = is_held_by_guard(report), report.verdict is Verdict.UNCERTAIN
-    word = ("Uncertain", "yellow bold") if is_uncertain else ("Infeasible", "red bold")
-    why = " because of a guard" if is_held else ""
-    yield Sentence((word, f" within {budget:g} tokens{why}; the nearest: ", *_numbers(nearest), "."))
-    yield from guard_sentences(nearest)
-    if is_uncertain:
-        yield from _what_settles(report)
-    yield from filter(None, [slack_of(report)])
-    remedies = [
-        *(["more prompts (a new study with a larger confirm.limit)"] if is_uncertain else []),
-        *(["a larger guard.max_drop"] if is_held else []),
-        "a higher budget",
-    ]
-    longer = "a longer search (search.max_tokens_generated)"
-    yield Sentence((f"What may help: {', '.join(remedies)} or {longer}.",))
-
-
-def _numbers(result: ScheduleResult) -> tuple[Part, ...]:
-    """Returns a trial's result as a phrase, with its 95 % intervals."""
-    return ((str(result.schedule), "bold"), f" (trial {result.trial}){_values(result)}")
-
-
-def _values(result: ScheduleResult) -> str:
-    accuracy, tokens = result.measured.accuracy, result.measured.mean_tokens
-    return (
-        f", accuracy {accuracy.value:.1%} ({accuracy.low:.1%} to {accuracy.high:.1%}) "
-        f"at {number(tokens.value)} tokens ({number(tokens.low)} to {number(tokens.high)})"
-    )
-
-
-def _leads_to(words: str, *parts: str, storage: str | None) -> Sentence:
-    """Returns a command to continue with. If it hides a password, the words say how to give it."""
-    where = ["--storage", shlex.quote(shown_storage(storage))] if storage else []
-    hint = password_hint(storage) if storage else ""
-    return Sentence((f"{words}{hint}",), " ".join(["autolambda", *parts, *where]))
+def _estimated(result: ScheduleResult) -> str:
+    """Returns a smoothed result in short, as ``lambda 0.75 (trial 3) with 95.6 % and 66.1 tokens``."""
+    name = f"the {result.parent.capitalize()} model" if result.parent else who(result)
+    return f"{name} with {percent(result.score.accuracy)} and {tokens(result.score.mean_tokens)}"

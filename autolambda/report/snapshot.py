@@ -6,6 +6,7 @@ All of it is read at once. The texts of responses stay in the database, because 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import pandas
@@ -27,13 +28,14 @@ class StudySnapshot:
     """A study at one moment.
 
     ``trials`` has the columns of ``dataframes.HISTORY``, ``outcomes`` the columns of ``dataframes.OUTCOMES``.
-    ``num_layers`` is ``None`` if the models are not on this machine.
+    ``num_layers`` is ``None`` if the models are not on this machine. ``measured_at`` is when the last trial ended.
     """
 
     report: Report
     trials: pandas.DataFrame
     outcomes: pandas.DataFrame
     num_layers: int | None
+    measured_at: datetime | None = None
 
     @property
     def is_running(self) -> bool:
@@ -52,7 +54,7 @@ def load_snapshot(store: Store, study: Study, *, budget: float | None) -> StudyS
     report = build_report(store, study, budget=budget)
     outcomes = outcomes_frame(store.outcomes(study.name))
     trials = history(ended, outcomes, weights=report.config.weights, reference_tokens=_reference(report))
-    return StudySnapshot(report, trials, outcomes, num_layers_of(report.config))
+    return StudySnapshot(report, trials, outcomes, num_layers_of(report.config), study.last_ended)
 
 
 def num_layers_of(config: Config) -> int | None:

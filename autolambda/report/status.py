@@ -16,7 +16,7 @@ from rich.text import Text
 from autolambda.config import parse_config
 from autolambda.report.read import build_report
 from autolambda.report.report import UNFINISHED
-from autolambda.report.sentences import STOP_WORDS
+from autolambda.report.sentences import stop_words
 from autolambda.report.terminal import progress_view, report_view
 from autolambda.study.reader import open_for_reading
 from autolambda.study.store import Store
@@ -83,13 +83,12 @@ def _look(store: Store, study: Study, storage: str, budget: float | None, *, bef
     elif counts.complete:
         answer = _answer(store, study, storage, own=config.budget, budget=budget)
         counts = answer.counts  # a trial may have ended since the count above
+    reason, num_ended = answer.stop_reason if answer else UNFINISHED, counts.complete + counts.pruned
+    done = f"{num_ended} of at most {config.search.trials} trials are done"
+    if reason != UNFINISHED:
+        done = f"the search is over after {num_ended} trials, because {stop_words(reason)}"
     running = ", one under way or interrupted" if counts.running else ""
-    reason = answer.stop_reason if answer else UNFINISHED
-    over = "" if reason == UNFINISHED else f", the search is over ({STOP_WORDS[reason]})"
-    line = Text(
-        f"{study.name}: {counts.complete + counts.pruned} of at most {config.search.trials} trials are done"
-        f"{running}{over}; {store.num_tokens(study.name):,} tokens generated"
-    )
+    line = Text(f"{study.name}: {done}{running}; {store.num_tokens(study.name):,} tokens generated")
     return _Seen(state, answer, Group(line, Text(), answer.view) if answer else line)
 
 

@@ -14,11 +14,12 @@ from rich.table import Table
 from rich.text import Text
 
 from autolambda.errors import printable
+from autolambda.report.answer.about import in_short
 from autolambda.report.insights import insight_sentences
 from autolambda.report.report import Report
 from autolambda.report.results import ScheduleResult, stage
 from autolambda.report.sentences import Sentence, verdict_sentences
-from autolambda.schedule import Profile, Schedule
+from autolambda.schedule import Schedule
 from autolambda.statistics.estimates import Estimate, number
 from autolambda.statistics.metrics import Measured
 from autolambda.statistics.stages import sentence
@@ -29,9 +30,9 @@ MAX_ROWS = 8  # of a front that is not confirmed
 
 
 def report_view(report: Report, *, storage: str | None = None) -> RenderableType:
-    """Returns the whole answer: fronts, stages, parents, verdict, and the command to continue with.
+    """Returns the whole report: what was searched, fronts, what was seen, and last the answer with its commands.
 
-    ``storage`` is the value of ``--storage`` in that command.
+    ``storage`` is the value of ``--storage`` in these commands.
     """
     lines = [_line(each) for each in verdict_sentences(report, storage=storage)]
     differ = [Text(each, style="dim") for each in report.parents_differ.sentences()] if report.parents_differ else []
@@ -39,12 +40,12 @@ def report_view(report: Report, *, storage: str | None = None) -> RenderableType
 
 
 def progress_view(report: Report) -> RenderableType:
-    """Returns the fronts and the stages without a verdict. A confirmed front comes first."""
-    fronts: list[RenderableType] = []
+    """Returns the fronts and what was seen, without the answer. A confirmed front comes first."""
+    fronts: list[RenderableType] = [Text(f"{report.study}: {in_short(report)}", style="dim"), Text()]
     if report.confirmed_front:
-        title = f"Front of {escape(report.study)}, confirmed on prompts the search never saw (95 % intervals)"
-        fronts = [front_table(report, _with_pick(report), title=title), Text()]
-    title = f"Front of {escape(report.study)}, smoothed over all trials, not confirmed (95 % intervals)"
+        title = "Front, confirmed on new prompts (95 % intervals)"
+        fronts += [front_table(report, with_pick(report), title=title), Text()]
+    title = "Front by the search, estimated (95 % intervals)"
     smoothed = thinned(report.smoothed_front, MAX_ROWS)
     fronts.append(front_table(report, smoothed, title=title, with_parents=not report.confirmed_front))
     notes = [Text(f"Note: {printable(note)}.", style="dim") for note in report.stages.notes]
@@ -54,14 +55,15 @@ def progress_view(report: Report) -> RenderableType:
     return Group(*fronts, Text(), *map(Text, said), *notes)
 
 
-def _with_pick(report: Report) -> list[ScheduleResult]:
-    """Returns the confirmed front and the pick, fewest tokens first.
+def with_pick(report: Report) -> list[ScheduleResult]:
+    """Returns the confirmed front, the pick, and the best single lambda beside it; fewest tokens first.
 
     The pick is chosen by search and confirmation together, so the confirmation alone may have a better one.
     """
-    front, best = list(report.confirmed_front), report.best
-    if best and best.confirmed and best.trial is not None and best not in front:
-        front = sorted([*front, best], key=lambda each: each.score.mean_tokens)
+    front = list(report.confirmed_front)
+    for each in (report.best, report.uniform, report.preferred_over):
+        if each and each.confirmed and each.trial is not None and each not in front:
+            front = sorted([*front, each], key=lambda each: each.score.mean_tokens)
     return front
 
 
@@ -84,11 +86,13 @@ def front_table(report: Report, results: Sequence[ScheduleResult], *, title: str
         if parent is not None and parent not in results:
             how = "as is" if parent.confirmed else f"at lambda {parent.schedule.lam:g}"
             mark, style = ("→", "bold") if report.is_pick(parent) else ("", "dim")
-            table.add_row(mark, f"{name.capitalize()} {how}", *_cells(parent.measured, with_cut=with_cut), style=style)
+            cells = _cells(parent.measured, parent.stage, with_cut=with_cut)
+            table.add_row(mark, f"{name.capitalize()} {how}", *cells, style=style)
     for result in results:
         is_pick = report.is_pick(result)
         trial = f"→ {result.trial}" if is_pick else str(result.trial)
-        cells = [*_cells(result.measured, with_cut=with_cut), *([result.guards or ""] if with_guards else [])]
+        cells = _cells(result.measured, result.stage, with_cut=with_cut)
+        cells += (result.guards or "",) if with_guards else ()
         table.add_row(trial, in_lines(result.schedule), *cells, style="bold" if is_pick else "")
     return table
 
@@ -98,7 +102,7 @@ def measured_view(schedule: Schedule, measured: Measured) -> RenderableType:
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_row("schedule", in_lines(schedule))
     names = ("accuracy %", "tokens", "think %", "cut %", "stage")
-    for name, cell in zip(names, _cells(measured, with_cut=True), strict=True):
+    for name, cell in zip(names, _cells(measured, stage(measured), with_cut=True), strict=True):
         table.add_row(name, cell)
     return table
 
@@ -106,9 +110,9 @@ def measured_view(schedule: Schedule, measured: Measured) -> RenderableType:
 def in_lines(schedule: Schedule) -> str:
     """Returns a schedule for a narrow column: one line per module, values over depth with two decimals."""
     if schedule.attention == schedule.ffn:
-        lines = [f"lambda {_profile(schedule.attention)}"]
+        lines = [f"lambda {schedule.attention}"]
     else:
-        lines = [f"attention {_profile(schedule.attention)}", f"ffn {_profile(schedule.ffn)}"]
+        lines = [f"attention {schedule.attention}", f"ffn {schedule.ffn}"]
     if "other" in schedule.to_dict():
         lines.append(f"other {schedule.other:.4g}")
     return "\n".join(lines)
@@ -125,19 +129,13 @@ def thinned(members: Sequence[T], most: int) -> list[T]:
     return list(members[::-1][::step][::-1])
 
 
-def _profile(profile: Profile) -> str:
-    if len(profile.values) == 1:
-        return f"{profile.values[0]:.4g}"
-    return ("bands " if profile.kind == "bands" else "") + "/".join(f"{value:.2f}" for value in profile.values)
-
-
-def _cells(measured: Measured, *, with_cut: bool) -> tuple[str, ...]:
+def _cells(measured: Measured, stage: int, *, with_cut: bool) -> tuple[str, ...]:
     return (
         _share(measured.accuracy),
         _tokens(measured.mean_tokens),
         f"{100 * measured.think_ratio.value:.0f}",
         *([f"{100 * measured.truncated_ratio.value:.0f}"] if with_cut else []),
-        str(stage(measured)),
+        str(stage),
     )
 
 
@@ -169,7 +167,7 @@ def task_table(report: Report) -> Table | None:
         table.add_column(name, justify="right", no_wrap=True)
     for task, weight in weights.items():
         cells = [_cell(result.measured.tasks.get(task)) for result in columns.values()]
-        table.add_row(escape(printable(task)), f"{weight:.0%}" if weight else "guard", *cells)
+        table.add_row(escape(printable(task)), f"{100 * weight:.0f} %" if weight else "guard", *cells)
     return table
 
 

@@ -43,12 +43,14 @@ class Stages:
     """Emergence ends stage 1, saturation starts stage 3. ``notes`` say what was assumed, left out or not observed.
 
     A boundary is ``None`` if the data exclude a crossing of its level within the measured lambdas. If only the estimate
-    lies outside them, ``lam`` is the outermost measured lambda and the interval extends to 0 or 1.
+    lies outside them, ``lam`` is the outermost measured lambda and the interval extends to 0 or 1. If ``falls``, the
+    curve fits a falling one better (1 in 1,000), so the boundaries mean nothing.
     """
 
     emergence: Boundary | None
     saturation: Boundary | None
     notes: tuple[str, ...]
+    falls: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,10 @@ class _Curve:
     lams: Floats
     hits: Floats
     counts: Floats
+
+    def turned(self) -> _Curve:
+        """The curve with its points in the opposite order: a falling one rises."""
+        return _Curve(self.lams, self.hits[::-1], self.counts[::-1])
 
     def without(self, index: int) -> _Curve:
         return _Curve(np.delete(self.lams, index), np.delete(self.hits, index), np.delete(self.counts, index))
@@ -71,6 +77,7 @@ def detect_stages(points: Iterable[CurvePoint]) -> Stages:
     """
     given = list(points)
     curve = _pooled(given)
+    falls = _misfit(curve) - _misfit(curve.turned()) > _STRAY_CUTOFF
     notes = []
     if num_missing := sum(point.num_responses is None for point in given):
         notes.append(f"{num_missing} of {len(given)} points have no count: {DEFAULT_RESPONSES:g} responses assumed")
@@ -80,12 +87,12 @@ def detect_stages(points: Iterable[CurvePoint]) -> Stages:
         alone = bool(np.delete(misfits, stray).min() - misfits[stray] > _CUTOFF)
         if not alone or _misfit(curve) - misfits[stray] <= _STRAY_CUTOFF:
             break
-        notes.append(f"the point at lambda {curve.lams[stray]:g} does not fit a rising curve and was left out")
+        notes.append(f"the measurement at lambda {curve.lams[stray]:g} does not fit the others and was left out")
         curve = curve.without(stray)
     if _misfit(curve) > _STRAY_CUTOFF:
-        notes.append("the curve does not rise throughout: its intervals are too narrow")
-    emergence = _boundary(curve, EMERGENCE_AT, notes)
-    return Stages(emergence, _boundary(curve, SATURATION_AT, notes), tuple(notes))
+        notes.append("the share of thinking responses goes up and down; do not trust the ranges of these lambdas")
+    emergence, saturation = (_boundary(curve, level, notes) for level in (EMERGENCE_AT, SATURATION_AT))
+    return Stages(emergence, saturation, () if falls else tuple(notes), falls)
 
 
 def stage_of(think_ratio: float) -> Literal[1, 2, 3]:
@@ -98,22 +105,21 @@ def stage_of(think_ratio: float) -> Literal[1, 2, 3]:
 
 
 def sentence(stages: Stages) -> str:
-    """Returns the stages as a sentence."""
+    """Returns the stages in words."""
     first, last = stages.emergence, stages.saturation
+    if stages.falls:
+        return "The higher lambda, the less it thinks: were the Instruct and the Thinking model swapped?"
     if first and last:
-        return (
-            f"Reasoning emerges at lambda {_shown(first)} and saturates at {_shown(last)}: stage 1 lies below, "
-            "stage 2 between, stage 3 above."
-        )
+        return f"Below lambda {_shown(first)} it hardly ever thinks; from {_shown(last)} it nearly always does."
     if first:
-        return f"Reasoning emerges at lambda {_shown(first)} and does not pass its saturation level within the curve."
+        return f"Below lambda {_shown(first)} it hardly ever thinks; no lambda measured makes it think nearly always."
     if last:
-        return f"Reasoning has emerged before the curve starts and saturates at lambda {_shown(last)}."
-    return "The curve passes neither the emergence nor the saturation level: it stays in one stage."
+        return f"At every lambda measured it thinks at times; from {_shown(last)} it nearly always does."
+    return "How often it thinks hardly changes with lambda."
 
 
 def _shown(boundary: Boundary) -> str:
-    return f"{boundary.lam:.2f} (95 % interval {boundary.low:.2f} to {boundary.high:.2f})"
+    return f"{boundary.lam:.2f} ({boundary.low:.2f} to {boundary.high:.2f})"
 
 
 def _pooled(points: list[CurvePoint]) -> _Curve:
@@ -170,9 +176,10 @@ def _boundary(curve: _Curve, level: float, notes: list[str]) -> Boundary | None:
         high = 1.0
     if 0 < right <= last:
         return Boundary(_crossing(curve, fit, right, level), float(low), float(high))
-    end, where = (0, "above") if right == 0 else (last, "below")
+    end, where = (0, "over") if right == 0 else (last, "under")
     doubt = ", which may be chance" if len(inside) else ""
-    notes.append(f"the ratio is {where} {level:g} at every lambda measured ({fit[end]:.3g} at {lams[end]:g}){doubt}")
+    seen = f"{100 * fit[end]:.3g} % at lambda {lams[end]:g}"
+    notes.append(f"{where} {100 * level:g} % of the responses think at every lambda measured ({seen}){doubt}")
     return Boundary(float(lams[end]), float(low), float(high)) if len(inside) else None
 
 

@@ -19,6 +19,7 @@ from autolambda.statistics.curve import DEFAULT_RESPONSES, CurvePoint
 from autolambda.statistics.estimates import Z_95, Weights, number, student, task_weights
 from autolambda.statistics.pareto import Objectives
 from autolambda.statistics.stages import Stages, detect_stages, sentence, stage_of
+from autolambda.statistics.words import percent, signed
 
 NEAR = 0.01  # a loss of accuracy (share of 1) that does not matter
 RUNAWAY = 1.25  # runaway lengths are this many times the mean tokens of the longer end
@@ -81,14 +82,14 @@ class CurveInsights:
         if (spot := self.sweet_spot) is not None:
             assert spot.accuracy is not None and spot.mean_tokens is not None
             yield (
-                f"The sweet spot: lambda {spot.lam:g} in stage {stage_of(spot.think_ratio)} with "
-                f"{100 * spot.accuracy:.1f} % at {number(spot.mean_tokens)} tokens, the fewest within a point of the "
-                "most accurate (as measured, which favours lucky points)."
+                f"Without a budget we would take lambda {spot.lam:g}: {percent(spot.accuracy)} with "
+                f"{number(spot.mean_tokens)} tokens, the fewest within a point of the most accurate "
+                "(as measured, which favours lucky points)."
             )
-            yield slope_sentence(self.slope)
+            yield from slope_sentences(self.slope)
         if self.runaway:
             yield runaway_sentence(self.runaway, self.lengths)
-        yield from self.stages.notes
+        yield from (f"Note: {note}." for note in self.stages.notes)
 
 
 def curve_insights(points: Sequence[CurvePoint]) -> CurveInsights:
@@ -194,23 +195,13 @@ def runaway(lengths: Sequence[Length]) -> Length | None:
     return max((each for each in ordered[1:-1] if each.low > limit), key=lambda each: each.mean_tokens, default=None)
 
 
-def slope_sentence(slope: Slope | None) -> str:
-    """Returns a sentence about the value of more tokens in stage 3."""
+def slope_sentences(slope: Slope | None) -> Iterator[str]:
+    """Yields a sentence about the value of more tokens in stage 3, if it is known."""
     if slope is None:
-        return "What more tokens bring in stage 3 is not known: two schedules in stage 3 are needed."
-    step = 0.1 * slope.mean_tokens
-    value, low, high = (f"{100 * step * each:+.1f}" for each in (slope.value, slope.low, slope.high))
-    effect = (
-        "more tokens cost accuracy"
-        if slope.high < 0
-        else "more tokens still buy accuracy"
-        if slope.low > 0
-        else "more tokens are not shown to buy accuracy"
-    )
-    return (
-        f"In stage 3 {effect}: 10 % more, {number(step)} tokens, bring {value} points ({low} to {high}), "
-        f"by {slope.num_schedules} schedules there."
-    )
+        return
+    effect = "" if slope.low > 0 else ", a loss" if slope.high < 0 else ", which may be nothing"
+    value, low, high = (signed(0.1 * slope.mean_tokens * each) for each in (slope.value, slope.low, slope.high))
+    yield f"Where it nearly always thinks, 10 % more tokens bring {value} points ({low} to {high}){effect}."
 
 
 def runaway_sentence(found: Length, lengths: Sequence[Length]) -> str:
@@ -218,6 +209,6 @@ def runaway_sentence(found: Length, lengths: Sequence[Length]) -> str:
     first, *_, last = sorted(lengths, key=lambda each: each.lam)
     longest = max(first, last, key=lambda each: each.mean_tokens)
     return (
-        f"Lengths run away in the middle: {number(found.mean_tokens)} tokens at lambda {found.lam:g}, "
+        f"Responses are longest in the middle: {number(found.mean_tokens)} tokens at lambda {found.lam:g}, "
         f"{found.mean_tokens / longest.mean_tokens:.1f} times those at lambda {longest.lam:g}."
     )

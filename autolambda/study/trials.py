@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import optuna
@@ -204,6 +205,12 @@ class Study:
             )
             for trial in self._study.get_trials(deepcopy=False, states=states)
         ]
+
+    @property
+    def last_ended(self) -> datetime | None:
+        """When the last trial ended (local time); ``None`` before the first one did."""
+        moments = (trial.datetime_complete for trial in self._study.get_trials(deepcopy=False))
+        return max(filter(None, moments), default=None)
 
     def weights_of(self, schedule: Schedule) -> str | None:
         """Returns the SHA-256 (hex) of a confirmed schedule's weights, or ``None``."""

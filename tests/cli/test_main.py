@@ -313,7 +313,7 @@ def test_reports(run: Run, storage: str) -> None:
     assert run("report", NAME, "--format", "csv", "--out", "trials.csv").out == ""
     assert len(Path("trials.csv").read_text().splitlines()) == 7
     table = run("report", NAME).out
-    assert "Feasible within 30 tokens" in table and max(map(len, table.splitlines())) <= 80 and "\x1b" not in table
+    assert "Found: lambda" in table and max(map(len, table.splitlines())) <= 80 and "\x1b" not in table
     assert run("confirm", NAME, "--budget", "1.5").code == 3
     other = json.loads(run("report", NAME, "--budget", "1.5", "--format", "json").out)
     assert other["budget"] == 1.5 and other["verdict"] == "infeasible" and other["best"] is None
@@ -332,7 +332,7 @@ def test_a_parent_that_is_the_answer_ends_well_and_cannot_be_exported(run: Run, 
 
 def test_list_and_status(run: Run, storage: str) -> None:
     assert run("list").out.split()[0] == NAME and NAME in run("list", "--storage", storage).out
-    assert run("status", NAME).out.startswith("small: 6 of at most 6 trials are done")
+    assert run("status", NAME).out.startswith("small: the search is over after 6 trials")
     shutil.rmtree("studies")
     assert run("list").out.startswith("no studies here")
 
@@ -367,9 +367,9 @@ def test_an_export_of_a_trial_claims_no_verdict(run: Run, storage: str) -> None:
 def test_merge_and_stages(run: Run) -> None:
     Path("s.yaml").write_text("attention: 0.7\nffn: {knots: [0.2, 0.9]}\n")
     assert run("merge", INSTRUCT, THINKING, "out", "--schedule", "s.yaml").code == 0
-    assert "intact, attention 0.7, ffn knots 0.2/0.9" in run("validate", "out").out
+    assert "intact, attention 0.7, feed-forward 0.20→0.90" in run("validate", "out").out
     Path("c.csv").write_text("lambda,think_ratio,num_responses\n0,0,100\n0.4,0.02,100\n0.6,0.97,100\n1,1,100\n")
-    assert run("stages", "c.csv").out.startswith("Reasoning emerges at lambda 0.4")
+    assert run("stages", "c.csv").out.startswith("Below lambda 0.4")
     assert json.loads(run("stages", "c.csv", "--format", "json").out)["saturation"]["low"] >= 0.4
 
 
@@ -444,7 +444,7 @@ def test_a_search_announces_the_bundled_pair_and_infeasible_is_exit_code_3(run: 
     assert lines[2] == "note: the tokenizers differ in their chat template"
     assert "sqlite:///studies/small/study.db" in lines[3]
     assert sum(line.startswith("note: engine: transformers on ") for line in lines) == 1
-    assert "Infeasible within 1.5 tokens; the nearest: " in ran.out
+    assert "None found: every merge checked is over 1.5 tokens. The nearest: " in ran.out
     again = run("search", "--study", NAME, *small_settings(), *more, "--budget", "1.5")
     assert again.code == 3 and "engine:" not in again.out
 
@@ -492,7 +492,7 @@ def test_a_report_as_a_page(run: Run) -> None:
     ran = run("report", NAME, "--format", "html", "--out", "report.html")
     assert ran.code == 0 and not ran.out and not ran.err
     page = Path("report.html").read_text(encoding="utf-8")
-    assert page.startswith("<!doctype html>") and "Feasible within 30 tokens" in page
+    assert page.startswith("<!doctype html>") and "Found: lambda" in page
     shown = run("report", NAME, "--format", "html", "--budget", "40", "--storage", storage)
     assert shown.code == 0 and shown.out.startswith("<!doctype html>") and "within 40 tokens" in shown.out
     assert f"--storage {storage}</code>" in shown.out  # the command to go on with
@@ -503,7 +503,7 @@ def test_a_report_as_a_page(run: Run) -> None:
 
 def test_watching_ends_with_the_study_and_takes_another_budget(run: Run, storage: str) -> None:
     ran = run("status", NAME, "--watch")
-    assert ran.code == 0 and "Feasible within 30 tokens" in ran.out and "6 of at most 6 trials" in ran.out
+    assert ran.code == 0 and "Found: lambda" in ran.out and "over after 6 trials" in ran.out
     ran = run("status", NAME, "--watch", "--budget", "12")
     assert ran.code == 0 and "--budget 12" in ran.out and "within 30 tokens" not in ran.out
 

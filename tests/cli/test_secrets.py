@@ -91,7 +91,7 @@ def logging_to(file: Path) -> Iterator[None]:
 
 def test_the_commands_did_their_work(ran: tuple[Path, str, list[str]]) -> None:
     folder, _, outputs = ran
-    assert "Feasible" in outputs[0] and (folder / "out" / "README.md").is_file() and (folder / "report.html").is_file()
+    assert "Found: " in outputs[0] and (folder / "out" / "README.md").is_file() and (folder / "report.html").is_file()
     assert "password authentication failed" in outputs[10] and "not supported" in outputs[12]
     assert outputs[1].split()[0] == NAME and "no study 'unknown'" in outputs[9]
     said = " ".join(outputs[0].split())

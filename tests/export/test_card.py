@@ -11,8 +11,9 @@ import pytest
 import torch
 import yaml
 from checkpoints import tiny_checkpoint
-from small_search import close_pair, finished, small_config
+from small_search import NAME, close_pair, finished, small_config, storage_in, unconfirmed
 
+from autolambda import open_study
 from autolambda.bundled import FOLDER
 from autolambda.config import Config
 from autolambda.driver.models import Models, open_models
@@ -22,6 +23,7 @@ from autolambda.export.provenance import Provenance
 from autolambda.merging.checkpoint import open_checkpoint
 from autolambda.merging.method import Method
 from autolambda.schedule import Profile, Schedule
+from autolambda.statistics.words import percent_of
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -77,12 +79,27 @@ def test_the_study_is_told_with_curve_parents_data_and_seed(tmp_path: Path) -> N
     uniform = [entry for entry in report.trials if entry.schedule.lam is not None]
     assert len(uniform) > 2
     for entry in uniform:
-        accuracy = entry.measured.accuracy
-        row = f"| lambda {entry.schedule.lam:.4g} | {accuracy.value:.4g} ({accuracy.low:.4g} to {accuracy.high:.4g}) |"
+        row = f"| lambda {entry.schedule.lam:.4g} | {percent_of(entry.measured.accuracy)} |"
         assert row in card
     assert "| Instruct, unmerged, its own template |" in card and "| Thinking, unmerged, its own template |" in card
     assert "Data: `arithmetic`; prompts 16x1 to search, 32x1 to confirm" in card and "Seed 3." in card
+    assert "Task: arithmetic, on prompts that the search never saw, with 95 % intervals; its mean tokens are " in card
+    assert (
+        "shown to be within 30 tokens." in card
+        and f"| this merge | {percent_of(report.result(None).measured.accuracy)}" in card
+    )
     assert "autolambda export small OUT" in card and "leaves `content` empty" in card
+
+
+def test_an_export_that_was_not_confirmed_says_so_and_which_accuracy_is_which(tmp_path: Path) -> None:
+    report = open_study(NAME, storage=unconfirmed(storage_in(tmp_path))).report()
+    assert report.best is not None and not report.best.measured.tasks  # an estimate
+    measurement = Provenance.of(report)
+    export(open_models(small_config()), measurement.entry.schedule, tmp_path / "out", measurement=measurement)
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "Task: arithmetic, on the search's prompts, not confirmed: by the search alone" in card
+    assert f"| this merge, estimated from all trials | {percent_of(report.best.measured.accuracy)}" in card
+    assert "Merges with one lambda, as measured on the search's prompts (luck" in card
 
 
 @pytest.mark.parametrize("method", ["linear", "ties"])
@@ -128,7 +145,7 @@ def test_a_schedule_over_layers_is_written_out(tmp_path: Path) -> None:
     models = open_models(small_config())
     schedule = Schedule.by_depth_and_module(Profile((0.4, 0.9)), Profile((0.7,)))
     export(models, schedule, tmp_path / "out")
-    assert f"Schedule: {schedule}." in (tmp_path / "out" / "README.md").read_text()
+    assert f"Schedule: {schedule} (from the first to the last layer)." in (tmp_path / "out" / "README.md").read_text()
 
 
 def card_of(out: Path, lam: float, **changes: str) -> str:

@@ -85,10 +85,9 @@ def test_a_studys_rows_are_drawn_from_the_top_with_their_intervals() -> None:
 def test_the_front_shows_schedules_fronts_parents_pick_and_budget() -> None:
     report, figure = finished(), drawn("front")
     found = traces(figure)
-    assert list(found["measured"].x) == [result.score.mean_tokens for result in report.trials]
+    assert list(found["measured in the search"].x) == [result.score.mean_tokens for result in report.trials]
     for name, front in (
-        ("raw", report.raw_front),
-        ("smoothed", report.smoothed_front),
+        ("estimated", report.smoothed_front),
         ("confirmed", report.confirmed_front),
     ):
         assert list(found[f"{name} front"].x) == [result.score.mean_tokens for result in front]
@@ -97,9 +96,14 @@ def test_the_front_shows_schedules_fronts_parents_pick_and_budget() -> None:
     assert confirmed.error_y.array[0] == pytest.approx(100 * (first.accuracy.high - first.accuracy.value))
     assert confirmed.error_x.arrayminus[0] == pytest.approx(first.mean_tokens.value - first.mean_tokens.low)
     assert {"Instruct as is", "Thinking as is"} <= set(found)
-    assert report.best is not None and found[f"pick: trial {report.best.trial}"].x[0] == report.best.score.mean_tokens
+    assert (
+        report.best is not None and found[f"the pick: trial {report.best.trial}"].x[0] == report.best.score.mean_tokens
+    )
     assert [shape.x0 for shape in figure.layout.shapes] == [30.0]
-    assert "trial 0" in found["measured"].hovertext[0] and "responses" in found["measured"].hovertext[0]
+    assert (
+        "trial 0" in found["measured in the search"].hovertext[0]
+        and "responses" in found["measured in the search"].hovertext[0]
+    )
 
 
 def test_other_methods_are_on_the_front_by_name() -> None:
@@ -168,11 +172,11 @@ def test_the_race_says_why_each_trial_ended() -> None:
     trials = snapshot.trials.copy()
     trials.loc[1, ["outcome", "reason"]] = ["pruned", "over the budget"]
     trials.loc[2, ["outcome", "reason"]] = ["pruned", "off the front"]
-    trials.loc[3, ["outcome", "reason"]] = ["failed", "<script>"]
+    trials.loc[3, ["outcome", "reason", "num_responses"]] = ["failed", "<script>", 4]
     found = traces(drawn("race", replace(snapshot, trials=trials)))
-    assert list(found["stopped: over the budget"].x) == [1] and list(found["stopped: off the front"].x) == [2]
+    assert list(found["stopped: over the budget"].x) == [1] and list(found["stopped: others are better"].x) == [2]
     assert "&lt;script&gt;" in found["could not be measured"].hovertext[0]
-    assert list(found["measured to its end"].x) == [0, 4, 5] and list(found["planned"].x) == [0, 1, 2, 3, 4, 5]
+    assert list(found["measured to its end"].x) == [0, 4, 5] and list(found["planned"].x) == [3]
 
 
 @pytest.mark.parametrize("text", TEXTS)

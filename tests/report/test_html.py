@@ -38,6 +38,7 @@ from autolambda.report.prompts import load_prompts
 from autolambda.report.sentences import verdict_sentences
 from autolambda.report.snapshot import StudySnapshot
 from autolambda.statistics.verdict import Verdict
+from autolambda.statistics.words import signed
 from autolambda.study.store import Store
 
 VOID = {"meta", "link", "input", "img", "br", "hr"}
@@ -119,9 +120,9 @@ def test_the_verdict_comes_first_with_its_numbers_and_the_command(parsed: Parsed
     best = finished().best
     assert best is not None
     words = parsed.words
-    assert words.index(f"Feasible within 30 tokens: trial {best.trial}") < words.index("Accuracy against tokens")
+    assert words.index(f"Found: {best.schedule}, ") < words.index("Accuracy against tokens")
     assert f"{100 * best.score.accuracy:.1f} %" in words and "autolambda export small OUT --budget 30" in words
-    assert "done after 6 trials" in words
+    assert "done: the search ended after 6 trials, because search.trials allows no more" in words
 
 
 @pytest.mark.parametrize("name", ["instruct", "thinking"])
@@ -129,9 +130,9 @@ def test_a_parent_that_is_the_answer_is_on_the_page_wherever_a_pick_is(name: str
     snapshot = small_snapshot()
     page = page_of(replace(snapshot, report=with_parent(snapshot.report, name)))
     words, title = page.words, name.capitalize()
-    assert f"No merge helps within 30 tokens: {title} itself" in words and "trial None" not in words
+    assert f"Found: the {title} model itself, " in words and "trial None" not in words
     assert f"→ {title} as is" in words and "autolambda export" not in words
-    assert any(f"pick: {title}" in script for script in page.scripts)
+    assert any(f"the pick: {title}" in script for script in page.scripts)
     assert not any("trial None" in script for script in page.scripts)
 
 
@@ -143,6 +144,7 @@ def test_the_page_says_what_the_terminal_says_with_commands_to_copy() -> None:
     assert [each.command for each in rest if each.command] == [
         "autolambda search INSTRUCT THINKING --task my.jsonl --budget 4000",
         "autolambda export small OUT --budget 4000",
+        "vllm serve OUT",
     ]
     for each in rest:
         assert f"{each.text}:\n{each.command}Copy" in words if each.command else f"{each.text}\n" in words
@@ -160,10 +162,12 @@ def test_the_tile_and_the_sentence_give_one_difference_from_thinking() -> None:
     parents = {**report.parents, "thinking": replace(thinking, measured=more)}
     for result, gain in paired:
         shown = replace(report, best=result, parents=parents)
-        [said] = [each.text for each in verdict_sentences(shown) if "Compared with the Thinking" in each.text]
-        points = f"{100 * gain.value:+.1f} points"
-        words = page_of(replace(snapshot, report=shown)).words.replace("−", "-")
-        assert points in said and f"compared with Thinking{points}" in words
+        [said] = [each.text for each in verdict_sentences(shown) if "Compared with Thinking" in each.text]
+        words = page_of(replace(snapshot, report=shown)).words
+        assert (
+            f"{abs(100 * gain.value):.1f} points" in said
+            and f"accuracy against Thinking{signed(gain.value)} points" in words
+        )
 
 
 def test_the_page_needs_nothing_else(parsed: Parsed) -> None:
@@ -206,7 +210,7 @@ def test_a_running_study_says_so(tmp_path: Path) -> None:
 
 def test_a_search_without_its_confirmation_says_so(tmp_path: Path) -> None:
     words = Parsed(open_study(NAME, storage=unconfirmed(storage_in(tmp_path))).page).words
-    assert "the confirmation is still to come" in words and "Not confirmed yet within 30 tokens" in words
+    assert "the check on new prompts is still to come" in words and "Not confirmed yet within 30 tokens" in words
     assert "autolambda confirm small --budget 30" in words
 
 
@@ -214,8 +218,8 @@ def test_a_search_without_its_confirmation_says_so(tmp_path: Path) -> None:
     ("changes", "said"),
     [
         ({"budget": None, "best": None, "verdict": None}, "No budget was given: the front is the answer"),
-        ({"verdict": Verdict.INFEASIBLE, "best": None}, "Infeasible within 30 tokens; the nearest is trial 0"),
-        ({"verdict": Verdict.UNCERTAIN, "best": None}, "Uncertain within 30 tokens; the nearest is trial 0"),
+        ({"verdict": Verdict.INFEASIBLE, "best": None}, "None found within 30 tokens; the nearest is trial 0"),
+        ({"verdict": Verdict.UNCERTAIN, "best": None}, "Not sure within 30 tokens; the nearest is trial 0"),
     ],
 )
 def test_other_answers_are_said(changes: dict[str, Any], said: str) -> None:

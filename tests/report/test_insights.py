@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -86,11 +85,3 @@ def test_of_several_merges_one_false_claim_is_rare():
         merges = [(0.5 + number / 100, rng.random(120) < chance) for number in range(5)]
         claims += found_insights(merges, (rng.random(120) < chance - 1, rng.random(120) < chance)).gain.is_shown
     assert claims / 200 <= 0.05 + 2 * (0.05 * 0.95 / 200) ** 0.5
-
-
-def test_the_sentences_name_the_trials():
-    found = finished().insights
-    said = list(insight_sentences(found))
-    assert said[0].startswith(f"The sweet spot without a budget: trial {found.sweet_spot.trial} in stage")
-    alone = replace(found, sweet_spot=found.highest)
-    assert "nothing cheaper is within a point" in next(insight_sentences(alone))

@@ -22,6 +22,7 @@ from autolambda.statistics.token_value import CurveInsights
 
 KEYS = {"study", "budget", "verdict", "best", "nearest", "front", "fronts", "parents", "baselines", "stop_reason"}
 KEYS |= {"stages", "worth", "tokens_generated", "trials", "alike", "parents_differ", "likely"}
+KEYS |= {"uniform", "preferred_over", "against_thinking"}
 SHARES = {"accuracy", "accuracy_low", "accuracy_high", "think_ratio", "think_ratio_low", "think_ratio_high"}
 NUMBERS = SHARES | {"truncated_ratio", "unparsed_ratio", "mean_tokens", "mean_tokens_low", "mean_tokens_high"}
 RESULT_KEYS = NUMBERS | {
@@ -152,10 +153,30 @@ def test_before_it_is_confirmed_the_surrogate_says_what_is_known_of_the_guards(
 
 
 def test_pandas_reads_the_csv_with_a_row_a_trial() -> None:
-    frame = pandas.read_csv(io.StringIO(report_csv(finished())))
-    assert list(frame["trial"]) == list(range(6)) and set(frame.columns) == RESULT_KEYS - {"tasks", "confirmed"}
+    whole = pandas.read_csv(io.StringIO(report_csv(finished())))
+    frame = whole[~whole.confirmed]
+    assert list(frame["trial"]) == list(range(6)) and set(frame.columns) == RESULT_KEYS - {"tasks"} | {"pick"}
     assert json.loads(frame["schedule"][1]) == {"lambda": 1.0}
     assert frame["mean_tokens"][0] == finished().trials[0].measured.mean_tokens.value
+
+
+def test_the_csv_has_the_confirmed_numbers_of_the_pick_too() -> None:
+    report, frame = finished(), pandas.read_csv(io.StringIO(report_csv(finished())))
+    assert report.best is not None
+    [pick] = frame[frame.confirmed & frame.pick].to_dict("records")
+    assert pick["trial"] == report.best.trial and pick["accuracy"] == report.best.score.accuracy
+    assert list(frame[frame.confirmed].trial) == [each.trial for each in report.confirmed]
+
+
+def test_the_json_compares_the_pick_with_thinking_and_with_the_best_single_lambda() -> None:
+    report = finished()
+    plain = json.loads(report_json(replace(report, uniform=report.confirmed[0])))
+    assert plain["uniform"] == report.confirmed[0].to_dict() and plain["preferred_over"] is None
+    found = plain["against_thinking"]
+    assert report.best is not None and (thinking := report.parents["thinking"]) is not None
+    assert found["token_share"] == report.best.score.mean_tokens / thinking.score.mean_tokens
+    assert found["accuracy_difference_low"] <= found["accuracy_difference"] <= found["accuracy_difference_high"]
+    assert json.loads(report_json(replace(report, best=None)))["against_thinking"] is None
 
 
 @pytest.mark.parametrize("form", ["table", "json", "csv"])
@@ -168,7 +189,7 @@ def test_a_file_holds_what_the_screen_shows(tmp_path: Path, form: str) -> None:
 
 
 def test_text_for_a_pipe_has_no_escape_codes() -> None:
-    assert "\x1b" not in report_text(finished()) and "Feasible within 30 tokens" in report_text(finished())
+    assert "\x1b" not in report_text(finished()) and "Found: lambda" in report_text(finished())
 
 
 def test_a_file_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:

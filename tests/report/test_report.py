@@ -65,7 +65,8 @@ def test_a_result_has_the_confirmed_numbers_where_there_are_any() -> None:
 
 
 @pytest.mark.parametrize(
-    ("budget", "message"), [(None, "give --budget TOKENS"), (1.5, r"no pick within 1\.5 tokens; name a trial")]
+    ("budget", "message"),
+    [(None, "give --budget TOKENS"), (1.5, r"no pick within 1\.5 tokens: the cheapest, trial \d+, needs ")],
 )
 def test_no_pick_says_what_to_do(budget: float | None, message: str) -> None:
     with pytest.raises(StudyError, match=message):

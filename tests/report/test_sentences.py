@@ -9,6 +9,7 @@ import pytest
 from small_search import BUDGET, finished, with_parent
 
 from autolambda.report.report import Alike, Likely, Open, Report
+from autolambda.report.results import ScheduleResult
 from autolambda.report.sentences import slack_of, slack_sentence, verdict_sentences
 from autolambda.statistics.estimates import Difference
 from autolambda.statistics.guards import Drop
@@ -19,32 +20,71 @@ def said(report: Report, storage: str | None = None) -> str:
     return "\n".join(map(str, verdict_sentences(report, storage=storage)))
 
 
-def test_a_feasible_verdict_says_what_to_pick_and_what_it_costs() -> None:
+def test_the_answer_comes_first_with_what_it_saves_and_how_sure_it_is() -> None:
     report = finished()
     best = report.best
     assert best is not None
-    text = said(report)
-    assert text.startswith(f"Feasible within 30 tokens: {best.schedule} (trial {best.trial}), accuracy ")
-    assert f"{best.measured.mean_tokens.low:.1f} to {best.measured.mean_tokens.high:.1f}" in text
-    assert re.search(
-        r"Compared with the Thinking model: [+-]\d+\.\d points( \(.+\))? of accuracy, \d+% of its tokens\.", text
-    )
-    assert text.splitlines()[-1] == "Export it: autolambda export small OUT --budget 30"
+    first, second, third, *rest = said(report).splitlines()
+    low, high = best.measured.mean_tokens.low, best.measured.mean_tokens.high
+    assert first.startswith(f"Found: {best.schedule} answers {100 * best.score.accuracy:.1f} % (")
+    assert first.endswith(f" right with {best.score.mean_tokens:.1f} tokens ({low:.1f} to {high:.1f}), budget 30.")
+    assert re.fullmatch(r"Compared with Thinking: \d+ % fewer tokens, .*\d\.\d points.*\(.+\)\.", second)
+    assert third.startswith("Checked on 32 prompts that the search never saw (") and "one-sided" in third
+    assert rest[-2] == "Export it: autolambda export small OUT --budget 30"
+    assert rest[-1].endswith(": vllm serve OUT")
+
+
+def test_what_we_would_take_without_a_budget_comes_after_the_answer_and_only_if_it_is_another() -> None:
+    report = finished()
+    other = next(each for each in report.smoothed if not report.is_pick(each) and each.parent is None)
+    report = replace(report, insights=replace(report.insights, sweet_spot=other))
+    lines = said(report).splitlines()
+    [at] = [i for i, line in enumerate(lines) if line.startswith("Without a budget we would take ")]
+    assert 2 < at < len(lines) - 2 and "estimates of the search" in lines[at]
+    assert report.best is not None
+    same = replace(report.insights, sweet_spot=replace(report.insights.sweet_spot, schedule=report.best.schedule))
+    assert "Without a budget" not in said(replace(report, insights=same))
+    alone = replace(report.insights, sweet_spot=other, highest=other)
+    assert "nothing cheaper is within a point of it" in said(replace(report, insights=alone))
+
+
+def test_the_command_that_serves_it_warns_of_reasoning_parsers_as_long_as_it_needs_to() -> None:
+    report = finished()
+    best = report.best
+    assert best is not None
+    for ratio, words in (
+        (0.25, "Serve it without --reasoning-parser (75.0 % of its responses have no </think>"),
+        (0.97, "Serve it: "),
+    ):
+        measured = replace(best.measured, think_ratio=replace(best.measured.think_ratio, value=ratio))
+        last = said(replace(report, best=replace(best, measured=measured))).splitlines()[-1]
+        assert last.startswith(words) and last.endswith("vllm serve OUT")
+
+
+def test_the_best_single_lambda_stands_beside_the_pick() -> None:
+    report, other = finished(), finished().confirmed[0]
+    assert report.best is not None
+    text = said(replace(report, uniform=other))
+    line = next(line for line in text.splitlines() if line.startswith("The best single lambda within the budget: "))
+    assert f"{other.schedule} (trial {other.trial}) answers " in line and re.search(r", [+-]\d+\.\d points\.$", line)
+    text = said(replace(report, preferred_over=other))
+    assert f"Trial {other.trial} ({other.schedule}) is expected to gain less than 1 point (" in text
+    assert "a single lambda is simpler." in text
 
 
 def test_a_parent_that_is_the_answer_is_named_with_the_best_merge_and_no_export() -> None:
     report = with_parent(finished())
-    first, second, *rest = said(report).splitlines()
-    assert first.startswith("No merge helps within 30 tokens: Instruct itself, accuracy ") and report.beaten is not None
-    assert second.startswith(
-        f"The best merge within the budget: {report.beaten.schedule} (trial {report.beaten.trial})"
-    )
-    assert re.search(r" tokens \(.+\), [+-]\d+\.\d points \(.+\)\.$", second) and rest == []
-    first, second, third = said(
+    first, *rest = said(report).splitlines()
+    assert first.startswith("Found: the Instruct model itself answers ") and report.beaten is not None
+    assert first.endswith("; no merge is better within 30 tokens.")
+    line = next(line for line in rest if line.startswith("The best merge within the budget: "))
+    assert f"{report.beaten.schedule} (trial {report.beaten.trial}) answers " in line and "points" in line
+    assert "autolambda export" not in said(report) and "vllm serve" not in said(report)  # the pair has no name
+    lines = said(
         replace(report, beaten=None, nearest=report.confirmed[0], open=Open(report.confirmed[0], 900))
     ).splitlines()
-    assert second.startswith("No merge could be shown to be within the budget; the nearest: ")
-    assert third.endswith("about 900 prompts in the confirmation would probably settle it (it had 32).")
+    assert any(line.startswith("No merge could be shown to be within the budget; the nearest: ") for line in lines)
+    assert any(line.endswith("about 900 prompts to check with would probably settle it (it had 32).") for line in lines)
 
 
 def test_more_prompts_are_no_advice_for_what_is_over_the_budget_or_no_better() -> None:
@@ -64,17 +104,19 @@ def test_a_finalist_that_is_probably_within_the_budget_has_its_chance_and_its_ex
         replace(report, verdict=Verdict.UNCERTAIN, best=None, nearest=bold.result),
     ):
         lines = said(replace(each, likely=bold, budget=30.0)).splitlines()
-        at = next(i for i, line in enumerate(lines) if line.startswith("Probably within: "))
-        assert f"(trial {bold.result.trial})" in lines[at] and lines[at].endswith(", chance 87 %; not proven.")
-        assert lines[at + 1] == f"Export it without proof: autolambda export small OUT --trial {bold.result.trial}"
+        at = next(i for i, line in enumerate(lines) if line.startswith("Probably within the budget (chance 87 %, not"))
+        assert f"(trial {bold.result.trial})" in lines[at]
+        assert (
+            lines[at + 1] == f"Export that one without proof: autolambda export small OUT --trial {bold.result.trial}"
+        )
         assert "anyway" not in "".join(lines)
     assert "chance 99 %" in said(replace(report, likely=Likely(bold.result, 0.9999)))
 
 
 def test_the_commands_name_the_storage_that_was_given() -> None:
-    last = said(finished(), storage="sqlite:///my studies/x.db").splitlines()[-1]
+    last = said(finished(), storage="sqlite:///my studies/x.db").splitlines()[-2]
     assert last == "Export it: autolambda export small OUT --budget 30 --storage 'sqlite:///my studies/x.db'"
-    last = said(finished(), storage="postgresql://me:secret@host/x").splitlines()[-1]
+    last = said(finished(), storage="postgresql://me:secret@host/x").splitlines()[-2]
     words, _, command = last.partition(": ")
     assert words == "Export it (for *** give the password, or leave it out and have it in PGPASSWORD or ~/.pgpass)"
     assert command == "autolambda export small OUT --budget 30 --storage 'postgresql://me:***@host/x'"
@@ -83,8 +125,16 @@ def test_the_commands_name_the_storage_that_was_given() -> None:
 @pytest.mark.parametrize(
     ("verdict", "start", "remedy"),
     [
-        (Verdict.INFEASIBLE, "Infeasible within 1.5 tokens; the nearest: ", "What may help: a higher budget"),
-        (Verdict.UNCERTAIN, "Uncertain within 1.5 tokens; the nearest: ", "What may help: more prompts"),
+        (
+            Verdict.INFEASIBLE,
+            "None found: every merge checked is over 1.5 tokens. The nearest: ",
+            "What may help: a higher budget",
+        ),
+        (
+            Verdict.UNCERTAIN,
+            "Not sure: no merge is shown to stay within 1.5 tokens. The nearest: ",
+            "What may help: more prompts",
+        ),
     ],
 )
 def test_no_pick_shows_the_nearest(verdict: Verdict, start: str, remedy: str) -> None:
@@ -93,31 +143,44 @@ def test_no_pick_shows_the_nearest(verdict: Verdict, start: str, remedy: str) ->
     assert text.startswith(start) and f"{nearest.schedule} (trial {nearest.trial})" in text and remedy in text
 
 
-def test_finalists_as_accurate_as_the_pick_are_named() -> None:
-    result = finished().confirmed[0]
-    alike = (Alike(result, Difference(-0.0123, 0.02, -0.05, 0.03, -0.04, 0.02, 32)),)
-    line = next(line for line in said(replace(finished(), alike=alike)).splitlines() if "within the error" in line)
-    assert line.startswith(f"Trial {result.trial} is as accurate within the error: -1.2 points (-5.0 to +3.0), at")
-    assert line.endswith(f" {result.score.mean_tokens:.1f} tokens.")
+def test_of_finalists_as_accurate_as_the_pick_only_the_cheapest_is_named_if_it_is_cheaper() -> None:
+    report, change = finished(), Difference(-0.0123, 0.02, -0.05, 0.03, -0.04, 0.02, 32)
+    assert report.best is not None
+    cheap, cheaper = (at_tokens(report.confirmed[0], share * report.best.score.mean_tokens) for share in (0.9, 0.8))
+    text = said(replace(report, alike=(Alike(cheap, change), Alike(cheaper, change))))
+    [line] = [line for line in text.splitlines() if " is cheaper, with " in line]
+    assert line.startswith(f"Trial {cheaper.trial} (") and f"with {cheaper.score.mean_tokens:.1f} tokens" in line
+    assert line.endswith(", and as accurate within the error: -1.2 points (-5.0 to +3.0).")
+    longer = at_tokens(report.confirmed[0], 1.1 * report.best.score.mean_tokens)
+    assert "is cheaper" not in said(replace(report, alike=(Alike(longer, change),)))
+
+
+def at_tokens(result: ScheduleResult, mean: float) -> ScheduleResult:
+    return replace(
+        result, measured=replace(result.measured, mean_tokens=replace(result.measured.mean_tokens, value=mean))
+    )
 
 
 def test_without_a_verdict_the_next_command_is_confirm() -> None:
     report = finished()
-    assert said(replace(report, budget=None, verdict=None)).endswith("autolambda confirm small --budget TOKENS")
+    text = said(replace(report, budget=None, verdict=None))
+    assert text.startswith("The front is the answer, since no budget was given: from ")
+    assert "\nWe would take " in text and text.endswith("autolambda confirm small --budget TOKENS")
     text = said(replace(report, verdict=None, best=report.trials[0]))
-    assert "Not confirmed yet. By the search alone: lambda 0" in text
+    assert "Not confirmed yet. By the search alone, the Instruct model itself" not in text
+    assert "Not confirmed yet. By the search alone, lambda 0 (trial 0) answers " in text
     assert text.endswith("autolambda confirm small --budget 30")
     assert "[" not in text
 
 
 def test_a_cheaper_pick_names_the_one_it_was_picked_over() -> None:
     report = finished()
-    assert "It was picked over lambda 1 (trial 1)" in said(replace(report, cheaper_than=report.trials[1]))
-    assert "shown to lose less than 1 point of accuracy" in said(replace(report, cheaper_than=report.trials[1]))
+    assert "Trial 1 (lambda 1) answers " in said(replace(report, cheaper_than=report.trials[1]))
+    assert "shown to lose less than 1 point." in said(replace(report, cheaper_than=report.trials[1]))
 
 
 def test_a_budget_that_is_no_limit_is_in_the_verdict() -> None:
-    assert "A budget of 4000 tokens is no limit here" in said(replace(finished(), budget=4000.0))
+    assert "4,000 tokens are no limit for these models" in said(replace(finished(), budget=4000.0))
     assert "no limit" not in said(finished())
 
 
@@ -135,7 +198,7 @@ def guarded(report: Report, kept: bool | None, *, verdict: Verdict = Verdict.FEA
 
 def test_a_pick_with_a_guard_says_what_it_loses() -> None:
     lines = said(guarded(finished(), True)).splitlines()
-    assert lines[1] == (
+    assert lines[3] == (
         "Guard rules is kept: -0.4 points compared with the better parent (-2.0 to +1.2); a loss of 2 is allowed."
     )
     assert "Guard" not in said(finished())
@@ -144,8 +207,18 @@ def test_a_pick_with_a_guard_says_what_it_loses() -> None:
 @pytest.mark.parametrize(
     ("verdict", "kept", "start", "words"),
     [
-        (Verdict.INFEASIBLE, False, "Infeasible within 30 tokens because of a guard;", "is broken: -0.4 points"),
-        (Verdict.UNCERTAIN, None, "Uncertain within 30 tokens because of a guard;", "is not shown to be kept: -0.4"),
+        (
+            Verdict.INFEASIBLE,
+            False,
+            "None found: a guard stands against every merge within 30 tokens.",
+            "is broken: -0.4 points",
+        ),
+        (
+            Verdict.UNCERTAIN,
+            None,
+            "Not sure: a guard stands against every merge within 30 tokens.",
+            "is not shown to be kept: -0.4",
+        ),
     ],
 )
 def test_a_verdict_says_that_a_guard_stands_against_it(
@@ -154,14 +227,19 @@ def test_a_verdict_says_that_a_guard_stands_against_it(
     text = said(guarded(finished(), kept, verdict=verdict))
     assert text.startswith(start) and words in text and "a larger guard.max_drop" in text
     tight = said(replace(guarded(finished(), kept, verdict=verdict), budget=1.5))  # its tokens stand against it
-    assert "because of" not in tight and "max_drop" not in tight and words in tight
+    assert "stands against" not in tight and "max_drop" not in tight and words in tight
 
 
 @pytest.mark.parametrize(
     ("budget", "parents", "bundled", "expected"),
     [
-        (4000, {"instruct": 2.0, "thinking": 54.26}, True, ("Thinking, needs 54.3", "autolambda search INSTRUCT")),
-        (60, {"instruct": 60.0, "thinking": 50.0}, False, ("Instruct, needs 60.0", "give a lower one")),
+        (
+            4000,
+            {"instruct": 2.0, "thinking": 54.26},
+            True,
+            ("Thinking, the longer one, needs 54.3", "autolambda search INSTRUCT"),
+        ),
+        (60, {"instruct": 60.0, "thinking": 50.0}, False, ("Instruct, the longer one, needs 60.0", "give a lower one")),
         (59.9, {"instruct": 60.0, "thinking": 50.0}, False, None),
         (4000, {"thinking": 54.0}, True, None),
         (4000, {}, True, None),

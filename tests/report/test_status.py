@@ -36,10 +36,10 @@ def test_a_finished_study_shows_its_verdict() -> None:
     report = finished()
     text = shown(NAME, finished_storage())
     assert text.startswith(
-        "small: 6 of at most 6 trials are done, the search is over (search.trials is reached); "
+        "small: the search is over after 6 trials, because search.trials allows no more; "
         f"{report.tokens_generated:,} tokens generated\n"
     )
-    assert "Feasible within 30 tokens" in text
+    assert "Found: lambda" in text
     assert f"autolambda export small OUT --budget 30 --storage {finished_storage()}" in text
 
 
@@ -49,8 +49,8 @@ def test_a_study_that_goes_on_shows_the_front_without_a_verdict(tmp_path: Path) 
     text = shown(NAME, storage)
     assert (
         text.startswith("small: 6 of at most 9 trials are done; ")
-        and "Front of small" in text
-        and "Feasible" not in text
+        and "Front by the search, estimated" in text
+        and "Found" not in text
     )
 
 
@@ -74,7 +74,7 @@ def test_watching_ends_with_the_verdict_and_not_before(tmp_path: Path, monkeypat
     assert looks.acquire(timeout=20) and looks.acquire(timeout=20) and watcher.is_alive()
     search(seven, name=NAME, storage=storage, engine=FakeEngine())
     watcher.join(timeout=30)
-    assert not watcher.is_alive() and "7 of at most 7 trials" in output[0] and " within 30 tokens" in output[0]
+    assert not watcher.is_alive() and "over after 7 trials" in output[0] and "30 tokens" in output[0]
 
 
 def test_watching_reads_responses_only_where_something_has_ended(

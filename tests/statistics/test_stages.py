@@ -99,18 +99,24 @@ def test_small_falls_are_no_strays():
     assert detect_stages(curve((0, 0.005, 0, 0.02, 0.2, 0.8, 1, 0.99, 1, 0.995, 1))).notes == ()
 
 
-def test_a_curve_that_falls_is_said_to():
+def test_a_curve_that_goes_up_and_down_is_said_to():
     found = detect_stages(curve((0, 0, 0.9, 0.9, 0.9, 0.3, 0.3, 0.3, 1, 1, 1)))
-    assert any("does not rise throughout" in note for note in found.notes)
+    assert any("goes up and down" in note for note in found.notes) and not found.falls
+
+
+def test_a_curve_that_falls_asks_whether_the_models_were_swapped():
+    found = detect_stages(curve(RISING[::-1]))
+    assert found.falls and found.notes == () and "swapped" in sentence(found)
+    assert not detect_stages(curve(RISING)).falls and not detect_stages(curve([0.4] * 11)).falls
 
 
 @pytest.mark.parametrize(
     ("ratios", "emergence", "saturation", "words"),
     [
-        ([0.0] * 11, None, None, "stays in one stage"),
-        ([1.0] * 11, None, None, "stays in one stage"),
-        ([*RISING[:5], *[0.6] * 6], 0.34, None, "does not pass its saturation"),
-        ([0.4] * 5 + list(RISING[5:]), None, 0.57, "emerged before"),
+        ([0.0] * 11, None, None, "hardly changes"),
+        ([1.0] * 11, None, None, "hardly changes"),
+        ([*RISING[:5], *[0.6] * 6], 0.34, None, "no lambda measured makes it think nearly always"),
+        ([0.4] * 5 + list(RISING[5:]), None, 0.57, "At every lambda measured it thinks at times; from "),
     ],
 )
 def test_levels_that_are_not_passed(ratios, emergence, saturation, words):
@@ -149,7 +155,7 @@ def test_any_curve_has_ordered_boundaries(points):
         assert boundary is None or 0 <= boundary.low <= boundary.lam <= boundary.high <= 1
     if found.emergence and found.saturation:
         assert found.emergence.lam <= found.saturation.lam
-    assert sentence(found).endswith(".")
+    assert sentence(found).endswith("?" if found.falls else ".")
 
 
 @pytest.mark.parametrize(("ratio", "stage"), [(0, 1), (0.049, 1), (0.05, 2), (0.5, 2), (0.95, 2), (0.951, 3), (1, 3)])
@@ -159,8 +165,9 @@ def test_stage_of_a_schedule(ratio, stage):
 
 def test_the_sentence_states_both_boundaries():
     text = sentence(Stages(Boundary(0.424, 0.4, 0.45), Boundary(0.557, 0.55, 0.6), ()))
-    assert "0.42 (95 % interval 0.40 to 0.45)" in text
-    assert "0.56 (95 % interval 0.55 to 0.60)" in text
+    assert text == (
+        "Below lambda 0.42 (0.40 to 0.45) it hardly ever thinks; from 0.56 (0.55 to 0.60) it nearly always does."
+    )
 
 
 @pytest.mark.parametrize(

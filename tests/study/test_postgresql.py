@@ -183,7 +183,7 @@ def test_watching_goes_on_after_its_own_connection_was_cut(
     monkeypatch.setattr(status.time, "sleep", lambda seconds: looks.pop(0)())
     file = io.StringIO()
     status.show_status(NAME, cut.url, console=Console(file=file, width=200), watch=True)
-    assert not looks and "the search is over (search.trials is reached)" in file.getvalue()
+    assert not looks and "the search is over after 6 trials, because search.trials allows no more" in file.getvalue()
 
 
 def test_studies_of_one_server_are_listed_and_apart(url: str) -> None:

@@ -12,9 +12,10 @@ from typing import Any
 import plotly.graph_objects as go
 
 from autolambda.errors import printable
-from autolambda.report.results import ScheduleResult, stage
+from autolambda.report.results import ScheduleResult
 from autolambda.report.terminal import in_lines
-from autolambda.statistics.estimates import Estimate, number
+from autolambda.statistics.estimates import Estimate
+from autolambda.statistics.words import percent, percent_of, tokens_of
 
 INK, SOFT, FAINT = "#27303f", "#667085", "#a7b0be"
 GRID, PAPER, MIDDLE = "#e4e8ee", "#ffffff", "#dfe3ea"
@@ -106,16 +107,11 @@ def hover(result: ScheduleResult, *, name: str | None = None) -> str:
     schedule = "" if result.trial is None else "<br>" + safe(in_lines(result.schedule)).replace("\\n", "<br>")
     return (
         f"<b>{safe(title)}</b>{schedule}"
-        f"<br>accuracy {percent(accuracy)}"
-        f"<br>tokens {number(tokens.value)} ({number(tokens.low)} to {number(tokens.high)})"
-        f"<br>Think ratio {think.value:.1%}, stage {stage(measured)}"
+        f"<br>accuracy {percent_of(accuracy)}"
+        f"<br>{tokens_of(tokens)}"
+        f"<br>Think ratio {percent(think.value)}, stage {result.stage}"
         f"<br>on {measured.num_responses:,} responses{stopped}"
     )
-
-
-def percent(estimate: Estimate) -> str:
-    """Returns a share in percent, with its interval."""
-    return f"{100 * estimate.value:.1f} % ({100 * estimate.low:.1f} to {100 * estimate.high:.1f})"
 
 
 def bars(estimates: Iterable[Estimate], *, color: str, scale: float = 1.0, thickness: float = 1.3) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Accuracy against mean tokens: all schedules, the three fronts, the budget, the parents and other methods."""
+"""Accuracy against mean tokens: all schedules, the two fronts, the budget, the parents and other methods."""
 
 from __future__ import annotations
 
@@ -28,18 +28,21 @@ def draw(snapshot: StudySnapshot) -> go.Figure:
     report = snapshot.report
     drawn = figure(height=520, x="mean tokens a response", y="accuracy, %")
     drawn.add_trace(
-        marks(report.trials, name="measured", color=FAINT, marker={"color": FAINT, "size": 6, "opacity": 0.75})
+        marks(
+            report.trials,
+            name="measured in the search",
+            color=FAINT,
+            marker={"color": FAINT, "size": 6, "opacity": 0.75},
+        )
     )
-    raw = {"color": FAINT, "width": 1.4, "dash": "dot"}
-    drawn.add_trace(marks(report.raw_front, name="raw front", color=FAINT, mode="lines", line=raw))
     drawn.add_trace(
         marks(
             report.smoothed_front,
-            name="smoothed front",
+            name="estimated front",
             color=SMOOTHED,
             mode="lines+markers",
             with_bars=not report.confirmed,
-            line={"color": SMOOTHED, "width": 1.8},
+            line={"color": SMOOTHED, "width": 1.8, "dash": "dot"},
             marker={"color": SMOOTHED, "size": 5},
         )
     )
@@ -64,7 +67,7 @@ def draw(snapshot: StudySnapshot) -> go.Figure:
         )
     if report.best:
         ring = {"color": PICK, "size": 13, "line": {"color": "#ffffff", "width": 1.5}}
-        name = f"pick: {report.best.name}"
+        name = f"the pick: {report.best.name}"
         drawn.add_trace(marks([report.best], name=name, color=PICK, with_bars=True, marker=ring))
     if report.budget is not None:
         _budget(drawn, report.budget)
@@ -79,7 +82,12 @@ def _parents(drawn: go.Figure, report: Report) -> None:
             continue
         title = f"{name.capitalize()} {'as is' if result.confirmed else f'at lambda {result.schedule.lam:g}'}"
         marker = {"color": color, "size": 12, "symbol": "diamond", "line": {"color": "#ffffff", "width": 1}}
-        drawn.add_trace(marks([result], name=title, color=color, names=[title], with_bars=True, marker=marker))
+        text = {"text": [name.capitalize()], "textposition": "bottom right", "textfont": {"color": color, "size": 12.5}}
+        drawn.add_trace(
+            marks(
+                [result], name=title, color=color, names=[title], with_bars=True, marker=marker, mode="markers+text"
+            ).update(showlegend=False, **text)
+        )
 
 
 def _budget(drawn: go.Figure, budget: float) -> None:

@@ -18,7 +18,8 @@ def draw(snapshot: StudySnapshot) -> go.Figure:
     """Draws a histogram for each stage on a logarithmic axis of tokens; the mean is a dashed line."""
     outcomes, trials = snapshot.outcomes, snapshot.trials
     whole = outcomes[(outcomes.kind == "trial") & (outcomes.finish_reason != "aborted")]
-    stages = whole.key.map(dict(zip(trials.trial.astype(str), trials.stage, strict=True)))
+    by_schedule = {result.schedule.key: result.stage for result in snapshot.report.trials}
+    stages = whole.key.map(dict(zip(trials.trial.astype(str), trials.schedule.map(by_schedule), strict=True)))
     present = [stage for stage in NAMES if (stages == stage).any()]
     drawn = make_subplots(rows=max(len(present), 1), cols=1, shared_xaxes=True, vertical_spacing=0.1)
     style(drawn, height=100 + 150 * max(len(present), 1), barmode="stack", bargap=0.06)

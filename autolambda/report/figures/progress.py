@@ -1,4 +1,4 @@
-"""The hypervolume of the raw front against the tokens generated so far."""
+"""The best measured accuracy, averaged over budgets (the hypervolume), against the tokens generated so far."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ def draw(snapshot: StudySnapshot) -> go.Figure:
     drawn = figure(
         height=360,
         x="tokens generated",
-        y=f"accuracy over budgets<br>up to {number(snapshot.reference_tokens)} tokens, %",
+        y=f"average accuracy, budgets<br>up to {number(snapshot.reference_tokens)} tokens, %",
     )
     text = [
         f"<b>after trial {row['trial']}</b><br>{row['tokens_so_far']:,} tokens generated"
-        f"<br>hypervolume {100 * row['hypervolume']:.2f} %<br>{safe(row['outcome'])}"
+        f"<br>average accuracy {100 * row['hypervolume']:.2f} %<br>{safe(row['outcome'])}"
         for row in trials.to_dict("records")
     ]
     drawn.add_trace(
@@ -27,7 +27,7 @@ def draw(snapshot: StudySnapshot) -> go.Figure:
             x=trials.tokens_so_far.tolist(),
             y=(100 * trials.hypervolume).tolist(),
             mode="lines+markers",
-            name="raw front so far",
+            name="best so far",
             line={"color": CONFIRMED, "width": 2.2, "shape": "hv"},
             marker={"color": CONFIRMED, "size": 6},
             hovertext=text,
@@ -43,7 +43,7 @@ def draw(snapshot: StudySnapshot) -> go.Figure:
             y=0.03,
             yref="paper",
             yanchor="bottom",
-            text="confirmation",
+            text="check on new prompts",
             showarrow=False,
             font={"color": SOFT, "size": 12.5},
         )

@@ -11,7 +11,7 @@ from autolambda.report.snapshot import StudySnapshot
 KINDS = {
     "complete": ("measured to its end", CONFIRMED),
     "over the budget": ("stopped: over the budget", WRONG),
-    "off the front": ("stopped: off the front", UNPARSED),
+    "off the front": ("stopped: others are better", UNPARSED),
     "breaks a guard": ("stopped: breaks a guard", PICK),
     "failed": ("could not be measured", TRUNCATED),
 }
@@ -24,17 +24,19 @@ def draw(snapshot: StudySnapshot) -> go.Figure:
     trials = snapshot.trials
     kinds = [_kind(outcome, reason) for outcome, reason in zip(trials.outcome, trials.reason, strict=True)]
     drawn = figure(height=320, x="trial", y="responses", barmode="overlay")
-    frame = {"color": "rgba(0,0,0,0)", "line": {"color": FAINT, "width": 1}}
-    drawn.add_trace(
-        go.Bar(
-            x=trials.trial.tolist(),
-            y=trials.num_planned.tolist(),
-            name="planned",
-            width=WIDTH,
-            marker=frame,
-            hoverinfo="skip",
+    cut_short = trials[trials.num_responses < trials.num_planned]
+    if len(cut_short):
+        frame = {"color": "rgba(0,0,0,0)", "line": {"color": FAINT, "width": 1}}
+        drawn.add_trace(
+            go.Bar(
+                x=cut_short.trial.tolist(),
+                y=cut_short.num_planned.tolist(),
+                name="planned",
+                width=WIDTH,
+                marker=frame,
+                hoverinfo="skip",
+            )
         )
-    )
     for kind, (name, color) in KINDS.items():
         rows = trials[[each == kind for each in kinds]]
         if len(rows):

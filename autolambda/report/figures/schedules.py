@@ -15,6 +15,7 @@ from autolambda.schedule import Schedule
 
 NUM_PARTS = 24
 MAX_SCHEDULES = 8
+LEAST_RANGE = 0.3  # of lambda, over the colours
 WORDY = 14  # a row with more cells shows no numbers
 
 
@@ -57,14 +58,22 @@ def draw(snapshot: StudySnapshot) -> go.Figure:
     return drawn
 
 
+def _range(rows: list[list[float]]) -> tuple[float, float]:
+    """Returns the range of the colours: that of the values, at least ``LEAST_RANGE`` wide."""
+    low, high = min(map(min, rows)), max(map(max, rows))
+    missing = max(LEAST_RANGE - (high - low), 0.0) / 2
+    low = min(max(low - missing, 0.0), 1 - LEAST_RANGE)
+    return low, min(max(high + missing, low + LEAST_RANGE), 1.0)
+
+
 def _heatmap(rows: list[list[float]], hovers: list[list[str]]) -> go.Heatmap:
-    depth = len(rows[0])
+    depth, (low, high) = len(rows[0]), _range(rows)
     return go.Heatmap(
         z=rows,
         x=list(range(depth)),
         y=list(range(len(rows))),
-        zmin=0,
-        zmax=1,
+        zmin=low,
+        zmax=high,
         colorscale=[[0, INSTRUCT], [0.5, MIDDLE], [1, THINKING]],
         xgap=2,
         ygap=3,
@@ -77,7 +86,8 @@ def _heatmap(rows: list[list[float]], hovers: list[list[str]]) -> go.Heatmap:
             "thickness": 9,
             "len": 1,
             "outlinewidth": 0,
-            "tickvals": [0, 0.5, 1],
+            "tickvals": [low, (low + high) / 2, high],
+            "tickformat": ".2f",
             "tickfont": {"size": 12},
             "xpad": 8,
         },

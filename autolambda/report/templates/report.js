@@ -22,6 +22,7 @@
     figure.layout.font.size = 11.5;
     figure.layout.legend.font.size = 11.5;
     for (const each of figure.layout.annotations || []) each.font = { ...each.font, size: 10.5 };
+    for (const trace of figure.data) delete trace.texttemplate; // numbers in cells would be too small to read
     return figure;
   }
 
@@ -50,7 +51,7 @@
     if (!cell) return made;
     const sub = element("div", "sub");
     sub.append(element("span", "", cell.num_tokens.toLocaleString("en") + " tokens"));
-    if (cell.answer !== null) sub.append(element("span", "", "read: " + cell.answer));
+    if (cell.answer !== null) sub.append(element("span", "", "answer read: " + cell.answer));
     made.append(sub);
     if (cell.thinking) {
       const folded = element("details", "");
@@ -125,6 +126,53 @@
     filter();
   }
 
+  /** Dollars with three digits, as Python's ".3g" writes them. */
+  function dollars(mean, price) {
+    return String(Number(((mean * price) / 1000).toPrecision(3)));
+  }
+
+  /** The answer to the budget of the slider, and the price of a thousand responses everywhere. */
+  function readBudgets(slider) {
+    const form = document.getElementById("budget-form");
+    const place = document.getElementById("budget-answer");
+    const [name, rest, code] = ["b", "span", "code"].map((tag) => place.querySelector(tag));
+    form.elements.step.max = slider.steps.length - 1;
+    form.elements.step.value = slider.start;
+
+    function show() {
+      const price = Math.max(Number(form.elements.price.value) || 0, 0);
+      const [budget, words, index] = slider.steps[form.elements.step.value];
+      const found = index === null ? null : slider.results[index];
+      form.elements.step.setAttribute("aria-valuetext", words);
+      name.textContent = "Within " + words + ": " + (found ? found.who : "every merge needs more") + (found ? "" : ".");
+      rest.textContent = "";
+      if (found) {
+        const compared = found.saving && ". Compared with Thinking: " + found.saving;
+        const thinking = slider.thinking ? " (Thinking: $" + dollars(slider.thinking, price) + ")" : "";
+        rest.textContent =
+          found.answers + " (" + found.basis + ")" + compared + ". 1,000 responses cost $" + dollars(found.mean, price) + thinking + ".";
+      }
+      code.textContent = slider.command + budget + slider.storage;
+      for (const cell of document.querySelectorAll(".cost")) cell.textContent = dollars(cell.dataset.mean, price);
+    }
+
+    form.addEventListener("input", show);
+    form.addEventListener("submit", (event) => event.preventDefault());
+    form.hidden = place.hidden = false;
+    show();
+  }
+
+  /** Says above a table that is wider than the screen that it can be moved. */
+  function hintAtScrolling() {
+    for (const table of document.querySelectorAll(".scroll")) {
+      const before = table.previousElementSibling;
+      const isHinted = before !== null && before.classList.contains("swipe");
+      const isWide = table.scrollWidth > table.clientWidth + 1;
+      if (isWide && !isHinted) table.before(element("p", "swipe", "more columns to the right →"));
+      if (!isWide && isHinted) before.remove();
+    }
+  }
+
   function copyCommands() {
     for (const button of document.querySelectorAll(".copy")) {
       button.addEventListener("click", async () => {
@@ -146,6 +194,10 @@
   window.addEventListener("beforeprint", () => draw(false));
   window.addEventListener("afterprint", () => draw(dark.matches));
   if (data.comparison) readResponses(data.comparison);
+  readBudgets(data.slider);
+  hintAtScrolling();
+  window.addEventListener("resize", hintAtScrolling);
+  document.addEventListener("toggle", hintAtScrolling, true);
   copyCommands();
   document.documentElement.dataset.ready = "yes";
 })();
