@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from autolambda.errors import printable
 from autolambda.report.insights import difference_phrase
-from autolambda.report.report import Report
+from autolambda.report.report import Report, too_few
 from autolambda.report.results import ScheduleResult, guard_word
 from autolambda.statistics.estimates import Difference, number
 from autolambda.statistics.verdict import Verdict
@@ -217,6 +217,8 @@ def _about_nearest(report: Report, budget: float, nearest: ScheduleResult) -> It
     why = " because of a guard" if is_held else ""
     yield Sentence((word, f" within {budget:g} tokens{why}; the nearest: ", *_numbers(nearest), "."))
     yield from guard_sentences(nearest)
+    if is_uncertain and (few := too_few(nearest.measured.mean_tokens.num_prompts, report.config.tasks)):
+        return (yield Sentence((few,)))
     if is_uncertain:
         yield from _what_settles(report)
     yield from filter(None, [slack_of(report)])
@@ -225,8 +227,7 @@ def _about_nearest(report: Report, budget: float, nearest: ScheduleResult) -> It
         *(["a larger guard.max_drop"] if is_held else []),
         "a higher budget",
     ]
-    longer = "a longer search (search.max_tokens_generated)"
-    yield Sentence((f"What may help: {', '.join(remedies)} or {longer}.",))
+    yield Sentence((f"What may help: {', '.join(remedies)} or a longer search (search.max_tokens_generated).",))
 
 
 def _numbers(result: ScheduleResult) -> tuple[Part, ...]:
