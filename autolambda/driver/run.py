@@ -50,6 +50,7 @@ class Run:
             study=study.name,
             on_event=on_event,
             on_merge=self._keep_weights,
+            on_seconds=study.add_seconds,
         )
 
     def next_trial(self) -> Trial | None:

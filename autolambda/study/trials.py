@@ -24,7 +24,7 @@ from autolambda.optimizer.space import to_schedule
 from autolambda.schedule import Schedule
 from autolambda.statistics.metrics import Measured
 from autolambda.study.connection import failure, storage_errors
-from autolambda.study.store import Store
+from autolambda.study.store import Kind, Store
 from autolambda.tasks.digest import digest
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -214,6 +214,18 @@ class Study:
         """Stores the SHA-256 (hex) of a finalist's weights."""
         self._study.set_user_attr(_weights_key(schedule), weights)
 
+    def seconds_of(self, kind: Kind, key: str) -> float | None:
+        """Returns the seconds that an engine generated for an evaluation; ``None`` if they were not measured.
+
+        Parts of a resumed evaluation are added up. Nothing that a study depends on is read from them.
+        """
+        found: float | None = self._study.user_attrs.get(_seconds_key(kind, key))
+        return found
+
+    def add_seconds(self, kind: Kind, key: str, seconds: float) -> None:
+        """Adds the seconds of a part of an evaluation."""
+        self._study.set_user_attr(_seconds_key(kind, key), (self.seconds_of(kind, key) or 0.0) + seconds)
+
     @property
     def difference(self) -> ParentDifference | None:
         """How the parents differ; ``None`` until a run has measured it."""
@@ -241,6 +253,10 @@ def _trial(stored: FrozenTrial) -> Trial:
 
 def _weights_key(schedule: Schedule) -> str:
     return f"weights {digest(schedule.key)}"
+
+
+def _seconds_key(kind: Kind, key: str) -> str:
+    return f"seconds {kind} {digest(key)}"
 
 
 def studies_under(folder: Path) -> list[tuple[str, str]]:
