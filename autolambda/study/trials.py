@@ -6,7 +6,6 @@ interrupted continues under its number, and its stored responses count.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,8 +25,6 @@ from autolambda.statistics.metrics import Measured
 from autolambda.study.connection import failure, storage_errors
 from autolambda.study.store import Kind, Store
 from autolambda.tasks.digest import digest
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 @dataclass(frozen=True)
@@ -68,15 +65,6 @@ class Counts:
     pruned: int
     failed: int
     running: int
-
-
-def check_name(name: str) -> str:
-    """Returns the name of a study unchanged. Raises ``StudyError`` for one that cannot name a folder."""
-    if not _NAME.fullmatch(name) or ".." in name:
-        raise StudyError(
-            f"study name {name!r}: use up to 64 letters, digits, '.', '_' and '-', starting with a letter or digit"
-        )
-    return name
 
 
 def default_storage(name: str) -> str:
@@ -215,16 +203,14 @@ class Study:
         self._study.set_user_attr(_weights_key(schedule), weights)
 
     def seconds_of(self, kind: Kind, key: str) -> float | None:
-        """Returns the seconds that an engine generated for an evaluation; ``None`` if they were not measured.
-
-        Parts of a resumed evaluation are added up. Nothing that a study depends on is read from them.
-        """
-        found: float | None = self._study.user_attrs.get(_seconds_key(kind, key))
+        """Returns the seconds that engines generated for an evaluation, all parts together, or ``None``."""
+        found: float | None = self._study.user_attrs.get(f"seconds {kind} {digest(key)}")
         return found
 
     def add_seconds(self, kind: Kind, key: str, seconds: float) -> None:
-        """Adds the seconds of a part of an evaluation."""
-        self._study.set_user_attr(_seconds_key(kind, key), (self.seconds_of(kind, key) or 0.0) + seconds)
+        """Adds the seconds of a part of an evaluation. No result depends on them."""
+        total = (self.seconds_of(kind, key) or 0.0) + seconds
+        self._study.set_user_attr(f"seconds {kind} {digest(key)}", total)
 
     @property
     def difference(self) -> ParentDifference | None:
@@ -253,10 +239,6 @@ def _trial(stored: FrozenTrial) -> Trial:
 
 def _weights_key(schedule: Schedule) -> str:
     return f"weights {digest(schedule.key)}"
-
-
-def _seconds_key(kind: Kind, key: str) -> str:
-    return f"seconds {kind} {digest(key)}"
 
 
 def studies_under(folder: Path) -> list[tuple[str, str]]:
