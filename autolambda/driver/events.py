@@ -40,6 +40,14 @@ class Generated:
 
 
 @dataclass(frozen=True)
+class Generating:
+    """The engine goes on: its running call has finished responses and tokens that are not stored yet."""
+
+    num_responses: int
+    num_tokens: int
+
+
+@dataclass(frozen=True)
 class EvaluationEnded:
     """An evaluation has ended. ``measured`` is ``None`` if it was aborted; ``stopped`` is the reason of the race."""
 
@@ -50,7 +58,7 @@ class EvaluationEnded:
     stopped: str | None = None
 
 
-Event = Noted | Began | Generated | EvaluationEnded
+Event = Noted | Began | Generating | Generated | EvaluationEnded
 OnEvent = Callable[[Event], None]
 
 

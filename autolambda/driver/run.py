@@ -7,7 +7,7 @@ from dataclasses import replace
 from autolambda.driver.engine import EngineSupervisor, FailedTwice
 from autolambda.driver.evaluation import EvaluationRequest, Evaluator
 from autolambda.driver.events import EvaluationEnded, Noted, OnEvent
-from autolambda.driver.job import Job
+from autolambda.driver.job import Job, swapped_error
 from autolambda.driver.notes import RunNotes, stop_sentence
 from autolambda.engines.base import Engine
 from autolambda.errors import EngineError, StudyError
@@ -16,9 +16,12 @@ from autolambda.merging.difference.measure import measure_difference
 from autolambda.optimizer.aims import allowance_of
 from autolambda.optimizer.propose import Stop, propose
 from autolambda.optimizer.racing import OVER_BUDGET, Race, Rung, RungOutcome
+from autolambda.optimizer.space import PARENTS
 from autolambda.optimizer.token_allowance import CONFIRM_SHARE, SEARCH_SHARE
 from autolambda.responses import Graded, is_aborted
 from autolambda.schedule import Schedule
+from autolambda.statistics.estimates import number
+from autolambda.statistics.swapped import are_swapped
 from autolambda.study.measured import MeasuredSchedule, load_measured
 from autolambda.study.store import Store
 from autolambda.study.trials import Study, Trial
@@ -50,10 +53,15 @@ class Run:
             study=study.name,
             on_event=on_event,
             on_merge=self._keep_weights,
+            on_seconds=study.add_seconds,
         )
 
     def next_trial(self) -> Trial | None:
-        """Returns the trial that a crash interrupted, or a new one. ``None`` means that the search is over."""
+        """Returns the trial that a crash interrupted, or a new one. ``None`` means that the search is over.
+
+        Raises ``SwappedError`` if both ends are measured and show that the models are in each other's place.
+        """
+        self._check_order()
         if (interrupted := self.study.interrupted()) is not None:
             return interrupted
         settings = self.job.search_settings
@@ -131,6 +139,17 @@ class Run:
             done=done,
             share=share,
         )
+
+    def _check_order(self) -> None:
+        ends = [self.measured.of(PARENTS[name]) for name in ("instruct", "thinking")]
+        if self.job.config.models.allow_swapped or ends[0] is None or ends[1] is None:
+            return
+        first, second = (end.measured for end in ends if end)
+        if are_swapped(first, second):
+            does = "closes its thinking in {:.0%} of the responses and takes {} tokens"
+            one, other = (does.format(e.think_ratio.value, number(e.mean_tokens.value)) for e in (first, second))
+            said = f"the two models are swapped (INSTRUCT {one}, THINKING {other.removeprefix('closes its thinking ')})"
+            raise swapped_error(self.job.config.models, said)
 
     def _keep_weights(self, schedule: Schedule, engine: Engine) -> None:
         """Stores the SHA-256 of a finalist's weights, which an export compares.

@@ -161,6 +161,21 @@ def at_tokens(result: ScheduleResult, mean: float) -> ScheduleResult:
     )
 
 
+@pytest.mark.parametrize(("num", "words"), [(1, "1 prompt was left"), (19, "19 prompts were left"), (20, None)])
+def test_too_few_prompts_are_the_reason_and_the_file_is_named(num: int, words: str | None) -> None:
+    report = finished()
+    nearest, [task] = report.confirmed[0], report.config.tasks
+    tokens = replace(nearest.measured.mean_tokens, num_prompts=num)
+    few = replace(nearest, measured=replace(nearest.measured, mean_tokens=tokens))
+    config = report.config.model_copy(update={"tasks": (task.model_copy(update={"path": "/data/ten.jsonl"}),)})
+    text = said(replace(report, config=config, verdict=Verdict.UNCERTAIN, best=None, nearest=few))
+    if words is None:
+        assert "ten.jsonl" not in text and "What may help: more prompts" in text
+    else:
+        assert f"Only {words} to check with: add rows to ten.jsonl (an answer takes at least 20)." in text
+        assert "What may help" not in text
+
+
 def test_without_a_verdict_the_next_command_is_confirm() -> None:
     report = finished()
     text = said(replace(report, budget=None, verdict=None))
