@@ -19,6 +19,7 @@ from autolambda.driver.job import Job, open_job
 from autolambda.driver.run import Run
 from autolambda.engines.base import Engine
 from autolambda.report.report import Report
+from autolambda.report.status import in_short
 from autolambda.schedule import Schedule
 from autolambda.statistics.metrics import Measured, measure
 from autolambda.study.database import driver_lock
@@ -43,7 +44,9 @@ def search(
                 run.race(trial)
             except FailedTwice as error:
                 run.give_up(trial, error)
-        return confirm_finalists(run, budget=config.budget)
+        report = confirm_finalists(run, budget=config.budget)
+        run.study.keep_answer(in_short(report))
+        return report
 
 
 def confirm(

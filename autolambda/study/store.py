@@ -111,6 +111,11 @@ class Store:
     def close(self) -> None:
         self.database.release(self._engine)
 
+    def select(self, query: str, **values: object) -> list[tuple[Any, ...]]:
+        """Returns the rows of a query in SQL, such as one on Optuna's tables."""
+        with self._engine.connect() as connection:
+            return [tuple(row) for row in connection.execute(sa.text(query), values)]
+
     def names(self) -> list[str]:
         """Returns the names of the studies in this database, oldest first."""
         if self.is_empty:

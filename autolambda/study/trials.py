@@ -6,11 +6,9 @@ interrupted continues under its number, and its stored responses count.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import optuna
 from optuna.samplers import RandomSampler
@@ -26,8 +24,6 @@ from autolambda.statistics.metrics import Measured
 from autolambda.study.connection import failure, storage_errors
 from autolambda.study.store import Store
 from autolambda.tasks.digest import digest
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 @dataclass(frozen=True)
@@ -68,20 +64,6 @@ class Counts:
     pruned: int
     failed: int
     running: int
-
-
-def check_name(name: str) -> str:
-    """Returns the name of a study unchanged. Raises ``StudyError`` for one that cannot name a folder."""
-    if not _NAME.fullmatch(name) or ".." in name:
-        raise StudyError(
-            f"study name {name!r}: use up to 64 letters, digits, '.', '_' and '-', starting with a letter or digit"
-        )
-    return name
-
-
-def default_storage(name: str) -> str:
-    """Returns the default URL of a study's database."""
-    return f"sqlite:///studies/{name}/study.db"
 
 
 @contextmanager
@@ -223,6 +205,10 @@ class Study:
     def keep_difference(self, difference: ParentDifference) -> None:
         self._study.set_user_attr("parents_differ", difference.to_dict())
 
+    def keep_answer(self, answer: Mapping[str, object]) -> None:
+        """Stores what a finished search found in short, so that a list of studies need not compute it again."""
+        self._study.set_user_attr("answer", dict(answer))
+
     @property
     def stopped_for(self) -> StopReason | None:
         """Why the search stopped; ``None`` while it goes on."""
@@ -241,8 +227,3 @@ def _trial(stored: FrozenTrial) -> Trial:
 
 def _weights_key(schedule: Schedule) -> str:
     return f"weights {digest(schedule.key)}"
-
-
-def studies_under(folder: Path) -> list[tuple[str, str]]:
-    """Returns (name, storage URL) of each study with its own database under ``folder``."""
-    return [(path.parent.name, f"sqlite:///{path}") for path in sorted(folder.glob("*/study.db")) if path.is_file()]
