@@ -119,7 +119,7 @@ def enter(store: Store, job: Job, *, name: str) -> str | None:
     if stored is None:
         store.create_study(name, config=config, identity=dict(job.identity))
         return None
-    check_identity(stored, job.identity, slices=(job.search, job.confirm))
+    check_identity(stored, job.identity, slices=(job.search, job.confirm), config=job.config)
     if stored.config != config or stored.identity != job.identity:
         store.update_study(name, config=config, identity=dict(job.identity))
     return growth_sentence(stored, job.config, job.identity["tasks"])

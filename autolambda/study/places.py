@@ -72,7 +72,7 @@ def check_exists(name: str, storage: str | None) -> None:
         raise StudyError(
             f"{looked}, which has none; go to the folder of the study, or name its database with --storage"
         )
-    raise StudyError(f"{looked}; {nearest(name, known)}; --storage names a database elsewhere")
+    raise StudyError(f"{looked}; {nearest(name, known)} (--storage names a database elsewhere)")
 
 
 def check_folder(name: str, storage: str | None) -> None:
