@@ -71,9 +71,9 @@ def search(
 
         print_inspection(config, source=name, as_json=as_json)
         return
-    from autolambda.project.checks import check_study
+    from autolambda.study.holder import check_free
 
-    check_study(name, storage)
+    check_free(name, storage)
     _watch(config, name=name, storage=storage, as_json=as_json, quiet=quiet)
 
 
@@ -92,10 +92,10 @@ def demo(budget: float, storage: str | None, quiet: bool) -> None:
     autolambda demo --budget 60
     """
     from autolambda.config_file import load_config
-    from autolambda.project.checks import check_study
+    from autolambda.study.holder import check_free
 
     config = load_config(None, overrides={"budget": budget})
-    check_study("bundled", storage)
+    check_free("bundled", storage)
     _watch(config, name="bundled", storage=storage, quiet=quiet)
 
 
@@ -136,11 +136,11 @@ def confirm(name: str, budget: float, workers: int | None, storage: str | None, 
 
 def _stored(name: str, storage: str | None, workers: int | None) -> Config:
     """Returns the stored config of a study that nobody else runs."""
-    from autolambda.project.checks import check_study
+    from autolambda.study.holder import check_free
     from autolambda.study.places import check_exists
 
     check_exists(name, storage)
-    check_study(name, storage)
+    check_free(name, storage)
     from autolambda.study.reader import stored_config  # slow to import
 
     return with_workers(stored_config(name, storage), workers)

@@ -64,6 +64,7 @@ def _studies_in(url: str, *, is_only: bool) -> list[Overview]:
 
 def _print_table(found: list[Overview]) -> None:
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in ("study", "state", "models", "on", "budget", "trials", "verdict"):
@@ -78,11 +79,12 @@ def _print_table(found: list[Overview]) -> None:
         best = each.answer.get("best") if each.answer else None
         verdict = each.verdict or ""
         if verdict and best:
-            verdict += f": {best['accuracy']:.1%} at {best['mean_tokens']:,.1f}"
+            verdict += f"\n{best['accuracy']:.1%} at {best['mean_tokens']:,.1f}"
         budget = "" if each.budget is None else f"{each.budget:,g}"
-        cells = (each.stored.name, each.state, " and ".join(each.models), ", ".join(each.tasks), budget)
-        table.add_row(*map(printable, (*cells, f"{each.num_trials} of {each.most_trials}", verdict)))
-    open_console().print(table, markup=False)
+        models, tasks = ("\n".join(map(printable, texts)) for texts in (each.models, each.tasks))
+        trials = f"{each.num_trials} of {each.most_trials}"
+        table.add_row(*map(Text, (each.stored.name, each.state, models, tasks, budget, trials, verdict)))
+    open_console().print(table)
 
 
 @click.command()

@@ -1,4 +1,4 @@
-"""What can be refused before anything slow is imported: no models, a missing file or folder, a locked study."""
+"""What can be refused before anything slow is imported: no models, a missing file or folder."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from pathlib import Path
 from autolambda.bundled import LONGEST_MEAN
 from autolambda.config import Config
 from autolambda.errors import CheckpointError, InputError, NoModelsError, TaskError
-from autolambda.study.holder import check_free
-from autolambda.study.places import storage_url
 from autolambda.tasks.config import BUNDLED_TASK, source_in_short
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?", re.ASCII)
@@ -26,11 +24,6 @@ def check_inputs(config: Config, files: Sequence[str] = ()) -> None:
             raise TaskError(f"task file '{text}' does not exist")
     for problem in input_problems(config):
         raise problem
-
-
-def check_study(name: str, storage: str | None) -> None:
-    """Raises ``StudyError`` for a bad name, or if another process runs the study."""
-    check_free(storage_url(name, storage), name)
 
 
 def input_problems(config: Config) -> Iterator[InputError]:

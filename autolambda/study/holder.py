@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autolambda.errors import StudyError
-from autolambda.study.places import sqlite_path
+from autolambda.study.places import sqlite_path, storage_url
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,9 @@ def holder_of(storage: str, name: str) -> Holder | None:
     return holder if _is_alive(holder) and _is_locked(lock_path(database, name)) else None
 
 
-def check_free(storage: str, name: str) -> None:
-    """Raises ``StudyError`` if another process runs the study."""
-    holder = holder_of(storage, name)
+def check_free(name: str, storage: str | None) -> None:
+    """Raises ``StudyError`` for a bad name, or if another process runs the study. ``storage`` is the URL, if given."""
+    holder = holder_of(storage_url(name, storage), name)
     if holder is not None:
         raise taken(name, holder)
 
