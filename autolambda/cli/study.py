@@ -43,8 +43,8 @@ def list_studies(as_json: bool, storage: str | None) -> None:
     elif found:
         _print_table(found)
     else:
-        where = "" if storage else f" in {studies_folder().absolute()}"
-        click.echo(f"no studies{where}; start one with: autolambda demo")
+        where = "" if storage else f" ({studies_folder().absolute()})"
+        click.echo(f"no studies here{where}; start one with: autolambda demo")
 
 
 def _studies_in(url: str, *, is_only: bool) -> list[Overview]:

@@ -54,7 +54,7 @@ class _Seen:
 
     @property
     def is_done(self) -> bool:
-        return self.answer is not None and self.answer.is_done and not self.is_running
+        return self.answer is not None and self.answer.is_done
 
     @property
     def is_running(self) -> bool:
@@ -75,7 +75,7 @@ def show_status(name: str, storage: str, *, console: Console, watch: bool, budge
             return
         view = _view(seen, storage, with_front=True)
         with Live(view, console=console, auto_refresh=False) as live, suppress(KeyboardInterrupt):
-            while not (seen.is_done or (seen.answer and seen.answer.is_done)):
+            while not seen.is_done:
                 time.sleep(SECONDS)
                 seen = _look(store, study, storage, budget, before=seen)
                 live.update(_view(seen, storage, with_front=True), refresh=True)
@@ -91,7 +91,8 @@ def status_json(name: str, storage: str, *, budget: float | None = None) -> str:
     plain["tokens_generated"] = seen.num_tokens
     plain["is_done"] = seen.is_done
     if report is not None:
-        own = {"budget": report.budget, "verdict": report.verdict, "stop_reason": report.stop_reason}
+        verdict = report.verdict if seen.is_done else None
+        own = {"budget": report.budget, "verdict": verdict, "stop_reason": report.stop_reason}
         plain |= own | {"best": report.best.to_dict() if report.best else None}
     return json.dumps(plain, indent=2) + "\n"
 
@@ -145,7 +146,7 @@ def _view(seen: _Seen, storage: str, *, with_front: bool = False) -> RenderableT
     if seen.answer is None:
         return Group(*lines, *_next_command(seen, storage))
     report = seen.answer.report
-    if with_front and not seen.answer.is_done:
+    if with_front and not seen.is_done:
         return Group(*lines, Text(), progress_view(report), *_next_command(seen, storage))
     return Group(*lines, Text(), *_found(seen, report, storage), *_next_command(seen, storage))
 
@@ -168,7 +169,7 @@ def _progress(seen: _Seen) -> str:
 def _found(seen: _Seen, report: Report, storage: str) -> Iterator[Text]:
     """Yields the answer as the report tells it, or the best of the search so far."""
     where = None if storage == default_storage(report.study) else storage
-    if seen.answer and seen.answer.is_done:
+    if seen.is_done:
         for sentence in verdict_sentences(report, storage=where):
             command: tuple[str | tuple[str, str], ...] = (": ", (sentence.command, "bold")) if sentence.command else ()
             yield Text.assemble(*sentence.parts, *command)
@@ -187,7 +188,7 @@ def _next_command(seen: _Seen, storage: str) -> Iterator[Text]:
     where = "" if storage == default_storage(name) else f" --storage {seen.short.to_dict()['storage']}"
     if seen.is_running:
         yield Text(f"Watch it: autolambda status {name} --watch{where}", style="dim")
-    elif seen.answer and seen.answer.is_done:
+    elif seen.is_done:
         yield Text(f"Fronts, stages and all numbers: autolambda report {name}{where}", style="dim")
     else:
         yield Text(f"Continue with: autolambda resume {name}{where}", style="dim")

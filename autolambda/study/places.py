@@ -16,6 +16,7 @@ from autolambda.errors import StudyError
 from autolambda.files import project_file
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_MOST_NAMES = 12  # of studies in a message
 _SQLITE = "sqlite:///"
 
 
@@ -86,4 +87,7 @@ def check_folder(name: str, storage: str | None) -> None:
 def nearest(name: str, known: list[str]) -> str:
     """Returns ``did you mean 'bundled'?`` for a name that is close to a known one, else the known names."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"did you mean '{close[0]}'?" if close else f"it has: {', '.join(known) or 'none'}"
+    if close:
+        return f"did you mean '{close[0]}'?"
+    shown = [*known[:_MOST_NAMES], *([f"and {len(known) - _MOST_NAMES} more"] if len(known) > _MOST_NAMES else [])]
+    return f"it has: {', '.join(shown) or 'none'}"

@@ -35,9 +35,9 @@ def test_every_missing_file_and_folder_is_named() -> None:
         "task file 'b.csv' does not exist",
         "no folder './gone'; give an existing folder or a hub id such as Qwen/Qwen3-4B",
     ]
-    with pytest.raises(TaskError, match="a.jsonl"):
+    with pytest.raises(TaskError, match=r"a\.jsonl"):
         check_inputs(found)
-    with pytest.raises(TaskError, match="task file 'more.jsonl' does not exist"):
+    with pytest.raises(TaskError, match=r"task file 'more\.jsonl' does not exist"):
         check_inputs(config(), ["gsm8k", "more.jsonl"])
 
 

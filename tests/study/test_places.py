@@ -62,11 +62,12 @@ def test_a_missing_study_names_the_folder_and_the_nearest_name(here: Path) -> No
     check_exists("anything", "sqlite:///elsewhere.db")
     assert [name for name, _ in studies_under(Path("studies"))] == ["bundled", "other"]
     assert nearest("x", []) == "it has: none"
+    assert nearest("x", [f"study{i}" for i in range(50)]).endswith("study10, study11, and 38 more")
 
 
 def test_a_folder_is_made_for_the_default_database_alone(here: Path) -> None:
     check_folder("x", None)
     check_folder("x", f"sqlite:///{here}/x.db")
     check_folder("x", "postgresql://me@host/x")
-    with pytest.raises(StudyError, match="storage: there is no folder '/nonexist' for x.db; make it, or correct"):
+    with pytest.raises(StudyError, match=r"storage: there is no folder '/nonexist' for x\.db; make it"):
         check_folder("x", "sqlite:////nonexist/x.db")

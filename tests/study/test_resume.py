@@ -119,7 +119,7 @@ def test_another_task_and_other_models_are_named_without_hashes():
         "study 'one' has other models (instruct and thinking then, Some-Instruct and Some-Thinking now); "
         "also changed: seed: none then, 1 now; start this one with --study Some-Thinking"
     )
-    with pytest.raises(StudyError, match="made with another config .models.thinking: other weights than then."):
+    with pytest.raises(StudyError, match=r"made with another config \(models\.thinking: other weights than then\)"):
         check_identity(stored, {**stored.identity, "models.thinking": "zz"}, slices=slices, config=small_config())
 
 
