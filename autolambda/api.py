@@ -6,8 +6,9 @@
     print(study.verdict, study.pick.schedule)
     autolambda.merge("org/Model-Instruct", "org/Model-Thinking", "my-merge", schedule=study.pick.schedule)
 
-The defaults are as on the command line. Without models the bundled pair is searched. A study is named after the
-Thinking model, and its database is ``studies/NAME/study.db``. An error that the caller can correct is an
+The defaults are as on the command line, but for the project file ``autolambda.yaml``, which Python reads only if it is
+given as ``config``. Without models the bundled pair is searched. A study is named after the Thinking model, and its
+database is ``studies/NAME/study.db``. An error that the caller can correct is an
 ``autolambda.errors.InputError``. Its one line names the argument or key, the value seen and what to do.
 
 The imports are inside the functions, so that ``import autolambda`` stays quick.
@@ -69,7 +70,7 @@ def search(
     """
     from autolambda.driver import search as jobs
     from autolambda.driver.events import ignore
-    from autolambda.study.reader import storage_url
+    from autolambda.study.places import storage_url
     from autolambda.study_view import StudyView
 
     resolved = _config(instruct, thinking, task=task, budget=budget, config=config, settings=settings)
@@ -185,11 +186,11 @@ def config_overrides(
     overrides: dict[str, object] = {}
     for parent, source in (("instruct", instruct), ("thinking", thinking)):
         if source is not None:
-            overrides[f"models.{parent}"] = os.fspath(source)
+            overrides[f"models.{parent}"] = os.path.expanduser(source)
     if task:
         from autolambda.tasks.config import source_in_short
 
-        tasks = [os.fspath(each) for each in ([task] if isinstance(task, str | os.PathLike) else task)]
+        tasks = [os.path.expanduser(each) for each in ([task] if isinstance(task, str | os.PathLike) else task)]
         overrides["tasks"] = [source_in_short(each) for each in tasks]
     if budget is not None:
         overrides["budget"] = budget

@@ -1,10 +1,14 @@
-"""Reads the config: a YAML file with ``--set KEY=VALUE`` on top, as plain keys and values that are then validated."""
+"""Reads the config: a YAML file with ``--set KEY=VALUE`` on top, as plain keys and values that are then validated.
+
+Relative paths are relative to the current folder. In a project file (``autolambda.yaml``) they are relative to its
+folder. A ``~`` is the home folder everywhere.
+"""
 
 from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,8 +17,8 @@ import yaml
 
 from autolambda.config import Config, parse_config
 from autolambda.errors import ConfigError, in_short, one_line, reason
-from autolambda.files import load_yaml, read_text
-from autolambda.tasks.config import SourceConfig
+from autolambda.files import PROJECT_FILE, load_yaml, read_text
+from autolambda.tasks.config import TASK_NAMES, SourceConfig, source_in_short
 
 Source = TypeVar("Source", bound=SourceConfig)
 
@@ -51,7 +55,18 @@ def parse_setting(text: str) -> tuple[str, object]:
 
 
 def set_key(plain: dict[str, Any], key: str, value: object) -> None:
-    """Sets a dotted key in nested dicts and lists; adds missing dicts. Raises ``ConfigError`` if a part has no keys."""
+    """Sets a dotted key in nested dicts and lists; adds missing dicts. Raises ``ConfigError`` if a part has no keys.
+
+    A ``*`` stands for every entry of a list: ``tasks.*.grader``.
+    """
+    section, star, rest = key.partition(".*.")
+    if star:
+        entries = plain.get(section) or ()
+        if not isinstance(entries, list | tuple):
+            raise ConfigError(f"{key!r}: {section!r} is {in_short(entries)}, which has no entries")
+        for number in range(len(entries)):
+            set_key(plain, f"{section}.{number}.{rest}", value)
+        return
     *parents, last = key.split(".")
     node: Any = plain
     for i, part in enumerate(parents):
@@ -88,13 +103,61 @@ def load_config(
     ``overrides`` maps dotted keys to values, ``settings`` are texts ``KEY=VALUE``. Without models the bundled pair's
     config supplies the defaults. Raises ``ConfigError`` with one line.
     """
-    plain = copy.deepcopy(dict(source)) if isinstance(source, Mapping) else read_settings(source) if source else {}
+    plain = _source(source)
     changes = [*overrides.items(), *map(parse_setting, settings)]
     if not _names_models(plain, changes):
         plain = merged(bundled_defaults(with_task="tasks" not in plain), plain)
     for key, value in changes:
         set_key(plain, key, value)
+    _each_path(plain, os.path.expanduser)
     return _absolute(parse_config(plain))
+
+
+def _source(source: Path | Mapping[str, Any] | None) -> dict[str, Any]:
+    """Returns the keys and values of a file or a mapping; a task that is only a text stands for its source."""
+    if source is None:
+        return {}
+    if isinstance(source, Mapping):
+        return copy.deepcopy(dict(source))
+    plain = read_settings(Path(os.path.expanduser(source)))
+    if source.name == PROJECT_FILE and source.parent.resolve() != Path.cwd():
+        _each_path(plain, lambda text: _beside(source.parent, text))
+    tasks = plain.get("tasks")
+    if isinstance(tasks, list):
+        plain["tasks"] = [source_in_short(os.path.expanduser(t)) if isinstance(t, str) else t for t in tasks]
+    return plain
+
+
+def _beside(folder: Path, text: str) -> str:
+    """Returns a relative path from a config in ``folder`` as a path from here, and a hub id or a name unchanged."""
+    if text.startswith("~") or os.path.isabs(text):
+        return text
+    path = folder / text
+    is_file = text.startswith(".") or path.suffix in (".jsonl", ".json", ".csv", ".parquet", ".gz", ".tsv", ".ndjson")
+    return str(path) if path.exists() or is_file else text
+
+
+def _each_path(plain: dict[str, Any], change: Callable[[str], str]) -> None:
+    """Changes every text of a config, not yet validated, that may be a path."""
+
+    def changed(section: object, *keys: str) -> None:
+        if isinstance(section, dict):
+            for key in keys:
+                if isinstance(text := section.get(key), str) and text not in TASK_NAMES:
+                    section[key] = change(text)
+
+    if isinstance(models := plain.get("models"), dict):
+        changed(models, "instruct", "thinking", "base")
+        if models.get("chat_template") not in ("instruct", "thinking"):
+            changed(models, "chat_template")
+    if isinstance(tasks := plain.get("tasks"), list):
+        for number, task in enumerate(tasks):
+            if isinstance(task, str) and task not in TASK_NAMES:
+                tasks[number] = change(task)
+            changed(task, "path", "include_path", "confirm_on")
+            changed(task.get("confirm_on") if isinstance(task, dict) else None, "path", "include_path")
+    if isinstance(ablation := plain.get("ablation"), dict) and isinstance(ablation.get("backbones"), list):
+        ablation["backbones"] = [change(each) if isinstance(each, str) else each for each in ablation["backbones"]]
 
 
 def bundled_defaults(*, with_task: bool) -> dict[str, Any]:

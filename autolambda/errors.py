@@ -3,6 +3,7 @@
 AutolambdaError            1   the run failed
 |-- InputError             2   something the user gave is wrong; the message says what, the value seen, what to do
 |   |-- ConfigError            a config file, a key, a value
+|   |   `-- NoModelsError      no models where the user's own are meant: how to begin, in several lines
 |   |-- ScheduleError          a schedule, or a parameter name that no schedule covers
 |   |-- CheckpointError        one checkpoint folder or file
 |   |-- PairError              two checkpoints that cannot be merged: every mismatch, one a line
@@ -49,6 +50,10 @@ class SwappedError(ConfigError):
         stored = f" What was measured is kept as study '{kept}'." if kept else ""
         run = f" Run: {command}" if command else ""
         super().__init__(f"{said}.{given}{stored} If you mean it, add --set models.allow_swapped=true.{run}")
+
+
+class NoModelsError(ConfigError):
+    """No models where the user's own are meant; the message has further lines that say how to begin."""
 
 
 class ScheduleError(InputError):
@@ -130,9 +135,10 @@ def in_short(value: object, *, limit: int = 60) -> str:
 def error_line(error: AutolambdaError) -> str:
     """Returns an error as the line that the terminal shows, without secrets and control characters.
 
-    A ``PairError`` has one line for each mismatch. Names from files and models may hold control characters.
+    A ``PairError`` has one line for each mismatch, a ``NoModelsError`` one for each way to begin.
+    Names from files and models may hold control characters.
     """
     message = hide_secrets(str(error))
-    lines = message.splitlines() if isinstance(error, PairError) else [message]
+    lines = message.splitlines() if isinstance(error, PairError | NoModelsError) else [message]
     lines = [printable(line) for line in lines]
     return "\n".join([f"error: {lines[0]}", *lines[1:]])

@@ -21,6 +21,9 @@ from yaml.nodes import MappingNode, Node, ScalarNode
 SMALL = 256 * 1024
 """The maximum size in bytes of a file written by hand, such as a config."""
 
+PROJECT_FILE = "autolambda.yaml"
+"""The config of a project: the default of every command that takes a config."""
+
 MAX_DEPTH = 100  # of JSON; far below the limit of Python's stack
 MAX_YAML_DEPTH = 50  # lower, since a config is stored inside JSON
 
@@ -113,3 +116,9 @@ class _Loader(yaml.SafeLoader):
         except (AttributeError, LookupError, TypeError, ValueError) as error:  # such as for a 13th month or !!int ''
             problem = f"{str(node.value)[:40]!r} is not a valid {node.tag.rpartition(':')[2]}"
             raise ConstructorError(None, None, problem, node.start_mark) from error
+
+
+def project_file() -> Path | None:
+    """Returns the project file of the current folder or of the nearest parent that has one."""
+    here = Path.cwd()
+    return next((file for folder in (here, *here.parents) if (file := folder / PROJECT_FILE).is_file()), None)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from autolambda.api import config_overrides
+from autolambda.cli.output import say
 from autolambda.errors import ConfigError, SwappedError
 
 if TYPE_CHECKING:  # imported by the functions
@@ -20,23 +21,66 @@ if TYPE_CHECKING:  # imported by the functions
     from autolambda.schedule import Schedule
 
 
-def config_of(options: Mapping[str, Any], *, budget: float | None = None) -> Config:
-    """Returns the config of a command's options: the config file, then options for single keys, then ``--set``."""
-    from autolambda.config_file import load_config
+KEYS: Mapping[str, tuple[str, ...]] = {
+    "trials": ("search.trials",),
+    "seed": ("search.seed",),
+    "workers": ("engine.workers",),
+    "engine": ("engine.name",),
+    "max_tokens": ("sampling.max_tokens",),
+    "grader": ("tasks.*.grader",),
+    "limit": ("tasks.*.limit", "confirm.limit"),
+    "rounding": ("merge.rounding",),
+    "rounding_seed": ("merge.seed",),
+    "vision": ("models.vision",),
+}
+"""The config keys that each option sets."""
 
+
+def config_of(
+    options: Mapping[str, Any], *, budget: float | None = None, quiet: bool = False, checks: bool = True
+) -> Config:
+    """Returns the config of a command's options: the config file, then options for single keys, then ``--set``.
+
+    A command that takes ``--config`` uses the project file by default, and says so in a note unless ``quiet``. Raises
+    ``InputError`` for a file or a folder that is missing, unless ``checks`` is false.
+    """
+    from autolambda.files import project_file
+    from autolambda.project.paths import check_paths
+
+    if checks:
+        named = options.get("instruct"), options.get("thinking")
+        check_paths(named, options.get("tasks") or (), options.get("config"))
+    from autolambda.config_file import load_config
+    from autolambda.project.checks import check_inputs, check_models_are_meant
+
+    source = options.get("config")
+    if source is None and "config" in options and (source := project_file()) and not quiet:
+        say(f"config: {os.path.relpath(source)}")
+    config = load_config(source, overrides=overrides_of(options, budget), settings=options.get("settings", ()))
+    if checks:
+        check_inputs(config)
+        if options.get("config") is None:
+            check_models_are_meant(config)
+    return config
+
+
+def overrides_of(options: Mapping[str, Any], budget: float | None = None) -> dict[str, object]:
+    """Returns the config keys that the models, the tasks and the single options of a command set."""
     overrides = config_overrides(options.get("instruct"), options.get("thinking"), options.get("tasks"), budget)
-    keys = {
-        "trials": "search.trials",
-        "seed": "search.seed",
-        "workers": "engine.workers",
-        "rounding": "merge.rounding",
-        "rounding_seed": "merge.seed",
-        "vision": "models.vision",
-    }
-    for option, key in keys.items():
+    for option, keys in KEYS.items():
         if options.get(option) is not None:
-            overrides[key] = options[option]
-    return load_config(options.get("config"), overrides=overrides, settings=options.get("settings", ()))
+            overrides |= dict.fromkeys(keys, options[option])
+    return overrides
+
+
+def search_config(options: Mapping[str, Any], *, budget: float | None, quiet: bool = False) -> Config:
+    """Returns the config of a search. Raises ``NoModelsError`` without models, unless the demo is what is meant."""
+    config = config_of(options, budget=budget, quiet=quiet)
+    from autolambda.project.checks import check_models_are_meant
+
+    if options.get("config") is None:
+        check_models_are_meant(config, is_search=True)
+    return config
 
 
 def config_of_study(options: Mapping[str, Any], *, study: str | None, storage: str | None) -> Config:

@@ -6,41 +6,56 @@ import io
 import os
 import signal
 import sys
+from collections.abc import Mapping
 
 import click
 
 from autolambda import __version__
-from autolambda.cli import measure, merge, search, study
+from autolambda.cli import begin, measure, merge, search, study
 from autolambda.cli.arguments import turned
-from autolambda.cli.options import INTERRUPTED
+from autolambda.cli.output import INTERRUPTED
 from autolambda.errors import AutolambdaError, InputError, SwappedError, error_line
 
-COMMANDS: tuple[click.Command, ...] = (
-    search.search,
-    search.resume,
-    search.confirm,
-    study.list_studies,
-    study.status,
-    study.report,
-    merge.export,
-    merge.merge,
-    merge.validate,
-    measure.evaluate,
-    measure.ablate,
-    measure.stages,
-)
+SECTIONS: Mapping[str, tuple[click.Command, ...]] = {
+    "Start": (begin.init, search.search, search.demo, begin.validate),
+    "Look": (study.list_studies, study.status, study.report),
+    "Use": (search.resume, search.confirm, merge.export, merge.merge),
+    "Research": (measure.evaluate, measure.ablate, measure.stages, begin.schema),
+}
+"""The commands by what they are for, in the order of ``--help``."""
+
+COMMANDS = tuple(command for commands in SECTIONS.values() for command in commands)
 
 
-@click.group(commands=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+class _Sections(click.Group):
+    """A group whose help lists the commands by section, each with the first sentence of its help."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes the sections."""
+        width = max(len(str(command.name)) for command in COMMANDS)
+        for title, commands in SECTIONS.items():
+            with formatter.section(title):
+                rows = [(str(each.name).ljust(width), each.get_short_help_str(limit=200)) for each in commands]
+                formatter.write_dl(rows)
+
+
+@click.group(cls=_Sections, commands=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="autolambda")
 def cli() -> None:
     """Finds the best merge of an Instruct and a Thinking model for your token budget.
 
     \b
-    autolambda search --budget 40              a demo: minutes on a laptop
-    autolambda search INSTRUCT THINKING --task my.jsonl --budget 4000
-    autolambda export NAME OUT --budget 4000   the pick as a checkpoint folder
+    autolambda demo                                      two minutes on a laptop
+    autolambda init INSTRUCT THINKING --task my.jsonl    writes autolambda.yaml
+    autolambda search --budget 4000                      the best merge for it
+    autolambda export NAME OUT                           its checkpoint folder
     """
+
+
+cli.epilog = """\b
+Tab completion (bash; zsh and fish alike):
+  eval "$(_AUTOLAMBDA_COMPLETE=bash_source autolambda)"
+"""
 
 
 def main() -> None:

@@ -16,18 +16,20 @@ from autolambda.cli.arguments import (
     schedule_of,
 )
 from autolambda.cli.options import (
-    end_interrupted,
+    UserPath,
+    everyday_options,
     lambda_option,
     model_options,
-    open_console,
     out_option,
+    quiet_option,
     rounding_option,
-    say_bundled,
     schedule_option,
     storage_option,
     study_option,
+    verbose_option,
     workers_option,
 )
+from autolambda.cli.output import end_interrupted, open_console, say_bundled, watching_or_not
 
 if TYPE_CHECKING:  # imported by the functions, so that --help stays quick
     from autolambda.ablation.results import Ablation
@@ -39,23 +41,26 @@ if TYPE_CHECKING:  # imported by the functions, so that --help stays quick
 @lambda_option
 @schedule_option
 @rounding_option
+@everyday_options
 @workers_option
-def evaluate(lam: float | None, schedule: Path | None, **options: Any) -> None:
+@quiet_option
+@verbose_option
+def evaluate(lam: float | None, schedule: Path | None, quiet: bool, **options: Any) -> None:
     """Measures one schedule on the search slice.
 
     \b
     autolambda evaluate --lambda 0.6                       the bundled pair
     autolambda evaluate INSTRUCT THINKING --task my.jsonl --schedule s.yaml
     """
-    from autolambda.cli.progress import watching
-    from autolambda.driver.search import evaluate as run
+    chosen = schedule_of(lam, schedule)
+    config = config_of(options, quiet=quiet)
+    console = open_console()
+    with watching_or_not(console, quiet=quiet) as on_event:
+        from autolambda.driver.search import evaluate as run  # slow to import: the display is on the screen meanwhile
+
+        measured = run(config, chosen, on_event=on_event)
     from autolambda.report.terminal import measured_view
 
-    chosen = schedule_of(lam, schedule)
-    config = config_of(options)
-    console = open_console()
-    with watching(console) as on_event:
-        measured = run(config, chosen, on_event=on_event)
     console.print(measured_view(chosen, measured))
 
 
@@ -85,7 +90,7 @@ def ablate(
     name = default_name(config) if study is None else study
     from autolambda.ablation.table import ablations_view, write_ablations
     from autolambda.cli.progress import watching
-    from autolambda.study.reader import storage_url
+    from autolambda.study.places import storage_url
 
     url = storage_url(name, storage)
     console = open_console(stderr=form != "table" and out is None)
@@ -110,7 +115,7 @@ def ablate(
 
 
 @click.command()
-@click.argument("curve", type=click.Path(path_type=Path))
+@click.argument("curve", type=UserPath())
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
 def stages(curve: Path, form: str) -> None:
     """Finds the three stages in a sweep that was measured before.

@@ -1,4 +1,4 @@
-"""Commands that write a merge as a checkpoint folder, from a study or without one, and ``validate``."""
+"""Commands that write a merge as a checkpoint folder, from a study or without one."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import click
 
 from autolambda.cli.arguments import config_of, method_of
 from autolambda.cli.options import (
+    UserPath,
     budget_option,
     lambda_option,
-    open_console,
     rounding_option,
     schedule_option,
     storage_option,
-    writing,
 )
+from autolambda.cli.output import open_console, writing
 from autolambda.errors import printable
 from autolambda.merging.method import METHODS, ROLES
 
@@ -27,7 +27,7 @@ shard_size_option = click.option(
 
 @click.command()
 @click.argument("name")
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("out", type=UserPath())
 @budget_option
 @click.option("--trial", type=int, metavar="N", help="Exports this trial instead of the pick.")
 @shard_size_option
@@ -74,7 +74,7 @@ def export(
 @click.command()
 @click.argument("instruct")
 @click.argument("thinking")
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("out", type=UserPath())
 @lambda_option
 @schedule_option
 @click.option(
@@ -129,26 +129,3 @@ def merge(
 def _say(notes: Sequence[str]) -> None:
     for note in notes:
         click.echo(f"note: {printable(note)}", err=True)
-
-
-@click.command()
-@click.argument("path", type=click.Path(path_type=Path), metavar="CONFIG|FOLDER")
-def validate(path: Path) -> None:
-    """Checks a config, or an exported folder by its hashes.
-
-    Neither needs a GPU.
-
-    \b
-    autolambda validate configs/qwen3-4b.yaml
-    autolambda validate my-merge
-    """
-    if path.is_dir():
-        from autolambda.export.export import check_export
-
-        click.echo(f"{path}: intact, {check_export(path)}")
-        return
-    from autolambda.config_file import load_config
-    from autolambda.driver.job import validate as check
-
-    *found, verdict = check(load_config(path, overrides={}))
-    click.echo("\n".join(map(printable, [*found, f"{path}: {verdict}"])))

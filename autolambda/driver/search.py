@@ -21,6 +21,7 @@ from autolambda.engines.base import Engine
 from autolambda.errors import SwappedError
 from autolambda.optimizer.space import PARENTS
 from autolambda.report.report import Report
+from autolambda.report.status import in_short
 from autolambda.schedule import Schedule
 from autolambda.statistics.metrics import Measured, measure
 from autolambda.study.aside import set_aside
@@ -46,7 +47,9 @@ def search(
                 run.race(trial)
             except FailedTwice as error:
                 run.give_up(trial, error)
-        return confirm_finalists(run, budget=config.budget)
+        report = confirm_finalists(run, budget=config.budget)
+        run.study.keep_answer(in_short(report))
+        return report
 
 
 def confirm(
@@ -127,7 +130,7 @@ def enter(store: Store, job: Job, *, name: str) -> str | None:
     if stored is None:
         store.create_study(name, config=config, identity=dict(job.identity))
         return None
-    check_identity(stored, job.identity, slices=(job.search, job.confirm))
+    check_identity(stored, job.identity, slices=(job.search, job.confirm), config=job.config)
     if stored.config != config or stored.identity != job.identity:
         store.update_study(name, config=config, identity=dict(job.identity))
     return growth_sentence(stored, job.config, job.identity["tasks"])

@@ -6,7 +6,9 @@ is graded whole. Targets are strings; a grader that needs more takes JSON. A tar
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
@@ -35,6 +37,10 @@ GRADERS: Mapping[str, Grader] = {
 }
 
 
+_MOST = 0.95  # share of a task's answers that a grader must accept to suit it
+_FORMULA = re.compile(r"\\[A-Za-z]|[\^$\u221a\u03c0]|\d\s?/\s?\d")
+
+
 def is_custom(name: str) -> bool:
     """Returns whether a name has the form of a user's grader, such as ``package.module:function``."""
     return name not in GRADERS and (":" in name or "." in name)
@@ -50,6 +56,28 @@ def find_grader(name: str) -> Grader:
     nearest = get_close_matches(name, GRADERS, n=3)
     hint = f"did you mean {' or '.join(nearest)}?" if nearest else f"known: {', '.join(GRADERS)};"
     raise TaskError(f"unknown grader {name!r}; {hint} A grader of your own is given as 'package.module:function'")
+
+
+def likely_grader(targets: Sequence[str]) -> str:
+    """Returns the grader that suits the right answers of a task: ``number``, ``choice``, ``math`` or ``exact``.
+
+    A few answers (5 %) may be of another kind.
+    """
+
+    def accepted(name: str) -> int:
+        number = 0
+        for target in targets:
+            with suppress(ValueError):
+                find_grader(name).check_target(target)
+                number += 1
+        return number
+
+    enough = _MOST * len(targets)
+    for name in ("number", "choice"):
+        if accepted(name) >= enough:
+            return name
+    num_formulas = sum(bool(_FORMULA.search(target)) for target in targets)
+    return "math" if 2 * num_formulas >= len(targets) and accepted("math") >= enough else "exact"
 
 
 @dataclass(frozen=True)

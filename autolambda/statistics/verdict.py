@@ -68,10 +68,11 @@ class Decision:
 
     ``passed`` are the finalists shown to be within the budget and to keep every guard. ``best`` is the most accurate of
     them and ``pick`` is the answer; both are ``None`` unless a finalist passed. ``uniform`` is the most accurate of
-    them with one lambda for all weights. It replaces ``passed_over`` as ``best`` if that is expected to lead by less than
-    the margin. ``parent`` names the parent that is the answer instead, because no merge is more accurate. ``nearest``
-    has the smallest mean tokens, if possible among the finalists that are not shown to break a guard. ``likely`` is
-    more accurate than the answer and within the budget with a chance of at least ``LIKELY``, but not proven.
+    them with one lambda for all weights. It replaces ``passed_over`` as ``best`` if that is expected to lead by less
+    than the margin. ``parent`` names the parent that is the answer instead, because no merge is more accurate.
+    ``nearest`` has the smallest mean tokens, if possible among the finalists that are not shown to break a guard.
+    ``likely`` is more accurate than the answer and within the budget with a chance of at least ``LIKELY``, but not
+    proven.
     """
 
     verdict: Verdict

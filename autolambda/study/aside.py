@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import itertools
 from contextlib import closing
-from pathlib import Path
 
 import sqlalchemy as sa
 
 from autolambda.study.database import driver_lock
+from autolambda.study.places import default_storage, studies_folder
 from autolambda.study.schema import EVALUATIONS, STUDIES
 from autolambda.study.store import Store
-from autolambda.study.trials import default_storage, driver_errors
+from autolambda.study.trials import driver_errors
 
 _OPTUNA = sa.table("studies", sa.column("study_name"))
 _LONGEST = 64  # characters of a name
@@ -23,7 +23,7 @@ def set_aside(storage: str, name: str, *, ending: str) -> str:
     The folder of a study at its default place is renamed too. Raises ``StudyError`` if another process runs the study.
     """
     with driver_errors(), driver_lock(storage, name) as database, closing(Store(database)) as store:
-        taken = {*store.names(), *(path.name for path in Path("studies").glob("*"))}
+        taken = {*store.names(), *(path.name for path in studies_folder().glob("*"))}
         tails = (f"-{ending}" if number == 1 else f"-{ending}-{number}" for number in itertools.count(1))
         new = next(each for tail in tails if (each := name[: _LONGEST - len(tail)] + tail) not in taken)
         with store.changing() as connection:
@@ -33,5 +33,5 @@ def set_aside(storage: str, name: str, *, ending: str) -> str:
             connection.execute(sa.delete(STUDIES).where(STUDIES.c.name == name))
             connection.execute(sa.update(_OPTUNA).where(_OPTUNA.c.study_name == name).values(study_name=new))
     if storage == default_storage(name):
-        (Path("studies") / name).rename(Path("studies") / new)
+        (studies_folder() / name).rename(studies_folder() / new)
     return new

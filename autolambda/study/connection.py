@@ -79,11 +79,6 @@ def password_hint(storage: str) -> str:
     return " (for *** give the password, or leave it out and have it in PGPASSWORD or ~/.pgpass)"
 
 
-def taken(name: str) -> StudyError:
-    """Returns the error for a study that another process runs."""
-    return StudyError(f"study '{name}' is being run by another process; wait for it or stop it")
-
-
 def unopened(shown: str, error: BaseException) -> StudyError:
     """Returns the error for a database that cannot be opened."""
     return StudyError(f"study database '{shown}' cannot be opened: {_said(error)}")

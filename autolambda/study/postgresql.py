@@ -19,7 +19,8 @@ import sqlalchemy as sa
 
 from autolambda.errors import StorageError, StudyError, reason
 from autolambda.responses import sha256_of
-from autolambda.study.connection import Database, failure, shown_storage, taken, unopened
+from autolambda.study.connection import Database, failure, shown_storage, unopened
+from autolambda.study.holder import taken
 
 # Each side notices within a minute that the other is gone; the server then releases the lock.
 _CLIENT = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3, "tcp_user_timeout": 60_000}

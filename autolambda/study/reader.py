@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from functools import cached_property
 
 from autolambda.config import Config, parse_config
 from autolambda.errors import StudyError
+from autolambda.study.places import check_exists, nearest, storage_url
 from autolambda.study.store import Store
-from autolambda.study.trials import Study, default_storage, driver_errors
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+from autolambda.study.trials import Study, driver_errors
 
 
 class StudyReader:
@@ -22,7 +20,7 @@ class StudyReader:
         """Raises ``StudyError`` if the database holds no study of this name."""
         stored = store.study(name)
         if stored is None:
-            raise StudyError(f"no study '{name}' in this database; it has: {', '.join(store.names()) or 'none'}")
+            raise StudyError(f"no study '{name}' in this database; {nearest(name, store.names())}")
         self.name, self.store = name, store
         self.config: Config = parse_config(stored.settings)
 
@@ -37,21 +35,6 @@ class StudyReader:
             self.study.close()
 
 
-def check_name(name: str) -> str:
-    """Returns the name of a study unchanged. Raises ``StudyError`` for one that cannot name a folder."""
-    if not _NAME.fullmatch(name) or ".." in name:
-        raise StudyError(
-            f"study name {name!r}: use up to 64 letters, digits, '.', '_' and '-', starting with a letter or digit"
-        )
-    return name
-
-
-def storage_url(name: str, storage: str | None) -> str:
-    """Returns a study's database URL, by default its own under ``studies/``. Raises ``StudyError`` for a bad name."""
-    check_name(name)
-    return default_storage(name) if storage is None else storage
-
-
 @contextmanager
 def open_for_reading(name: str, storage: str | None, *, with_texts: bool = True) -> Iterator[StudyReader]:
     """Opens a study to read it, without the texts of its responses unless ``with_texts`` is true.
@@ -59,6 +42,7 @@ def open_for_reading(name: str, storage: str | None, *, with_texts: bool = True)
     Raises ``StudyError`` if there is no such study and ``StorageError`` if the database fails.
     """
     url = storage_url(name, storage)
+    check_exists(name, storage)
     with (
         driver_errors(),
         closing(Store(url, must_exist=True, with_texts=with_texts)) as store,

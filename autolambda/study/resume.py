@@ -7,9 +7,11 @@ slices. Then the grown study would have produced every stored response.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from autolambda.config import Config
@@ -29,6 +31,16 @@ LATER = ("sampling.end_ids", "models.prompt", "models.clock", "engine.rope")
 """Keys that a study of an earlier release lacks, and whose values follow from its other keys."""
 
 
+DIGESTS = {
+    "models.instruct": "other weights than then",
+    "models.thinking": "other weights than then",
+    "models.chat_template": "another template than then",
+    "models.vocabulary": "another vocabulary than then",
+    "models.prompt": "the same prompts are rendered to other texts or tokens than then",
+}
+"""The keys of an identity whose values are digests, with what a change of them means."""
+
+
 def comparable(stored: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Returns a stored and a present identity with the keys that an earlier release did not write."""
     later = {key: now[key] for key in LATER if key in now}
@@ -42,10 +54,13 @@ def moment_of(stored: StoredStudy) -> datetime:
     return datetime.fromisoformat(stored.created_at).astimezone().replace(tzinfo=None)
 
 
-def check_identity(stored: StoredStudy, identity: Mapping[str, Any], *, slices: Slices) -> None:
+def check_identity(
+    stored: StoredStudy, identity: Mapping[str, Any], *, slices: Slices, config: Config | None = None
+) -> None:
     """Raises ``StudyError`` with every changed key if new results would not be comparable with the stored ones.
 
-    ``slices`` are the current slices of the search and of the confirmation.
+    ``slices`` are the current slices of the search and of the confirmation. With the current ``config``, another task
+    or other models are told by their names, with a name for a study of their own.
     """
     before, now = comparable(stored.identity, identity)
     changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
@@ -53,14 +68,61 @@ def check_identity(stored: StoredStudy, identity: Mapping[str, Any], *, slices: 
         changed = [key for key in changed if key not in SIZES]
     if len(changed) > 1 and "models.prompt" in changed:
         changed.remove("models.prompt")  # the others changed it
-    if changed:
-        listed = "; ".join(
-            f"{key}: {_in_words(key, before.get(key))} then, {_in_words(key, now.get(key))} now" for key in changed
-        )
-        raise StudyError(
-            f"study '{stored.name}' was made with another config ({listed}); new results would not be comparable. "
-            "Take the old values, or give another study name (--study, or study= in Python)"
-        )
+    if not changed:
+        return
+    others, follows, name = _others(stored, config, changed) if config else ([], frozenset[str](), "")
+    listed = "; ".join(_change(key, before.get(key), now.get(key)) for key in changed if key not in follows)
+    if others:
+        more = f"; also changed: {listed}" if listed else ""
+        raise StudyError(f"study '{stored.name}' has {' and '.join(others)}{more}; start this one with --study {name}")
+    raise StudyError(
+        f"study '{stored.name}' was made with another config ({listed}); new results would not be comparable. "
+        "Take the old values, or give another study name (--study, or study= in Python)"
+    )
+
+
+def _others(stored: StoredStudy, config: Config, changed: Sequence[str]) -> tuple[list[str], frozenset[str], str]:
+    """Returns what else the study is about, in words; the changed keys that follow from it; a name for a new study."""
+    words, follows, name = list[str](), set[str](), f"{stored.name}-2"
+    plain = config.model_dump(mode="json")
+    then, now = (_sources(tasks) for tasks in (stored.config.get("tasks", ()), plain["tasks"]))
+    if "tasks" in changed and then != now:
+        kind = "another task file" if any(task.get("path") for task in plain["tasks"]) else "another task"
+        words.append(f"{kind} ({', '.join(then)} then, {', '.join(now)} now)")
+        follows |= {*SIZES, "models.prompt"}
+        name = _as_name(Path(now[0]).stem, stored.name)
+    before, after = (_parents(models) for models in (stored.config.get("models", {}), plain["models"]))
+    if before != after and {"models.instruct", "models.thinking"} & {*changed}:
+        words.append(f"other models ({' and '.join(before)} then, {' and '.join(after)} now)")
+        follows |= {key for key in changed if key.startswith("models.")}
+        name = _as_name(after[1], stored.name)
+    return words, frozenset(follows), name
+
+
+def _sources(tasks: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Returns the tasks by what they are read from, without folders."""
+    keys = ("path", "name", "hub", "lm_eval")
+    return [Path(str(next(filter(None, (task.get(key) for key in keys)), "?"))).name for task in tasks]
+
+
+def _parents(models: Mapping[str, Any]) -> list[str]:
+    return [Path(str(models.get(name) or name)).name for name in ("instruct", "thinking")]
+
+
+def _as_name(text: str, taken: str) -> str:
+    """Returns a text as the name of a study that is not ``taken``."""
+    name = re.sub(r"[^A-Za-z0-9._-]+|\.\.+", "-", text).strip(".-_")[:60] or "study"
+    return f"{name}-2" if name == taken else name
+
+
+def _change(key: str, before: object, now: object) -> str:
+    """Returns a changed key with its values; a digest is not shown, for it tells nothing."""
+    if key in DIGESTS and before is not None and now is not None:
+        return f"{key}: {DIGESTS[key]}"
+    then, current = _in_words(key, before), _in_words(key, now)
+    return (
+        f"{key}: other prompts, {then}" if key == "tasks" and then == current else f"{key}: {then} then, {current} now"
+    )
 
 
 def has_grown(before: PromptsKey, slices: Slices) -> bool:
@@ -117,7 +179,7 @@ def _flat(plain: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _in_words(key: str, value: Any) -> str:
-    return prompts_in_words(value) if key == "tasks" and value else _short(value)
+    return prompts_in_words(value).partition(" (")[0] if key == "tasks" and value else _short(value)
 
 
 def _short(value: object) -> str:

@@ -17,7 +17,8 @@ import filelock
 import sqlalchemy as sa
 
 from autolambda.errors import StorageError, StudyError
-from autolambda.study.connection import Database, taken, unopened
+from autolambda.study.connection import Database, unopened
+from autolambda.study.holder import holder_of, lock_path, named_holder, taken
 
 BUSY_SECONDS = 10.0  # to wait for a transaction of another process
 _WRITING = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON")
@@ -72,14 +73,15 @@ def driver_lock(url: sa.URL, name: str) -> Iterator[SQLiteDatabase]:
     path = Path(url.database or "")
     _make_folder(path)
     try:
-        lock = filelock.FileLock(path.with_name(f"{path.name}.{name}.lock"), timeout=0)
+        lock = filelock.FileLock(lock_path(path, name), timeout=0)
         lock.acquire()
     except filelock.Timeout as error:
-        raise taken(name) from error
+        raise taken(name, holder_of(f"sqlite:///{path}", name)) from error
     except OSError as error:
         raise StudyError(f"study database '{path}' cannot be locked: {error.strerror or error}") from error
     try:
-        yield open_database(url, must_exist=False)
+        with named_holder(path, name):
+            yield open_database(url, must_exist=False)
     finally:
         lock.release()
 

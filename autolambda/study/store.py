@@ -116,6 +116,11 @@ class Store:
         """Returns a connection in a transaction, which is committed at the end of the block."""
         return self._engine.begin()
 
+    def select(self, query: str, **values: object) -> list[tuple[Any, ...]]:
+        """Returns the rows of a query in SQL, such as one on Optuna's tables."""
+        with self._engine.connect() as connection:
+            return [tuple(row) for row in connection.execute(sa.text(query), values)]
+
     def names(self) -> list[str]:
         """Returns the names of the studies in this database, oldest first."""
         if self.is_empty:

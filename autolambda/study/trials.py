@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 
 import optuna
 from optuna.samplers import RandomSampler
@@ -66,11 +65,6 @@ class Counts:
     pruned: int
     failed: int
     running: int
-
-
-def default_storage(name: str) -> str:
-    """Returns the default URL of a study's database."""
-    return f"sqlite:///studies/{name}/study.db"
 
 
 @contextmanager
@@ -228,6 +222,10 @@ class Study:
     def keep_difference(self, difference: ParentDifference) -> None:
         self._study.set_user_attr("parents_differ", difference.to_dict())
 
+    def keep_answer(self, answer: Mapping[str, object]) -> None:
+        """Stores what a finished search found in short, so that a list of studies need not compute it again."""
+        self._study.set_user_attr("answer", dict(answer))
+
     @property
     def stopped_for(self) -> StopReason | None:
         """Why the search stopped; ``None`` while it goes on."""
@@ -246,8 +244,3 @@ def _trial(stored: FrozenTrial) -> Trial:
 
 def _weights_key(schedule: Schedule) -> str:
     return f"weights {digest(schedule.key)}"
-
-
-def studies_under(folder: Path) -> list[tuple[str, str]]:
-    """Returns (name, storage URL) of each study with its own database under ``folder``."""
-    return [(path.parent.name, f"sqlite:///{path}") for path in sorted(folder.glob("*/study.db")) if path.is_file()]

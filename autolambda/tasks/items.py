@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from autolambda.errors import TaskError, reason
-from autolambda.graders.grading import GRADERS, find_grader
+from autolambda.graders.grading import find_grader, likely_grader
 from autolambda.tasks import lm_eval
 from autolambda.tasks.base import Item
 from autolambda.tasks.config import MAX_UNUSABLE, SourceConfig
@@ -185,7 +185,7 @@ def _check_target(row: Row, target: str, grader: str) -> None:
     try:
         find_grader(grader).check_target(target)
     except ValueError as error:
-        advice = f"correct it, or take another grader ({', '.join(GRADERS)})"
+        advice = f"correct it, or have it compared otherwise: --grader {likely_grader([target])}"
         if "####" in target:
             advice += "; for rows of GSM8K take name: gsm8k and this path"
         kind = f"grader '{grader}' cannot compare with the answer"

@@ -26,20 +26,25 @@ SINGLE = "model.safetensors"
 EXECUTABLE = Path(sys.executable).with_name("autolambda")
 INSTRUCT, THINKING = str(FOLDER / "instruct"), str(FOLDER / "thinking")
 FROM_CONFIG = "instruct thinking --config --set --task"
+EVERYDAY = "--engine --grader --limit --max-tokens"
 INTERFACE = {
-    "search": f"{FROM_CONFIG} --budget --seed --storage --study --trials --workers",
-    "resume": "name --storage --workers",
-    "confirm": "name --budget --storage --workers",
-    "list": "--storage",
-    "status": "name --budget --storage --watch",
-    "report": "name --budget --format --out --storage",
+    "init": f"instruct thinking {EVERYDAY} --budget --force --task --verbose",
+    "search": f"{FROM_CONFIG} {EVERYDAY} --budget --dry-run --json --quiet --seed --storage --study --trials --verbose "
+    "--workers",
+    "demo": "--budget --quiet --storage --verbose",
+    "validate": f"paths {EVERYDAY} --budget --config --json --set --task --verbose",
+    "list": "--json --storage --verbose",
+    "status": "name --budget --json --storage --verbose --watch",
+    "report": "name --budget --format --out --storage --verbose",
+    "resume": "name --quiet --storage --verbose --workers",
+    "confirm": "name --budget --quiet --storage --verbose --workers",
     "export": "name out --budget --max-shard-size --push-to-hub --storage --trial",
     "merge": "instruct thinking out --base --lambda --max-shard-size --method --rounding --rounding-seed --schedule "
     "--vision",
-    "evaluate": f"{FROM_CONFIG} --lambda --rounding --schedule --workers",
+    "evaluate": f"{FROM_CONFIG} {EVERYDAY} --lambda --quiet --rounding --schedule --verbose --workers",
     "ablate": f"{FROM_CONFIG} --format --only --out --storage --study",
     "stages": "curve --format",
-    "validate": "path",
+    "schema": "",
 }
 
 
@@ -73,7 +78,13 @@ def test_no_command_shows_the_help(run: Run) -> None:
     assert ran.code == 2 and ran.err.startswith("Usage: autolambda") and "search" in ran.err
 
 
-BAD_BUDGETS = {"-5": "budget: ", "0": "budget: ", "nan": "budget: ", "inf": "budget: ", "many": "'--budget': 'many'"}
+BAD_BUDGETS = {
+    "-5": "budget: ",
+    "0": "budget: ",
+    "nan": "budget: ",
+    "inf": "budget: ",
+    "many": "give a number of tokens, for example 4000",
+}
 
 
 @pytest.mark.parametrize(("budget", "part"), BAD_BUDGETS.items())
@@ -91,7 +102,7 @@ def test_a_bad_budget_of_a_study(run: Run, budget: str) -> None:
 
 @pytest.mark.parametrize("name", ["a/b", "..", "", "a..b", "-x", "x" * 65, "a b", "\x1b[2J"])
 def test_a_bad_study_name(run: Run, name: str) -> None:
-    line = refused(run("search", f"--study={name}"), "study name '", "use up to 64 letters")
+    line = refused(run("search", "--budget=40", f"--study={name}"), "study name '", "use up to 64 letters")
     assert "\x1b" not in line and not files()
     refused(run("report", "--", name), "study name '")
 
@@ -100,26 +111,36 @@ def test_a_bad_study_name(run: Run, name: str) -> None:
     ("arguments", "parts"),
     [
         (["search", "nowhere/a", "nowhere/b", "--task", "arithmetic"], ["no folder 'nowhere/a'"]),
-        (["search", INSTRUCT], ["both models.instruct and models.thinking"]),
+        (["search", INSTRUCT, "--budget=40"], ["both models.instruct and models.thinking"]),
         (["search", INSTRUCT, THINKING], ["no task: give a benchmark's name, or a JSONL"]),
         (["search", "--task", "nothing.jsonl"], ["nothing.jsonl", "does not exist"]),
         (["search", "--task", "nothing"], ["tasks.0.name", "nothing"]),
         (["search", "--task", "GSM-8K"], ["tasks.0.name", "did you mean 'gsm8k'?"]),
-        (["search", "--task", "some/set"], ["hub dataset 'some/set' cannot be reached"]),
-        (["search", "--task", "openai/gsm8k"], ["hub dataset 'openai/gsm8k' cannot be reached"]),
-        (["search", "--set", "sampling.max_tokens=600"], ["max_tokens", "600", "context of 512"]),
-        (["search", "--set", "sampling.max_tokens=500"], ["max_tokens", "500", "context of 512"]),
+        (["search", INSTRUCT, THINKING, "--task", "some/set"], ["hub dataset 'some/set' cannot be reached"]),
+        (["search", INSTRUCT, THINKING, "--task", "openai/gsm8k"], ["hub dataset 'openai/gsm8k' cannot be reached"]),
+        (["search", "--budget=40", "--set", "sampling.max_tokens=600"], ["max_tokens", "600", "context of 512"]),
+        (["search", "--budget=40", "--max-tokens=500"], ["max_tokens", "500", "context of 512"]),
+        (["search", "--budget=40", "--max-tokens=0"], ["sampling.max_tokens", "seen 0"]),
+        (["search", "--budget=40", "--limit=0"], ["tasks.0.limit", "seen 0"]),
+        (["search", "--budget=40", "--grader=exakt"], ["unknown grader 'exakt'; did you mean 'exact'?"]),
+        (["search", "--budget=40", "--engine=vlm"], ["engine.name", "'vlm'"]),
+        (["search", "--budget=40", "--storage", "sqlite:////nonexist/x.db"], ["there is no folder '/nonexist'"]),
         (["search", "--set", "search.trails=5"], ["unknown key 'search.trails'", "did you mean 'trials'?"]),
         (["search", "--set", "budget"], ["--set takes KEY=VALUE"]),
         (["search", "--trials", "1"], ["search.trials", "seen 1"]),
         (["search", "--config", "no.yaml"], ["no.yaml", "cannot be read"]),
-        (["search", "--storage", "garbage"], ["storage: not a database URL; give sqlite:///PATH"]),
-        (["search", "--storage", "mysql://me:secret@host/db"], ["'mysql://host/db' is not supported"]),
+        (["search", "--budget=40", "--storage", "garbage"], ["storage: not a database URL; give sqlite:///PATH"]),
+        (["search", "--budget=40", "--storage", "mysql://me:secret@host/db"], ["'mysql://host/db' is not supported"]),
         (["search", "--nonsense"], ["No such option", "--nonsense"]),
         (["serach"], ["No such command 'serach'"]),
-        (["resume", "unknown"], ["no study database at 'studies/unknown/study.db'"]),
-        (["status", "unknown"], ["no study database"]),
-        (["export", "unknown", "out"], ["no study database"]),
+        (["resume", "unknown"], ["no study 'unknown' in ", "/here/studies, which has none; go to the folder"]),
+        (["status", "unknown"], ["no study 'unknown' in "]),
+        (["export", "unknown", "out"], ["no study 'unknown' in "]),
+        (["resume", "unknown", "--storage=sqlite:///x.db"], ["no study database at 'x.db'"]),
+        (["init", INSTRUCT, THINKING], ["--task: give the file", "--task my.jsonl"]),
+        (["init", INSTRUCT, THINKING, "--task=no.jsonl"], ["task file 'no.jsonl' does not exist"]),
+        (["init", "./no", THINKING, "--task=gsm8k"], ["no folder './no'"]),
+        (["validate"], ["no autolambda.yaml here: give a config, a folder, or INSTRUCT THINKING --task FILE"]),
         (["export", "unknown", "out", "--max-shard-size", "big"], ["a size is a number", "'big'"]),
         (["report"], ["Missing argument 'NAME'"]),
         (["merge", INSTRUCT, THINKING, "out"], ["give either --lambda X or --schedule FILE"]),
@@ -178,7 +199,7 @@ ROW = json.dumps({"question": "1+1=", "answer": "2"})
 )
 def test_a_bad_task_file(run: Run, content: str, parts: list[str]) -> None:
     Path("mine.jsonl").write_text(content)
-    refused(run("search", "--task", "mine.jsonl", "--study", "x"), "mine.jsonl", *parts)
+    refused(run("search", INSTRUCT, THINKING, "--task", "mine.jsonl", "--study", "x"), "mine.jsonl", *parts)
     assert files() == [Path("mine.jsonl")]
 
 
@@ -261,7 +282,7 @@ def test_names_from_files_do_not_reach_the_terminal_raw(run: Run, originals: Pat
 
 def test_a_folder_that_cannot_be_written(run: Run) -> None:
     Path("studies").write_text("in the way")
-    refused(run("search", *small_settings()), "study database", "cannot be")
+    refused(run("search", "--budget=40", *small_settings()), "study database", "cannot be")
     assert Path("studies").read_text() == "in the way"
     if os.geteuid():  # root may write anywhere
         Path("closed").mkdir(mode=0o500)
@@ -287,7 +308,8 @@ def test_an_unknown_study_or_trial(run: Run, storage: str) -> None:
 
 def test_a_changed_config_is_refused_and_nothing_is_changed(run: Run, storage: str) -> None:
     before = database(storage)
-    ran = run("search", "--study", NAME, *small_settings(), "--set=sampling.temperature=0.1", "--set=search.seed=4")
+    changes = "--set=sampling.temperature=0.1", "--set=search.seed=4"
+    ran = run("search", "--budget=30", "--study", NAME, *small_settings(), *changes)
     refused(ran, "another config (sampling.temperature: 1.0 then, 0.1 now; search.seed: 3 then, 4 now")
     assert database(storage) == before
 
@@ -331,8 +353,19 @@ def test_a_parent_that_is_the_answer_ends_well_and_cannot_be_exported(run: Run, 
 
 
 def test_list_and_status(run: Run, storage: str) -> None:
-    assert run("list").out.split()[0] == NAME and NAME in run("list", "--storage", storage).out
-    assert run("status", NAME).out.startswith("small: the search is over after 6 trials")
+    heads, row, second = run("list").out.splitlines()
+    assert heads.split() == ["study", "state", "models", "on", "budget", "trials", "verdict"]
+    assert row.split() == [NAME, "done", "instruct", "arithmetic", "30", "6", "of", "6", "feasible"]
+    best = finished().best
+    assert best is not None
+    assert second.split() == ["thinking", f"{best.score.accuracy:.1%}", "at", f"{best.score.mean_tokens:.1f}"]
+    assert NAME in run("list", "--storage", storage).out
+    [plain] = json.loads(run("list", "--json").out)
+    assert (plain["study"], plain["state"], plain["verdict"], plain["budget"]) == (NAME, "done", "feasible", 30)
+    assert plain["best"]["trial"] == best.trial and plain["trials"] == {"done": 6, "at_most": 6}
+    told = json.loads(run("status", NAME, "--json").out)
+    assert told["is_done"] and told["best"]["trial"] == best.trial and told["trials"]["complete"] == 6
+    assert run("status", NAME).out.startswith("small: 6 of at most 6 trials are done")
     shutil.rmtree("studies")
     assert run("list").out.startswith("no studies here")
 
@@ -412,7 +445,7 @@ def test_ablate_prints_resumes_a_studys_own_config_and_writes_files(run: Run, st
         (["ablate", "--study=other"], "the same command"),
         (["confirm", NAME, "--budget", "60.5"], f"autolambda confirm {NAME} --budget 60.5"),
         (["resume", NAME], f"autolambda resume {NAME}"),
-        (["search", "--study", NAME, "--trials=9"], "the same command"),
+        (["search", "--budget=30", "--study", NAME, "--trials=9"], "the same command"),
     ],
 )
 def test_an_interrupt_names_the_command_to_go_on_with(
@@ -438,7 +471,7 @@ def test_a_search_announces_the_bundled_pair_and_infeasible_is_exit_code_3(run: 
     ran = run("search", "--study", NAME, *small_settings(), *more, "--budget", "1.5")
     assert ran.code == 3 and not ran.err
     lines = ran.out.splitlines()
-    assert lines[0].startswith("note: no models given: this is the bundled pair") and "arithmetic" in lines[0]
+    assert lines[0].startswith("note: no models given: this is the demo, the bundled pair") and "arithmetic" in lines[0]
     grown = "budget 1.5 (was 30.0), search.min_gain 0.0 (was 0.002), search.trials 7 (was 6)"
     assert lines[1] == f"note: this study goes on with {grown}"
     assert lines[2] == "note: the tokenizers differ in their chat template"
@@ -469,7 +502,7 @@ def test_an_interrupt_before_the_study_begins_is_one_line(run: Run, monkeypatch:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("autolambda.driver.search.search", interrupted)
-    ran = run("search", *small_settings())
+    ran = run("search", "--budget=40", *small_settings())
     assert ran.code == 130 and ran.err == "interrupted; nothing is lost. Go on with: the same command\n"
     monkeypatch.setattr("autolambda.export.export.check_export", interrupted)
     ran = run("validate", ".")
@@ -480,7 +513,7 @@ def test_an_interrupt_before_the_study_begins_is_one_line(run: Run, monkeypatch:
 def test_the_installed_command(tmp_path: Path, command: list[str]) -> None:
     ran = subprocess.run([*command, "search", "--budget", "x"], cwd=tmp_path, capture_output=True, text=True)
     assert ran.returncode == 2 and not ran.stdout and not list(tmp_path.iterdir())
-    assert ran.stderr == "error: Invalid value for '--budget': 'x' is not a valid float.\n"
+    assert ran.stderr == "error: Invalid value for '--budget': 'x': give a number of tokens, for example 4000\n"
 
 
 def test_the_version(run: Run) -> None:
@@ -490,13 +523,14 @@ def test_the_version(run: Run) -> None:
 def test_a_report_as_a_page(run: Run) -> None:
     storage = copy_finished(storage_in(Path.cwd()))
     ran = run("report", NAME, "--format", "html", "--out", "report.html")
-    assert ran.code == 0 and not ran.out and not ran.err
+    assert ran.code == 0 and not ran.out and ran.err == "note: report.html is written; open it in a browser\n"
     page = Path("report.html").read_text(encoding="utf-8")
     assert page.startswith("<!doctype html>") and "Found: lambda" in page
     shown = run("report", NAME, "--format", "html", "--budget", "40", "--storage", storage)
     assert shown.code == 0 and shown.out.startswith("<!doctype html>") and "within 40 tokens" in shown.out
     assert f"--storage {storage}</code>" in shown.out  # the command to go on with
-    refused(run("report", "other", "--format", "html"), "no study database")
+    refused(run("report", "other", "--format", "html"), "no study 'other' in ", "; it has: small")
+    refused(run("report", "smal", "--format", "html"), "no study 'smal' in ", "did you mean 'small'?")
     refused(run("report", NAME, "--format", "html", "--budget", "nan"), "budget: a positive number")
     refused(run("report", NAME, "--format", "html", "--out", "no/where.html"), "No such file or directory")
 

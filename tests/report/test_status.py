@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
+import os
+import socket
 import threading
 from collections.abc import Callable
 from contextlib import closing
@@ -20,8 +23,9 @@ from autolambda.optimizer.propose import Proposal
 from autolambda.optimizer.space import uniform_params
 from autolambda.report import status
 from autolambda.report.read import build_report
-from autolambda.report.status import show_status
+from autolambda.report.status import show_status, status_json
 from autolambda.responses import Graded
+from autolambda.study.database import driver_lock
 from autolambda.study.store import Kind, Store
 from autolambda.study.trials import Study
 
@@ -43,15 +47,13 @@ def test_a_finished_study_shows_its_verdict() -> None:
     assert f"autolambda export small OUT --budget 30 --storage {finished_storage()}" in text
 
 
-def test_a_study_that_goes_on_shows_the_front_without_a_verdict(tmp_path: Path) -> None:
+def test_a_study_that_goes_on_shows_the_best_so_far_without_a_verdict(tmp_path: Path) -> None:
     storage = copy_finished(storage_in(tmp_path))
     go_on(storage, 9)
     text = shown(NAME, storage)
-    assert (
-        text.startswith("small: 6 of at most 9 trials are done; ")
-        and "Front by the search, estimated" in text
-        and "Found" not in text
-    )
+    assert text.startswith("small: 6 of at most 9 trials are done; ") and "Feasible" not in text
+    assert "Best so far within 30 tokens, not confirmed: " in text and "Front of small" not in text
+    assert text.endswith(f"Continue with: autolambda resume small --storage {storage}\n")
 
 
 def test_a_study_before_its_first_trial(tmp_path: Path) -> None:
@@ -59,7 +61,26 @@ def test_a_study_before_its_first_trial(tmp_path: Path) -> None:
     with closing(Store(storage)) as store:
         Study(store, name=NAME).close()
         enter(store, open_job(small_config()), name=NAME)
-    assert shown(NAME, storage) == "small: 0 of at most 6 trials are done; 0 tokens generated\n"
+    assert shown(NAME, storage) == (
+        "small: 0 of at most 6 trials are done; 0 tokens generated\n"
+        "instruct and thinking, on arithmetic, budget 30 tokens\n"
+        f"Continue with: autolambda resume small --storage {storage}\n"
+    )
+
+
+def test_a_trial_under_way_is_told_from_one_that_was_interrupted(tmp_path: Path) -> None:
+    storage = copy_finished(storage_in(tmp_path))
+    go_on(storage, 9)
+    with closing(Store(storage)) as store, closing(Study(store, name=NAME)) as study:
+        study.start(Proposal(uniform_params(0.3, num_knots=3), 0, 16), num_knots=3)
+    assert shown(NAME, storage).startswith("small: 6 of at most 9 trials are done, one was interrupted; ")
+    with driver_lock(storage, NAME):
+        text = shown(NAME, storage)
+        plain = json.loads(status_json(NAME, storage))
+    running = f"small: running (process {os.getpid()} on {socket.gethostname()}), 6 of at most 9 trials are done, one"
+    assert text.startswith(f"{running} under way; ") and "Watch it: autolambda status small --watch" in text
+    assert plain["state"] == "running" and plain["driver"]["pid"] == os.getpid() and plain["trials"]["running"] == 1
+    assert not plain["is_done"] and plain["best"] and plain["verdict"] is None
 
 
 def test_watching_ends_with_the_verdict_and_not_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,7 +136,7 @@ def test_watching_reads_responses_only_where_something_has_ended(
         monkeypatch.setattr(status, "build_report", lambda *a, **o: built.append(a) or build_report(*a, **o))
         text = shown(NAME, storage, watch=True)
     assert num_read == [1, *expected]
-    assert text.strip() == shown(NAME, storage).strip() and "6 of at most 6 trials are done; " in text
+    assert "Front of small" in text and "6 of at most 6 trials are done; " in text
 
 
 def test_watching_for_another_budget_ends_with_the_study(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from autolambda.responses import Sample
 from autolambda.study.resume import check_identity, growth_sentence, has_grown, moment_of
 from autolambda.study.store import StoredStudy
 from autolambda.tasks.base import Slice
-from autolambda.tasks.digest import prompts_in_words, prompts_key
+from autolambda.tasks.digest import prompts_key
 
 IDENTITY = {
     "models.thinking": "abc",
@@ -33,10 +33,10 @@ IDENTITY = {
     ("change", "named"),
     [
         ({"sampling.top_k": 5}, ["sampling.top_k: 20 then, 5 now"]),
-        ({"models.thinking": "9" * 200}, ["models.thinking: abc then, 999", "... now"]),
-        ({"seed": 0, "models.thinking": "x"}, ["models.thinking: abc then, x now; seed: none then, 0 now"]),
+        ({"seed": "9" * 200}, ["seed: none then, 999", "... now"]),
+        ({"seed": 0, "models.thinking": "x"}, ["(models.thinking: other weights than then; seed: none then, 0 now)"]),
         ({"new.key": 1}, ["new.key: none then, 1 now"]),
-        ({"models.thinking": "a\nb"}, ["models.thinking: abc then, 'a\\nb' now"]),
+        ({"seed": "a\nb"}, ["seed: none then, 'a\\nb' now"]),
     ],
 )
 def test_a_changed_identity_is_refused_by_name(change, named):
@@ -99,14 +99,40 @@ def test_what_is_missing_is_no_growth():
     assert not has_grown(prompts_key(([part()], [])), ([part()], [part()]))
 
 
-def test_other_prompts_are_named_by_their_sizes_and_digest():
+def test_another_task_and_other_models_are_named_without_hashes():
+    """The default name is that of the Thinking model, so a second task is the usual next step."""
+    before = prompts_key(([part()], [part("c")]))
+    plain = small_config().model_dump(mode="json")
+    stored = StoredStudy("one", plain, {"tasks": before, "models.instruct": "ab", "models.thinking": "cd"}, "")
+    slices = ([part("b")], [part("d")])
+    now = {"tasks": prompts_key(slices), "models.instruct": "ab", "models.thinking": "cd", "models.prompt": "x"}
+    other = small_config(tasks=[{"path": "data/good.jsonl"}])
+    with pytest.raises(StudyError) as caught:
+        check_identity(stored, now, slices=slices, config=other)
+    assert str(caught.value) == (
+        "study 'one' has another task file (arithmetic then, good.jsonl now); start this one with --study good"
+    )
+    models = small_config(models__instruct="x/Some-Instruct", models__thinking="x/Some-Thinking")
+    with pytest.raises(StudyError) as caught:
+        check_identity(stored, {**stored.identity, "models.thinking": "zz", "seed": 1}, slices=slices, config=models)
+    assert str(caught.value) == (
+        "study 'one' has other models (instruct and thinking then, Some-Instruct and Some-Thinking now); "
+        "also changed: seed: none then, 1 now; start this one with --study Some-Thinking"
+    )
+    with pytest.raises(StudyError, match=r"made with another config \(models\.thinking: other weights than then\)"):
+        check_identity(stored, {**stored.identity, "models.thinking": "zz"}, slices=slices, config=small_config())
+
+
+def test_other_prompts_are_named_by_their_sizes():
     before = prompts_key(([part(), part("b", 3, 1)], [part("c")]))
     stored = StoredStudy("one", {}, {"tasks": before}, "")
     slices = ([part(), part("b", 2, 1)], [part("c")])
-    said = "4x2 + 3x1 to search, 4x2 to confirm"
-    with pytest.raises(StudyError, match=re.escape(f"(tasks: {prompts_in_words(before)} then, ")) as caught:
+    with pytest.raises(StudyError, match=re.escape("(tasks: 4x2 + 3x1 to search, 4x2 to confirm then, ")) as caught:
         check_identity(stored, {"tasks": prompts_key(slices)}, slices=slices)
-    assert said in str(caught.value)
+    assert "4x2 + 2x1 to search" in str(caught.value)
+    other = ([part("x"), part("b", 3, 1)], [part("c")])
+    with pytest.raises(StudyError, match=r"tasks: other prompts, 4x2 \+ 3x1 to search"):
+        check_identity(stored, {"tasks": prompts_key(other)}, slices=other)
 
 
 def test_what_changed_is_said_by_its_key():

@@ -19,7 +19,7 @@ from autolambda.statistics.estimates import Estimate
 from autolambda.statistics.metrics import Measured
 from autolambda.statistics.quantiles import Quantile, Quantiles
 from autolambda.study.database import driver_lock
-from autolambda.study.reader import check_name
+from autolambda.study.places import check_name
 from autolambda.study.store import Store
 from autolambda.study.trials import (
     Counts,
