@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from autolambda.errors import shorten
 
@@ -24,9 +24,10 @@ class Strict(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _no_truth_value(cls, value: object) -> object:
-        """Refuses true and false: no key takes them, and pydantic would read ``true`` as 1."""
-        if isinstance(value, bool):
+    def _no_truth_value(cls, value: object, info: ValidationInfo) -> object:
+        """Refuses true and false where a key does not take them, because pydantic would read ``true`` as 1."""
+        takes_them = info.field_name is not None and cls.model_fields[info.field_name].annotation is bool
+        if isinstance(value, bool) and not takes_them:
             raise ValueError(f"true and false have no meaning here, seen {str(value).lower()}")
         return value
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, model_validator
@@ -14,7 +16,8 @@ class ModelsConfig(Strict):
     """The parents: folders or hub ids. Without them the bundled pair is used.
 
     ``think_end`` is the tag that closes thinking. ``None`` is the one of the Thinking parent's template and tokens.
-    ``vision`` is the parent whose tensors outside the language model every merge has.
+    ``vision`` is the parent whose tensors outside the language model every merge has. A search stops if the parents
+    look swapped (INSTRUCT thinks, THINKING does not), unless ``allow_swapped`` is true.
     """
 
     instruct: Name | None = None
@@ -25,6 +28,7 @@ class ModelsConfig(Strict):
     tokenizer: Literal["thinking", "instruct"] = "thinking"
     think_end: Name | None = None
     vision: Role = "thinking"
+    allow_swapped: bool = False
 
     @model_validator(mode="after")
     def _both_or_none(self) -> ModelsConfig:
@@ -35,6 +39,27 @@ class ModelsConfig(Strict):
     @property
     def bundled(self) -> bool:
         return self.instruct is None
+
+    @property
+    def swapped_names(self) -> Literal["both", "one"] | None:
+        """Whether both names say that the models are swapped, or one of them does. ``None`` if neither does."""
+        kinds = _kind(self.instruct), _kind(self.thinking)
+        if self.allow_swapped or kinds[0] == kinds[1] or "instruct" in kinds[:1] or "thinking" in kinds[1:]:
+            return None
+        return "both" if all(kinds) else "one"
+
+
+_KINDS = {
+    "instruct": re.compile(r"\b(instruct|chat|it|non?[ -]?think(ing)?)\b"),
+    "thinking": re.compile(r"(?<!no )(?<!non )\b(think(ing)?|reason(ing|er)?|r1|qwq)\b"),
+}
+
+
+def _kind(source: str | None) -> str | None:
+    """Returns what the last part of a path or hub id says of a model; ``None`` if it says nothing or both."""
+    words = re.sub(r"[^a-z0-9]+", " ", Path(source or "").name.lower())
+    found = [kind for kind, pattern in _KINDS.items() if pattern.search(words)]
+    return found[0] if len(found) == 1 else None
 
 
 class MergeConfig(Strict):

@@ -35,6 +35,22 @@ class ConfigError(InputError):
     """An error in a config file, one of its keys, an argument or an option."""
 
 
+class SwappedError(ConfigError):
+    """Instruct and Thinking were given in each other's place; both are named as in the config.
+
+    ``said`` is how that was noticed, ``kept`` the study that holds what was measured, ``command`` the one to run.
+    """
+
+    def __init__(
+        self, said: str, *, instruct: str, thinking: str, kept: str | None = None, command: str | None = None
+    ) -> None:
+        self.said, self.instruct, self.thinking, self.kept = said, instruct, thinking, kept
+        given = "" if command else f" INSTRUCT is '{instruct}' and THINKING is '{thinking}': exchange them."
+        stored = f" What was measured is kept as study '{kept}'." if kept else ""
+        run = f" Run: {command}" if command else ""
+        super().__init__(f"{said}.{given}{stored} If you mean it, add --set models.allow_swapped=true.{run}")
+
+
 class ScheduleError(InputError):
     """An error in a schedule, or a parameter name outside the known families."""
 

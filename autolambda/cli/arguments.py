@@ -5,12 +5,14 @@ The functions import heavy modules themselves, so that ``--help`` stays quick.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from autolambda.api import config_overrides
-from autolambda.errors import ConfigError
+from autolambda.errors import ConfigError, SwappedError
 
 if TYPE_CHECKING:  # imported by the functions
     from autolambda.config import AblationName, Config
@@ -92,3 +94,18 @@ def schedule_of(lam: float | None, path: Path | None) -> Schedule:
     if path is not None and lam is None:
         return read_schedule(path)
     raise ConfigError("give either --lambda X or --schedule FILE")
+
+
+def turned(error: SwappedError, words: Sequence[str]) -> SwappedError:
+    """Returns the error with the command that exchanges the two models, if the ``words`` of the command name both."""
+    given = [os.path.abspath(os.path.expanduser(word)) for word in words]
+    places = [
+        next((i for i, word in enumerate(words) if source in (word, given[i])), None)
+        for source in (error.instruct, error.thinking)
+    ]
+    if places[0] is None or places[1] is None:
+        return error
+    exchanged = list(words)
+    exchanged[places[0]], exchanged[places[1]] = words[places[1]], words[places[0]]
+    command = shlex.join(["autolambda", *exchanged])
+    return SwappedError(error.said, instruct=error.instruct, thinking=error.thinking, kept=error.kept, command=command)

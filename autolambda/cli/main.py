@@ -11,8 +11,9 @@ import click
 
 from autolambda import __version__
 from autolambda.cli import measure, merge, search, study
+from autolambda.cli.arguments import turned
 from autolambda.cli.options import INTERRUPTED
-from autolambda.errors import AutolambdaError, InputError, error_line
+from autolambda.errors import AutolambdaError, InputError, SwappedError, error_line
 
 COMMANDS: tuple[click.Command, ...] = (
     search.search,
@@ -51,6 +52,8 @@ def main() -> None:
     try:
         code = cli.main(prog_name="autolambda", standalone_mode=False)
     except AutolambdaError as error:
+        if isinstance(error, SwappedError):
+            error = turned(error, sys.argv[1:])
         click.echo(error_line(error), err=True)
         code = error.exit_code
     except click.exceptions.NoArgsIsHelpError as error:

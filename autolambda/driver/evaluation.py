@@ -16,8 +16,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 from autolambda.driver.engine import EngineSupervisor
-from autolambda.driver.events import Began, Generated, Noted, OnEvent
-from autolambda.driver.intake import EngineCall, Intake
+from autolambda.driver.events import Began, Generated, Noted, OnEvent, Stage
+from autolambda.driver.intake import EngineCall, Intake, Stopwatch
 from autolambda.driver.job import Job
 from autolambda.engines.base import Engine, Foreseeing, Prompt, Sampling
 from autolambda.engines.chat import ChatFormat
@@ -32,6 +32,7 @@ from autolambda.tasks.base import Phase
 from autolambda.tasks.requests import Request, batches, derive_seed, requests_on
 
 OnMerge = Callable[[Schedule, Engine], None]
+OnSeconds = Callable[[Kind, str, float], None]
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,8 @@ class EvaluationRequest:
 
     ``kind`` and ``key`` name the evaluation in the study's database, ``title`` names it for people. ``stop`` is by
     default the end of the slices. ``num_responses`` is the size of the whole evaluation if this is a part of it.
-    Running responses are aborted once all responses have more than ``max_tokens``, weighted by task. ``done`` (0 to 1)
-    is the finished part of the search, and ``share`` is the part of this evaluation.
+    Running responses are aborted once all responses have more than ``max_tokens``, weighted by task. ``done``,
+    ``share``, ``stage``, ``allowance`` and ``num_left`` are those of the event ``Began``.
 
     ``merge`` replaces the linear merge by ``schedule``. ``chat``, ``sampling`` and ``engine`` replace the study's
     settings.
@@ -58,6 +59,9 @@ class EvaluationRequest:
     max_tokens: float = math.inf
     done: float = 0.0
     share: float = 1.0
+    stage: Stage | None = None
+    allowance: float | None = None
+    num_left: int = 0
     merge: Method | None = None
     chat: ChatFormat | None = None
     sampling: Sampling | None = None
@@ -90,10 +94,15 @@ class Evaluator:
         study: str,
         on_event: OnEvent,
         on_merge: OnMerge,
+        on_seconds: OnSeconds = lambda kind, key, seconds: None,
     ) -> None:
-        """``on_merge`` is called with each finalist and the engine that holds it, before it generates."""
+        """``on_merge`` is called with each finalist and the engine that holds it, before it generates.
+
+        ``on_seconds`` is called with the kind and key of an evaluation and the seconds of generation since the last
+        call, after its responses are stored.
+        """
         self._job, self._engine, self._store, self._grading, self._study = job, engine, store, grading, study
-        self._on_event, self._on_merge = on_event, on_merge
+        self._on_event, self._on_merge, self._on_seconds = on_event, on_merge, on_seconds
 
     def run(self, request: EvaluationRequest) -> list[Graded]:
         """Returns the responses of a request in the order of its slices, stored and new ones.
@@ -110,7 +119,7 @@ class Evaluator:
         )
         if request.is_fixed:
             wanted = requests_on(self._job.confirm)[: evaluation.num_responses]
-        self._on_event(Began(request.title, request.schedule, len(wanted), request.done, request.share))
+        self._on_event(_began(request, len(wanted)))
         for is_last in (False, True):
             with self._engine.attempt(is_last=is_last):
                 return self._complete(request, evaluation, wanted)
@@ -119,11 +128,12 @@ class Evaluator:
     def _complete(
         self, request: EvaluationRequest, evaluation: StoredEvaluation, wanted: Sequence[Request]
     ) -> list[Graded]:
-        done = {graded.key: graded for graded in self._store.graded(evaluation)}
+        done, timer = {graded.key: graded for graded in self._store.graded(evaluation)}, Stopwatch()
 
         def store(fresh: Sequence[Graded]) -> None:
             self._store.add(evaluation, fresh)
             done.update({graded.key: graded for graded in fresh})
+            self._on_seconds(request.kind, request.key, timer.take())
             self._on_event(Generated(len(fresh), sum(graded.response.num_tokens for graded in fresh)))
 
         intake = Intake(self._score, self._graded, store)
@@ -144,26 +154,28 @@ class Evaluator:
                     self._on_merge(request.schedule, engine)
                 if isinstance(engine, Foreseeing):
                     engine.expect([each for part in missing for each in prompts.of(part)], self._sampling(request))
-            taken |= self._generate(engine, request, batch, prompts.of(batch), intake, left)
+            call = EngineCall(batch, intake, streams=engine.streams, max_tokens=left, on_event=self._on_event)
+            taken |= self._generate(engine, request, call, prompts.of(batch), timer)
         intake.settle(wait=True)
+        if rest := timer.take():
+            self._on_seconds(request.kind, request.key, rest)
         return [done[each.key] for each in wanted if each.key in done]
 
     def _generate(
         self,
         engine: Engine,
         request: EvaluationRequest,
-        batch: Sequence[Request],
+        call: EngineCall,
         prompts: Sequence[Prompt],
-        intake: Intake,
-        max_tokens: float,
+        timer: Stopwatch,
     ) -> dict[Key, Response]:
         """Calls the engine once. Grades and stores its finished responses, even if it fails."""
-        call = EngineCall(batch, intake, streams=engine.streams, max_tokens=max_tokens)
-        is_watched = engine.streams or max_tokens < math.inf or intake.is_waiting
         try:
-            call.take(engine.generate(prompts, self._sampling(request), watch=call.watch if is_watched else None))
+            with timer:
+                responses = engine.generate(prompts, self._sampling(request), watch=call.watch)
+            call.take(responses)
         except EngineError:
-            intake.settle(wait=True)
+            call.settle()
             raise
         return call.taken
 
@@ -208,6 +220,11 @@ class _Prompts:
             seed = seed_of(request, seed=self._seed, phase=self._phase, schedule=self._schedule)
             self._rendered[request.key] = Prompt(self._chat.render(request.sample), seed)
         return self._rendered[request.key]
+
+
+def _began(request: EvaluationRequest, num_responses: int) -> Began:
+    of = request
+    return Began(of.title, of.schedule, num_responses, of.done, of.share, of.stage, of.allowance, of.num_left)
 
 
 def seed_of(request: Request, *, seed: int, phase: Phase, schedule: Schedule | None) -> int:

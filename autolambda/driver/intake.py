@@ -8,12 +8,15 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from types import TracebackType
 
+from autolambda.driver.events import Generating, OnEvent
 from autolambda.engines.base import Progress
 from autolambda.graders.grading import Score
 from autolambda.responses import Graded, Key, Response
 from autolambda.tasks.requests import Request
 
+TELL_SECONDS = 1.0  # between two events about a running call
 STORE_SECONDS = 1.0  # between two commits while an engine streams, because a commit waits for the disk
 
 OnGraded = Callable[[Sequence[Graded]], None]
@@ -54,13 +57,15 @@ class Intake:
 class EngineCall:
     """One call of ``Engine.generate``: passes each response to the intake once, in groups."""
 
-    def __init__(self, batch: Sequence[Request], intake: Intake, *, streams: bool, max_tokens: float) -> None:
+    def __init__(
+        self, batch: Sequence[Request], intake: Intake, *, streams: bool, max_tokens: float, on_event: OnEvent
+    ) -> None:
         """``streams`` is a property of the engine. Above ``max_tokens`` weighted tokens the call is aborted."""
         self.taken: dict[Key, Response] = {}
-        self._batch, self._intake = batch, intake
+        self._batch, self._intake, self._on_event = batch, intake, on_event
         self._streams, self._max_tokens = streams, max_tokens
         self._weights = [request.weight for request in batch]
-        self._stored_at = time.monotonic()
+        self._stored_at = self._told_at = time.monotonic()
 
     def watch(self, progress: Progress) -> bool:
         """Takes the responses before the first unfinished one, at most every ``STORE_SECONDS``.
@@ -73,6 +78,7 @@ class EngineCall:
         if self._streams and time.monotonic() - self._stored_at >= STORE_SECONDS:
             self.take(list(itertools.takewhile(lambda response: response is not None, progress.responses)))
         self._intake.settle()
+        self._tell(progress)
         return True
 
     def take(self, responses: Sequence[Response | None]) -> None:
@@ -83,3 +89,37 @@ class EngineCall:
             self.taken |= {request.key: response for request, response in fresh}
             self._intake.take(fresh)
             self._stored_at = time.monotonic()
+
+    def settle(self) -> None:
+        """Waits for the grades of all responses that were taken, and stores them."""
+        self._intake.settle(wait=True)
+
+    def _tell(self, progress: Progress) -> None:
+        """Sends how much of the call is generated but not yet taken, at most every ``TELL_SECONDS``."""
+        if time.monotonic() - self._told_at < TELL_SECONDS:
+            return
+        num_tokens = sum(progress.num_tokens) - sum(response.num_tokens for response in self.taken.values())
+        num_finished = sum(response is not None for response in progress.responses) - len(self.taken)
+        self._on_event(Generating(num_finished, num_tokens))
+        self._told_at = time.monotonic()
+
+
+class Stopwatch:
+    """Counts the seconds inside its ``with`` blocks."""
+
+    def __init__(self) -> None:
+        self._seconds = 0.0
+        self._since: float | None = None
+
+    def __enter__(self) -> None:
+        self._since = time.monotonic()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._seconds, self._since = self.take(), None
+
+    def take(self) -> float:
+        """Returns the seconds since the last call, and begins anew."""
+        now = time.monotonic()
+        taken, self._seconds = self._seconds + (now - self._since if self._since is not None else 0.0), 0.0
+        self._since = None if self._since is None else now
+        return taken

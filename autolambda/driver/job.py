@@ -8,15 +8,16 @@ from datetime import datetime
 from typing import Any
 
 from autolambda.config import Config, EngineConfig, EngineName
+from autolambda.config_models import ModelsConfig
 from autolambda.driver.cost import cost_lines, proof_sentence, slice_lines
 from autolambda.driver.identity import BATCH_SIZE, identity_of, sizes_of
-from autolambda.driver.models import Models, open_models
+from autolambda.driver.models import Models, open_models, parent_folders
 from autolambda.driver.prompts import fitting
 from autolambda.engines.device import vllm_device
 from autolambda.engines.transformers.loading import resolve_device
 from autolambda.engines.vllm.arguments import check_arguments, installed_version
 from autolambda.engines.workers.cluster import check_ray
-from autolambda.errors import ConfigError
+from autolambda.errors import ConfigError, SwappedError
 from autolambda.graders import ifeval
 from autolambda.graders.grading import find_grader
 from autolambda.merging.difference.measure import measure_difference
@@ -116,6 +117,8 @@ def open_job(config: Config) -> Job:
         raise ConfigError(
             "no task: give a benchmark's name, or a JSONL, CSV or Parquet file with 'question' and 'answer'"
         )
+    if config.models.swapped_names == "both":
+        raise swapped_error(config.models, "by their names, the two models are swapped")
     engine = resolve_engine(config.engine)
     if engine == "vllm":
         installed_version()
@@ -124,6 +127,12 @@ def open_job(config: Config) -> Job:
     _check_graders(config)
     tasks = open_slices(config.tasks, config.confirm_size, seed=config.search.seed)
     return _job_of(config, open_models(config), engine, tasks)
+
+
+def swapped_error(models: ModelsConfig, said: str) -> SwappedError:
+    """Returns the error for models in each other's place; ``said`` is how that was noticed."""
+    instruct, thinking = parent_folders(models)
+    return SwappedError(said, instruct=instruct, thinking=thinking)
 
 
 def _job_of(config: Config, models: Models, engine: EngineName, tasks: Slices) -> Job:

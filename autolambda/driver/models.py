@@ -18,8 +18,9 @@ from autolambda.config_models import ModelsConfig, SamplingConfig
 from autolambda.engines.base import Sampling
 from autolambda.engines.generation_config import keys_not_applied, sampling_of
 from autolambda.engines.think_tag import USUAL, find_think_end, tags_in
-from autolambda.errors import CheckpointError, ConfigError, in_short, one_line
+from autolambda.errors import CheckpointError, ConfigError, PairError, in_short, one_line
 from autolambda.files import read_text
+from autolambda.merging.difference.measure import hold_one_model
 from autolambda.merging.pair import Pair, open_pair
 from autolambda.merging.rounding import Rounding
 from autolambda.merging.tokenizer import template_in
@@ -73,12 +74,24 @@ class Models:
             f"{len(self.pair.outside)} tensors outside the language model, such as a vision tower's, are those of "
             f"{self.pair.vision} in every merge (models.vision)"
         )
+        names = (
+            f"going by their names, the models may be swapped: INSTRUCT is '{self.settings.instruct}', THINKING is "
+            f"'{self.settings.thinking}'; the search stops if their responses say so too"
+        )
         own = (
+            names if self.settings.swapped_names else None,
             vision if self.pair.outside else None,
             self._think_end[1],
             keys_not_applied(self.pair.thinking.folder),
         )
-        return (*self.pair.warnings, *(sentence for sentence in own if sentence))
+        template = (
+            f"the chat templates of the two models differ; that of {self.settings.chat_template} is used for all "
+            "(models.chat_template)"
+        )
+        of_pair = [
+            template if said == "the tokenizers differ in their chat template" else said for said in self.pair.warnings
+        ]
+        return (*of_pair, *(sentence for sentence in own if sentence))
 
     @property
     def chat(self) -> ChatFormat:
@@ -140,6 +153,11 @@ def open_models(config: Config) -> Models:
     rounding = Rounding(config.merge.rounding, config.merge.seed)
     pair = open_pair(*parent_folders(config.models), rounding=rounding, vision=config.models.vision)
     folders = {"instruct": pair.instruct.folder, "thinking": pair.thinking.folder}
+    if hold_one_model(pair):
+        raise PairError(
+            f"models.instruct '{pair.instruct.source}' and models.thinking '{pair.thinking.source}' hold the same "
+            "weights, so every merge of them is that model; give two different models"
+        )
     templates = _templates(config.models, folders)
     drawn, now = _drawn(config.sampling, pair), datetime.now().replace(microsecond=0)
     return Models(pair, folders[config.models.tokenizer], templates, config.models, drawn, now)

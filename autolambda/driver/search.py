@@ -18,9 +18,12 @@ from autolambda.driver.events import Noted, OnEvent, ignore
 from autolambda.driver.job import Job, open_job
 from autolambda.driver.run import Run
 from autolambda.engines.base import Engine
+from autolambda.errors import SwappedError
+from autolambda.optimizer.space import PARENTS
 from autolambda.report.report import Report
 from autolambda.schedule import Schedule
 from autolambda.statistics.metrics import Measured, measure
+from autolambda.study.aside import set_aside
 from autolambda.study.database import driver_lock
 from autolambda.study.resume import check_identity, growth_sentence, has_grown, moment_of
 from autolambda.study.store import Store, StoredStudy
@@ -37,7 +40,8 @@ def search(
     fails, or two trials in a row fail. The study can be resumed after every error.
     """
     with running(config, name=name, storage=storage, engine=engine, on_event=on_event) as run:
-        run.notes.introduce(name, storage, run.measured)
+        run.open(config.budget)
+        run.notes.introduce(storage, run.measured, run.allowance())
         while (trial := run.next_trial()) is not None:
             try:
                 run.race(trial)
@@ -57,6 +61,7 @@ def confirm(
 ) -> Report:
     """Confirms the finalists for any budget, from the trials of the study. Raises like ``search``."""
     with running(config, name=name, storage=storage, engine=engine, on_event=on_event) as run:
+        run.open(budget)
         return confirm_finalists(run, budget=budget)
 
 
@@ -75,20 +80,28 @@ def evaluate(
 @contextmanager
 def running(config: Config, *, name: str, storage: str, engine: Engine | None, on_event: OnEvent) -> Iterator[Run]:
     """Opens the job, locks the study and yields a run; closes all of them at the end."""
-    job = open_job(config)
-    with (
-        driver_errors(),
-        driver_lock(storage, name) as database,
-        closing(Store(database)) as store,
-        closing(Study(store, name=name)) as study,
-    ):
-        job = as_before(job, store.study(name))
-        # after the trials' tables, because a reader that finds the study's row expects its trials
-        if changed := enter(store, job, name=name):
-            on_event(Noted(changed))
-        check_baselines(job)
-        with closing(Run(job, store, study, engine, on_event)) as run:
-            yield run
+    job, num_trials = open_job(config), 0
+    try:
+        with (
+            driver_errors(),
+            driver_lock(storage, name) as database,
+            closing(Store(database)) as store,
+            closing(Study(store, name=name)) as study,
+        ):
+            job = as_before(job, store.study(name))
+            # after the trials' tables, because a reader that finds the study's row expects its trials
+            if changed := enter(store, job, name=name):
+                on_event(Noted(changed))
+            check_baselines(job)
+            with closing(Run(job, store, study, engine, on_event)) as run:
+                try:
+                    yield run
+                finally:
+                    num_trials = run.measured.observations.num_trials
+    except SwappedError as error:
+        # the right order may need the name; a longer study is the user's to delete
+        kept = set_aside(storage, name, ending="swapped") if num_trials <= len(PARENTS) else name
+        raise SwappedError(error.said, instruct=error.instruct, thinking=error.thinking, kept=kept) from None
 
 
 def as_before(job: Job, stored: StoredStudy | None) -> Job:

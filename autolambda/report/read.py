@@ -26,7 +26,15 @@ from autolambda.report.results import (
 from autolambda.responses import Graded
 from autolambda.statistics.curve import CurvePoint
 from autolambda.statistics.stages import Stages, detect_stages
-from autolambda.statistics.verdict import Confirmed, Decision, confirmed_of, difference, drops_of, verdict
+from autolambda.statistics.verdict import (
+    LEAST_PROMPTS,
+    Confirmed,
+    Decision,
+    confirmed_of,
+    difference,
+    drops_of,
+    verdict,
+)
 from autolambda.study.measured import load_measured
 from autolambda.study.reader import open_for_reading
 from autolambda.study.store import Store, StoredStudy
@@ -201,6 +209,7 @@ class _Confirmation:
         if any(available <= 0 for _, available in gaps):
             return None
         enough = mean_tokens.num_prompts * max(needed / available for needed, available in gaps) ** 2
+        enough = max(enough, LEAST_PROMPTS)
         step = int(10 ** max(math.floor(math.log10(enough)) - 1, 0))
         return step * math.ceil(enough / step)
 

@@ -5,8 +5,9 @@ README.md explains the raw, the smoothed and the confirmed front.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from autolambda.config import Config
@@ -18,8 +19,9 @@ from autolambda.schedule import Schedule
 from autolambda.statistics.estimates import Difference, number
 from autolambda.statistics.pareto import front
 from autolambda.statistics.stages import Stages
-from autolambda.statistics.verdict import Verdict
+from autolambda.statistics.verdict import LEAST_PROMPTS, Verdict
 from autolambda.study.trials import Counts
+from autolambda.tasks.config import TaskConfig
 
 UNFINISHED = "unfinished"
 
@@ -166,3 +168,13 @@ class Report(Answer):
                 "no merge helps within the budget; name a merge with --trial N"
             )
         return self.best
+
+
+def too_few(num_prompts: int, tasks: Sequence[TaskConfig]) -> str | None:
+    """Returns what to do if the confirmation has too few prompts for any claim; ``None`` if they are enough."""
+    if num_prompts >= LEAST_PROMPTS:
+        return None
+    counted = [task for task in tasks if not task.guard]
+    sources = " or ".join(dict.fromkeys(Path(task.path).name if task.path else task.label for task in counted))
+    prompts = "1 prompt was" if num_prompts == 1 else f"{num_prompts} prompts were"
+    return f"Only {prompts} left to check with: add rows to {sources} (an answer takes at least {LEAST_PROMPTS})."

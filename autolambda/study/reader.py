@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from functools import cached_property
@@ -9,7 +10,9 @@ from functools import cached_property
 from autolambda.config import Config, parse_config
 from autolambda.errors import StudyError
 from autolambda.study.store import Store
-from autolambda.study.trials import Study, check_name, default_storage, driver_errors
+from autolambda.study.trials import Study, default_storage, driver_errors
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 class StudyReader:
@@ -32,6 +35,15 @@ class StudyReader:
         """Closes the trials if they were opened. The store belongs to the caller."""
         if "study" in self.__dict__:
             self.study.close()
+
+
+def check_name(name: str) -> str:
+    """Returns the name of a study unchanged. Raises ``StudyError`` for one that cannot name a folder."""
+    if not _NAME.fullmatch(name) or ".." in name:
+        raise StudyError(
+            f"study name {name!r}: use up to 64 letters, digits, '.', '_' and '-', starting with a letter or digit"
+        )
+    return name
 
 
 def storage_url(name: str, storage: str | None) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import json
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -110,6 +111,10 @@ class Store:
 
     def close(self) -> None:
         self.database.release(self._engine)
+
+    def changing(self) -> AbstractContextManager[sa.Connection]:
+        """Returns a connection in a transaction, which is committed at the end of the block."""
+        return self._engine.begin()
 
     def names(self) -> list[str]:
         """Returns the names of the studies in this database, oldest first."""

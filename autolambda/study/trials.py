@@ -6,7 +6,6 @@ interrupted continues under its number, and its stored responses count.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,10 +24,8 @@ from autolambda.optimizer.space import to_schedule
 from autolambda.schedule import Schedule
 from autolambda.statistics.metrics import Measured
 from autolambda.study.connection import failure, storage_errors
-from autolambda.study.store import Store
+from autolambda.study.store import Kind, Store
 from autolambda.tasks.digest import digest
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 @dataclass(frozen=True)
@@ -69,15 +66,6 @@ class Counts:
     pruned: int
     failed: int
     running: int
-
-
-def check_name(name: str) -> str:
-    """Returns the name of a study unchanged. Raises ``StudyError`` for one that cannot name a folder."""
-    if not _NAME.fullmatch(name) or ".." in name:
-        raise StudyError(
-            f"study name {name!r}: use up to 64 letters, digits, '.', '_' and '-', starting with a letter or digit"
-        )
-    return name
 
 
 def default_storage(name: str) -> str:
@@ -220,6 +208,16 @@ class Study:
     def keep_weights(self, schedule: Schedule, weights: str) -> None:
         """Stores the SHA-256 (hex) of a finalist's weights."""
         self._study.set_user_attr(_weights_key(schedule), weights)
+
+    def seconds_of(self, kind: Kind, key: str) -> float | None:
+        """Returns the seconds that engines generated for an evaluation, all parts together, or ``None``."""
+        found: float | None = self._study.user_attrs.get(f"seconds {kind} {digest(key)}")
+        return found
+
+    def add_seconds(self, kind: Kind, key: str, seconds: float) -> None:
+        """Adds the seconds of a part of an evaluation. No result depends on them."""
+        total = (self.seconds_of(kind, key) or 0.0) + seconds
+        self._study.set_user_attr(f"seconds {kind} {digest(key)}", total)
 
     @property
     def difference(self) -> ParentDifference | None:

@@ -1,5 +1,6 @@
 """Evaluations: batches fixed by the slices, only what is owed is generated, and seeds that pair schedules."""
 
+import contextlib
 import hashlib
 import threading
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from autolambda.driver import intake
 from autolambda.driver.engine import EngineSupervisor
 from autolambda.driver.evaluation import EvaluationRequest, Evaluator
-from autolambda.driver.events import Generated, Noted
+from autolambda.driver.events import Generated, Generating, Noted
 from autolambda.engines.base import Progress, Prompt, Sampling, Watch
 from autolambda.engines.chat import ChatFormat
 from autolambda.errors import EngineError, GraderError
@@ -53,13 +54,12 @@ def respond(method: Method, prompt: Prompt, sampling: Sampling) -> Response:
 
 
 class FakeEngine(engine.FakeEngine):
-    """Is watched by nobody: it does not stream, and nothing limits its tokens."""
+    """Calls no watcher: it does not stream, and finishes every response at once."""
 
     def __init__(self, *, dies_at: int | None = None) -> None:
         super().__init__(dies_at=dies_at, respond=respond)
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, *, watch: Watch | None = None) -> list[Response]:
-        assert watch is None
         return super().generate(prompts, sampling)
 
 
@@ -105,7 +105,19 @@ def begin(store, key="0", schedule=HALF):
     return store.evaluation("s", kind="trial", key=key, schedule=schedule, num_responses=NUM_RESPONSES)
 
 
-def run(store, engine, evaluation=None, *, slices=SLICES, seed=0, batch_size=4, grading=None, on_event=None, **request):
+def run(
+    store,
+    engine,
+    evaluation=None,
+    *,
+    slices=SLICES,
+    seed=0,
+    batch_size=4,
+    grading=None,
+    on_event=None,
+    on_seconds=None,
+    **request,
+):
     """Runs what is missing of an evaluation, the one with the key 0 by default."""
     evaluation = evaluation or begin(store)
     job = SimpleNamespace(
@@ -123,6 +135,7 @@ def run(store, engine, evaluation=None, *, slices=SLICES, seed=0, batch_size=4, 
         study="s",
         on_event=on_event or (lambda event: None),
         on_merge=lambda schedule, engine: None,
+        on_seconds=on_seconds or (lambda kind, key, seconds: None),
     )
     return evaluator.run(EvaluationRequest("a title", "trial", evaluation.key, evaluation.schedule, **request))
 
@@ -527,5 +540,33 @@ def test_scores_that_come_after_the_engine_failed_are_stored(store):
 
 def test_a_call_goes_on_at_its_limit_and_ends_above_it():
     requests = requests_on(SLICES[:1])[:2]
-    call = intake.EngineCall(requests, intake.Intake(None, None, None), streams=False, max_tokens=10.0)
+    call = intake.EngineCall(requests, intake.Intake(None, None, None), streams=False, max_tokens=10.0, on_event=print)
     assert call.watch(Progress([4, 6], [None, None])) and not call.watch(Progress([4, 7], [None, None]))
+
+
+def test_the_seconds_of_generation_add_up_over_a_crash(store, monkeypatch):
+    """The clock runs in the engine alone: neither opening it nor waiting for grades counts."""
+    seconds, evaluation = [], begin(store)
+
+    def on_seconds(kind, key, more):
+        assert (kind, key) == ("trial", "0")
+        seconds.append(more)
+
+    for dies_after, stored in ((5, 3), (None, NUM_RESPONSES)):
+        engine = StreamingEngine(dies_after=dies_after)
+        monkeypatch.setattr(intake, "time", SimpleNamespace(monotonic=lambda engine=engine: engine.now))
+        with contextlib.suppress(KeyboardInterrupt):
+            run(store, engine, evaluation, batch_size=None, on_seconds=on_seconds)
+        assert store.num_stored(evaluation) == stored
+        assert sum(seconds) == pytest.approx(0.4 * stored)
+
+
+def test_a_running_call_tells_what_is_not_stored_yet(store, monkeypatch):
+    engine, events = StreamingEngine(seconds=1.5), []
+    monkeypatch.setattr(intake, "time", SimpleNamespace(monotonic=lambda: engine.now))
+    engine.streams = False  # so nothing is stored before the end of a call
+    whole = run(store, engine, batch_size=4, on_event=events.append)
+    first = events[1 : 1 + 5]  # four responses, one after the other, and then the batch
+    lengths = [graded.response.num_tokens for graded in whole[:4]]
+    assert first[:4] == [Generating(i + 1, sum(lengths[: i + 1]) + 3 - i) for i in range(4)]
+    assert first[4] == Generated(4, sum(lengths))

@@ -11,7 +11,7 @@ from autolambda.bundled import FOLDER
 from autolambda.config import parse_config
 from autolambda.driver.models import DEFAULT_MAX_TOKENS, open_models, parent_folders
 from autolambda.engines.base import Sampling
-from autolambda.errors import CheckpointError, ConfigError
+from autolambda.errors import CheckpointError, ConfigError, PairError
 from autolambda.responses import Sample
 
 GREEDY = Sampling(0.0, 1.0, 0, 0.0, 0.0, (), 256, end_ids=(258,))
@@ -194,3 +194,19 @@ def test_a_template_sees_one_moment(parents):
     then = models.at(datetime(2025, 3, 4, 5, 6, 7))
     assert then.chat.render(Sample("1", ({"role": "user", "content": "x"},), "")) == "04 March 2025, 05:06:07"
     assert abs(datetime.now() - models.moment) < timedelta(minutes=5) and not models.moment.microsecond
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_one_model_given_twice_is_refused(tmp_path, copied):
+    folder = shutil.copytree(FOLDER / "instruct", tmp_path / "copy") if copied else FOLDER / "instruct"
+    config = parse_config({"models": {"instruct": str(FOLDER / "instruct"), "thinking": str(folder)}})
+    with pytest.raises(PairError, match="hold the same weights"):
+        open_models(config)
+
+
+def test_a_name_that_speaks_against_its_place_is_told(tmp_path):
+    folder = shutil.copytree(FOLDER / "instruct", tmp_path / "a-thinking-model")
+    config = parse_config(
+        {"models": {"instruct": str(folder), "thinking": str(shutil.copytree(FOLDER / "thinking", tmp_path / "b"))}}
+    )
+    assert any("by their names, the models may be swapped" in warning for warning in open_models(config).warnings)

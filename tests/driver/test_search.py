@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engine import FakeEngine, no_engine
+from engine import FakeEngine, lambda_of, no_engine
 from small_search import (
     BUDGET,
     NAME,
@@ -31,7 +31,7 @@ from autolambda.driver import models as models_of_driver
 from autolambda.driver.events import Began, EvaluationEnded, Event, Generated, Noted
 from autolambda.driver.search import confirm, evaluate, search
 from autolambda.engines.base import Prompt, Sampling
-from autolambda.errors import ConfigError, StudyError
+from autolambda.errors import ConfigError, StudyError, SwappedError
 from autolambda.merging.method import Method
 from autolambda.optimizer.finalists import Plan
 from autolambda.optimizer.space import PARENTS
@@ -387,3 +387,46 @@ def test_an_engine_whose_weights_cannot_be_compared_is_said_once_and_in_the_repo
     assert finished().best is not None and finished().unchecked(finished().best) == ""
     if report.verdict is Verdict.FEASIBLE and report.best.parent is None:
         assert any("not hashed" in str(each) for each in verdict_sentences(report))
+
+
+class SwappedEngine(FakeEngine):
+    """Thinks at lambda 0, and not at lambda 1."""
+
+    def _made_up(self, method: Method, prompt: Prompt, sampling: Sampling) -> Response:
+        return super()._made_up(Method.linear(Schedule.uniform(1 - lambda_of(method))), prompt, sampling)
+
+
+def test_swapped_parents_stop_the_search_after_both_ends_and_leave_its_name_free(tmp_path: Path) -> None:
+    engine, storage = SwappedEngine(), storage_in(tmp_path)
+    with pytest.raises(SwappedError, match="the two models are swapped") as stopped:
+        search(small_config(), name=NAME, storage=storage, engine=engine)
+    assert len(engine.merges) == 2 and stopped.value.kept == "small-swapped"
+    assert stopped.value.instruct == str(FOLDER / "instruct") and "INSTRUCT closes its thinking in" in str(
+        stopped.value
+    )
+    report = search(small_config(), name=NAME, storage=storage, engine=FakeEngine())
+    assert report.trials[0].trial == 0 and report.is_done
+    with closing(Store(storage)) as store:
+        assert store.names() == ["small-swapped", NAME]
+
+
+def test_who_insists_may_search_swapped_parents(tmp_path: Path) -> None:
+    config = small_config(models__allow_swapped=True)
+    assert search(config, name=NAME, storage=storage_in(tmp_path), engine=SwappedEngine()).is_done
+    with pytest.raises(SwappedError) as stopped:  # a longer study keeps its name
+        search(small_config(), name=NAME, storage=storage_in(tmp_path), engine=SwappedEngine())
+    assert stopped.value.kept == NAME
+
+
+def test_names_that_are_swapped_are_refused_before_anything_is_opened(tmp_path: Path) -> None:
+    swapped = {"models__instruct": str(FOLDER / "thinking"), "models__thinking": str(FOLDER / "instruct")}
+    with pytest.raises(SwappedError, match="by their names, the two models are swapped"):
+        search(small_config(**swapped), name=NAME, storage=storage_in(tmp_path), engine=no_engine())
+    assert not (tmp_path / "studies").exists()
+
+
+def test_too_few_prompts_to_check_with_leave_the_answer_open(tmp_path: Path) -> None:
+    config = small_config(budget=1000.0, confirm__limit=19)
+    report = search(config, name=NAME, storage=storage_in(tmp_path), engine=FakeEngine())
+    assert report.verdict is Verdict.UNCERTAIN and report.best is None
+    assert any("Only 19 prompts were left to check with" in str(each) for each in verdict_sentences(report))

@@ -6,7 +6,7 @@ import pytest
 
 from autolambda.responses import Grade, Graded, Response
 from autolambda.statistics.estimates import Bounds, chance_within
-from autolambda.statistics.verdict import LIKELY, Confirmed, Verdict, confirmed_of, decide, verdict
+from autolambda.statistics.verdict import LEAST_PROMPTS, LIKELY, Confirmed, Verdict, confirmed_of, decide, verdict
 
 BUDGET = 100.0
 
@@ -151,3 +151,26 @@ def test_a_verdict_hears_the_search_and_the_parents():
 def test_an_unknown_bound_has_no_chance():
     unknown = Confirmed(0.5, 60, 50, math.nan)
     assert decided([unknown]).likely is None
+
+
+@pytest.mark.parametrize("tokens", [10, 1000])
+def test_too_few_prompts_show_nothing(tokens):
+    def responses(num_prompts, length):
+        return [
+            Graded("t", str(i), 0, Response("", length + i % 3, "stop"), Grade.CORRECT, "1", False)
+            for i in range(num_prompts)
+        ]
+
+    def found(num_prompts):
+        parent = confirmed_of(responses(num_prompts, 1), budget=BUDGET, weights={"t": 1.0})
+        return verdict(
+            [responses(num_prompts, tokens)],
+            budget=BUDGET,
+            margin=0.01,
+            weights={"t": 1.0},
+            parents={"instruct": parent} if tokens < BUDGET else {},
+        )
+
+    few = found(LEAST_PROMPTS - 1)
+    assert (few.verdict, few.pick, few.parent, few.likely) == (Verdict.UNCERTAIN, None, None, None)
+    assert found(LEAST_PROMPTS).verdict is (Verdict.FEASIBLE if tokens < BUDGET else Verdict.INFEASIBLE)

@@ -19,11 +19,11 @@ from autolambda.statistics.estimates import Estimate
 from autolambda.statistics.metrics import Measured
 from autolambda.statistics.quantiles import Quantile, Quantiles
 from autolambda.study.database import driver_lock
+from autolambda.study.reader import check_name
 from autolambda.study.store import Store
 from autolambda.study.trials import (
     Counts,
     Study,
-    check_name,
     default_storage,
     driver_errors,
     studies_under,
@@ -336,3 +336,13 @@ def test_optunas_log_is_muted_while_a_study_is_driven_and_then_as_before(store, 
         assert "A new study created" in caplog.text
     finally:
         optuna.logging.disable_propagation()
+
+
+def test_seconds_of_an_evaluation_add_up_and_are_its_own(store, url):
+    with closing(open_study(store, url)) as study, closing(open_study(store, url, "two")) as other:
+        assert study.seconds_of("trial", "0") is None
+        for seconds in (1.5, 2.0):
+            study.add_seconds("trial", "0", seconds)
+        study.add_seconds("confirm", "0", 4.0)
+        assert (study.seconds_of("trial", "0"), study.seconds_of("confirm", "0")) == (3.5, 4.0)
+        assert study.seconds_of("trial", "1") is None and other.seconds_of("trial", "0") is None

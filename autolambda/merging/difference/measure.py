@@ -17,7 +17,7 @@ from autolambda.merging.arithmetic import interpolate
 from autolambda.merging.checkpoint import Checkpoint
 from autolambda.merging.difference.values import PARTS, STEPS, WHOLE, ParentDifference
 from autolambda.merging.merge import Merge
-from autolambda.merging.pair import Pair, read_tensor, stored_name
+from autolambda.merging.pair import Pair, fitted, read_tensor, stored_name
 from autolambda.merging.rounding import DITHERED, Draws, matrix_shape
 from autolambda.merging.shards import TensorInfo
 from autolambda.merging.writing.write import one_thread_each
@@ -69,6 +69,15 @@ def measure_difference(pair: Pair) -> ParentDifference:
         lambdas=LAMBDAS,
         moved={part: _rounded(each.moved / each.square) for part, each in sums.items() if each.square},
     )
+
+
+def hold_one_model(pair: Pair) -> bool:
+    """Returns whether both parents hold the same weights. It reads until the first difference, small tensors first."""
+    for name in sorted(pair.tensors, key=lambda name: pair.tensors[name].num_bytes):
+        instruct, thinking = (read_tensor(parent, name) for parent in (pair.instruct, pair.thinking))
+        if not torch.equal(fitted(instruct, thinking), thinking):
+            return False
+    return True
 
 
 @one_thread_each()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from autolambda.errors import printable
 from autolambda.report.answer.phrases import NONE_FOUND, UNSURE, Part, Sentence, named
-from autolambda.report.report import Report
+from autolambda.report.report import Report, too_few
 from autolambda.report.results import ScheduleResult, guard_word
 from autolambda.statistics.verdict import Verdict
 from autolambda.statistics.words import limit, percent, signed
@@ -25,13 +25,15 @@ def about_nearest(report: Report, budget: float, nearest: ScheduleResult) -> Ite
         what = f"a guard stands against every merge within {limit(budget)}"
     yield Sentence((word, f": {what}. The nearest: ", *named(nearest), "."))
     yield from guard_sentences(nearest)
-    if report.verdict is Verdict.UNCERTAIN:
+    if report.verdict is Verdict.UNCERTAIN and not _too_few(report):
         yield from what_settles(report)
 
 
 def what_helps(report: Report) -> Sentence:
     """Returns what may help where no merge is shown to be within the budget."""
     is_uncertain = report.verdict is Verdict.UNCERTAIN
+    if is_uncertain and (few := _too_few(report)):
+        return Sentence((few,))
     remedies = [
         *([_more_prompts(report)] if is_uncertain else []),
         *(["a larger guard.max_drop"] if is_held_by_guard(report) else []),
@@ -72,6 +74,10 @@ def what_settles(report: Report, *, least: float = 0.0) -> Iterator[Sentence]:
         end = f"; about {enough:,} prompts to check with would probably settle it (it had {mean.num_prompts:,})."
     said = f"Trial {result.trial} ({percent(result.score.accuracy)}) is not shown to be within the budget{end}"
     yield Sentence((said,))
+
+
+def _too_few(report: Report) -> str | None:
+    return too_few(report.nearest.measured.mean_tokens.num_prompts, report.config.tasks) if report.nearest else None
 
 
 def _more_prompts(report: Report) -> str:
