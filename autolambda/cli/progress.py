@@ -1,48 +1,46 @@
-"""Shows the events of a search: a live display on a terminal, elsewhere one line for each evaluation."""
+"""Shows the events of a search: a live display on a terminal; elsewhere lines with the time of day and a heartbeat."""
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from autolambda.driver.events import Began, EvaluationEnded, Event, Generated, Noted, OnEvent
+from autolambda.cli.watched import Watched, clock
+from autolambda.driver.events import EvaluationEnded, Event, Noted, OnEvent
 from autolambda.errors import printable
 from autolambda.report.terminal import MAX_ROWS, in_lines, thinned
-from autolambda.schedule import Schedule
-from autolambda.statistics.estimates import number
+from autolambda.statistics.estimates import Estimate, number
 from autolambda.statistics.pareto import Objectives, front
 
-BAR_WIDTH = 24  # columns
-LEAST_SHARE = 0.05  # of the search must be done before the display shows the time left
+BAR_WIDTH = 20  # columns
+HEARTBEAT_SECONDS = 30.0  # at most between two lines where there is no terminal
 
 
 @contextmanager
 def watching(console: Console) -> Iterator[OnEvent]:
     """Yields the function that shows events: a live display, or lines if the console is not a terminal."""
     if not console.is_terminal:
-        yield _lines(console)
+        lines, ended = _Lines(console), threading.Event()
+        beats = threading.Thread(target=lines.beat, args=(ended,), daemon=True, name="heartbeat")
+        beats.start()
+        try:
+            yield lines.show
+        finally:
+            ended.set()
+            beats.join()
         return
     view = _LiveView(console)
     with Live(get_renderable=view.render, console=console, refresh_per_second=4, transient=True):
         yield view.show
-
-
-def _lines(console: Console) -> Callable[[Event], None]:
-    def show(event: Event) -> None:
-        if isinstance(event, Noted):
-            console.out(f"note: {printable(event.text)}", highlight=False)
-        elif isinstance(event, EvaluationEnded):
-            console.out(printable(trial_line(event)), highlight=False)
-
-    return show
 
 
 def trial_line(event: EvaluationEnded) -> str:
@@ -57,88 +55,160 @@ def trial_line(event: EvaluationEnded) -> str:
     )
 
 
-class _LiveView:
-    """The display: the front of the trials so far, the current evaluation, tokens per second, and the time left."""
+class _Lines:
+    """Prints a line for each note and each finished evaluation, and between them one that says how far it is."""
 
     def __init__(self, console: Console) -> None:
-        self._console = console
-        self._trials: dict[Schedule, EvaluationEnded] = {}
-        self._current: Began | None = None
-        self._first = 0.0  # share of the search that was done when this run began
-        self._num_done = 0  # responses of the current evaluation
-        self._num_tokens = 0
-        self._seconds = 0.0  # of generation
-        self._started = self._since = self._working_since = time.monotonic()
+        self._console, self._state, self._lock = console, Watched(), threading.Lock()
+        self._said = time.monotonic()
+
+    def show(self, event: Event) -> None:
+        with self._lock:
+            self._state.show(event)
+            if isinstance(event, Noted):
+                self._say(f"note: {event.text}")
+            elif isinstance(event, EvaluationEnded):
+                self._say(trial_line(event))
+
+    def beat(self, ended: threading.Event) -> None:
+        """Prints how far the search is whenever nothing was printed for ``HEARTBEAT_SECONDS``."""
+        while not ended.wait(max(self._said + HEARTBEAT_SECONDS - time.monotonic(), 0.0)):
+            with self._lock:
+                if time.monotonic() - self._said >= HEARTBEAT_SECONDS:
+                    self._say(_heartbeat(self._state))
+
+    def _say(self, text: str) -> None:
+        self._console.out(f"{time.strftime('%H:%M:%S')} {printable(text)}", highlight=False)
+        self._said = time.monotonic()
+
+
+def _heartbeat(state: Watched) -> str:
+    """Returns phase, share done, tokens of the allowance, time left and the best merge so far, in one line."""
+    if state.current is None:
+        return f"opening models and tasks, {clock(state.elapsed)} so far"
+    parts = [f"{_phase(state)} {state.done:.0%}", state.current.title, _tokens(state)]
+    if state.is_waiting:
+        parts.append("waiting for the first responses")
+    if (left := state.seconds_left) is not None:
+        parts.append(f"at most {clock(left)} left")
+    return ", ".join([*parts, _best(state)])
+
+
+def _phase(state: Watched) -> str:
+    stage = state.current.stage if state.current else None
+    return stage or "measuring"
+
+
+def _tokens(state: Watched) -> str:
+    """Returns the tokens of the study so far, of its allowance if that is known."""
+    allowance = state.current.allowance if state.current else None
+    return f"{state.num_tokens:,}{f' of {allowance:,.0f}' if allowance else ''} tokens"
+
+
+def _best(state: Watched) -> str:
+    """Returns the best merge so far as a phrase."""
+    within, best = "" if state.budget is None else f" within {state.budget:g}", state.best
+    if best is None or best.measured is None:
+        return f"no merge{within} yet"
+    accuracy, tokens = best.measured.accuracy.value, best.measured.mean_tokens.value
+    checked = "checked" if best.kind == "confirm" else "so far"
+    return f"best{within} {checked}: {accuracy:.1%} at {number(tokens)} tokens ({best.title})"
+
+
+class _LiveView:
+    """The display: what is sought and found, the merges so far, the current evaluation, tokens and the time left."""
+
+    def __init__(self, console: Console) -> None:
+        self._console, self._state = console, Watched()
 
     def show(self, event: Event) -> None:
         """Records an event. The display calls ``render`` by itself."""
-        now = time.monotonic()
-        if not (self._num_tokens or isinstance(event, Generated)):
-            self._working_since = now  # the time left excludes the time before the first token
-        match event:
-            case Noted():
-                self._since = now  # the engine sends a note when it is loaded
-                self._console.print(f"[dim]note:[/dim] {escape(printable(event.text))}", highlight=False)
-            case Began():
-                if self._current is None:
-                    self._first = event.done
-                self._current, self._num_done, self._since = event, 0, now
-            case Generated():
-                self._num_done += event.num_responses
-                self._num_tokens += event.num_tokens
-                self._seconds, self._since = self._seconds + now - self._since, now
-            case EvaluationEnded():
-                if event.kind == "trial":  # other kinds see other prompts, so their numbers do not compare
-                    self._trials[event.schedule] = event
+        self._state.show(event)
+        if isinstance(event, Noted):
+            self._console.print(f"[dim]note:[/dim] {escape(printable(event.text))}", highlight=False)
 
     def render(self) -> Group:
         """Returns the current screen."""
-        return Group(*([self._front()] if self._trials else []), *self._status())
-
-    def _front(self) -> Table:
-        """Returns the front of the trials, thinned evenly to MAX_ROWS. Keeps the member with the most tokens."""
-        measured = [(event, event.measured) for event in self._trials.values() if event.measured is not None]
-        members = front(measured, key=lambda pair: Objectives(pair[1].accuracy.value, pair[1].mean_tokens.value))
-        table = Table(
-            title=f"Front so far: {len(members)} of {len(self._trials)} schedules, unconfirmed",
-            box=None,
-            title_style="bold",
-            title_justify="left",
-            header_style="dim",
-            pad_edge=False,
-        )
-        for name in ("", "schedule", "accuracy %", "tokens", "think %"):
-            table.add_column(name, justify="left" if name in ("", "schedule") else "right", no_wrap=name != "schedule")
-        for event, numbers_of in thinned(members, MAX_ROWS):
-            numbers = (
-                100 * numbers_of.accuracy.value,
-                numbers_of.mean_tokens.value,
-                100 * numbers_of.think_ratio.value,
-            )
-            cells = [f"{value:,.{places}f}" for value, places in zip(numbers, (1, 1, 0), strict=True)]
-            table.add_row(event.title, in_lines(event.schedule), *cells)
-        return table
-
-    def _status(self) -> list[Text | Table]:
-        event, now = self._current, time.monotonic()
-        if event is None:
-            return [Text(f"opening models and tasks, {_clock(now - self._started)}")]
-        within = self._num_done / max(event.num_responses, 1)
-        done = min(event.done + event.share * within, 1.0)
-        waiting = "" if self._num_tokens else " (waiting for its first responses)"  # the engine is loading
-        title = Text(f"{printable(event.title)}: {event.schedule}{waiting}", no_wrap=True, overflow="ellipsis")
-        bar = Table.grid(padding=(0, 2))
-        cells = [f"{done:4.0%}", f"{_clock(now - self._started)} elapsed"]
-        if self._seconds:
-            cells.append(f"{self._num_tokens / self._seconds:,.0f} tokens/s")
-        if (fresh := done - self._first) >= LEAST_SHARE:
-            cells.append(f"at most {_clock((now - self._working_since) / fresh * (1 - done))} left")
-        bar.add_row(ProgressBar(total=1.0, completed=done, width=BAR_WIDTH), *cells)
-        return [title, bar]
+        state = self._state
+        if state.current is None:
+            return Group(_line(f"opening models and tasks, {clock(state.elapsed)}"))
+        table = _checked(state) if state.is_confirming else _front(state) if state.trials else None
+        shown: list[RenderableType] = [Text(), *_head(state), Text()]
+        if table:
+            shown += [table, Text()]
+        return Group(*shown, *_status(state))
 
 
-def _clock(seconds: float) -> str:
-    """Returns minutes and seconds, and hours from one hour on."""
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+def _head(state: Watched) -> list[Text]:
+    """Returns what is sought, and the best so far."""
+    study = f"{state.opened.study}  " if state.opened else ""
+    budget = "" if state.budget is None else f"  budget {state.budget:g} tokens a response"
+    phase = _phase(state)
+    if state.is_confirming and state.current:
+        left = state.current.num_left
+        phase += f" on new prompts, {left} more merge{'' if left == 1 else 's'} to check at most"
+    lines = [Text.assemble((study, "bold"), (phase, "bold cyan"), budget, no_wrap=True, overflow="ellipsis")]
+    if state.opened:
+        best = _best(state)
+        lines.append(_line(best[0].upper() + best[1:], style="green" if state.best else "yellow"))
+    return lines
+
+
+def _front(state: Watched) -> Table:
+    """Returns the front of the trials, thinned evenly to MAX_ROWS. Keeps the member with the most tokens."""
+    measured = [(event, event.measured) for event in state.trials.values() if event.measured is not None]
+    members = front(measured, key=lambda pair: Objectives(pair[1].accuracy.value, pair[1].mean_tokens.value))
+    table = _table(f"The best {len(members)} of {len(state.trials)} merges so far, not checked yet")
+    for event, numbers in thinned(members, MAX_ROWS):
+        cells = (f"{100 * numbers.accuracy.value:.1f}", f"{numbers.mean_tokens.value:,.1f}")
+        think = f"{100 * numbers.think_ratio.value:.0f}"
+        table.add_row(event.title, in_lines(event.schedule), *cells, think, style=_style(state, event))
+    return table
+
+
+def _checked(state: Watched) -> Table:
+    """Returns the parents and merges of the confirmation, with 95 % intervals."""
+    table = _table("Checked on new prompts (95 % intervals)")
+    for event in state.checked.values():
+        if event.measured is not None:
+            of = event.measured
+            cells = _interval(of.accuracy, 100.0), _interval(of.mean_tokens, 1.0)
+            title, think = event.title.removeprefix("confirm "), f"{100 * of.think_ratio.value:.0f}"
+            table.add_row(title, in_lines(event.schedule), *cells, think, style=_style(state, event))
+    return table
+
+
+def _style(state: Watched, event: EvaluationEnded) -> str:
+    """Green is the best within the budget, grey is over it."""
+    return "bold green" if event is state.best else "dim" if state.is_over(event) else ""
+
+
+def _interval(estimate: Estimate, factor: float) -> str:
+    value, low, high = (factor * each for each in (estimate.value, estimate.low, estimate.high))
+    return f"{value:,.1f} ({low:,.1f} to {high:,.1f})"
+
+
+def _table(title: str) -> Table:
+    table = Table(title=title, box=None, title_style="bold", title_justify="left", header_style="dim", pad_edge=False)
+    for name in ("", "merge", "accuracy %", "tokens", "think %"):
+        table.add_column(name, justify="left" if name in ("", "merge") else "right", no_wrap=name != "merge")
+    return table
+
+
+def _status(state: Watched) -> list[Text | Table]:
+    assert state.current is not None
+    waiting = " (waiting for its first responses)" if state.is_waiting else ""  # the engine is loading
+    most = f" of at most {state.opened.num_trials}" if state.opened and not state.is_confirming else ""
+    title = _line(f"{state.current.title}{most}: {state.current.schedule}{waiting}")
+    bar = Table.grid(padding=(0, 2))
+    cells = [f"{state.done:4.0%}", f"{clock(state.elapsed)} elapsed"]
+    if (left := state.seconds_left) is not None:
+        cells.append(f"at most {clock(left)} left")
+    bar.add_row(ProgressBar(total=1.0, completed=state.done, width=BAR_WIDTH), *cells)
+    speed = f", {state.speed:,.0f} tokens/s" if state.speed else ""
+    return [title, bar, _line(f"{_tokens(state)} generated{speed}", style="dim")]
+
+
+def _line(text: str, *, style: str = "") -> Text:
+    """Returns one line that is cut off at the edge of the screen."""
+    return Text(printable(text), style=style, no_wrap=True, overflow="ellipsis")

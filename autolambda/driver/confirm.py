@@ -31,13 +31,14 @@ def confirm_finalists(run: Run, *, budget: float | None) -> Report:
     finalists = [run.measured.all[index] for index in agreed.finalists]
     share, parents, last = (1 - SEARCH_PART) / (len(PARENTS) + len(finalists)), [], None
     for number, ((name, end), size) in enumerate(zip(PARENTS.items(), agreed.num_parents, strict=True)):
-        done, title = SEARCH_PART + number * share, f"{name} as is"
-        request = EvaluationRequest(title, "parent", name, end, "confirm", stop=size, done=done, share=share)
-        parents.append(_measure(run, replace(request, chat=chats[name])))
+        title, left = f"{name} as is", len(finalists)
+        request = EvaluationRequest(title, "parent", name, end, "confirm", stop=size, chat=chats[name], num_left=left)
+        parents.append(_measure(run, replace(request, done=SEARCH_PART + number * share, share=share)))
     for number, finalist in enumerate(finalists, start=len(PARENTS)):
-        done, title, last = SEARCH_PART + number * share, f"confirm trial {finalist.trial}", finalist.schedule
-        request = EvaluationRequest(title, "confirm", last.key, last, "confirm", done=done, share=share)
-        graded = _measure(run, replace(request, stop=agreed.num_responses))
+        title, last = f"confirm trial {finalist.trial}", finalist.schedule
+        left, done = len(PARENTS) + len(finalists) - number - 1, SEARCH_PART + number * share
+        request = EvaluationRequest(title, "confirm", last.key, last, "confirm", stop=agreed.num_responses)
+        graded = _measure(run, replace(request, num_left=left, done=done, share=share))
         if budget is not None and not _passes(graded, parents, config, budget):
             break
     if last is not None:
@@ -54,6 +55,8 @@ def _passes(graded: Sequence[Graded], parents: Sequence[Sequence[Graded]], confi
 
 def _measure(run: Run, request: EvaluationRequest) -> list[Graded]:
     """Returns the responses of an evaluation, stored and new ones."""
+    allowance = run.allowance()
+    request = replace(request, stage="confirmation", allowance=allowance.total if allowance else None)
     graded = run.evaluator.run(request)
     numbers = measure(graded, weights=run.job.config.weights)
     run.on_event(EvaluationEnded(request.title, request.kind, request.schedule, numbers))

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from autolambda.config import Config
 from autolambda.driver.models import Models
+from autolambda.engines.device import vllm_device
 from autolambda.optimizer.aims import TYPICAL_FINALISTS, reach_at
 from autolambda.optimizer.token_allowance import CONFIRM_SHARE, LEAST_FULL, TokenAllowance
 from autolambda.statistics.estimates import Z_95_ONE_SIDED, wilson
@@ -39,7 +40,7 @@ def slice_lines(phase: str, part: Slice) -> list[str]:
     if phase == "confirm" and part.max_drop is not None:
         lines.append(
             f"  a schedule as good as both parents is shown to lose no more than {100 * part.max_drop:g} points from "
-            f"about {_rounded(_enough(part.max_drop))} prompts on"
+            f"about {rounded(_enough(part.max_drop))} prompts on"
             if part.max_drop
             else "  no number of prompts can show that nothing at all is lost; give max_drop some room"
         )
@@ -72,22 +73,34 @@ def proof_sentence(search: Sequence[Slice], confirm: Sequence[Slice]) -> str:
 
 
 def cost_lines(config: Config, models: Models, search: Sequence[Slice], confirm: Sequence[Slice]) -> list[str]:
-    """Returns lines about the most tokens that a search may generate, its time and its disk space."""
+    """Returns lines about the most tokens that a search may generate, its time on a GPU, and its disk space."""
+    cap, most = models.sampling.max_tokens, config.search.max_tokens_generated
     allowance = TokenAllowance.of(
-        2.0 * models.sampling.max_tokens,
+        2.0 * cap,
         num_search=sum(part.num_responses for part in search),
         num_confirm=sum(part.num_responses for part in confirm),
         num_confirm_prompts=sum(len(part.samples) for part in confirm),
-        cap=config.search.max_tokens_generated,
+        cap=most,
     )
-    why = "search.max_tokens_generated" if config.search.max_tokens_generated else "if every response ran to the cap"
-    hours = allowance.total / TOKENS_PER_SECOND / 3600
+    rows = _by_rows(config, search, confirm) * cap
+    total, why = allowance.total, "search.max_tokens_generated"
+    if most is None or rows < most:
+        total, why = min(total, rows), f"if every response ran to the cap of {cap:,} tokens"
+    hours = rounded(total / TOKENS_PER_SECOND / 3600)
+    on_gpu = f"; at most {hours} GPU hours at {TOKENS_PER_SECOND:,} tokens/s, an assumption"
     return [
-        f"tokens: at most {_rounded(allowance.total)}, {why}; "
-        f"at {TOKENS_PER_SECOND:,} tokens/s, an assumption, at most {_rounded(hours)} GPU hours",
-        f"disk: at most {_bytes(BYTES_PER_TOKEN * allowance.total)} for the study, "
-        f"{_bytes(models.pair.num_bytes)} for an export",
+        f"tokens: at most {rounded(total)}, {why}{on_gpu if vllm_device().type == 'cuda' else ''}",
+        "what to expect is told by the search, once both models are measured",
+        f"disk: at most {in_bytes(BYTES_PER_TOKEN * total)} for the study, "
+        f"{in_bytes(models.pair.num_bytes)} for an export",
     ]
+
+
+def _by_rows(config: Config, search: Sequence[Slice], confirm: Sequence[Slice]) -> int:
+    """Returns the most responses that a search and its confirmation take: each merge answers each prompt once."""
+    searched, confirmed = (sum(part.num_responses for part in phase) for phase in (search, confirm))
+    cuts = sum(2 if name == "cut" else 1 for name in config.search.baselines)  # a cut may be tried twice
+    return config.search.trials * searched + (config.confirm.finalists + 2 + cuts) * confirmed
 
 
 def _enough(max_drop: float) -> float:
@@ -101,13 +114,13 @@ def _width(accuracy: float, part: Slice, *, sign: str = "±") -> str:
     return f"{sign}{most:.1f} points" if part.repeats == 1 else f"{sign}{least:.1f} to {sign}{most:.1f} points"
 
 
-def _rounded(value: float) -> str:
+def rounded(value: float) -> str:
     """Returns the value with two significant figures."""
     two = float(f"{value:.2g}")
     return f"{two:,.0f}" if two >= 10 else f"{two:g}"
 
 
-def _bytes(value: float) -> str:
+def in_bytes(value: float) -> str:
     for unit in ("B", "kB", "MB", "GB"):
         if value < 1000:
             return f"{value:.3g} {unit}"

@@ -16,7 +16,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 from autolambda.driver.engine import EngineSupervisor
-from autolambda.driver.events import Began, Generated, Noted, OnEvent
+from autolambda.driver.events import Began, Generated, Noted, OnEvent, Stage
 from autolambda.driver.intake import EngineCall, Intake, Stopwatch
 from autolambda.driver.job import Job
 from autolambda.engines.base import Engine, Foreseeing, Prompt, Sampling
@@ -41,8 +41,8 @@ class EvaluationRequest:
 
     ``kind`` and ``key`` name the evaluation in the study's database, ``title`` names it for people. ``stop`` is by
     default the end of the slices. ``num_responses`` is the size of the whole evaluation if this is a part of it.
-    Running responses are aborted once all responses have more than ``max_tokens``, weighted by task. ``done`` (0 to 1)
-    is the finished part of the search, and ``share`` is the part of this evaluation.
+    Running responses are aborted once all responses have more than ``max_tokens``, weighted by task. ``done``,
+    ``share``, ``stage``, ``allowance`` and ``num_left`` are those of the event ``Began``.
 
     ``merge`` replaces the linear merge by ``schedule``. ``chat``, ``sampling`` and ``engine`` replace the study's
     settings.
@@ -59,6 +59,9 @@ class EvaluationRequest:
     max_tokens: float = math.inf
     done: float = 0.0
     share: float = 1.0
+    stage: Stage | None = None
+    allowance: float | None = None
+    num_left: int = 0
     merge: Method | None = None
     chat: ChatFormat | None = None
     sampling: Sampling | None = None
@@ -116,7 +119,7 @@ class Evaluator:
         )
         if request.is_fixed:
             wanted = requests_on(self._job.confirm)[: evaluation.num_responses]
-        self._on_event(Began(request.title, request.schedule, len(wanted), request.done, request.share))
+        self._on_event(_began(request, len(wanted)))
         for is_last in (False, True):
             with self._engine.attempt(is_last=is_last):
                 return self._complete(request, evaluation, wanted)
@@ -217,6 +220,11 @@ class _Prompts:
             seed = seed_of(request, seed=self._seed, phase=self._phase, schedule=self._schedule)
             self._rendered[request.key] = Prompt(self._chat.render(request.sample), seed)
         return self._rendered[request.key]
+
+
+def _began(request: EvaluationRequest, num_responses: int) -> Began:
+    of = request
+    return Began(of.title, of.schedule, num_responses, of.done, of.share, of.stage, of.allowance, of.num_left)
 
 
 def seed_of(request: Request, *, seed: int, phase: Phase, schedule: Schedule | None) -> int:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from autolambda.schedule import Schedule
 from autolambda.statistics.metrics import Measured
 
 if TYPE_CHECKING:  # it loads SQLAlchemy
     from autolambda.study.store import Kind
+
+
+Stage = Literal["first sweep", "search", "confirmation"]
 
 
 @dataclass(frozen=True)
@@ -22,13 +25,20 @@ class Noted:
 
 @dataclass(frozen=True)
 class Began:
-    """An evaluation begins. ``done`` and its ``share`` are estimated parts of the whole search (0 to 1)."""
+    """An evaluation begins. ``done`` and its ``share`` are estimated parts of the whole search (0 to 1).
+
+    ``stage`` is the part of the run that it belongs to. ``allowance`` is how many tokens the study may generate in all,
+    if that is known. ``num_left`` finalists may have to be checked after this evaluation.
+    """
 
     title: str
     schedule: Schedule
     num_responses: int
     done: float
     share: float
+    stage: Stage | None = None
+    allowance: float | None = None
+    num_left: int = 0
 
 
 @dataclass(frozen=True)
@@ -58,7 +68,21 @@ class EvaluationEnded:
     stopped: str | None = None
 
 
-Event = Noted | Began | Generating | Generated | EvaluationEnded
+@dataclass(frozen=True)
+class Opened:
+    """A run opens a study. It tries at most ``num_trials`` merges for the ``budget``.
+
+    ``earlier`` are the trials of earlier runs, which generated ``num_tokens``.
+    """
+
+    study: str
+    budget: float | None
+    num_trials: int
+    earlier: tuple[EvaluationEnded, ...]
+    num_tokens: int
+
+
+Event = Noted | Opened | Began | Generating | Generated | EvaluationEnded
 OnEvent = Callable[[Event], None]
 
 

@@ -84,7 +84,14 @@ class Models:
             self._think_end[1],
             keys_not_applied(self.pair.thinking.folder),
         )
-        return (*self.pair.warnings, *(sentence for sentence in own if sentence))
+        template = (
+            f"the chat templates of the two models differ; that of {self.settings.chat_template} is used for all "
+            "(models.chat_template)"
+        )
+        of_pair = [
+            template if said == "the tokenizers differ in their chat template" else said for said in self.pair.warnings
+        ]
+        return (*of_pair, *(sentence for sentence in own if sentence))
 
     @property
     def chat(self) -> ChatFormat:

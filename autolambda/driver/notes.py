@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
-from autolambda.driver.cost import proof_sentence
+from autolambda.driver.cost import in_bytes, proof_sentence, rounded
 from autolambda.driver.events import Noted, OnEvent
 from autolambda.driver.job import Job
 from autolambda.engines.think_tag import tags_in
@@ -12,25 +13,29 @@ from autolambda.merging.difference.values import ParentDifference
 from autolambda.optimizer.propose import Stop
 from autolambda.optimizer.settings import SearchSettings
 from autolambda.optimizer.space import parent_of
+from autolambda.optimizer.token_allowance import TokenAllowance
+from autolambda.report.report import too_few
 from autolambda.report.sentences import slack_sentence
 from autolambda.responses import Graded
 from autolambda.schedule import Schedule
 from autolambda.statistics.metrics import Measured
 from autolambda.study.connection import shown_storage
 from autolambda.study.measured import MeasuredSchedules
+from autolambda.study.trials import Study
 from autolambda.tasks.base import Slice
 
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 MOSTLY = 0.9  # share of a task's responses without an answer that triggers a note about its grader
 
 
 class RunNotes:
     """Notes to the watcher that depend on earlier notes; each is sent once."""
 
-    def __init__(self, job: Job, on_event: OnEvent) -> None:
-        self._job, self._on_event = job, on_event
+    def __init__(self, job: Job, study: Study, on_event: OnEvent) -> None:
+        self._job, self._study, self._on_event = job, study, on_event
         self._parent_tokens: dict[str, float] = {}
         self._questioned: set[str] = set()
-        self._is_uncompared = False
+        self._is_uncompared = self._is_forecast = False
 
     def warn(self, difference: ParentDifference | None) -> None:
         """Sends the warnings about the pair and the tasks, and whether rounding to nearest would distort merges."""
@@ -38,18 +43,35 @@ class RunNotes:
         for warning in (*self._job.notes, *distorted):
             self._on_event(Noted(warning))
 
-    def introduce(self, study: str, storage: str, measured: MeasuredSchedules) -> None:
-        """Sends the plan, and where results are stored."""
+    def introduce(self, storage: str, measured: MeasuredSchedules, allowance: TokenAllowance | None) -> None:
+        """Sends the plan, what its prompts can prove, and where results are stored."""
         job, num_trials = self._job, measured.observations.num_trials
-        plan = (
-            f"up to {job.config.search.trials} trials on up to {_sizes(job.search)}, "
-            f"then up to {job.config.confirm.finalists} finalists on others, {_sizes(job.confirm, up_to='up to ')}"
+        progress = (
+            f" {num_trials} {'merge is' if num_trials == 1 else 'merges are'} done already." if num_trials else ""
         )
-        progress = f"; {num_trials} trials done so far" if num_trials else ""
-        self._on_event(Noted(f"study {study}: {plan}{progress} ({shown_storage(storage)})"))
-        self._on_event(Noted(proof_sentence(job.search, job.confirm)))
+        self._on_event(
+            Noted(
+                f"Plan: try at most {job.config.search.trials} merges on {_sizes(job.search)}, then check the best "
+                f"{job.config.confirm.finalists} on {_sizes(job.confirm, new=True)}.{progress}"
+            )
+        )
+        self._on_event(Noted(f"Study {self._study.name} is kept in {shown_storage(storage)}."))
+        counted = sum(len(part.samples) for part in job.confirm if part.max_drop is None)
+        few = too_few(counted, job.config.tasks)
+        self._on_event(Noted(few or proof_sentence(job.search, job.confirm)))
         for result in measured.all:
             self.check_budget(result.schedule, result.measured.mean_tokens.value)
+        self.forecast(measured, allowance)
+
+    def forecast(self, measured: MeasuredSchedules, allowance: TokenAllowance | None) -> None:
+        """Sends once what the whole search will probably cost, as soon as both parents are measured."""
+        if allowance is None or self._is_forecast:
+            return
+        self._is_forecast = True
+        seconds = math.fsum(self._study.seconds_of("trial", str(each.trial)) or 0.0 for each in measured.all)
+        num_tokens = measured.observations.num_tokens
+        speed = num_tokens / seconds if seconds else None
+        self._on_event(Noted(forecast_sentence(self._job, allowance, spent=num_tokens, tokens_per_second=speed)))
 
     def check_budget(self, schedule: Schedule, mean_tokens: float) -> None:
         """Sends a note if the budget is above the mean tokens of both measured parents."""
@@ -94,29 +116,73 @@ class RunNotes:
                 self._questioned.add(part.task)
                 share = f"{task.unparsed_ratio.value:.0%}"
                 self._on_event(
-                    Noted(f"task '{part.task}': grader '{part.grader}' finds no answer in {share} of the responses")
+                    Noted(
+                        f"task '{part.task}': grader '{part.grader}' finds no answer in {share} of the responses; "
+                        f"look at some: autolambda report {self._study.name} --format html --out report.html"
+                    )
                 )
 
 
-def _sizes(slices: Sequence[Slice], *, up_to: str = "") -> str:
-    """Returns prompts and repeats in words, such as ``67 prompts x 4``; a range of repeats if tasks differ."""
+def forecast_sentence(job: Job, allowance: TokenAllowance, *, spent: int, tokens_per_second: float | None) -> str:
+    """Returns the tokens, time and memory to expect, once both parents are measured and ``spent`` tokens were used."""
+    config, mean = job.config, allowance.ends / 2
+    searched, confirmed = (sum(part.num_responses for part in phase) for phase in (job.search, job.confirm))
+    search = max(min(allowance.search, config.search.trials * searched * mean), spent)
+    length = mean if config.budget is None else min(mean, config.budget)
+    final = (config.confirm.finalists * length + allowance.ends) * confirmed
+    total = search + min(allowance.confirm(search), final)
+    said = f"Forecast: about {rounded(total)} tokens in all, of which {rounded(spent)} are done"
+    if tokens_per_second:
+        said += (
+            f"; {_duration((total - spent) / tokens_per_second)} more at the present {tokens_per_second:,.0f} tokens/s"
+        )
+    return f"{said}; memory: {_memory(job, allowance.ends)}."
+
+
+def _memory(job: Job, ends: float) -> str:
+    """Returns the memory of weights and cache in words; responses of both ends take ``ends`` tokens together."""
+    pair = job.models.pair
+    weights = f"{in_bytes(pair.num_bytes)} of weights for the merge, as much for each of the two models"
+    text = pair.thinking.text_config
+    heads = text.get("num_attention_heads")
+    size = text.get("head_dim") or (text["hidden_size"] // heads if heads and text.get("hidden_size") else None)
+    width = DTYPE_BYTES.get(job.identity.get("engine.dtype", ""))
+    if not size or not width or text.get("kv_lora_rank"):
+        return weights
+    per_token = 2 * pair.num_layers * (text.get("num_key_value_heads") or heads or 1) * size * width
+    rows = min(job.batch_size or 256, sum(part.num_responses for part in job.search))
+    return f"{weights}, and a cache of about {in_bytes(per_token * ends * rows)} for {rows} responses at a time"
+
+
+def _sizes(slices: Sequence[Slice], *, new: bool = False) -> str:
+    """Returns prompts and repeats in words: ``67 prompts, 4 responses each``; a range of repeats if tasks differ."""
     prompts = sum(len(part.samples) for part in slices)
     least, most = (of(part.repeats for part in slices) for of in (min, max))
+    words = f"{prompts:,} {'new ' if new else ''}prompt{'' if prompts == 1 else 's'}"
     if most == 1:
-        return f"{prompts} prompts"
-    return f"{prompts} prompts x {up_to}{most if least == most else f'{least} to {most}'}"
+        return words
+    up_to = "up to " if new else ""
+    return f"{words}, {up_to}{most if least == most else f'{least} to {most}'} responses each"
 
 
-def stop_sentence(stop: Stop, settings: SearchSettings) -> str:
-    """Returns why the search is over."""
-    if stop.reason == "trials":
-        return f"the search is over: {settings.trials} trials are done (search.trials)"
-    if stop.reason == "tokens":
-        return "the search is over: its share of the tokens is spent (search.max_tokens_generated)"
-    if stop.reason == "spaces":
-        return "the search is over: no schedule is left that was not tried (search.spaces)"
-    assert stop.gain is not None
-    return (
-        f"the search is over: one more finalist is expected to raise the accuracy of the answer by "
-        f"{100 * stop.gain:.2f} points, less than {100 * settings.min_gain:g} (search.min_gain)"
-    )
+def stop_sentence(stop: Stop, settings: SearchSettings, allowance: TokenAllowance | None) -> str:
+    """Returns why the search is over, and what comes next."""
+    if stop.reason == "tokens" and allowance:
+        why = f"it used its half of the token allowance ({allowance.search:,.0f})"
+    elif stop.reason == "trials":
+        why = f"{settings.trials} merges are tried (search.trials)"
+    elif stop.reason == "gain" and stop.gain is not None:
+        why = (
+            f"one more finalist should raise the accuracy of the answer by {100 * stop.gain:.2f} points, less than "
+            f"{100 * settings.min_gain:g} (search.min_gain)"
+        )
+    else:
+        why = "every merge of search.spaces is tried"
+    return f"Search done: {why}. Now checking the best on new prompts."
+
+
+def _duration(seconds: float) -> str:
+    """Returns ``45 s``, ``12 min`` or ``3.4 h``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from autolambda.driver.engine import EngineSupervisor, FailedTwice
 from autolambda.driver.evaluation import EvaluationRequest, Evaluator
-from autolambda.driver.events import EvaluationEnded, Noted, OnEvent
+from autolambda.driver.events import EvaluationEnded, Noted, OnEvent, Opened
 from autolambda.driver.job import Job, swapped_error
 from autolambda.driver.notes import RunNotes, stop_sentence
 from autolambda.engines.base import Engine
@@ -14,10 +14,10 @@ from autolambda.errors import EngineError, StudyError
 from autolambda.graders.service import GradingService
 from autolambda.merging.difference.measure import measure_difference
 from autolambda.optimizer.aims import allowance_of
-from autolambda.optimizer.propose import Stop, propose
+from autolambda.optimizer.propose import Stop, on_the_ladder, propose
 from autolambda.optimizer.racing import OVER_BUDGET, Race, Rung, RungOutcome
 from autolambda.optimizer.space import PARENTS
-from autolambda.optimizer.token_allowance import CONFIRM_SHARE, SEARCH_SHARE
+from autolambda.optimizer.token_allowance import CONFIRM_SHARE, SEARCH_SHARE, TokenAllowance
 from autolambda.responses import Graded, is_aborted
 from autolambda.schedule import Schedule
 from autolambda.statistics.estimates import number
@@ -37,7 +37,7 @@ class Run:
         self.job, self.store, self.study, self.on_event = job, store, study, on_event
         self.engine = EngineSupervisor(job, engine, lambda note: on_event(Noted(note)))
         self.measured = load_measured(store, study, weights=job.config.weights)
-        self.notes = RunNotes(job, on_event)
+        self.notes = RunNotes(job, study, on_event)
         self._aims = job.aims(job.config.budget)
         self._num_failures = 0  # in a row
         if study.difference is None:  # also in a study of an earlier release
@@ -68,7 +68,7 @@ class Run:
         answer = propose(self.measured.observations, settings, self._aims)
         if isinstance(answer, Stop):
             self.study.stopped_for = answer.reason
-            self.on_event(Noted(stop_sentence(answer, settings)))
+            self.on_event(Noted(stop_sentence(answer, settings, self.allowance())))
             return None
         self.study.stopped_for = None
         return self.study.start(answer, num_knots=settings.knots)
@@ -95,6 +95,7 @@ class Run:
         self.measured.keep(replace(found, stopped=stopped) if found else None, race.observations)
         measured = found.measured if found else None
         self.on_event(EvaluationEnded(title, "trial", trial.schedule, measured, stopped))
+        self.notes.forecast(self.measured, self.allowance())
         self.notes.check_graders(measured)
         self.notes.check_thinking(trial.schedule, graded)
         if stopped or measured is None:
@@ -127,6 +128,7 @@ class Run:
 
     def _request(self, trial: Trial, title: str, rung: Rung) -> EvaluationRequest:
         done, share = self._progress(rung.stop - rung.start)
+        observations, settings = self.measured.observations, self.job.search_settings
         return EvaluationRequest(
             title,
             "trial",
@@ -138,7 +140,22 @@ class Run:
             max_tokens=rung.max_tokens,
             done=done,
             share=share,
+            stage="first sweep" if on_the_ladder(observations, settings, self._aims) else "search",
+            allowance=allowance.total if (allowance := self.allowance()) else None,
         )
+
+    def allowance(self) -> TokenAllowance | None:
+        """Returns the tokens that the study may generate; ``None`` before both ends are measured."""
+        return allowance_of(self.measured.observations.measured, self.job.search_settings, self._aims)
+
+    def open(self, budget: float | None) -> None:
+        """Tells the watcher what is to be done, and what earlier runs have measured."""
+        earlier = tuple(
+            EvaluationEnded(f"trial {each.trial}", "trial", each.schedule, each.measured, each.stopped)
+            for each in self.measured.all
+        )
+        num_tokens = self.store.num_tokens(self.study.name)
+        self.on_event(Opened(self.study.name, budget, self.job.search_settings.trials, earlier, num_tokens))
 
     def _check_order(self) -> None:
         ends = [self.measured.of(PARENTS[name]) for name in ("instruct", "thinking")]
@@ -170,7 +187,7 @@ class Run:
     def _progress(self, num_responses: int) -> tuple[float, float]:
         """Returns the finished part of the search and the part of this evaluation (0 to 1), by tokens."""
         observations, settings = self.measured.observations, self.job.search_settings
-        allowance = allowance_of(observations.measured, settings, self._aims)
+        allowance = self.allowance()
         by_trials = SEARCH_PART / settings.trials
         if allowance is None:
             return by_trials * observations.num_trials, by_trials

@@ -41,7 +41,8 @@ def search(
     fails, or two trials in a row fail. The study can be resumed after every error.
     """
     with running(config, name=name, storage=storage, engine=engine, on_event=on_event) as run:
-        run.notes.introduce(name, storage, run.measured)
+        run.open(config.budget)
+        run.notes.introduce(storage, run.measured, run.allowance())
         while (trial := run.next_trial()) is not None:
             try:
                 run.race(trial)
@@ -63,6 +64,7 @@ def confirm(
 ) -> Report:
     """Confirms the finalists for any budget, from the trials of the study. Raises like ``search``."""
     with running(config, name=name, storage=storage, engine=engine, on_event=on_event) as run:
+        run.open(budget)
         return confirm_finalists(run, budget=budget)
 
 

@@ -39,6 +39,8 @@ from autolambda.report.insights import insight_sentences
 from autolambda.report.report import UNFINISHED, Report
 from autolambda.report.sentences import Sentence, stop_words, verdict_sentences
 from autolambda.report.snapshot import StudySnapshot
+from autolambda.report.terminal import in_lines
+from autolambda.schedule import Schedule
 from autolambda.statistics.estimates import number
 from autolambda.statistics.stages import sentence
 from autolambda.statistics.verdict import Verdict
@@ -122,7 +124,7 @@ def render_page(
         tiles=list(tiles(report)),
         stages_said=_stages_said(report),
         fronts=fronts(report),
-        stopped=[row for row in snapshot.trials.to_dict("records") if row["outcome"] != "complete"],
+        stopped=_stopped(snapshot),
         policy=_policy(plotly, script),
         plotly=plotly,
         script=script,
@@ -139,6 +141,12 @@ def render_page(
         number=number,
     )
     return page.encode("utf-8", "backslashreplace").decode("utf-8")  # a file name may hold lone surrogates
+
+
+def _stopped(snapshot: StudySnapshot) -> list[dict[str, Any]]:
+    """Returns the rows of the trials that were stopped or failed, with their schedules in words."""
+    rows = snapshot.trials[snapshot.trials.outcome != "complete"].to_dict("records")
+    return [{**row, "schedule": in_lines(Schedule.from_dict(json.loads(row["schedule"])))} for row in rows]
 
 
 def _status(snapshot: StudySnapshot) -> str:

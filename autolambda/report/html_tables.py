@@ -91,6 +91,9 @@ def about(snapshot: StudySnapshot) -> Iterator[tuple[str, str]]:
     yield from facts(report)
     checks = report.tokens_generated - spent
     yield "tokens generated", f"{spent:,} by the search" + (f", {checks:,} by the check of the best" if checks else "")
+    if snapshot.seconds:
+        seconds = ", ".join(f"{name} {each:.3g} s" for name, each in snapshot.seconds.items())
+        yield "engine time a response, in its batches", seconds
     if snapshot.measured_at:
         yield "measured", f"{snapshot.measured_at:%Y-%m-%d}"
     yield "study", report.study

@@ -10,7 +10,7 @@ from autolambda.errors import ConfigError, StudyError
 from autolambda.optimizer.aims import Aims
 from autolambda.optimizer.finalists import Plan, plan
 from autolambda.optimizer.surrogate import fit
-from autolambda.report.answer.stages import with_stages
+from autolambda.report.answer.stages import stages_of, with_stages
 from autolambda.report.insights import insights_of
 from autolambda.report.report import UNFINISHED, Alike, Answer, Likely, Open, Report
 from autolambda.report.results import (
@@ -24,8 +24,6 @@ from autolambda.report.results import (
     smoothed_results,
 )
 from autolambda.responses import Graded
-from autolambda.statistics.curve import CurvePoint
-from autolambda.statistics.stages import Stages, detect_stages
 from autolambda.statistics.verdict import (
     LEAST_PROMPTS,
     Confirmed,
@@ -97,7 +95,7 @@ def build_report(store: Store, study: Study, *, budget: float | None) -> Report:
         confirmed=tuple(confirmed.values()),
         parents=parents,
         baselines=baseline_results(store, study, own, config),
-        stages=_stages(trials),
+        stages=stages_of(trials),
         insights=insights_of(measured.all, smoothed, shown, own, weights=config.weights),
         counts=study.counts(),
         tokens_generated=store.num_tokens(study.name),
@@ -234,18 +232,6 @@ def _alike(
         if index != decision.pick
     }
     return tuple(Alike(results[index], change) for index, change in changes.items() if change.low <= 0 <= change.high)
-
-
-def _stages(trials: Sequence[ScheduleResult]) -> Stages:
-    """Returns the stages by Think ratios of uniform schedules. The independent unit is a prompt, not a response."""
-    points = [
-        CurvePoint(e.schedule.lam, e.measured.think_ratio.value, e.measured.think_ratio.num_prompts)
-        for e in trials
-        if e.schedule.lam is not None
-    ]
-    if len({point.lam for point in points}) < 2:
-        return Stages(None, None, ("fewer than two uniform lambdas are measured",))
-    return detect_stages(points)
 
 
 def _unconfirmed(smoothed: Sequence[ScheduleResult], budget: float | None) -> ScheduleResult | None:

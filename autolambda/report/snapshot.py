@@ -5,7 +5,8 @@ All of it is read at once. The texts of responses stay in the database, because 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
@@ -29,6 +30,7 @@ class StudySnapshot:
 
     ``trials`` has the columns of ``dataframes.HISTORY``, ``outcomes`` the columns of ``dataframes.OUTCOMES``.
     ``num_layers`` is ``None`` if the models are not on this machine. ``measured_at`` is when the last trial ended.
+    ``seconds`` are engine seconds a response, where known: of the pick (its name) and of both parents.
     """
 
     report: Report
@@ -36,6 +38,7 @@ class StudySnapshot:
     outcomes: pandas.DataFrame
     num_layers: int | None
     measured_at: datetime | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def is_running(self) -> bool:
@@ -54,7 +57,21 @@ def load_snapshot(store: Store, study: Study, *, budget: float | None) -> StudyS
     report = build_report(store, study, budget=budget)
     outcomes = outcomes_frame(store.outcomes(study.name))
     trials = history(ended, outcomes, weights=report.config.weights, reference_tokens=_reference(report))
-    return StudySnapshot(report, trials, outcomes, num_layers_of(report.config), study.last_ended)
+    return StudySnapshot(
+        report, trials, outcomes, num_layers_of(report.config), study.last_ended, _seconds(study, report)
+    )
+
+
+def _seconds(study: Study, report: Report) -> dict[str, float]:
+    """Returns the engine seconds a response of the pick and of both parents, as far as they were kept."""
+    found = {}
+    for each in (report.best, *report.parents.values()):
+        if each and each.confirmed:
+            own = study.seconds_of("parent", each.parent) if each.parent else None
+            seconds = own or study.seconds_of("confirm", each.schedule.key)
+            if seconds:
+                found[each.name] = seconds / each.measured.num_responses
+    return found
 
 
 def num_layers_of(config: Config) -> int | None:

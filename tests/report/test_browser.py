@@ -13,6 +13,7 @@ from hostile import hostile, hostile_storage
 from small_search import NAME, finished, finished_storage
 
 from autolambda import StudyView, open_study
+from autolambda.report.answer.budgets import slider
 from autolambda.report.figures import FIGURES
 from autolambda.report.figures.base import CONFIRMED, DARK
 
@@ -123,6 +124,37 @@ def test_the_filters_leave_what_they_say(started: Any, study: StudyView, file: P
         page.fill("[name=text]", "no response says this")
         assert count() == 0 and page.locator(".row").count() == 0
         assert found.messages == [] and found.requests == []
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_slider_answers_other_budgets_at_any_price(started: Any, study: StudyView, file: Path, width: int) -> None:
+    with opened(started, file, width=width) as found:
+        page = found.page
+        answer = page.locator("#budget-answer")
+        assert study.pick is not None and f"Within 30 tokens: {study.pick.schedule} (trial " in answer.inner_text()
+        last = page.evaluate("Number(document.forms['budget-form'].elements.step.max)")
+        page.evaluate(
+            "last => { const step = document.forms['budget-form'].elements.step; step.value = last;"
+            " step.dispatchEvent(new Event('input', { bubbles: true })); }",
+            last,
+        )
+        best = slider(study.report())[-1].result
+        assert best is not None and f"{100 * best.score.accuracy:.1f} % (" in answer.inner_text()
+        page.fill("[name=price]", "10")
+        assert f"1,000 responses cost ${float(f'{best.score.mean_tokens / 100:.3g}'):g} " in answer.inner_text()
+        first = page.locator(".cost").first
+        assert float(first.inner_text()) == float(f"{float(first.get_attribute('data-mean')) / 100:.3g}")
+        page.fill("[name=price]", "")
+        assert "cost $0 " in answer.inner_text() and found.messages == []
+
+
+def test_a_wide_table_on_a_phone_says_that_it_can_be_moved(started: Any, file: Path) -> None:
+    for width, is_hinted in ((390, True), (1280, False)):
+        with opened(started, file, width=width) as found:
+            before = "[...document.querySelectorAll('#budgets .scroll, #front > .scroll')]"
+            is_hint = "e => (e = e.previousElementSibling).className === 'swipe' && e.innerText.includes('→')"
+            hints = found.page.evaluate(f"{before}.map({is_hint})")
+            assert hints and all(hint == is_hinted for hint in hints)
 
 
 def test_thinking_is_folded_until_it_is_asked_for(started: Any, study: StudyView, file: Path) -> None:

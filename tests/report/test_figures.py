@@ -183,3 +183,21 @@ def test_the_race_says_why_each_trial_ended() -> None:
 def test_text_for_a_figure_has_no_markup_and_no_control_characters(text: str) -> None:
     shown = safe(text)
     assert "<" not in shown and ">" not in shown and shown.isprintable() and Verdict
+
+
+def test_the_colours_of_schedules_span_the_values_that_occur() -> None:
+    heat = next(trace for trace in drawn("schedules").data if trace.type == "heatmap")
+    values = [value for row in heat.z for value in row]
+    assert 0 <= heat.zmin <= min(values) and max(values) <= heat.zmax <= 1 and heat.zmax - heat.zmin >= 0.299
+    narrow = changed(confirmed=finished().confirmed[:1], best=finished().confirmed[0])
+    heat = next(trace for trace in drawn("schedules", narrow).data if trace.type == "heatmap")
+    assert heat.zmin >= 0 and heat.zmax <= 1 and heat.zmax - heat.zmin == pytest.approx(0.3)
+
+
+def test_the_legend_of_the_front_is_short() -> None:
+    assert [trace.name for trace in drawn("front").data if trace.showlegend is not False] == [
+        "measured in the search",
+        "estimated front",
+        "confirmed front",
+        f"the pick: {finished().best.name}",  # type: ignore[union-attr]  # it has one
+    ]

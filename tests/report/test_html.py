@@ -31,11 +31,13 @@ from small_search import (
 
 from autolambda import open_study
 from autolambda.ablation.figure import ablation_sections
+from autolambda.report.answer.budgets import some_budgets
+from autolambda.report.answer.glossary import GLOSSARY
 from autolambda.report.comparison import compare
 from autolambda.report.html import render_page
 from autolambda.report.html_tables import Section
 from autolambda.report.prompts import load_prompts
-from autolambda.report.sentences import verdict_sentences
+from autolambda.report.sentences import against_thinking, verdict_sentences
 from autolambda.report.snapshot import StudySnapshot
 from autolambda.statistics.verdict import Verdict
 from autolambda.statistics.words import signed
@@ -123,6 +125,56 @@ def test_the_verdict_comes_first_with_its_numbers_and_the_command(parsed: Parsed
     assert words.index(f"Found: {best.schedule}, ") < words.index("Accuracy against tokens")
     assert f"{100 * best.score.accuracy:.1f} %" in words and "autolambda export small OUT --budget 30" in words
     assert "done: the search ended after 6 trials, because search.trials allows no more" in words
+
+
+def test_the_top_says_what_was_searched_how_and_when(parsed: Parsed) -> None:
+    words, snapshot = parsed.words, small_snapshot()
+    top = words[: words.index("Found: ")]
+    for part in (
+        "bundled demo pair",
+        "arithmetic",
+        "up to 16 prompts to search",
+        "at most 64 tokens",
+        "transformers, ",
+    ):
+        assert part in top
+    assert snapshot.measured_at is not None and f"{snapshot.measured_at:%Y-%m-%d}" in top
+    spent = int(snapshot.trials.tokens.sum())
+    assert f"{spent:,} by the search, {snapshot.report.tokens_generated - spent:,} by the check of the best" in top
+    assert snapshot.seconds.keys() == {
+        "Instruct",
+        "Thinking",
+        snapshot.report.best.name if snapshot.report.best else "",
+    }
+    assert all(f"{name} {each:.3g} s" in top for name, each in snapshot.seconds.items())
+
+
+def test_what_is_saved_is_the_first_large_number(parsed: Parsed) -> None:
+    report = finished()
+    found = against_thinking(report, report.best) if report.best else None
+    assert found is not None
+    words = parsed.words
+    assert words.index(f"against Thinking{found.saving}") < words.index("accuracy against Thinking")
+
+
+def test_other_budgets_have_a_table_and_a_slider_with_a_price(parsed: Parsed) -> None:
+    report, slider = finished(), data_of(parsed)["slider"]
+    words = parsed.words[parsed.words.index("Other budgets") :]
+    for each in some_budgets(report):
+        assert each.result and f"{100 * each.result.score.accuracy:.1f} " in words
+        assert f"{each.result.score.mean_tokens / 1000:.3g}" in words
+    budget, said, place = slider["steps"][slider["start"]]
+    assert (budget, said) == (30.0, "30 tokens") and report.best is not None
+    assert slider["results"][place]["who"] == f"{report.best.schedule} (trial {report.best.trial})"
+    assert slider["command"] + str(budget) == "autolambda confirm small --budget 30.0"
+    assert {place for *_, place in slider["steps"]} - {None} == set(range(len(slider["results"])))
+
+
+def test_every_word_on_the_page_that_needs_it_is_explained(parsed: Parsed) -> None:
+    assert all(word in parsed.words and meaning in parsed.words for word, meaning in GLOSSARY.items())
+    for word in ("surrogate", "hypervolume", "knots ", "raw front", "smoothed front", "rung "):
+        assert word not in parsed.words[: parsed.words.index("What these results depend on")]
+    assert "−" not in parsed.words and not re.search(r"\d%", parsed.words)  # one minus, one way to write a percentage
 
 
 @pytest.mark.parametrize("name", ["instruct", "thinking"])

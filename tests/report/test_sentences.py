@@ -143,6 +143,21 @@ def test_no_pick_shows_the_nearest(verdict: Verdict, start: str, remedy: str) ->
     assert text.startswith(start) and f"{nearest.schedule} (trial {nearest.trial})" in text and remedy in text
 
 
+@pytest.mark.parametrize(("num", "words"), [(1, "1 prompt was left"), (19, "19 prompts were left"), (20, None)])
+def test_too_few_prompts_are_the_reason_and_the_file_is_named(num: int, words: str | None) -> None:
+    report = finished()
+    nearest, [task] = report.confirmed[0], report.config.tasks
+    tokens = replace(nearest.measured.mean_tokens, num_prompts=num)
+    few = replace(nearest, measured=replace(nearest.measured, mean_tokens=tokens))
+    config = report.config.model_copy(update={"tasks": (task.model_copy(update={"path": "/data/ten.jsonl"}),)})
+    text = said(replace(report, config=config, verdict=Verdict.UNCERTAIN, best=None, nearest=few))
+    if words is None:
+        assert "ten.jsonl" not in text and "What may help: more prompts" in text
+    else:
+        assert f"Only {words} to check with: add rows to ten.jsonl (an answer takes at least 20)." in text
+        assert "What may help" not in text
+
+
 def test_of_finalists_as_accurate_as_the_pick_only_the_cheapest_is_named_if_it_is_cheaper() -> None:
     report, change = finished(), Difference(-0.0123, 0.02, -0.05, 0.03, -0.04, 0.02, 32)
     assert report.best is not None
@@ -159,21 +174,6 @@ def at_tokens(result: ScheduleResult, mean: float) -> ScheduleResult:
     return replace(
         result, measured=replace(result.measured, mean_tokens=replace(result.measured.mean_tokens, value=mean))
     )
-
-
-@pytest.mark.parametrize(("num", "words"), [(1, "1 prompt was left"), (19, "19 prompts were left"), (20, None)])
-def test_too_few_prompts_are_the_reason_and_the_file_is_named(num: int, words: str | None) -> None:
-    report = finished()
-    nearest, [task] = report.confirmed[0], report.config.tasks
-    tokens = replace(nearest.measured.mean_tokens, num_prompts=num)
-    few = replace(nearest, measured=replace(nearest.measured, mean_tokens=tokens))
-    config = report.config.model_copy(update={"tasks": (task.model_copy(update={"path": "/data/ten.jsonl"}),)})
-    text = said(replace(report, config=config, verdict=Verdict.UNCERTAIN, best=None, nearest=few))
-    if words is None:
-        assert "ten.jsonl" not in text and "What may help: more prompts" in text
-    else:
-        assert f"Only {words} to check with: add rows to ten.jsonl (an answer takes at least 20)." in text
-        assert "What may help" not in text
 
 
 def test_without_a_verdict_the_next_command_is_confirm() -> None:

@@ -1,4 +1,4 @@
-"""One stage for each schedule in every table: by the confirmation if there is one, else by the estimate."""
+"""The stages of a study, and one stage for each schedule in every table."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from autolambda.report.results import ScheduleResult, stage
+from autolambda.statistics.curve import CurvePoint
+from autolambda.statistics.stages import Stages, detect_stages
 
 
 def with_stages(
@@ -14,3 +16,15 @@ def with_stages(
     """Returns the results with the stage of their trial in the last of the ``known`` results that has it."""
     stages = {each.trial: stage(each.measured) for some in known for each in some}
     return tuple(replace(each, known_stage=stages.get(each.trial)) for each in results)
+
+
+def stages_of(trials: Sequence[ScheduleResult]) -> Stages:
+    """Returns the stages by Think ratios of uniform schedules. The independent unit is a prompt, not a response."""
+    points = [
+        CurvePoint(e.schedule.lam, e.measured.think_ratio.value, e.measured.think_ratio.num_prompts)
+        for e in trials
+        if e.schedule.lam is not None
+    ]
+    if len({point.lam for point in points}) < 2:
+        return Stages(None, None, ("fewer than two uniform lambdas are measured",))
+    return detect_stages(points)

@@ -25,7 +25,7 @@ def about_nearest(report: Report, budget: float, nearest: ScheduleResult) -> Ite
         what = f"a guard stands against every merge within {limit(budget)}"
     yield Sentence((word, f": {what}. The nearest: ", *named(nearest), "."))
     yield from guard_sentences(nearest)
-    if report.verdict is Verdict.UNCERTAIN and _too_few(report) is None:
+    if report.verdict is Verdict.UNCERTAIN and not _too_few(report):
         yield from what_settles(report)
 
 
@@ -77,10 +77,7 @@ def what_settles(report: Report, *, least: float = 0.0) -> Iterator[Sentence]:
 
 
 def _too_few(report: Report) -> str | None:
-    """Returns what to do if the nearest merge answered too few prompts for any claim; ``None`` if they are enough."""
-    if report.nearest is None:
-        return None
-    return too_few(report.nearest.measured.mean_tokens.num_prompts, report.config.tasks)
+    return too_few(report.nearest.measured.mean_tokens.num_prompts, report.config.tasks) if report.nearest else None
 
 
 def _more_prompts(report: Report) -> str:
