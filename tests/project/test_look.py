@@ -32,7 +32,10 @@ def _own(value: object, number: int) -> object:
         ({"Question": "N?", "Answer": "1,000"}, {"question": "Question", "answer": "Answer", "grader": "number"}),
         ({"prompt": "N?", "label": "Paris"}, {"question": "prompt", "answer": "label", "grader": "exact"}),
         ({"q": 1, "text": "N?", "gold": "B"}, {"question": "text", "answer": "gold", "grader": "choice"}),
-        ({"problem": "N?", "solution": r"\frac{1}{2}"}, {"question": "problem", "answer": "solution", "grader": "math"}),
+        (
+            {"problem": "N?", "solution": r"\frac{1}{2}"},
+            {"question": "problem", "answer": "solution", "grader": "math"},
+        ),
         (
             {"question": "N?", "choices": ["a", "b"], "answer": 1},
             {"choices": "choices", "question": "question", "answer": "answer", "grader": "choice"},
