@@ -1,8 +1,10 @@
 """Settings before they are checked: files that are none, ``--set``, dotted keys, one layer over the other."""
 
+from pathlib import Path
+
 import pytest
 
-from autolambda.config_file import merged, parse_setting, read_settings, set_key
+from autolambda.config_file import load_config, merged, parse_setting, read_settings, set_key
 from autolambda.errors import ConfigError
 
 
@@ -117,3 +119,42 @@ def test_one_layer_over_the_other():
         "f": None,
     }
     assert under == {"a": {"b": 1, "c": {"d": 2}}, "e": [1, 2], "f": {"g": 1}}
+
+
+def test_a_star_sets_a_key_of_every_entry():
+    plain = {"tasks": [{"name": "a"}, {"name": "b", "confirm_on": {}}], "budget": 3}
+    set_key(plain, "tasks.*.grader", "exact")
+    set_key(plain, "models.*.x", 1)  # there are none
+    assert plain == {
+        "tasks": [{"name": "a", "grader": "exact"}, {"name": "b", "confirm_on": {}, "grader": "exact"}],
+        "budget": 3,
+    }
+    assert refused(set_key, plain, "budget.*.x", 3) == "'budget.*.x': 'budget' is '3', which has no entries"
+
+
+def test_the_paths_of_a_project_file_are_beside_it(tmp_path, monkeypatch):
+    project = tmp_path / "project"
+    for name in ("instruct", "thinking", "org/model", "below"):
+        (project / name).mkdir(parents=True)
+    for name in ("my.jsonl", "test.csv", "chat.jinja"):
+        (project / name).touch()
+    file = project / "autolambda.yaml"
+    file.write_text(
+        "models: {instruct: instruct, thinking: ./thinking, base: org/hub, chat_template: chat.jinja}\n"
+        "tasks:\n- my.jsonl\n- {path: gone.jsonl, confirm_on: test.csv}\n- gsm8k\n- {name: math500, path: ~/math}\n"
+    )
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.chdir(project / "below")
+    config = load_config(Path("../autolambda.yaml"), overrides={})
+    models = (config.models.instruct, config.models.thinking, config.models.base, config.models.chat_template)
+    assert models == (f"{project}/instruct", f"{project}/thinking", "org/hub", f"{project}/chat.jinja")
+    first, second, third, fourth = config.tasks
+    assert (first.path, second.path, third.name) == (f"{project}/my.jsonl", "../gone.jsonl", "gsm8k")
+    assert second.confirm_on is not None and second.confirm_on.path == f"{project}/test.csv"
+    assert fourth.path == "/home/me/math"
+    monkeypatch.chdir(project)
+    assert load_config(file, overrides={}).tasks[0].path == f"{project}/my.jsonl"
+    other = project / "other.yaml"
+    other.write_text("tasks: [my.jsonl]\n")
+    monkeypatch.chdir(tmp_path)
+    assert load_config(other, overrides={}).tasks[0].path == "my.jsonl"  # as before: relative to the current folder

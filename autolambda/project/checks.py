@@ -78,13 +78,13 @@ def check_models_are_meant(config: Config, *, is_search: bool = False) -> None:
         return
     own = [task.label for task in config.tasks if task.name != BUNDLED_TASK]
     if own:
-        raise NoModelsError(how_to_begin(config, f"no models for the task {own[0]!r}"))
+        raise NoModelsError(how_to_begin(config, f"no models given for the task {own[0]!r}"))
     if not is_search:
         return
     if config.budget is None:
-        raise NoModelsError(how_to_begin(config, "no models and no budget"))
+        raise NoModelsError(how_to_begin(config, "no models given"))
     if config.budget >= LONGEST_MEAN:
-        why = f"no models, and the demo pair never needs {config.budget:,g} tokens (its longest {LONGEST_MEAN:g})"
+        why = f"no models given; the demo pair takes budgets below {LONGEST_MEAN:g} tokens, seen {config.budget:,g}"
         raise NoModelsError(how_to_begin(config, why))
 
 

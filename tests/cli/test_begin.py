@@ -81,7 +81,7 @@ def test_a_project_file_without_models_is_not_searched_with_the_demo_pair(run: R
     sums()
     Path("autolambda.yaml").write_text("tasks: [my.jsonl]\nbudget: 50\n")
     ran = run("search")
-    assert ran.code == 2 and "no models for the task 'my'" in ran.err
+    assert ran.code == 2 and "no models given for the task 'my'" in ran.err
 
 
 @pytest.mark.parametrize("command", [["search", "--budget=4000"], ["search", "--task=my.jsonl", "--budget=40"],

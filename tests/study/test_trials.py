@@ -19,14 +19,12 @@ from autolambda.statistics.estimates import Estimate
 from autolambda.statistics.metrics import Measured
 from autolambda.statistics.quantiles import Quantile, Quantiles
 from autolambda.study.database import driver_lock
-from autolambda.study.places import check_name
+from autolambda.study.places import check_name, default_storage, studies_under
 from autolambda.study.store import Store
 from autolambda.study.trials import (
     Counts,
     Study,
-    default_storage,
     driver_errors,
-    studies_under,
 )
 
 CONFIG = settings_of(trials=5, ladder=3, seed=5, min_gain=0.0, max_tokens_generated=10**6)
