@@ -22,14 +22,17 @@ from autolambda.study.database import open_database
 from autolambda.study.schema import (
     EVALUATIONS,
     METADATA,
+    OUTCOME,
     RESPONSES,
     SCHEMA_VERSION,
     STUDIES,
     check_version,
     check_versions,
+    graded_from,
     has_tables,
+    object_from,
+    row_of,
 )
-from autolambda.study.serialize import OUTCOME, graded_from, object_from, row_of
 
 # A parent is measured on the confirm slice with its own template. A baseline is a merge by another method. An ablation
 # is a row of the paper's studies.

@@ -40,7 +40,7 @@ def test_a_finished_study_shows_its_verdict() -> None:
     report = finished()
     text = shown(NAME, finished_storage())
     assert text.startswith(
-        "small: the search is over after 6 trials, because search.trials allows no more; "
+        "small: 6 of at most 6 trials are done, the search is over: search.trials allows no more; "
         f"{report.tokens_generated:,} tokens generated\n"
     )
     assert "Found: lambda" in text
@@ -95,7 +95,7 @@ def test_watching_ends_with_the_verdict_and_not_before(tmp_path: Path, monkeypat
     assert looks.acquire(timeout=20) and looks.acquire(timeout=20) and watcher.is_alive()
     search(seven, name=NAME, storage=storage, engine=FakeEngine())
     watcher.join(timeout=30)
-    assert not watcher.is_alive() and "over after 7 trials" in output[0] and "30 tokens" in output[0]
+    assert not watcher.is_alive() and "7 of at most 7 trials are done, the search is over" in output[0] and "30 tokens" in output[0]
 
 
 def test_watching_reads_responses_only_where_something_has_ended(
@@ -136,7 +136,7 @@ def test_watching_reads_responses_only_where_something_has_ended(
         monkeypatch.setattr(status, "build_report", lambda *a, **o: built.append(a) or build_report(*a, **o))
         text = shown(NAME, storage, watch=True)
     assert num_read == [1, *expected]
-    assert "Front of small" in text and "6 of at most 6 trials are done; " in text
+    assert "6 of at most 6 trials are done; " in text
 
 
 def test_watching_for_another_budget_ends_with_the_study(tmp_path: Path) -> None:
