@@ -70,6 +70,8 @@ def overrides_of(options: Mapping[str, Any], budget: float | None = None) -> dic
     for option, keys in KEYS.items():
         if options.get(option) is not None:
             overrides |= dict.fromkeys(keys, options[option])
+    if options.get("callbacks"):
+        overrides["search.callbacks"] = list(dict.fromkeys(options["callbacks"]))
     return overrides
 
 

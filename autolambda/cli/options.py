@@ -67,6 +67,13 @@ budget_option = click.option(
 workers_option = click.option(
     "--workers", type=int, metavar="N", help="Share the work between N engines, each with its own GPUs (needs Ray)."
 )
+log_option = click.option(
+    "--log-to",
+    "callbacks",
+    multiple=True,
+    type=click.Choice(["mlflow", "wandb", "tensorboard"]),
+    help="Logs trials and the report there as well; repeatable.",
+)
 study_option = click.option("--study", metavar="NAME", help="The study's name.  [default: the Thinking model's name]")
 out_option = click.option(
     "--out", type=UserPath(dir_okay=False), metavar="FILE", help="Writes to a file instead of the terminal."

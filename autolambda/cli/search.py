@@ -6,7 +6,6 @@ Each shows its progress, then prints the answer. After Ctrl-C it prints the comm
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,6 +17,7 @@ from autolambda.cli.options import (
     budget_option,
     everyday_options,
     json_option,
+    log_option,
     model_options,
     quiet_option,
     storage_option,
@@ -41,6 +41,7 @@ if TYPE_CHECKING:  # imported by the functions, so that --help stays quick
 @click.option("--trials", type=int, metavar="N", help="Trials in all; a finished study continues with more.")
 @click.option("--seed", type=int, metavar="N", help="Seed of proposals and responses.")
 @workers_option
+@log_option
 @storage_option
 @click.option("--dry-run", is_flag=True, help="Checks everything and prints the cost, as 'validate' does, then stops.")
 @json_option
@@ -160,15 +161,15 @@ def _watch(
 
     Ends the process with its exit code if no schedule is feasible, or after Ctrl-C.
     """
-    from autolambda.study.places import check_folder, storage_url
+    from autolambda.study.places import check_folder
 
-    console, url = open_console(stderr=as_json), storage_url(name, storage)
+    console = open_console(stderr=as_json)
     check_folder(name, storage)
     try:
-        with watching_or_not(console, quiet=quiet) as on_event:
+        with watching_or_not(console, quiet=quiet) as shown:
             if says_bundled:
-                say_bundled(config, on_event)
-            found = _job(config, name=name, url=url, confirm_for=confirm_for)(on_event)
+                say_bundled(config, shown)
+            found = _run(config, name=name, storage=storage, confirm_for=confirm_for, on_event=shown)
     except KeyboardInterrupt:
         from autolambda.report.read import read_report
         from autolambda.report.terminal import progress_view
@@ -189,12 +190,18 @@ def _watch(
         raise SystemExit(INFEASIBLE)
 
 
-def _job(config: Config, *, name: str, url: str, confirm_for: float | None) -> Callable[[OnEvent], Report]:
-    def run(on_event: OnEvent) -> Report:
-        from autolambda.driver import search as jobs  # slow to import: the display is on the screen meanwhile
+def _run(config: Config, *, name: str, storage: str | None, confirm_for: float | None, on_event: OnEvent) -> Report:
+    """Runs the job, and tells the trackers of the config as well."""
+    from autolambda.driver import search as jobs  # slow to import: the display is on the screen meanwhile
+    from autolambda.study.places import storage_url
+    from autolambda.study_view import StudyView
+    from autolambda.tracking.tracking import tracking
 
+    url = storage_url(name, storage)
+    with tracking(config, study=name, on_event=on_event) as tracked:
         if confirm_for is None:
-            return jobs.search(config, name=name, storage=url, on_event=on_event)
-        return jobs.confirm(config, name=name, storage=url, budget=confirm_for, on_event=on_event)
-
-    return run
+            found = jobs.search(config, name=name, storage=url, on_event=tracked)
+        else:
+            found = jobs.confirm(config, name=name, storage=url, budget=confirm_for, on_event=tracked)
+        tracked.finish(found, lambda: StudyView(name, storage, found.budget).page)
+    return found

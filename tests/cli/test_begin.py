@@ -97,7 +97,10 @@ def test_without_models_three_lines_say_how_to_begin(run: Run, command: list[str
 def test_the_demo_is_the_bundled_pair(run: Run, asked: list[dict]) -> None:
     Path("autolambda.yaml").write_text(PAIR)
     ran = run("demo")
-    assert " note: no models given: this is the demo, the bundled pair" in ran.out.splitlines()[0] and "config:" not in ran.err
+    assert (
+        " note: no models given: this is the demo, the bundled pair" in ran.out.splitlines()[0]
+        and "config:" not in ran.err
+    )
     run("demo", "--budget=60", "--quiet")
     assert [(each["name"], each["config"].budget) for each in asked] == [("bundled", 40), ("bundled", 60)]
     assert all(each["config"].models.bundled for each in asked)

@@ -95,7 +95,11 @@ def test_watching_ends_with_the_verdict_and_not_before(tmp_path: Path, monkeypat
     assert looks.acquire(timeout=20) and looks.acquire(timeout=20) and watcher.is_alive()
     search(seven, name=NAME, storage=storage, engine=FakeEngine())
     watcher.join(timeout=30)
-    assert not watcher.is_alive() and "7 of at most 7 trials are done, the search is over" in output[0] and "30 tokens" in output[0]
+    assert (
+        not watcher.is_alive()
+        and "7 of at most 7 trials are done, the search is over" in output[0]
+        and "30 tokens" in output[0]
+    )
 
 
 def test_watching_reads_responses_only_where_something_has_ended(
