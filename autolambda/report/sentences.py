@@ -104,7 +104,7 @@ def slack_sentence(budget: float, parents: Mapping[str, float], *, bundled: bool
     if len(parents) < 2 or budget < max(parents.values()):
         return None
     longest = max(parents, key=lambda name: parents[name])
-    said = f"{limit(budget)} are no limit for these models: {longest.capitalize()}, the longer one, needs "
+    said = f"{limit(budget)} is no limit for these models: {longest.capitalize()}, the longer one, needs "
     said += f"{tokens(parents[longest])} a response."
     if bundled:
         command = f"autolambda search INSTRUCT THINKING --task my.jsonl --budget {budget:g}"

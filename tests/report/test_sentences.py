@@ -195,7 +195,7 @@ def test_a_cheaper_pick_names_the_one_it_was_picked_over() -> None:
 
 
 def test_a_budget_that_is_no_limit_is_in_the_verdict() -> None:
-    assert "4,000 tokens are no limit for these models" in said(replace(finished(), budget=4000.0))
+    assert "4,000 tokens is no limit for these models" in said(replace(finished(), budget=4000.0))
     assert "no limit" not in said(finished())
 
 

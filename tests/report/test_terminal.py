@@ -118,7 +118,7 @@ def test_markup_and_control_sequences_from_outside_are_shown_not_obeyed() -> Non
     report = replace(finished(), study="[red]x", stages=replace(finished().stages, notes=notes))
     text = shown(report_view(report), width=200, terminal=True)
     assert "[bold]loud[/bold]" in text and "\x1b[31mred" not in text and "\\x1b[31mred" in text
-    assert "[red]x: bundled demo pair" in re.sub(r"\x1b\[[0-9;]*m", "", text)
+    assert "[red]x: Demo pair" in re.sub(r"\x1b\[[0-9;]*m", "", text)
 
 
 @pytest.mark.parametrize(
