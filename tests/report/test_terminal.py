@@ -175,6 +175,15 @@ def test_the_smoothed_front_stands_below_the_confirmed_one():
         assert f"{100 * result.score.accuracy:.1f}" in below
 
 
+def test_the_best_single_lambda_has_a_row_beside_the_pick() -> None:
+    report = finished()
+    uniform = replace(report.confirmed[0], trial=77, schedule=Schedule.uniform(0.4321))
+    text = shown(report_view(replace(report, uniform=uniform)), width=80)
+    row = next(line for line in text.splitlines() if line.split()[:1] == ["77"])
+    assert "lambda 0.4321" in row and text.count("best single lambda") == 1
+    assert "best single lambda" not in shown(report_view(report), width=80)
+
+
 @pytest.mark.parametrize(("kept", "word"), [(True, "kept"), (False, "broken"), (None, "unsure")])
 def test_a_front_says_what_is_known_of_the_guards(kept: bool | None, word: str) -> None:
     report = guarded(finished(), kept)
