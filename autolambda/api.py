@@ -71,11 +71,15 @@ def search(
     from autolambda.driver.events import ignore
     from autolambda.study.reader import storage_url
     from autolambda.study_view import StudyView
+    from autolambda.tracking.tracking import tracking
 
     resolved = _config(instruct, thinking, task=task, budget=budget, config=config, settings=settings)
     name = default_name(resolved) if study is None else study
-    jobs.search(resolved, name=name, storage=storage_url(name, storage), on_event=on_event or ignore)
-    return StudyView(name, storage, resolved.budget)
+    view = StudyView(name, storage, resolved.budget)
+    with tracking(resolved, study=name, on_event=on_event or ignore) as shown:
+        found = jobs.search(resolved, name=name, storage=storage_url(name, storage), on_event=shown)
+        shown.finish(found, lambda: view.page)
+    return view
 
 
 def open_study(study: PathLike, *, storage: str | None = None, budget: float | None = None) -> StudyView:

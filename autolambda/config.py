@@ -22,6 +22,7 @@ from autolambda.tasks.slices import ConfirmSize
 
 EngineName = Literal["transformers", "vllm"]
 BaselineName = Literal[BaselineMethod, "cut"]
+TrackerName = Literal["mlflow", "wandb", "tensorboard"]
 Source = TypeVar("Source", bound=SourceConfig)
 
 AblationName = Literal["uniform", "layers", "modules", "decoding", "backbones", "methods"]
@@ -93,7 +94,8 @@ class SearchConfig(Strict):
     is in the first of the ``spaces``; the others take turns. ``rungs`` are the numbers of responses after which a trial
     may stop; ``None`` is 64, 256, 1,024 and the whole slice. ``max_tokens_generated`` limits search and confirmation
     together; ``None`` is the tokens of both parents on the slice, with at least 2,048 responses each. Unless a merge
-    leads the parents, the search ends when one more finalist should gain less than ``min_gain`` (share of 1).
+    leads the parents, the search ends when one more finalist should gain less than ``min_gain`` (share of 1). The
+    trackers in ``callbacks`` log every evaluation and the answer.
     """
 
     spaces: Annotated[tuple[Space, ...], Field(min_length=1)] = ("uniform", "module", "both")
@@ -105,6 +107,7 @@ class SearchConfig(Strict):
     max_tokens_generated: Positive | None = None
     min_gain: Annotated[float, Field(ge=0, lt=1)] = 0.002
     baselines: tuple[BaselineName, ...] = ()
+    callbacks: tuple[TrackerName, ...] = ()
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
     def rungs_of(self, num_responses: int) -> tuple[int, ...]:

@@ -14,7 +14,7 @@ from autolambda.bundled import FOLDER
 
 ROOT = Path(autolambda.__file__).parent
 HEAVY = {
-    "torch": {"merging", "engines", "driver"},
+    "torch": {"merging", "engines", "driver", "tracking"},  # of the last, TensorBoard's writer
     "transformers": {"merging", "engines", "driver"},
     "vllm": {"engines/vllm"},
     "ray": {"engines/workers"},
@@ -24,6 +24,8 @@ HEAVY = {
     "datasets": {"tasks"},
     "sqlalchemy": {"study"},
     "click": {"cli"},
+    "mlflow": {"tracking"},
+    "wandb": {"tracking"},
 }
 
 

@@ -36,6 +36,8 @@ def config_of(options: Mapping[str, Any], *, budget: float | None = None) -> Con
     for option, key in keys.items():
         if options.get(option) is not None:
             overrides[key] = options[option]
+    if options.get("callbacks"):
+        overrides["search.callbacks"] = list(dict.fromkeys(options["callbacks"]))
     return load_config(options.get("config"), overrides=overrides, settings=options.get("settings", ()))
 
 

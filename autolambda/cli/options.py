@@ -40,6 +40,13 @@ budget_option = click.option("--budget", type=float, metavar="TOKENS", help="Mea
 workers_option = click.option(
     "--workers", type=int, metavar="N", help="Number of engines that share the work on Ray, each with its own GPUs."
 )
+log_option = click.option(
+    "--log-to",
+    "callbacks",
+    multiple=True,
+    type=click.Choice(["mlflow", "wandb", "tensorboard"]),
+    help="Logs trials and the report there as well; repeatable.",
+)
 study_option = click.option("--study", metavar="NAME", help="The study's name.  [default: the Thinking model's name]")
 out_option = click.option(
     "--out",

@@ -102,7 +102,8 @@ def _phase(state: Watched) -> str:
 def _tokens(state: Watched) -> str:
     """Returns the tokens of the study so far, of its allowance if that is known."""
     allowance = state.current.allowance if state.current else None
-    return f"{state.num_tokens:,}{f' of {allowance:,.0f}' if allowance else ''} tokens"
+    of = f" of {allowance:,.0f}" if allowance and state.num_tokens <= allowance else ""
+    return f"{state.num_tokens:,}{of} tokens"
 
 
 def _best(state: Watched) -> str:
@@ -146,7 +147,8 @@ def _head(state: Watched) -> list[Text]:
     phase = _phase(state)
     if state.is_confirming and state.current:
         left = state.current.num_left
-        phase += f" on new prompts, {left} more merge{'' if left == 1 else 's'} to check at most"
+        more = f"at most {left} more merge{'' if left == 1 else 's'} to check" if left else "the last merge to check"
+        phase += f" on new prompts, {more}"
     lines = [Text.assemble((study, "bold"), (phase, "bold cyan"), budget, no_wrap=True, overflow="ellipsis")]
     if state.opened:
         best = _best(state)

@@ -18,6 +18,7 @@ from autolambda.cli.options import (
     INFEASIBLE,
     budget_option,
     end_interrupted,
+    log_option,
     model_options,
     open_console,
     say_bundled,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:  # imported by the functions, so that --help stays quick
 @click.option("--trials", type=int, metavar="N", help="Trials in all; a finished study continues with more.")
 @click.option("--seed", type=int, metavar="N", help="Seed of proposals and responses.")
 @workers_option
+@log_option
 @storage_option
 def search(budget: float | None, study: str | None, storage: str | None, **options: Any) -> None:
     """Creates or resumes a study and prints its verdict.
@@ -95,14 +97,18 @@ def _watch(config: Config, *, name: str, storage: str | None, confirm_for: float
 
     console, url = open_console(), storage_url(name, storage)
     try:
-        with watching(console) as on_event:
-            say_bundled(config, on_event)
+        with watching(console) as shown:
+            say_bundled(config, shown)
             from autolambda.driver import search as jobs  # slow to import: the display is on the screen meanwhile
+            from autolambda.study_view import StudyView
+            from autolambda.tracking.tracking import tracking
 
-            if confirm_for is None:
-                found = jobs.search(config, name=name, storage=url, on_event=on_event)
-            else:
-                found = jobs.confirm(config, name=name, storage=url, budget=confirm_for, on_event=on_event)
+            with tracking(config, study=name, on_event=shown) as on_event:
+                if confirm_for is None:
+                    found = jobs.search(config, name=name, storage=url, on_event=on_event)
+                else:
+                    found = jobs.confirm(config, name=name, storage=url, budget=confirm_for, on_event=on_event)
+                on_event.finish(found, lambda: StudyView(name, storage, found.budget).page)
     except KeyboardInterrupt:
         from autolambda.report.read import read_report
         from autolambda.report.terminal import progress_view

@@ -37,7 +37,7 @@ class Watched:
                 self.opened = event
                 self.trials = {each.schedule: each for each in event.earlier}
             case Began():
-                if self.current is None:
+                if self.is_waiting:  # what is stored already takes no time
                     self._first = event.done
                 self.current, self._num_done, self._since = event, 0, now
             case Generating():

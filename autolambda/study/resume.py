@@ -95,6 +95,9 @@ def growth_sentence(stored: StoredStudy, config: Config, prompts: PromptsKey) ->
     before, now = (dict(_flat(plain)) for plain in (stored.config, config.model_dump(mode="json")))
     for plain, key in ((before, stored.identity.get("tasks", {})), (now, prompts)):
         plain["prompts x repeats"] = prompts_in_words(key).partition(" (")[0]
+    now = {
+        key: value for key, value in now.items() if key in before or value not in (False, [], None)
+    }  # else new keys' defaults
     changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key) and not _is_resolved(key)]
     listed = ", ".join(f"{key} {_short(now.get(key))} (was {_short(before.get(key))})" for key in changed)
     return f"this study goes on with {listed}" if listed else None

@@ -177,12 +177,29 @@ def test_the_confirmation_shows_its_own_numbers_and_what_is_left_to_check(clock:
     view.show(Began("confirm trial 3", Schedule.uniform(0.5), 64, 0.6, 0.1, "confirmation", 9000.0, 2))
     view.show(trial(8, accuracy=0.7, tokens=80.0, kind="parent", title="thinking as is"))
     text = shown(view.render())
-    assert "mine  confirmation on new prompts, 2 more merges to check at most" in text and "99.0" in text
+    assert "mine  confirmation on new prompts, at most 2 more merges to check" in text and "99.0" in text
     assert "Checked on new prompts" in text and "70.0 (" in text and "The best 1" not in text
     view.show(trial(3, accuracy=0.9, tokens=31.0, kind="confirm", title="confirm trial 3"))
     text = shown(view.render())
     assert "Best within 40 checked: 90.0% at 31.0 tokens (confirm trial 3)" in text and "99.0" not in text
     assert max(map(len, text.splitlines())) <= 80
+    view.show(Began("confirm trial 4", Schedule.uniform(0.6), 64, 0.9, 0.1, "confirmation", 9000.0, 0))
+    assert "on new prompts, the last merge to check" in shown(view.render())
+
+
+def test_what_was_stored_before_takes_no_time(clock: Clock) -> None:
+    view = live()
+    view.show(opened(num_tokens=9000))
+    for number in (0, 1):
+        view.show(began(number, 0.4 * number, 0.4, stage="confirmation", allowance=9000.0))
+        view.show(trial(number, accuracy=0.5, tokens=2.0, kind="confirm"))
+    view.show(began(2, 0.8, 0.2, stage="confirmation", allowance=9000.0))
+    clock.now = 1.0
+    assert " left" not in shown(view.render()).replace("left to", "")
+    view.show(Generated(8, 100))
+    clock.now = 11.0
+    text = shown(view.render())
+    assert "at most 0:11 left" in text and "9,100 tokens generated" in text  # more than the allowance
 
 
 def test_a_trial_that_was_stopped_in_mid_response_has_a_line_and_no_row(clock: Clock) -> None:
