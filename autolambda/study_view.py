@@ -82,7 +82,13 @@ class StudyView:
 
     @property
     def _sentences(self) -> list[Sentence]:
-        return list(verdict_sentences(self.findings.report, storage=self.storage))
+        return list(verdict_sentences(self.findings.report, storage=self._told_storage))
+
+    @property
+    def _told_storage(self) -> str | None:
+        """The database URL that commands need; ``None`` if they find the study by its name in this folder."""
+        own = Path("studies", self.name, "study.db").absolute()
+        return None if self.storage == f"sqlite:///{own}" else self.storage
 
     def _repr_html_(self) -> str:
         """The answer and the front, for a notebook."""
@@ -147,7 +153,7 @@ class StudyView:
     def page(self) -> str:
         """The report as one HTML page without external files."""
         sections = ablation_sections(self.ablations)
-        return render_page(self.findings, self.comparison, sections=sections, storage=self.storage)
+        return render_page(self.findings, self.comparison, sections=sections, storage=self._told_storage)
 
     def save(self, path: str | Path) -> None:
         """Writes ``page`` to a file in UTF-8."""

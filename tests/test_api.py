@@ -231,6 +231,7 @@ def test_a_study_is_opened_by_its_folder_and_its_file(tmp_path: Path, monkeypatc
     monkeypatch.chdir(tmp_path)
     for place in (folder, str(folder), f"studies/{NAME}", f"studies/{NAME}/", f"studies/{NAME}/study.db"):
         assert open_study(place).name == NAME and open_study(place, budget=4).budget == 4
+    assert "--storage" not in open_study(folder).why  # its commands work here without
     monkeypatch.setenv("HOME", str(tmp_path))
     assert open_study(f"~/studies/{NAME}").verdict is Verdict.FEASIBLE
     for missing in ("studies/other", tmp_path / "other", "other.db"):

@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 
 from autolambda.report.answer.about import facts
 from autolambda.report.answer.budgets import slider, some_budgets
-from autolambda.report.answer.phrases import against_thinking, answers, who
+from autolambda.report.answer.phrases import against_thinking, answers
 from autolambda.report.comparison import legible
 from autolambda.report.report import Report
 from autolambda.report.results import ScheduleResult, stage
@@ -92,8 +92,8 @@ def about(snapshot: StudySnapshot) -> Iterator[tuple[str, str]]:
     checks = report.tokens_generated - spent
     yield "tokens generated", f"{spent:,} by the search" + (f", {checks:,} by the check of the best" if checks else "")
     if snapshot.seconds:
-        seconds = ", ".join(f"{name} {each:.3g} s" for name, each in snapshot.seconds.items())
-        yield "engine time a response, in its batches", seconds
+        seconds = ", ".join(f"{name} {each:.3g}" for name, each in snapshot.seconds.items())
+        yield "engine time", f"{seconds} s a response, batched"
     if snapshot.measured_at:
         yield "measured", f"{snapshot.measured_at:%Y-%m-%d}"
     yield "study", report.study
@@ -146,13 +146,17 @@ def _told_at(report: Report, result: ScheduleResult) -> dict[str, Any]:
     """Returns what is said of a result for a budget. ``cost`` is $ per 1,000 responses at $1 a million tokens."""
     mean, longest = result.score.mean_tokens, _thinking_tokens(report)
     return {
-        "who": f"the {result.parent.capitalize()} model" if result.parent else who(result),
+        "who": _short_name(result),
         "answers": answers(result),
         "saving": saving(mean / longest) if longest and result.parent != "thinking" else "",
         "basis": "confirmed" if result.confirmed else "estimated",
         "mean": mean,
         "cost": f"{mean / 1000:.3g}",
     }
+
+
+def _short_name(result: ScheduleResult) -> str:
+    return f"the {result.parent.capitalize()} model" if result.parent else f"{result.schedule} (trial {result.trial})"
 
 
 def _thinking_tokens(report: Report) -> float | None:

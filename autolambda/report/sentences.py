@@ -65,8 +65,8 @@ def verdict_sentences(report: Report, *, storage: str | None = None) -> Iterator
         yield from _about_front(report)
         yield leads_to("For a pick", "confirm", report.study, "--budget TOKENS", storage=storage)
     elif report.verdict is None:
-        so_far: tuple[Part, ...] = (" By the search alone, ", *named(best), ".") if best else ()
-        yield Sentence((("Not confirmed yet.", "yellow"), *so_far))
+        yield Sentence((("Not confirmed yet.", "yellow"), *_so_far(report, report.budget)))
+        yield from filter(None, [slack_of(report)])
         yield leads_to("Continue with", "confirm", report.study, with_budget(report), storage=storage)
     elif report.verdict is Verdict.FEASIBLE and best:
         yield from _about_parent(report, best) if best.parent else _about_pick(report, report.budget, best)
@@ -104,7 +104,7 @@ def slack_sentence(budget: float, parents: Mapping[str, float], *, bundled: bool
     if len(parents) < 2 or budget < max(parents.values()):
         return None
     longest = max(parents, key=lambda name: parents[name])
-    said = f"{limit(budget)} are no limit for these models: {longest.capitalize()}, the longer one, needs "
+    said = f"{limit(budget)} is no limit for these models: {longest.capitalize()}, the longer one, needs "
     said += f"{tokens(parents[longest])} a response."
     if bundled:
         command = f"autolambda search INSTRUCT THINKING --task my.jsonl --budget {budget:g}"
@@ -119,6 +119,17 @@ def slack_of(report: Report) -> Sentence | None:
     if report.budget is None or report.budget < highest:
         return None
     return slack_sentence(report.budget, parents, bundled=report.config.models.bundled)
+
+
+def _so_far(report: Report, budget: float) -> tuple[Part, ...]:
+    """Returns what the search alone says of the budget."""
+    if report.best:
+        return (" By the search alone, ", *named(report.best), ".")
+    cheapest = min(report.smoothed, key=lambda each: each.score.mean_tokens, default=None)
+    if cheapest is None:
+        return ()
+    needs = f"the cheapest, {who(cheapest)}, needs {tokens(cheapest.score.mean_tokens)}"
+    return (f" By the search alone, no merge is surely within {limit(budget)}; {needs}.",)
 
 
 def _about_front(report: Report) -> Iterator[Sentence]:

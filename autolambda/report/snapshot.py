@@ -57,9 +57,9 @@ def load_snapshot(store: Store, study: Study, *, budget: float | None) -> StudyS
     report = build_report(store, study, budget=budget)
     outcomes = outcomes_frame(store.outcomes(study.name))
     trials = history(ended, outcomes, weights=report.config.weights, reference_tokens=_reference(report))
-    return StudySnapshot(
-        report, trials, outcomes, num_layers_of(report.config), study.last_ended, _seconds(study, report)
-    )
+    measured_at = max((each.at for each in ended if each.at), default=None)
+    layers = num_layers_of(report.config)
+    return StudySnapshot(report, trials, outcomes, layers, measured_at, _seconds(study, report))
 
 
 def _seconds(study: Study, report: Report) -> dict[str, float]:

@@ -93,7 +93,8 @@ def front_table(report: Report, results: Sequence[ScheduleResult], *, title: str
         trial = f"→ {result.trial}" if is_pick else str(result.trial)
         cells = _cells(result.measured, result.stage, with_cut=with_cut)
         cells += (result.guards or "",) if with_guards else ()
-        table.add_row(trial, in_lines(result.schedule), *cells, style="bold" if is_pick else "")
+        single = "\nbest single lambda" if result is report.uniform and not is_pick else ""
+        table.add_row(trial, in_lines(result.schedule) + single, *cells, style="bold" if is_pick else "")
     return table
 
 

@@ -55,6 +55,7 @@ class EndedTrial:
     is_failed: bool
     stopped: str | None
     failure: str | None = None
+    at: datetime | None = None  # when, local time
 
 
 @dataclass(frozen=True)
@@ -184,15 +185,10 @@ class Study:
                 trial.state is TrialState.FAIL,
                 trial.user_attrs.get("stopped"),
                 trial.user_attrs.get("failure"),
+                trial.datetime_complete,
             )
             for trial in self._study.get_trials(deepcopy=False, states=states)
         ]
-
-    @property
-    def last_ended(self) -> datetime | None:
-        """When the last trial ended (local time); ``None`` before the first one did."""
-        moments = (trial.datetime_complete for trial in self._study.get_trials(deepcopy=False))
-        return max(filter(None, moments), default=None)
 
     def weights_of(self, schedule: Schedule) -> str | None:
         """Returns the SHA-256 (hex) of a confirmed schedule's weights, or ``None``."""

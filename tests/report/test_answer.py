@@ -22,7 +22,7 @@ def test_the_facts_name_models_task_prompts_sampling_and_engine() -> None:
     assert found["task"] == "arithmetic" and found["Instruct"] == "the bundled one"
     assert found["prompts"] == "up to 16 prompts to search, up to 32 others to check the best"
     assert "at most 64 tokens" in found["sampling"] and found["engine"].startswith("transformers, ")
-    assert in_short(finished()).startswith("bundled demo pair (0.7 M parameters); arithmetic; up to 16 prompts")
+    assert in_short(finished()).startswith("Demo pair (0.7 M parameters); arithmetic; up to 16 prompts")
 
 
 @pytest.mark.parametrize(

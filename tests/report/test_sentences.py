@@ -186,6 +186,9 @@ def test_without_a_verdict_the_next_command_is_confirm() -> None:
     assert "Not confirmed yet. By the search alone, lambda 0 (trial 0) answers " in text
     assert text.endswith("autolambda confirm small --budget 30")
     assert "[" not in text
+    text = said(replace(report, verdict=None, best=None, budget=0.5))
+    assert re.search(r"no merge is surely within 0.5 tokens; the cheapest, lambda .+ \(trial \d+\), needs \d", text)
+    assert "is no limit for these models" in said(replace(report, verdict=None, budget=4000.0))
 
 
 def test_a_cheaper_pick_names_the_one_it_was_picked_over() -> None:
@@ -195,7 +198,7 @@ def test_a_cheaper_pick_names_the_one_it_was_picked_over() -> None:
 
 
 def test_a_budget_that_is_no_limit_is_in_the_verdict() -> None:
-    assert "4,000 tokens are no limit for these models" in said(replace(finished(), budget=4000.0))
+    assert "4,000 tokens is no limit for these models" in said(replace(finished(), budget=4000.0))
     assert "no limit" not in said(finished())
 
 

@@ -118,7 +118,7 @@ def test_markup_and_control_sequences_from_outside_are_shown_not_obeyed() -> Non
     report = replace(finished(), study="[red]x", stages=replace(finished().stages, notes=notes))
     text = shown(report_view(report), width=200, terminal=True)
     assert "[bold]loud[/bold]" in text and "\x1b[31mred" not in text and "\\x1b[31mred" in text
-    assert "[red]x: bundled demo pair" in re.sub(r"\x1b\[[0-9;]*m", "", text)
+    assert "[red]x: Demo pair" in re.sub(r"\x1b\[[0-9;]*m", "", text)
 
 
 @pytest.mark.parametrize(
@@ -173,6 +173,15 @@ def test_the_smoothed_front_stands_below_the_confirmed_one():
     below = text[smoothed:]
     for result in report.smoothed_front:
         assert f"{100 * result.score.accuracy:.1f}" in below
+
+
+def test_the_best_single_lambda_has_a_row_beside_the_pick() -> None:
+    report = finished()
+    uniform = replace(report.confirmed[0], trial=77, schedule=Schedule.uniform(0.4321))
+    text = shown(report_view(replace(report, uniform=uniform)), width=80)
+    row = next(line for line in text.splitlines() if line.split()[:1] == ["77"])
+    assert "lambda 0.4321" in row and text.count("best single lambda") == 1
+    assert "best single lambda" not in shown(report_view(report), width=80)
 
 
 @pytest.mark.parametrize(("kept", "word"), [(True, "kept"), (False, "broken"), (None, "unsure")])

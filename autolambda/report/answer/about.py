@@ -36,7 +36,7 @@ def model_name(report: Report, role: str) -> str:
 def pair_name(report: Report) -> str:
     """Returns both models as one title."""
     if report.config.models.bundled:
-        return "bundled demo pair (0.7 M parameters)"
+        return "Demo pair (0.7 M parameters)"
     return " + ".join(model_name(report, role) for role in ("instruct", "thinking"))
 
 

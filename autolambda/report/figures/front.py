@@ -20,6 +20,7 @@ from autolambda.report.report import Report
 from autolambda.report.snapshot import StudySnapshot
 from autolambda.statistics.estimates import number
 
+SIDES = {"instruct": "bottom right", "thinking": "bottom left"}
 PARENTS = {"instruct": INSTRUCT, "thinking": THINKING}
 
 
@@ -82,7 +83,7 @@ def _parents(drawn: go.Figure, report: Report) -> None:
             continue
         title = f"{name.capitalize()} {'as is' if result.confirmed else f'at lambda {result.schedule.lam:g}'}"
         marker = {"color": color, "size": 12, "symbol": "diamond", "line": {"color": "#ffffff", "width": 1}}
-        text = {"text": [name.capitalize()], "textposition": "bottom right", "textfont": {"color": color, "size": 12.5}}
+        text = {"text": [name.capitalize()], "textposition": SIDES[name], "textfont": {"color": color, "size": 12.5}}
         drawn.add_trace(
             marks(
                 [result], name=title, color=color, names=[title], with_bars=True, marker=marker, mode="markers+text"
