@@ -12,6 +12,7 @@ TREE = {
     "AutolambdaError": ("Exception", 1),
     "InputError": ("AutolambdaError", 2),
     "ConfigError": ("InputError", 2),
+    "NoModelsError": ("ConfigError", 2),
     "ScheduleError": ("InputError", 2),
     "CheckpointError": ("InputError", 2),
     "PairError": ("InputError", 2),
@@ -56,6 +57,7 @@ def test_every_error_says_what_it_is(name):
         (errors.StudyError("no study 'x'"), "error: no study 'x'"),
         (errors.CheckpointError("a\nb\x1b[2J"), r"error: a\nb\x1b[2J"),
         (errors.PairError("they differ:\nvocab_size\n\x1b[1mheads"), "error: they differ:\nvocab_size\n\\x1b[1mheads"),
+        (errors.NoModelsError("none:\n  try this\x1b"), "error: none:\n  try this\\x1b"),
         (errors.StorageError("postgresql://me:secret@host/db"), "error: postgresql://me:***@host/db"),
     ],
 )

@@ -71,7 +71,8 @@ def init(instruct: str, thinking: str, tasks: tuple[str, ...], budget: float | N
         )
     from autolambda.project.inspection import inspect
 
-    found = inspect(load_config(path, overrides={}), with_difference=False)
+    is_here = project.models.models is not None
+    found = inspect(load_config(path, overrides={}), with_models=is_here, with_difference=False)
     _print(found, source=f"{path}, written")
     click.echo(f"Next: autolambda search{'' if budget is not None else ' --budget 4000'}")
 

@@ -39,7 +39,13 @@ class _Sections(click.Group):
                 formatter.write_dl(rows)
 
 
-@click.group(cls=_Sections, commands=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+EPILOG = """\b
+Tab completion (bash; zsh and fish alike):
+  eval "$(_AUTOLAMBDA_COMPLETE=bash_source autolambda)"
+"""
+
+
+@click.group(cls=_Sections, commands=COMMANDS, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="autolambda")
 def cli() -> None:
     """Finds the best merge of an Instruct and a Thinking model for your token budget.
@@ -50,12 +56,6 @@ def cli() -> None:
     autolambda search --budget 4000                      the best merge for it
     autolambda export NAME OUT                           its checkpoint folder
     """
-
-
-cli.epilog = """\b
-Tab completion (bash; zsh and fish alike):
-  eval "$(_AUTOLAMBDA_COMPLETE=bash_source autolambda)"
-"""
 
 
 def main() -> None:

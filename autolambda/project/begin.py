@@ -6,8 +6,8 @@ import os
 from collections.abc import Mapping, Sequence
 
 from autolambda.config import Config
-from autolambda.driver.models import open_models
 from autolambda.project.look import look_at_task
+from autolambda.project.models import look_at_models
 from autolambda.project.write import Project
 
 
@@ -27,5 +27,4 @@ def look_at(
     found = [look_at_task(os.path.expanduser(task), grader=grader) for task in tasks]
     for task in found:
         task.keys.update({} if limit is None else {"limit": limit})
-    assert config.models.instruct is not None and config.models.thinking is not None
-    return Project(config.models.instruct, config.models.thinking, open_models(config), found, config.budget, settings)
+    return Project(look_at_models(config), found, config.budget, settings)

@@ -54,7 +54,8 @@ class Inspection:
         if self.problems:
             number = len(self.problems)
             return f"not valid: {number} problem{'s' if number > 1 else ''}"
-        assert self.models is not None
+        if self.models is None:
+            return "valid as far as it can be told without the weights"
         pair, sampling = self.models.pair, self.models.sampling
         return f"valid; {pair.num_parameters:,} parameters, at most {sampling.max_tokens} tokens a response"
 
@@ -99,18 +100,19 @@ class _Problems:
             return None
 
 
-def inspect(config: Config, *, with_difference: bool = True) -> Inspection:
+def inspect(config: Config, *, with_models: bool = True, with_difference: bool = True) -> Inspection:
     """Looks at the engine, the tasks and the models of a config. Raises no ``InputError``: it lists them.
 
-    ``with_difference`` adds how far the weights of the parents are apart.
+    Without the models (``with_models``) nothing is downloaded. ``with_difference`` adds how far the weights of the
+    parents are apart.
     """
     problems = _Problems()
     _check_engine(config, problems)
-    missing = [error_line(error).removeprefix("error: ") for error in input_problems(config)]
+    missing = [error_line(error).removeprefix("error: ") for error in (input_problems(config) if with_models else ())]
     problems.found |= dict.fromkeys(missing)
     slices = _open_tasks(config, problems)
     models = None
-    if not any(f"'{source}'" in text for text in missing for source in _parents(config)):
+    if with_models and not any(f"'{source}'" in text for text in missing for source in _parents(config)):
         models = problems.attempt(lambda: _checked(open_models(config)))
     job = None
     if slices is not None and models is not None:

@@ -9,12 +9,10 @@ from pathlib import Path
 
 import yaml
 
-from autolambda.driver.models import Models
-from autolambda.engines.generation_config import FILE as GENERATION_CONFIG
 from autolambda.errors import OutputError, printable, shorten
 from autolambda.files import PROJECT_FILE
-from autolambda.merging.source import read_json_if_any
 from autolambda.project.look import FoundTask
+from autolambda.project.models import FoundModels
 from autolambda.project.paths import check_writable
 from autolambda.project.schema import FILE as SCHEMA
 
@@ -25,9 +23,7 @@ _COMMENT = 34  # column at which comments begin
 class Project:
     """What goes into a project file. ``settings`` are further config keys, dotted, with their values."""
 
-    instruct: str
-    thinking: str
-    models: Models
+    models: FoundModels
     tasks: Sequence[FoundTask]
     budget: float | None = None
     settings: Mapping[str, object] | None = None
@@ -47,12 +43,11 @@ class Project:
 
     def found_lines(self) -> list[str]:
         """Returns what was found, in lines for the terminal."""
-        pair = self.models.pair
+        models = self.models
         lines = [
-            f"models: {pair.num_parameters:,} parameters, {pair.num_layers} layers, "
-            f"{str(pair.dtype).removeprefix('torch.')}",
-            f"thinking ends with {self.models.chat.think_end}; {_template_of(self.models)}",
-            f"a response has at most {self.models.sampling.max_tokens:,} tokens ({_cap_of(self.models)})",
+            f"models: {models.about}",
+            f"thinking ends with {models.think_end}; {models.template}",
+            f"a response has at most {models.sampling.max_tokens:,} tokens ({models.cap_from})",
         ]
         for task in self.tasks:
             source = task.keys.get("path") or task.keys.get("name") or task.keys.get("hub")
@@ -70,13 +65,11 @@ class Project:
 
     def _models(self) -> Iterator[str]:
         yield "models:"
-        yield f"  instruct: {_scalar(_from_here(self.instruct))}"
-        yield f"  thinking: {_scalar(_from_here(self.thinking))}"
-        kept = self.models.settings
-        yield _line(f"  chat_template: {_scalar(kept.chat_template)}", _template_of(self.models))
-        yield _line(
-            f"  think_end: {_scalar(self.models.chat.think_end)}", "a response with this tag counts as thinking"
-        )
+        yield f"  instruct: {_scalar(_from_here(self.models.instruct))}"
+        yield f"  thinking: {_scalar(_from_here(self.models.thinking))}"
+        yield _line("  chat_template: thinking", self.models.template)
+        about = "a response with this tag counts as thinking"
+        yield _line(f"  think_end: {_scalar(self.models.think_end)}", about)
 
     def _tasks(self) -> Iterator[str]:
         yield ""
@@ -99,7 +92,7 @@ class Project:
         settings = self.settings or {}
         yield ""
         yield _line("sampling:", "keys that are not here are the Thinking model's")
-        yield _line(f"  max_tokens: {self.models.sampling.max_tokens}", _cap_of(self.models))
+        yield _line(f"  max_tokens: {self.models.sampling.max_tokens}", self.models.cap_from)
         yield f"  # {self.models.sampling.in_words}"
         if "confirm.limit" in settings:
             yield ""
@@ -124,26 +117,6 @@ def write_project(text: str, folder: Path, *, force: bool) -> Path:
     except OSError as error:
         raise OutputError(f"cannot write '{path}': {error.strerror}") from error
     return path
-
-
-def _template_of(models: Models) -> str:
-    one, other = models.templates["instruct"], models.templates["thinking"]
-    if one == other:
-        return "both have the same chat template"
-    return f"the chat templates differ; {_whose(models)} is used for all"
-
-
-def _whose(models: Models) -> str:
-    chosen = models.settings.chat_template
-    return f"{chosen.capitalize()}'s" if chosen in ("instruct", "thinking") else f"'{chosen}'"
-
-
-def _cap_of(models: Models) -> str:
-    """Returns where the cap of a response comes from."""
-    named = read_json_if_any(models.pair.thinking.folder, GENERATION_CONFIG).get("max_new_tokens")
-    if named == models.sampling.max_tokens:
-        return f"from {GENERATION_CONFIG} of Thinking"
-    return f"the context has {models.context:,}; responses beyond are cut off and count as wrong"
 
 
 def _from_here(text: str) -> str:

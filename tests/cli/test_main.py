@@ -73,6 +73,14 @@ def test_help(run: Run, command: str) -> None:
     assert all(option in ran.out for option in named if option.startswith("--") or not command)
 
 
+def test_help_lists_the_commands_by_section_in_whole_sentences(run: Run) -> None:
+    shown = run("--help").out
+    places = [shown.index(f"\n{section}:\n") for section in cli.SECTIONS]
+    assert places == sorted(places) and "..." not in shown.partition("Start:")[2]
+    assert "_AUTOLAMBDA_COMPLETE=bash_source" in shown
+    assert max(map(len, shown.splitlines())) <= 80
+
+
 def test_no_command_shows_the_help(run: Run) -> None:
     ran = run()
     assert ran.code == 2 and ran.err.startswith("Usage: autolambda") and "search" in ran.err
