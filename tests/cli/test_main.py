@@ -29,8 +29,8 @@ FROM_CONFIG = "instruct thinking --config --set --task"
 EVERYDAY = "--engine --grader --limit --max-tokens"
 INTERFACE = {
     "init": f"instruct thinking {EVERYDAY} --budget --force --task --verbose",
-    "search": f"{FROM_CONFIG} {EVERYDAY} --budget --dry-run --json --log-to --quiet --seed --storage --study --trials --verbose "
-    "--workers",
+    "search": f"{FROM_CONFIG} {EVERYDAY} --budget --dry-run --json --log-to --quiet --seed --storage --study --trials "
+    "--verbose --workers",
     "demo": "--budget --quiet --storage --verbose",
     "validate": f"paths {EVERYDAY} --budget --config --json --set --task --verbose",
     "list": "--json --storage --verbose",
