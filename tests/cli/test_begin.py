@@ -146,7 +146,8 @@ def test_init_finds_columns_and_grader_and_the_file_runs(run: Run, asked: list[d
     assert plain["tasks"] == [{"path": "my.jsonl", "question": "Problem", "answer": "Final_Answer", "grader": "number"}]
     assert plain["sampling"] == {"max_tokens": 64} and "budget" not in plain
     text = Path("autolambda.yaml").read_text()
-    assert (
+    assert text.startswith(f"# yaml-language-server: $schema={FILE}\n")
+    assert "the last number of a response is compared" in text
         text.startswith(f"# yaml-language-server: $schema={FILE}\n")
         and "the last number of a response is compared" in text
     )
