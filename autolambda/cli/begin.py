@@ -63,7 +63,8 @@ def init(instruct: str, thinking: str, tasks: tuple[str, ...], budget: float | N
         settings["confirm.limit"] = limit
     project = look_at(config, tasks, grader=grader, limit=limit, settings=settings)
     path = write_project(project.text(), Path(), force=force)
-    click.echo("\n".join(printable(f"found: {line}") for line in project.found_lines()))
+    for line in project.found_lines():
+        echo_wrapped(printable(f"found: {line}"))
     if project.asked:
         click.echo("\n".join(f"to do: {printable(each)}" for each in project.asked))
         raise ConfigError(
@@ -147,7 +148,7 @@ def _print(found: Inspection, *, source: str) -> None:
         echo_wrapped(printable(line))
     for problem in found.problems:
         click.echo(f"error: {printable(problem, keep=chr(10))}", err=True)
-    click.echo(printable(f"{source}: {found.verdict}"))
+    echo_wrapped(printable(f"{source}: {found.verdict}"))
     if not found.is_valid:
         raise SystemExit(InputError.exit_code)
 

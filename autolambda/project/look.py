@@ -27,10 +27,10 @@ _NAMES: Mapping[str, tuple[str, ...]] = {
 """Usual names of the two columns, in any letter case."""
 
 _GRADED = {
-    "number": "the answers are numbers; the last number of a response is compared",
-    "choice": "the answers are letters; a response must state one, as in 'ANSWER: C'",
-    "math": "the answers are formulas; the \\boxed{} of a response is compared",
-    "exact": "the whole response after its thinking must equal the answer; contains is laxer",
+    "number": "the last number of a response is compared",
+    "choice": "a response must state a letter, as in 'ANSWER: C'",
+    "math": "the \\boxed{} of a response is compared",
+    "exact": "all after the thinking must equal it; contains is laxer",
 }
 
 

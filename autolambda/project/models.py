@@ -100,13 +100,13 @@ def _about_templates(instruct: str | None, thinking: str | None, chosen: str) ->
     if instruct == thinking:
         return "both have the same chat template"
     whose = f"{chosen.capitalize()}'s" if chosen in ("instruct", "thinking") else f"'{chosen}'"
-    return f"the chat templates differ; {whose} is used for all"
+    return f"the templates differ; {whose} is used for all"
 
 
 def _cap_from(config: Config, folder: Path, sampling: Sampling, context: int) -> str:
     """Returns where the cap of a response comes from."""
     if config.sampling.max_tokens is not None:
-        return "as you said; a longer response is cut off and counts as wrong"
+        return "as you said; what is longer is cut off"
     if read_json_if_any(folder, GENERATION_CONFIG).get("max_new_tokens") == sampling.max_tokens:
-        return f"from {GENERATION_CONFIG} of Thinking; a longer response is cut off"
-    return f"of a context of {context:,}; a longer response is cut off and counts as wrong"
+        return f"from {GENERATION_CONFIG} of Thinking"
+    return f"of a context of {context:,}; what is longer is cut off"

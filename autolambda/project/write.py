@@ -58,7 +58,7 @@ class Project:
 
     def _head(self) -> Iterator[str]:
         yield f"# yaml-language-server: $schema={SCHEMA}"
-        yield "# The config of this folder and the ones below it. Paths are relative to this file."
+        yield "# The config of this folder and those below. Paths are relative to this file."
         yield "#   autolambda validate               checks it and tells the cost"
         yield "#   autolambda search --budget 4000   finds the best merge"
         yield "# Only models and tasks are required; 'autolambda schema' has every key."
@@ -84,14 +84,12 @@ class Project:
             for key, question in task.asked.items():
                 yield _line(f"    # {key}: COLUMN", f"TO DO: {question}")
             if "limit" not in task.keys:
-                yield _line(
-                    "    # limit: 1024", "the most prompts to search on; two thirds of the rows confirm the answer"
-                )
+                yield _line("    # limit: 1024", "the most prompts to search on; two thirds confirm")
 
     def _rest(self) -> Iterator[str]:
         settings = self.settings or {}
         yield ""
-        yield _line("sampling:", "keys that are not here are the Thinking model's")
+        yield _line("sampling:", "other keys are the Thinking model's")
         yield _line(f"  max_tokens: {self.models.sampling.max_tokens}", self.models.cap_from)
         yield f"  # {self.models.sampling.in_words}"
         if "confirm.limit" in settings:
@@ -102,7 +100,7 @@ class Project:
         yield "engine:"
         yield _line(f"  name: {settings.get('engine.name', 'auto')}", "vllm with a GPU, else transformers")
         yield ""
-        about = "mean generated tokens that a response may cost; --budget replaces it"
+        about = "mean tokens of a response; --budget replaces it"
         yield _line("# budget: 4000" if self.budget is None else f"budget: {self.budget:g}", about)
 
 

@@ -149,7 +149,8 @@ def test_init_finds_columns_and_grader_and_the_file_runs(run: Run, asked: list[d
     assert plain["tasks"] == [{"path": "my.jsonl", "question": "Problem", "answer": "Final_Answer", "grader": "number"}]
     assert plain["sampling"] == {"max_tokens": 64} and "budget" not in plain
     text = Path("autolambda.yaml").read_text()
-    assert text.startswith(f"# yaml-language-server: $schema={FILE}\n") and "the answers are numbers" in text
+    assert text.startswith(f"# yaml-language-server: $schema={FILE}\n")
+    assert "the last number of a response is compared" in text
     assert "found: task my.jsonl, 60 rows: question Problem, answer Final_Answer, grader number" in ran.out
     assert "what 40 prompts in the confirmation can prove" in ran.out and "\ntokens: at most" in ran.out
     assert ran.out.endswith("Next: autolambda search --budget 4000\n")
