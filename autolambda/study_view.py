@@ -153,7 +153,7 @@ class StudyView:
     def page(self) -> str:
         """The report as one HTML page without external files."""
         sections = ablation_sections(self.ablations)
-        return render_page(self.findings, self.comparison, sections=sections, storage=self._told_storage)
+        return render_page(self.findings, self.comparison, sections=sections, storage=self.storage)
 
     def save(self, path: str | Path) -> None:
         """Writes ``page`` to a file in UTF-8."""

@@ -145,8 +145,9 @@ def render_page(
 
 def _stopped(snapshot: StudySnapshot) -> list[dict[str, Any]]:
     """Returns the rows of the trials that were stopped or failed, with their schedules in words."""
-    rows = snapshot.trials[snapshot.trials.outcome != "complete"].to_dict("records")
-    return [{**row, "schedule": in_lines(Schedule.from_dict(json.loads(row["schedule"])))} for row in rows]
+    ended = snapshot.trials[snapshot.trials.outcome != "complete"]
+    words = [in_lines(Schedule.from_dict(json.loads(key))) for key in ended.schedule]
+    return [{str(key): value for key, value in row.items()} for row in ended.assign(schedule=words).to_dict("records")]
 
 
 def _status(snapshot: StudySnapshot) -> str:
