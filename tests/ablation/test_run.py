@@ -168,7 +168,7 @@ def test_a_search_does_not_see_the_ablations_of_its_study(tmp_path: Path) -> Non
 
 def test_one_process_at_a_time_and_one_identity(tmp_path: Path) -> None:
     storage = storage_in(tmp_path)
-    with driver_lock(storage, NAME), pytest.raises(StudyError, match="is being run by another process"):
+    with driver_lock(storage, NAME), pytest.raises(StudyError, match="is being run by process"):
         ablate(ablation_config(), name=NAME, storage=storage)
     copied = copy_finished(storage_in(tmp_path, "other"))
     with pytest.raises(StudyError, match=r"made with another config \(search\.seed: 3 then, 1 now\)"):
