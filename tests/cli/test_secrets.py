@@ -40,7 +40,7 @@ def leaks(text: str) -> list[str]:
 def ran(server: Server, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, list[str]]:
     """All that the commands that name a study write, logs of all levels too, in one folder; the database's URL."""
     folder, url = tmp_path_factory.mktemp("secrets"), server.new_database()
-    settings = {**SETTINGS, "search.trials": 3, "search.ladder": 3, "confirm.finalists": 1, "confirm.limit": 8}
+    settings = {**SETTINGS, "search.trials": 3, "search.ladder": 3, "confirm.finalists": 1, "confirm.limit": 24}
     del settings["tasks"]
     pairs = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
     search = ["search", "--study", NAME, "--budget", "90", "--task", "arithmetic", "--set", "tasks.0.limit=16", *pairs]
