@@ -89,8 +89,8 @@ def cost_lines(config: Config, models: Models, search: Sequence[Slice], confirm:
     hours = rounded(total / TOKENS_PER_SECOND / 3600)
     on_gpu = f"; at most {hours} GPU hours at {TOKENS_PER_SECOND:,} tokens/s, an assumption"
     return [
-        f"tokens: at most {rounded(total)}, {why}{on_gpu if vllm_device().type == 'cuda' else ''}",
-        "what to expect is told by the search, once both models are measured",
+        f"tokens: at most {rounded(total)}, {why}{on_gpu if vllm_device().type == 'cuda' else ''}; "
+        "the search says what to expect once both models are measured",
         f"disk: at most {in_bytes(BYTES_PER_TOKEN * total)} for the study, "
         f"{in_bytes(models.pair.num_bytes)} for an export",
     ]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from autolambda.driver.cost import in_bytes, proof_sentence, rounded
+from autolambda.driver.cost import FEW_ROWS, in_bytes, proof_sentence, rounded
 from autolambda.driver.events import Noted, OnEvent
+from autolambda.driver.identity import BATCH_SIZE
 from autolambda.driver.job import Job
 from autolambda.engines.think_tag import tags_in
 from autolambda.merging.difference.values import ParentDifference
@@ -25,6 +26,7 @@ from autolambda.study.trials import Study
 from autolambda.tasks.base import Slice
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+LITTLE_BYTES = 1e9  # of memory, which need not be told
 MOSTLY = 0.9  # share of a task's responses without an answer that triggers a note about its grader
 
 
@@ -58,7 +60,8 @@ class RunNotes:
         self._on_event(Noted(f"Study {self._study.name} is kept in {shown_storage(storage)}."))
         counted = sum(len(part.samples) for part in job.confirm if part.max_drop is None)
         few = too_few(counted, job.config.tasks)
-        self._on_event(Noted(few or proof_sentence(job.search, job.confirm)))
+        wanted = f"At least {FEW_ROWS} rows are wanted in all, better 200."
+        self._on_event(Noted(f"{few} {wanted}" if few else proof_sentence(job.search, job.confirm)))
         for result in measured.all:
             self.check_budget(result.schedule, result.measured.mean_tokens.value)
         self.forecast(measured, allowance)
@@ -136,22 +139,21 @@ def forecast_sentence(job: Job, allowance: TokenAllowance, *, spent: int, tokens
         said += (
             f"; {_duration((total - spent) / tokens_per_second)} more at the present {tokens_per_second:,.0f} tokens/s"
         )
-    return f"{said}; memory: {_memory(job, allowance.ends)}."
+    return f"{said}{_memory(job, allowance.ends)}."
 
 
 def _memory(job: Job, ends: float) -> str:
-    """Returns the memory of weights and cache in words; responses of both ends take ``ends`` tokens together."""
-    pair = job.models.pair
-    weights = f"{in_bytes(pair.num_bytes)} of weights for the merge, as much for each of the two models"
-    text = pair.thinking.text_config
-    heads = text.get("num_attention_heads")
-    size = text.get("head_dim") or (text["hidden_size"] // heads if heads and text.get("hidden_size") else None)
-    width = DTYPE_BYTES.get(job.identity.get("engine.dtype", ""))
-    if not size or not width or text.get("kv_lora_rank"):
-        return weights
-    per_token = 2 * pair.num_layers * (text.get("num_key_value_heads") or heads or 1) * size * width
-    rows = min(job.batch_size or 256, sum(part.num_responses for part in job.search))
-    return f"{weights}, and a cache of about {in_bytes(per_token * ends * rows)} for {rows} responses at a time"
+    """Returns the memory of weights and cache; empty if it is little. Both ends take ``ends`` tokens together."""
+    pair, text = job.models.pair, job.models.pair.thinking.text_config
+    heads, hidden = text.get("num_attention_heads"), text.get("hidden_size")
+    size = text.get("head_dim") or (hidden // heads if type(hidden) is type(heads) is int and heads else None)
+    groups, width = text.get("num_key_value_heads") or heads, DTYPE_BYTES.get(job.identity.get("engine.dtype", ""))
+    cache, said = 0.0, f"{in_bytes(pair.num_bytes)} of weights for the merge, as much for each of the two models"
+    if type(size) is type(groups) is int and width and not text.get("kv_lora_rank"):
+        rows = min(job.batch_size or BATCH_SIZE, sum(part.num_responses for part in job.search))
+        cache = 2.0 * pair.num_layers * groups * size * width * ends * rows
+        said = f"{said}, and about {in_bytes(cache)} of cache for {rows} responses at a time"
+    return f"; memory: {said}" if 3 * pair.num_bytes + cache >= LITTLE_BYTES else ""
 
 
 def _sizes(slices: Sequence[Slice], *, new: bool = False) -> str:

@@ -27,7 +27,7 @@ EXECUTABLE = Path(sys.executable).with_name("autolambda")
 INSTRUCT, THINKING = str(FOLDER / "instruct"), str(FOLDER / "thinking")
 FROM_CONFIG = "instruct thinking --config --set --task"
 INTERFACE = {
-    "search": f"{FROM_CONFIG} --budget --seed --storage --study --trials --workers",
+    "search": f"{FROM_CONFIG} --budget --log-to --seed --storage --study --trials --workers",
     "resume": "name --storage --workers",
     "confirm": "name --budget --storage --workers",
     "list": "--storage",
@@ -437,12 +437,14 @@ def test_a_search_announces_the_bundled_pair_and_infeasible_is_exit_code_3(run: 
     more = "--set=search.trials=7", "--set=search.min_gain=0"  # one more than the study has
     ran = run("search", "--study", NAME, *small_settings(), *more, "--budget", "1.5")
     assert ran.code == 3 and not ran.err
-    lines = ran.out.splitlines()
+    lines = [line[9:] for line in ran.out.splitlines()]  # without the time of day
     assert lines[0].startswith("note: no models given: this is the bundled pair") and "arithmetic" in lines[0]
     grown = "budget 1.5 (was 30.0), search.min_gain 0.0 (was 0.002), search.trials 7 (was 6)"
     assert lines[1] == f"note: this study goes on with {grown}"
-    assert lines[2] == "note: the tokenizers differ in their chat template"
-    assert "sqlite:///studies/small/study.db" in lines[3]
+    assert lines[2].startswith("note: the chat templates of the two models differ; that of thinking is used for all")
+    plan = "note: Plan: try at most 7 merges on 16 prompts, then check the best 3 on 32 new prompts. "
+    assert lines[3] == f"{plan}6 merges are done already."
+    assert lines[4] == "note: Study small is kept in sqlite:///studies/small/study.db."
     assert sum(line.startswith("note: engine: transformers on ") for line in lines) == 1
     assert "None found: every merge checked is over 1.5 tokens. The nearest: " in ran.out
     again = run("search", "--study", NAME, *small_settings(), *more, "--budget", "1.5")

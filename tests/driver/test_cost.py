@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from autolambda.config import parse_config
+from autolambda.driver import cost
 from autolambda.driver.cost import BYTES_PER_TOKEN, cost_lines, proof_sentence, slice_lines
 from autolambda.responses import Sample
 from autolambda.statistics.estimates import wilson
@@ -71,28 +72,36 @@ def costs(search, *, max_tokens=1000, **keys):
 
 
 @pytest.mark.parametrize(
-    ("search", "tokens", "hours"),
+    ("search", "tokens"),
     [
-        (part(10), "4,100,000", "0.23"),  # both parents' 1,000 tokens on 2,048 responses, the least
-        (part(4096), "8,200,000", "0.46"),
-        (part(1024, repeats=4), "8,200,000", "0.46"),
+        (part(3), "130,000"),  # 18 merges on 3 prompts, 6 finalists and both parents on 10: 134 responses
+        (part(10), "260,000"),
+        (part(300), "4,100,000"),  # both parents' 1,000 tokens on 2,048 responses, the least
+        (part(4096), "8,200,000"),
+        (part(1024, repeats=4), "8,200,000"),
     ],
 )
-def test_the_most_that_a_search_may_generate(search, tokens, hours):
+def test_the_most_that_a_search_may_generate_goes_by_rows(search, tokens):
     first, second = costs(search)
     assert first == (
-        f"tokens: at most {tokens}, if every response ran to the cap; "
-        f"at 5,000 tokens/s, an assumption, at most {hours} GPU hours"
+        f"tokens: at most {tokens}, if every response ran to the cap of 1,000 tokens; "
+        "the search says what to expect once both models are measured"
     )
     assert second.endswith("for the study, 8.04 GB for an export")
 
 
+@pytest.mark.parametrize(("device", "hours"), [("cuda", True), ("cpu", False)])
+def test_hours_are_of_a_gpu_and_said_where_there_is_one(monkeypatch, device, hours):
+    monkeypatch.setattr(cost, "vllm_device", lambda: SimpleNamespace(type=device))
+    said = "; at most 0.46 GPU hours at 5,000 tokens/s, an assumption;"
+    assert (said in costs(part(4096))[0]) == hours and ("GPU" in costs(part(4096))[0]) == hours
+
+
 def test_a_cap_of_ones_own_on_the_tokens_is_what_it_costs():
-    first, second = costs(part(10), max_tokens_generated=36_000_000)
-    assert first == (
-        "tokens: at most 36,000,000, search.max_tokens_generated; at 5,000 tokens/s, an assumption, at most 2 GPU hours"
-    )
+    first, second = costs(part(4096), max_tokens_generated=36_000_000)
+    assert first.startswith("tokens: at most 36,000,000, search.max_tokens_generated; the search says")
     assert second.startswith(f"disk: at most {36 * BYTES_PER_TOKEN:g} MB for the study")
+    assert costs(part(10), max_tokens_generated=36_000_000)[0].startswith("tokens: at most 260,000, if every")
 
 
 @pytest.mark.parametrize(

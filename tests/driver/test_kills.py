@@ -48,7 +48,7 @@ def started(folder: Path, *options: str) -> subprocess.Popen[str]:
 def wait_for_line(process: subprocess.Popen[str], start: str) -> None:
     assert process.stdout is not None
     for line in process.stdout:
-        if line.startswith(start):
+        if line[9:].startswith(start):
             return
     raise AssertionError(f"no line that starts with {start!r}: {process.communicate()[1]}")
 

@@ -245,8 +245,8 @@ def test_a_finalist_is_not_gone_on_with_under_other_weights(copied: str) -> None
     ("settings", "reason", "words"),
     [
         ({"search__min_gain": 0.5, "search__trials": 20}, "gain", "less than 50 (search.min_gain)"),
-        ({"search__max_tokens_generated": 4000, "search__trials": 99}, "tokens", "(search.max_tokens_generated)"),
-        ({"search__trials": 2, "search__ladder": 2}, "trials", "2 trials are done (search.trials)"),
+        ({"search__max_tokens_generated": 4000, "search__trials": 99}, "tokens", "half of the token allowance (1,800)"),
+        ({"search__trials": 2, "search__ladder": 2}, "trials", "2 merges are tried (search.trials)"),
     ],
 )
 def test_why_a_search_stops_is_said_and_kept(
@@ -256,8 +256,8 @@ def test_why_a_search_stops_is_said_and_kept(
     config = small_config(**settings, confirm__limit=4)
     report = search(config, name=NAME, storage=storage_in(tmp_path), on_event=events.append, engine=FakeEngine())
     assert report.stop_reason == reason and report.is_done and report.verdict is not None
-    [said] = [text for text in texts(events) if text.startswith("the search is over")]
-    assert said.endswith(words)
+    [said] = [text for text in texts(events) if text.startswith("Search done: ")]
+    assert said.endswith(f"{words}. Now checking the best on new prompts.")
     again = search(config, name=NAME, storage=storage_in(tmp_path), engine=no_engine())
     assert report_json(again) == report_json(report)
 

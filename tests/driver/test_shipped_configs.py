@@ -177,7 +177,7 @@ def test_the_llama_config_opens_whole_and_says_what_differs(tmp_path: Path, llam
             for index in R1_NAMES
         ),
         "the tokenizers differ in their bos_token '<|begin_of_text|>' and '<｜begin▁of▁sentence｜>'",
-        "the tokenizers differ in their chat template",
+        "the chat templates of the two models differ; that of thinking is used for all (models.chat_template)",
         "the tokenizers differ in their eos_token '<|eot_id|>' and '<｜end▁of▁sentence｜>'",
     ]
     assert open_job(config).models.sampling == Sampling(

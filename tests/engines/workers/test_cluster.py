@@ -109,7 +109,7 @@ def test_no_process_is_left_behind(tmp_path, number):
     lines = []
     for line in process.stdout:
         lines.append(line)
-        if line.startswith("trial 0"):
+        if line[9:].startswith("trial 0"):  # after the time of day
             break
     family = psutil.Process(process.pid).children(recursive=True)
     names = [" ".join(each.cmdline()) for each in family]
