@@ -96,19 +96,17 @@ def open_study(study: PathLike, *, storage: str | None = None, budget: float | N
 
     Raises ``StudyError`` if the study is missing, ``ConfigError`` for a budget that is not a positive number.
     """
-    from autolambda.report.read import positive_budget
     from autolambda.study.reader import stored_config
-    from autolambda.study_view import StudyView, only_study, url_of
+    from autolambda.study_view import StudyView, checked_budget, only_study, url_of
 
-    if isinstance(budget, bool) or not isinstance(budget, int | float | None):
-        raise ConfigError(f"budget: a number of tokens such as 4000, seen {budget!r}")
+    wanted = checked_budget(budget)
     name, url = os.fspath(study), url_of(study)
     if url is not None:
         if storage is not None:
             raise StudyError("study, storage: give a study's name with storage, or its path or database URL alone")
         name, storage = only_study(url), url
     config = stored_config(name, storage)
-    return StudyView(name, storage, config.budget if budget is None else positive_budget(budget))
+    return StudyView(name, storage, config.budget if wanted is None else wanted)
 
 
 def evaluate(

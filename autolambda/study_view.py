@@ -21,14 +21,14 @@ import pandas
 
 from autolambda.ablation.figure import ablation_sections
 from autolambda.ablation.results import Ablation, read_ablations
-from autolambda.errors import StudyError
+from autolambda.errors import ConfigError, StudyError
 from autolambda.report.answer.notebook import as_html, as_markdown
 from autolambda.report.comparison import Comparison, compare
 from autolambda.report.dataframes import responses, results_frame
 from autolambda.report.figures import FIGURES
 from autolambda.report.html import render_page
 from autolambda.report.prompts import load_prompts
-from autolambda.report.read import read_report
+from autolambda.report.read import positive_budget, read_report
 from autolambda.report.report import Report
 from autolambda.report.results import ScheduleResult
 from autolambda.report.sentences import Sentence, verdict_sentences
@@ -205,3 +205,10 @@ def url_of(study: str | os.PathLike[str]) -> str | None:
     if not file.is_file():
         raise StudyError(f"no study at '{text}': give a study's name, its folder, its study.db, or a database URL")
     return f"sqlite:///{file.absolute()}"
+
+
+def checked_budget(budget: float | None) -> float | None:
+    """Returns the budget unchanged. Raises ``ConfigError`` unless it is ``None`` or a positive number."""
+    if isinstance(budget, bool) or not isinstance(budget, int | float | None):
+        raise ConfigError(f"budget: a number of tokens such as 4000, seen {budget!r}")
+    return None if budget is None else positive_budget(budget)
