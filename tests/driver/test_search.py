@@ -97,7 +97,8 @@ def test_a_finished_study_answers_again_without_an_engine(copied: str) -> None:
     report = search(small_config(), name=NAME, storage=copied, engine=no_engine(), on_event=events.append)
     assert report_json(report) == report_json(finished())
     assert not any(isinstance(event, Generated) for event in events)
-    assert any("6 trials done so far" in text and copied in text for text in texts(events))
+    assert any("6 merges are done already" in text for text in texts(events))
+    assert any(copied in text for text in texts(events))
 
 
 def test_more_trials_go_on_with_the_same_study(copied: str) -> None:
@@ -136,7 +137,8 @@ def test_a_grader_that_finds_no_answers_is_named_once_and_a_guard_holds_the_verd
     config = small_config(tasks=tasks, search__trials=4, search__ladder=3, confirm__finalists=1)
     report = search(config, name=NAME, storage=storage_in(tmp_path), on_event=events.append, engine=FakeEngine())
     named = [text for text in texts(events) if "finds no answer" in text]
-    assert named == ["task 'boxes': grader 'math' finds no answer in 100% of the responses"]
+    look = "look at some: autolambda report small --format html --out report.html"
+    assert named == [f"task 'boxes': grader 'math' finds no answer in 100% of the responses; {look}"]
     [confirmed] = report.confirmed
     assert set(confirmed.measured.tasks) == {"arithmetic", "boxes"} and confirmed.guards == "kept"
     assert confirmed.measured.accuracy == confirmed.measured.tasks["arithmetic"].accuracy
