@@ -9,18 +9,16 @@ from typing import Any
 
 from autolambda.config import Config, EngineConfig, EngineName
 from autolambda.config_models import ModelsConfig
-from autolambda.driver.cost import cost_lines, proof_sentence, slice_lines
 from autolambda.driver.identity import BATCH_SIZE, identity_of, sizes_of
 from autolambda.driver.models import Models, open_models, parent_folders
 from autolambda.driver.prompts import fitting
 from autolambda.engines.device import vllm_device
 from autolambda.engines.transformers.loading import resolve_device
-from autolambda.engines.vllm.arguments import check_arguments, installed_version
+from autolambda.engines.vllm.arguments import installed_version
 from autolambda.engines.workers.cluster import check_ray
 from autolambda.errors import ConfigError, SwappedError
 from autolambda.graders import ifeval
 from autolambda.graders.grading import find_grader
-from autolambda.merging.difference.measure import measure_difference
 from autolambda.merging.pair import Pair
 from autolambda.optimizer.aims import Aims
 from autolambda.optimizer.settings import SearchSettings
@@ -166,28 +164,6 @@ def _check_graders(config: Config) -> None:
         find_grader(name)
     if "ifeval" in names:
         ifeval.check()
-
-
-def validate(config: Config) -> list[str]:
-    """Returns lines about a valid config: notes, slices, costs, parents, engine. Raises like ``open_job``.
-
-    With vLLM, also checks its engine arguments. That imports vLLM, which takes 10 to 20 seconds.
-    """
-    job = open_job(config)
-    if job.engine == "vllm":
-        check_arguments(config.engine.arguments)
-    phases = (("search", job.search), ("confirm", job.confirm))
-    return [
-        *(f"note: {note}" for note in job.notes),
-        *(line for phase, slices in phases for part in slices for line in slice_lines(phase, part)),
-        proof_sentence(job.search, job.confirm),
-        *cost_lines(config, job.models, job.search, job.confirm),
-        *measure_difference(job.models.pair).lines(),
-        f"sampling: {job.models.sampling.in_words}",
-        f"engine: {job.engine_in_words}",
-        f"valid; {job.models.pair.num_parameters:,} parameters, "
-        f"at most {job.models.sampling.max_tokens} tokens a response",
-    ]
 
 
 def resolve_engine(engine: EngineConfig) -> EngineName:

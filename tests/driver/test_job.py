@@ -16,7 +16,7 @@ from autolambda.bundled import FOLDER
 from autolambda.config import Config, parse_config
 from autolambda.driver import engine as job_engine
 from autolambda.driver.engine import open_engine, share_of
-from autolambda.driver.job import open_job, resolve_engine, validate
+from autolambda.driver.job import open_job, resolve_engine
 from autolambda.engines.transformers.engine import TransformersEngine
 from autolambda.engines.workers.cluster import Share
 from autolambda.errors import CheckpointError, ConfigError, TaskError
@@ -76,11 +76,8 @@ def test_a_few_prompts_that_are_too_long_are_left_out(tmp_path):
     assert sum(part.num_responses for part in job.search) == job.identity["search.rungs"][-1]
     notes = [note for note in job.warnings if "do not fit the model's context" in note]
     assert notes and all("prompts are too long and left out" in note for note in notes)
-    lines = validate(config(str(file)))
-    assert any("too long and left out" in line for line in lines)
-    assert any(
-        line.startswith(f"note: {file}: 1 of 100 rows cannot be used and are left out: line 4") for line in lines
-    )
+    assert any("too long and left out" in note for note in job.notes)
+    assert any(note.startswith(f"{file}: 1 of 100 rows cannot be used and are left out: line 4") for note in job.notes)
     prompts = load_prompts(job.config, job.identity)
     assert prompts.problem is None and prompts.text("mine", "1") == "0+1=" and prompts.text("mine", "8") is None
     with pytest.raises(TaskError, match=r"lower sampling.max_tokens .[12] of \d+ prompts are so."):
@@ -221,31 +218,12 @@ def test_the_engine_of_the_job_is_opened(vllm, path, monkeypatch):
     assert isinstance(open_engine(open_job(config(path, engine={"device": "cpu"}))), TransformersEngine)
 
 
-def test_validate_says_what_will_run(path):
-    lines = validate(config(path, task={"repeats": 2}, engine={"device": "cpu"}))
-    assert lines[0].startswith("note: ")
-    slices = [line for line in lines if line.startswith(("search: ", "confirm: "))]
-    assert slices == ["search: mine, 3 prompts x 2", "confirm: mine, 5 prompts x up to 8"]
-    assert lines[1] == slices[0] and lines[2].startswith("  accuracy to ")
-    start = lines.index("4 % of the weights differ by at most one step of bfloat16, 7 % by at most two.")
-    assert [line.partition(":")[0] for line in lines[start - 2 : start]] == ["tokens", "disk"]
-    assert lines[start - 3].startswith("with 8 rows hardly anything can be proven")
-    assert lines[start + 1] == "How merges are rounded makes no difference to speak of for this pair."
-    assert lines[start + 2] == "moved from Instruct to Thinking if rounded to nearest, by all 690,528 weights:"
-    table = lines[start + 3 : -3]
-    assert [line.split()[0] for line in table] == ["lambda", "whole", "attention", "ffn", "other"]
-    assert len({len(line) for line in table}) == 1 and len(table[0]) <= 80
-    assert lines[-3] == "sampling: temperature 1, top-p 1, top-k 0, at most 64 tokens"
-    assert lines[-2] == "engine: transformers on cpu, float32"
-    assert lines[-1].endswith("parameters, at most 64 tokens a response")
-
-
-def test_validate_tells_what_there_is_to_say_of_the_tasks(tmp_path):
+def test_a_test_set_that_is_searched_on_is_told(tmp_path):
     file = mirrors.write_jsonl(tmp_path / "a.jsonl", mirrors.math500(5, 8))
     found = config(str(file), task={"name": "math500"})
     (warning,) = open_job(found).warnings
     assert warning.startswith("searching on math500, a test set: ")
-    assert f"note: {warning}" in validate(found)
+    assert warning in open_job(found).notes
     assert open_job(parse_config({"tasks": [{"name": "arithmetic"}]})).warnings == ()
 
 
@@ -272,16 +250,6 @@ def test_what_ifeval_needs_is_asked_for_before_anything_is_read(tmp_path, monkey
     task = {"name": "ifeval", "guard": {}, "path": str(tmp_path / "not read")}
     with pytest.raises(TaskError, match="IFEval needs the packages"):
         open_job(parse_config({"tasks": [{"name": "arithmetic"}, task]}))
-
-
-def test_validate_checks_the_arguments_of_vllm(vllm, path, monkeypatch):
-    def refuse(arguments):
-        raise ConfigError(f"unknown {list(arguments)}")
-
-    monkeypatch.setattr("autolambda.driver.job.check_arguments", refuse)
-    with pytest.raises(ConfigError, match=r"unknown \['no_such_argument'\]"):
-        validate(config(path, engine={"name": "vllm", "no_such_argument": 1}))
-    assert validate(config(path, engine={"device": "cpu"}))  # with transformers there are none
 
 
 def test_a_worker_gets_this_machines_device_and_dtype(path):

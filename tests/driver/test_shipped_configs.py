@@ -13,12 +13,13 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from autolambda.config import Config, parse_config
-from autolambda.driver.job import open_job, validate
+from autolambda.driver.job import open_job
 from autolambda.engines.base import Sampling
 from autolambda.engines.chat import load_tokenizer
 from autolambda.engines.decoder import Decoder, end_ids_of
 from autolambda.errors import PairError
 from autolambda.merging.pair import open_pair
+from autolambda.project.inspection import inspect
 from autolambda.responses import Sample
 from tests.tasks.test_slices import CONFIGS, localised
 
@@ -145,8 +146,8 @@ def test_the_qwen_configs_open_whole_and_draw_as_the_thinking_models_card_says(
     folders = qwen_like(tmp_path, family=family)
     base = folders.pop("base")
     config = shipped(name, folders, tmp_path / "tasks")
-    said = validate(config)
-    assert said[-1].startswith("valid; ") and "at most 32768 tokens a response" in said[-1]
+    found = inspect(config)
+    assert found.verdict.startswith("valid; ") and "at most 32768 tokens a response" in found.verdict
     assert open_job(config).models.sampling == Sampling(0.6, 0.95, 20, 0.0, 0.0, (), 32_768, end_ids=(256, 258))
     with pytest.raises(PairError, match=r"rope_theta': instruct 1000000\.0, thinking 5000000\.0"):
         open_pair(base, folders["thinking"])
@@ -164,10 +165,9 @@ def test_the_bundled_config_is_what_runs_without_models() -> None:
 
 def test_the_llama_config_opens_whole_and_says_what_differs(tmp_path: Path, llamas: dict[str, str]) -> None:
     config = shipped("llama-8b-r1.yaml", llamas, tmp_path / "tasks")
-    said = validate(config)
-    assert said[-1].startswith("valid; ")
-    notes = [line.removeprefix("note: ") for line in said if line.startswith("note: ")]
-    assert notes == [
+    found = inspect(config)
+    assert found.is_valid
+    assert list(found.notes) == [
         "config 'eos_token_id': instruct [128001, 128008, 128009], thinking 128001",
         *(
             f"added token {index} is {(token := LLAMA_TOKENS[index - 128000])!r} for instruct, {R1_NAMES[index]!r} for "
