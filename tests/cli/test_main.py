@@ -470,7 +470,7 @@ def test_an_interrupt_names_the_command_to_go_on_with(
     shown, other = (
         (errors, ran.out.splitlines()) if "--format=json" in command else (ran.out.splitlines(), errors)
     )  # JSON goes to the output
-    so_far = "no row is complete yet" if command[0] == "ablate" else f"Front of {NAME}, smoothed"
+    so_far = "no row is complete yet" if command[0] == "ablate" else "Front by the search, estimated"
     assert any(so_far in line for line in shown) == ("--study=other" not in command) and not other
 
 
@@ -547,7 +547,9 @@ def test_a_report_as_a_page(run: Run) -> None:
 
 def test_watching_ends_with_the_study_and_takes_another_budget(run: Run, storage: str) -> None:
     ran = run("status", NAME, "--watch")
-    assert ran.code == 0 and "Found: lambda" in ran.out and "over after 6 trials" in ran.out
+    assert (
+        ran.code == 0 and "Found: lambda" in ran.out and "6 of at most 6 trials are done, the search is over" in ran.out
+    )
     ran = run("status", NAME, "--watch", "--budget", "12")
     assert ran.code == 0 and "--budget 12" in ran.out and "within 30 tokens" not in ran.out
 

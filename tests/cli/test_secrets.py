@@ -43,7 +43,7 @@ def ran(server: Server, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
     settings = {**SETTINGS, "search.trials": 3, "search.ladder": 3, "confirm.finalists": 1, "confirm.limit": 24}
     del settings["tasks"]
     pairs = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
-    search = ["search", "--study", NAME, "--budget", "90", "--task", "arithmetic", "--set", "tasks.0.limit=16", *pairs]
+    search = ["search", "--study", NAME, "--budget", "83", "--task", "arithmetic", "--set", "tasks.0.limit=16", *pairs]
     wrong = url.replace(quote(PASSWORD, safe=""), "wrong-" + PASSWORD[-12:])
     commands = [
         [*search, "--storage", url],

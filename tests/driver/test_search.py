@@ -274,7 +274,7 @@ def test_every_other_sampler_comes_to_a_verdict(tmp_path: Path, sampler: str) ->
 
 
 def test_two_drivers_do_not_share_a_study(copied: str) -> None:
-    with driver_lock(copied, NAME), pytest.raises(StudyError, match="another process"):
+    with driver_lock(copied, NAME), pytest.raises(StudyError, match="is being run by process"):
         search(small_config(), name=NAME, storage=copied, engine=no_engine())
 
 
@@ -409,7 +409,7 @@ def test_swapped_parents_stop_the_search_after_both_ends_and_leave_its_name_free
     report = search(small_config(), name=NAME, storage=storage, engine=FakeEngine())
     assert report.trials[0].trial == 0 and report.is_done
     with closing(Store(storage)) as store:
-        assert store.names() == ["small-swapped", NAME]
+        assert set(store.names()) == {"small-swapped", NAME}
 
 
 def test_who_insists_may_search_swapped_parents(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from checkpoints import edit_tensors
 from small_search import finished, small_config
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from autolambda.bundled import FOLDER
 from autolambda.driver.engine import open_engine
 from autolambda.driver.job import open_job
 from autolambda.driver.models import Models, open_models
@@ -78,7 +79,7 @@ def test_the_exported_model_writes_the_same_greedy_text_as_the_engine(folder: Pa
 def test_the_weights_are_those_that_were_evaluated(folder: Path) -> None:
     with (
         closing(engine_of()) as evaluated,
-        closing(engine_of(models__instruct=str(folder), models__thinking=str(folder))) as exported,
+        closing(engine_of(models__instruct=str(folder), models__thinking=str(FOLDER / "thinking"))) as exported,
     ):
         evaluated.set_merge(Method.linear(SCHEDULE))
         exported.set_merge(Method.linear(Schedule.uniform(0.0)))
@@ -151,13 +152,11 @@ def test_a_stop_string_that_is_one_token_ends_responses_elsewhere_too(tmp_path: 
 def test_the_model_card_holds_the_numbers(folder: Path, measurement: Provenance) -> None:
     card = (folder / "README.md").read_text()
     accuracy, tokens = measurement.entry.measured.accuracy, measurement.entry.measured.mean_tokens
-    numbers = " | ".join(f"{each.value:.4g} ({each.low:.4g} to {each.high:.4g})" for each in (accuracy, tokens))
-    assert f"| this merge | {numbers} |" in card and "feasible within 30 tokens" in card
-    assert (
-        "confirmation slice, which the search did not see" in card
-        and "at most 64 tokens" in card
-        and "</think>" in card
-    )
+    shares = [100 * each for each in (accuracy.value, accuracy.low, accuracy.high)]
+    numbers = "{:.1f} % ({:.1f} to {:.1f}) | ".format(*shares)
+    numbers += f"{tokens.value:.1f} ({tokens.low:.1f} to {tokens.high:.1f})"
+    assert f"| this merge | {numbers} |" in card and "shown to be within 30 tokens" in card
+    assert "on prompts that the search never saw" in card and "at most 64 tokens" in card and "</think>" in card
     front_matter = yaml.safe_load(card.split("---")[1])
     assert front_matter == {"library_name": "transformers", "tags": ["merge", "autolambda"]}
 

@@ -141,7 +141,7 @@ def test_the_date_of_the_measured_prompts_is_on_the_card(tmp_path: Path) -> None
     models = open_models(small_config(models__chat_template=str(file)))
     measurement = Provenance.of(finished())
     identity = {**measurement.identity, "models.clock": "2026-01-02T03:04:05"}
-    (said,) = [note for note in export_notes(models, replace(measurement, identity=identity)) if "date" in note]
+    (said,) = [note for note in export_notes(models, replace(measurement, identity=identity)) if " date" in note]
     assert said.endswith("the measured prompts were rendered for 2026-01-02 03:04:05")
     export(models, HALF, tmp_path / "out")
     assert "strftime_now" in (tmp_path / "out" / "chat_template.jinja").read_text()
