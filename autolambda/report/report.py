@@ -16,7 +16,7 @@ from autolambda.merging.difference.values import ParentDifference
 from autolambda.report.insights import Insights
 from autolambda.report.results import ScheduleResult
 from autolambda.schedule import Schedule
-from autolambda.statistics.estimates import Difference
+from autolambda.statistics.estimates import Difference, number
 from autolambda.statistics.pareto import front
 from autolambda.statistics.stages import Stages
 from autolambda.statistics.verdict import LEAST_PROMPTS, Verdict
@@ -60,8 +60,8 @@ class Answer:
     ``best`` is the pick, a merge or a parent. ``nearest`` is the nearest merge if none is shown to be within the
     budget. ``cheaper_than`` is more accurate than the pick, but costs more tokens. ``alike`` has the finalists within
     the budget that are as accurate as the pick within the error. ``beaten`` is the best merge within the budget if the
-    pick is a parent. ``uniform`` is the best uniform lambda within the budget if the pick is not uniform.
-    ``preferred_over`` is the best schedule within the budget if a uniform lambda is the pick because it is simpler.
+    pick is a parent. ``uniform`` is the confirmed best uniform lambda within the budget, if it is not the pick itself.
+    ``preferred_over`` was passed over for the uniform pick: its expected advantage is below ``confirm.margin``.
     """
 
     verdict: Verdict | None = None
@@ -154,8 +154,11 @@ class Report(Answer):
                 raise StudyError(f"study '{self.study}' has no complete trial {trial}; its last is {last}")
             return found
         if self.best is None:
+            cheapest = min(self.confirmed or self.trials, key=lambda each: each.score.mean_tokens)
+            needs = f"the cheapest, trial {cheapest.trial}, needs {number(cheapest.score.mean_tokens)}"
             raise StudyError(
-                f"study '{self.study}' has no pick within {self.budget:g} tokens; name a trial with --trial N"
+                f"study '{self.study}' has no pick within {self.budget:g} tokens: {needs}; export that one with "
+                f"--trial {cheapest.trial}, or give a higher --budget"
                 if self.budget
                 else f"study '{self.study}' has no budget; give --budget TOKENS or --trial N"
             )
