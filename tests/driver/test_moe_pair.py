@@ -75,8 +75,8 @@ def test_an_export_holds_the_experts_and_routers_that_were_evaluated(tmp_path: P
         elif name.endswith("down_proj.weight"):  # transformers holds the experts of a layer in one tensor
             layer, expert = name.split(".experts.")
             assert torch.equal(held[f"{layer}.experts.down_proj"][int(expert.partition(".")[0])], tensor), name
-    exported = {f"models__{name}": str(tmp_path / "out") for name in ("instruct", "thinking")}
-    engine, merged = (open_engine(open_job(each)) for each in (config, moe_config(**exported)))
+    exported = moe_config(models__instruct=str(tmp_path / "out"))
+    engine, merged = (open_engine(open_job(each)) for each in (config, exported))
     engine.set_merge(Method.linear(schedule))
     prompts = [Prompt(models.chat.render(sample), 1) for sample in open_job(config).search[0].samples[:8]]
     assert engine.generate(prompts, models.sampling) == merged.generate(prompts, models.sampling)

@@ -46,5 +46,5 @@ def test_a_long_name_stays_a_name(tmp_path):
 
 def test_a_running_study_is_not_set_aside(tmp_path):
     storage = copy_finished(storage_in(tmp_path))
-    with driver_lock(storage, NAME), pytest.raises(StudyError, match="is being run by another process"):
+    with driver_lock(storage, NAME), pytest.raises(StudyError, match="is being run by process"):
         set_aside(storage, NAME, ending="swapped")
