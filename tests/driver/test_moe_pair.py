@@ -78,6 +78,7 @@ def test_an_export_holds_the_experts_and_routers_that_were_evaluated(tmp_path: P
     exported = moe_config(models__instruct=str(tmp_path / "out"))
     engine, merged = (open_engine(open_job(each)) for each in (config, exported))
     engine.set_merge(Method.linear(schedule))
+    merged.set_merge(Method.linear(Schedule.uniform(0.0)))
     prompts = [Prompt(models.chat.render(sample), 1) for sample in open_job(config).search[0].samples[:8]]
     assert engine.generate(prompts, models.sampling) == merged.generate(prompts, models.sampling)
     assert engine.fingerprint() == merged.fingerprint()
