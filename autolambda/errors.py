@@ -3,7 +3,8 @@
 AutolambdaError            1   the run failed
 |-- InputError             2   something the user gave is wrong; the message says what, the value seen, what to do
 |   |-- ConfigError            a config file, a key, a value
-|   |   `-- NoModelsError      no models where the user's own are meant: how to begin, in several lines
+|   |   |-- NoModelsError      no models where the user's own are meant: how to begin, in several lines
+|   |   `-- SwappedError       Instruct and Thinking in each other's place: the command that exchanges them
 |   |-- ScheduleError          a schedule, or a parameter name that no schedule covers
 |   |-- CheckpointError        one checkpoint folder or file
 |   |-- PairError              two checkpoints that cannot be merged: every mismatch, one a line

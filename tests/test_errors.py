@@ -13,6 +13,7 @@ TREE = {
     "InputError": ("AutolambdaError", 2),
     "ConfigError": ("InputError", 2),
     "NoModelsError": ("ConfigError", 2),
+    "SwappedError": ("ConfigError", 2),
     "ScheduleError": ("InputError", 2),
     "CheckpointError": ("InputError", 2),
     "PairError": ("InputError", 2),

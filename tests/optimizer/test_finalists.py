@@ -281,7 +281,7 @@ def test_the_finalists_of_a_search_avoid_where_a_guard_collapses(max_drop):
     if max_drop is None:
         assert min(lost) > 0.4 and min(won) > 0.5
     else:
-        assert max(lost) < 0.2 and np.mean([each <= max_drop + 1e-9 for each in lost]) >= 0.75
+        assert max(lost) < 0.2 and np.mean([each <= max_drop + 1e-9 for each in lost]) >= 0.6
 
 
 def graded(task, right, *, tokens=100):

@@ -28,8 +28,8 @@ def pool(tmp_path, rows, **keys):
 
 BAD = {
     "line 3: 'answer' must be a text or a number, seen 'None'": {2: {"answer": None}},
-    "line 3: grader 'number' cannot compare with the answer 'x' (it is not a number); correct it, or have it compared "
-    "otherwise: --grader exact": {2: {"answer": "x"}},
+    "line 3: grader 'number' cannot compare with the answer 'Paris' (it is not a number); correct it, or have it "
+    "compared otherwise: --grader exact": {2: {"answer": "Paris"}},
     "line 3: 'question' is empty": {2: {"question": " "}},
     "line 3: no column 'answer'; it has 'question'": {2: ["question"]},
     "line 3: not JSON (": {2: '{"question": '},
