@@ -202,11 +202,11 @@ def test_a_parent_that_shrinks_meanwhile_ends_it(pair_of: Pairs, tmp_path: Path)
 def big_pair(folder: Path, *, num_layers: int) -> list[str]:
     """Two checkpoints of 8.4 MB a layer."""
     found = []
-    for name in ("instruct", "thinking"):
+    for name, value in (("instruct", 0.5), ("thinking", 0.25)):
         tiny_checkpoint(folder / name, num_hidden_layers=num_layers)
         tensors = load_file(folder / name / SINGLE)
         layer = {f"model.layers.{i}.mlp.up_proj.weight": (2048, 2048) for i in range(num_layers)}
-        tensors |= {key: torch.full(shape, 0.5).bfloat16() for key, shape in layer.items()}
+        tensors |= {key: torch.full(shape, value).bfloat16() for key, shape in layer.items()}
         save_file(tensors, folder / name / SINGLE)
         found.append(str(folder / name))
     return found
