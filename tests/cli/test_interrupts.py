@@ -43,7 +43,8 @@ def started(*options: str) -> subprocess.Popen[str]:
 def interrupt_after(row: str, process: subprocess.Popen[str]) -> tuple[str, str]:
     """Sends Ctrl-C once a row is told of; what is printed from then on."""
     assert process.stdout is not None
-    assert any(line.startswith(f"{row} ") for line in process.stdout), process.communicate()
+    told_of = (line[9:].startswith(f"{row} ") for line in process.stdout)  # after the time of day
+    assert any(told_of), process.communicate()
     process.send_signal(signal.SIGINT)
     told = process.communicate(timeout=60)
     assert process.returncode == 130

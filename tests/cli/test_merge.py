@@ -142,10 +142,10 @@ def test_a_base_of_another_shape_is_refused_with_every_mismatch(run: Run, family
 def larger(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """A pair of 50 MB each, so that the merge takes longer than nothing."""
     found = []
-    for name in ("instruct", "thinking"):
+    for name, value in (("instruct", 0.5), ("thinking", 0.25)):
         folder = tiny_checkpoint(tmp_path_factory.mktemp(name), num_hidden_layers=6)
         tensors = load_file(folder / SINGLE)
-        layers = {f"model.layers.{i}.mlp.up_proj.weight": torch.full((2048, 2048), 0.5).bfloat16() for i in range(6)}
+        layers = {f"model.layers.{i}.mlp.up_proj.weight": torch.full((2048, 2048), value).bfloat16() for i in range(6)}
         save_file(tensors | layers, folder / SINGLE)
         found.append(str(folder))
     return found
