@@ -22,7 +22,7 @@ from autolambda.statistics.estimates import Estimate, number
 from autolambda.statistics.pareto import Objectives, front
 
 BAR_WIDTH = 20  # columns
-HEARTBEAT_SECONDS = 30.0  # at most between two lines where there is no terminal
+HEARTBEAT_SECONDS = 30.0  # between two lines that say how far a search is, where there is no terminal
 
 
 @contextmanager
@@ -60,7 +60,6 @@ class _Lines:
 
     def __init__(self, console: Console) -> None:
         self._console, self._state, self._lock = console, Watched(), threading.Lock()
-        self._said = time.monotonic()
 
     def show(self, event: Event) -> None:
         with self._lock:
@@ -71,15 +70,13 @@ class _Lines:
                 self._say(trial_line(event))
 
     def beat(self, ended: threading.Event) -> None:
-        """Prints how far the search is whenever nothing was printed for ``HEARTBEAT_SECONDS``."""
-        while not ended.wait(max(self._said + HEARTBEAT_SECONDS - time.monotonic(), 0.0)):
+        """Prints how far the search is, every ``HEARTBEAT_SECONDS``."""
+        while not ended.wait(HEARTBEAT_SECONDS):
             with self._lock:
-                if time.monotonic() - self._said >= HEARTBEAT_SECONDS:
-                    self._say(_heartbeat(self._state))
+                self._say(_heartbeat(self._state))
 
     def _say(self, text: str) -> None:
         self._console.out(f"{time.strftime('%H:%M:%S')} {printable(text)}", highlight=False)
-        self._said = time.monotonic()
 
 
 def _heartbeat(state: Watched) -> str:

@@ -87,6 +87,18 @@ def test_a_pipe_gets_a_line_with_the_time_for_each_note_and_each_trial() -> None
     ]
 
 
+def test_a_pipe_hears_a_heartbeat_between_lines_that_follow_closely(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "HEARTBEAT_SECONDS", 0.05)
+    file = io.StringIO()
+    with watching(Console(file=file, width=80)) as on_event:
+        for _ in range(500):
+            on_event(Noted("another"))
+            if "opening models and tasks" in file.getvalue():
+                break
+            time.sleep(0.01)
+    assert "opening models and tasks" in file.getvalue()
+
+
 def test_a_pipe_hears_a_heartbeat_while_nothing_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "HEARTBEAT_SECONDS", 0.02)
     file, best = io.StringIO(), trial(0, accuracy=0.5, tokens=12.5)
