@@ -19,6 +19,8 @@ from autolambda.config import Config, parse_config
 from autolambda.errors import ConfigError, in_short, one_line, reason
 from autolambda.files import PROJECT_FILE, load_yaml, read_text
 from autolambda.tasks.config import TASK_NAMES, SourceConfig, source_in_short
+from autolambda.tasks.formats.readers import READERS
+from autolambda.tasks.formats.text import form_of
 
 Source = TypeVar("Source", bound=SourceConfig)
 
@@ -133,7 +135,7 @@ def _beside(folder: Path, text: str) -> str:
     if text.startswith("~") or os.path.isabs(text):
         return text
     path = folder / text
-    is_file = text.startswith(".") or path.suffix in (".jsonl", ".json", ".csv", ".parquet", ".gz", ".tsv", ".ndjson")
+    is_file = text.startswith(".") or form_of(path) in READERS
     return str(path) if path.exists() or is_file else text
 
 

@@ -166,13 +166,15 @@ class Schedule:
 
     def __str__(self) -> str:
         """The schedule in short, such as ``attention 0.46→0.33→0.48, feed-forward 0.64``."""
+        return ", ".join(self.parts())
+
+    def parts(self, *, ffn: str = "feed-forward", other: str = "embeddings and head") -> list[str]:
+        """Returns the schedule in short, a text for each module. ``ffn`` and ``other`` are the modules' names."""
         if self.attention == self.ffn:
             parts = [f"lambda {self.attention}"]
         else:
-            parts = [f"attention {self.attention}", f"feed-forward {self.ffn}"]
-        if "other" in self.to_dict():
-            parts.append(f"embeddings and head {self.other:.4g}")
-        return ", ".join(parts)
+            parts = [f"attention {self.attention}", f"{ffn} {self.ffn}"]
+        return [*parts, f"{other} {self.other:.4g}"] if "other" in self.to_dict() else parts
 
     @property
     def in_words(self) -> str:

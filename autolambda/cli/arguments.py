@@ -37,12 +37,18 @@ KEYS: Mapping[str, tuple[str, ...]] = {
 
 
 def config_of(
-    options: Mapping[str, Any], *, budget: float | None = None, quiet: bool = False, checks: bool = True
+    options: Mapping[str, Any],
+    *,
+    budget: float | None = None,
+    quiet: bool = False,
+    checks: bool = True,
+    is_search: bool = False,
 ) -> Config:
     """Returns the config of a command's options: the config file, then options for single keys, then ``--set``.
 
     A command that takes ``--config`` uses the project file by default, and says so in a note unless ``quiet``. Raises
-    ``InputError`` for a file or a folder that is missing, unless ``checks`` is false.
+    ``InputError`` for a file or a folder that is missing, and ``NoModelsError`` if models of the user's own are meant,
+    unless ``checks`` is false. A search without models also needs a budget that is a limit for the demo.
     """
     from autolambda.files import project_file
     from autolambda.project.paths import check_paths
@@ -60,7 +66,7 @@ def config_of(
     if checks:
         check_inputs(config)
         if options.get("config") is None:
-            check_models_are_meant(config)
+            check_models_are_meant(config, is_search=is_search)
     return config
 
 
@@ -73,16 +79,6 @@ def overrides_of(options: Mapping[str, Any], budget: float | None = None) -> dic
     if options.get("callbacks"):
         overrides["search.callbacks"] = list(dict.fromkeys(options["callbacks"]))
     return overrides
-
-
-def search_config(options: Mapping[str, Any], *, budget: float | None, quiet: bool = False) -> Config:
-    """Returns the config of a search. Raises ``NoModelsError`` without models, unless the demo is what is meant."""
-    config = config_of(options, budget=budget, quiet=quiet)
-    from autolambda.project.checks import check_models_are_meant
-
-    if options.get("config") is None:
-        check_models_are_meant(config, is_search=True)
-    return config
 
 
 def config_of_study(options: Mapping[str, Any], *, study: str | None, storage: str | None) -> Config:

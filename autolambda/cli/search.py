@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from autolambda.api import default_name
-from autolambda.cli.arguments import search_config, with_workers
+from autolambda.cli.arguments import config_of, with_workers
 from autolambda.cli.options import (
     Tokens,
     budget_option,
@@ -65,7 +65,7 @@ def search(
     autolambda search INSTRUCT THINKING --task my.jsonl --budget 4k
     autolambda search --config configs/math.yaml --set search.trials=100
     """
-    config = search_config(options, budget=budget, quiet=quiet)
+    config = config_of(options, budget=budget, quiet=quiet, is_search=True)
     name = default_name(config) if study is None else study
     if dry_run:
         from autolambda.cli.begin import print_inspection

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from autolambda.config import Config, EngineConfig
-from autolambda.driver.cost import cost_lines, proof_sentence, slice_lines
+from autolambda.driver.cost import cost_lines, in_bytes, proof_sentence, slice_lines
 from autolambda.driver.job import Job, open_job, resolve_engine
 from autolambda.driver.models import Models, open_models
 from autolambda.engines.vllm.arguments import check_arguments, installed_version
@@ -214,14 +214,6 @@ def memory_lines(models: Models) -> Iterator[str]:
     """Yields the memory that the weights of a search take."""
     weights = models.pair.num_bytes
     yield (
-        f"memory: {_size(weights)} of weights a model; the merge and both parents take {_size(3 * weights)}, and the "
-        "parents may lie in host memory (engine.parents: host)"
+        f"memory: {in_bytes(weights)} of weights a model; the merge and both parents take {in_bytes(3 * weights)}, and "
+        "the parents may lie in host memory (engine.parents: host)"
     )
-
-
-def _size(num_bytes: float) -> str:
-    for unit in ("B", "kB", "MB"):
-        if num_bytes < 1000:
-            return f"{num_bytes:.3g} {unit}"
-        num_bytes /= 1000
-    return f"{num_bytes:,.3g} GB"

@@ -110,13 +110,7 @@ def measured_view(schedule: Schedule, measured: Measured) -> RenderableType:
 
 def in_lines(schedule: Schedule) -> str:
     """Returns a schedule for a narrow column: one line per module, values over depth with two decimals."""
-    if schedule.attention == schedule.ffn:
-        lines = [f"lambda {schedule.attention}"]
-    else:
-        lines = [f"attention {schedule.attention}", f"ffn {schedule.ffn}"]
-    if "other" in schedule.to_dict():
-        lines.append(f"other {schedule.other:.4g}")
-    return "\n".join(lines)
+    return "\n".join(schedule.parts(ffn="ffn", other="other"))
 
 
 def _line(sentence: Sentence) -> Text:

@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from autolambda.config import Config
+from autolambda.config import Config, parse_config
 from autolambda.errors import StudyError, shorten
 from autolambda.study.store import EARLIER, StoredStudy
 from autolambda.tasks.base import Slice
@@ -154,12 +154,10 @@ def growth_sentence(stored: StoredStudy, config: Config, prompts: PromptsKey) ->
 
     Its identity is checked before, so keys that the config resolves to the same values are not named.
     """
-    before, now = (dict(_flat(plain)) for plain in (stored.config, config.model_dump(mode="json")))
+    then = parse_config(stored.settings)  # with the defaults of keys that are younger than the study
+    before, now = (dict(_flat(each.model_dump(mode="json"))) for each in (then, config))
     for plain, key in ((before, stored.identity.get("tasks", {})), (now, prompts)):
         plain["prompts x repeats"] = prompts_in_words(key).partition(" (")[0]
-    now = {
-        key: value for key, value in now.items() if key in before or value not in (False, [], None)
-    }  # else new keys' defaults
     changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key) and not _is_resolved(key)]
     listed = ", ".join(f"{key} {_short(now.get(key))} (was {_short(before.get(key))})" for key in changed)
     return f"this study goes on with {listed}" if listed else None
