@@ -27,12 +27,14 @@ from autolambda.graders.service import GradingService
 from autolambda.merging.method import Method
 from autolambda.responses import Grade, Graded, Key, Response
 from autolambda.schedule import Schedule
+from autolambda.statistics.pace import CallTime
 from autolambda.study.store import Kind, Store, StoredEvaluation
 from autolambda.tasks.base import Phase
 from autolambda.tasks.requests import Request, batches, derive_seed, requests_on
 
 OnMerge = Callable[[Schedule, Engine], None]
 OnSeconds = Callable[[Kind, str, float], None]
+OnCall = Callable[[Kind, str, CallTime], None]
 
 
 @dataclass(frozen=True)
@@ -95,14 +97,15 @@ class Evaluator:
         on_event: OnEvent,
         on_merge: OnMerge,
         on_seconds: OnSeconds = lambda kind, key, seconds: None,
+        on_call: OnCall = lambda kind, key, call: None,
     ) -> None:
         """``on_merge`` is called with each finalist and the engine that holds it, before it generates.
 
         ``on_seconds`` is called with the kind and key of an evaluation and the seconds of generation since the last
-        call, after its responses are stored.
+        call, after its responses are stored. ``on_call`` is called with the time of each call of the engine.
         """
         self._job, self._engine, self._store, self._grading, self._study = job, engine, store, grading, study
-        self._on_event, self._on_merge, self._on_seconds = on_event, on_merge, on_seconds
+        self._on_event, self._on_merge, self._on_seconds, self._on_call = on_event, on_merge, on_seconds, on_call
 
     def run(self, request: EvaluationRequest) -> list[Graded]:
         """Returns the responses of a request in the order of its slices, stored and new ones.
@@ -173,10 +176,12 @@ class Evaluator:
         try:
             with timer:
                 responses = engine.generate(prompts, self._sampling(request), watch=call.watch)
+            timed = call.time(responses)
             call.take(responses)
         except EngineError:
             call.settle()
             raise
+        self._on_call(request.kind, request.key, timed)
         return call.taken
 
     def _sampling(self, request: EvaluationRequest) -> Sampling:

@@ -1,4 +1,4 @@
-"""Takes responses from an engine while it generates, has them graded, and stores them in order."""
+"""Takes responses from an engine while it generates, has them graded and stored in order, and times the engine."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from autolambda.driver.events import Generating, OnEvent
 from autolambda.engines.base import Progress
 from autolambda.graders.grading import Score
 from autolambda.responses import Graded, Key, Response
+from autolambda.statistics.pace import CallTime, Window, time_call
 from autolambda.tasks.requests import Request
 
 TELL_SECONDS = 1.0  # between two events about a running call
 STORE_SECONDS = 1.0  # between two commits while an engine streams, because a commit waits for the disk
+WINDOW_SECONDS = 0.1  # the shortest window in which the pace of an engine is measured
 
 OnGraded = Callable[[Sequence[Graded]], None]
 
@@ -66,6 +68,7 @@ class EngineCall:
         self._streams, self._max_tokens = streams, max_tokens
         self._weights = [request.weight for request in batch]
         self._stored_at = self._told_at = time.monotonic()
+        self._clock = CallClock()
 
     def watch(self, progress: Progress) -> bool:
         """Takes the responses before the first unfinished one, at most every ``STORE_SECONDS``.
@@ -73,6 +76,7 @@ class EngineCall:
         Taking all finished responses would be biased towards short ones: after a crash only long ones would be drawn
         again. Returns ``False`` once there are too many tokens.
         """
+        self._clock.look(progress)
         if sum(map(operator.mul, self._weights, progress.num_tokens)) > self._max_tokens:
             return False
         if self._streams and time.monotonic() - self._stored_at >= STORE_SECONDS:
@@ -90,6 +94,10 @@ class EngineCall:
             self._intake.take(fresh)
             self._stored_at = time.monotonic()
 
+    def time(self, responses: Sequence[Response]) -> CallTime:
+        """Returns the time of the call, which has just returned these responses."""
+        return self._clock.end([response.num_tokens for response in responses])
+
     def settle(self) -> None:
         """Waits for the grades of all responses that were taken, and stores them."""
         self._intake.settle(wait=True)
@@ -102,6 +110,34 @@ class EngineCall:
         num_finished = sum(response is not None for response in progress.responses) - len(self.taken)
         self._on_event(Generating(num_finished, num_tokens))
         self._told_at = time.monotonic()
+
+
+class CallClock:
+    """Cuts a call into windows: how long each took, its tokens, and how many responses ran."""
+
+    def __init__(self) -> None:
+        self._windows: list[Window] = []
+        self._num_tokens = self._num_running = 0
+        self._since = time.monotonic()
+
+    def look(self, progress: Progress) -> None:
+        """Ends a window if it is long enough."""
+        if time.monotonic() - self._since < WINDOW_SECONDS:
+            return
+        pairs = zip(progress.num_tokens, progress.responses, strict=True)
+        num_running = sum(response is None and num_tokens > 0 for num_tokens, response in pairs)
+        self._cut(sum(progress.num_tokens), num_running)
+
+    def end(self, lengths: Sequence[int]) -> CallTime:
+        """Returns the time of the call, whose responses have these lengths."""
+        self._cut(sum(lengths), 0)
+        return time_call(lengths, self._windows)
+
+    def _cut(self, num_tokens: int, num_running: int) -> None:
+        now = time.monotonic()
+        fresh, running = num_tokens - self._num_tokens, (self._num_running or num_running) + num_running
+        self._windows.append(Window(now - self._since, fresh, running / 2))
+        self._num_tokens, self._num_running, self._since = num_tokens, num_running, now
 
 
 class Stopwatch:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 
 import optuna
@@ -22,6 +22,7 @@ from autolambda.optimizer.propose import Proposal, StopReason
 from autolambda.optimizer.space import to_schedule
 from autolambda.schedule import Schedule
 from autolambda.statistics.metrics import Measured
+from autolambda.statistics.pace import CallTime, Pace
 from autolambda.study.connection import failure, storage_errors
 from autolambda.study.store import Kind, Store
 from autolambda.tasks.digest import digest
@@ -209,6 +210,23 @@ class Study:
         total = (self.seconds_of(kind, key) or 0.0) + seconds
         self._study.set_user_attr(f"seconds {kind} {digest(key)}", total)
 
+    def calls_of(self, kind: Kind, key: str) -> list[CallTime]:
+        """Returns the times of the engine's finished calls for an evaluation, in order."""
+        return [CallTime.from_dict(plain) for plain in self._study.user_attrs.get(_calls_key(kind, key), [])]
+
+    def add_call(self, kind: Kind, key: str, call: CallTime) -> None:
+        """Adds the time of a call for an evaluation. The first pace is the study's ``pace``."""
+        plain = [*self._study.user_attrs.get(_calls_key(kind, key), []), call.to_dict()]
+        self._study.set_user_attr(_calls_key(kind, key), plain)
+        if call.pace and self.pace is None:
+            self._study.set_user_attr("pace", asdict(call.pace))
+
+    @property
+    def pace(self) -> Pace | None:
+        """The engine's speed in the first call that shows it. It never changes, so that decisions can be repeated."""
+        stored = self._study.user_attrs.get("pace")
+        return Pace(**stored) if stored else None
+
     @property
     def difference(self) -> ParentDifference | None:
         """How the parents differ; ``None`` until a run has measured it."""
@@ -236,6 +254,10 @@ class Study:
 
 def _trial(stored: FrozenTrial) -> Trial:
     return Trial(stored.number, stored.params, stored.user_attrs["start"], stored.user_attrs["stop"])
+
+
+def _calls_key(kind: Kind, key: str) -> str:
+    return f"calls {kind} {digest(key)}"
 
 
 def _weights_key(schedule: Schedule) -> str:
