@@ -92,10 +92,11 @@ class SearchConfig(Strict):
 
     At most ``ladder`` of the ``trials`` go to the ladder (uniform lambdas, measured first). Every second further trial
     is in the first of the ``spaces``; the others take turns. ``rungs`` are the numbers of responses after which a trial
-    may stop; ``None`` is 64, 256, 1,024 and the whole slice. ``max_tokens_generated`` limits search and confirmation
-    together; ``None`` is the tokens of both parents on the slice, with at least 2,048 responses each. Unless a merge
-    leads the parents, the search ends when one more finalist should gain less than ``min_gain`` (share of 1). The
-    trackers in ``callbacks`` log every evaluation and the answer.
+    may stop; ``None`` is 64, 256, 1,024 and the whole slice. With ``grow_rungs`` the first rung grows if the engine
+    would mostly wait for its last responses; ``None`` grows it with vLLM on a GPU, unless ``rungs`` are given.
+    ``max_tokens_generated`` limits search and confirmation together; ``None`` is the tokens of both parents on the
+    slice, with at least 2,048 responses each. Unless a merge leads the parents, the search ends when one more finalist
+    should gain less than ``min_gain`` (share of 1). The trackers in ``callbacks`` log every evaluation and the answer.
     """
 
     spaces: Annotated[tuple[Space, ...], Field(min_length=1)] = ("uniform", "module", "both")
@@ -104,6 +105,7 @@ class SearchConfig(Strict):
     knots: Annotated[int, Field(ge=2, le=6)] = 3
     sampler: SamplerName = "surrogate"
     rungs: Annotated[tuple[Positive, ...], Field(min_length=1)] | None = None
+    grow_rungs: bool | None = None
     max_tokens_generated: Positive | None = None
     min_gain: Annotated[float, Field(ge=0, lt=1)] = 0.002
     baselines: tuple[BaselineName, ...] = ()

@@ -34,7 +34,7 @@ from autolambda.report.results import ScheduleResult
 from autolambda.report.sentences import Sentence, verdict_sentences
 from autolambda.report.snapshot import StudySnapshot, load_snapshot
 from autolambda.statistics.verdict import Verdict
-from autolambda.study.connection import storage_errors
+from autolambda.study.databases.connection import storage_errors
 from autolambda.study.reader import open_for_reading
 from autolambda.study.store import Store
 

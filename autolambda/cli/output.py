@@ -117,7 +117,7 @@ def end_interrupted(
 
     ``command`` uses the study's stored config, so it is printed only if that equals the interrupted ``config``.
     """
-    from autolambda.study.connection import password_hint, shown_storage
+    from autolambda.study.databases.connection import password_hint, shown_storage
     from autolambda.study.reader import stored_config
 
     go_on, hint = "the same command", ""

@@ -49,7 +49,7 @@ def list_studies(as_json: bool, storage: str | None) -> None:
 
 def _studies_in(url: str, *, is_only: bool) -> list[Overview]:
     """Returns the studies of a database; one of several that is broken is named on stderr instead."""
-    from autolambda.study.connection import storage_errors
+    from autolambda.study.databases.connection import storage_errors
     from autolambda.study.overview import overviews
 
     try:

@@ -52,6 +52,14 @@ class Job:
         """Responses per engine call. ``None``, with vLLM, means all missing responses of an evaluation."""
         return self.config.engine.batch_size or (BATCH_SIZE if self.engine == "transformers" else None)
 
+    @property
+    def grows_rungs(self) -> bool:
+        """Whether the first rung grows with the engine's pace: by default with vLLM on a GPU."""
+        search = self.config.search
+        if search.grow_rungs is not None:
+            return search.grow_rungs
+        return search.rungs is None and self.engine == "vllm" and vllm_device().type == "cuda"
+
     def aims(self, budget: float | None) -> Aims:
         """Returns the aims of a search on these slices."""
         num_search, num_confirm = (sum(part.num_responses for part in phase) for phase in (self.search, self.confirm))

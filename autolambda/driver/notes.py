@@ -11,17 +11,22 @@ from autolambda.driver.identity import BATCH_SIZE
 from autolambda.driver.job import Job
 from autolambda.engines.think_tag import tags_in
 from autolambda.merging.difference.values import ParentDifference
+from autolambda.optimizer.aims import TYPICAL_FINALISTS
+from autolambda.optimizer.ladder import paced
 from autolambda.optimizer.propose import Stop
 from autolambda.optimizer.settings import SearchSettings
-from autolambda.optimizer.space import parent_of
+from autolambda.optimizer.space import PARENTS, parent_of
 from autolambda.optimizer.token_allowance import TokenAllowance
 from autolambda.report.report import too_few
 from autolambda.report.sentences import slack_sentence
 from autolambda.responses import Graded
 from autolambda.schedule import Schedule
 from autolambda.statistics.metrics import Measured
-from autolambda.study.connection import shown_storage
+from autolambda.statistics.pace import CallTime
+from autolambda.statistics.words import duration
+from autolambda.study.databases.connection import shown_storage
 from autolambda.study.measured import MeasuredSchedules
+from autolambda.study.timing import calls_of
 from autolambda.study.trials import Study
 from autolambda.tasks.base import Slice
 
@@ -71,10 +76,9 @@ class RunNotes:
         if allowance is None or self._is_forecast:
             return
         self._is_forecast = True
-        seconds = math.fsum(self._study.seconds_of("trial", str(each.trial)) or 0.0 for each in measured.all)
+        calls = [call for each in measured.all for call in calls_of(self._study, "trial", str(each.trial))]
         num_tokens = measured.observations.num_tokens
-        speed = num_tokens / seconds if seconds else None
-        self._on_event(Noted(forecast_sentence(self._job, allowance, spent=num_tokens, tokens_per_second=speed)))
+        self._on_event(Noted(forecast_sentence(self._job, allowance, spent=num_tokens, calls=calls)))
 
     def check_budget(self, schedule: Schedule, mean_tokens: float) -> None:
         """Sends a note if the budget is above the mean tokens of both measured parents."""
@@ -126,8 +130,11 @@ class RunNotes:
                 )
 
 
-def forecast_sentence(job: Job, allowance: TokenAllowance, *, spent: int, tokens_per_second: float | None) -> str:
-    """Returns the tokens, time and memory to expect, once both parents are measured and ``spent`` tokens were used."""
+def forecast_sentence(job: Job, allowance: TokenAllowance, *, spent: int, calls: Sequence[CallTime]) -> str:
+    """Returns the tokens, time and memory to expect, once both parents are measured and ``spent`` tokens were used.
+
+    ``calls`` are those of the engine so far, whose speed is taken to last.
+    """
     config, mean = job.config, allowance.ends / 2
     searched, confirmed = (sum(part.num_responses for part in phase) for phase in (job.search, job.confirm))
     search = max(min(allowance.search, config.search.trials * searched * mean), spent)
@@ -135,11 +142,28 @@ def forecast_sentence(job: Job, allowance: TokenAllowance, *, spent: int, tokens
     final = (config.confirm.finalists * length + allowance.ends) * confirmed
     total = search + min(allowance.confirm(search), final)
     said = f"Forecast: about {rounded(total)} tokens in all, of which {rounded(spent)} are done"
-    if tokens_per_second:
-        said += (
-            f"; {_duration((total - spent) / tokens_per_second)} more at the present {tokens_per_second:,.0f} tokens/s"
-        )
+    if seconds := _seconds_left(job, allowance, calls, search=search - spent, confirm=total - search):
+        said += f"; {duration(seconds)} more at the present speed"
     return f"{said}{_memory(job, allowance.ends)}."
+
+
+def _seconds_left(
+    job: Job, allowance: TokenAllowance, calls: Sequence[CallTime], *, search: float, confirm: float
+) -> float | None:
+    """Returns the seconds for the tokens that are left to both phases, ``None`` if no call says anything about them.
+
+    A call waits for its longest response, so the pace counts calls too: trials from the first rung on, then finalists.
+    """
+    spent, seconds = sum(call.num_tokens for call in calls), math.fsum(call.seconds for call in calls)
+    pace = next((call.pace for call in reversed(calls) if call.pace), None)
+    if pace is None:
+        return (search + confirm) * seconds / spent if spent else None
+    aims, mean = job.aims(job.config.budget), allowance.ends / 2
+    first = (paced(aims, pace, allowance) if job.grows_rungs else aims).rungs[0]
+    checked = TYPICAL_FINALISTS + len(PARENTS)
+    size = min(job.batch_size or math.inf, confirm / mean / checked)
+    num_calls = search / mean / first + (confirm / mean / size if size else 0)
+    return pace.seconds(search + confirm, mean_tokens=mean, num_calls=num_calls)
 
 
 def _memory(job: Job, ends: float) -> str:
@@ -181,10 +205,3 @@ def stop_sentence(stop: Stop, settings: SearchSettings, allowance: TokenAllowanc
     else:
         why = "every merge of search.spaces is tried"
     return f"Search done: {why}. Now checking the best on new prompts."
-
-
-def _duration(seconds: float) -> str:
-    """Returns ``45 s``, ``12 min`` or ``3.4 h``."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

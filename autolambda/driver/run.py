@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 
 from autolambda.driver.engine import EngineSupervisor, FailedTwice
@@ -13,7 +14,8 @@ from autolambda.engines.base import Engine
 from autolambda.errors import EngineError, StudyError
 from autolambda.graders.service import GradingService
 from autolambda.merging.difference.measure import measure_difference
-from autolambda.optimizer.aims import allowance_of
+from autolambda.optimizer.aims import Aims, allowance_of
+from autolambda.optimizer.ladder import paced
 from autolambda.optimizer.propose import Stop, on_the_ladder, propose
 from autolambda.optimizer.racing import OVER_BUDGET, Race, Rung, RungOutcome
 from autolambda.optimizer.space import PARENTS
@@ -24,6 +26,7 @@ from autolambda.statistics.estimates import number
 from autolambda.statistics.swapped import are_swapped
 from autolambda.study.measured import MeasuredSchedule, load_measured
 from autolambda.study.store import Store
+from autolambda.study.timing import add_call, pace_of
 from autolambda.study.trials import Study, Trial
 
 MAX_FAILURES = 2  # failed trials in a row that stop the search: the schedules are hardly the cause
@@ -38,7 +41,6 @@ class Run:
         self.engine = EngineSupervisor(job, engine, lambda note: on_event(Noted(note)))
         self.measured = load_measured(store, study, weights=job.config.weights)
         self.notes = RunNotes(job, study, on_event)
-        self._aims = job.aims(job.config.budget)
         self._num_failures = 0  # in a row
         if study.difference is None:  # also in a study of an earlier release
             study.keep_difference(measure_difference(job.models.pair))
@@ -54,6 +56,7 @@ class Run:
             on_event=on_event,
             on_merge=self._keep_weights,
             on_seconds=study.add_seconds,
+            on_call=functools.partial(add_call, study),
         )
 
     def next_trial(self) -> Trial | None:
@@ -146,7 +149,15 @@ class Run:
 
     def allowance(self) -> TokenAllowance | None:
         """Returns the tokens that the study may generate; ``None`` before both ends are measured."""
-        return allowance_of(self.measured.observations.measured, self.job.search_settings, self._aims)
+        aims = self.job.aims(self.job.config.budget)
+        return allowance_of(self.measured.observations.measured, self.job.search_settings, aims)
+
+    @property
+    def _aims(self) -> Aims:
+        """The aims of the search; with the rungs for the engine's pace, if the job goes by it and it is known."""
+        aims = self.job.aims(self.job.config.budget)
+        pace, allowance = pace_of(self.study), self.allowance()
+        return paced(aims, pace, allowance) if self.job.grows_rungs and pace and allowance else aims
 
     def open(self, budget: float | None) -> None:
         """Tells the watcher what is to be done, and what earlier runs have measured."""

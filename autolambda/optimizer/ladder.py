@@ -8,11 +8,28 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
+from autolambda.optimizer.aims import Aims
+from autolambda.optimizer.token_allowance import TokenAllowance
 from autolambda.statistics.curve import CurvePoint
+from autolambda.statistics.pace import Pace
 from autolambda.statistics.stages import detect_stages
 
 KNOWN_WITHIN = 0.03  # half width in lambda at which a boundary is known well enough
+LADDER_SHARE = 0.5  # of the tokens of the search
+LEAST_POINTS = 5  # of the ladder, which larger rungs must leave room for
+
+
+def paced(aims: Aims, pace: Pace, allowance: TokenAllowance) -> Aims:
+    """Returns the aims with a first rung so large that a call does not mostly wait for its last responses.
+
+    Its tokens must allow ``LEAST_POINTS`` trials of the ladder. The later rungs are at least twice as large.
+    """
+    affordable = LADDER_SHARE * allowance.search / (LEAST_POINTS * allowance.ends / 2)
+    first = min(max(aims.rungs[0], int(min(pace.enough, affordable))), aims.rungs[-1])
+    later = [rung for rung in aims.rungs[:-1] if rung >= 2 * first]
+    return replace(aims, rungs=tuple(dict.fromkeys([first, *later, aims.rungs[-1]])))
 
 
 def is_known(curve: Sequence[CurvePoint]) -> bool:

@@ -16,7 +16,7 @@ import numpy as np
 from autolambda.optimizer import acquisition
 from autolambda.optimizer.aims import Aims, allowance_of, targets_of
 from autolambda.optimizer.finalists import portfolio_of
-from autolambda.optimizer.ladder import is_known, next_lambda
+from autolambda.optimizer.ladder import LADDER_SHARE, is_known, next_lambda
 from autolambda.optimizer.observations import THINK, Observation, Observations, cost_at, is_new, leading
 from autolambda.optimizer.optuna_samplers import ask_optuna
 from autolambda.optimizer.settings import SearchSettings
@@ -31,7 +31,6 @@ FEW_TRIALS = 10  # at least, if anything at all may be gained
 NOTHING = 1e-4  # of accuracy
 MOST_LOOK = 512  # responses of one trial after the ladder
 NUM_HOPES = 30  # new points that are tried as finalists, by their hope; as many again at random
-LADDER_SHARE = 0.5  # of the tokens of the search
 
 StopReason = Literal["trials", "tokens", "gain", "spaces"]
 

@@ -22,8 +22,8 @@ from autolambda.report.snapshot import StudySnapshot
 from autolambda.report.terminal import in_lines, with_pick
 from autolambda.statistics.estimates import Difference, number
 from autolambda.statistics.metrics import Measured
-from autolambda.statistics.words import limit, percent, saving, signed
-from autolambda.study.connection import shown_storage
+from autolambda.statistics.words import duration, limit, percent, saving, signed
+from autolambda.study.databases.connection import shown_storage
 
 
 @dataclass(frozen=True)
@@ -91,9 +91,12 @@ def about(snapshot: StudySnapshot) -> Iterator[tuple[str, str]]:
     yield from facts(report)
     checks = report.tokens_generated - spent
     yield "tokens generated", f"{spent:,} by the search" + (f", {checks:,} by the check of the best" if checks else "")
+    if time := report.engine_time.seconds:
+        idle = percent(report.engine_time.idle_seconds / time)
+        yield "engine time", f"{duration(time)}; {idle} of it waited for the last responses of a call"
     if snapshot.seconds:
         seconds = ", ".join(f"{name} {each:.3g}" for name, each in snapshot.seconds.items())
-        yield "engine time", f"{seconds} s a response, batched"
+        yield "seconds a response", f"{seconds}; many at a time"
     if snapshot.measured_at:
         yield "measured", f"{snapshot.measured_at:%Y-%m-%d}"
     yield "study", report.study

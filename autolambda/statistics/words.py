@@ -73,3 +73,10 @@ def saving(ratio: float) -> str:
     if ratio >= FACTOR:
         return f"{ratio:.1f} times the tokens"
     return f"{abs(100 * (1 - ratio)):.0f} % {'fewer' if ratio < 1 else 'more'} tokens"
+
+
+def duration(seconds: float) -> str:
+    """Returns ``45 s``, ``12 min`` or ``3.4 h``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

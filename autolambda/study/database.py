@@ -8,8 +8,8 @@ from contextlib import contextmanager
 import sqlalchemy as sa
 
 from autolambda.errors import StudyError
-from autolambda.study import postgresql, sqlite
-from autolambda.study.connection import Database
+from autolambda.study.databases import postgresql, sqlite
+from autolambda.study.databases.connection import Database
 
 _POSTGRESQL = ("postgresql", "postgresql+psycopg", "postgres")
 _SQLITE = ("sqlite", "sqlite+pysqlite")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from autolambda.study.connection import shown_storage
+from autolambda.study.databases.connection import shown_storage
 from autolambda.study.holder import Holder, holder_of
 from autolambda.study.store import Store, StoredStudy
 

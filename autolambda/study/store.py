@@ -17,8 +17,8 @@ import sqlalchemy as sa
 
 from autolambda.responses import Graded
 from autolambda.schedule import Schedule
-from autolambda.study.connection import Database, unopened
 from autolambda.study.database import open_database
+from autolambda.study.databases.connection import Database, unopened
 from autolambda.study.schema import (
     EVALUATIONS,
     METADATA,

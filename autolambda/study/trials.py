@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 
 import optuna
@@ -22,8 +22,7 @@ from autolambda.optimizer.propose import Proposal, StopReason
 from autolambda.optimizer.space import to_schedule
 from autolambda.schedule import Schedule
 from autolambda.statistics.metrics import Measured
-from autolambda.statistics.pace import CallTime, Pace
-from autolambda.study.connection import failure, storage_errors
+from autolambda.study.databases.connection import failure, storage_errors
 from autolambda.study.store import Kind, Store
 from autolambda.tasks.digest import digest
 
@@ -193,12 +192,11 @@ class Study:
 
     def weights_of(self, schedule: Schedule) -> str | None:
         """Returns the SHA-256 (hex) of a confirmed schedule's weights, or ``None``."""
-        found: str | None = self._study.user_attrs.get(_weights_key(schedule))
-        return found
+        return self.kept(_weights_key(schedule))
 
     def keep_weights(self, schedule: Schedule, weights: str) -> None:
         """Stores the SHA-256 (hex) of a finalist's weights."""
-        self._study.set_user_attr(_weights_key(schedule), weights)
+        self.keep(_weights_key(schedule), weights)
 
     def seconds_of(self, kind: Kind, key: str) -> float | None:
         """Returns the seconds that engines generated for an evaluation, all parts together, or ``None``."""
@@ -209,23 +207,6 @@ class Study:
         """Adds the seconds of a part of an evaluation. No result depends on them."""
         total = (self.seconds_of(kind, key) or 0.0) + seconds
         self._study.set_user_attr(f"seconds {kind} {digest(key)}", total)
-
-    def calls_of(self, kind: Kind, key: str) -> list[CallTime]:
-        """Returns the times of the engine's finished calls for an evaluation, in order."""
-        return [CallTime.from_dict(plain) for plain in self._study.user_attrs.get(_calls_key(kind, key), [])]
-
-    def add_call(self, kind: Kind, key: str, call: CallTime) -> None:
-        """Adds the time of a call for an evaluation. The first pace is the study's ``pace``."""
-        plain = [*self._study.user_attrs.get(_calls_key(kind, key), []), call.to_dict()]
-        self._study.set_user_attr(_calls_key(kind, key), plain)
-        if call.pace and self.pace is None:
-            self._study.set_user_attr("pace", asdict(call.pace))
-
-    @property
-    def pace(self) -> Pace | None:
-        """The engine's speed in the first call that shows it. It never changes, so that decisions can be repeated."""
-        stored = self._study.user_attrs.get("pace")
-        return Pace(**stored) if stored else None
 
     @property
     def difference(self) -> ParentDifference | None:
@@ -239,6 +220,15 @@ class Study:
     def keep_answer(self, answer: Mapping[str, object]) -> None:
         """Stores what a finished search found in short, so that a list of studies need not compute it again."""
         self._study.set_user_attr("answer", dict(answer))
+
+    def kept(self, name: str) -> str | None:
+        """Returns the text that ``keep`` stored under a name, or ``None``."""
+        found: str | None = self._study.user_attrs.get(name)
+        return found
+
+    def keep(self, name: str, text: str) -> None:
+        """Stores a text, so that a resumed run need not find it again."""
+        self._study.set_user_attr(name, text)
 
     @property
     def stopped_for(self) -> StopReason | None:
@@ -254,10 +244,6 @@ class Study:
 
 def _trial(stored: FrozenTrial) -> Trial:
     return Trial(stored.number, stored.params, stored.user_attrs["start"], stored.user_attrs["stop"])
-
-
-def _calls_key(kind: Kind, key: str) -> str:
-    return f"calls {kind} {digest(key)}"
 
 
 def _weights_key(schedule: Schedule) -> str:

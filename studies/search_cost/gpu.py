@@ -1,13 +1,14 @@
 """The seconds of a GPU by a stated model: Qwen3-4B in bfloat16 on one H200. Nothing here was measured on one.
 
-A decoding step of r rows takes ``STEP + ROW * r`` seconds and gives each row a token. At most ``MAX_ROWS`` rows run, and
-their tokens together fit into the key/value cache. Waiting rows join in order as soon as there is room. If the cache
-is full, the youngest row waits and goes on later. Prefill and the switch of merges take no time.
+A decoding step of r rows takes ``STEP + ROW * r`` seconds and gives each row a token. At most ``MAX_ROWS`` rows run,
+and their tokens together fit into the key/value cache. Waiting rows join in order as soon as there is room. If the
+cache is full, the youngest row waits and goes on later. Prefill and the switch of merges take no time.
 """
 
 from __future__ import annotations
 
 import heapq
+import math
 from collections import deque
 from collections.abc import Sequence
 
@@ -20,13 +21,16 @@ CACHE_TOKENS = int(110e9 / 147e3)
 ROOM = 0.98  # of the cache: no row joins above it, so that rows are seldom sent back
 
 
-def call_seconds(lengths: Sequence[float] | Floats) -> float:
-    """Returns the seconds of one call of the engine whose responses have these lengths, in their order."""
+def call_seconds(lengths: Sequence[float] | Floats, *, most_tokens: float = math.inf) -> float:
+    """Returns the seconds of one call of the engine whose responses have these lengths, in their order.
+
+    The call is aborted at ``most_tokens`` tokens.
+    """
     waiting = deque((max(1, round(length)), 0) for length in lengths)  # what is left, and what is done
     ends: list[tuple[int, int]] = []  # (last step, number) of the running rows
     running: dict[int, int] = {}  # number of a running row, by age -> its first step, were it never interrupted
-    step, number, held, seconds = 0, 0, 0, 0.0
-    while waiting or running:
+    step, number, held, seconds, num_tokens = 0, 0, 0, 0.0, 0
+    while (waiting or running) and num_tokens < most_tokens:
         while waiting and len(running) < MAX_ROWS and (not running or held + waiting[0][1] < ROOM * CACHE_TOKENS):
             left, done = waiting.popleft()
             running[number] = step - done
@@ -37,7 +41,7 @@ def call_seconds(lengths: Sequence[float] | Floats) -> float:
         rows = len(running)
         steps = min(ends[0][0] - step, max((CACHE_TOKENS - held) // rows, 1))
         seconds += steps * (STEP + ROW * rows)
-        step, held = step + steps, held + rows * steps
+        step, held, num_tokens = step + steps, held + rows * steps, num_tokens + rows * steps
         while ends and (ends[0][0] <= step or ends[0][1] not in running):
             last, ended = heapq.heappop(ends)
             if ended in running:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,8 +15,9 @@ import numpy as np
 from bank import Replay
 
 from autolambda.config import ConfirmConfig, SearchConfig, parse_config
-from autolambda.optimizer.aims import Aims
+from autolambda.optimizer.aims import Aims, allowance_of
 from autolambda.optimizer.finalists import plan
+from autolambda.optimizer.ladder import paced
 from autolambda.optimizer.observations import ACCURACY, THINK, TOKENS, Observation, Observations, part_of
 from autolambda.optimizer.propose import Stop, propose
 from autolambda.optimizer.racing import Race, Rung, RungOutcome
@@ -27,6 +29,7 @@ from autolambda.schedule import Schedule
 from autolambda.statistics import estimates
 from autolambda.statistics.curve import CurvePoint
 from autolambda.statistics.estimates import Estimate, Floats
+from autolambda.statistics.pace import Pace
 from autolambda.statistics.pareto import Objectives, front
 from autolambda.statistics.stages import Stages, detect_stages
 from autolambda.statistics.verdict import Confirmed, decide
@@ -133,16 +136,22 @@ class _Rules:
         self.aims = Aims(setup.budget, rungs, num_final, setup.num_confirm, max_tokens=world.cap)
 
 
-def search(world: Replay, setup: Setup) -> Outcome:
-    """Runs the package's search but for engine and database, and concludes it."""
+def search(world: Replay, setup: Setup, *, pace_of: Callable[[], Pace | None] = lambda: None) -> Outcome:
+    """Runs the package's search but for engine and database, and concludes it.
+
+    ``pace_of`` returns the engine's pace once it is known; the first rung then grows as in the package.
+    """
     rules, observations, known, seconds = _Rules(world, setup), Observations(), {}, 0.0
     while True:
         started = time.perf_counter()
-        answer = propose(observations, rules.settings, rules.aims)
+        allowed = allowance_of(observations.measured, rules.settings, rules.aims)
+        pace = pace_of()
+        aims = paced(rules.aims, pace, allowed) if pace and allowed else rules.aims
+        answer = propose(observations, rules.settings, aims)
         if isinstance(answer, Stop):
             return conclude(world, setup, observations, answer.reason, seconds=seconds + time.perf_counter() - started)
         schedule, measuring = to_schedule(answer.params), 0.0
-        race = Race(schedule, answer.start, answer.stop, observations, rules.settings, rules.aims)
+        race = Race(schedule, answer.start, answer.stop, observations, rules.settings, aims)
         for rung in race:
             began = time.perf_counter()
             outcome = _measure(world, setup, answer.params, schedule, rung, known)

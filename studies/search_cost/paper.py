@@ -2,7 +2,7 @@
 
 Between its nine uniform lambdas (the parents are 0 and 1) accuracy, tokens and Think ratio are interpolated (PCHIP:
 no overshoot). A response thinks with the Think ratio, is right by ``sigmoid(shift + SPREAD * z)`` and has a log-normal
-length cut at ``MAX_TOKENS``; shift and scale give the table's means. z is the prompt's, half turned between the ends.
+length cut at a cap; shift and scale give the table's means. z is the prompt's, half turned between the ends.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ _LOG_DEVIATION = math.sqrt(math.log1p(VARIATION**2))
 class PaperBank:
     """The true numbers of a benchmark at any uniform lambda."""
 
-    def __init__(self, benchmark: str) -> None:
+    def __init__(self, benchmark: str, *, cap: int = MAX_TOKENS) -> None:
+        """No response is longer than ``cap`` tokens."""
         with TABLE.open(encoding="utf-8") as file:
             rows = [row for row in csv.DictReader(file) if row["benchmark"] == benchmark]
         if not rows:
@@ -47,7 +48,7 @@ class PaperBank:
             for row in rows
             if row["method"] in parents or row["method"] == "mi"
         )
-        self.benchmark = benchmark
+        self.benchmark, self.cap = benchmark, float(cap)
         self.lams = tuple(row[0] for row in table)
         self._curves = PchipInterpolator(self.lams, [row[1:] for row in table])
 
@@ -65,11 +66,9 @@ class PaperBank:
 class PaperWorld(FormulaWorld):
     """One replay. A prompt's effects are those of accuracy at lam 0, of accuracy a quarter turn on, and of length."""
 
-    cap = float(MAX_TOKENS)
-
     def __init__(self, bank: PaperBank, seed: int, *, num_search: int = 1000, num_confirm: int = 1000) -> None:
         super().__init__(bank.benchmark, seed, num_search=num_search, num_confirm=num_confirm, num_effects=3)
-        self.bank = bank
+        self.bank, self.cap = bank, bank.cap
 
     def measure(self, params: Params, phase: Phase, index: Index) -> Floats:
         """The responses ``index`` of a schedule in the fixed order, float64 [n, 3]: correct, tokens, thought."""
@@ -80,8 +79,8 @@ class PaperWorld(FormulaWorld):
         ease = math.cos(turn) * start + math.sin(turn) * later
         share = expit(_shift(truth.accuracy) + SPREAD * ease)
         log = math.sqrt(PROMPT_SHARE) * length + math.sqrt(1 - PROMPT_SHARE) * drawn.noise
-        tokens = np.exp(_log_scale(truth.mean_tokens) + _LOG_DEVIATION * log)
-        tokens = np.clip(np.round(tokens), 1, MAX_TOKENS)
+        tokens = np.exp(_log_scale(truth.mean_tokens, self.cap) + _LOG_DEVIATION * log)
+        tokens = np.clip(np.round(tokens), 1, self.cap)
         outcomes = np.stack([drawn.right < share, tokens, drawn.thinks < truth.think_ratio], axis=-1).astype(np.float64)
         self.num_tokens += int(outcomes[:, 1].sum())
         return outcomes
@@ -96,12 +95,12 @@ def _shift(accuracy: float) -> float:
 
 
 @cache
-def _log_scale(mean: float) -> float:
-    """The mean of the logs at which log-normal lengths cut at ``MAX_TOKENS`` have this mean."""
+def _log_scale(mean: float, cap: float) -> float:
+    """The mean of the logs at which log-normal lengths cut at ``cap`` have this mean."""
 
     def excess(log_scale: float) -> float:
-        edge = (math.log(MAX_TOKENS) - log_scale) / _LOG_DEVIATION
+        edge = (math.log(cap) - log_scale) / _LOG_DEVIATION
         whole = math.exp(log_scale + _LOG_DEVIATION**2 / 2)
-        return float(whole * ndtr(edge - _LOG_DEVIATION) + MAX_TOKENS * ndtr(-edge)) - mean
+        return float(whole * ndtr(edge - _LOG_DEVIATION) + cap * ndtr(-edge)) - mean
 
-    return float(brentq(excess, 0.0, math.log(MAX_TOKENS) + 2))
+    return float(brentq(excess, 0.0, math.log(cap) + 2))

@@ -96,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
     if unknown := [name for name in strategies if name not in STRATEGIES]:
         raise InputError(f"no strategy {unknown[0]!r}: one of {', '.join(STRATEGIES)}")
     cases = find_cases(args.worlds.split(","))
-    planned = searches(cases, _seeds(args.seeds), strategies, _shares(args.allowance))
+    planned = searches(cases, parse_seeds(args.seeds), strategies, _shares(args.allowance))
     done = {json.dumps(row["key"]) for row in read_rows(args.out)} if args.out.exists() else set()
     num_failed = 0
     with args.out.open("a+", encoding="utf-8") as out:
@@ -213,7 +213,7 @@ def _plain(value: Any) -> Any:
     return dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value.item()
 
 
-def _seeds(text: str) -> range:
+def parse_seeds(text: str) -> range:
     first, colon, last = text.partition(":")
     try:
         seeds = range(int(first), int(last) if colon else int(first) + 1)

@@ -19,8 +19,8 @@ from small_search import SETTINGS
 
 from autolambda.cli.main import main
 from autolambda.errors import AutolambdaError, hide_secrets
-from autolambda.study.connection import shown_storage
 from autolambda.study.database import driver_lock, open_database
+from autolambda.study.databases.connection import shown_storage
 from autolambda.study.store import Store
 
 TOKEN = "hf_" + "Q7x" * 12

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from engine import FakeEngine
 from small_search import BUDGET, NAME, SETTINGS, copy_finished, finished, small_config, storage_in
+from tests.study.test_postgresql import SHORT, Interfering, contents
 
 from autolambda.driver.search import search
 from autolambda.errors import AutolambdaError, StorageError, StudyError
@@ -24,7 +25,6 @@ from autolambda.report.read import read_report
 from autolambda.study import sqlite as files
 from autolambda.study.database import driver_lock
 from autolambda.study.store import Store
-from tests.study.test_postgresql import SHORT, Interfering, contents
 
 CLI = str(Path(sys.executable).with_name("autolambda"))
 

@@ -10,8 +10,8 @@ import sqlalchemy as sa
 from autolambda.errors import StorageError, StudyError
 from autolambda.responses import Grade, Graded, Response
 from autolambda.schedule import Profile, Schedule
-from autolambda.study.connection import storage_errors
 from autolambda.study.database import open_database
+from autolambda.study.databases.connection import storage_errors
 from autolambda.study.schema import RESPONSES, SCHEMA_VERSION
 from autolambda.study.store import Store
 

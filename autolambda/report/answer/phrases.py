@@ -9,7 +9,7 @@ from autolambda.report.report import Report
 from autolambda.report.results import ScheduleResult
 from autolambda.statistics.estimates import Difference
 from autolambda.statistics.words import lead, percent_of, saving, tokens_of
-from autolambda.study.connection import password_hint, shown_storage
+from autolambda.study.databases.connection import password_hint, shown_storage
 
 Part = str | tuple[str, str]
 

@@ -19,7 +19,7 @@ import sqlalchemy as sa
 
 from autolambda.errors import StorageError, StudyError, reason
 from autolambda.responses import sha256_of
-from autolambda.study.connection import Database, failure, shown_storage, unopened
+from autolambda.study.databases.connection import Database, failure, shown_storage, unopened
 from autolambda.study.holder import taken
 
 # Each side notices within a minute that the other is gone; the server then releases the lock.

@@ -17,7 +17,7 @@ import filelock
 import sqlalchemy as sa
 
 from autolambda.errors import StorageError, StudyError
-from autolambda.study.connection import Database, unopened
+from autolambda.study.databases.connection import Database, unopened
 from autolambda.study.holder import holder_of, lock_path, named_holder, taken
 
 BUSY_SECONDS = 10.0  # to wait for a transaction of another process

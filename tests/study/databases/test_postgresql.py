@@ -27,8 +27,8 @@ from autolambda.optimizer.propose import StopReason
 from autolambda.report import status
 from autolambda.report.json_csv import report_json
 from autolambda.responses import Response
-from autolambda.study.connection import storage_errors
 from autolambda.study.database import driver_lock
+from autolambda.study.databases.connection import storage_errors
 from autolambda.study.store import Kind, Store
 from autolambda.study.trials import Study, driver_errors
 from tests.study.test_trials import HOLD, drive, measured
