@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
@@ -26,7 +26,8 @@ class Strict(BaseModel):
     @classmethod
     def _no_truth_value(cls, value: object, info: ValidationInfo) -> object:
         """Refuses true and false where a key does not take them, because pydantic would read ``true`` as 1."""
-        takes_them = info.field_name is not None and cls.model_fields[info.field_name].annotation is bool
+        annotation = cls.model_fields[info.field_name].annotation if info.field_name else None
+        takes_them = annotation is bool or bool in get_args(annotation)
         if isinstance(value, bool) and not takes_them:
             raise ValueError(f"true and false have no meaning here, seen {str(value).lower()}")
         return value

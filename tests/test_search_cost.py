@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from bank import BANK, PHASES, Bank, Truth
 from cases import find_cases
+from gpu import CACHE_TOKENS, MAX_ROWS, ROW, STEP, call_seconds, saturated_speed
 from replay import main
 from scores import Facts, facts_of, is_worth_finding, lost_of, num_wasted
+from seconds import main as seconds
 from table import is_significant, read_rows
 
 from autolambda.errors import InputError
@@ -246,3 +248,38 @@ def test_what_cannot_be_run_is_one_line_and_exit_2(
     assert error.count("\n") == 1
     assert expected in error
     assert not Path("out.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("lengths", "expected"),
+    [
+        ([100], 100 * (STEP + ROW)),
+        ([100, 300], 100 * (STEP + 2 * ROW) + 200 * (STEP + ROW)),
+        ([10] * (2 * MAX_ROWS), 2 * 10 * (STEP + MAX_ROWS * ROW)),  # the second half waits for the first
+        ([], 0.0),
+    ],
+)
+def test_the_seconds_of_a_call_follow_from_its_rows(lengths: list[float], expected: float) -> None:
+    assert call_seconds(lengths) == pytest.approx(expected)
+
+
+def test_a_full_cache_sends_the_youngest_rows_back_and_no_token_is_lost() -> None:
+    """40 rows of 30,000 tokens take more than the cache holds, so they cannot all run to their end at once."""
+    lengths = [30_000.0] * 40
+    assert sum(lengths) > CACHE_TOKENS
+    alone = 30_000 * (STEP + 40 * ROW)
+    assert call_seconds(lengths) > 1.3 * alone
+    assert call_seconds(lengths, most_tokens=40_000.0) == pytest.approx(1_000 * (STEP + 40 * ROW))
+
+
+def test_a_long_queue_is_as_fast_as_its_rows_allow() -> None:
+    rows = MAX_ROWS / (STEP + MAX_ROWS * ROW)  # all of them the whole time
+    assert 0.9 * rows < saturated_speed([100.0, 200.0, 300.0]) < 1.02 * rows
+
+
+def test_rungs_by_pace_take_less_of_a_gpus_time(capsys: pytest.CaptureFixture[str]) -> None:
+    assert seconds(["--worlds", "paper:ifeval", "--seeds", "0:1"]) == 0
+    rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
+    fixed, paced = (float(row[4].replace(",", "")) for row in rows)
+    assert [row[1] for row in rows] == ["fixed", "by pace"] and paced < 0.8 * fixed
+    assert seconds(["--worlds", "dip"]) == 2

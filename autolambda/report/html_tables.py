@@ -91,8 +91,8 @@ def about(snapshot: StudySnapshot) -> Iterator[tuple[str, str]]:
     yield from facts(report)
     checks = report.tokens_generated - spent
     yield "tokens generated", f"{spent:,} by the search" + (f", {checks:,} by the check of the best" if checks else "")
-    if time := report.engine_time.seconds:
-        idle = percent(report.engine_time.idle_seconds / time)
+    if time := snapshot.engine_time.seconds:
+        idle = percent(snapshot.engine_time.idle_seconds / time)
         yield "engine time", f"{duration(time)}; {idle} of it waited for the last responses of a call"
     if snapshot.seconds:
         seconds = ", ".join(f"{name} {each:.3g}" for name, each in snapshot.seconds.items())

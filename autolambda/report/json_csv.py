@@ -109,8 +109,6 @@ def _plain_report(report: Report) -> dict[str, Any]:
         "worth": report.insights.to_dict(),
         "parents_differ": report.parents_differ.to_dict() if report.parents_differ else None,
         "tokens_generated": report.tokens_generated,
-        "engine_seconds": report.engine_time.seconds,
-        "idle_seconds": report.engine_time.idle_seconds,
         "trials": {name: getattr(report.counts, name) for name in ("complete", "pruned", "failed")},
     }
 

@@ -36,7 +36,6 @@ from autolambda.statistics.verdict import (
 from autolambda.study.measured import load_measured
 from autolambda.study.reader import open_for_reading
 from autolambda.study.store import Store, StoredStudy
-from autolambda.study.timing import engine_time
 from autolambda.study.trials import Study
 
 
@@ -100,7 +99,6 @@ def build_report(store: Store, study: Study, *, budget: float | None) -> Report:
         insights=insights_of(measured.all, smoothed, shown, own, weights=config.weights),
         counts=study.counts(),
         tokens_generated=store.num_tokens(study.name),
-        engine_time=engine_time(study),
         stop_reason=study.stopped_for or UNFINISHED,
         config=config,
         identity=stored.identity,

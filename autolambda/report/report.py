@@ -20,7 +20,6 @@ from autolambda.statistics.estimates import Difference, number
 from autolambda.statistics.pareto import front
 from autolambda.statistics.stages import Stages
 from autolambda.statistics.verdict import LEAST_PROMPTS, Verdict
-from autolambda.study.timing import EngineTime
 from autolambda.study.trials import Counts
 from autolambda.tasks.config import TaskConfig
 
@@ -98,7 +97,6 @@ class Report(Answer):
     insights: Insights
     counts: Counts
     tokens_generated: int
-    engine_time: EngineTime
     stop_reason: str
     config: Config
     identity: Mapping[str, Any]

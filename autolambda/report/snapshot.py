@@ -21,6 +21,7 @@ from autolambda.report.dataframes import history, outcomes_frame
 from autolambda.report.read import build_report
 from autolambda.report.report import UNFINISHED, Report
 from autolambda.study.store import Store
+from autolambda.study.timing import EngineTime, engine_time
 from autolambda.study.trials import Study
 
 
@@ -30,7 +31,8 @@ class StudySnapshot:
 
     ``trials`` has the columns of ``dataframes.HISTORY``, ``outcomes`` the columns of ``dataframes.OUTCOMES``.
     ``num_layers`` is ``None`` if the models are not on this machine. ``measured_at`` is when the last trial ended.
-    ``seconds`` are engine seconds a response, where known: of the pick (its name) and of both parents.
+    ``seconds`` are engine seconds a response, where known: of the pick (its name) and of both parents. ``engine_time``
+    is that of all calls.
     """
 
     report: Report
@@ -39,6 +41,7 @@ class StudySnapshot:
     num_layers: int | None
     measured_at: datetime | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
+    engine_time: EngineTime = field(default_factory=EngineTime)
 
     @property
     def is_running(self) -> bool:
@@ -59,7 +62,7 @@ def load_snapshot(store: Store, study: Study, *, budget: float | None) -> StudyS
     trials = history(ended, outcomes, weights=report.config.weights, reference_tokens=_reference(report))
     measured_at = max((each.at for each in ended if each.at), default=None)
     layers = num_layers_of(report.config)
-    return StudySnapshot(report, trials, outcomes, layers, measured_at, _seconds(study, report))
+    return StudySnapshot(report, trials, outcomes, layers, measured_at, _seconds(study, report), engine_time(study))
 
 
 def _seconds(study: Study, report: Report) -> dict[str, float]:

@@ -116,6 +116,7 @@ def run(
     grading=None,
     on_event=None,
     on_seconds=None,
+    on_call=None,
     **request,
 ):
     """Runs what is missing of an evaluation, the one with the key 0 by default."""
@@ -136,6 +137,7 @@ def run(
         on_event=on_event or (lambda event: None),
         on_merge=lambda schedule, engine: None,
         on_seconds=on_seconds or (lambda kind, key, seconds: None),
+        on_call=on_call or (lambda kind, key, call: None),
     )
     return evaluator.run(EvaluationRequest("a title", "trial", evaluation.key, evaluation.schedule, **request))
 
@@ -559,6 +561,18 @@ def test_the_seconds_of_generation_add_up_over_a_crash(store, monkeypatch):
             run(store, engine, evaluation, batch_size=None, on_seconds=on_seconds)
         assert store.num_stored(evaluation) == stored
         assert sum(seconds) == pytest.approx(0.4 * stored)
+
+
+def test_each_finished_call_is_timed_with_its_tail(store, monkeypatch):
+    """Four responses end one after the other, so fewer than half of the most run in the last window alone."""
+    engine, calls = StreamingEngine(seconds=0.5), []
+    monkeypatch.setattr(intake, "time", SimpleNamespace(monotonic=lambda: engine.now))
+    graded = run(store, engine, batch_size=4, on_call=lambda kind, key, call: calls.append((kind, key, call)))
+    assert [(kind, key) for kind, key, _ in calls] == [("trial", "0")] * 4
+    assert [call.num_responses for _, _, call in calls] == [4, 4, 4, 1]
+    assert sum(call.num_tokens for _, _, call in calls) == sum(each.response.num_tokens for each in graded)
+    assert [call.seconds for _, _, call in calls] == pytest.approx([2.0, 2.0, 2.0, 0.5])
+    assert calls[0][2].idle_seconds == pytest.approx(0.5)
 
 
 def test_a_running_call_tells_what_is_not_stored_yet(store, monkeypatch):

@@ -48,7 +48,7 @@ def test_plan_and_forecast_come_once_and_again_on_a_resume(tmp_path: Path, monke
     plan = "Plan: try at most 6 merges on 16 prompts, then check the best 3 on 32 new prompts."
     assert [text for text in texts(first) if text.startswith("Plan")] == [plan]
     [forecast] = [text for text in texts(first) if text.startswith("Forecast")]
-    assert "tokens in all, of which" in forecast and "more at the present" in forecast
+    assert "tokens in all, of which" in forecast and "more at the present speed" in forecast
     assert "memory" not in forecast  # megabytes
     ended = [type(event).__name__ for event in first].index("EvaluationEnded")
     assert first.index(next(e for e in first if texts([e]) == [forecast])) > ended

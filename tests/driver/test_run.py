@@ -20,6 +20,7 @@ from autolambda.optimizer.propose import Proposal, Stop
 from autolambda.optimizer.space import uniform_params
 from autolambda.report.json_csv import report_json
 from autolambda.schedule import Schedule
+from autolambda.statistics.pace import Pace
 
 RACED = small_config(
     budget=10.0,
@@ -140,3 +141,25 @@ def test_a_trial_that_loses_at_the_end_of_a_rung_is_pruned_with_its_numbers(
     ]
     assert [(event.stopped, event.measured is None) for event in ended] == [(racing.OFF_FRONT, False)]
     assert report.counts.pruned == 2  # the aborted one, and this one
+
+
+PACE = Pace(6e-3, 3e-5, longest=4.0)  # of a GPU: 800 responses hide the tail of a call
+
+
+@pytest.mark.parametrize(("grow", "expected"), [(True, {8, 32}), (False, {8}), (None, {8})])
+def test_the_first_rung_grows_with_the_pace_where_the_config_wants_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, grow: bool | None, expected: set[int]
+) -> None:
+    """Both parents are measured before the pace counts. By default it counts with vLLM on a GPU alone."""
+    monkeypatch.setattr(runs, "pace_of", lambda study: PACE)
+    config = small_config(
+        budget=10.0,
+        tasks=[{"name": "arithmetic", "limit": 32, "repeats": 1}],
+        search__rungs=[8],
+        search__ladder=4,
+        search__trials=4,
+        search__grow_rungs=grow,
+    )
+    search(config, name=NAME, storage=storage_in(tmp_path), engine=FakeEngine())
+    sizes = [row for row in database(storage_in(tmp_path))["evaluations"] if row[1] == "trial"]
+    assert {row[-1] for row in sizes} == expected, sizes

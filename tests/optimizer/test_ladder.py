@@ -4,8 +4,11 @@ import itertools
 
 import pytest
 
-from autolambda.optimizer.ladder import KNOWN_WITHIN, is_known, next_lambda
+from autolambda.optimizer.aims import Aims
+from autolambda.optimizer.ladder import KNOWN_WITHIN, LADDER_SHARE, LEAST_POINTS, is_known, next_lambda, paced
+from autolambda.optimizer.token_allowance import TokenAllowance
 from autolambda.statistics.curve import CurvePoint
+from autolambda.statistics.pace import Pace
 from autolambda.statistics.stages import detect_stages
 
 
@@ -87,3 +90,29 @@ def test_a_long_ladder_gathers_where_the_ratio_rises():
         lams.append(next_lambda([(point.lam, point.think_ratio) for point in climbed(lams)]))
     assert len(set(lams)) == 16 and sum(0.4 <= lam <= 0.6 for lam in lams) >= 6
     assert max(b - a for a, b in itertools.pairwise(sorted(lams))) <= 0.25
+
+
+AIMS = Aims(1500.0, (64, 256, 1024, 4000), 1000, 500)
+
+
+@pytest.mark.parametrize(
+    ("pace", "expected"),
+    [
+        (Pace(6e-3, 3e-5, longest=1.0), (200, 1024, 4000)),  # the tail is half of a call of 200
+        (Pace(6e-3, 3e-5, longest=0.5), (100, 256, 1024, 4000)),
+        (Pace(1e-5, 3e-5, longest=4.0), (64, 256, 1024, 4000)),  # a CPU: the steps cost next to nothing
+        (Pace(6e-3, 0.0, longest=4.0), (64, 256, 1024, 4000)),
+        (Pace(6e-3, 3e-6, longest=4.0), (360, 1024, 4000)),  # as the tokens allow
+    ],
+)
+def test_the_first_rung_grows_until_a_call_does_not_mostly_wait(pace, expected):
+    allowance = TokenAllowance(total=12e6, ends=3000.0, num_confirm=1000, num_confirm_prompts=500)
+    grown = paced(AIMS, pace, allowance)
+    assert grown.rungs == expected
+    assert LEAST_POINTS * grown.rungs[0] * allowance.ends / 2 <= LADDER_SHARE * allowance.search
+
+
+def test_a_grown_rung_is_at_most_the_whole_slice():
+    allowance = TokenAllowance(total=12e6, ends=3000.0, num_confirm=1000, num_confirm_prompts=500)
+    few = Aims(1500.0, (64, 90), 100, 100)
+    assert paced(few, Pace(6e-3, 3e-5, longest=4.0), allowance).rungs == (90,)
