@@ -40,6 +40,7 @@ def call_seconds(lengths: Sequence[float] | Floats, *, most_tokens: float = math
             heapq.heappop(ends)
         rows = len(running)
         steps = min(ends[0][0] - step, max((CACHE_TOKENS - held) // rows, 1))
+        steps = min(steps, math.ceil((most_tokens - num_tokens) / rows)) if most_tokens < math.inf else steps
         seconds += steps * (STEP + ROW * rows)
         step, held, num_tokens = step + steps, held + rows * steps, num_tokens + rows * steps
         while ends and (ends[0][0] <= step or ends[0][1] not in running):
