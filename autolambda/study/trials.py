@@ -192,12 +192,11 @@ class Study:
 
     def weights_of(self, schedule: Schedule) -> str | None:
         """Returns the SHA-256 (hex) of a confirmed schedule's weights, or ``None``."""
-        found: str | None = self._study.user_attrs.get(_weights_key(schedule))
-        return found
+        return self.kept(_weights_key(schedule))
 
     def keep_weights(self, schedule: Schedule, weights: str) -> None:
         """Stores the SHA-256 (hex) of a finalist's weights."""
-        self._study.set_user_attr(_weights_key(schedule), weights)
+        self.keep(_weights_key(schedule), weights)
 
     def seconds_of(self, kind: Kind, key: str) -> float | None:
         """Returns the seconds that engines generated for an evaluation, all parts together, or ``None``."""
@@ -221,6 +220,15 @@ class Study:
     def keep_answer(self, answer: Mapping[str, object]) -> None:
         """Stores what a finished search found in short, so that a list of studies need not compute it again."""
         self._study.set_user_attr("answer", dict(answer))
+
+    def kept(self, name: str) -> str | None:
+        """Returns the text that ``keep`` stored under a name, or ``None``."""
+        found: str | None = self._study.user_attrs.get(name)
+        return found
+
+    def keep(self, name: str, text: str) -> None:
+        """Stores a text, so that a resumed run need not find it again."""
+        self._study.set_user_attr(name, text)
 
     @property
     def stopped_for(self) -> StopReason | None:
