@@ -33,8 +33,8 @@ class Closing:
 def closings_of(chat: ChatFormat, model_type: object, *, setting: str = AUTO) -> tuple[Closing, ...]:
     """Returns the closings to choose from, one or two, for a setting ``auto``, ``tag`` or the text itself.
 
-    ``auto`` is the phrase of the model's makers, else a general phrase and the bare tag. A phrase that the tokenizer
-    cannot write is left out. Raises ``ConfigError`` for a text that it cannot write or that lacks the tag.
+    ``auto`` is the phrase of the model's makers, else a general phrase and the bare tag. A phrase whose words the
+    tokenizer does not know is left out. Raises ``ConfigError`` for a text that it cannot write or that lacks the tag.
     """
     bare = f"\n{chat.think_end}\n\n"
     if setting == TAG:
@@ -46,14 +46,19 @@ def closings_of(chat: ChatFormat, model_type: object, *, setting: str = AUTO) ->
             raise ConfigError(f"cap.closing: the tokenizer cannot write {in_short(setting)}; give another text, or tag")
         return (_closing(chat, setting),)
     phrase = MAKERS.get(str(model_type), "")
-    if chat.think_end in phrase and _is_written(chat, phrase):
+    if chat.think_end in phrase and _is_known(chat, phrase):
         return (_closing(chat, phrase),)
     general = f"\n\nMy time is up, so I answer now by what I have thought so far.\n{chat.think_end}\n\n"
-    return tuple(_closing(chat, text) for text in (general, bare) if text == bare or _is_written(chat, text))
+    return tuple(_closing(chat, text) for text in (general, bare) if text == bare or _is_known(chat, text))
 
 
 def _closing(chat: ChatFormat, text: str) -> Closing:
     return Closing(text, len(chat.tokenizer(text, add_special_tokens=False).input_ids))
+
+
+def _is_known(chat: ChatFormat, text: str) -> bool:
+    """Returns whether the tokenizer writes the text in words. In characters, it costs too much and says nothing."""
+    return _is_written(chat, text) and _closing(chat, text).num_tokens <= len(text) / 2
 
 
 def _is_written(chat: ChatFormat, text: str) -> bool:

@@ -125,6 +125,15 @@ class Report(Answer):
         return self.confirmed_front or self.smoothed_front
 
     @property
+    def beside(self) -> dict[str, ScheduleResult]:
+        """What stands beside the front, by name: the baselines, and the models with a cap on their thinking."""
+        caps = {} if self.cap is None else {f"Thinking cut at {self.cap.capped.tokens:,}": self.cap.result}
+        if merge := self.capped_merge:
+            caps[f"trial {merge.result.trial} cut at {merge.capped.tokens:,}"] = merge.result
+        own = self.cap.result if self.cap else None
+        return {name: result for name, result in self.baselines.items() if result is not own} | caps
+
+    @property
     def has_curve(self) -> bool:
         """Whether at least two uniform lambdas are measured, which the stages need."""
         return len({result.schedule.lam for result in self.trials} - {None}) > 1

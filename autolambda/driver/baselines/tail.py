@@ -19,6 +19,7 @@ from autolambda.responses import Capped, is_aborted
 from autolambda.statistics.metrics import measure
 
 SHARES = (0.1, 0.05, 0.02)  # of a merge's responses: the most that a cap may cut
+LEAST_SAVED = 0.01  # of a merge's tokens: a cap that saves less is not worth telling
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,6 @@ def _candidates(capping: Capping, result: ScheduleResult, closing: Closing, budg
         after = measure(graded, weights=weights)
         share = after.mean_tokens.value / before.mean_tokens.value
         gain = after.accuracy.value - before.accuracy.value
-        if share * result.measured.mean_tokens.high <= budget:
+        if share <= 1 - LEAST_SAVED and share * result.measured.mean_tokens.high <= budget:
             found.append(_Candidate(result, cap, result.score.accuracy + gain, share * result.score.mean_tokens))
     return found
