@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Field, JsonValue, ValidationError, model_valida
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from autolambda.config_base import Name, Positive, Repeats, Strict, explain
-from autolambda.config_models import MergeConfig, ModelsConfig, SamplingConfig
+from autolambda.config_models import CapConfig, MergeConfig, ModelsConfig, SamplingConfig
 from autolambda.errors import ConfigError
 from autolambda.merging.method import BaselineMethod
 from autolambda.optimizer.settings import SamplerName, SearchSettings
@@ -160,6 +160,7 @@ class Config(Strict):
     sampling: SamplingConfig = SamplingConfig()
     search: SearchConfig = SearchConfig()
     confirm: ConfirmConfig = ConfirmConfig()
+    cap: CapConfig = CapConfig()
     ablation: AblationConfig = AblationConfig()
     budget: Annotated[float, Field(gt=0)] | None = None
 

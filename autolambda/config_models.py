@@ -69,6 +69,17 @@ class MergeConfig(Strict):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
 
+class CapConfig(Strict):
+    """The rival: Thinking with a cap on its thinking, measured beside the pick if ``measure`` is true.
+
+    ``closing`` ends the thinking at the cap. ``auto`` is the phrase of the model's makers; without one, the better of a
+    general phrase and the bare tag. ``tag`` is the bare tag. Any other text must hold the tag.
+    """
+
+    measure: bool = True
+    closing: Name = "auto"
+
+
 Penalty = Annotated[float, Field(ge=-2, le=2)]  # the range of OpenAI and vLLM
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from typing import Literal
+from typing import Any, Literal
 
 Key = tuple[str, str, int]  # task, sample id, repeat: unique in an evaluation
 FinishReason = Literal["stop", "length", "aborted"]
@@ -65,6 +66,43 @@ class Graded:
     @property
     def key(self) -> Key:
         return (self.task, self.sample_id, self.repeat)
+
+
+@dataclass(frozen=True)
+class Capped:
+    """What an evaluation with a cap on thinking measures: ``tokens``, then ``closing`` as ``num_forced`` tokens.
+
+    ``of`` names the evaluation without the cap: ``thinking`` for the parent under its own template, or the key of a
+    schedule. The cap is measured on its first ``num_responses``. Only the responses that it changes are stored.
+    """
+
+    of: str
+    phase: Literal["search", "confirm"]
+    tokens: int
+    closing: str
+    num_forced: int
+    num_responses: int
+
+    @property
+    def key(self) -> str:
+        """The key of the evaluation."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_key(cls, key: str) -> Capped:
+        """Returns what ``key`` was made of."""
+        plain: dict[str, Any] = json.loads(key)
+        return cls(**plain)
+
+    def num_new(self, num_tokens: int) -> int:
+        """Returns how many tokens of a stored response were generated for it: those of its answer."""
+        return max(num_tokens - self.tokens - self.num_forced, 0)
+
+
+def with_cut(whole: Sequence[Graded], cut: Sequence[Graded]) -> list[Graded]:
+    """Returns the responses with a cap: those that it changes, ``cut``, in the place of the whole ones."""
+    changed = {each.key: each for each in cut}
+    return [changed.get(each.key, each) for each in whole]
 
 
 def is_aborted(graded: Sequence[Graded]) -> bool:

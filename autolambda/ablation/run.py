@@ -13,7 +13,7 @@ from itertools import groupby
 from autolambda.ablation.results import Ablation, read_ablations
 from autolambda.ablation.rows import AblationRow, name_of, references_of, rows_of
 from autolambda.config import ABLATIONS, AblationName, Config
-from autolambda.driver.baselines import baseline_method
+from autolambda.driver.baselines.merges import baseline_method
 from autolambda.driver.engine import open_engine
 from autolambda.driver.evaluation import EvaluationRequest
 from autolambda.driver.events import EvaluationEnded, Noted, OnEvent, ignore

@@ -11,16 +11,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from autolambda.config import Config
-from autolambda.driver.baselines import measure_baseline
+from autolambda.driver.baselines.all import measure_baselines
+from autolambda.driver.baselines.base import Beside, measure_request
 from autolambda.driver.evaluation import EvaluationRequest
-from autolambda.driver.events import EvaluationEnded
 from autolambda.driver.run import SEARCH_PART, Run
 from autolambda.optimizer.finalists import plan
 from autolambda.optimizer.space import PARENTS
 from autolambda.report.read import build_report
 from autolambda.report.report import Report
 from autolambda.responses import Graded
-from autolambda.statistics.metrics import measure
 from autolambda.statistics.verdict import confirmed_of, drops_of
 
 
@@ -33,17 +32,17 @@ def confirm_finalists(run: Run, *, budget: float | None) -> Report:
     for number, ((name, end), size) in enumerate(zip(PARENTS.items(), agreed.num_parents, strict=True)):
         title, left = f"{name} as is", len(finalists)
         request = EvaluationRequest(title, "parent", name, end, "confirm", stop=size, chat=chats[name], num_left=left)
-        parents.append(_measure(run, replace(request, done=SEARCH_PART + number * share, share=share)))
+        parents.append(measure_request(run, replace(request, done=SEARCH_PART + number * share, share=share)))
     for number, finalist in enumerate(finalists, start=len(PARENTS)):
         title, last = f"confirm trial {finalist.trial}", finalist.schedule
         left, done = len(PARENTS) + len(finalists) - number - 1, SEARCH_PART + number * share
         request = EvaluationRequest(title, "confirm", last.key, last, "confirm", stop=agreed.num_responses)
-        graded = _measure(run, replace(request, num_left=left, done=done, share=share))
+        graded = measure_request(run, replace(request, num_left=left, done=done, share=share))
         if budget is not None and not _passes(graded, parents, config, budget):
             break
-    if last is not None:
-        for method in config.search.baselines:
-            measure_baseline(run, method, last, size=agreed.num_responses, budget=budget)
+    report = build_report(run.store, run.study, budget=budget)
+    if last is None or not measure_baselines(run, Beside(last, agreed.num_responses, report)):
+        return report
     return build_report(run.store, run.study, budget=budget)
 
 
@@ -51,13 +50,3 @@ def _passes(graded: Sequence[Graded], parents: Sequence[Sequence[Graded]], confi
     """Returns whether a finalist is shown to be within the budget and to keep every guard."""
     drops = drops_of(graded, parents, guards=config.guards)
     return confirmed_of(graded, budget=budget, weights=config.weights, drops=drops).passes(budget)
-
-
-def _measure(run: Run, request: EvaluationRequest) -> list[Graded]:
-    """Returns the responses of an evaluation, stored and new ones."""
-    allowance = run.allowance()
-    request = replace(request, stage="confirmation", allowance=allowance.total if allowance else None)
-    graded = run.evaluator.run(request)
-    numbers = measure(graded, weights=run.job.config.weights)
-    run.on_event(EvaluationEnded(request.title, request.kind, request.schedule, numbers))
-    return graded

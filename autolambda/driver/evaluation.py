@@ -11,7 +11,7 @@ transaction. Slow grades are given while the engine goes on.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
@@ -47,7 +47,8 @@ class EvaluationRequest:
     ``share``, ``stage``, ``allowance`` and ``num_left`` are those of the event ``Began``.
 
     ``merge`` replaces the linear merge by ``schedule``. ``chat``, ``sampling`` and ``engine`` replace the study's
-    settings.
+    settings. With ``only``, the other responses are left out. The first ``num_given`` tokens of each response are given
+    to the engine, not generated.
     """
 
     title: str
@@ -68,6 +69,8 @@ class EvaluationRequest:
     chat: ChatFormat | None = None
     sampling: Sampling | None = None
     engine: Callable[[], Engine] | None = None
+    only: Collection[Key] | None = None
+    num_given: int = 0
 
     @property
     def method(self) -> Method:
@@ -116,6 +119,8 @@ class Evaluator:
         """
         wanted = requests_on(self._job.search if request.phase == "search" else self._job.confirm)
         wanted = wanted[request.start : request.stop]
+        if request.only is not None:
+            wanted = [each for each in wanted if each.key in request.only]
         size = request.num_responses or len(wanted)
         evaluation = self._store.evaluation(
             self._study, kind=request.kind, key=request.key, schedule=request.schedule, num_responses=size
@@ -137,7 +142,8 @@ class Evaluator:
             self._store.add(evaluation, fresh)
             done.update({graded.key: graded for graded in fresh})
             self._on_seconds(request.kind, request.key, timer.take())
-            self._on_event(Generated(len(fresh), sum(graded.response.num_tokens for graded in fresh)))
+            num_tokens = sum(max(graded.response.num_tokens - request.num_given, 0) for graded in fresh)
+            self._on_event(Generated(len(fresh), num_tokens))
 
         intake = Intake(self._score, self._graded, store)
         taken = {key: graded.response for key, graded in done.items()}

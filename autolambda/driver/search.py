@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager
 from tempfile import TemporaryDirectory
 
 from autolambda.config import Config
-from autolambda.driver.baselines import check_baselines
+from autolambda.driver.baselines.all import check_baselines
 from autolambda.driver.confirm import confirm_finalists
 from autolambda.driver.engine import FailedTwice
 from autolambda.driver.evaluation import EvaluationRequest

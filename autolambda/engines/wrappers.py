@@ -1,17 +1,16 @@
-"""An engine around another engine that caps the thinking: the baseline "just cut the Thinking model".
+"""An engine around another engine that ends thinking at a cap, in responses that were drawn whole before.
 
-If the thinking is still open at the cap, the closing tag is appended and the answer is generated after it. An answer
-that has begun before the cap goes on. ``sampling.max_tokens`` caps both parts together. The appended text is part of
-the response's text, but its tokens are not counted, because they are not generated.
+A cap changes only responses whose thinking is longer. Their first tokens are those of the whole response, so only what
+follows the forced closing is generated. The draws are those of a capped model, at the cost of its answers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from autolambda.engines.base import Engine, Fingerprint, Prompt, Sampling, Watch
-from autolambda.engines.chat import ChatFormat
+from autolambda.engines.base import Engine, Fingerprint, Progress, Prompt, Sampling, Watch
+from autolambda.engines.closing import Closing
 from autolambda.merging.method import Method
 from autolambda.responses import Response
 from autolambda.tasks.requests import derive_seed
@@ -20,20 +19,16 @@ from autolambda.tasks.requests import derive_seed
 class CutEngine:
     """Implements ``engines.base.Engine`` around another engine, and closes both together.
 
-    A response that reaches the cap without ``think_end`` counts as thinking, so this is for models that think. The text
-    after the cap is generated from a second prompt. That tokenizes the text again, and presence penalty and stop
-    strings do not see the tokens before the cap.
+    The answer is generated from a prompt that ends in the closing. That tokenizes the text before it again, and the
+    presence penalty and stop strings do not see it.
     """
 
-    streams = False  # no response is final before both calls end
-
-    def __init__(self, engine: Engine, chat: ChatFormat, *, cap: int) -> None:
-        """``cap`` is a number of generated tokens; ``chat`` has the tokenizer and the tag that closes the thinking."""
+    def __init__(self, engine: Engine, thoughts: Mapping[Prompt, str], *, cap: int, closing: Closing) -> None:
+        """``thoughts`` holds the text of the first ``cap`` tokens of each prompt's whole response."""
         if cap < 1:
             raise ValueError(f"cap is a number of tokens above 0, seen {cap}")
-        self._engine, self._cap = engine, cap
-        self._think_end, self._closing = chat.think_end, f"\n{chat.think_end}\n\n"
-        self._num_appended = len(chat.tokenizer(self._closing, add_special_tokens=False).input_ids)
+        self._engine, self._thoughts, self._cap, self._closing = engine, thoughts, cap, closing
+        self.streams = engine.streams
         self.in_words = f"{engine.in_words}, thinking cut at {cap} tokens"
 
     def set_merge(self, method: Method) -> None:
@@ -41,24 +36,32 @@ class CutEngine:
         self._engine.set_merge(method)
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, *, watch: Watch | None = None) -> list[Response]:
-        """Returns one response per prompt; ``num_tokens`` leaves out the appended tokens. ``watch`` is not called.
+        """Returns one response per prompt. ``num_tokens`` counts the cap, the forced tokens and the answer.
 
-        After the cap, a response may use what is left of ``max_tokens`` minus the appended tokens. So it fits into the
-        plain model's context. If nothing is left, it ends at the cap.
+        ``max_tokens`` of the sampling caps all parts together, so that a response fits into the plain model's context.
+        If nothing is left for an answer, the response ends at the cap.
         """
-        responses = self._engine.generate(prompts, replace(sampling, max_tokens=min(self._cap, sampling.max_tokens)))
-        num_left = sampling.max_tokens - self._cap - self._num_appended
-        cut = [i for i, response in enumerate(responses) if response.finish_reason == "length" and num_left > 0]
-        texts = [self._close_thinking(responses[i].text) for i in cut]
-        seconds = [
-            Prompt(prompts[i].text + text, derive_seed(prompts[i].seed, "after the cut"))
-            for i, text in zip(cut, texts, strict=True)
+        num_before = self._cap + self._closing.num_tokens
+        if num_before >= sampling.max_tokens:
+            return [Response(self._thoughts[prompt], self._cap, "length") for prompt in prompts]
+        heads = [self._thoughts[prompt] + self._closing.text for prompt in prompts]
+        asked = [
+            Prompt(prompt.text + head, derive_seed(prompt.seed, "after the cut"))
+            for prompt, head in zip(prompts, heads, strict=True)
         ]
-        rests = self._engine.generate(seconds, replace(sampling, max_tokens=num_left)) if cut else []
-        for i, text, rest in zip(cut, texts, rests, strict=True):
-            num_tokens = responses[i].num_tokens + rest.num_tokens
-            responses[i] = replace(rest, text=text + rest.text, num_tokens=num_tokens)
-        return responses
+
+        def joined(head: str, answer: Response) -> Response:
+            return replace(answer, text=head + answer.text, num_tokens=num_before + answer.num_tokens)
+
+        def follow(progress: Progress) -> bool:
+            answers = zip(heads, progress.responses, strict=True)
+            whole = [answer and joined(head, answer) for head, answer in answers]
+            return watch is None or watch(Progress([num_before + num for num in progress.num_tokens], whole))
+
+        answers = self._engine.generate(
+            asked, replace(sampling, max_tokens=sampling.max_tokens - num_before), watch=follow
+        )
+        return [joined(head, answer) for head, answer in zip(heads, answers, strict=True)]
 
     def fingerprint(self) -> Fingerprint:
         """Returns the wrapped engine's fingerprint: the cap changes no weight."""
@@ -67,10 +70,3 @@ class CutEngine:
     def close(self) -> None:
         """Closes the wrapped engine."""
         self._engine.close()
-
-    def _close_thinking(self, text: str) -> str:
-        """Returns the text at the cap with its thinking closed, on a separate line, ready for the answer."""
-        text = text.rstrip("\N{REPLACEMENT CHARACTER}")  # the cap can split a character
-        if self._think_end in text:
-            return text
-        return text + (self._closing[1:] if text.endswith("\n") else self._closing)

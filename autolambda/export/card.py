@@ -15,6 +15,7 @@ from huggingface_hub import ModelCardData
 
 from autolambda import __version__
 from autolambda.driver.models import Models
+from autolambda.export.cap import cap_section
 from autolambda.export.notes import notes_section, sampling_section
 from autolambda.export.parents import parents_section
 from autolambda.export.provenance import Provenance
@@ -63,6 +64,7 @@ def write_card(
         "",
         *_made_of(merge, written, measurement),
         *(_measured(measurement) if measurement else ()),
+        *cap_section(models, measurement),
         *_use(models, measurement),
         *notes_section(models),
         *parents_section(difference),

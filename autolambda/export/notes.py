@@ -14,7 +14,7 @@ from autolambda.merging.modules import why_unloadable
 
 def export_notes(models: Models, measurement: Provenance | None) -> tuple[str, ...]:
     """Returns what the user of an export should know: notes on the pair, what no file holds, what was not checked."""
-    measured = (*_greedy(models), *_unchecked(measurement)) if measurement else _unloadable(models)
+    measured = (*_greedy(models), *_about_measured(measurement)) if measurement else _unloadable(models)
     return (*models.warnings, *_requests(models), *_clock(models, measurement), *_rope(models), *measured)
 
 
@@ -78,8 +78,13 @@ def _rope(models: Models) -> Iterator[str]:
         )
 
 
-def _unchecked(measurement: Provenance) -> Iterator[str]:
-    """Yields a sentence if the weights cannot be compared with those that were measured."""
+def _about_measured(measurement: Provenance) -> Iterator[str]:
+    """Yields a sentence if a cap is to be used, and one if the weights cannot be compared with the measured ones."""
+    if measurement.cap:
+        yield (
+            f"measured with a cap of {measurement.cap.capped.tokens:,} tokens on its thinking, this merge is better than "
+            "the pick without one; README.md says how a server is told the cap"
+        )
     if measurement.weights is None:
         yield f"the exported weights were not compared with those in the engine: {measurement.why_uncompared}"
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from autolambda.config import Config
 
 if TYPE_CHECKING:  # a merge without a study does not import the report
+    from autolambda.report.cap.results import CapResult
     from autolambda.report.report import Report
     from autolambda.report.results import ScheduleResult
 
@@ -19,7 +20,8 @@ class Provenance:
 
     ``curve`` holds the searched uniform lambdas in ascending order. ``parents`` are the unmerged models, each under its
     own template. ``identity`` holds everything that the results depend on. ``weights`` is the SHA-256 (hex) of the
-    confirmed weights, or ``None`` if unknown.
+    confirmed weights, or ``None`` if unknown. ``rival`` is Thinking with a cap on its thinking, if the schedule is the
+    pick. ``cap`` is the cap to use with this schedule, if one is shown to be better.
     """
 
     study: str
@@ -30,6 +32,8 @@ class Provenance:
     config: Config
     identity: Mapping[str, Any]
     weights: str | None
+    rival: CapResult | None = None
+    cap: CapResult | None = None
 
     @property
     def why_uncompared(self) -> str:
@@ -47,7 +51,11 @@ class Provenance:
         curve = tuple(entry for _, entry in sorted(uniform.items()))
         entry = report.result(trial)
         weights = report.digests.get(entry.schedule)
-        return cls(report.study, entry, verdict, curve, report.parents, report.config, report.identity, weights)
+        capped = report.capped_merge
+        cap = capped if capped and capped.is_better and capped.result.schedule == entry.schedule else None
+        rival = report.cap if report.is_pick(entry) else None
+        of = (report.parents, report.config, report.identity)
+        return cls(report.study, entry, verdict, curve, *of, weights, rival, cap)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the measurement as a part of ``autolambda.json``."""
@@ -59,4 +67,6 @@ class Provenance:
             "parents": {name: entry and entry.to_dict() for name, entry in self.parents.items()},
             "identity": dict(self.identity),
             "evaluated_weights": self.weights,
+            "thinking_capped": self.rival and self.rival.to_dict(),
+            "cap": self.cap and self.cap.to_dict(),
         }

@@ -46,15 +46,19 @@ def report_json(report: Report) -> str:
 
 
 def report_csv(report: Report) -> str:
-    """Returns one row per schedule measured in the search, then one per confirmed schedule.
+    """Returns one row per schedule measured in the search, one per confirmed schedule, and one per measured cap.
 
     ``confirmed`` tells them apart: only its rows are on prompts that the search never saw. ``schedule`` is JSON.
+    ``cap`` is the cap on thinking in tokens, and empty without one.
     """
     rows = []
-    for result in (*report.trials, *report.confirmed):
+    whole = [(result, None) for result in (*report.trials, *report.confirmed)]
+    capped = [(each.result, each.capped.tokens) for each in (report.cap, report.capped_merge) if each]
+    for result, cap in (*whole, *capped):
         numbers = {key: value for key, value in result.to_dict().items() if key not in ("tasks", "confirmed")}
-        is_pick = report.is_pick(result)
-        rows.append(numbers | {"schedule": result.schedule.key, "confirmed": result.confirmed, "pick": is_pick})
+        is_pick = cap is None and report.is_pick(result)
+        own = {"schedule": result.schedule.key, "confirmed": result.confirmed, "pick": is_pick, "cap": cap}
+        rows.append(numbers | own)
     return str(pandas.DataFrame(rows).to_csv(index=False))
 
 
@@ -104,6 +108,8 @@ def _plain_report(report: Report) -> dict[str, Any]:
         },
         "parents": {name: _plain(result) for name, result in report.parents.items()},
         "baselines": [{"method": name, **result.to_dict()} for name, result in report.baselines.items()],
+        "cap": report.cap.to_dict() if report.cap else None,
+        "capped_merge": report.capped_merge.to_dict() if report.capped_merge else None,
         "stop_reason": report.stop_reason,
         "stages": _plain_stages(report.stages),
         "worth": report.insights.to_dict(),

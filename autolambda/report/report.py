@@ -13,6 +13,7 @@ from typing import Any
 from autolambda.config import Config
 from autolambda.errors import StudyError
 from autolambda.merging.difference.values import ParentDifference
+from autolambda.report.cap.results import CapResult
 from autolambda.report.insights import Insights
 from autolambda.report.results import ScheduleResult
 from autolambda.schedule import Schedule
@@ -83,7 +84,8 @@ class Report(Answer):
     ``trials`` has one result per measured schedule, ``smoothed`` the surrogate's estimates of these schedules.
     ``confirmed`` has every confirmed schedule, whatever the budget. ``baselines`` were measured on the prompts of the
     confirmation. ``identity`` holds everything that the results depend on. ``digests`` holds the SHA-256 of confirmed
-    weights, and ``parents_differ`` how far the parents are apart, if known.
+    weights, and ``parents_differ`` how far the parents are apart, if known. ``cap`` is Thinking with a cap on its
+    thinking at the pick's mean tokens, and ``capped_merge`` a finalist with a cap on its tail.
     """
 
     study: str
@@ -102,6 +104,8 @@ class Report(Answer):
     identity: Mapping[str, Any]
     digests: Mapping[Schedule, str]
     parents_differ: ParentDifference | None
+    cap: CapResult | None = None
+    capped_merge: CapResult | None = None
 
     @property
     def raw_front(self) -> tuple[ScheduleResult, ...]:
@@ -119,6 +123,15 @@ class Report(Answer):
     def front(self) -> tuple[ScheduleResult, ...]:
         """The confirmed front; before the confirmation, the smoothed one."""
         return self.confirmed_front or self.smoothed_front
+
+    @property
+    def beside(self) -> dict[str, ScheduleResult]:
+        """What stands beside the front, by name: the baselines, and the models with a cap on their thinking."""
+        caps = {} if self.cap is None else {f"Thinking cut at {self.cap.capped.tokens:,}": self.cap.result}
+        if merge := self.capped_merge:
+            caps[f"trial {merge.result.trial} cut at {merge.capped.tokens:,}"] = merge.result
+        own = self.cap.result if self.cap else None
+        return {name: result for name, result in self.baselines.items() if result is not own} | caps
 
     @property
     def has_curve(self) -> bool:

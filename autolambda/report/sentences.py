@@ -10,6 +10,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 
 from autolambda.errors import printable
+from autolambda.report.answer.caps import cap_sentences
 from autolambda.report.answer.phrases import (
     FOUND,
     AgainstThinking,
@@ -70,6 +71,7 @@ def verdict_sentences(report: Report, *, storage: str | None = None) -> Iterator
         yield leads_to("Continue with", "confirm", report.study, with_budget(report), storage=storage)
     elif report.verdict is Verdict.FEASIBLE and best:
         yield from _about_parent(report, best) if best.parent else _about_pick(report, report.budget, best)
+        yield from cap_sentences(report)
         yield from filter(None, [slack_of(report), without_budget(report)])
         yield from _about_likely(report, storage)
         if best.parent is None:
@@ -78,6 +80,7 @@ def verdict_sentences(report: Report, *, storage: str | None = None) -> Iterator
         yield from _serve(report, best)
     elif report.nearest:
         yield from about_nearest(report, report.budget, report.nearest)
+        yield from cap_sentences(report)
         yield from filter(None, [slack_of(report)])
         yield what_helps(report)
         yield from filter(None, [without_budget(report)])

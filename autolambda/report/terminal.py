@@ -95,6 +95,9 @@ def front_table(report: Report, results: Sequence[ScheduleResult], *, title: str
         cells += (result.guards or "",) if with_guards else ()
         single = "\nbest single lambda" if result is report.uniform and not is_pick else ""
         table.add_row(trial, in_lines(result.schedule) + single, *cells, style="bold" if is_pick else "")
+    for name, result in report.beside.items() if with_parents and results and results[0].confirmed else ():
+        cells = _cells(result.measured, result.stage, with_cut=with_cut)
+        table.add_row("", name, *cells, style="dim")
     return table
 
 

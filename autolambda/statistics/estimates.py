@@ -68,6 +68,12 @@ class Difference:
     upper_bound: float
     num_prompts: int
 
+    @property
+    def turned(self) -> Difference:
+        """The difference with its sides exchanged."""
+        bounds = -self.high, -self.low, -self.upper_bound, -self.lower_bound
+        return Difference(-self.value, self.standard_error, *bounds, self.num_prompts)
+
 
 def share(means: Floats, *, num_responses: int) -> Estimate:
     """Returns the mean of the prompts' shares (0 to 1), with Wilson's interval at the effective sample size.

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
-from autolambda.responses import Graded
+from autolambda.responses import Capped, Graded
 from autolambda.schedule import Schedule
 from autolambda.study.database import open_database
 from autolambda.study.databases.connection import Database, unopened
@@ -35,8 +35,9 @@ from autolambda.study.schema import (
 )
 
 # A parent is measured on the confirm slice with its own template. A baseline is a merge by another method. An ablation
-# is a row of the paper's studies.
-Kind = Literal["trial", "confirm", "parent", "baseline", "ablation"]
+# is a row of the paper's studies. A cap holds the responses that a cap on thinking changes; see
+# ``responses.Capped``.
+Kind = Literal["trial", "confirm", "parent", "baseline", "ablation", "cap"]
 
 
 EARLIER: Mapping[str, Any] = {
@@ -237,7 +238,11 @@ class Store:
             return int(connection.scalar(sa.select(sa.func.count()).select_from(full.subquery())) or 0)
 
     def num_tokens(self, study: str) -> int:
-        """Counts all tokens that were ever generated for a study."""
-        query = sa.select(sa.func.coalesce(sa.func.sum(RESPONSES.c.num_tokens), 0)).join(EVALUATIONS)
+        """Counts all tokens that were ever generated for a study. Under a cap on thinking, only answers were."""
+        of, length = EVALUATIONS.c, RESPONSES.c.num_tokens
+        whole = sa.select(sa.func.coalesce(sa.func.sum(length), 0)).join(EVALUATIONS)
+        cut = sa.select(of.key, length).select_from(RESPONSES.join(EVALUATIONS))
         with self._engine.connect() as connection:
-            return int(connection.scalar(query.where(EVALUATIONS.c.study == study)) or 0)
+            total = int(connection.scalar(whole.where(of.study == study, of.kind != "cap")) or 0)
+            rows = connection.execute(cut.where(of.study == study, of.kind == "cap")).all()
+        return total + sum(Capped.from_key(key).num_new(num_tokens) for key, num_tokens in rows)

@@ -60,11 +60,11 @@ def draw(snapshot: StudySnapshot) -> go.Figure:
             )
         )
     _parents(drawn, report)
-    if report.baselines:
-        results = list(report.baselines.values())
+    if beside := report.beside:
+        results = list(beside.values())
         marker = {"color": SOFT, "size": 9, "symbol": "x-thin", "line": {"width": 2, "color": SOFT}}
         drawn.add_trace(
-            marks(results, name="other methods", color=SOFT, names=[*report.baselines], with_bars=True, marker=marker)
+            marks(results, name="other methods", color=SOFT, names=[*beside], with_bars=True, marker=marker)
         )
     if report.best:
         ring = {"color": PICK, "size": 13, "line": {"color": "#ffffff", "width": 1.5}}

@@ -1,0 +1,58 @@
+"""The baselines that merge by another method: task arithmetic and TIES around a base model, and SLERP."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from autolambda.driver.baselines.base import Beside, measure_request
+from autolambda.driver.evaluation import EvaluationRequest
+from autolambda.driver.job import Job
+from autolambda.driver.models import base_folder
+from autolambda.driver.run import Run
+from autolambda.errors import ConfigError
+from autolambda.merging.merge import check_in_place, open_merge
+from autolambda.merging.method import AROUND_BASE, BaselineMethod, Method
+from autolambda.schedule import Schedule
+
+
+@dataclass(frozen=True)
+class MergedBaseline:
+    """Implements ``base.Baseline`` by a merge method. SLERP takes the mean lambda of the last finalist."""
+
+    name: BaselineMethod
+
+    def check(self, job: Job) -> None:
+        """Opens and reads the base model, if the method needs one.
+
+        Raises ``ConfigError`` if a base is missing, or if only one of base and parents has a tied lm_head. Raises
+        ``PairError`` if the base does not fit, and ``CheckpointError`` if it is broken.
+        """
+        if self.name not in AROUND_BASE:
+            return
+        merge = open_merge(job.models.pair, baseline_method(job, self.name, lam=1.0))
+        check_in_place(merge)
+        assert merge.base is not None
+        merge.base.digest()  # reads every value
+
+    def measure(self, run: Run, beside: Beside) -> None:
+        """Measures the missing responses. Raises like ``Evaluator.run``."""
+        schedule = Schedule.uniform(round(beside.finalist.other, 4))
+        key = f"slerp at lambda {schedule.other:g}" if self.name == "slerp" else self.name
+        merge, title = baseline_method(run.job, self.name, lam=schedule.other), f"baseline {key}"
+        size = beside.num_responses
+        measure_request(
+            run,
+            EvaluationRequest(
+                title, "baseline", key, schedule, phase="confirm", stop=size, done=1.0, share=0.0, merge=merge
+            ),
+        )
+
+
+def baseline_method(job: Job, name: BaselineMethod, *, lam: float) -> Method:
+    """Returns the merge of a baseline; ``lam`` is for SLERP. Raises ``ConfigError`` if a base is missing."""
+    if name == "slerp":
+        return Method("slerp", Schedule.uniform(lam))
+    source = base_folder(job.config.models)
+    if source is None:
+        raise ConfigError(f"models.base: {name} needs the base model of both parents; set it, or leave {name} out")
+    return Method(name, base=source)
