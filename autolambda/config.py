@@ -21,7 +21,7 @@ from autolambda.tasks.config import SourceConfig, TaskConfig
 from autolambda.tasks.slices import ConfirmSize
 
 EngineName = Literal["transformers", "vllm"]
-BaselineName = Literal[BaselineMethod, "cut"]
+BaselineName = Literal[BaselineMethod, "acm", "sweep", "cut"]
 TrackerName = Literal["mlflow", "wandb", "tensorboard"]
 Source = TypeVar("Source", bound=SourceConfig)
 

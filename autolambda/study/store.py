@@ -36,8 +36,8 @@ from autolambda.study.schema import (
 
 # A parent is measured on the confirm slice with its own template. A baseline is a merge by another method. An ablation
 # is a row of the paper's studies. A cap holds the responses that a cap on thinking changes; see
-# ``responses.Capped``.
-Kind = Literal["trial", "confirm", "parent", "baseline", "ablation", "cap"]
+# ``responses.Capped``. A sweep is a lambda of the baseline of that name, on the search's prompts.
+Kind = Literal["trial", "confirm", "parent", "baseline", "ablation", "cap", "sweep"]
 
 
 EARLIER: Mapping[str, Any] = {

@@ -6,15 +6,19 @@ from collections.abc import Iterator, Mapping
 from typing import get_args
 
 from autolambda.config import BaselineName, Config
+from autolambda.driver.baselines.acm import AcmBaseline
 from autolambda.driver.baselines.base import Baseline, Beside
 from autolambda.driver.baselines.cap import CapBaseline
 from autolambda.driver.baselines.merges import MergedBaseline
+from autolambda.driver.baselines.sweep import SweepBaseline
 from autolambda.driver.job import Job
 from autolambda.driver.run import Run
 from autolambda.merging.method import BaselineMethod
 
 BASELINES: Mapping[BaselineName, Baseline] = {
     **{name: MergedBaseline(name) for name in get_args(BaselineMethod)},
+    "acm": AcmBaseline(),
+    "sweep": SweepBaseline(),
     "cut": CapBaseline(),
 }
 

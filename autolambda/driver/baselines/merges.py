@@ -10,7 +10,7 @@ from autolambda.driver.job import Job
 from autolambda.driver.models import base_folder
 from autolambda.driver.run import Run
 from autolambda.errors import ConfigError
-from autolambda.merging.merge import check_in_place, open_merge
+from autolambda.merging.merge import Merge, check_in_place, open_merge
 from autolambda.merging.method import AROUND_BASE, BaselineMethod, Method
 from autolambda.schedule import Schedule
 
@@ -24,15 +24,10 @@ class MergedBaseline:
     def check(self, job: Job) -> None:
         """Opens and reads the base model, if the method needs one.
 
-        Raises ``ConfigError`` if a base is missing, or if only one of base and parents has a tied lm_head. Raises
-        ``PairError`` if the base does not fit, and ``CheckpointError`` if it is broken.
+        Raises like ``open_around_base``, and ``ConfigError`` if only one of base and parents has a tied lm_head.
         """
-        if self.name not in AROUND_BASE:
-            return
-        merge = open_merge(job.models.pair, baseline_method(job, self.name, lam=1.0))
-        check_in_place(merge)
-        assert merge.base is not None
-        merge.base.digest()  # reads every value
+        if self.name in AROUND_BASE:
+            check_in_place(open_around_base(job, self.name))
 
     def measure(self, run: Run, beside: Beside) -> None:
         """Measures the missing responses. Raises like ``Evaluator.run``."""
@@ -46,6 +41,18 @@ class MergedBaseline:
                 title, "baseline", key, schedule, phase="confirm", stop=size, done=1.0, share=0.0, merge=merge
             ),
         )
+
+
+def open_around_base(job: Job, name: BaselineMethod) -> Merge:
+    """Returns a merge around the base model, whose values are all read.
+
+    Raises ``ConfigError`` if there is no base, ``PairError`` if it does not fit, and ``CheckpointError`` if it is
+    broken.
+    """
+    merge = open_merge(job.models.pair, baseline_method(job, name, lam=1.0))
+    assert merge.base is not None
+    merge.base.digest()  # reads every value
+    return merge
 
 
 def baseline_method(job: Job, name: BaselineMethod, *, lam: float) -> Method:

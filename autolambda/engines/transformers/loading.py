@@ -38,6 +38,14 @@ def load_model(pair: Pair, *, dtype: torch.dtype) -> Any:
     return model
 
 
+def load_checkpoint(checkpoint: Checkpoint) -> Any:
+    """Returns a checkpoint's model in its own dtype, on the CPU. Raises ``CheckpointError`` like ``load_model``."""
+    with _without_bars(), _model_errors(checkpoint):
+        return auto_class(checkpoint).from_pretrained(
+            checkpoint.folder, dtype="auto", use_safetensors=True, trust_remote_code=False
+        )
+
+
 def _config(pair: Pair) -> PretrainedConfig:
     config: PretrainedConfig = AutoConfig.from_pretrained(pair.thinking.folder, trust_remote_code=False)
     for part in (config, config.get_text_config(decoder=True)):
