@@ -177,6 +177,11 @@ class Config(Strict):
         return {task.label: task.guard.max_drop for task in self.tasks if task.guard}
 
     @property
+    def wants_cap(self) -> bool:
+        """Whether a confirmation for a budget measures Thinking with a cap on its thinking."""
+        return self.cap.measure or "cut" in self.search.baselines
+
+    @property
     def confirm_size(self) -> ConfirmSize:
         return ConfirmSize(self.confirm.limit, self.confirm.repeats, self.confirm.share)
 

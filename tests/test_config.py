@@ -31,7 +31,7 @@ def refused(call, *arguments, match=None, **options):
     ("plain", "key", "hint"),
     [
         ({"buget": 4}, "buget", "did you mean 'budget'"),
-        ({"zzz": 4}, "zzz", "known: models, merge, engine, tasks, sampling, search, confirm, ablation, budget"),
+        ({"zzz": 4}, "zzz", "known: models, merge, engine, tasks, sampling, search, confirm, cap, ablation, budget"),
         ({"models": {"instuct": "x"}}, "models.instuct", "did you mean 'instruct'"),
         ({"engine": {"batch": 1}}, "engine.batch", "did you mean 'batch_size'"),
         ({"sampling": {"temprature": 1}}, "sampling.temprature", "did you mean 'temperature'"),

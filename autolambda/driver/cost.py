@@ -13,7 +13,7 @@ from autolambda.config import Config
 from autolambda.driver.models import Models
 from autolambda.engines.device import vllm_device
 from autolambda.optimizer.aims import TYPICAL_FINALISTS, reach_at
-from autolambda.optimizer.token_allowance import CONFIRM_SHARE, LEAST_FULL, TokenAllowance
+from autolambda.optimizer.token_allowance import CONFIRM_SHARE, LEAST_FULL, RESERVED, TokenAllowance
 from autolambda.statistics.estimates import Z_95_ONE_SIDED, wilson
 from autolambda.tasks.base import Slice
 
@@ -82,7 +82,9 @@ def cost_lines(config: Config, models: Models, search: Sequence[Slice], confirm:
         num_confirm_prompts=sum(len(part.samples) for part in confirm),
         cap=most,
     )
-    rows = _by_rows(config, search, confirm) * cap
+    rows: float = _by_rows(config, search, confirm) * cap
+    if config.wants_cap and config.budget is not None:
+        rows += RESERVED * allowance.total
     total, why = allowance.total, "search.max_tokens_generated"
     if most is None or rows < most:
         total, why = min(total, rows), f"if every response ran to the cap of {cap:,} tokens"
@@ -99,8 +101,8 @@ def cost_lines(config: Config, models: Models, search: Sequence[Slice], confirm:
 def _by_rows(config: Config, search: Sequence[Slice], confirm: Sequence[Slice]) -> int:
     """Returns the most responses that a search and its confirmation take: each merge answers each prompt once."""
     searched, confirmed = (sum(part.num_responses for part in phase) for phase in (search, confirm))
-    cuts = sum(2 if name == "cut" else 1 for name in config.search.baselines)  # a cut may be tried twice
-    return config.search.trials * searched + (config.confirm.finalists + 2 + cuts) * confirmed
+    merges = sum(name != "cut" for name in config.search.baselines)
+    return config.search.trials * searched + (config.confirm.finalists + 2 + merges) * confirmed
 
 
 def _enough(max_drop: float) -> float:

@@ -24,8 +24,8 @@ def cap_section(models: Models, measurement: Provenance | None) -> Iterator[str]
         measured = rival.result.measured
         yield (
             f"Thinking, unmerged, with its thinking cut at {rival.capped.tokens:,} tokens, answers "
-            f"{percent_of(measured.accuracy)} right with {tokens_of(measured.mean_tokens)}, forced tokens included. The "
-            f"merge is {lead(-rival.difference.value, rival.difference.turned)}."
+            f"{percent_of(measured.accuracy)} right with {tokens_of(measured.mean_tokens)}, forced tokens included. "
+            f"The merge is {lead(-rival.difference.value, rival.difference.turned)}."
         )
         yield ""
     if cap := measurement.cap:

@@ -82,8 +82,8 @@ def _about_measured(measurement: Provenance) -> Iterator[str]:
     """Yields a sentence if a cap is to be used, and one if the weights cannot be compared with the measured ones."""
     if measurement.cap:
         yield (
-            f"measured with a cap of {measurement.cap.capped.tokens:,} tokens on its thinking, this merge is better than "
-            "the pick without one; README.md says how a server is told the cap"
+            f"with a cap of {measurement.cap.capped.tokens:,} tokens on its thinking, this merge is shown to be better "
+            "than the pick without one; README.md says how a server is told the cap"
         )
     if measurement.weights is None:
         yield f"the exported weights were not compared with those in the engine: {measurement.why_uncompared}"

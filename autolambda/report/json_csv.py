@@ -59,7 +59,7 @@ def report_csv(report: Report) -> str:
         is_pick = cap is None and report.is_pick(result)
         own = {"schedule": result.schedule.key, "confirmed": result.confirmed, "pick": is_pick, "cap": cap}
         rows.append(numbers | own)
-    return str(pandas.DataFrame(rows).to_csv(index=False))
+    return str(pandas.DataFrame(rows).astype({"trial": "Int64", "cap": "Int64"}).to_csv(index=False))
 
 
 def report_text(report: Report) -> str:

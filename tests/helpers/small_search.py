@@ -41,6 +41,7 @@ SETTINGS: dict[str, object] = {
     "sampling.max_tokens": 64,
     "engine.threads": 1,
     "engine.batch_size": 32,
+    "cap.measure": False,  # ``capped`` has one
     "merge.rounding": "nearest",  # so its finalists are just within the budget, which tests of verdicts need
 }
 
@@ -69,6 +70,24 @@ def finished() -> Report:
     """The report of a search that ran to its verdict; its database is at ``finished_storage()`` (do not write)."""
     report: Report = made_once("finished", lambda folder: search(small_config(), name=NAME, storage=storage_in(folder)))
     return report
+
+
+def capped_config(**changes: object) -> Config:
+    """The config of a small search with long responses, of which caps on thinking cut some."""
+    own = {"budget": 40.0, "cap__measure": True, "sampling__max_tokens": 192, "confirm__limit": 64}
+    return small_config(**{**own, **changes})
+
+
+@functools.cache
+def capped() -> Report:
+    """The report of a finished search with caps on thinking; its database is at ``capped_storage()`` (do not write)."""
+    report: Report = made_once("capped", lambda folder: search(capped_config(), name=NAME, storage=storage_in(folder)))
+    return report
+
+
+def capped_storage() -> str:
+    """The URL of the database of ``capped()``, once that was called."""
+    return storage_in(shared_folder() / "capped")
 
 
 def with_parent(report: Report, name: str = "instruct") -> Report:

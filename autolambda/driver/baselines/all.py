@@ -40,5 +40,5 @@ def measure_baselines(run: Run, beside: Beside) -> bool:
 def _chosen(config: Config) -> Iterator[BaselineName]:
     """Yields the baselines of the config, and last the cap, which is one by default."""
     yield from (name for name in config.search.baselines if name != "cut")
-    if config.cap.measure or "cut" in config.search.baselines:
+    if config.wants_cap:
         yield "cut"

@@ -72,5 +72,7 @@ class Drafts:
 
 
 def _encoded(chat: ChatFormat, texts: Sequence[str]) -> list[list[int]]:
-    ids: list[list[int]] = chat.tokenizer(list(texts), add_special_tokens=False).input_ids
+    """Returns the token ids of texts; a lone surrogate, which no tokenizer takes, counts as a question mark."""
+    plain = [text.encode("utf-8", "replace").decode() for text in texts]
+    ids: list[list[int]] = chat.tokenizer(plain, add_special_tokens=False).input_ids
     return ids

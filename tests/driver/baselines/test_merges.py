@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -15,19 +14,19 @@ from small_search import small_config
 from torch import Tensor
 
 from autolambda.config import BaselineName
-from autolambda.driver.baselines import baseline_method, check_baselines, choose_cut
+from autolambda.driver.baselines.all import check_baselines
+from autolambda.driver.baselines.merges import baseline_method
 from autolambda.driver.engine import open_engine
 from autolambda.driver.job import Job, open_job
 from autolambda.engines.base import Prompt
 from autolambda.engines.chat import ChatFormat
-from autolambda.errors import CheckpointError, ConfigError, InputError, PairError
+from autolambda.errors import CheckpointError, ConfigError, PairError
 from autolambda.merging import arithmetic
 from autolambda.merging.arithmetic import pieces_of, slerp_weights, task_arithmetic, ties_limits
 from autolambda.merging.checkpoint import open_checkpoint
 from autolambda.merging.merge import open_merge
 from autolambda.merging.method import ROUNDINGS, Method, RoundingName
 from autolambda.merging.rounding import Draws
-from autolambda.responses import Grade, Graded, Response
 from autolambda.schedule import Schedule
 
 SINGLE, NORM = "model.safetensors", "model.norm.weight"
@@ -134,11 +133,6 @@ def test_a_missing_base_is_named(originals: Path, method: BaselineName) -> None:
             check()
 
 
-def test_a_cut_is_no_merge(originals: Path) -> None:
-    with pytest.raises(ValueError, match="CutEngine"):
-        baseline_method(job_of(originals), "cut", lam=0.5)
-
-
 def checked(originals: Path, base: Path) -> None:
     check_baselines(job_of(originals, models__base=str(base), search__baselines=["slerp", "ties"]))
 
@@ -190,63 +184,3 @@ def test_a_broken_base_is_refused(originals: Path, tmp_path: Path) -> None:
     edit_tensors(base / SINGLE, lambda tensors: tensors[NORM].fill_(torch.nan))
     with pytest.raises(CheckpointError, match="NaN or infinite values in model\\.norm"):
         checked(originals, base)
-
-
-def thinking_response(thought: int, answer: int | None, task: str = "t") -> Graded:
-    """``thought`` tokens with the tag, ``answer`` with the end token; without an answer it never closes."""
-    text = "x" * thought if answer is None else "x" * (thought - 1) + "</think>" + "y" * (answer - 1)
-    response = Response(text, thought + (answer or 0), "length" if answer is None else "stop")
-    return Graded(task, "s", 0, response, Grade.WRONG, None, answer is not None)
-
-
-@pytest.mark.parametrize(
-    ("lengths", "budget", "cap"),
-    [
-        ([(10, 2)], 12, 12),  # does not bind: the longest response
-        ([(10, 2)], 99, 12),
-        ([(10, 2)], 11.9, 9),
-        ([(10, 2)], 7, 5),
-        ([(10, 2)], 3, 1),
-        ([(10, 2)], 2.9, None),
-        ([(10, 2), (100, 2)], 30, 46),  # (12 + 48) / 2
-        ([(10, 2), (100, 8)], 30, 40),
-        ([(10, 2), (100, 8)], 29.9, 39),
-        ([(10, 2), (30, None)], 20, 26),  # the one that is cut off would answer in 2 as well
-        ([(10, 2), (30, None)], 21, 30),
-        ([(10, 2), (10, 4), (30, None)], 15, 16),  # 12 + 14 + 16 + 3
-        ([(30, None)], 20, None),
-    ],
-)
-def test_the_cap_is_the_largest_within_the_budget(
-    lengths: list[tuple[int, int | None]], budget: float, cap: int | None
-) -> None:
-    found = choose_cut([thinking_response(*length) for length in lengths], CHAT, budget=budget)
-    assert found == cap
-
-
-def test_the_cap_is_that_of_trying_them_all() -> None:
-    rng = random.Random(0)
-    for _ in range(50):
-        lengths = [(rng.randint(1, 60), rng.randint(1, 9)) for _ in range(7)]
-        budget = rng.uniform(1, 70)
-
-        def mean(cap: int, lengths: list[tuple[int, int]] = lengths) -> float:
-            return sum(min(cap, thought) + answer for thought, answer in lengths) / len(lengths)
-
-        fitting = [cap for cap in range(1, max(map(sum, lengths)) + 1) if mean(cap) <= budget]
-        graded = [thinking_response(*length) for length in lengths]
-        assert choose_cut(graded, CHAT, budget=budget) == max(fitting, default=None)
-
-
-def test_the_cap_weighs_tasks_as_the_budget_does() -> None:
-    graded = [thinking_response(10, 2, "short"), thinking_response(10, 2, "short"), thinking_response(100, 2, "long")]
-    assert choose_cut(graded, CHAT, budget=30) == 46  # tasks are equal, not responses
-    assert choose_cut(graded, CHAT, budget=29.1, weights={"short": 0.8, "long": 0.2}) == 95
-    with pytest.raises(InputError, match="weights must name the tasks"):
-        choose_cut(graded, CHAT, budget=30, weights={"short": 1.0})
-
-
-def test_the_first_tag_ends_the_thinking() -> None:
-    response = Response("xxxx</think>yy</think>yy", 11, "stop")
-    graded = [Graded("t", "s", 0, response, Grade.WRONG, None, True)]
-    assert choose_cut(graded, CHAT, budget=8) == 2  # 5 and 6
