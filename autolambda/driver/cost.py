@@ -101,8 +101,9 @@ def cost_lines(config: Config, models: Models, search: Sequence[Slice], confirm:
 def _by_rows(config: Config, search: Sequence[Slice], confirm: Sequence[Slice]) -> int:
     """Returns the most responses that a search and its confirmation take: each merge answers each prompt once."""
     searched, confirmed = (sum(part.num_responses for part in phase) for phase in (search, confirm))
-    merges = sum(name != "cut" for name in config.search.baselines)
-    return config.search.trials * searched + (config.confirm.finalists + 2 + merges) * confirmed
+    baselines = config.search.baselines
+    merges, sweeps = sum(name != "cut" for name in baselines), 11 * ("sweep" in baselines)  # its lambdas
+    return (config.search.trials + sweeps) * searched + (config.confirm.finalists + 2 + merges) * confirmed
 
 
 def _enough(max_drop: float) -> float:

@@ -10,6 +10,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 
 from autolambda.errors import printable
+from autolambda.report.answer.baselines import baseline_sentences
 from autolambda.report.answer.caps import cap_sentences
 from autolambda.report.answer.phrases import (
     FOUND,
@@ -72,6 +73,7 @@ def verdict_sentences(report: Report, *, storage: str | None = None) -> Iterator
     elif report.verdict is Verdict.FEASIBLE and best:
         yield from _about_parent(report, best) if best.parent else _about_pick(report, report.budget, best)
         yield from cap_sentences(report)
+        yield from baseline_sentences(report)
         yield from filter(None, [slack_of(report), without_budget(report)])
         yield from _about_likely(report, storage)
         if best.parent is None:
@@ -81,6 +83,7 @@ def verdict_sentences(report: Report, *, storage: str | None = None) -> Iterator
     elif report.nearest:
         yield from about_nearest(report, report.budget, report.nearest)
         yield from cap_sentences(report)
+        yield from baseline_sentences(report)
         yield from filter(None, [slack_of(report)])
         yield what_helps(report)
         yield from filter(None, [without_budget(report)])
