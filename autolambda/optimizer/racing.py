@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from autolambda.optimizer.acquisition import is_dominated
@@ -71,7 +71,7 @@ class Race:
         self.observations = self._before = observations
         self.stopped: str | None = None
         self._schedule, self._settings, self._aims = schedule, settings, aims
-        self._bounds = [start, *(rung for rung in aims.rungs if start < rung < stop), stop]
+        self._bounds = bounds_of(start, stop, aims.rungs)
         self._on_ladder = on_the_ladder(observations, settings, aims)
         self._cost = 0
 
@@ -91,6 +91,19 @@ class Race:
         self.observations = self._before.with_measured(outcome.observation, cost=self._cost)
         if not self._on_ladder:
             self.stopped = stopped_for(self._schedule, self.observations, self._settings, self._aims)
+
+
+def bounds_of(start: int, stop: int, rungs: Sequence[int]) -> list[int]:
+    """Returns the responses at which a race from ``start`` to ``stop`` pauses, with both ends.
+
+    No part but the whole is smaller than the first rung: a call for a few responses takes nearly as long as one for
+    many, because both wait for their longest.
+    """
+    bounds = [start]
+    for rung in rungs:
+        if min(rung - bounds[-1], stop - rung) >= rungs[0]:
+            bounds.append(rung)
+    return [*bounds, stop]
 
 
 def most_tokens(num_responses: int, budget: float | None) -> float:

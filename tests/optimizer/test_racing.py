@@ -13,6 +13,7 @@ from autolambda.optimizer.racing import (
     OVER_BUDGET,
     Race,
     RungOutcome,
+    bounds_of,
     exceeded,
     most_tokens,
     stopped_for,
@@ -142,3 +143,20 @@ def test_an_aborted_rung_leaves_a_lower_bound_alone():
     [censored] = end.observations.censored
     assert censored.tokens == exceeded(10.0 * 256, 256) and end.observations.measured == known.measured
     assert end.observations.costs == (*known.costs, 10 * 256)
+
+
+@pytest.mark.parametrize(
+    ("start", "stop", "expected"),
+    [
+        (0, 64, [0, 64]),
+        (0, 260, [0, 64, 260]),  # not for the last four alone
+        (0, 320, [0, 64, 256, 320]),
+        (64, 260, [64, 260]),
+        (250, 600, [250, 600]),  # nor for the first six
+        (0, 2000, [0, 64, 256, 1024, 2000]),
+        (0, 40, [0, 40]),  # a small slice
+        (256, 260, [256, 260]),  # what is left of a slice
+    ],
+)
+def test_a_race_does_not_pause_for_a_few_responses(start: int, stop: int, expected: list[int]) -> None:
+    assert bounds_of(start, stop, (64, 256, 1024, 2000)) == expected
