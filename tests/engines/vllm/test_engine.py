@@ -123,17 +123,17 @@ def test_a_comparison_in_pieces_sees_every_value(parents, monkeypatch):
         monkeypatch.setattr(expected, "PIECE", 1000)
         assert live.compare(live._merge, whole=True) == []
         for name, parameter in live._parameters.items():
-            values = parameter.live.data.view(-1)
-            kept = values[-1].clone()
-            values[-1] += 1
+            last = parameter.live.data[parameter.parts[-1].index].view(-1)[-1:]
+            kept = last.clone()
+            last += 1
             assert live.compare(live._merge, whole=True) == [parameter.parts[-1].tensor], name
-            values[-1] = kept
+            last.copy_(kept)
 
 
 def test_a_backbone_with_another_rope_is_merged(tmp_path):
     """An ablation opens such a pair with a warning; the workers open the same pair."""
     parents = pair_of(tmp_path)
-    edit_json(parents[0] / "config.json", rope_theta=5e6)
+    edit_json(parents[0] / "config.json", rope_parameters={"rope_theta": 5e6, "rope_type": "default"})
     pair = open_pair(*map(str, parents), across_configs=True)
     assert any("rope" in warning for warning in pair.warnings)
     with opened_pair(pair) as engine:
