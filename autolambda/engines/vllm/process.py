@@ -7,8 +7,9 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import InvalidStateError
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any
 
 DRIVER = "AUTOLAMBDA_DRIVER_PID"  # environment variable: the process that opened the engine
@@ -16,10 +17,7 @@ _POLL_SECONDS = 0.5
 
 
 def runs_in_process() -> bool:
-    """Whether an engine will run in this process: only on a CPU, unless the environment says otherwise.
-
-    In this process, batches depend on the prompts only. A separate process takes prompts while it already generates.
-    """
+    """Whether an engine will run in this process: only on a CPU, unless the environment says otherwise."""
     from vllm import envs
     from vllm.platforms import current_platform
 
@@ -28,6 +26,20 @@ def runs_in_process() -> bool:
     if current_platform.is_cpu():
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     return not envs.VLLM_ENABLE_V1_MULTIPROCESSING
+
+
+@contextmanager
+def held(engine_core: Any) -> Iterator[None]:
+    """Keeps the engine's separate process from generating before it has all prompts of the block.
+
+    Otherwise its batches, and with them the tokens that it draws, would depend on when each prompt arrives.
+    """
+    if not hasattr(engine_core, "outputs_queue"):
+        yield
+        return
+    engine_core.call_utility("pause_scheduler", "keep", False)  # keeps requests, and the prefix cache
+    yield
+    engine_core.call_utility("resume_scheduler")
 
 
 def runs_apart() -> bool:

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from autolambda.engines.base import WATCH_STEPS, Progress, Prompt, Sampling, Watch
 from autolambda.engines.decoder import Decoder, encode
+from autolambda.engines.vllm.process import held
 from autolambda.errors import EngineError
 from autolambda.responses import Response
 
@@ -55,7 +56,7 @@ class Call:
 
     def add(self, ids: Sequence[list[int]], params: Any) -> None:
         """Sends all prompts to vLLM, in order."""
-        with self._errors("taking the prompts"):
+        with self._errors("taking the prompts"), held(self._engine.engine_core):
             for i, prompt in enumerate(ids):
                 self._engine.add_request(f"{self._number}-{i}", _token_prompt(prompt), params)
         self._tokens = [[] for _ in ids]
