@@ -34,7 +34,7 @@ from autolambda.engines.vllm.arguments import (
 )
 from autolambda.engines.vllm.failures import ProcessStderr, vllm_errors, with_advice
 from autolambda.engines.vllm.internals import check_internals
-from autolambda.engines.vllm.process import runs_in_process, wake_when_dead
+from autolambda.engines.vllm.process import await_end, runs_in_process, wake_when_dead
 from autolambda.engines.vllm.requests import Call, PromptIds, sampling_params
 from autolambda.engines.vllm.snapshot import ParentMemory
 from autolambda.errors import ConfigError, EngineError
@@ -165,6 +165,7 @@ class VllmEngine:
         self._closed.set()
         with suppress(Exception):  # the engine may have died already
             llm.llm_engine.engine_core.shutdown()
+        await_end()
         del llm
         gc.collect()
         if VllmEngine._in_process:

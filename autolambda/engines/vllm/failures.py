@@ -105,6 +105,7 @@ class ProcessStderr:
 
     def __init__(self) -> None:
         self._file = tempfile.TemporaryFile()  # noqa: SIM115, open as long as this object
+        self._start = 0  # of what says why a process failed
         weakref.finalize(self, self._file.close)
 
     @contextmanager
@@ -131,12 +132,16 @@ class ProcessStderr:
             yield
         finally:
             multiprocessing.util.spawnv_passfds = spawn
+        self._start = os.fstat(self._file.fileno()).st_size  # the block went well, whatever was written
 
     def last_error(self) -> str | None:
-        """Returns the message of the last exception that does not point to another one, or ``None``."""
+        """Returns the message of the last exception that does not point to another one, or ``None``.
+
+        What was written in a block of ``taken`` that ended without an error is left out.
+        """
         file = self._file.fileno()
-        size = os.fstat(file).st_size
-        text = os.pread(file, _MOST_BYTES, max(0, size - _MOST_BYTES)).decode(errors="replace")
+        start = max(self._start, os.fstat(file).st_size - _MOST_BYTES)
+        text = os.pread(file, _MOST_BYTES, start).decode(errors="replace")
         return last_exception(text)
 
 

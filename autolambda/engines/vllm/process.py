@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 DRIVER = "AUTOLAMBDA_DRIVER_PID"  # environment variable: the process that opened the engine
-_POLL_SECONDS = 0.5
+_POLL_SECONDS, _END_SECONDS = 0.5, 60.0
 
 
 def runs_in_process() -> bool:
@@ -66,6 +66,13 @@ def _end_with(pid: int) -> None:
     if core and core.pid and core.pid != pid and core.is_alive():
         os.kill(core.pid, signal.SIGKILL)
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def await_end() -> None:
+    """Waits until the engine's separate process has ended: it takes a while to free 100 GiB of pinned memory."""
+    for process in multiprocessing.active_children():
+        if process.name.startswith("EngineCore"):
+            process.join(_END_SECONDS)
 
 
 def wake_when_dead(engine_core: Any) -> threading.Event:

@@ -123,6 +123,16 @@ def log_as_a_worker() -> None:
 def test_a_worker_logs_what_it_does_not_raise(monkeypatch):
     monkeypatch.setenv("VLLM_LOGGING_LEVEL", HIDDEN)
     stderr = ProcessStderr()
+    with pytest.raises(EngineError, match="vLLM failed while starting: no room; "):  # noqa: SIM117
+        with vllm_errors("starting", stderr), stderr.taken():
+            run(log_as_a_worker)
+            raise RuntimeError(STARTING)
+
+
+def test_what_was_said_at_a_good_start_is_no_reason(monkeypatch):
+    """The engine's process is killed later, and says nothing about it."""
+    monkeypatch.setenv("VLLM_LOGGING_LEVEL", HIDDEN)
+    stderr = ProcessStderr()
     with stderr.taken():
-        run(log_as_a_worker)
-    assert stderr.last_error() == "no room"
+        run(fail)
+    assert stderr.last_error() is None
