@@ -51,11 +51,17 @@ def open_vllm(
     path: MergePath = "stream",
     parents: str = "auto",
     dtype: str = "auto",
+    seeds: Literal["call", "request"] = "call",
     arguments: Mapping[str, Any] | None = None,
 ) -> VllmEngine:
     """An engine in float32; with VLLM_ENABLE_V1_MULTIPROCESSING=1, vLLM runs in processes of its own."""
     return open_vllm_pair(
-        open_pair(str(instruct), str(thinking)), path=path, parents=parents, dtype=dtype, arguments=arguments
+        open_pair(str(instruct), str(thinking)),
+        path=path,
+        parents=parents,
+        dtype=dtype,
+        seeds=seeds,
+        arguments=arguments,
     )
 
 
@@ -65,6 +71,7 @@ def open_vllm_pair(
     path: MergePath = "stream",
     parents: str = "auto",
     dtype: str = "auto",
+    seeds: Literal["call", "request"] = "call",
     arguments: Mapping[str, Any] | None = None,
 ) -> VllmEngine:
     """On a CPU vLLM packs linear weights, but for the direct path it is told not to."""
@@ -76,7 +83,14 @@ def open_vllm_pair(
         patch.setenv("LINEARS", "plain" if path == "direct" else "packed")
         patch.setenv("PYTHONPATH", str(HELPERS / "plain_linears"), prepend=os.pathsep)
         return VllmEngine(
-            pair, tokenizer=tokenizer, context=CONTEXT, merge=path, parents=parents, arguments=arguments, dtype=dtype
+            pair,
+            tokenizer=tokenizer,
+            context=CONTEXT,
+            merge=path,
+            parents=parents,
+            seeds=seeds,
+            arguments=arguments,
+            dtype=dtype,
         )
 
 

@@ -1,8 +1,7 @@
 """The vLLM engine: vLLM starts once, its workers load both parents once, and every merge is made inside the workers.
 
 After every merge the prefix cache is reset, because vLLM keeps it when weights change. The live weights are compared
-with merges computed from the files. One seed per call draws all tokens. With one seed per request, vLLM leaves its fast
-sampling kernels on a GPU, and fails on a CPU after a chunked prefill.
+with merges computed from the files. Tokens are drawn with one seed per call, or with one per request (``seeds.py``).
 """
 
 from __future__ import annotations
@@ -36,6 +35,7 @@ from autolambda.engines.vllm.failures import ProcessStderr, vllm_errors, with_ad
 from autolambda.engines.vllm.internals import check_internals
 from autolambda.engines.vllm.process import await_end, runs_in_process, wake_when_dead
 from autolambda.engines.vllm.requests import Call, PromptIds, sampling_params
+from autolambda.engines.vllm.seeds import Seeds, arguments_for, seed_of_call
 from autolambda.engines.vllm.snapshot import ParentMemory
 from autolambda.errors import ConfigError, EngineError
 from autolambda.merging.fingerprint import digest_of_hashes
@@ -44,7 +44,6 @@ from autolambda.merging.method import Method
 from autolambda.merging.pair import Pair
 from autolambda.responses import Response
 from autolambda.schedule import Schedule
-from autolambda.tasks.requests import derive_seed
 
 _ENDS = {0.0, 1.0}
 _MEMORY_IN_WORDS = {"gpu": "on the GPU", "host": "in host memory", "files": "in memory-mapped files"}
@@ -66,16 +65,18 @@ class VllmEngine:
         dtype: str = "auto",
         merge: Literal["auto", "direct", "stream"] = "auto",
         parents: Literal["auto", "gpu", "host", "files"] = "auto",
+        seeds: Seeds = "call",
         arguments: Mapping[str, Any] | None = None,
         sharing: int = 1,
     ) -> None:
         """Starts vLLM and loads both parents.
 
-        ``context`` is the number of tokens of the longest prompt plus its response. ``arguments`` are vLLM's engine
-        arguments. ``sharing`` is the number of engines that share this host's memory. Raises ``ConfigError`` for what
-        the user can correct in the config, ``EngineError`` if vLLM fails or memory is short.
+        ``context`` is the number of tokens of the longest prompt plus its response. With ``seeds`` "request", a
+        response depends on its own prompt and seed only. ``arguments`` are vLLM's engine arguments. ``sharing`` is the
+        number of engines that share this host's memory. Raises ``ConfigError`` for what the user can correct in the
+        config, ``EngineError`` if vLLM fails or memory is short.
         """
-        arguments = arguments or {}
+        arguments = {**arguments_for(seeds, vllm_device(), context=context), **(arguments or {})}
         check_arguments(arguments)
         check_internals()
         check_architecture(pair)
@@ -89,6 +90,7 @@ class VllmEngine:
         self._pair = pair
         self._tokenizer, self._end_ids = tokenizer, end_ids_of(pair, tokenizer)
         self._prompt_ids = PromptIds(tokenizer)
+        self._seeds = seeds
         self._calls = itertools.count()
         self._whole_ends: set[float] = set()
         self._llm: Any = None
@@ -141,10 +143,11 @@ class VllmEngine:
         engine = self._engine()
         decoder = Decoder.of(self._tokenizer, sampling, end_ids=self._end_ids)
         call = Call(engine, decoder, next(self._calls), self._errors)
-        if sampling.temperature:
+        if sampling.temperature and self._seeds == "call":
             with self._errors("seeding"):
-                self._llm.collective_rpc("autolambda_seed", args=(_seed_of(prompts),))
-        call.add(self._prompt_ids.of(prompts), sampling_params(sampling, decoder.end_ids))
+                self._llm.collective_rpc("autolambda_seed", args=(seed_of_call(prompts),))
+        own = [prompt.seed if self._seeds == "request" else None for prompt in prompts]
+        call.add(self._prompt_ids.of(prompts), [sampling_params(sampling, decoder.end_ids, seed) for seed in own])
         call.run(watch)
         return call.responses()
 
@@ -234,8 +237,3 @@ def _advice(method: Method, tensor: str) -> str:
     # FlashInfer's kernels (the default except on Hopper) take w13 in another order than the checkpoint's
     another = "engine.moe_backend to triton" if ".experts." in tensor else "engine.merge to stream"
     return f"set {another}, or engine.name to transformers"
-
-
-def _seed_of(prompts: Sequence[Prompt]) -> int:
-    """Derives one seed of 32 bits from the seeds of all prompts."""
-    return derive_seed(",".join(str(prompt.seed) for prompt in prompts)) >> 31

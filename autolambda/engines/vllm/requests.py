@@ -54,11 +54,11 @@ class Call:
         self._num_tokens: list[int] = []
         self._responses: list[Response | None] = []
 
-    def add(self, ids: Sequence[list[int]], params: Any) -> None:
-        """Sends all prompts to vLLM, in order."""
+    def add(self, ids: Sequence[list[int]], params: Sequence[Any]) -> None:
+        """Sends all prompts to vLLM, in order, each with its ``SamplingParams``."""
         with self._errors("taking the prompts"), held(self._engine.engine_core):
-            for i, prompt in enumerate(ids):
-                self._engine.add_request(f"{self._number}-{i}", _token_prompt(prompt), params)
+            for i, (prompt, each) in enumerate(zip(ids, params, strict=True)):
+                self._engine.add_request(f"{self._number}-{i}", _token_prompt(prompt), each)
         self._tokens = [[] for _ in ids]
         self._num_tokens = [0] * len(ids)
         self._responses = [None] * len(ids)
@@ -107,8 +107,11 @@ def _token_prompt(ids: list[int]) -> dict[str, Any]:
     return {"type": "token", "prompt_token_ids": ids}
 
 
-def sampling_params(sampling: Sampling, end_ids: frozenset[int]) -> Any:
-    """Returns vLLM's ``SamplingParams``. They name all end tokens, so the model's own config has no effect."""
+def sampling_params(sampling: Sampling, end_ids: frozenset[int], seed: int | None = None) -> Any:
+    """Returns vLLM's ``SamplingParams``. They name all end tokens, so the model's own config has no effect.
+
+    With a ``seed``, a request draws its tokens from its own stream of random numbers.
+    """
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
@@ -124,6 +127,7 @@ def sampling_params(sampling: Sampling, end_ids: frozenset[int]) -> Any:
         max_tokens=sampling.max_tokens,
         stop_token_ids=sorted(end_ids),
         ignore_eos=True,
+        seed=seed,
         detokenize=bool(sampling.stop),
         skip_special_tokens=False,
         output_kind=RequestOutputKind.DELTA,
