@@ -30,11 +30,17 @@ def adopt_orphans() -> None:
 
 @dataclass(frozen=True)
 class Ended:
-    """A run that ended: whether it was killed, what it said, and its steps if nobody killed it."""
+    """A run that ended: whether it was killed, what it said, its steps if it was not, and the processes that stayed."""
 
     was_killed: bool
     said: str
     num_steps: int
+    left: tuple[str, ...] = ()
+
+    @property
+    def is_starting(self) -> bool:
+        """Whether vLLM had not opened yet."""
+        return "engine: vLLM" in self.said and ", merged by " not in self.said
 
     @property
     def last(self) -> str:
@@ -44,10 +50,7 @@ class Ended:
 
 
 def run(folder: Path, *arguments: str, step: int = 0, seconds: float = 600.0) -> Ended:
-    """Runs the command in a process of its own until its end, its death at ``step``, or ``seconds`` have passed.
-
-    Then no process may be left of it.
-    """
+    """Runs the command in a process of its own until its end, its death at ``step``, or ``seconds`` have passed."""
     paths = [folder / f"{name}.txt" for name in ("said", "errors", "steps")]
     began = time.monotonic()
     child = os.fork()
@@ -60,27 +63,30 @@ def run(folder: Path, *arguments: str, step: int = 0, seconds: float = 600.0) ->
         if time.monotonic() - began > seconds:
             os.kill(child, signal.SIGKILL)
         time.sleep(0.005)
-    wait_for_orphans(arguments[0])
+    left = end_orphans()
     code = os.waitstatus_to_exitcode(status)
     said, errors, steps = (path.read_text(encoding="utf-8") if path.exists() else "" for path in paths)
     assert code in (0, -signal.SIGKILL), f"{arguments[0]} ended with {code}: {errors or said}"
-    return Ended(code != 0, said, int(steps or 0) if code == 0 else 0)
+    return Ended(code != 0, said, int(steps or 0) if code == 0 else 0, left)
 
 
-def wait_for_orphans(command: str) -> None:
-    """Waits for the processes of a run that has ended, which are this one's children now; kills those that stay."""
+def end_orphans() -> tuple[str, ...]:
+    """Waits for the processes of a run that has ended, which are this one's children now.
+
+    Returns the command lines of those that stay, and kills them.
+    """
     end = time.monotonic() + SECONDS_TO_DIE
     while time.monotonic() < end:
         try:
             if os.waitpid(-1, os.WNOHANG) == (0, 0):
                 time.sleep(0.02)
         except ChildProcessError:
-            return
+            return ()
     left = Path(f"/proc/self/task/{os.getpid()}/children").read_text(encoding="ascii").split()
-    names = [Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8").replace("\0", " ") for pid in left]
+    names = [Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8").replace("\0", " ").strip() for pid in left]
     for pid in left:
         os.kill(int(pid), signal.SIGKILL)
-    raise AssertionError(f"{command} ended, but not its processes {names}")
+    return tuple(names)
 
 
 def _become(folder: Path, arguments: tuple[str, ...], step: int, paths: list[Path]) -> None:
