@@ -42,6 +42,7 @@ _REFUSED = {
     "transformers": {
         "merge": "is for vLLM; leave it out, or set engine.name to vllm",
         "parents": "is for vLLM; leave it out, or set engine.name to vllm",
+        "seeds": "is for vLLM; leave it out, or set engine.name to vllm",
     },
 }
 """The keys that only the other engine accepts, with what to do instead."""
@@ -50,9 +51,10 @@ _REFUSED = {
 class EngineConfig(Strict):
     """The engine that generates. ``batch_size`` responses are generated, stored and resumed together.
 
-    It defaults to 256 with transformers, and to all responses of an evaluation with vLLM. ``merge`` and ``parents`` are
-    for vLLM: how weights are merged, and where the parents are kept. ``workers`` is the number of engines, each on
-    separate GPUs. With ``name: vllm`` every further key is an engine argument of vLLM.
+    It defaults to 256 with transformers, and to all responses of an evaluation with vLLM. ``merge``, ``parents`` and
+    ``seeds`` are for vLLM: how weights are merged, where the parents are kept, and whether a call or each request has a
+    seed. ``workers`` is the number of engines, each on separate GPUs. With ``name: vllm`` every further key is an
+    engine argument of vLLM.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -65,6 +67,7 @@ class EngineConfig(Strict):
     threads: Annotated[int, Field(ge=1, le=4096)] | None = None
     merge: Literal["auto", "direct", "stream"] = "auto"
     parents: Literal["auto", "gpu", "host", "files"] = "auto"
+    seeds: Literal["auto", "call", "request"] = "auto"
     workers: Annotated[int, Field(ge=1, le=4096)] = 1
 
     @property

@@ -43,7 +43,7 @@ def refused(call, *arguments, match=None, **options):
         (
             {"engine": {"x\n": 1}},
             "engine.x\\n",
-            "known: name, device, dtype, batch_size, threads, merge, parents, workers (vLLM's",
+            "known: name, device, dtype, batch_size, threads, merge, parents, seeds, workers (vLLM's",
         ),
     ],
 )
@@ -179,7 +179,7 @@ def test_the_engine_arguments_of_vllm_are_passed_on_as_they_are(tmp_path):
 @pytest.mark.parametrize("name", ["auto", "transformers"])
 def test_without_vllm_its_engine_arguments_are_unknown_keys(name):
     message = refused(parse_config, {"engine": {"name": name, "enforce_eager": True, "batch": 1}})
-    known = "known: name, device, dtype, batch_size, threads, merge, parents, workers"
+    known = "known: name, device, dtype, batch_size, threads, merge, parents, seeds, workers"
     hint = "(vLLM's own engine arguments go with engine.name: vllm)"
     assert f"unknown key 'engine.enforce_eager'; {known} {hint}" in message
     assert message.endswith("unknown key 'engine.batch'; did you mean 'batch_size'?")
@@ -199,6 +199,8 @@ def test_without_vllm_its_engine_arguments_are_unknown_keys(name):
         ({"name": "transformers", "merge": "direct"}, "engine.merge: 'direct' is for vLLM; .*engine.name to vllm"),
         ({"name": "transformers", "parents": "gpu"}, "engine.parents: 'gpu' is for vLLM; .*engine.name to vllm"),
         ({"name": "transformers", "merge": "stream", "parents": "files"}, "engine.merge: .*; engine.parents: "),
+        ({"name": "transformers", "seeds": "request"}, "engine.seeds: 'request' is for vLLM; .*engine.name to vllm"),
+        ({"seeds": "prompt"}, "engine.seeds: .* seen 'prompt'"),
         ({"merge": "inplace"}, "engine.merge: .* seen 'inplace'"),
         ({"parents": "disk"}, "engine.parents: .* seen 'disk'"),
     ],

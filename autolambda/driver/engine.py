@@ -163,6 +163,7 @@ def _open_here(job: Job, *, sharing: int = 1) -> Engine:
             dtype=engine.dtype,
             merge=engine.merge,
             parents=engine.parents,
+            seeds=job.identity.get("engine.seeds", "call"),
             arguments=engine.arguments,
             sharing=sharing,
         )

@@ -16,6 +16,7 @@ from autolambda.engines.device import vllm_device
 from autolambda.engines.dtype import resolve_dtype
 from autolambda.engines.transformers.loading import resolve_device
 from autolambda.engines.vllm.arguments import rope_factors
+from autolambda.engines.vllm.seeds import resolve_seeds
 from autolambda.merging.pair import Pair
 from autolambda.tasks.base import Slice
 from autolambda.tasks.digest import digest, prompts_key
@@ -143,5 +144,6 @@ def _engine(settings: EngineConfig, engine: EngineName, pair: Pair, context: int
         return {"dtype": dtype, "batch_size": settings.batch_size or BATCH_SIZE}
     arguments = {key: value for key, value in settings.arguments.items() if key not in MACHINE_ARGUMENTS}
     rope = rope_factors(pair, settings.arguments, context=context)
+    seeds = "request" if resolve_seeds(settings.seeds) == "request" else None  # without the key, it is "call"
     keys = {**arguments, "name": engine, "dtype": dtype, "batch_size": settings.batch_size, "rope": rope}
-    return {key: value for key, value in keys.items() if value is not None}
+    return {key: value for key, value in {**keys, "seeds": seeds}.items() if value is not None}

@@ -88,6 +88,14 @@ class Job:
             return self
         return _job_of(self.config, self.models.at(moment), self.engine, self.opened)
 
+    def seeded_as(self, stored: Mapping[str, Any]) -> Job:
+        """Returns the job with vLLM's seeds as in the identity of a stored study, unless the config chooses them."""
+        key = "engine.seeds"
+        if self.engine != "vllm" or self.config.engine.seeds != "auto" or self.identity.get(key) == stored.get(key):
+            return self
+        others = {each: value for each, value in self.identity.items() if each != key}
+        return replace(self, identity=others | ({key: stored[key]} if key in stored else {}))
+
     @property
     def notes(self) -> tuple[str, ...]:
         """Sentences on the models, the tasks and the clock that the user should know."""

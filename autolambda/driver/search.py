@@ -108,12 +108,12 @@ def running(config: Config, *, name: str, storage: str, engine: Engine | None, o
 
 
 def as_before(job: Job, stored: StoredStudy | None) -> Job:
-    """Returns the job with the moment of the stored study, for which its prompts are rendered, and with its repeats.
+    """Returns the job with the stored study's moment, for which its prompts are rendered, its seeds and its repeats.
 
     The repeats are the job's if the study can grow to them.
     """
     if stored is not None:
-        job = job.at(moment_of(stored))
+        job = job.at(moment_of(stored)).seeded_as(stored.identity)
     before = {} if stored is None else stored.identity.get("tasks", {})
     sizes = [[repeats for _, repeats in phase["prompts"]] for phase in before.values()]
     now = (job.search, job.confirm)

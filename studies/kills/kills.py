@@ -1,42 +1,47 @@
 """Kills a real search again and again, and compares what it ends with to a search that nobody disturbed.
 
-    python studies/kills/kills.py [KILLS] [SEED]
+    python studies/kills/kills.py [KILLS] [SEED] [--engine vllm]
 
 Each run is a process of its own, forked from this one so that it need not import everything again, and killed by
 SIGKILL: half of them by the clock, the others at a random step of storing, telling, confirming or exporting (a
 statement or a commit of any database connection, an fsync, a rename), which a clock would seldom hit. After each, every
-response that was ever stored must still be there as it was, and no more than one trial may be open. In the end trials,
-parameters, values, evaluations, responses and the report must be those of the undisturbed search, bit for bit, and the
-exported folder intact.
+response that was ever stored must still be there as it was, no more than one trial may be open, and no process of the
+run may be alive after five seconds. In the end trials, parameters, values, evaluations, responses and the report must
+be those of the undisturbed search, bit for bit, and the exported folder intact.
+
+With vLLM on a CPU, its core is a process of its own, as on a GPU. A core that has not begun to load may wait for its
+dead driver, and is killed then.
 """
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import json
 import os
 import random
 import shutil
-import signal
 import sqlite3
-import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import sqlalchemy as sa
+from runs import adopt_orphans, run
 
-from autolambda.cli.main import main as autolambda_main
+from autolambda.engines.vllm.arguments import import_vllm
 
 SEARCH = [
     *("search", "--study=killed", "--budget=30", "--trials=6", "--set=search.ladder=4", "--set=confirm.limit=32"),
-    *("--set=sampling.max_tokens=64", "--set=engine.threads=1", "--set=engine.batch_size=32", "--config=config.yaml"),
+    *("--set=sampling.max_tokens=64", "--set=engine.batch_size=32", "--config=config.yaml"),
 ]
+ENGINES = {
+    "transformers": ["--set=engine.threads=1"],
+    "vllm": ["--set=engine.name=vllm", "--set=engine.max_num_seqs=32", "--set=engine.kv_cache_memory_bytes=134217728"],
+}
+CLOCK = {"transformers": 0.25, "vllm": 0.6}  # the part of a run in which the clock kills; vLLM's start takes long
 EXPORT = ["export", "killed", "out"]
 MOST_OF_EXPORT = 3  # kills a search
 TABLES = {
@@ -50,83 +55,6 @@ TABLES = {
         "FROM autolambda_responses ORDER BY evaluation, task, sample_id, repeat"
     ),
 }
-
-
-@dataclass(frozen=True)
-class Ended:
-    """A run that ended: whether it was killed, what it said, and its steps if nobody killed it."""
-
-    was_killed: bool
-    said: str
-    num_steps: int
-
-    @property
-    def last(self) -> str:
-        """The start of the last line that it had said."""
-        lines = [line.split("  ")[0] for line in self.said.splitlines() if line.strip()]
-        return lines[-1][:24] if lines else "(nothing said)"
-
-
-def run(folder: Path, *arguments: str, step: int = 0, seconds: float = 600.0) -> Ended:
-    """Runs the command in a process of its own until its end, its death at ``step``, or ``seconds`` have passed."""
-    paths = [folder / f"{name}.txt" for name in ("said", "errors", "steps")]
-    began = time.monotonic()
-    child = os.fork()
-    if child == 0:
-        _become(folder, arguments, step, paths)
-    while True:
-        pid, status = os.waitpid(child, os.WNOHANG)
-        if pid:
-            break
-        if time.monotonic() - began > seconds:
-            os.kill(child, signal.SIGKILL)
-        time.sleep(0.005)
-    code = os.waitstatus_to_exitcode(status)
-    said, errors, steps = (path.read_text(encoding="utf-8") if path.exists() else "" for path in paths)
-    assert code in (0, -signal.SIGKILL), f"{arguments[0]} ended with {code}: {errors}"
-    return Ended(code != 0, said, int(steps or 0) if code == 0 else 0)
-
-
-def _become(folder: Path, arguments: tuple[str, ...], step: int, paths: list[Path]) -> None:
-    """The forked process: runs the command and does not return."""
-    os.chdir(folder)
-    for descriptor, path in zip((1, 2), paths, strict=False):
-        os.dup2(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC), descriptor)
-    os.environ["COLUMNS"] = "200"
-    sys.argv = ["autolambda", *arguments]
-    count = _kill_at(step)
-    code = 1
-    try:
-        autolambda_main()
-    except SystemExit as error:
-        code = int(error.code or 0)
-    finally:
-        paths[2].write_text(str(next(count) - 1), encoding="utf-8")
-        sys.stdout.flush()
-        os._exit(code)
-
-
-def _kill_at(step: int) -> itertools.count[int]:
-    """Arms the kill: a step that begins does not end. 0 never kills."""
-    steps = itertools.count(1)
-
-    def count(*_: object, **__: object) -> None:
-        if next(steps) == step:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def counted(call: Callable[..., Any]) -> Callable[..., Any]:
-        def then(*args: Any, **named: Any) -> Any:
-            count()
-            return call(*args, **named)
-
-        return then
-
-    sa.event.listen(sa.engine.Engine, "after_cursor_execute", count)
-    sa.event.listen(sa.engine.Engine, "commit", count)
-    os.fsync = counted(os.fsync)
-    os.rename = counted(os.rename)
-    os.replace = counted(os.replace)
-    return steps
 
 
 def contents(folder: Path) -> dict[str, list[Any]]:
@@ -165,22 +93,29 @@ def made(folder: Path) -> Path:
     return folder
 
 
-def disturbed(folder: Path, rng: random.Random, *, seconds: float, steps: int, at_most: int) -> Counter[str]:
-    """A search and an export that are killed up to ``at_most`` times; where they were killed."""
+def disturbed(
+    folder: Path, search: list[str], rng: random.Random, *, seconds: float, steps: int, at_most: int
+) -> Counter[str]:
+    """A search and an export that are killed up to ``at_most`` times; where they were killed.
+
+    The clock kills a search within ``seconds``.
+    """
     killed: Counter[str] = Counter()
     before: dict[str, list[Any]] = {}
     is_done = False
     of_export = min(MOST_OF_EXPORT, at_most // 2)
     while killed.total() < at_most - of_export and not is_done:
         by_clock = rng.random() < 0.5
-        clock, step = {"seconds": rng.uniform(0, seconds / 4)}, {"step": rng.randint(1, steps // 4)}
-        ended = run(folder, *SEARCH, **(clock if by_clock else step))
+        clock, step = {"seconds": rng.uniform(0, seconds)}, {"step": rng.randint(1, steps // 4)}
+        ended = run(folder, *search, **(clock if by_clock else step))
         after = contents(folder)
         check(before, after)
         before, is_done = after, not ended.was_killed
+        assert not ended.left or ended.is_starting, f"these processes outlived a killed run: {ended.left}"
         if ended.was_killed:
-            killed[f"{'clock' if by_clock else 'step '} after '{ended.last}'"] += 1
-    run(folder, *SEARCH)
+            waits = ", a core waits" if ended.left else ""
+            killed[f"{'clock' if by_clock else 'step '} after '{ended.last}'{waits}"] += 1
+    run(folder, *search)
     for _ in range(of_export):
         if not (folder / "out").exists():
             killed["export"] += run(folder, *EXPORT, step=rng.randint(1, 40)).was_killed
@@ -190,20 +125,28 @@ def disturbed(folder: Path, rng: random.Random, *, seconds: float, steps: int, a
     return killed
 
 
-def main(kills: int, seed: int) -> None:
+def main(kills: int, seed: int, engine: str) -> None:
     """Searches are disturbed until there were so many kills."""
-    rng = random.Random(seed)
+    adopt_orphans()
+    rng, search = random.Random(seed), [*SEARCH, *ENGINES[engine]]
     with tempfile.TemporaryDirectory() as name:
         calm = made(Path(name) / "calm")
         began = time.monotonic()
-        num_steps = run(calm, *SEARCH).num_steps
+        num_steps = run(calm, *search).num_steps
         seconds = time.monotonic() - began
         expected, answer = contents(calm), report(calm)
         print(f"undisturbed: {seconds:.1f} s, {num_steps} steps, {len(expected['responses'])} responses", flush=True)
         killed: Counter[str] = Counter()
         for number in itertools.count(1):
             folder = made(Path(name) / "disturbed")
-            killed += disturbed(folder, rng, seconds=seconds, steps=num_steps, at_most=kills - killed.total())
+            killed += disturbed(
+                folder,
+                search,
+                rng,
+                seconds=seconds * CLOCK[engine],
+                steps=num_steps,
+                at_most=kills - killed.total(),
+            )
             assert contents(folder) == expected, "another study"
             assert report(folder) == answer, "another answer"
             shutil.rmtree(folder)
@@ -215,4 +158,12 @@ def main(kills: int, seed: int) -> None:
 
 
 if __name__ == "__main__":
-    main(*(int(argument) for argument in [*sys.argv[1:], *["100", "0"][len(sys.argv) - 1 :]]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("kills", type=int, nargs="?", default=100)
+    parser.add_argument("seed", type=int, nargs="?", default=0)
+    parser.add_argument("--engine", choices=tuple(ENGINES), default="transformers")
+    given = parser.parse_args()
+    if given.engine == "vllm":
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "1"
+        import_vllm()  # once, and not in each of the forked processes
+    main(given.kills, given.seed, given.engine)

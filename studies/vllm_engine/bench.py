@@ -2,7 +2,8 @@
 
 switch: from the last token of one trial to the first of the next, by a merge in place, and by exporting the merge to
 disk and starting a new vLLM on it (in a process that has imported everything already). speed: our ``generate`` beside
-raw, unseeded ``LLM.generate`` of the same engine on the same prompts, in turns.
+raw, unseeded ``LLM.generate`` of the same engine on the same prompts, in turns. seeds: ``generate`` with one seed per
+request beside one per call, in turns, in batches of several sizes.
 """
 
 from __future__ import annotations
@@ -32,9 +33,12 @@ from autolambda.merging.pair import Pair, open_pair
 from autolambda.merging.writing.write import write_weights
 from autolambda.schedule import Schedule
 from autolambda.tasks.arithmetic import read_samples
+from autolambda.tasks.requests import derive_seed
 
 LAM = 0.8
+BATCHES = (16, 64, 256)  # prompts a call, for seeds
 SIZES = {
+    "tiny": {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 4, "num_attention_heads": 4},
     "0.1b": {"hidden_size": 640, "intermediate_size": 1920, "num_hidden_layers": 16, "num_attention_heads": 10},
     "0.6b": {"hidden_size": 1024, "intermediate_size": 3072, "num_hidden_layers": 28, "num_attention_heads": 16},
     "4b": {"hidden_size": 2560, "intermediate_size": 9728, "num_hidden_layers": 36, "num_attention_heads": 32},
@@ -43,10 +47,10 @@ SIZES = {
 
 def synthetic(size: str, folder: Path) -> Pair:
     """A pair of random weights in the shapes of Qwen3, with the bundled pair's tokenizer."""
-    heads = 5 if size == "0.1b" else 8
+    heads = {"tiny": 2, "0.1b": 5}.get(size, 8)
     config = Qwen3Config(
-        **SIZES[size], num_key_value_heads=heads, head_dim=128, vocab_size=151_936, tie_word_embeddings=True,
-        max_position_embeddings=40_960,
+        **SIZES[size], num_key_value_heads=heads, head_dim=128, vocab_size=4_096 if size == "tiny" else 151_936,
+        tie_word_embeddings=True, max_position_embeddings=40_960,
     )  # fmt: skip
     source = Path(parent_folders(load_config(None, overrides={}).models)[1])
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -128,6 +132,27 @@ def speed(engine: VllmEngine, prompts: list[Prompt], sampling: Sampling, repeats
     }  # fmt: skip
 
 
+def seeds(engine: VllmEngine, prompts: list[Prompt], sampling: Sampling, repeats: int, *, batch: int) -> dict[str, Any]:
+    """Tokens a second with one seed per request and with one per call, in turns, ``batch`` prompts a call."""
+    rates: dict[str, list[float]] = {"request": [], "call": []}
+    for repeat in range(repeats + 1):
+        fresh = [replace(prompt, seed=derive_seed(prompt.seed, repeat)) for prompt in prompts]
+        for name in ("request", "call") if repeat % 2 else ("call", "request"):
+            engine._seeds = name
+            engine._llm.reset_prefix_cache()
+            start = time.perf_counter()
+            calls = [engine.generate(fresh[at : at + batch], sampling) for at in range(0, len(fresh), batch)]
+            tokens = sum(response.num_tokens for responses in calls for response in responses)
+            rates[name].append(tokens / (time.perf_counter() - start))
+    engine._seeds = "request"
+    ratios = [one / other for one, other in zip(rates["request"][1:], rates["call"][1:], strict=True)]
+    return {
+        "tokens_per_s": round(statistics.median(rates["request"][1:])),
+        "tokens_per_s_by_call": round(statistics.median(rates["call"][1:])),
+        "ratio": round(statistics.median(ratios), 3), "ratios": [round(ratio, 3) for ratio in ratios],
+    }  # fmt: skip
+
+
 def copy_rate(worker: Any) -> float:
     """GB/s of copying the live weights within the device: bytes read and written."""
     weights = [parameter.data for parameter in worker.model_runner.get_model().parameters()]
@@ -146,7 +171,7 @@ def copy_rate(worker: Any) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", choices=("bundled", *SIZES), default="bundled")
-    parser.add_argument("--only", choices=("switch", "speed"), default=None)
+    parser.add_argument("--only", choices=("switch", "speed", "seeds"), default=None)
     parser.add_argument("--prompts", type=int, default=256)
     parser.add_argument("--max-tokens", type=int, default=192)
     parser.add_argument("--repeats", type=int, default=5)
@@ -159,11 +184,16 @@ def main() -> None:
         tokenizer = models.chat.tokenizer if given.size == "bundled" else load_tokenizer(pair.thinking.folder)
         prompts = prompts_of(models, given.prompts)
         ids = tokenizer([prompts[0].text], add_special_tokens=False).input_ids[0]
-        engine = VllmEngine(pair, tokenizer=tokenizer, context=len(ids) + 64 + given.max_tokens, parents=given.parents)
+        context, kind = len(ids) + 64 + given.max_tokens, "request" if given.only == "seeds" else "call"
+        engine = VllmEngine(pair, tokenizer=tokenizer, context=context, parents=given.parents, seeds=kind)
         result: dict[str, Any] = {"size": given.size, "engine": engine.in_words, "num_parameters": pair.num_parameters}
-        if given.only != "switch":
+        if given.only == "seeds":
+            engine.set_merge(Method.linear(Schedule.uniform(LAM)))
+            for batch in BATCHES:
+                result[str(batch)] = seeds(engine, prompts, sampling, given.repeats, batch=batch)
+        if given.only in (None, "speed"):
             result["speed"] = speed(engine, prompts, sampling, given.repeats)
-        if given.only != "speed":
+        if given.only in (None, "switch"):
             engine.generate(prompts, sampling)
             times = switch_in_place(engine, prompts[0], replace(sampling, max_tokens=1), given.repeats)
             merges = [

@@ -97,12 +97,33 @@ def test_studies_of_transformers_from_before_there_was_vllm_go_on(path):
         ({"quantization": None}, {}),
         ({"hf_overrides": {"a": [1]}, "trust": True}, {"engine.hf_overrides": {"a": [1]}, "engine.trust": True}),
         ({"merge": "stream", "parents": "files"}, {}),
+        ({"seeds": "auto"}, {"engine.seeds": "request"}),
+        ({"seeds": "request"}, {"engine.seeds": "request"}),
         ({"tensor_parallel_size": 2, "gpu_memory_utilization": 0.5, "enforce_eager": True}, {}),
         (dict.fromkeys(MACHINE_ARGUMENTS, 1), {}),
     ],
 )
 def test_with_vllm_what_changes_responses_counts(path, monkeypatch, said, more):
-    assert engine_keys(path, monkeypatch, **said) == {"engine.name": "vllm", "engine.dtype": "float32"} | more
+    expected = {"engine.name": "vllm", "engine.dtype": "float32"} | more
+    assert engine_keys(path, monkeypatch, **{"seeds": "call"} | said) == expected  # as before there was a choice
+
+
+@pytest.mark.parametrize(
+    ("said", "resolved", "stored", "expected"),
+    [
+        ("auto", "request", None, "call"),  # a study from before there was a choice
+        ("auto", "call", "request", "request"),  # begun on a GPU, resumed on a CPU
+        ("auto", "request", "request", "request"),
+        ("request", "request", None, "request"),  # the user's choice, which the study then refuses
+        ("call", "call", "request", "call"),
+    ],
+)
+def test_a_study_keeps_its_seeds_unless_the_config_chooses(path, monkeypatch, said, resolved, stored, expected):
+    monkeypatch.setattr("autolambda.driver.job.installed_version", lambda: "0.33.0")
+    monkeypatch.setattr("autolambda.driver.identity.resolve_seeds", lambda asked: resolved)
+    job = open_job(config(path, engine={"name": "vllm", "device": "auto", "seeds": said}))
+    before = {} if stored is None else {"engine.seeds": stored}
+    assert job.seeded_as(before).identity.get("engine.seeds", "call") == expected
 
 
 @pytest.mark.parametrize(

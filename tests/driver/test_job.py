@@ -209,7 +209,7 @@ def test_without_vllm_the_models_are_not_even_looked_for(monkeypatch):
 def test_the_engine_of_the_job_is_opened(vllm, path, monkeypatch):
     opened = []
     monkeypatch.setattr("autolambda.driver.engine.VllmEngine", lambda pair, **options: opened.append((pair, options)))
-    said = {"merge": "stream", "parents": "files", "dtype": "float32", "kv_cache_dtype": "fp8"}
+    said = {"merge": "stream", "parents": "files", "seeds": "request", "dtype": "float32", "kv_cache_dtype": "fp8"}
     job = open_job(config(path, engine={"name": "vllm"} | said))
     open_engine(job)
     arguments = {"kv_cache_dtype": said.pop("kv_cache_dtype")}

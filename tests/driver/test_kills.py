@@ -11,6 +11,7 @@ import pytest
 import yaml
 from paths import ROOT
 from small_search import BUDGET, NAME, SETTINGS, answer, database, finished, small_config, storage_in
+from vllm_engines import needs_vllm
 
 from autolambda.driver.search import search
 
@@ -18,13 +19,21 @@ CLI = [sys.executable, "-m", "autolambda"]
 KILLS = ROOT / "studies/kills/kills.py"
 
 
-@pytest.mark.parametrize("num_kills", [3, pytest.param(8, marks=pytest.mark.slow)])
-def test_a_search_that_is_killed_ends_as_one_that_nobody_disturbed(num_kills: int) -> None:
+@pytest.mark.parametrize(
+    ("num_kills", "engine"),
+    [
+        (3, "transformers"),
+        pytest.param(8, "transformers", marks=pytest.mark.slow),
+        pytest.param(4, "vllm", marks=[pytest.mark.slow, needs_vllm]),
+    ],
+)
+def test_a_search_that_is_killed_ends_as_one_that_nobody_disturbed(num_kills: int, engine: str) -> None:
     """Kills by the clock, in storing, telling, confirming and exporting: the shorter version of studies/kills.
 
-    The script ends with an assertion where a response, a trial, the verdict or the report differs.
+    The script ends with an assertion where a response, a trial, the verdict or the report differs, or a process of a
+    killed run stays.
     """
-    command = [sys.executable, str(KILLS), str(num_kills), "1"]
+    command = [sys.executable, str(KILLS), str(num_kills), "1", "--engine", engine]
     done = subprocess.run(command, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     assert f"{num_kills} kills in " in done.stdout and (num_kills < 8 or "export" in done.stdout)

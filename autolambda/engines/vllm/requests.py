@@ -3,30 +3,62 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
-from autolambda.engines.base import WATCH_STEPS, Progress, Sampling, Watch
-from autolambda.engines.decoder import Decoder
-from autolambda.engines.vllm.process import vllm_errors
+from transformers import PreTrainedTokenizerBase
+
+from autolambda.engines.base import WATCH_STEPS, Progress, Prompt, Sampling, Watch
+from autolambda.engines.decoder import Decoder, encode
+from autolambda.engines.vllm.process import held
 from autolambda.errors import EngineError
 from autolambda.responses import Response
+
+MOST_KEPT = 4_000_000  # tokens, about 150 MB
+
+
+class PromptIds:
+    """The token ids of prompts. Every schedule answers the same ones, so those used last are kept."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, most: int = MOST_KEPT) -> None:
+        """Keeps at most about ``most`` tokens."""
+        self._tokenizer, self._most = tokenizer, most
+        self._kept: OrderedDict[str, list[int]] = OrderedDict()
+        self._num_tokens = 0
+
+    def of(self, prompts: Sequence[Prompt]) -> list[list[int]]:
+        """Returns the token ids of each prompt."""
+        new = list({prompt.text: prompt for prompt in prompts if prompt.text not in self._kept}.values())
+        for prompt, ids in zip(new, encode(self._tokenizer, new) if new else [], strict=True):
+            self._kept[prompt.text] = ids
+            self._num_tokens += len(ids)
+        found = [self._kept[prompt.text] for prompt in prompts]
+        for prompt in prompts:
+            self._kept.move_to_end(prompt.text)
+        while self._num_tokens > self._most:
+            self._num_tokens -= len(self._kept.popitem(last=False)[1])
+        return found
 
 
 class Call:
     """The tokens of each request so far, and the finished responses."""
 
-    def __init__(self, engine: Any, decoder: Decoder, number: int) -> None:
-        self._engine, self._decoder, self._number = engine, decoder, number
+    def __init__(
+        self, engine: Any, decoder: Decoder, number: int, errors: Callable[[str], AbstractContextManager[None]]
+    ) -> None:
+        """``errors`` translates the errors of vLLM in a block, given what it does."""
+        self._engine, self._decoder, self._number, self._errors = engine, decoder, number, errors
         self._tokens: list[list[int]] = []
         self._num_tokens: list[int] = []
         self._responses: list[Response | None] = []
 
-    def add(self, ids: Sequence[list[int]], params: Any) -> None:
-        """Sends all prompts to vLLM, in order."""
-        with vllm_errors("taking the prompts"):
-            for i, prompt in enumerate(ids):
-                self._engine.add_request(f"{self._number}-{i}", {"prompt_token_ids": prompt}, params)
+    def add(self, ids: Sequence[list[int]], params: Sequence[Any]) -> None:
+        """Sends all prompts to vLLM, in order, each with its ``SamplingParams``."""
+        with self._errors("taking the prompts"), held(self._engine.engine_core):
+            for i, (prompt, each) in enumerate(zip(ids, params, strict=True)):
+                self._engine.add_request(f"{self._number}-{i}", _token_prompt(prompt), each)
         self._tokens = [[] for _ in ids]
         self._num_tokens = [0] * len(ids)
         self._responses = [None] * len(ids)
@@ -35,7 +67,7 @@ class Call:
         """Generates until all responses are finished, or until ``watch`` aborts."""
         progress = Progress(self._num_tokens, self._responses)
         for step in itertools.count(1):
-            with vllm_errors("generating"):
+            with self._errors("generating"):
                 if not self._engine.has_unfinished_requests():
                     return
                 outputs = self._engine.step()
@@ -64,14 +96,22 @@ class Call:
 
     def _abort(self) -> None:
         running = [f"{self._number}-{i}" for i, response in enumerate(self._responses) if response is None]
-        with vllm_errors("aborting"):
+        with self._errors("aborting"):
             self._engine.abort_request(running)
             while self._engine.has_unfinished_requests():
                 self._engine.step()
 
 
-def sampling_params(sampling: Sampling, end_ids: frozenset[int]) -> Any:
-    """Returns vLLM's ``SamplingParams``. They name all end tokens, so the model's own config has no effect."""
+def _token_prompt(ids: list[int]) -> dict[str, Any]:
+    """Returns a prompt as vLLM's renderer would make it. Prompts without a type are deprecated."""
+    return {"type": "token", "prompt_token_ids": ids}
+
+
+def sampling_params(sampling: Sampling, end_ids: frozenset[int], seed: int | None = None) -> Any:
+    """Returns vLLM's ``SamplingParams``. They name all end tokens, so the model's own config has no effect.
+
+    With a ``seed``, a request draws its tokens from its own stream of random numbers.
+    """
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
@@ -87,6 +127,7 @@ def sampling_params(sampling: Sampling, end_ids: frozenset[int]) -> Any:
         max_tokens=sampling.max_tokens,
         stop_token_ids=sorted(end_ids),
         ignore_eos=True,
+        seed=seed,
         detokenize=bool(sampling.stop),
         skip_special_tokens=False,
         output_kind=RequestOutputKind.DELTA,

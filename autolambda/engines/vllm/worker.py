@@ -6,15 +6,19 @@ not raised: an exception would end the engine without telling the caller the rea
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from autolambda.engines.vllm.failures import log_errors
 from autolambda.engines.vllm.parents import LiveParents, MergePath
 from autolambda.engines.vllm.places import live_parameters
+from autolambda.engines.vllm.process import end_with_driver, runs_apart
 from autolambda.engines.vllm.snapshot import ParentMemory
 from autolambda.merging.merge import open_merge
 from autolambda.merging.method import Method, Role
@@ -50,7 +54,8 @@ class MergingWorker:
                 return {"error": f"'{changed[0]}' is repacked or quantised; set engine.merge to stream"}
             chosen: MergePath = "stream" if path == "stream" or (path == "auto" and changed) else "direct"
             kind: ParentMemory = memory  # type: ignore[assignment]  # from the config, where it is a Literal
-            self._autolambda = LiveParents(pair, parameters, load=self._autolambda_load, path=chosen, memory=kind)
+            with _all_cores():
+                self._autolambda = LiveParents(pair, parameters, load=self._autolambda_load, path=chosen, memory=kind)
         except Exception as error:
             return {"error": f"{type(error).__name__}: {error}"}
         live = self._autolambda
@@ -65,11 +70,13 @@ class MergingWorker:
         try:
             merge = open_merge(self._autolambda.pair, Method.from_dict(method, base=base))
             start = time.perf_counter()
-            self._autolambda.merge(merge)
+            with _all_cores():
+                self._autolambda.merge(merge)
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
             seconds = time.perf_counter() - start
-            return {"seconds": seconds, "differing": self._autolambda.compare(merge, whole=whole)}
+            with _all_cores():
+                return {"seconds": seconds, "differing": self._autolambda.compare(merge, whole=whole)}
         except Exception as error:
             return {"error": f"{type(error).__name__}: {error}"}
 
@@ -90,3 +97,22 @@ class MergingWorker:
 
         with set_current_vllm_config(self.vllm_config):
             self.model_runner.reload_weights(weights_iterator=weights)
+
+
+@contextmanager
+def _all_cores() -> Iterator[None]:
+    """Computes on all cores of this process: from 0.28 on, vLLM leaves a GPU's worker one thread after its start."""
+    if not torch.cuda.is_available():  # vLLM's CPU worker binds its threads itself
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(before, len(os.sched_getaffinity(0)) // torch.cuda.device_count()))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+if runs_apart():  # here, because vLLM imports this module in each worker before it loads the model
+    end_with_driver()
+    log_errors()

@@ -79,6 +79,66 @@ def test_graphs_and_cache_are_vllms_own_on_a_gpu(pair, monkeypatch):
     assert not arguments.keys() & {"enforce_eager", "kv_cache_memory_bytes", "gpu_memory_utilization"}
 
 
+def with_experts(folder):
+    return open_pair(*[str(tiny_checkpoint(folder / f"{i}", family="qwen3_moe", seed=i)) for i in range(2)])
+
+
+@pytest.mark.parametrize(
+    ("said", "gpu", "expected"),
+    [
+        ({}, 80 << 30, "triton"),
+        ({"moe_backend": "auto"}, 80 << 30, "auto"),
+        ({"quantization": "fp8"}, 80 << 30, None),
+        ({}, None, None),
+    ],
+)
+def test_experts_on_a_gpu_keep_the_order_of_the_files(tmp_path, monkeypatch, said, gpu, expected):
+    """FlashInfer's kernels, the default on Blackwell, would permute them."""
+    assert started(with_experts(tmp_path), said, gpu=gpu, monkeypatch=monkeypatch).get("moe_backend") == expected
+
+
+def test_a_model_without_experts_has_no_backend_for_them(pair, monkeypatch):
+    assert "moe_backend" not in started(pair(), gpu=80 << 30, monkeypatch=monkeypatch)
+
+
+@needs_vllm
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("kv_transfer_config", {"kv_connector": "x"}, "because a store of keys and values would return those of"),
+        ("offload_group_size", 2, "because vLLM would compute with copies of the weights"),
+        ("offload_prefetch_step", 4, "because vLLM would compute with copies of the weights"),
+        ("data_parallel_size", 2, "; set engine.workers instead"),
+        ("enable_batch_sharded_sampling", True, "because ranks would draw equal random numbers"),
+    ],
+)
+def test_what_would_give_wrong_responses_is_refused(name, value, message):
+    from vllm.engine.arg_utils import EngineArgs
+
+    if not hasattr(EngineArgs, name):
+        pytest.skip("not an argument of this vLLM")
+    with pytest.raises(ConfigError, match=rf"engine\.{name} cannot be used.*{message}.*; leave it out"):
+        check_arguments({name: value})
+    check_arguments({name: getattr(EngineArgs, name)})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "plan", "fixed"),
+    [
+        ({}, "0", False),
+        ({"kv_cache_memory_bytes": 1 << 30}, "0", True),
+        ({"num_gpu_blocks_override": 100}, "0", True),
+        ({"kv_cache_memory_bytes": None}, "0", False),
+        ({}, "1", True),
+    ],
+)
+def test_a_cache_of_a_fixed_size_leaves_no_room_for_parents(pair, monkeypatch, arguments, plan, fixed):
+    monkeypatch.setenv("VLLM_ENABLE_STARTUP_PLAN", plan)
+    monkeypatch.setattr(vllm_arguments, "_gpu_bytes", lambda: 80 << 30)
+    chosen = memory_for_parents(pair(), arguments, asked="auto", context=100, itemsize=2)
+    assert (chosen == "gpu") is not fixed
+
+
 @needs_vllm
 @pytest.mark.parametrize(("said", "expected"), [({}, 0.92), ({"gpu_memory_utilization": 0.5}, 0.5)])
 def test_memory_for_parents_on_the_gpu_is_reserved(pair, monkeypatch, said, expected):
@@ -115,7 +175,7 @@ def test_parents_are_placed_by_what_a_gpu_holds_of_them(tmp_path, monkeypatch):
     [(need, rest)] = seen
     assert need.weights == opened.num_parameters * 4 // 2
     assert need.cache == 2 * 2 * 32 * 4 * 100 // 2  # keys and values of two layers
-    assert rest == {"asked": "auto", "num_gpus": 2}
+    assert rest == {"asked": "auto", "num_gpus": 2, "fixed_cache": False}
 
 
 @pytest.mark.parametrize("value", ["two", None, 0, True])

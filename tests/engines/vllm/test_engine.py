@@ -1,4 +1,4 @@
-"""What only the vLLM engine promises; what every engine does is in test_engine_contract.py. All on real vLLM."""
+"""What only the vLLM engine promises; what every engine does is in ../test_contract.py. All on real vLLM."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 from checkpoints import edit_json, tiny_checkpoint
 from packaging.version import Version
-from paths import HELPERS
-from vllm_engines import fresh_vllm, live_weights, needs_vllm, open_vllm, opened
+from paths import HELPERS, ROOT
+from vllm_engines import fresh_vllm, live_weights, needs_vllm, open_vllm, opened, opened_pair
 
+from autolambda.engines.vllm import expected, requests
 from autolambda.engines.vllm.arguments import installed_version
 from autolambda.engines.vllm.layout import LiveParameter
 from autolambda.engines.vllm.parents import LiveParents
@@ -114,6 +115,32 @@ def test_one_tensor_left_stale_stops_the_run(tmp_path, monkeypatch, family):
             monkeypatch.setattr(LiveParents, "merge", merge)
 
 
+def test_a_comparison_in_pieces_sees_every_value(parents, monkeypatch):
+    """Also the last value of the last piece."""
+    with opened(*parents, path="direct") as engine:
+        live = engine._llm.llm_engine.model_executor.driver_worker.worker._autolambda
+        engine.set_merge(Method.linear(MIXED))
+        monkeypatch.setattr(expected, "PIECE", 1000)
+        assert live.compare(live._merge, whole=True) == []
+        for name, parameter in live._parameters.items():
+            last = parameter.live.data[parameter.parts[-1].index].view(-1)[-1:]
+            kept = last.clone()
+            last += 1
+            assert live.compare(live._merge, whole=True) == [parameter.parts[-1].tensor], name
+            last.copy_(kept)
+
+
+def test_a_backbone_with_another_rope_is_merged(tmp_path):
+    """An ablation opens such a pair with a warning; the workers open the same pair."""
+    parents = pair_of(tmp_path)
+    edit_json(parents[0] / "config.json", rope_parameters={"rope_theta": 5e6, "rope_type": "default"})
+    pair = open_pair(*map(str, parents), across_configs=True)
+    assert any("rope" in warning for warning in pair.warnings)
+    with opened_pair(pair) as engine:
+        engine.set_merge(Method.linear(MIXED))
+        assert bits(live_weights(engine), signed=False) == bits(dict(open_merge(pair, MIXED).tensors()), signed=False)
+
+
 @pytest.mark.skipif(vllm_version() < (0, 32), reason="vLLM 0.26 packs them itself; not tried between")
 @pytest.mark.parametrize(
     ("family", "tied", "what"), [("qwen3", True, "embed_tokens"), ("qwen3_moe", False, "mlp.experts")]
@@ -155,14 +182,20 @@ class TestOneEngine:
         assert engine.generate(last, WARM) != first
 
     def test_each_text_is_tokenized_once(self, engine, monkeypatch):
-        from autolambda.engines.vllm import engine as vllm
-
         encoded = []
-        encode = vllm.encode
-        monkeypatch.setattr(vllm, "encode", lambda tokenizer, new: encoded.extend(new) or encode(tokenizer, new))
+        encode = requests.encode
+        monkeypatch.setattr(requests, "encode", lambda tokenizer, new: encoded.extend(new) or encode(tokenizer, new))
         for _ in range(3):
             engine.generate(prompts(8, seed=1), GREEDY)
         assert len(encoded) == 8
+
+    def test_a_merge_also_empties_what_a_connector_keeps(self, engine, monkeypatch):
+        """``engine.kv_offloading_size`` keeps the keys and values of prompts outside the prefix cache."""
+        core = engine._llm.llm_engine.engine_core.engine_core
+        reset = []
+        monkeypatch.setattr(core.scheduler, "reset_connector_cache", lambda: reset.append(1) or True)
+        engine.set_merge(Method.linear(Schedule.uniform(0.4)))
+        assert reset
 
     def test_a_second_engine_in_one_process_is_refused(self, engine, parents):
         with pytest.raises(EngineError, match="open in this process already"):
@@ -227,15 +260,6 @@ def test_a_closed_engine_says_so(parents):
             use()
 
 
-PLAIN_IF_ASKED = """
-import os
-
-if os.environ.get("LINEARS") == "plain":  # said to the workers, which do not know what their parent has set
-    import vllm._custom_ops
-
-    vllm._custom_ops._supports_onednn = False
-"""
-
 RANKS = """
 import sys
 sys.path.insert(0, {tests!r})
@@ -263,11 +287,9 @@ def test_two_tensor_parallel_ranks_hold_the_same_merge(tmp_path, family, path):
     with opened(*parents, path=path) as engine:
         engine.set_merge(Method.linear(MIXED))
         expected = [response.text for response in engine.generate(prompts(20), GREEDY)]
-    (tmp_path / "sitecustomize.py").write_text(PLAIN_IF_ASKED)
     folders = dict(zip(("instruct", "thinking"), map(str, parents), strict=True))
     (tmp_path / "ranks.py").write_text(RANKS.format(tests=str(HELPERS), path=path, **folders))
-    environment = {"PYTHONPATH": str(tmp_path), "VLLM_CPU_OMP_THREADS_BIND": "0|1"}
-    environment["LINEARS"] = "plain" if path == "direct" else "packed"
+    environment = {"VLLM_CPU_OMP_THREADS_BIND": "0|1"}
     command = [sys.executable, "-W", "ignore", str(tmp_path / "ranks.py")]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | environment)
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | environment, cwd=ROOT)
     assert f"GIVES {expected}" in done.stdout.splitlines(), done.stdout[-2000:] + done.stderr[-2000:]
