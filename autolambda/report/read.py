@@ -11,7 +11,7 @@ from autolambda.optimizer.aims import Aims
 from autolambda.optimizer.finalists import Plan, plan
 from autolambda.optimizer.surrogate import fit
 from autolambda.report.answer.stages import stages_of, with_stages
-from autolambda.report.cap.results import Caps
+from autolambda.report.cap.results import Caps, CapsBeside, with_cut_baseline
 from autolambda.report.insights import insights_of
 from autolambda.report.report import UNFINISHED, Alike, Answer, Likely, Open, Report
 from autolambda.report.results import (
@@ -84,25 +84,12 @@ def build_report(store: Store, study: Study, *, budget: float | None) -> Report:
     shown = [(result, responses[trial]) for trial, result in confirmed.items()]
     chosen = [confirmed.get(trials[index].trial) for index in agreed.finalists]
     parents = parent_results(own, trials, config)
-    answer, cap, capped_merge = None, None, None
+    answer, caps = None, CapsBeside()
     if budget is not None:
         answer = _Confirmation(config, budget, agreed, responses, own).answer(chosen, parents)
     if budget is not None and answer:
-        caps = Caps(
-            store,
-            study,
-            config,
-            budget=budget,
-            best=answer.best,
-            nearest=answer.nearest,
-            confirmed=tuple(confirmed.values()),
-            responses=responses,
-            own=own,
-        )
-        cap, capped_merge = caps.read("thinking"), caps.read("merge")
-    baselines = baseline_results(store, study, own, config)
-    if cap and "cut" in config.search.baselines:
-        baselines[f"cut at {cap.capped.tokens} tokens"] = cap.result
+        reader = Caps(store, study, config, tuple(confirmed.values()), responses, own)
+        caps = reader.beside(answer.best, answer.nearest, budget=budget)
     return Report(
         **vars(answer or Answer(best=_unconfirmed(smoothed, budget))),
         study=study.name,
@@ -111,9 +98,9 @@ def build_report(store: Store, study: Study, *, budget: float | None) -> Report:
         smoothed=smoothed,
         confirmed=tuple(confirmed.values()),
         parents=parents,
-        baselines=baselines,
-        cap=cap,
-        capped_merge=capped_merge,
+        baselines=with_cut_baseline(baseline_results(store, study, own, config), caps.thinking, config),
+        cap=caps.thinking,
+        capped_merge=caps.merge,
         stages=stages_of(trials),
         insights=insights_of(measured.all, smoothed, shown, own, weights=config.weights),
         counts=study.counts(),

@@ -75,7 +75,8 @@ def finished() -> Report:
 def capped_config(**changes: object) -> Config:
     """The config of a small search with long responses, of which caps on thinking cut some."""
     own = {"budget": 40.0, "cap__measure": True, "sampling__max_tokens": 192, "confirm__limit": 64}
-    return small_config(**{**own, **changes})
+    tasks = [{"name": "arithmetic", "limit": 48, "repeats": 1}]
+    return small_config(**{"tasks": tasks, **own, **changes})
 
 
 @functools.cache
@@ -88,6 +89,24 @@ def capped() -> Report:
 def capped_storage() -> str:
     """The URL of the database of ``capped()``, once that was called."""
     return storage_in(shared_folder() / "capped")
+
+
+def without_caps(to: str) -> str:
+    """Copies the study of ``capped()`` as it was before its first cap."""
+    capped()
+    path = Path(to.removeprefix("sqlite:///"))
+    path.parent.mkdir(parents=True)
+    with (
+        closing(sqlite3.connect(capped_storage().removeprefix("sqlite:///"))) as source,
+        closing(sqlite3.connect(path)) as target,
+        target,
+    ):
+        source.backup(target)
+        caps = "(SELECT id FROM autolambda_evaluations WHERE kind = 'cap')"
+        target.execute(f"DELETE FROM autolambda_responses WHERE evaluation IN {caps}")
+        target.execute("DELETE FROM autolambda_evaluations WHERE kind = 'cap'")
+        target.execute("DELETE FROM study_user_attributes WHERE key LIKE 'cap of %' OR key LIKE 'seconds cap %'")
+    return to
 
 
 def with_parent(report: Report, name: str = "instruct") -> Report:

@@ -155,7 +155,7 @@ def test_before_it_is_confirmed_the_surrogate_says_what_is_known_of_the_guards(
 def test_pandas_reads_the_csv_with_a_row_a_trial() -> None:
     whole = pandas.read_csv(io.StringIO(report_csv(finished())))
     frame = whole[~whole.confirmed]
-    assert list(frame["trial"]) == list(range(6)) and set(frame.columns) == RESULT_KEYS - {"tasks"} | {"pick"}
+    assert list(frame["trial"]) == list(range(6)) and set(frame.columns) == RESULT_KEYS - {"tasks"} | {"pick", "cap"}
     assert json.loads(frame["schedule"][1]) == {"lambda": 1.0}
     assert frame["mean_tokens"][0] == finished().trials[0].measured.mean_tokens.value
 

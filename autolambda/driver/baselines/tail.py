@@ -1,7 +1,7 @@
 """A cap on a merge that cuts only the tail of its lengths: the best of both.
 
-Each confirmed merge is tried with a few caps on the search's prompts. The one that is expected to answer most, among
-those that are surely within the budget by the search, is measured on the confirmation's prompts.
+Each confirmed merge is tried with a few caps on the search's prompts. The one that is expected to answer most with no
+more tokens than the pick, all by the search alone, is measured on the confirmation's prompts.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ class _Candidate:
 
 
 def measure_tail(capping: Capping, report: Report, closing: Closing) -> None:
-    """Measures the best cap on a confirmed merge, if one is expected to be within the budget."""
+    """Measures the best cap on a confirmed merge, if one is expected to take no more tokens than the pick."""
     run, budget = capping.run, report.budget
     assert budget is not None
     name, weights = cap_name(report.best, budget, of="merge"), run.job.config.weights
     stored = {each.key: each for each in run.store.evaluations(run.study.name, kind="confirm")}
     kept = run.study.kept(name)
     if kept is None:
-        best = _best(capping, report, closing, budget)
+        best = _best(capping, report, closing, _most_tokens(report))
         if best is None:
             return
         schedule, cap = best.result.schedule, best.cap
@@ -56,17 +56,23 @@ def measure_tail(capping: Capping, report: Report, closing: Closing) -> None:
     run.on_event(EvaluationEnded(f"{schedule.in_words}, cut at {cap} tokens", "cap", schedule, numbers))
 
 
-def _best(capping: Capping, report: Report, closing: Closing, budget: float) -> _Candidate | None:
+def _most_tokens(report: Report) -> float:
+    """Returns the mean tokens that the search expects of the pick, or the budget without a pick."""
+    pick = next((each for each in report.smoothed if report.is_pick(each)), report.best)
+    return pick.score.mean_tokens if pick else report.budget or 0.0
+
+
+def _best(capping: Capping, report: Report, closing: Closing, most: float) -> _Candidate | None:
     """Returns the candidate with the highest expected accuracy, and of equals the one with the fewest tokens."""
     found: list[_Candidate] = []
     for result in report.smoothed:
         if result.parent is None and any(each.trial == result.trial for each in report.confirmed):
-            found += _candidates(capping, result, closing, budget)
+            found += _candidates(capping, result, closing, most)
     return max(found, key=lambda each: (each.accuracy, -each.mean_tokens), default=None)
 
 
-def _candidates(capping: Capping, result: ScheduleResult, closing: Closing, budget: float) -> list[_Candidate]:
-    """Returns a merge with each cap whose mean tokens are within the budget, by the surrogate and the real answers."""
+def _candidates(capping: Capping, result: ScheduleResult, closing: Closing, most: float) -> list[_Candidate]:
+    """Returns a merge with each cap under which it takes at most ``most`` tokens, by surrogate and real answers."""
     run, weights = capping.run, capping.run.job.config.weights
     whole = run.responses_of(result.schedule)
     if is_aborted(whole):
@@ -81,6 +87,7 @@ def _candidates(capping: Capping, result: ScheduleResult, closing: Closing, budg
         after = measure(graded, weights=weights)
         share = after.mean_tokens.value / before.mean_tokens.value
         gain = after.accuracy.value - before.accuracy.value
-        if share <= 1 - LEAST_SAVED and share * result.measured.mean_tokens.high <= budget:
-            found.append(_Candidate(result, cap, result.score.accuracy + gain, share * result.score.mean_tokens))
+        mean = share * result.score.mean_tokens
+        if share <= 1 - LEAST_SAVED and mean <= most:
+            found.append(_Candidate(result, cap, result.score.accuracy + gain, mean))
     return found

@@ -63,55 +63,74 @@ def cap_name(best: ScheduleResult | None, budget: float, *, of: CapOf) -> str:
     return f"cap of {of} {digest(f'{budget:g}', best.schedule.key if best else '')}"
 
 
+@dataclass(frozen=True)
+class CapsBeside:
+    """The caps beside an answer, of the Thinking model and of a merge, as far as they are measured."""
+
+    thinking: CapResult | None = None
+    merge: CapResult | None = None
+
+
+@dataclass(frozen=True)
 class Caps:
-    """Reads the caps beside the answer to a budget: ``best`` is the pick, ``nearest`` the nearest merge without one.
+    """Reads caps: ``responses`` are those of the ``confirmed`` trials, ``own`` those of the parents by themselves."""
 
-    ``responses`` are those of the ``confirmed`` trials, ``own`` those of the parents under their own templates.
-    """
+    store: Store
+    study: Study
+    config: Config
+    confirmed: Sequence[ScheduleResult]
+    responses: Mapping[int | None, Sequence[Graded]]
+    own: Mapping[str, Sequence[Graded]]
 
-    def __init__(
-        self,
-        store: Store,
-        study: Study,
-        config: Config,
-        *,
-        budget: float,
-        best: ScheduleResult | None,
-        nearest: ScheduleResult | None,
-        confirmed: Sequence[ScheduleResult],
-        responses: Mapping[int | None, Sequence[Graded]],
-        own: Mapping[str, Sequence[Graded]],
-    ) -> None:
-        self._store, self._study, self._config, self._budget = store, study, config, budget
-        self._best, self._reference = best, best or nearest
-        self._confirmed, self._responses, self._own = confirmed, responses, own
+    def beside(self, best: ScheduleResult | None, nearest: ScheduleResult | None, *, budget: float) -> CapsBeside:
+        """Returns the measured caps for an answer to a budget: ``best`` is the pick, else ``nearest`` a merge."""
+        reference = best or nearest
+        if reference is None:
+            return CapsBeside()
+        picked = self.own[reference.parent] if reference.parent else self.responses[reference.trial]
+        answer = _Answer(budget, best, picked)
+        return CapsBeside(self._read("thinking", answer), self._read("merge", answer))
 
-    def read(self, of: CapOf) -> CapResult | None:
-        """Returns the cap of the Thinking model or of a merge; ``None`` until it is measured."""
-        key = self._study.kept(cap_name(self._best, self._budget, of=of))
-        stored = self._store.evaluations(self._study.name, kind="cap", key=key) if key else []
-        if not stored or self._reference is None:
+    def _read(self, of: CapOf, answer: _Answer) -> CapResult | None:
+        key = self.study.kept(cap_name(answer.best, answer.budget, of=of))
+        stored = self.store.evaluations(self.study.name, kind="cap", key=key) if key else []
+        if not stored:
             return None
-        schedule, cut = stored[0].schedule, self._store.graded(stored[0])
-        merge = next((each for each in self._confirmed if each.schedule == schedule), None)
-        whole = self._own.get("thinking") if of == "thinking" else self._responses[merge.trial] if merge else None
+        schedule, cut = stored[0].schedule, self.store.graded(stored[0])
+        merge = next((each for each in self.confirmed if each.schedule == schedule), None)
+        whole = self.own.get("thinking") if of == "thinking" else self.responses[merge.trial] if merge else None
         if whole is None or len(cut) < stored[0].num_responses:
             return None
         capped = Capped.from_key(stored[0].key)
         graded = with_cut(whole[: capped.num_responses], cut)
         trial, parent = (merge.trial, None) if of == "merge" and merge else (None, "thinking")
-        result = confirmed_result(trial, schedule, graded, self._config, parents=self._own, parent=parent)
-        change = difference(graded, self._responses_of(self._reference), weights=self._config.weights)
-        return CapResult(result, capped, len(cut), change, self._is_better(graded, result, change))
+        result = confirmed_result(trial, schedule, graded, self.config, parents=self.own, parent=parent)
+        change = difference(graded, answer.picked, weights=self.config.weights)
+        return CapResult(result, capped, len(cut), change, self._is_better(graded, result, change, answer))
 
-    def _responses_of(self, result: ScheduleResult) -> Sequence[Graded]:
-        return self._own[result.parent] if result.parent else self._responses[result.trial]
-
-    def _is_better(self, graded: Sequence[Graded], result: ScheduleResult, change: Difference) -> bool:
-        numbers = confirmed_of(graded, budget=self._budget, weights=self._config.weights, drops=result.drops)
-        if not numbers.passes(self._budget):
+    def _is_better(self, graded: Sequence[Graded], result: ScheduleResult, change: Difference, answer: _Answer) -> bool:
+        numbers = confirmed_of(graded, budget=answer.budget, weights=self.config.weights, drops=result.drops)
+        if not numbers.passes(answer.budget):
             return False
-        if self._best is None or change.low > 0:
+        if answer.best is None or change.low > 0:
             return True
-        is_cheaper = numbers.mean_tokens < self._best.score.mean_tokens
-        return is_cheaper and change.lower_bound > -self._config.confirm.margin
+        is_cheaper = numbers.mean_tokens < answer.best.score.mean_tokens
+        return is_cheaper and change.lower_bound > -self.config.confirm.margin
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """The budget, the pick for it, and the responses of the pick, or of the nearest merge without one."""
+
+    budget: float
+    best: ScheduleResult | None
+    picked: Sequence[Graded]
+
+
+def with_cut_baseline(
+    baselines: Mapping[str, ScheduleResult], cap: CapResult | None, config: Config
+) -> dict[str, ScheduleResult]:
+    """Adds the cap on Thinking to the baselines, if it was asked for as one."""
+    if cap is None or "cut" not in config.search.baselines:
+        return dict(baselines)
+    return {**baselines, f"cut at {cap.capped.tokens} tokens": cap.result}

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 from engine import no_engine
-from small_search import NAME, answer, capped, capped_config, capped_storage, database, storage_in, texts
+from small_search import NAME, answer, capped, capped_config, capped_storage, database, storage_in, texts, without_caps
 
 from autolambda.config import Config
+from autolambda.driver.baselines import cap
 from autolambda.driver.baselines.all import check_baselines
 from autolambda.driver.engine import open_engine
 from autolambda.driver.events import Event, Generated
 from autolambda.driver.job import open_job
 from autolambda.driver.search import confirm, search
 from autolambda.engines.base import Fingerprint, Prompt, Sampling, Watch
+from autolambda.engines.closing import Closing
 from autolambda.errors import ConfigError
 from autolambda.merging.method import Method
 from autolambda.report.read import read_report
 from autolambda.report.report import Report
 from autolambda.responses import Capped, Response
+from autolambda.statistics.metrics import measure
 from autolambda.study.store import Store
 
 
@@ -116,29 +118,12 @@ class Dying:
         self._engine.close()
 
 
-def without_caps(storage: str, to: str) -> str:
-    """Copies a finished study as it was before its first cap."""
-    path = Path(to.removeprefix("sqlite:///"))
-    path.parent.mkdir(parents=True)
-    with (
-        closing(sqlite3.connect(storage.removeprefix("sqlite:///"))) as source,
-        closing(sqlite3.connect(path)) as target,
-        target,
-    ):
-        source.backup(target)
-        caps = "(SELECT id FROM autolambda_evaluations WHERE kind = 'cap')"
-        target.execute(f"DELETE FROM autolambda_responses WHERE evaluation IN {caps}")
-        target.execute("DELETE FROM autolambda_evaluations WHERE kind = 'cap'")
-        target.execute("DELETE FROM study_user_attributes WHERE key LIKE 'cap of %' OR key LIKE 'seconds cap %'")
-    return to
-
-
 @pytest.mark.parametrize("dies_at", [0, 1, 2, 3])
 def test_killed_in_its_midst_it_goes_on_and_asks_nothing_twice(
     report: Report, storage: str, tmp_path: Path, dies_at: int
 ) -> None:
     """A study of an earlier release gets its cap in the same way."""
-    where, asked, events = without_caps(storage, storage_in(tmp_path)), list[str](), list[Event]()
+    where, asked, events = without_caps(storage_in(tmp_path)), list[str](), list[Event]()
     before = read_report(NAME, where, None)
     assert before.cap is None and before.capped_merge is None and before.verdict is report.verdict
     for left in (dies_at, -1):
@@ -157,7 +142,7 @@ def test_killed_in_its_midst_it_goes_on_and_asks_nothing_twice(
 def test_without_the_key_nothing_is_cut_and_the_old_baseline_asks_for_it(
     report: Report, storage: str, tmp_path: Path
 ) -> None:
-    where = without_caps(storage, storage_in(tmp_path))
+    where = without_caps(storage_in(tmp_path))
     off = capped_config(cap__measure=False)
     assert search(off, name=NAME, storage=where, engine=no_engine()).cap is None
     found = search(capped_config(cap__measure=False, search__baselines=["cut"]), name=NAME, storage=where)
@@ -166,13 +151,13 @@ def test_without_the_key_nothing_is_cut_and_the_old_baseline_asks_for_it(
 
 
 def test_another_budget_gets_a_cap_of_its_own(report: Report, storage: str, tmp_path: Path) -> None:
-    where = without_caps(storage, storage_in(tmp_path))
+    where = without_caps(storage_in(tmp_path))
     found = confirm(capped_config(), name=NAME, storage=where, budget=60.0)
     assert found.cap is not None and report.cap is not None and found.cap.capped.tokens > report.cap.capped.tokens
 
 
 def test_what_does_not_fit_is_said(storage: str, tmp_path: Path) -> None:
-    where, events = without_caps(storage, storage_in(tmp_path)), list[Event]()
+    where, events = without_caps(storage_in(tmp_path)), list[Event]()
     config = capped_config(search__max_tokens_generated=4000)
     assert search(config, name=NAME, storage=where, engine=no_engine(), on_event=events.append).cap is None
     assert any("takes more than the 320.0 tokens that are kept back" in text for text in texts(events))
@@ -181,3 +166,19 @@ def test_what_does_not_fit_is_said(storage: str, tmp_path: Path) -> None:
 def test_a_closing_without_the_tag_is_refused_before_anything_is_generated() -> None:
     with pytest.raises(ConfigError, match=r"cap\.closing: 'Enough\.' does not hold </think>"):
         check_baselines(open_job(capped_config(cap__closing="Enough.")))
+
+
+def test_of_two_closings_the_one_that_answers_more_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No tokenizer of a small pair knows the general phrase, so two texts in its own characters stand for the two."""
+    texts_ = ("\nwait</think>\n\n9", "\n</think>\n\n")
+    monkeypatch.setattr(cap, "closings_of", lambda *_, **__: [Closing(text, len(text) - 7) for text in texts_])
+    found = search(capped_config(), name=NAME, storage=(where := without_caps(storage_in(tmp_path))))
+    assert found.cap is not None
+    accuracies: dict[str, list[float]] = {text: [] for text in texts_}
+    with closing(Store(where)) as store:
+        for each in store.evaluations(NAME, kind="cap"):
+            capped_ = Capped.from_key(each.key)
+            if (capped_.of, capped_.phase) == ("thinking", "search"):
+                accuracies[capped_.closing].append(measure(store.graded(each)).accuracy.value)
+    assert all(accuracies.values())
+    assert max(accuracies[found.cap.capped.closing]) == max(max(each) for each in accuracies.values())
