@@ -16,6 +16,7 @@ import torch
 from autolambda.engines.base import Sampling
 
 _BLOCK = 256
+_LARGEST = 1024  # tokens that are looked at first if there is no top-k
 _GREEDY_BELOW = 1e-5  # float32 cannot divide by lower temperatures
 
 
@@ -82,20 +83,58 @@ def draw(
         logits = counts.penalised(logits, sampling)
     if sampling.temperature < _GREEDY_BELOW:
         return logits.argmax(-1)
-    num_kept = min(sampling.top_k or logits.shape[-1], logits.shape[-1])
-    if num_kept == logits.shape[-1]:
-        kept, ids = logits.sort(dim=-1, descending=True, stable=True)
-    else:
-        kept, ids = logits.topk(num_kept, dim=-1)
-    kept = (
-        kept - kept[:, :1]
-    ) / sampling.temperature  # the highest logit becomes 0, so that a low temperature cannot overflow
-    if sampling.min_p:
-        kept = kept.masked_fill(kept < math.log(sampling.min_p), -torch.inf)
-    probabilities = kept.softmax(-1)
-    if sampling.top_p < 1:
-        before = probabilities.cumsum(-1) - probabilities
-        probabilities = probabilities.masked_fill(before >= sampling.top_p, 0.0)
+    size = logits.shape[-1]
+    num_kept = min(sampling.top_k or size, size)
+    if num_kept == size > 4 * _LARGEST:
+        return _draw_from_all(logits, uniform, sampling)
+    kept, ids = logits.topk(num_kept, dim=-1) if num_kept < size else _sorted(logits)
+    return _at(uniform, _nucleus(_scaled(kept, sampling).softmax(-1), sampling), ids)
+
+
+def _draw_from_all(logits: torch.Tensor, uniform: torch.Tensor, sampling: Sampling) -> torch.Tensor:
+    """Draws without a top-k. Only rows whose draw may lie beyond their ``_LARGEST`` tokens are sorted whole."""
+    kept, ids = logits.topk(_LARGEST, dim=-1)
+    total = _scaled(logits, sampling, highest=kept[:, :1]).logsumexp(-1, keepdim=True)
+    probabilities = (_scaled(kept, sampling) - total).exp()
+    reached = probabilities.sum(-1)
+    inside = reached >= sampling.top_p if sampling.top_p < 1 else reached > uniform
+    probabilities = _nucleus(probabilities, sampling)
+    if sampling.top_p == 1:  # what is left of the distribution counts too
+        probabilities = torch.cat([probabilities, (1 - reached).clamp_min(0)[:, None]], dim=-1)
+        ids = torch.cat([ids, ids[:, -1:]], dim=-1)
+    tokens = _at(uniform, probabilities, ids)
+    if not inside.all():
+        rest = ~inside
+        kept, ids = _sorted(logits[rest])
+        tokens[rest] = _at(uniform[rest], _nucleus(_scaled(kept, sampling).softmax(-1), sampling), ids)
+    return tokens
+
+
+def _sorted(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns all logits and their ids, the highest first."""
+    kept, ids = logits.sort(dim=-1, descending=True, stable=True)
+    return kept, ids
+
+
+def _scaled(logits: torch.Tensor, sampling: Sampling, *, highest: torch.Tensor | None = None) -> torch.Tensor:
+    """Returns the logits after temperature and min-p. The ``highest`` of each row, by default the first, becomes 0.
+
+    So a low temperature cannot overflow.
+    """
+    scaled = (logits - (logits[:, :1] if highest is None else highest)) / sampling.temperature
+    return scaled.masked_fill(scaled < math.log(sampling.min_p), -torch.inf) if sampling.min_p else scaled
+
+
+def _nucleus(probabilities: torch.Tensor, sampling: Sampling) -> torch.Tensor:
+    """Returns the probabilities after top-p, not scaled again. The highest come first."""
+    if sampling.top_p == 1:
+        return probabilities
+    before = probabilities.cumsum(-1) - probabilities
+    return probabilities.masked_fill(before >= sampling.top_p, 0.0)
+
+
+def _at(uniform: torch.Tensor, probabilities: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    """Returns the ids at which the cumulative distributions pass ``uniform`` of their totals."""
     cumulative = probabilities.cumsum(-1)
     target = uniform[:, None] * cumulative[:, -1:]
     # u < 1, but rounding can reach the total: then take the last token with a probability above 0

@@ -12,6 +12,7 @@ import torch
 from scipy import stats
 
 from autolambda.engines.base import Sampling
+from autolambda.engines.transformers import sampling as sampling_module
 from autolambda.engines.transformers.sampling import RandomRows, TokenCounts, draw
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -162,3 +163,28 @@ def test_neighbouring_seeds_are_unrelated():
     firsts = [stream(seed, 1)[0] for seed in range(500)]
     assert stats.kstest(firsts, "uniform").pvalue > 1e-3
     assert len(set(firsts)) == 500
+
+
+@pytest.mark.parametrize("spread", [0.5, 3.0, 8.0], ids=["flat", "as in a model", "peaked"])
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"top_p": 0.95}, {"top_p": 0.3}, {"min_p": 0.02}, {"top_p": 0.95, "min_p": 0.02}, {"temperature": 0.01}],
+    ids=str,
+)
+def test_a_large_vocabulary_is_sorted_only_where_the_draw_needs_it(
+    spread: float, changes: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The largest logits alone give the tokens of the whole sort; a flat distribution is sorted whole."""
+    generator = torch.Generator().manual_seed(1)
+    logits, uniform = spread * torch.randn(256, 8192, generator=generator), torch.rand(256, generator=generator)
+    sampling, num_sorted = replace(PLAIN, **changes), []
+    sort = sampling_module._sorted
+    monkeypatch.setattr(sampling_module, "_sorted", lambda rows: num_sorted.append(len(rows)) or sort(rows))
+    few = draw(logits, uniform, sampling)
+    if spread == 8.0:
+        assert not num_sorted
+    if spread == 0.5 and changes in ({}, {"top_p": 0.95}):
+        assert sum(num_sorted) > 0
+    monkeypatch.setattr(sampling_module, "_LARGEST", 8192)
+    assert torch.equal(few, draw(logits, uniform, sampling))
+    assert num_sorted[-1] == 256
