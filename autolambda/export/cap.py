@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterator
 
 from autolambda.driver.models import Models
-from autolambda.engines.vllm.thinking_budget import OLDEST, thinking_budget
 from autolambda.export.provenance import Provenance
+from autolambda.export.thinking_budget import OLDEST, thinking_budget
 from autolambda.responses import Sample
 from autolambda.statistics.words import lead, percent, percent_of, tokens_of
 

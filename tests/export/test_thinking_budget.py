@@ -17,8 +17,8 @@ from autolambda.engines.closing import closings_of
 from autolambda.engines.decoder import Decoder, encode, end_ids_of
 from autolambda.engines.vllm.engine import VllmEngine
 from autolambda.engines.vllm.requests import Call, sampling_params
-from autolambda.engines.vllm.thinking_budget import thinking_budget
 from autolambda.engines.wrappers import CutEngine
+from autolambda.export.thinking_budget import thinking_budget
 from autolambda.merging.method import Method
 from autolambda.responses import Grade, Graded
 from autolambda.schedule import Schedule
