@@ -43,7 +43,8 @@ class CapBaseline:
     def measure(self, run: Run, beside: Beside) -> None:
         """Finds and measures the cap for the report's answer, and says what does not fit. Needs a budget."""
         report, allowance = beside.report, run.allowance()
-        whole, own = run.responses_of(THINKING), parent_responses(run.store, run.study).get("thinking")
+        whole = [each for each in run.responses_of(THINKING) if each.response.finish_reason != "aborted"]
+        own = parent_responses(run.store, run.study).get("thinking")
         if report.budget is None or not whole or not own or allowance is None:
             return
         if report.best is not None and report.best.parent == "thinking":
@@ -55,12 +56,13 @@ class CapBaseline:
         if not searched.has_answers:
             run.on_event(Noted("cap: no response of the Thinking model closes its thinking, so none is measured"))
             return
-        name = cap_name(report.best, report.budget, of="thinking")
+        name = cap_name(report.best, report.budget, run.job.config, of="thinking")
         kept = run.study.kept(name)
         capped = Capped.from_key(kept) if kept else _find(capping, report, searched, own)
         if capped is None:
             return
-        run.study.keep(name, capped.key)
+        if kept is None:
+            run.study.keep(name, capped.key)
         drafts = Drafts(own[: capped.num_responses], chats.own_chats["thinking"], weights=weights)
         closing = Closing(capped.closing, capped.num_forced)
         graded = capping.measure(Model(THINKING, "thinking", "confirm", drafts), capped.tokens, closing)
@@ -87,7 +89,7 @@ def _find(capping: Capping, report: Report, searched: Drafts, own: Sequence[Grad
         run.on_event(Noted(f"cap: Thinking takes no more than {number(wanted)} tokens, so no cap is needed"))
         return None
     closings = _closings(run.job)
-    per_response = searched.answer_tokens
+    per_response = max(searched.answer_tokens, 1.0)
     room = (capping.left - per_response * len(own)) / (PROBES * len(closings) * per_response)
     size = min(len(searched.graded), math.floor(room))
     if size < min(LEAST_PROMPTS, len(searched.graded)):
@@ -98,7 +100,7 @@ def _find(capping: Capping, report: Report, searched: Drafts, own: Sequence[Grad
     best = max(found, key=lambda probes: (probes.accuracy, -probes.cap))
     if abs(best.mean_tokens - aim) > TOLERANCE * aim:
         even = "even a cap of 1 token takes" if best.cap == 1 and best.mean_tokens > aim else "the nearest cap takes"
-        share = f"{best.mean_tokens / aim:.2f} times the tokens of the pick"
+        share = f"{best.mean_tokens / aim:.2f} times the tokens of the {'pick' if report.best else 'budget'}"
         run.on_event(Noted(f"cap: {even} {share} on the search's prompts"))
     size = min(len(own), math.floor(capping.left / max(best.new_tokens, 1.0)))
     if size < min(LEAST_PROMPTS, len(own)):

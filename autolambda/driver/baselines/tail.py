@@ -36,7 +36,8 @@ def measure_tail(capping: Capping, report: Report, closing: Closing) -> None:
     """Measures the best cap on a confirmed merge, if one is expected to take no more tokens than the pick."""
     run, budget = capping.run, report.budget
     assert budget is not None
-    name, weights = cap_name(report.best, budget, of="merge"), run.job.config.weights
+    config = run.job.config
+    name, weights = cap_name(report.best, budget, config, of="merge"), config.weights
     stored = {each.key: each for each in run.store.evaluations(run.study.name, kind="confirm")}
     kept = run.study.kept(name)
     if kept is None:

@@ -58,9 +58,9 @@ class CapResult:
         }
 
 
-def cap_name(best: ScheduleResult | None, budget: float, *, of: CapOf) -> str:
+def cap_name(best: ScheduleResult | None, budget: float, config: Config, *, of: CapOf) -> str:
     """Returns the name under which a study keeps a cap for an answer to a budget; ``best`` is the pick, if any."""
-    return f"cap of {of} {digest(f'{budget:g}', best.schedule.key if best else '')}"
+    return f"cap of {of} {digest(f'{budget:g}', best.schedule.key if best else '', config.cap.closing)}"
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Caps:
         return CapsBeside(self._read("thinking", answer), self._read("merge", answer))
 
     def _read(self, of: CapOf, answer: _Answer) -> CapResult | None:
-        key = self.study.kept(cap_name(answer.best, answer.budget, of=of))
+        key = self.study.kept(cap_name(answer.best, answer.budget, self.config, of=of))
         stored = self.store.evaluations(self.study.name, kind="cap", key=key) if key else []
         if not stored:
             return None

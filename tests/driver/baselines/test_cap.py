@@ -156,6 +156,13 @@ def test_another_budget_gets_a_cap_of_its_own(report: Report, storage: str, tmp_
     assert found.cap is not None and report.cap is not None and found.cap.capped.tokens > report.cap.capped.tokens
 
 
+def test_another_closing_is_measured_anew(report: Report, tmp_path: Path) -> None:
+    where = without_caps(storage_in(tmp_path))
+    found = search(capped_config(cap__closing="</think>"), name=NAME, storage=where)
+    assert found.cap is not None and found.cap.capped.closing == "</think>" and found.cap.capped.num_forced == 1
+    assert search(capped_config(), name=NAME, storage=where).cap == report.cap
+
+
 def test_what_does_not_fit_is_said(storage: str, tmp_path: Path) -> None:
     where, events = without_caps(storage_in(tmp_path)), list[Event]()
     config = capped_config(search__max_tokens_generated=4000)
