@@ -66,8 +66,8 @@ def test_vllm_writes_what_is_measured(cap: int) -> None:
         ends = end_ids_of(job.models.pair, chat.tokenizer)
         params = sampling_params(job.models.sampling, ends)
         params.thinking_token_budget = native.num_tokens
-        call = Call(engine._engine(), Decoder.of(chat.tokenizer, job.models.sampling, end_ids=ends), 99)
-        call.add(encode(chat.tokenizer, [*prompts.values()]), params)
+        call = Call(engine._engine(), Decoder.of(chat.tokenizer, job.models.sampling, end_ids=ends), 99, engine._errors)
+        call.add(encode(chat.tokenizer, [*prompts.values()]), [params] * len(prompts))
         call.run(None)
         theirs = dict(zip(prompts, call.responses(), strict=True))
     assert len(thoughts) == {22: 60, 75: 36}[cap]
