@@ -4,8 +4,7 @@ The slices and the rungs alone determine the batches (a rung is a number of resp
 schedules answer the same prompts in the same order. In the search each schedule draws separate random numbers, so
 neighbours share no luck beyond the prompts. In the confirmation all draw the same numbers, for close comparisons.
 
-A resumed evaluation generates only missing responses. If the engine does not stream, each batch is stored in one
-transaction. Slow grades are given while the engine goes on.
+A resumed evaluation generates only missing responses. If the engine does not stream, a batch is one transaction.
 """
 
 from __future__ import annotations
@@ -163,7 +162,14 @@ class Evaluator:
                     self._on_merge(request.schedule, engine)
                 if isinstance(engine, Foreseeing):
                     engine.expect([each for part in missing for each in prompts.of(part)], self._sampling(request))
-            call = EngineCall(batch, intake, streams=engine.streams, max_tokens=left, on_event=self._on_event)
+            call = EngineCall(
+                batch,
+                intake,
+                streams=engine.streams,
+                max_tokens=left,
+                on_event=self._on_event,
+                num_given=request.num_given,
+            )
             taken |= self._generate(engine, request, call, prompts.of(batch), timer)
         intake.settle(wait=True)
         if rest := timer.take():

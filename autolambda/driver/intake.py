@@ -60,15 +60,25 @@ class EngineCall:
     """One call of ``Engine.generate``: passes each response to the intake once, in groups."""
 
     def __init__(
-        self, batch: Sequence[Request], intake: Intake, *, streams: bool, max_tokens: float, on_event: OnEvent
+        self,
+        batch: Sequence[Request],
+        intake: Intake,
+        *,
+        streams: bool,
+        max_tokens: float,
+        on_event: OnEvent,
+        num_given: int = 0,
     ) -> None:
-        """``streams`` is a property of the engine. Above ``max_tokens`` weighted tokens the call is aborted."""
+        """``streams`` is a property of the engine. Above ``max_tokens`` weighted tokens the call is aborted.
+
+        The first ``num_given`` tokens of each response are not generated.
+        """
         self.taken: dict[Key, Response] = {}
         self._batch, self._intake, self._on_event = batch, intake, on_event
         self._streams, self._max_tokens = streams, max_tokens
         self._weights = [request.weight for request in batch]
         self._stored_at = self._told_at = time.monotonic()
-        self._clock = CallClock()
+        self._num_given, self._clock = num_given, CallClock()
 
     def watch(self, progress: Progress) -> bool:
         """Takes the responses before the first unfinished one, at most every ``STORE_SECONDS``.
@@ -76,7 +86,7 @@ class EngineCall:
         Taking all finished responses would be biased towards short ones: after a crash only long ones would be drawn
         again. Returns ``False`` once there are too many tokens.
         """
-        self._clock.look(progress)
+        self._clock.look(self._generated(progress.num_tokens), progress.responses)
         if sum(map(operator.mul, self._weights, progress.num_tokens)) > self._max_tokens:
             return False
         if self._streams and time.monotonic() - self._stored_at >= STORE_SECONDS:
@@ -96,7 +106,7 @@ class EngineCall:
 
     def time(self, responses: Sequence[Response]) -> CallTime:
         """Returns the time of the call, which has just returned these responses."""
-        return self._clock.end([response.num_tokens for response in responses])
+        return self._clock.end(self._generated([response.num_tokens for response in responses]))
 
     def settle(self) -> None:
         """Waits for the grades of all responses that were taken, and stores them."""
@@ -106,10 +116,14 @@ class EngineCall:
         """Sends how much of the call is generated but not yet taken, at most every ``TELL_SECONDS``."""
         if time.monotonic() - self._told_at < TELL_SECONDS:
             return
-        num_tokens = sum(progress.num_tokens) - sum(response.num_tokens for response in self.taken.values())
+        taken = self._generated([response.num_tokens for response in self.taken.values()])
+        num_tokens = sum(self._generated(progress.num_tokens)) - sum(taken)
         num_finished = sum(response is not None for response in progress.responses) - len(self.taken)
         self._on_event(Generating(num_finished, num_tokens))
         self._told_at = time.monotonic()
+
+    def _generated(self, num_tokens: Sequence[int]) -> Sequence[int]:
+        return [max(num - self._num_given, 0) for num in num_tokens] if self._num_given else num_tokens
 
 
 class CallClock:
@@ -120,13 +134,12 @@ class CallClock:
         self._num_tokens = self._num_running = 0
         self._since = time.monotonic()
 
-    def look(self, progress: Progress) -> None:
-        """Ends a window if it is long enough."""
+    def look(self, num_tokens: Sequence[int], responses: Sequence[Response | None]) -> None:
+        """Ends a window if it is long enough, given the tokens of each response so far and the finished ones."""
         if time.monotonic() - self._since < WINDOW_SECONDS:
             return
-        pairs = zip(progress.num_tokens, progress.responses, strict=True)
-        num_running = sum(response is None and num_tokens > 0 for num_tokens, response in pairs)
-        self._cut(sum(progress.num_tokens), num_running)
+        num_running = sum(each is None and num > 0 for num, each in zip(num_tokens, responses, strict=True))
+        self._cut(sum(num_tokens), num_running)
 
     def end(self, lengths: Sequence[int]) -> CallTime:
         """Returns the time of the call, whose responses have these lengths."""

@@ -584,3 +584,20 @@ def test_a_running_call_tells_what_is_not_stored_yet(store, monkeypatch):
     lengths = [graded.response.num_tokens for graded in whole[:4]]
     assert first[:4] == [Generating(i + 1, sum(lengths[: i + 1]) + 3 - i) for i in range(4)]
     assert first[4] == Generated(4, sum(lengths))
+
+
+def test_tokens_that_were_given_to_the_engine_are_not_timed(store, monkeypatch):
+    engine, calls, events = StreamingEngine(seconds=1.5), [], []
+    monkeypatch.setattr(intake, "time", SimpleNamespace(monotonic=lambda: engine.now))
+    engine.streams = False
+    graded = run(
+        store,
+        engine,
+        num_given=2,
+        batch_size=None,
+        on_call=lambda kind, key, call: calls.append(call),
+        on_event=events.append,
+    )
+    generated = [max(each.response.num_tokens - 2, 0) for each in graded]
+    assert [call.num_tokens for call in calls] == [sum(generated)]
+    assert [each.num_tokens for each in events if isinstance(each, Generating)][-1] == sum(generated)
