@@ -50,7 +50,7 @@ class Watched:
             case EvaluationEnded():
                 if event.kind == "trial":  # other kinds see other prompts, so their numbers do not compare
                     self.trials[event.schedule] = event
-                else:
+                elif event.kind != "sweep":
                     self.checked[event.title] = event
 
     @property

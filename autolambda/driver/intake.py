@@ -20,6 +20,7 @@ from autolambda.tasks.requests import Request
 TELL_SECONDS = 1.0  # between two events about a running call
 STORE_SECONDS = 1.0  # between two commits while an engine streams, because a commit waits for the disk
 WINDOW_SECONDS = 0.1  # the shortest window in which the pace of an engine is measured
+WINDOW_STEPS = 64  # as short, because an engine may tell several tokens of a response at once
 
 OnGraded = Callable[[Sequence[Graded]], None]
 
@@ -139,7 +140,8 @@ class CallClock:
         if time.monotonic() - self._since < WINDOW_SECONDS:
             return
         num_running = sum(each is None and num > 0 for num, each in zip(num_tokens, responses, strict=True))
-        self._cut(sum(num_tokens), num_running)
+        if (total := sum(num_tokens)) - self._num_tokens >= WINDOW_STEPS * max(num_running, 1):
+            self._cut(total, num_running)
 
     def end(self, lengths: Sequence[int]) -> CallTime:
         """Returns the time of the call, whose responses have these lengths."""

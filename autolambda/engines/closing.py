@@ -19,7 +19,8 @@ _QWEN = (
     f"{USUAL}.\n\n"
 )
 MAKERS: Mapping[str, str] = dict.fromkeys(("qwen3", "qwen3_moe", "qwen3_next", "qwen3_vl", "qwen3_vl_moe"), _QWEN)
-"""The phrases of models' makers by ``model_type``. None is used for the models of others."""
+"""The phrases of models' makers by ``model_type``. Others train such models too, with templates of their own."""
+_TURN = "<|im_start|>"  # in the templates of these makers
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def closings_of(chat: ChatFormat, model_type: object, *, setting: str = AUTO) ->
         if not _is_written(chat, setting):
             raise ConfigError(f"cap.closing: the tokenizer cannot write {in_short(setting)}; give another text, or tag")
         return (_closing(chat, setting),)
-    phrase = MAKERS.get(str(model_type), "")
+    phrase = MAKERS.get(str(model_type), "") if _TURN in chat.template else ""
     if chat.think_end in phrase and _is_known(chat, phrase):
         return (_closing(chat, phrase),)
     general = f"\n\nMy time is up, so I answer now by what I have thought so far.\n{chat.think_end}\n\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator
 
 from autolambda.driver.models import Models
@@ -49,7 +50,7 @@ def _how(models: Models, cap: int, closing: str) -> Iterator[str]:
     yield f"In vLLM {OLDEST} or newer, on a GPU, start the server with"
     yield ""
     yield "```bash"
-    yield f"vllm serve FOLDER --reasoning-config '{json.dumps(dict(found.reasoning_config))}'"
+    yield f"vllm serve FOLDER --reasoning-config {shlex.quote(json.dumps(dict(found.reasoning_config)))}"
     yield "```"
     yield ""
     yield f'and send `"thinking_token_budget": {found.num_tokens}` with each request: vLLM counts from the opening tag.'

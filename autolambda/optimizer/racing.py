@@ -96,12 +96,13 @@ class Race:
 def bounds_of(start: int, stop: int, rungs: Sequence[int]) -> list[int]:
     """Returns the responses at which a race from ``start`` to ``stop`` pauses, with both ends.
 
-    No part but the whole is smaller than the first rung: a call for a few responses takes nearly as long as one for
-    many, because both wait for their longest.
+    It does not pause for fewer responses than between any two rungs: a call for a few takes nearly as long as one for
+    many, because both wait for their longest. The last of the ``rungs`` is the whole slice.
     """
+    least = min(rung - before for before, rung in itertools.pairwise([0, *(rungs[:-1] or rungs)]))
     bounds = [start]
     for rung in rungs:
-        if min(rung - bounds[-1], stop - rung) >= rungs[0]:
+        if min(rung - bounds[-1], stop - rung) >= least:
             bounds.append(rung)
     return [*bounds, stop]
 

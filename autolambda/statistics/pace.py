@@ -6,13 +6,14 @@ run, and a little more for each. Towards the end of a call few run, and most of 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-LEAST_WINDOWS = 6  # of a call, from which its pace is fitted
+LEAST_WINDOWS = 5  # of a call, from which its pace is fitted
 LEAST_RUNNING = 8  # responses at once, in a call from which a pace is fitted
 
 
@@ -43,7 +44,9 @@ class Pace:
     @property
     def enough(self) -> float:
         """The responses from which on a call spends at most half of its time on the fixed part of its steps."""
-        return self.step * self.longest / self.row if self.row else 0.0
+        if self.row:
+            return self.step * self.longest / self.row
+        return math.inf if self.step else 0.0
 
 
 @dataclass(frozen=True)
@@ -81,8 +84,11 @@ def time_call(lengths: Sequence[int], windows: Sequence[Window]) -> CallTime:
 
 
 def _pace(lengths: Sequence[int], windows: Sequence[Window], height: float) -> Pace | None:
-    """Fits ``seconds = step * steps + row * tokens`` over the windows; ``None`` if they are too few or all alike."""
-    used = [window for window in windows if window.num_running and window.num_tokens]
+    """Fits ``seconds = step * steps + row * tokens`` over the windows; ``None`` if they are too few or all alike.
+
+    The first window is left out, because the prompts are prefilled in it.
+    """
+    used = [window for window in windows[1:] if window.num_running and window.num_tokens]
     if len(used) < LEAST_WINDOWS or height < LEAST_RUNNING or not sum(lengths):
         return None
     tokens = np.array([window.num_tokens for window in used], dtype=float)

@@ -63,7 +63,10 @@ class StoredStudy:
         settings = dict(self.config)
         for key, value in EARLIER.items():
             section, name = key.split(".")
-            settings[section] = {name: value, **settings.get(section, {})}
+            if isinstance(
+                stored := settings.get(section, {}), dict
+            ):  # else it is damaged, and refused when it is parsed
+                settings[section] = {name: value, **stored}
         return settings
 
 

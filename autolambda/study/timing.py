@@ -25,14 +25,12 @@ def calls_of(study: Study, kind: Kind, key: str) -> list[CallTime]:
 
 
 def add_call(study: Study, kind: Kind, key: str, call: CallTime) -> None:
-    """Adds the time of a call. The first call that shows the engine's pace decides ``pace_of``."""
+    """Adds the time of a call."""
     calls = [*calls_of(study, kind, key), call]
     study.keep(_name(kind, key), json.dumps([each.to_dict() for each in calls]))
     before = engine_time(study)
     total = EngineTime(before.seconds + call.seconds, before.idle_seconds + call.idle_seconds)
     study.keep("engine time", json.dumps(asdict(total)))
-    if call.pace and pace_of(study) is None:
-        study.keep("pace", json.dumps(asdict(call.pace)))
 
 
 def engine_time(study: Study) -> EngineTime:
@@ -41,9 +39,13 @@ def engine_time(study: Study) -> EngineTime:
 
 
 def pace_of(study: Study) -> Pace | None:
-    """Returns the pace of the first call that shows one. It never changes, so a resumed search decides the same."""
-    stored = study.kept("pace")
-    return Pace(**json.loads(stored)) if stored else None
+    """Returns the pace of the longest call of the first two trials, ``None`` if none shows one.
+
+    These are the ends of the ladder. The pace does not change after them, so a resumed search decides the same.
+    """
+    calls = [call for trial in ("0", "1") for call in calls_of(study, "trial", trial) if call.pace]
+    longest = max(calls, key=lambda call: call.seconds, default=None)
+    return longest.pace if longest else None
 
 
 def _name(kind: Kind, key: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from checkpoints import tiny_tokenizer
 from tokenizers import Tokenizer
@@ -25,7 +27,7 @@ def in_words(*texts: str) -> ChatFormat:
     tokenizer.pre_tokenizer, tokenizer.decoder = ByteLevel(add_prefix_space=False), ByteLevelDecoder()
     trainer = BpeTrainer(initial_alphabet=ByteLevel.alphabet(), special_tokens=["</think>"], show_progress=False)
     tokenizer.train_from_iterator([*texts] * 9, trainer)
-    return ChatFormat(PreTrainedTokenizerFast(tokenizer_object=tokenizer), "")
+    return ChatFormat(PreTrainedTokenizerFast(tokenizer_object=tokenizer), "<|im_start|>")
 
 
 def test_qwens_phrase_is_that_of_its_report() -> None:
@@ -44,6 +46,8 @@ def test_a_makers_phrase_is_for_its_models_only(model_type: str) -> None:
     assert closing.num_tokens == len(chat.tokenizer(closing.text).input_ids) > 10
     for other in ("llama", None):
         assert [each.text for each in closings_of(chat, other)] == [BARE]  # it lacks the words of the general phrase
+    distilled = replace(chat, template="<|User|>")  # of other makers, on the same architecture
+    assert [each.text for each in closings_of(distilled, model_type)] == [BARE]
 
 
 def test_other_models_have_two_to_choose_from() -> None:

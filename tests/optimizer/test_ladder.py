@@ -101,7 +101,7 @@ AIMS = Aims(1500.0, (64, 256, 1024, 4000), 1000, 500)
         (Pace(6e-3, 3e-5, longest=1.0), (200, 1024, 4000)),  # the tail is half of a call of 200
         (Pace(6e-3, 3e-5, longest=0.5), (100, 256, 1024, 4000)),
         (Pace(1e-5, 3e-5, longest=4.0), (64, 256, 1024, 4000)),  # a CPU: the steps cost next to nothing
-        (Pace(6e-3, 0.0, longest=4.0), (64, 256, 1024, 4000)),
+        (Pace(6e-3, 0.0, longest=4.0), (360, 1024, 4000)),  # rows cost nothing to speak of
         (Pace(6e-3, 3e-6, longest=4.0), (360, 1024, 4000)),  # as the tokens allow
     ],
 )

@@ -160,3 +160,9 @@ def test_an_aborted_rung_leaves_a_lower_bound_alone():
 )
 def test_a_race_does_not_pause_for_a_few_responses(start: int, stop: int, expected: list[int]) -> None:
     assert bounds_of(start, stop, (64, 256, 1024, 2000)) == expected
+
+
+def test_a_race_pauses_at_the_rungs_of_the_user() -> None:
+    assert bounds_of(0, 256, (64, 96, 128, 256)) == [0, 64, 96, 128, 256]
+    assert bounds_of(0, 300, (100, 150, 200, 300)) == [0, 100, 150, 200, 300]
+    assert bounds_of(0, 40, (40,)) == [0, 40]

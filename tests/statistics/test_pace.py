@@ -1,5 +1,8 @@
 """The pace of an engine: fitted from the windows of a call, and what it says of calls of other sizes."""
 
+import math
+from dataclasses import astuple
+
 import pytest
 
 from autolambda.statistics.pace import CallTime, Pace, Window, time_call
@@ -24,6 +27,8 @@ def test_the_pace_of_a_call_is_the_one_that_it_was_made_with():
     timed = time_call(LENGTHS, windows_of(LENGTHS))
     assert timed.pace is not None
     assert (timed.pace.step, timed.pace.row) == pytest.approx((STEP, ROW), rel=0.01)
+    prefilled = [Window(windows_of(LENGTHS)[0].seconds + 2.0, *astuple(windows_of(LENGTHS)[0])[1:])]
+    assert time_call(LENGTHS, [*prefilled, *windows_of(LENGTHS)[1:]]).pace == timed.pace
     assert timed.pace.longest == pytest.approx(1045 / (sum(LENGTHS) / 64))
     assert timed.seconds == pytest.approx(STEP * 1045 + ROW * sum(LENGTHS))
     assert timed.pace.seconds(sum(LENGTHS), mean_tokens=sum(LENGTHS) / 64, num_calls=1) == pytest.approx(
@@ -43,7 +48,7 @@ def test_from_enough_responses_on_half_of_the_time_is_each_ones_own():
     assert pace.enough == pytest.approx(800)
     fixed = STEP * 4.0 * 1000
     assert pace.seconds(800 * 1000, mean_tokens=1000, num_calls=1) == pytest.approx(2 * fixed)
-    assert Pace(STEP, 0.0, 4.0).enough == Pace(0.0, ROW, 4.0).enough == 0.0
+    assert (Pace(STEP, 0.0, 4.0).enough, Pace(0.0, ROW, 4.0).enough) == (math.inf, 0.0)
 
 
 @pytest.mark.parametrize(

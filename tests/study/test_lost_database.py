@@ -16,15 +16,15 @@ from pathlib import Path
 import pytest
 from engine import FakeEngine
 from small_search import BUDGET, NAME, SETTINGS, copy_finished, finished, small_config, storage_in
-from tests.study.test_postgresql import SHORT, Interfering, contents
 
 from autolambda.driver.search import search
 from autolambda.errors import AutolambdaError, StorageError, StudyError
 from autolambda.report.json_csv import report_json
 from autolambda.report.read import read_report
-from autolambda.study import sqlite as files
 from autolambda.study.database import driver_lock
+from autolambda.study.databases import sqlite as files
 from autolambda.study.store import Store
+from tests.study.databases.test_postgresql import SHORT, Interfering, contents
 
 CLI = str(Path(sys.executable).with_name("autolambda"))
 

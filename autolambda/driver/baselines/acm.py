@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from autolambda.driver.baselines.base import Beside, measure_request
 from autolambda.driver.baselines.merges import open_around_base
 from autolambda.driver.evaluation import EvaluationRequest
+from autolambda.driver.events import Noted
 from autolambda.driver.job import Job
 from autolambda.driver.run import Run
 from autolambda.engines.transformers.activations import layer_activations, mutual_information
@@ -35,6 +36,9 @@ class AcmBaseline:
     def measure(self, run: Run, beside: Beside) -> None:
         """Measures the missing responses. Raises like ``Evaluator.run``, and ``CheckpointError``."""
         kept = run.study.kept(NAME)
+        if not kept and not run.responses_of(PARENTS["thinking"]):
+            run.on_event(Noted(f"baseline {NAME}: it needs responses of the Thinking model; left out"))
+            return
         schedule = Schedule.from_dict({"lambda": {"bands": list(map(float, kept.split()))}}) if kept else _schedule(run)
         run.study.keep(NAME, " ".join(map(repr, schedule.attention.values)))
         size = beside.num_responses

@@ -7,7 +7,7 @@ the stored responses of the Thinking model, and a tenth of the token allowance a
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from autolambda.driver.baselines.base import Beside
 from autolambda.driver.baselines.cap_search import TOLERANCE, search_cap
@@ -31,6 +31,10 @@ from autolambda.statistics.verdict import LEAST_PROMPTS
 PROBES = 5  # caps that a search may take for each closing
 TAIL_SHARE = 0.2  # of what is kept back; for the cap on a merge
 THINKING = PARENTS["thinking"]
+UNFIT = (
+    "cap: the tenth of the tokens that is kept for it is not enough for a comparison with a cap on thinking; raise "
+    "search.max_tokens_generated"
+)
 
 
 class CapBaseline:
@@ -46,6 +50,8 @@ class CapBaseline:
         whole = [each for each in run.responses_of(THINKING) if each.response.finish_reason != "aborted"]
         own = parent_responses(run.store, run.study).get("thinking")
         if report.budget is None or not whole or not own or allowance is None:
+            if "cut" in run.job.config.search.baselines:
+                run.on_event(Noted("baseline cut: it needs a budget and responses of the Thinking model; left out"))
             return
         if report.best is not None and report.best.parent == "thinking":
             return
@@ -92,19 +98,19 @@ def _find(capping: Capping, report: Report, searched: Drafts, own: Sequence[Grad
     per_response = max(searched.answer_tokens, 1.0)
     room = (capping.left - per_response * len(own)) / (PROBES * len(closings) * per_response)
     size = min(len(searched.graded), math.floor(room))
-    if size < min(LEAST_PROMPTS, len(searched.graded)):
-        run.on_event(Noted(_unfit(capping)))
+    if _too_few(searched.graded, size, weights):
+        run.on_event(Noted(UNFIT))
         return None
     model = Model(THINKING, "thinking", "search", searched.first(size, weights=weights))
     found = [_Probes(capping, model, closing, aim, keep=per_response * len(own)) for closing in closings]
-    best = max(found, key=lambda probes: (probes.accuracy, -probes.cap))
+    best = max(found, key=lambda probes: (probes.mean_tokens <= (1 + TOLERANCE) * aim, probes.accuracy, -probes.cap))
     if abs(best.mean_tokens - aim) > TOLERANCE * aim:
         even = "even a cap of 1 token takes" if best.cap == 1 and best.mean_tokens > aim else "the nearest cap takes"
         share = f"{best.mean_tokens / aim:.2f} times the tokens of the {'pick' if report.best else 'budget'}"
         run.on_event(Noted(f"cap: {even} {share} on the search's prompts"))
     size = min(len(own), math.floor(capping.left / max(best.new_tokens, 1.0)))
-    if size < min(LEAST_PROMPTS, len(own)):
-        run.on_event(Noted(_unfit(capping)))
+    if _too_few(own, size, weights):
+        run.on_event(Noted(UNFIT))
         return None
     drafts = Drafts(own[:size], run.job.models.own_chats["thinking"], weights=weights)
     return key_of(Model(THINKING, "thinking", "confirm", drafts), best.cap, best.closing)
@@ -147,8 +153,7 @@ def _mean(graded: Sequence[Graded], weights: dict[str, float]) -> float:
     return mean_tokens(graded, weights=weights).value
 
 
-def _unfit(capping: Capping) -> str:
-    return (
-        f"cap: to compare with a cap on thinking takes more than the {number(capping.left)} tokens that are kept back "
-        "for it, a tenth of all; raise search.max_tokens_generated"
-    )
+def _too_few(graded: Sequence[Graded], size: int, weights: Mapping[str, float]) -> bool:
+    """Returns whether the first ``size`` responses are too few for a claim, or leave out a task that counts."""
+    asked = {each.task for each in graded[: max(size, 0)]}
+    return size < min(LEAST_PROMPTS, len(graded)) or any(share and task not in asked for task, share in weights.items())

@@ -7,8 +7,11 @@ from autolambda.driver.evaluation import EvaluationRequest
 from autolambda.driver.events import Noted
 from autolambda.driver.job import Job
 from autolambda.driver.run import Run
+from autolambda.responses import Graded, is_aborted
 from autolambda.schedule import Schedule
+from autolambda.statistics.estimates import number
 from autolambda.statistics.metrics import measure
+from autolambda.tasks.requests import requests_on
 
 LAMBDAS = tuple(round(0.1 * i, 1) for i in range(11))
 LEAST = 16  # responses of each lambda
@@ -33,19 +36,31 @@ class SweepBaseline:
         size = max(LEAST, int(allowance.search / (len(LAMBDAS) * allowance.ends / 2)))
         within = {}
         for lam in LAMBDAS:
-            title, schedule = f"sweep, lambda {lam:g}", Schedule.uniform(lam)
-            request = EvaluationRequest(title, "sweep", schedule.key, schedule, stop=size, done=1.0, share=0.0)
-            numbers = measure(measure_request(run, request), weights=weights)
+            numbers = measure(_responses(run, Schedule.uniform(lam), size), weights=weights)
             if numbers.mean_tokens.value <= budget:
                 within[lam] = numbers.accuracy.value
         if not within:
-            run.on_event(Noted(f"baseline sweep: no lambda takes {budget:g} tokens or less; it has no pick"))
+            run.on_event(Noted(f"baseline sweep: no lambda takes {number(budget)} tokens or less; it has no pick"))
             return
         schedule, size = Schedule.uniform(max(within, key=lambda lam: within[lam])), beside.num_responses
-        key = f"sweep, lambda {schedule.other:g}"
+        key = f"sweep for {number(budget)} tokens, lambda {schedule.other:g}"
         measure_request(
             run,
             EvaluationRequest(
                 f"baseline {key}", "baseline", key, schedule, phase="confirm", stop=size, done=1.0, share=0.0
             ),
         )
+
+
+def _responses(run: Run, schedule: Schedule, size: int) -> list[Graded]:
+    """Returns the first responses of a schedule to the search's prompts. Those of a trial are not generated again."""
+    wanted = [request.key for request in requests_on(run.job.search)[:size]]
+    stored = run.responses_of(schedule)
+    known = {} if is_aborted(stored) else {each.key: each for each in stored}
+    if missing := [key for key in wanted if key not in known]:
+        title = f"sweep, lambda {schedule.other:g}"
+        request = EvaluationRequest(
+            title, "sweep", schedule.key, schedule, stop=size, done=1.0, share=0.0, only=frozenset(missing)
+        )
+        known |= {each.key: each for each in measure_request(run, request)}
+    return [known[key] for key in wanted]

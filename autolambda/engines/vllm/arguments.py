@@ -55,7 +55,7 @@ REFUSED = {
 """Arguments whose every value but vLLM's default gives wrong responses, with the reason."""
 
 _CPU_CACHE = 1 << 30  # bytes
-_STREAM_INTERVAL = 32  # tokens between two outputs of a running request
+_STREAM_INTERVAL = 8  # tokens between two outputs of a running request
 
 
 def installed_version() -> str:

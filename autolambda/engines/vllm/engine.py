@@ -76,16 +76,17 @@ class VllmEngine:
         number of engines that share this host's memory. Raises ``ConfigError`` for what the user can correct in the
         config, ``EngineError`` if vLLM fails or memory is short.
         """
-        arguments = {**arguments_for(seeds, vllm_device(), context=context), **(arguments or {})}
+        arguments = arguments_for(seeds, vllm_device(), context=context, asked=arguments or {})
         check_arguments(arguments)
         check_internals()
         check_architecture(pair)
         if merge == "auto" and arguments.get("quantization"):
             merge = "stream"
         if merge == "stream" and parents in ("gpu", "host"):
+            instead = "" if arguments.get("quantization") else "engine.merge to auto or direct, or "
             raise ConfigError(
                 f"engine.parents: {parents} needs the direct merge, because a stream reads the files; "
-                "set engine.merge to auto or direct, or engine.parents to auto or files"
+                f"set {instead}engine.parents to auto or files"
             )
         self._pair = pair
         self._tokenizer, self._end_ids = tokenizer, end_ids_of(pair, tokenizer)

@@ -11,7 +11,7 @@ but a prompt with a seed must not be prefilled in pieces: the runner fails then.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -20,6 +20,7 @@ from packaging.version import Version
 from autolambda.engines.base import Prompt
 from autolambda.engines.device import vllm_device
 from autolambda.engines.vllm.arguments import installed_version
+from autolambda.errors import ConfigError
 from autolambda.tasks.requests import derive_seed
 
 Seeds = Literal["call", "request"]
@@ -38,11 +39,20 @@ def resolve_seeds(asked: Literal["auto", "call", "request"]) -> Seeds:
     return "request" if is_second else "call"
 
 
-def arguments_for(seeds: Seeds, device: torch.device, *, context: int) -> dict[str, Any]:
-    """Returns the engine arguments without which vLLM fails on a CPU with one seed per request."""
+def arguments_for(seeds: Seeds, device: torch.device, *, context: int, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the ``asked`` engine arguments, with those without which vLLM fails on a CPU with a seed per request.
+
+    Raises ``ConfigError`` if they ask for what fails.
+    """
     if seeds == "call" or device.type != "cpu":
-        return {}
-    return {"enable_chunked_prefill": False, "max_num_batched_tokens": max(context, _PREFILL)}
+        return dict(asked)
+    longest = max(context, int(asked.get("max_model_len") or 0))
+    if asked.get("enable_chunked_prefill") or int(asked.get("max_num_batched_tokens") or longest) < longest:
+        raise ConfigError(
+            "engine.seeds: on a CPU vLLM cannot prefill a prompt in pieces with one seed per request; leave out "
+            "engine.enable_chunked_prefill and engine.max_num_batched_tokens, or set engine.seeds to call"
+        )
+    return {"enable_chunked_prefill": False, "max_num_batched_tokens": max(longest, _PREFILL), **asked}
 
 
 def seed_of_call(prompts: Sequence[Prompt]) -> int:

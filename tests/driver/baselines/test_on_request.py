@@ -14,6 +14,7 @@ from autolambda.driver.baselines import sweep
 from autolambda.driver.baselines.acm import schedule_of
 from autolambda.driver.search import search
 from autolambda.errors import ConfigError
+from autolambda.schedule import Schedule
 
 
 @pytest.fixture
@@ -23,18 +24,21 @@ def copied(tmp_path: Path) -> str:
 
 
 def test_the_sweep_confirms_what_its_own_numbers_name(copied: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweep, "LAMBDAS", (0.0, 0.5, 1.0))
+    monkeypatch.setattr(sweep, "LAMBDAS", (0.0, 0.3, 1.0))
     config = small_config(search__baselines=["sweep"])
     report = search(config, name=NAME, storage=copied)
     tables = database(copied)
-    points = {row[0]: row for row in tables["evaluations"] if row[1] == "sweep"}
-    assert len(points) == 3 and {row[4] for row in points.values()} == {16}
-    responses = [[row for row in tables["responses"] if row[0] == point] for point in points]
+    assert [row[3] for row in tables["evaluations"] if row[1] == "sweep"] == ['{"lambda": 0.3}']  # not the parents
+    keys = {row[0]: row[3] for row in tables["evaluations"] if row[1] in ("trial", "sweep")}
+    responses = [
+        [row for row in tables["responses"] if keys.get(row[0]) == Schedule.uniform(lam).key][:16]
+        for lam in (0.0, 0.3, 1.0)
+    ]
     means = [(sum(r[7] == "correct" for r in rows) / 16, sum(r[5] for r in rows) / 16) for rows in responses]
-    lams = [0.0, 0.5, 1.0]
+    lams = [0.0, 0.3, 1.0]
     within = [(accuracy, lam) for (accuracy, tokens), lam in zip(means, lams, strict=True) if tokens <= config.budget]
     [(name, result)] = report.baselines.items()
-    assert name == f"sweep, lambda {max(within)[1]:g}" and result.schedule.lam == max(within)[1]
+    assert name == f"sweep for 30.0 tokens, lambda {max(within)[1]:g}" and result.schedule.lam == max(within)[1]
     assert result.confirmed and result.measured.num_responses == report.confirmed[0].measured.num_responses
     assert answer(search(config, name=NAME, storage=copied, engine=no_engine())) == answer(report)
 

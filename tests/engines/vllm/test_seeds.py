@@ -9,6 +9,7 @@ import torch
 from vllm_engines import needs_vllm, opened
 
 from autolambda.engines.vllm.seeds import arguments_for, resolve_seeds
+from autolambda.errors import ConfigError
 from autolambda.merging.method import Method
 from tests.engines.test_contract import MIXED, WARM, prompts
 
@@ -37,8 +38,19 @@ def test_auto_is_a_seed_per_request_unless_a_gpu_draws_row_by_row(monkeypatch, d
 
 
 def test_only_seeds_of_requests_on_a_cpu_take_arguments():
-    assert arguments_for("call", CPU, context=9) == arguments_for("request", GPU, context=9) == {}
-    assert arguments_for("request", CPU, context=10_000)["max_num_batched_tokens"] == 10_000
+    asked = {"max_model_len": 32_768}
+    for seeds, device in (("call", CPU), ("request", GPU)):
+        assert arguments_for(seeds, device, context=9, asked=asked) == asked
+    assert arguments_for("request", CPU, context=10_000, asked={})["max_num_batched_tokens"] == 10_000
+    given = arguments_for("request", CPU, context=10_000, asked=asked)
+    assert given["max_num_batched_tokens"] == given["max_model_len"] == 32_768
+
+
+@pytest.mark.parametrize("asked", [{"enable_chunked_prefill": True}, {"max_num_batched_tokens": 2048}])
+def test_what_prefills_in_pieces_on_a_cpu_is_refused_with_a_seed_per_request(asked):
+    with pytest.raises(ConfigError, match=r"set engine\.seeds to call"):
+        arguments_for("request", CPU, context=4096, asked=asked)
+    assert arguments_for("call", CPU, context=4096, asked=asked) == asked
 
 
 @needs_vllm
