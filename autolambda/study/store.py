@@ -34,9 +34,8 @@ from autolambda.study.schema import (
     row_of,
 )
 
-# A parent is measured on the confirm slice with its own template. A baseline is a merge by another method. An ablation
-# is a row of the paper's studies. A cap holds the responses that a cap on thinking changes; see
-# ``responses.Capped``. A sweep is a lambda of the baseline of that name, on the search's prompts.
+# A parent is confirmed with its own template. A baseline is another way to a merge, and a sweep a lambda of the one of
+# that name, in the search. A cap holds the responses that it changes (``responses.Capped``).
 Kind = Literal["trial", "confirm", "parent", "baseline", "ablation", "cap", "sweep"]
 
 
