@@ -156,8 +156,10 @@ class Run:
     def _aims(self) -> Aims:
         """The aims of the search; with the rungs for the engine's pace, if the job goes by it and it is known."""
         aims = self.job.aims(self.job.config.budget)
+        if not self.job.grows_rungs:
+            return aims
         pace, allowance = pace_of(self.study), self.allowance()
-        return paced(aims, pace, allowance) if self.job.grows_rungs and pace and allowance else aims
+        return paced(aims, pace, allowance) if pace and allowance else aims
 
     def open(self, budget: float | None) -> None:
         """Tells the watcher what is to be done, and what earlier runs have measured."""

@@ -79,6 +79,17 @@ def capped_config(**changes: object) -> Config:
     return small_config(**{"tasks": tasks, **own, **changes})
 
 
+def _copy(source: str, target: str) -> None:
+    """Copies a study's database, write-ahead log included. Both are URLs."""
+    path = Path(target.removeprefix("sqlite:///"))
+    path.parent.mkdir(parents=True)
+    with (
+        closing(sqlite3.connect(source.removeprefix("sqlite:///"))) as one,
+        closing(sqlite3.connect(path)) as other,
+    ):
+        one.backup(other)
+
+
 @functools.cache
 def capped() -> Report:
     """The report of a finished search with caps on thinking; its database is at ``capped_storage()`` (do not write)."""
@@ -94,14 +105,8 @@ def capped_storage() -> str:
 def without_caps(to: str) -> str:
     """Copies the study of ``capped()`` as it was before its first cap."""
     capped()
-    path = Path(to.removeprefix("sqlite:///"))
-    path.parent.mkdir(parents=True)
-    with (
-        closing(sqlite3.connect(capped_storage().removeprefix("sqlite:///"))) as source,
-        closing(sqlite3.connect(path)) as target,
-        target,
-    ):
-        source.backup(target)
+    _copy(capped_storage(), to)
+    with closing(sqlite3.connect(to.removeprefix("sqlite:///"))) as target, target:
         caps = "(SELECT id FROM autolambda_evaluations WHERE kind = 'cap')"
         target.execute(f"DELETE FROM autolambda_responses WHERE evaluation IN {caps}")
         target.execute("DELETE FROM autolambda_evaluations WHERE kind = 'cap'")
@@ -123,13 +128,7 @@ def finished_storage() -> str:
 def copy_finished(storage: str) -> str:
     """Copies the finished study's database to ``storage``, write-ahead log included."""
     finished()
-    path = Path(storage.removeprefix("sqlite:///"))
-    path.parent.mkdir(parents=True)
-    with (
-        closing(sqlite3.connect(finished_storage().removeprefix("sqlite:///"))) as source,
-        closing(sqlite3.connect(path)) as target,
-    ):
-        source.backup(target)
+    _copy(finished_storage(), storage)
     return storage
 
 

@@ -44,25 +44,9 @@ class Fresh:
     responses: list[Response]
 
 
-def open_vllm(
-    instruct: Path,
-    thinking: Path,
-    *,
-    path: MergePath = "stream",
-    parents: str = "auto",
-    dtype: str = "auto",
-    seeds: Literal["call", "request"] = "call",
-    arguments: Mapping[str, Any] | None = None,
-) -> VllmEngine:
-    """An engine in float32; with VLLM_ENABLE_V1_MULTIPROCESSING=1, vLLM runs in processes of its own."""
-    return open_vllm_pair(
-        open_pair(str(instruct), str(thinking)),
-        path=path,
-        parents=parents,
-        dtype=dtype,
-        seeds=seeds,
-        arguments=arguments,
-    )
+def open_vllm(instruct: Path, thinking: Path, **options: Any) -> VllmEngine:
+    """An engine in float32, with the options of ``open_vllm_pair``."""
+    return open_vllm_pair(open_pair(str(instruct), str(thinking)), **options)
 
 
 def open_vllm_pair(
@@ -74,7 +58,10 @@ def open_vllm_pair(
     seeds: Literal["call", "request"] = "call",
     arguments: Mapping[str, Any] | None = None,
 ) -> VllmEngine:
-    """On a CPU vLLM packs linear weights, but for the direct path it is told not to."""
+    """On a CPU vLLM packs linear weights, but for the direct path it is told not to.
+
+    With VLLM_ENABLE_V1_MULTIPROCESSING=1, vLLM runs in processes of its own.
+    """
     import vllm._custom_ops as ops
 
     tokenizer = load_tokenizer(pair.thinking.folder)

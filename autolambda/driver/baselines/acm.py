@@ -5,19 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from autolambda.driver.baselines.base import Beside, measure_request
-from autolambda.driver.baselines.merges import open_around_base
-from autolambda.driver.evaluation import EvaluationRequest
+from autolambda.config import BaselineName
+from autolambda.driver.baselines.base import Beside, measure_baseline
+from autolambda.driver.baselines.merges import base_for, open_around_base
 from autolambda.driver.events import Noted
 from autolambda.driver.job import Job
 from autolambda.driver.run import Run
 from autolambda.engines.transformers.activations import layer_activations, mutual_information
+from autolambda.merging.checkpoint import Checkpoint
+from autolambda.merging.method import Method
 from autolambda.optimizer.space import PARENTS
 from autolambda.schedule import Profile, Schedule
 
 SLOPE = 0.7  # the paper's t for merges of a long and a short thinker
 NUM_TEXTS, MOST_TOKENS = 32, 256  # on which the activations are compared
-NAME = "acm"
+NAME: BaselineName = "acm"
 
 
 class AcmBaseline:
@@ -30,8 +32,8 @@ class AcmBaseline:
     """
 
     def check(self, job: Job) -> None:
-        """Opens and reads the base model. Raises like ``open_around_base``."""
-        open_around_base(job, "task_arithmetic")
+        """Opens and reads the base model. Raises like ``base_for`` and ``open_around_base``."""
+        _base(job)
 
     def measure(self, run: Run, beside: Beside) -> None:
         """Measures the missing responses. Raises like ``Evaluator.run``, and ``CheckpointError``."""
@@ -41,13 +43,7 @@ class AcmBaseline:
             return
         schedule = Schedule.from_dict({"lambda": {"bands": list(map(float, kept.split()))}}) if kept else _schedule(run)
         run.study.keep(NAME, " ".join(map(repr, schedule.attention.values)))
-        size = beside.num_responses
-        measure_request(
-            run,
-            EvaluationRequest(
-                f"baseline {NAME}", "baseline", NAME, schedule, phase="confirm", stop=size, done=1.0, share=0.0
-            ),
-        )
+        measure_baseline(run, NAME, schedule, num_responses=beside.num_responses)
 
 
 def schedule_of(instruct: Sequence[float], thinking: Sequence[float]) -> Schedule:
@@ -65,7 +61,12 @@ def _schedule(run: Run) -> Schedule:
     for graded in run.responses_of(PARENTS["thinking"])[:NUM_TEXTS]:
         text = prompts[graded.task, graded.sample_id] + graded.response.text
         texts.append(tokenizer(text, add_special_tokens=False).input_ids[:MOST_TOKENS])
-    pair, base = job.models.pair, open_around_base(job, "task_arithmetic").base
-    assert base is not None
+    pair, base = job.models.pair, _base(job)
     whole, instruct, thinking = (layer_activations(each, texts) for each in (base, pair.instruct, pair.thinking))
     return schedule_of(mutual_information(whole, instruct), mutual_information(whole, thinking))
+
+
+def _base(job: Job) -> Checkpoint:
+    base = open_around_base(job, Method("task_arithmetic", base=base_for(job, NAME))).base
+    assert base is not None
+    return base

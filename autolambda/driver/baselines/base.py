@@ -9,6 +9,7 @@ from autolambda.driver.evaluation import EvaluationRequest
 from autolambda.driver.events import EvaluationEnded
 from autolambda.driver.job import Job
 from autolambda.driver.run import Run
+from autolambda.merging.method import Method
 from autolambda.report.report import Report
 from autolambda.responses import Graded
 from autolambda.schedule import Schedule
@@ -36,6 +37,14 @@ class Baseline(Protocol):
 
     def measure(self, run: Run, beside: Beside) -> None:
         """Measures the missing responses. Raises like ``Evaluator.run``."""
+
+
+def measure_baseline(
+    run: Run, key: str, schedule: Schedule, *, num_responses: int, merge: Method | None = None
+) -> None:
+    """Measures the missing responses of a baseline: a linear merge by ``schedule``, or another ``merge``."""
+    request = EvaluationRequest(f"baseline {key}", "baseline", key, schedule, phase="confirm", stop=num_responses)
+    measure_request(run, replace(request, done=1.0, share=0.0, merge=merge))
 
 
 def measure_request(run: Run, request: EvaluationRequest) -> list[Graded]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from autolambda.driver.baselines.base import Beside, measure_request
-from autolambda.driver.evaluation import EvaluationRequest
+from autolambda.config import BaselineName
+from autolambda.driver.baselines.base import Beside, measure_baseline
 from autolambda.driver.job import Job
 from autolambda.driver.models import base_folder
 from autolambda.driver.run import Run
@@ -24,32 +24,26 @@ class MergedBaseline:
     def check(self, job: Job) -> None:
         """Opens and reads the base model, if the method needs one.
 
-        Raises like ``open_around_base``, and ``ConfigError`` if only one of base and parents has a tied lm_head.
+        Raises like ``base_for`` and ``open_around_base``, and ``ConfigError`` if only one of base and parents has a tied
+        lm_head.
         """
         if self.name in AROUND_BASE:
-            check_in_place(open_around_base(job, self.name))
+            check_in_place(open_around_base(job, baseline_method(job, self.name, lam=1.0)))
 
     def measure(self, run: Run, beside: Beside) -> None:
         """Measures the missing responses. Raises like ``Evaluator.run``."""
         schedule = Schedule.uniform(round(beside.finalist.other, 4))
         key = f"slerp at lambda {schedule.other:g}" if self.name == "slerp" else self.name
-        merge, title = baseline_method(run.job, self.name, lam=schedule.other), f"baseline {key}"
-        size = beside.num_responses
-        measure_request(
-            run,
-            EvaluationRequest(
-                title, "baseline", key, schedule, phase="confirm", stop=size, done=1.0, share=0.0, merge=merge
-            ),
-        )
+        merge = baseline_method(run.job, self.name, lam=schedule.other)
+        measure_baseline(run, key, schedule, num_responses=beside.num_responses, merge=merge)
 
 
-def open_around_base(job: Job, name: BaselineMethod) -> Merge:
+def open_around_base(job: Job, method: Method) -> Merge:
     """Returns a merge around the base model, whose values are all read.
 
-    Raises ``ConfigError`` if there is no base, ``PairError`` if it does not fit, and ``CheckpointError`` if it is
-    broken.
+    Raises ``PairError`` if the base does not fit, and ``CheckpointError`` if it is broken.
     """
-    merge = open_merge(job.models.pair, baseline_method(job, name, lam=1.0))
+    merge = open_merge(job.models.pair, method)
     assert merge.base is not None
     merge.base.digest()  # reads every value
     return merge
@@ -59,7 +53,12 @@ def baseline_method(job: Job, name: BaselineMethod, *, lam: float) -> Method:
     """Returns the merge of a baseline; ``lam`` is for SLERP. Raises ``ConfigError`` if a base is missing."""
     if name == "slerp":
         return Method("slerp", Schedule.uniform(lam))
+    return Method(name, base=base_for(job, name))
+
+
+def base_for(job: Job, name: BaselineName) -> str:
+    """Returns the base model that a baseline needs. Raises ``ConfigError`` if there is none."""
     source = base_folder(job.config.models)
     if source is None:
         raise ConfigError(f"models.base: {name} needs the base model of both parents; set it, or leave {name} out")
-    return Method(name, base=source)
+    return source

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from autolambda.driver.baselines.base import Beside, measure_request
+from autolambda.driver.baselines.base import Beside, measure_baseline, measure_request
 from autolambda.driver.evaluation import EvaluationRequest
 from autolambda.driver.events import Noted
 from autolambda.driver.job import Job
@@ -42,14 +42,9 @@ class SweepBaseline:
         if not within:
             run.on_event(Noted(f"baseline sweep: no lambda takes {number(budget)} tokens or less; it has no pick"))
             return
-        schedule, size = Schedule.uniform(max(within, key=lambda lam: within[lam])), beside.num_responses
+        schedule = Schedule.uniform(max(within, key=lambda lam: within[lam]))
         key = f"sweep for {number(budget)} tokens, lambda {schedule.other:g}"
-        measure_request(
-            run,
-            EvaluationRequest(
-                f"baseline {key}", "baseline", key, schedule, phase="confirm", stop=size, done=1.0, share=0.0
-            ),
-        )
+        measure_baseline(run, key, schedule, num_responses=beside.num_responses)
 
 
 def _responses(run: Run, schedule: Schedule, size: int) -> list[Graded]:

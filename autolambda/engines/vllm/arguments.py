@@ -155,9 +155,8 @@ def engine_arguments(
         if "VLLM_CPU_KVCACHE_SPACE" not in os.environ:
             implied["kv_cache_memory_bytes"] = _CPU_CACHE
     elif not arguments.get("quantization") and any(".experts." in name for name in pair.tensors):
-        implied["moe_backend"] = (
-            "triton"  # FlashInfer's kernels, the default on Blackwell, take experts in another order
-        )
+        # FlashInfer's kernels, the default on Blackwell, take experts in another order
+        implied["moe_backend"] = "triton"
     own: dict[str, Any] = {
         "model": str(pair.thinking.folder),
         "tokenizer": tokenizer,

@@ -114,9 +114,8 @@ class ProcessStderr:
         if not log_is_hidden():
             yield
             return
-        spawn = (
-            multiprocessing.util.spawnv_passfds
-        )  # a spawned process inherits descriptor 2, and can be given no other
+        # a spawned process inherits descriptor 2, and can be given no other
+        spawn = multiprocessing.util.spawnv_passfds
 
         def spawn_silently(path: bytes, args: Sequence[Any], passfds: Sequence[int]) -> int:
             shown = os.dup(2)

@@ -55,5 +55,5 @@ def test_acm_weighs_the_parent_more_that_changed_a_layer_more(copied: str) -> No
     assert all(0 < lam < 1 for lam in result.schedule.attention.values)
     assert answer(search(config, name=NAME, storage=copied, engine=no_engine())) == answer(report)
     del parents["models__base"]
-    with pytest.raises(ConfigError, match=r"models\.base"):
+    with pytest.raises(ConfigError, match=r"models\.base: acm needs the base model"):
         search(small_config(search__baselines=["acm"], **parents), name=NAME, storage=copied, engine=no_engine())
