@@ -24,8 +24,8 @@ class MergedBaseline:
     def check(self, job: Job) -> None:
         """Opens and reads the base model, if the method needs one.
 
-        Raises like ``base_for`` and ``open_around_base``, and ``ConfigError`` if only one of base and parents has a tied
-        lm_head.
+        Raises like ``base_for`` and ``open_around_base``. Raises ``ConfigError`` if only one of base and parents has a
+        tied lm_head.
         """
         if self.name in AROUND_BASE:
             check_in_place(open_around_base(job, baseline_method(job, self.name, lam=1.0)))
