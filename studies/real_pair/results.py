@@ -1,0 +1,192 @@
+"""Prints the tables of this study from its banks and searches, and draws its picture.
+
+python studies/real_pair/results.py          # needs chromium for the picture
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from plotly.subplots import make_subplots
+
+from autolambda.schedule import Schedule
+from autolambda.statistics.curve import CurvePoint
+from autolambda.statistics.stages import detect_stages, sentence
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1] / "search_cost"))
+from bank import Bank, Truth
+from pictures import save_png
+
+HERE = Path(__file__).parent
+TITLES = {
+    "instruct": "Instruct answers at once",
+    "mixed": "Instruct shows some steps",
+    "verbose": "Instruct as it was published",
+}
+WIDTH, HEIGHT = 1000, 380  # pixels
+MERGE, PARENT, PICK = "#1f77b4", "#111111", "#c0392b"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--picture", type=Path, default=HERE / "merges.png")
+    arguments = parser.parse_args()
+    banks = {name: Bank(path) for name in TITLES if (path := HERE / f"{name}.npz").exists()}
+    searches = [json.loads(line) for line in (HERE / "searches.jsonl").read_text().splitlines()]
+    for name, bank in banks.items():
+        print(f"\n### {TITLES[name]}\n")
+        print("\n".join(curve(bank)))
+        if bank.has_module:
+            print("\n".join(modules(bank)))
+    print("\n### Searches\n")
+    print("\n".join(judged(banks, searches)))
+    draw(banks, searches, arguments.picture)
+
+
+def uniform(bank: Bank) -> list[tuple[float, Truth, int]]:
+    """Lambda, the recorded means and the number of responses of every uniform merge, ascending."""
+    nodes = [i for i in np.argsort(bank.params[:, 0]) if not bank.params[i, 1:].any()]
+    return [
+        (float(bank.params[i, 0]), Truth(*map(float, bank.means[i])), bank.num_prompts * int(bank.num_repeats[i]))
+        for i in nodes
+    ]
+
+
+def curve(bank: Bank) -> Iterator[str]:
+    """Yields the uniform merges as Markdown, and the stages."""
+    yield "| lambda | accuracy | mean tokens | Think ratio |"
+    yield "|---|---|---|---|"
+    rows = uniform(bank)
+    for lam, truth, _ in rows:
+        yield f"| {lam:g} | {truth.accuracy:.3f} | {truth.mean_tokens:.1f} | {truth.think_ratio:.3f} |"
+    yield ""
+    # clusters by prompt: the repeats of a prompt are no new prompts
+    yield sentence(detect_stages([CurvePoint(lam, truth.think_ratio, bank.num_prompts) for lam, truth, _ in rows]))
+
+
+def modules(bank: Bank) -> Iterator[str]:
+    """Yields attention x ffn: accuracy, mean tokens and Think ratio."""
+    places = {
+        (round(float(lam + split / 2), 3), round(float(lam - split / 2), 3)): Truth(*map(float, means))
+        for (lam, split), means in zip(bank.params[:, :2], bank.means, strict=True)
+    }
+    grid = sorted({attention for attention, ffn in places if attention != ffn})
+    yield ""
+    yield f"| attention, down; ffn, across | {' | '.join(f'{ffn:g}' for ffn in grid)} |"
+    yield "|" + "---|" * (len(grid) + 1)
+    for attention in grid:
+        cells = [places.get((attention, ffn)) for ffn in grid]
+        yield f"| {attention:g} | {' | '.join(cell(truth) for truth in cells)} |"
+
+
+def cell(truth: Truth | None) -> str:
+    return f"{truth.accuracy:.2f} / {truth.mean_tokens:.0f} / {truth.think_ratio:.2f}" if truth else ""
+
+
+def judged(banks: Mapping[str, Bank], searches: list[dict[str, Any]]) -> Iterator[str]:
+    """Yields each search beside the bank: its pick, the same merge there, and the best uniform lambda within."""
+    yield "| pair | budget | verdict and pick | its interval | bank there | bank's best | minutes |"
+    yield "|---|---|---|---|---|---|---|"
+    for line in searches:
+        pair, dtype, rounding, budget = line["name"].split(":")
+        report = line["report"]
+        bank, best = banks[pair], report["best"] or report["nearest"]
+        there = bank.truth(params_of(best["schedule"]))
+        within = [(truth, lam) for lam, truth, _ in dense(bank) if truth.mean_tokens <= float(budget)]
+        top, lam = max(within, key=lambda each: each[0].accuracy)
+        interval = (
+            f"{100 * best['accuracy_low']:.1f} to {100 * best['accuracy_high']:.1f} %, "
+            f"{best['mean_tokens_low']:.1f} to {best['mean_tokens_high']:.1f}"
+        )
+        yield (
+            f"| {pair}, {dtype}, {rounding} | {budget} | {report['verdict']}: {Schedule.from_dict(best['schedule'])}: "
+            f"{100 * best['accuracy']:.1f} % at {best['mean_tokens']:.1f} | {interval} | "
+            f"{100 * there.accuracy:.1f} % at {there.mean_tokens:.1f} | "
+            f"lambda {lam:g}: {100 * top.accuracy:.1f} % at {top.mean_tokens:.1f} | {line['seconds'] / 60:.1f} |"
+        )
+
+
+def dense(bank: Bank) -> list[tuple[float, Truth, int]]:
+    """Uniform merges in steps of .005, between the recorded ones by straight lines."""
+    return [
+        (lam, bank.truth({"lam": lam, "split": 0.0}), 0) for lam in (round(float(x), 3) for x in np.arange(201) / 200)
+    ]
+
+
+def params_of(plain: Mapping[str, Any]) -> dict[str, float]:
+    """The place of a schedule among attention x ffn; a curve over depth counts by its means."""
+    schedule = Schedule.from_dict(plain)
+    attention, ffn = schedule.attention.mean(), schedule.ffn.mean()
+    return {"lam": (attention + ffn) / 2, "split": attention - ffn}
+
+
+def draw(banks: Mapping[str, Bank], searches: list[dict[str, Any]], path: Path) -> None:
+    """Draws accuracy against mean tokens, a panel for each pair, and the picks with their intervals."""
+    figure = make_subplots(cols=len(banks), subplot_titles=[TITLES[name] for name in banks], horizontal_spacing=0.06)
+    for column, (name, bank) in enumerate(banks.items(), start=1):
+        rows, where, shown = uniform(bank), {"row": 1, "col": column}, {"showlegend": column == 1}
+        ends, merges = [rows[0], rows[-1]], rows[1:-1]
+        figure.add_scatter(**points(rows), mode="lines", line={"color": MERGE, "width": 1}, showlegend=False, **where)
+        figure.add_scatter(
+            **points(merges),
+            mode="markers+text",
+            text=[f"{lam:g}" if lam * 10 % 1 < 1e-9 else "" for lam, _, _ in merges],
+            textposition="bottom right",
+            marker={"color": MERGE, "size": 8},
+            name="merge, with its lambda",
+            **shown,
+            **where,
+        )
+        figure.add_scatter(
+            **points(ends),
+            mode="markers+text",
+            text=["Instruct", "Thinking"],
+            textposition=["top center", "bottom center"],
+            marker={"color": PARENT, "size": 10, "symbol": "diamond"},
+            name="the two models",
+            **shown,
+            **where,
+        )
+        picks = [
+            best
+            for line in searches
+            if line["name"].startswith(f"{name}:float32") and (best := line["report"]["best"]) is not None
+        ]
+        figure.add_scatter(
+            x=[best["mean_tokens"] for best in picks],
+            y=[100 * best["accuracy"] for best in picks],
+            error_x=errors(picks, "mean_tokens", 1.0),
+            error_y=errors(picks, "accuracy", 100.0),
+            mode="markers",
+            marker={"color": PICK, "size": 9, "symbol": "star"},
+            name="found by autolambda, on other prompts, with 95 % intervals",
+            **shown,
+            **where,
+        )
+        figure.update_yaxes(ticksuffix=" %", rangemode="tozero", **where)
+        figure.update_xaxes(title="mean tokens", rangemode="tozero", **where)
+    figure.update_layout(margin={"l": 45, "r": 10, "t": 70, "b": 45}, legend={"orientation": "h", "y": 1.27, "x": 0})
+    save_png(figure, path, width=WIDTH, height=HEIGHT)
+
+
+def points(rows: list[tuple[float, Truth, int]]) -> dict[str, list[float]]:
+    return {"x": [truth.mean_tokens for _, truth, _ in rows], "y": [100 * truth.accuracy for _, truth, _ in rows]}
+
+
+def errors(picks: list[dict[str, Any]], key: str, factor: float) -> dict[str, object]:
+    return {
+        "array": [factor * (best[f"{key}_high"] - best[key]) for best in picks],
+        "arrayminus": [factor * (best[key] - best[f"{key}_low"]) for best in picks],
+        "thickness": 1,
+    }
+
+
+if __name__ == "__main__":
+    main()
