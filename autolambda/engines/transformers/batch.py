@@ -22,6 +22,7 @@ from autolambda.responses import FinishReason, Response
 
 # Finished rows are dropped when at most this share of the rows would be kept, because each drop copies the cache.
 KEEP_SHARE = 0.8
+PREFILL = 1024  # positions that a prefill reads at once, at least: below, a matrix product is less efficient
 
 
 class Batch:
@@ -42,7 +43,7 @@ class Batch:
         self._running = [i < len(ids) for i in range(len(filled))]
         self._prompts = ids
         self._recurs = has_states(self._config)
-        self._cache = StateCache(self._config) if self._recurs else RowCache()
+        self._cache = StateCache(self._config) if self._recurs else RowCache(len(filled))
         self._rope = RowRope(module)
         self._last = torch.tensor([row[-1] for row in filled], device=device)
         self._lengths = torch.tensor([len(row) - 1 for row in filled], device=device)
@@ -69,12 +70,12 @@ class Batch:
             first.join(others)
             self._cache = first
             return
-        width = max(len(row) for row in ids) - 1
-        if width == 0:
-            return
-        padded = torch.tensor([row[:-1] + [row[-1]] * (width - len(row) + 1) for row in ids])
-        slots = torch.arange(width).expand(len(ids), -1)
-        self._forward(padded.to(self._last.device), slots.to(self._last.device), width)
+        device = self._last.device
+        for rows in alike([len(row) - 1 for row in ids]):
+            width = max(len(ids[row]) for row in rows) - 1
+            padded = torch.tensor([ids[row][:-1] + [ids[row][-1]] * (width - len(ids[row]) + 1) for row in rows])
+            slots = torch.arange(width).expand(len(rows), -1)
+            self._forward(padded.to(device), slots.to(device), width, rows=torch.tensor(rows, device=device))
 
     def _read_alone(self, ids: list[int]) -> StateCache:
         """Returns the cache of one row, with all tokens of its prompt except the last."""
@@ -191,3 +192,21 @@ class Batch:
         """Returns the responses in the order of the prompts. No row may be running."""
         assert not self.num_active
         return [response for response in self._responses if response is not None]
+
+
+def alike(lengths: Sequence[int]) -> list[list[int]]:
+    """Returns groups of rows of like length, the longest first, each to be prefilled at once. Empty rows have none.
+
+    Each has a multiple of ``ROW_STEP`` rows, as ``lengths`` has, and ``PREFILL`` positions or more.
+    """
+    order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
+    groups: list[list[int]] = []
+    for start in range(0, len(order), ROW_STEP):
+        part = order[start : start + ROW_STEP]
+        if not lengths[part[0]]:
+            break
+        if groups and len(groups[-1]) * lengths[groups[-1][0]] < PREFILL:
+            groups[-1] += part
+        else:
+            groups.append(part)
+    return groups

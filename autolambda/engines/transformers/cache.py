@@ -23,8 +23,9 @@ def round_up(value: int, step: int) -> int:
 class RowCache(Cache):
     """Keys and values of a batch: one tensor [B, kv_heads, capacity, head_dim] per layer, in the compute dtype."""
 
-    def __init__(self) -> None:
+    def __init__(self, num_rows: int) -> None:
         super().__init__(layers=[])
+        self._num_rows = num_rows
         self.keys: list[torch.Tensor] = []
         self.values: list[torch.Tensor] = []
         self.slots = self.rows = torch.empty(0, dtype=torch.long)
@@ -44,12 +45,13 @@ class RowCache(Cache):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Writes keys and values [B, kv_heads, T, head_dim] into their slots; returns views of the first ``width``."""
         if layer_idx == len(self.keys):
-            self.keys.append(_grown(key_states, self.width))
-            self.values.append(_grown(value_states, self.width))
+            self.keys.append(_grown(key_states, self._num_rows, self.width))
+            self.values.append(_grown(value_states, self._num_rows, self.width))
         elif self.keys[layer_idx].shape[2] < self.width:
             capacity = round_up(self.width + self.width // 2, WIDTH_STEP)
-            self.keys[layer_idx] = _grown(key_states, capacity, self.keys[layer_idx])
-            self.values[layer_idx] = _grown(value_states, capacity, self.values[layer_idx])
+            former = self.keys[layer_idx], self.values[layer_idx]
+            self.keys[layer_idx] = _grown(key_states, len(former[0]), capacity, former[0])
+            self.values[layer_idx] = _grown(value_states, len(former[1]), capacity, former[1])
         keys, values = self.keys[layer_idx], self.values[layer_idx]
         keys[self.rows, :, self.slots] = key_states.transpose(1, 2)
         values[self.rows, :, self.slots] = value_states.transpose(1, 2)
@@ -68,10 +70,10 @@ class RowCache(Cache):
         return self.width
 
 
-def _grown(states: torch.Tensor, capacity: int, former: torch.Tensor | None = None) -> torch.Tensor:
-    """Returns zeros [B, kv_heads, capacity, head_dim] like ``states``, whose first slots hold ``former``."""
-    batch, heads, _, dim = states.shape
-    grown = states.new_zeros(batch, heads, capacity, dim)
+def _grown(states: torch.Tensor, num_rows: int, capacity: int, former: torch.Tensor | None = None) -> torch.Tensor:
+    """Returns zeros [num_rows, kv_heads, capacity, head_dim] like ``states``, whose first slots hold ``former``."""
+    _, heads, _, dim = states.shape
+    grown = states.new_zeros(num_rows, heads, capacity, dim)
     if former is not None:
         grown[:, :, : former.shape[2]] = former
     return grown

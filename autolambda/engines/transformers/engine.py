@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from autolambda.engines.base import WATCH_STEPS, Fingerprint, Prompt, Sampling, Watch
 from autolambda.engines.decoder import Decoder, end_ids_of
 from autolambda.engines.dtype import check_dtypes, resolve_dtype
+from autolambda.engines.transformers.attention import use_grouped_heads
 from autolambda.engines.transformers.batch import Batch
 from autolambda.engines.transformers.layout import live_tensors, misplaced
 from autolambda.engines.transformers.loading import (
@@ -25,6 +26,7 @@ from autolambda.engines.transformers.loading import (
     load_model,
     resolve_device,
 )
+from autolambda.engines.transformers.packed import PackedLinears
 from autolambda.engines.uncomputed import check_unplaced, in_words
 from autolambda.errors import AutolambdaError, EngineError, one_line
 from autolambda.merging.arithmetic import interpolate
@@ -67,7 +69,10 @@ class TransformersEngine:
         self._pair = pair
         with self._computing():
             self._model: Any = load_model(pair, dtype=resolve_dtype(dtype, pair, self._device)).to(self._device).eval()
+            if self._device.type == "cpu":
+                use_grouped_heads(self._model)
             self._live = self._find_tensors()
+            self._packed = PackedLinears(self._model)
             check_dtypes({name: live.dtype for name, live in self._live.items()}, pair)
             parents = open_merge(pair, Schedule.uniform(1.0))
             # on a CPU they stay in their files, which workers share
@@ -133,6 +138,7 @@ class TransformersEngine:
                     continue
                 instruct, thinking = (parent[name].view(live.shape) for parent in (self._instruct, self._thinking))
                 interpolate(instruct, thinking, lams[name], out=live, draws=self._draws.get(name))
+            self._packed.renew()
         self._merge: Merge = merge
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, *, watch: Watch | None = None) -> list[Response]:
@@ -158,6 +164,7 @@ class TransformersEngine:
     def close(self) -> None:
         """Frees the weights."""
         self._instruct, self._thinking, self._live, self._draws, self._model = {}, {}, {}, {}, None
+        self._packed.close()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 

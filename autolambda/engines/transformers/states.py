@@ -26,7 +26,8 @@ class StateCache(RowCache):
     """A ``RowCache`` whose recurrent layers have states too, of transformers' own classes."""
 
     def __init__(self, config: Any) -> None:
-        super().__init__()
+        """The cache of one row; ``join`` appends others."""
+        super().__init__(num_rows=1)
         self.layers = DynamicCache(config=config).layers
         self._places: dict[int, int] = {}  # of the attention layers among ``keys``, by the number of the layer
 

@@ -25,7 +25,7 @@ def states(rows: int, tokens: int, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def test_each_row_keeps_its_tokens_in_its_own_slots():
-    cache = RowCache()
+    cache = RowCache(3)
     prompt_keys, prompt_values = states(3, 5, 0)
     cache.select(torch.arange(5).expand(3, -1), width=32)
     keys, values = cache.update(prompt_keys, prompt_values, 0)
@@ -42,7 +42,7 @@ def test_each_row_keeps_its_tokens_in_its_own_slots():
 
 
 def test_growing_keeps_what_is_there_and_dropping_keeps_the_order():
-    cache = RowCache()
+    cache = RowCache(4)
     keys, values = states(4, 20, 0)
     for layer in range(2):
         cache.select(torch.arange(20).expand(4, -1), width=32)

@@ -1,0 +1,34 @@
+"""Prompts are prefilled in groups of like length."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from autolambda.engines.transformers import batch
+from autolambda.engines.transformers.batch import alike
+
+
+def test_groups_hold_every_row_once_and_the_longest_first():
+    lengths = [random.Random(0).randint(1, 300) for _ in range(96)]
+    groups = alike(lengths)
+    assert sorted(row for group in groups for row in group) == list(range(96))
+    assert [lengths[row] for group in groups for row in group] == sorted(lengths, reverse=True)
+    assert len(groups) > 2 and all(len(group) % 16 == 0 for group in groups)
+    assert all(len(group) * lengths[group[0]] >= batch.PREFILL for group in groups[:-1])
+
+
+def test_less_is_padded_than_in_one_group():
+    lengths = [20] * 48 + [200] * 16
+    padded = sum(len(group) * lengths[group[0]] for group in alike(lengths))
+    assert padded == sum(lengths) < 64 * 200
+
+
+@pytest.mark.parametrize(("lengths", "expected"), [([0] * 16, []), ([0] * 16 + [100] * 16, [list(range(16, 32))])])
+def test_rows_without_a_token_before_the_last_are_left_out(lengths, expected):
+    assert alike(lengths) == expected
+
+
+def test_short_prompts_are_read_together():
+    assert alike([9] * 32) == [list(range(32))]
