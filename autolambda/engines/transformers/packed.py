@@ -25,7 +25,7 @@ class PackedLinears:
         """``model`` is a transformers model. Packs nothing before ``renew``."""
         large = [each for each in model.modules() if type(each) is Linear and _is_packable(each.weight)]
         num_bytes = sum(each.weight.nbytes for each in large)
-        self._linears = large if _has_onednn() and num_bytes <= MOST_BYTES else []
+        self._linears: list[Any] = large if _has_onednn() and num_bytes <= MOST_BYTES else []
 
     def renew(self) -> None:
         """Packs the live weights; drops the copies of former ones."""
@@ -45,8 +45,11 @@ def _is_packable(weight: Tensor) -> bool:
 def _has_onednn() -> bool:
     """Returns whether this PyTorch has the operations, which torch.compile uses and which no API names."""
     names = ("_reorder_linear_weight", "_linear_pointwise")
-    is_there = torch.backends.mkldnn.is_available() and all(hasattr(torch.ops.mkldnn, name) for name in names)
-    return is_there and platform.machine() in ("x86_64", "AMD64")
+    return (
+        platform.machine() in ("x86_64", "AMD64")
+        and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]  # untyped upstream
+        and all(hasattr(torch.ops.mkldnn, name) for name in names)
+    )
 
 
 def _multiply(packed: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:

@@ -10,7 +10,10 @@ from checkpoints import tiny_checkpoint
 from transformers import AutoModelForCausalLM
 from transformers.integrations import sdpa_attention
 
+from autolambda.engines.chat import load_tokenizer
 from autolambda.engines.transformers.attention import NAME, _attend, use_grouped_heads
+from autolambda.engines.transformers.engine import TransformersEngine
+from autolambda.merging.pair import open_pair
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -35,3 +38,9 @@ def test_a_model_without_pytorchs_attention_keeps_its_own(tmp_path) -> None:
         model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation=implementation)
         use_grouped_heads(model)
         assert model.config._attn_implementation == used
+
+
+def test_the_engine_uses_it_on_a_cpu(parents) -> None:
+    pair = open_pair(*map(str, parents))
+    engine = TransformersEngine(pair, tokenizer=load_tokenizer(parents[1]), device="cpu")
+    assert engine._model.config._attn_implementation == NAME

@@ -6,8 +6,12 @@ import random
 
 import pytest
 
+from autolambda.engines.base import Prompt, Sampling
+from autolambda.engines.chat import load_tokenizer
 from autolambda.engines.transformers import batch
-from autolambda.engines.transformers.batch import alike
+from autolambda.engines.transformers.batch import Batch, alike
+from autolambda.engines.transformers.engine import TransformersEngine
+from autolambda.merging.pair import open_pair
 
 
 def test_groups_hold_every_row_once_and_the_longest_first():
@@ -32,3 +36,18 @@ def test_rows_without_a_token_before_the_last_are_left_out(lengths, expected):
 
 def test_short_prompts_are_read_together():
     assert alike([9] * 32) == [list(range(32))]
+
+
+def test_a_batch_is_prefilled_in_its_groups(parents, monkeypatch):
+    pair = open_pair(*map(str, parents))
+    engine = TransformersEngine(pair, tokenizer=load_tokenizer(parents[1]), device="cpu")
+    sampling = Sampling(0.0, 1.0, 0, 0.0, 0.0, (), 3)
+    prompts = [Prompt("a" * length, 0) for length in [21] * 16 + [101] * 16]
+    together = engine.generate(prompts, sampling)
+    shapes, forward = [], Batch._forward
+    monkeypatch.setattr(
+        Batch, "_forward", lambda self, ids, *a, **k: shapes.append(ids.shape) or forward(self, ids, *a, **k)
+    )
+    monkeypatch.setattr(batch, "PREFILL", 1)
+    assert engine.generate(prompts, sampling) == together
+    assert shapes[:3] == [(16, 100), (16, 20), (32, 1)]
