@@ -47,6 +47,7 @@ def main() -> None:
             print("\n".join(modules(bank)))
     print("\n### Searches\n")
     print("\n".join(judged(banks, searches)))
+    print("\n".join(held(banks, searches)))
     draw(banks, searches, arguments.picture)
 
 
@@ -111,6 +112,26 @@ def judged(banks: Mapping[str, Bank], searches: list[dict[str, Any]]) -> Iterato
             f"{100 * there.accuracy:.1f} % at {there.mean_tokens:.1f} | "
             f"lambda {lam:g}: {100 * top.accuracy:.1f} % at {top.mean_tokens:.1f} | {line['seconds'] / 60:.1f} |"
         )
+
+
+def held(banks: Mapping[str, Bank], searches: list[dict[str, Any]]) -> Iterator[str]:
+    """Yields how many of the fronts' 95 % intervals hold the bank's value, whose own error is left out."""
+    yield ""
+    yield "| search | front | merges | accuracy held | tokens held | Think ratio held |"
+    yield "|---|---|---|---|---|---|"
+    for line in searches:
+        bank = banks[line["name"].split(":")[0]]
+        for name in ("smoothed", "confirmed"):
+            front = line["report"]["fronts"][name]
+            truths = [bank.truth(params_of(each["schedule"])) for each in front]
+            counts = [
+                sum(
+                    each[f"{key}_low"] <= getattr(truth, key) <= each[f"{key}_high"]
+                    for each, truth in zip(front, truths, strict=True)
+                )
+                for key in ("accuracy", "mean_tokens", "think_ratio")
+            ]
+            yield f"| {line['name']} | {name} | {len(front)} | {' | '.join(map(str, counts))} |"
 
 
 def dense(bank: Bank) -> list[tuple[float, Truth, int]]:

@@ -60,6 +60,20 @@ def test_the_rival_stands_beside_the_pick(value: float, words: str) -> None:
     )
 
 
+def test_a_cap_that_stays_far_longer_is_not_compared() -> None:
+    report = capped()
+    assert report.best is not None
+    cap = cap_of(report)
+    mean = 1.3 * report.best.score.mean_tokens
+    measured = cap.result.measured
+    long = replace(measured, mean_tokens=replace(measured.mean_tokens, value=mean))
+    far = replace(cap, result=replace(cap.result, measured=long), capped=replace(cap.capped, tokens=1))
+    (line,) = (line for line in said(replace(report, cap=far)).splitlines() if "reasoning cut" in line)
+    right = f"{100 * measured.accuracy.value:.1f} % right at {mean:.1f} tokens"
+    start = f"Thinking with its reasoning cut at 1 token: {right}"
+    assert line == f"{start}; no cap brings it to the {report.best.score.mean_tokens:.1f} tokens of the merge."
+
+
 def test_without_a_pick_it_stands_beside_the_nearest_merge() -> None:
     report = capped()
     nearest = replace(report, best=None, nearest=report.best, verdict=Verdict.INFEASIBLE)

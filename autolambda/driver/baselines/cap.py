@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from autolambda.driver.baselines.base import Beside
-from autolambda.driver.baselines.cap_search import TOLERANCE, search_cap
+from autolambda.driver.baselines.cap_search import TOLERANCE, rank, search_cap
 from autolambda.driver.baselines.capping import Capping, Model, key_of
 from autolambda.driver.baselines.drafts import Drafts
 from autolambda.driver.baselines.tail import measure_tail
@@ -103,7 +103,7 @@ def _find(capping: Capping, report: Report, searched: Drafts, own: Sequence[Grad
         return None
     model = Model(THINKING, "thinking", "search", searched.first(size, weights=weights))
     found = [_Probes(capping, model, closing, aim, keep=per_response * len(own)) for closing in closings]
-    best = max(found, key=lambda probes: (probes.mean_tokens <= (1 + TOLERANCE) * aim, probes.accuracy, -probes.cap))
+    best = max(found, key=lambda probes: rank(probes.mean_tokens, probes.accuracy, aim=aim))
     if abs(best.mean_tokens - aim) > TOLERANCE * aim:
         even = "even a cap of 1 token takes" if best.cap == 1 and best.mean_tokens > aim else "the nearest cap takes"
         share = f"{best.mean_tokens / aim:.2f} times the tokens of the {'pick' if report.best else 'budget'}"

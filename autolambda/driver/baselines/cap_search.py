@@ -40,3 +40,13 @@ def search_cap(
         low, high = (cap, high) if found[cap] <= aim else (low, cap)
         halve = not halve and high - low > width // 2
     return dict(sorted(found.items(), key=lambda each: -abs(each[1] - aim)))
+
+
+def rank(mean_tokens: float, accuracy: float, *, aim: float) -> tuple[bool, float, float]:
+    """Returns the place of a closing among others, the highest first.
+
+    Those that meet the aim come first, by accuracy. The others follow by how little they miss it.
+    """
+    if mean_tokens <= (1 + TOLERANCE) * aim:
+        return True, accuracy, -mean_tokens
+    return False, -mean_tokens, accuracy

@@ -10,7 +10,10 @@ from autolambda.report.answer.phrases import Sentence, answers, titled
 from autolambda.report.cap.results import CapResult
 from autolambda.report.report import Report
 from autolambda.report.results import ScheduleResult
+from autolambda.statistics.estimates import number
 from autolambda.statistics.words import lead, percent, tokens
+
+FAR = 1.2  # times the tokens of the merge: from there on, accuracies are not compared
 
 
 def cap_sentences(report: Report) -> Iterator[Sentence]:
@@ -22,7 +25,8 @@ def cap_sentences(report: Report) -> Iterator[Sentence]:
         cap = report.cap
         right = f"{percent(cap.result.score.accuracy)} right at {tokens(cap.result.score.mean_tokens)}"
         compared = _compared(cap, reference, is_pick=report.best is not None)
-        yield Sentence((f"Thinking with its reasoning cut at {cap.capped.tokens:,} tokens: {right}; {compared}.",))
+        length = "1 token" if cap.capped.tokens == 1 else f"{cap.capped.tokens:,} tokens"
+        yield Sentence((f"Thinking with its reasoning cut at {length}: {right}; {compared}.",))
         yield Sentence((f"{how_cut(cap)}.",))
     if report.capped_merge:
         merge = report.capped_merge
@@ -46,6 +50,9 @@ def _told(merge: CapResult, report: Report) -> str:
 
 
 def _compared(cap: CapResult, reference: ScheduleResult, *, is_pick: bool) -> str:
-    """Returns how much more accurate the pick is than Thinking under a cap."""
+    """Returns how much more accurate the pick is than Thinking under a cap, or that no cap makes it as short."""
     what = reference.parent.capitalize() if reference.parent else "the merge" if is_pick else "the nearest merge"
+    own = reference.score.mean_tokens
+    if cap.result.score.mean_tokens > FAR * own:
+        return f"no cap brings it to the {number(own)} tokens of {what}"
     return f"{what} is {lead(-cap.difference.value, cap.difference.turned)}"

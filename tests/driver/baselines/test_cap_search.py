@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from autolambda.driver.baselines.cap_search import TOLERANCE, search_cap
+from autolambda.driver.baselines.cap_search import TOLERANCE, rank, search_cap
 
 
 def found(measure: Callable[[int], float], estimate: Callable[[int], float], aim: float, longest: int) -> list[int]:
@@ -55,3 +55,11 @@ def test_without_tokens_left_it_ends_with_the_nearest() -> None:
         lambda cap: cap + 100.0, lambda cap: cap / 2, aim=400, longest=1000, may_go_on=lambda: left.pop(0)
     )
     assert len(caps) == 2 and abs(list(caps.values())[-1] - 400) == min(abs(mean - 400) for mean in caps.values())
+
+
+def test_closings_that_miss_the_aim_are_ranked_by_how_little() -> None:
+    """A long phrase may make Thinking answer at length, however short its thinking is."""
+    meets, exact, long, longest = (40.0, 0.4), (40.5, 0.5), (55.0, 0.6), (70.0, 0.9)
+    assert sorted([longest, meets, long, exact], key=lambda each: rank(*each, aim=40.0)) == [
+        longest, long, meets, exact,
+    ]  # fmt: skip
