@@ -26,6 +26,7 @@ from autolambda.report.answer.notebook import as_html, as_markdown
 from autolambda.report.comparison import Comparison, compare
 from autolambda.report.dataframes import responses, results_frame
 from autolambda.report.figures import FIGURES
+from autolambda.report.figures.transfer import transfer_sections
 from autolambda.report.html import render_page
 from autolambda.report.prompts import load_prompts
 from autolambda.report.read import positive_budget, read_report
@@ -152,7 +153,7 @@ class StudyView:
     @property
     def page(self) -> str:
         """The report as one HTML page without external files."""
-        sections = ablation_sections(self.ablations)
+        sections = (*transfer_sections(self.findings.report), *ablation_sections(self.ablations))
         return render_page(self.findings, self.comparison, sections=sections, storage=self.storage)
 
     def save(self, path: str | Path) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # imported by the functions
     from autolambda.config import AblationName, Config
     from autolambda.merging.method import Method, MethodName
     from autolambda.schedule import Schedule
+    from autolambda.tasks.config import TaskConfig
 
 
 KEYS: Mapping[str, tuple[str, ...]] = {
@@ -109,6 +110,18 @@ def ablation_names(only: str | None) -> tuple[AblationName, ...]:
     return tuple(name for name in ABLATIONS if name in wanted)
 
 
+def study_config(name: str, storage: str | None, workers: int | None) -> Config:
+    """Returns the stored config of a study that nobody else runs, with ``workers`` if given. Raises ``StudyError``."""
+    from autolambda.study.holder import check_free
+    from autolambda.study.places import check_exists
+
+    check_exists(name, storage)
+    check_free(name, storage)
+    from autolambda.study.reader import stored_config  # slow to import
+
+    return with_workers(stored_config(name, storage), workers)
+
+
 def with_workers(config: Config, workers: int | None) -> Config:
     """Returns the config with ``workers``, if given. Raises ``ConfigError`` for less than one."""
     from autolambda.config import parse_config
@@ -117,6 +130,17 @@ def with_workers(config: Config, workers: int | None) -> Config:
         return config
     plain = config.model_dump(mode="json")
     return parse_config({**plain, "engine": {**plain["engine"], "workers": workers}})
+
+
+def other_tasks(tasks: Sequence[str], grader: str | None) -> tuple[TaskConfig, ...]:
+    """Returns the tasks of ``--task`` with the grader of ``--grader``. Raises ``ConfigError`` without any."""
+    from autolambda.config_file import load_config
+    from autolambda.project.paths import check_paths
+
+    if not tasks:
+        raise ConfigError("no other task: give --task NAME or --task FILE")
+    check_paths((None, None), tasks, None)
+    return load_config(None, overrides=overrides_of({"tasks": tasks, "grader": grader})).tasks
 
 
 def method_of(name: str, lam: float | None, path: Path | None, base: str | None) -> Method:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import click
 
 from autolambda import __version__
-from autolambda.cli import begin, measure, merge, search, study
+from autolambda.cli import begin, followup, measure, merge, search, study
 from autolambda.cli.arguments import turned
 from autolambda.cli.output import INTERRUPTED
 from autolambda.errors import AutolambdaError, InputError, SwappedError, error_line
@@ -19,7 +19,7 @@ from autolambda.errors import AutolambdaError, InputError, SwappedError, error_l
 SECTIONS: Mapping[str, tuple[click.Command, ...]] = {
     "Start": (begin.init, search.search, search.demo, begin.validate),
     "Look": (study.list_studies, study.status, study.report),
-    "Use": (search.resume, search.confirm, merge.export, merge.merge),
+    "Use": (search.resume, search.confirm, followup.transfer, followup.check, merge.export, merge.merge),
     "Research": (measure.evaluate, measure.ablate, measure.stages, begin.schema),
 }
 """The commands by what they are for, in the order of ``--help``."""

@@ -15,6 +15,7 @@ from autolambda.cli.options import (
     rounding_option,
     schedule_option,
     storage_option,
+    trial_option,
 )
 from autolambda.cli.output import open_console, writing
 from autolambda.errors import printable
@@ -29,7 +30,7 @@ shard_size_option = click.option(
 @click.argument("name")
 @click.argument("out", type=UserPath())
 @budget_option
-@click.option("--trial", type=int, metavar="N", help="Exports this trial instead of the pick.")
+@trial_option
 @shard_size_option
 @click.option("--push-to-hub", metavar="REPO", help="Uploads the folder as well; a new repository is private.")
 @storage_option

@@ -64,6 +64,7 @@ storage_option = click.option(
 budget_option = click.option(
     "--budget", type=Tokens(), metavar="TOKENS", help="Mean tokens that a response may cost, such as 4000 or 4k."
 )
+trial_option = click.option("--trial", type=int, metavar="N", help="This trial instead of the pick.")
 workers_option = click.option(
     "--workers", type=int, metavar="N", help="Share the work between N engines, each with its own GPUs (needs Ray)."
 )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from autolambda.api import default_name
-from autolambda.cli.arguments import config_of, with_workers
+from autolambda.cli.arguments import config_of, study_config
 from autolambda.cli.options import (
     Tokens,
     budget_option,
@@ -112,7 +112,7 @@ def resume(name: str, workers: int | None, storage: str | None, quiet: bool) -> 
     \b
     autolambda resume bundled
     """
-    _watch(_stored(name, storage, workers), name=name, storage=storage, quiet=quiet, says_bundled=False)
+    _watch(study_config(name, storage, workers), name=name, storage=storage, quiet=quiet, says_bundled=False)
 
 
 @click.command()
@@ -130,21 +130,9 @@ def confirm(name: str, budget: float, workers: int | None, storage: str | None, 
     """
     from autolambda.report.read import positive_budget
 
-    config = _stored(name, storage, workers)
+    config = study_config(name, storage, workers)
     wanted = positive_budget(budget)
     _watch(config, name=name, storage=storage, confirm_for=wanted, quiet=quiet, says_bundled=False)
-
-
-def _stored(name: str, storage: str | None, workers: int | None) -> Config:
-    """Returns the stored config of a study that nobody else runs."""
-    from autolambda.study.holder import check_free
-    from autolambda.study.places import check_exists
-
-    check_exists(name, storage)
-    check_free(name, storage)
-    from autolambda.study.reader import stored_config  # slow to import
-
-    return with_workers(stored_config(name, storage), workers)
 
 
 def _watch(

@@ -19,6 +19,7 @@ from autolambda.export.cap import cap_section
 from autolambda.export.notes import notes_section, sampling_section
 from autolambda.export.parents import parents_section
 from autolambda.export.provenance import Provenance
+from autolambda.export.served import served_section
 from autolambda.merging.checkpoint import Checkpoint
 from autolambda.merging.difference.values import ParentDifference
 from autolambda.merging.merge import Merge
@@ -65,6 +66,7 @@ def write_card(
         *_made_of(merge, written, measurement),
         *(_measured(measurement) if measurement else ()),
         *cap_section(models, measurement),
+        *served_section(measurement),
         *_use(models, measurement),
         *notes_section(models),
         *parents_section(difference),
@@ -116,12 +118,8 @@ def _made_of(merge: Merge, written: Written, measurement: Provenance | None) -> 
     yield "|---|---|---|---|---|"
     for role, model in merge.models.items():
         digest = written.models.get(role)
-        cells = (
-            f"`{model.name}`",
-            model.revision or "local",
-            licence_of(model) or "not stated",
-            digest or "not hashed",
-        )
+        licence = licence_of(model) or "not stated"
+        cells = (f"`{model.name}`", model.revision or "local", licence, digest or "not hashed")
         yield f"| {role.capitalize()} | {' | '.join(map(_plain, cells))} |"
     yield ""
     if merge.method.schedule:

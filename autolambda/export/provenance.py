@@ -10,6 +10,7 @@ from autolambda.config import Config
 
 if TYPE_CHECKING:  # a merge without a study does not import the report
     from autolambda.report.cap.results import CapResult
+    from autolambda.report.followup.served import Served
     from autolambda.report.report import Report
     from autolambda.report.results import ScheduleResult
 
@@ -21,7 +22,8 @@ class Provenance:
     ``curve`` holds the searched uniform lambdas in ascending order. ``parents`` are the unmerged models, each under its
     own template. ``identity`` holds everything that the results depend on. ``weights`` is the SHA-256 (hex) of the
     confirmed weights, or ``None`` if unknown. ``rival`` is Thinking with a cap on its thinking, if the schedule is the
-    pick. ``cap`` is the cap to use with this schedule, if one is shown to be better.
+    pick. ``cap`` is the cap to use with this schedule, if one is shown to be better. ``served`` has the checks of this
+    schedule on servers.
     """
 
     study: str
@@ -34,6 +36,7 @@ class Provenance:
     weights: str | None
     rival: CapResult | None = None
     cap: CapResult | None = None
+    served: tuple[Served, ...] = ()
 
     @property
     def why_uncompared(self) -> str:
@@ -55,7 +58,8 @@ class Provenance:
         cap = capped if capped and capped.is_better and capped.result.schedule == entry.schedule else None
         rival = report.cap if report.is_pick(entry) else None
         of = (report.parents, report.config, report.identity)
-        return cls(report.study, entry, verdict, curve, *of, weights, rival, cap)
+        served = tuple(e for e in report.served if e.check.role == "pick" and e.check.schedule == entry.schedule)
+        return cls(report.study, entry, verdict, curve, *of, weights, rival, cap, served)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the measurement as a part of ``autolambda.json``."""
@@ -69,4 +73,5 @@ class Provenance:
             "evaluated_weights": self.weights,
             "thinking_capped": self.rival and self.rival.to_dict(),
             "cap": self.cap and self.cap.to_dict(),
+            **({"served": [each.for_others() for each in self.served]} if self.served else {}),
         }

@@ -42,6 +42,7 @@ from autolambda.report.snapshot import StudySnapshot
 from autolambda.report.terminal import in_lines
 from autolambda.schedule import Schedule
 from autolambda.statistics.estimates import number
+from autolambda.statistics.paired import MARGINS
 from autolambda.statistics.stages import sentence
 from autolambda.statistics.verdict import Verdict
 from autolambda.statistics.words import limit, percent, points, tokens
@@ -138,6 +139,7 @@ def render_page(
         numbers_of=numbers_of,
         points_of=points_of,
         legible=legible,
+        margins=MARGINS,
         number=number,
     )
     return page.encode("utf-8", "backslashreplace").decode("utf-8")  # a file name may hold lone surrogates

@@ -116,6 +116,8 @@ def _plain_report(report: Report) -> dict[str, Any]:
         "parents_differ": report.parents_differ.to_dict() if report.parents_differ else None,
         "tokens_generated": report.tokens_generated,
         "trials": {name: getattr(report.counts, name) for name in ("complete", "pruned", "failed")},
+        **({"served": [each.to_dict() for each in report.served]} if report.served else {}),
+        **({"transfers": [each.to_dict() for each in report.transfers]} if report.transfers else {}),
     }
 
 

@@ -12,6 +12,7 @@ from autolambda.optimizer.finalists import Plan, plan
 from autolambda.optimizer.surrogate import fit
 from autolambda.report.answer.stages import stages_of, with_stages
 from autolambda.report.cap.results import Caps, CapsBeside, with_cut_baseline
+from autolambda.report.followup.read import read_followups
 from autolambda.report.insights import insights_of
 from autolambda.report.report import UNFINISHED, Alike, Answer, Likely, Open, Report
 from autolambda.report.results import (
@@ -83,7 +84,7 @@ def build_report(store: Store, study: Study, *, budget: float | None) -> Report:
     trials, smoothed = with_stages(trials, known=known), with_stages(smoothed, known=known)
     shown = [(result, responses[trial]) for trial, result in confirmed.items()]
     chosen = [confirmed.get(trials[index].trial) for index in agreed.finalists]
-    parents = parent_results(own, trials, config)
+    parents, stages = parent_results(own, trials, config), stages_of(trials)
     answer, caps = None, CapsBeside()
     if budget is not None:
         answer = _Confirmation(config, budget, agreed, responses, own).answer(chosen, parents)
@@ -101,7 +102,7 @@ def build_report(store: Store, study: Study, *, budget: float | None) -> Report:
         baselines=with_cut_baseline(baseline_results(store, study, own, config), caps.thinking, config),
         cap=caps.thinking,
         capped_merge=caps.merge,
-        stages=stages_of(trials),
+        stages=stages,
         insights=insights_of(measured.all, smoothed, shown, own, weights=config.weights),
         counts=study.counts(),
         tokens_generated=store.num_tokens(study.name),
@@ -110,6 +111,7 @@ def build_report(store: Store, study: Study, *, budget: float | None) -> Report:
         identity=stored.identity,
         parents_differ=study.difference,
         digests={e.schedule: found for e in confirmed.values() if (found := study.weights_of(e.schedule))},
+        **vars(read_followups(store, study, stages, weights=config.weights)),
     )
 
 

@@ -14,6 +14,8 @@ from autolambda.config import Config
 from autolambda.errors import StudyError
 from autolambda.merging.difference.values import ParentDifference
 from autolambda.report.cap.results import CapResult
+from autolambda.report.followup.served import Served
+from autolambda.report.followup.transfer import Transfer
 from autolambda.report.insights import Insights
 from autolambda.report.results import ScheduleResult
 from autolambda.schedule import Schedule
@@ -85,7 +87,8 @@ class Report(Answer):
     ``confirmed`` has every confirmed schedule, whatever the budget. ``baselines`` were measured on the prompts of the
     confirmation. ``identity`` holds everything that the results depend on. ``digests`` holds the SHA-256 of confirmed
     weights, and ``parents_differ`` how far the parents are apart, if known. ``cap`` is Thinking with a cap on its
-    thinking at the pick's mean tokens, and ``capped_merge`` a finalist with a cap on its tail.
+    thinking at the pick's mean tokens, and ``capped_merge`` a finalist with a cap on its tail. ``transfers`` has
+    picks on other tasks, and ``served`` models as a server serves them.
     """
 
     study: str
@@ -106,6 +109,8 @@ class Report(Answer):
     parents_differ: ParentDifference | None
     cap: CapResult | None = None
     capped_merge: CapResult | None = None
+    transfers: tuple[Transfer, ...] = ()
+    served: tuple[Served, ...] = ()
 
     @property
     def raw_front(self) -> tuple[ScheduleResult, ...]:

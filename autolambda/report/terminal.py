@@ -15,6 +15,7 @@ from rich.text import Text
 
 from autolambda.errors import printable
 from autolambda.report.answer.about import in_short
+from autolambda.report.followup.table import served_view, transfers_view
 from autolambda.report.insights import insight_sentences
 from autolambda.report.report import Report
 from autolambda.report.results import ScheduleResult, stage
@@ -36,7 +37,9 @@ def report_view(report: Report, *, storage: str | None = None) -> RenderableType
     """
     lines = [_line(each) for each in verdict_sentences(report, storage=storage)]
     differ = [Text(each, style="dim") for each in report.parents_differ.sentences()] if report.parents_differ else []
-    return Group(progress_view(report), *differ, Text(), *lines)
+    elsewhere = [Text(), transfers_view(report.transfers)] if report.transfers else []
+    elsewhere += [Text(), served_view(report.served)] if report.served else []
+    return Group(progress_view(report), *differ, *elsewhere, Text(), *lines)
 
 
 def progress_view(report: Report) -> RenderableType:

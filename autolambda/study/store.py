@@ -35,8 +35,9 @@ from autolambda.study.schema import (
 )
 
 # A parent is confirmed with its own template. A baseline is another way to a merge, and a sweep a lambda of the one of
-# that name, in the search. A cap holds the responses that it changes (``responses.Capped``).
-Kind = Literal["trial", "confirm", "parent", "baseline", "ablation", "cap", "sweep"]
+# that name, in the search. A cap holds what it changes (``responses.Capped``). A transfer is on other tasks, and served
+# through a server.
+Kind = Literal["trial", "confirm", "parent", "baseline", "ablation", "cap", "sweep", "transfer", "served"]
 
 
 EARLIER: Mapping[str, Any] = {
@@ -71,10 +72,7 @@ class StoredStudy:
 
 @dataclass(frozen=True)
 class StoredEvaluation:
-    """The row of an evaluation. ``key`` is unique among the study's evaluations of this kind.
-
-    It is complete once ``num_responses`` are stored.
-    """
+    """The row of an evaluation, complete once ``num_responses`` are stored. ``key`` is unique in its study and kind."""
 
     id: int
     kind: Kind

@@ -38,6 +38,9 @@ INTERFACE = {
     "report": "name --budget --format --out --storage --verbose",
     "resume": "name --quiet --storage --verbose --workers",
     "confirm": "name --budget --quiet --storage --verbose --workers",
+    "transfer": "name --budget --grader --json --limit --quiet --storage --task --trial --verbose --workers",
+    "check": "name --budget --concurrency --endpoint --json --label --limit --model --parents --quiet --storage "
+    "--timeout --trial --verbose",
     "export": "name out --budget --max-shard-size --push-to-hub --storage --trial",
     "merge": "instruct thinking out --base --lambda --max-shard-size --method --rounding --rounding-seed --schedule "
     "--vision",

@@ -1,0 +1,162 @@
+"""Checks a study's pick, and its parents, where they are served: on the confirmation's prompts, beside the study.
+
+The server is an engine of the evaluation, so every response is graded and stored in the study as it arrives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from autolambda.config import Config
+from autolambda.driver.cost import rounded
+from autolambda.driver.evaluation import EvaluationRequest, Evaluator
+from autolambda.driver.events import EvaluationEnded, Noted, OnEvent, ignore
+from autolambda.driver.run import Run
+from autolambda.driver.search import running
+from autolambda.engines.served.client import Server, look
+from autolambda.engines.served.engine import ServedEngine
+from autolambda.errors import ConfigError, StudyError
+from autolambda.graders.service import GradingService
+from autolambda.optimizer.space import PARENTS
+from autolambda.report.followup.served import Check, Served, keep_check, known_check, own_responses, served_of
+from autolambda.report.read import build_report
+from autolambda.report.results import ScheduleResult
+from autolambda.responses import Graded
+from autolambda.statistics.metrics import mean_tokens, measure
+from autolambda.tasks.requests import requests_on
+
+CONCURRENCY = 32  # requests at a time by default
+TIMEOUT = 3600.0  # seconds of a request by default
+
+
+def check(
+    config: Config,
+    endpoint: str,
+    *,
+    name: str,
+    storage: str,
+    model: str | None = None,
+    parents: tuple[str, str] | None = None,
+    label: str | None = None,
+    budget: float | None = None,
+    trial: int | None = None,
+    limit: int | None = None,
+    concurrency: int = CONCURRENCY,
+    timeout: float = TIMEOUT,
+    on_event: OnEvent = ignore,
+) -> tuple[Served, ...]:
+    """Asks a server the confirmation's prompts, at most ``limit`` responses a model, ``concurrency`` at a time.
+
+    ``model`` is the served name of the pick for ``budget``, or of the ``trial``; ``parents`` are those of Instruct and
+    Thinking. ``label`` tells one way of serving a model from another. Raises ``ConfigError`` for a wrong address, model
+    or key, ``StudyError`` without a confirmed pick, and ``EngineError`` if the server ends; a later call goes on.
+    """
+    for option, value in (("--limit", limit), ("--concurrency", concurrency), ("--timeout", timeout)):
+        if value is not None and not value > 0:
+            raise ConfigError(f"{option}: a number above 0, seen {value:g}")
+    server = look(endpoint)
+    names = {"pick": server.model(model)}
+    for role, served in zip(PARENTS, parents or (), strict=False):
+        names[role] = server.model(served, option="--parents")
+    with running(config, name=name, storage=storage, engine=None, on_event=on_event) as run:
+        pick = build_report(run.store, run.study, budget=budget).result(trial)
+        checks = [_check(role, served, pick, server, label) for role, served in names.items()]
+        own = {each.role: own_responses(run.store, run.study, each) for each in checks}
+        for role, responses in own.items():
+            if not responses:
+                what = f"trial {pick.trial}" if role == "pick" else role.capitalize()
+                raise StudyError(
+                    f"study '{name}': {what} is not confirmed, so there is nothing to compare with; confirm it for a "
+                    f"budget: autolambda confirm {name} --budget TOKENS"
+                )
+        on_event(Noted(f"server: {server.software}; a response may take {timeout:g} s"))
+        checker = _Checker(run, server, limit, concurrency, timeout, on_event)
+        on_event(Noted(checker.forecast(checks, own)))
+        with closing(GradingService()) as grading:
+            grading.start({part.grader for part in run.job.confirm})
+            return tuple(
+                checker.measure(each, own[each.role], grading, (number / len(checks), 1 / len(checks)))
+                for number, each in enumerate(checks)
+            )
+
+
+def _check(role: str, served: str, pick: ScheduleResult, server: Server, label: str | None) -> Check:
+    schedule, trial = (pick.schedule, pick.trial) if role == "pick" else (PARENTS[role], None)
+    return Check(role, schedule, server.url, served, server.software, label, trial)
+
+
+class _Checker:
+    """Measures models of one server on the prompts of a study's confirmation."""
+
+    def __init__(
+        self, run: Run, server: Server, limit: int | None, concurrency: int, timeout: float, on_event: OnEvent
+    ) -> None:
+        self._run, self._server, self._limit = run, server, limit
+        self._concurrency, self._timeout, self._on_event = concurrency, timeout, on_event
+
+    def forecast(self, checks: Sequence[Check], own: Mapping[str, Sequence[Graded]]) -> str:
+        """Returns the responses that are missing, and their tokens if the server keeps the study's lengths."""
+        study = self._run.study.name
+        stored = {
+            each.key: self._run.store.num_stored(each) for each in self._run.store.evaluations(study, kind="served")
+        }
+        missing = {each.role: max(self._size(own[each.role]) - stored.get(each.key, 0), 0) for each in checks}
+        weights = self._run.job.config.weights
+        tokens = sum(num * mean_tokens(own[role], weights=weights).value for role, num in missing.items())
+        total = sum(missing.values())
+        if not total:
+            return "every response is stored already; to measure another way of serving, name it with --label"
+        return f"Forecast: {total:,} responses are missing, about {rounded(tokens)} tokens"
+
+    def measure(
+        self, check: Check, own: list[Graded], grading: GradingService, progress: tuple[float, float]
+    ) -> Served:
+        """Returns a check, with responses that were stored and new ones. Raises like ``Evaluator.run``."""
+        run, check, size = self._run, known_check(self._run.study, check), self._size(own)
+        chat = run.job.models.own_chats[check.role] if check.role in PARENTS else run.job.models.chat
+        samples = [sample for part in run.job.confirm for sample in part.samples]
+        engine = ServedEngine(
+            self._server,
+            check.model,
+            chat,
+            messages={chat.render(sample): sample.messages for sample in samples},
+            concurrency=self._concurrency,
+            timeout=self._timeout,
+            on_note=lambda note: self._on_event(Noted(note)),
+        )
+        keep_check(run.study, check)
+        title = f"served, {check.role}"
+        request = EvaluationRequest(title, "served", check.key, check.schedule, "confirm", stop=size, chat=chat)
+        done, share = progress
+        request = replace(request, done=done, share=share, engine=lambda: engine)
+        graded = self._evaluator(grading).run(request)
+        if engine.counted.num_responses:
+            check = replace(check, **engine.found(), date=datetime.now(UTC).date().isoformat())
+            keep_check(run.study, check)
+        found = served_of(check, graded, own, weights=run.job.config.weights)
+        self._on_event(
+            EvaluationEnded(title, "served", check.schedule, measure(graded, weights=run.job.config.weights))
+        )
+        return found
+
+    def _evaluator(self, grading: GradingService) -> Evaluator:
+        """Returns an evaluator that sends all missing responses in one call, so that the server is never idle."""
+        job, run = self._run.job, self._run
+        most = len(requests_on(job.confirm))
+        config = job.config.model_copy(update={"engine": job.config.engine.model_copy(update={"batch_size": most})})
+        return Evaluator(
+            replace(job, config=config),
+            run.engine,
+            run.store,
+            grading,
+            study=run.study.name,
+            on_event=self._on_event,
+            on_merge=lambda schedule, engine: None,
+            on_seconds=run.study.add_seconds,
+        )
+
+    def _size(self, own: Sequence[Graded]) -> int:
+        return len(own) if self._limit is None else min(len(own), self._limit)

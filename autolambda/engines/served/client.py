@@ -1,0 +1,161 @@
+"""An OpenAI-compatible server over HTTP: what it is, which models it serves, and requests with retries.
+
+The API key comes from the environment and is neither stored nor shown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from autolambda.errors import ConfigError, EngineError, in_short, one_line
+
+KEY = "OPENAI_API_KEY"
+CONNECT_SECONDS = 10.0
+ATTEMPTS = 5  # of a request; the pauses between them double
+FIRST_PAUSE = 0.5  # seconds
+_BUSY = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
+
+
+class Refused(Exception):
+    """The server refuses a request: its status and its message."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(f"{status}: {message}")
+        self.status, self.message = status, message
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server at ``url`` (``.../v1``): its software, and the names of its models; ``None`` if it lists none."""
+
+    url: str
+    software: str
+    models: tuple[str, ...] | None
+
+    def model(self, name: str | None, *, option: str = "--model") -> str:
+        """Returns the name of a model that is served, by default of the only one. Raises ``ConfigError``."""
+        listed = ", ".join(map(in_short, self.models or ()))
+        if name is None and self.models and len(self.models) == 1:
+            return self.models[0]
+        if name is None:
+            raise ConfigError(f"{option}: name the model; {f'served: {listed}' if listed else 'the server lists none'}")
+        if self.models is not None and name not in self.models:
+            raise ConfigError(f"{option}: {in_short(name)} is not served there; served: {listed or 'nothing'}")
+        return name
+
+
+def look(endpoint: str) -> Server:
+    """Returns what serves at an endpoint. Raises ``ConfigError`` if nothing does, or if it wants another key."""
+    url = _base(endpoint)
+    try:
+        with httpx.Client(timeout=CONNECT_SECONDS, headers=headers(), follow_redirects=True) as http:
+            answer = http.get(f"{url}/models")
+            _check_key(answer, url)
+            listed = _object(answer).get("data") if answer.is_success else None
+            software = _software(http, url, answer, listed)
+    except httpx.HTTPError as error:
+        why = one_line(error) or type(error).__name__
+        said = f"--endpoint: no server answers at '{url}' ({why}); start it, or correct the address"
+        raise ConfigError(said) from error
+    models = None
+    if isinstance(listed, list):
+        models = tuple(str(each["id"]) for each in listed if isinstance(each, dict) and "id" in each)
+    return Server(url, software, models)
+
+
+def headers() -> dict[str, str]:
+    """Returns the headers of every request, with the key of the environment, if there is one."""
+    key = os.environ.get(KEY)
+    return {"Authorization": f"Bearer {key}"} if key else {}
+
+
+async def post(http: httpx.AsyncClient, url: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the server's answer. Tries again while it is busy or away.
+
+    Raises ``Refused`` for a request that it does not take, ``ConfigError`` for a refused key, and ``EngineError`` if it
+    stays busy or away.
+    """
+    problem = ""
+    for attempt in range(ATTEMPTS):
+        if attempt:
+            await asyncio.sleep(FIRST_PAUSE * 2 ** (attempt - 1))
+        try:
+            answer = await http.post(url, json=body)
+        except httpx.TimeoutException as error:
+            problem = f"no answer in time ({type(error).__name__})"
+            continue
+        except httpx.HTTPError as error:
+            problem = one_line(error) or type(error).__name__
+            continue
+        if answer.is_success:
+            return _object(answer)
+        _check_key(answer, url)
+        if answer.status_code not in _BUSY:
+            raise Refused(answer.status_code, _message(answer))
+        problem = f"{answer.status_code}: {_message(answer)}"
+    raise EngineError(
+        f"the server at '{url}' does not answer any more ({problem}); every stored response is kept, so start it and "
+        "run the same command again"
+    )
+
+
+def _base(endpoint: str) -> str:
+    """Returns the address with ``/v1``, without a trailing slash. Raises ``ConfigError`` unless it is one."""
+    wanted = f"--endpoint: an address such as http://localhost:8000/v1, seen {in_short(endpoint)}"
+    try:
+        url = httpx.URL(endpoint if "://" in endpoint else f"http://{endpoint}")
+    except httpx.InvalidURL as error:
+        raise ConfigError(wanted) from error
+    if url.scheme not in ("http", "https") or not url.host:
+        raise ConfigError(wanted)
+    if url.userinfo or url.query:
+        raise ConfigError(f"--endpoint: an address without a password and without a query; set {KEY} for a key")
+    path = url.path.rstrip("/")
+    return str(url.copy_with(path=path or "/v1")).rstrip("/")
+
+
+def _software(http: httpx.Client, url: str, listing: httpx.Response, listed: object) -> str:
+    """Returns the name and the version of the server's software, as far as it tells."""
+    root = url.removesuffix("/v1")
+    version = _optional(http, f"{root}/version").get("version")
+    build = _optional(http, f"{root}/props").get("build_info")
+    rows = listed if isinstance(listed, list) else []
+    owners = [str(each.get("owned_by", "")) for each in rows if isinstance(each, dict)]
+    name = {"vllm": "vLLM", "llamacpp": "llama.cpp"}.get(owners[0], owners[0]) if owners else ""
+    if build is not None:
+        name = "llama.cpp"
+    told = name or one_line(listing.headers.get("server", ""), limit=60) or "unknown software"
+    return " ".join(one_line(str(each), limit=60) for each in (told, build or version) if each)
+
+
+def _optional(http: httpx.Client, url: str) -> dict[str, Any]:
+    answer = http.get(url)
+    return _object(answer) if answer.is_success else {}
+
+
+def _object(answer: httpx.Response) -> dict[str, Any]:
+    """Returns a JSON object; an empty one for anything else."""
+    try:
+        found = answer.json()
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _check_key(answer: httpx.Response, url: str) -> None:
+    if answer.status_code in (401, 403):
+        does = "refuses the API key in" if os.environ.get(KEY) else "wants an API key; set"
+        raise ConfigError(f"--endpoint: the server at '{url}' {does} {KEY} ({answer.status_code})")
+
+
+def _message(answer: httpx.Response) -> str:
+    """Returns the server's message of an error, as one line."""
+    error = _object(answer).get("error", _object(answer))
+    told = error.get("message") or error.get("detail") if isinstance(error, dict) else error
+    return one_line(told or answer.text or answer.reason_phrase, limit=300)

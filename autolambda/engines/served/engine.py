@@ -1,0 +1,225 @@
+"""A model behind an OpenAI-compatible server, as an engine whose weights are the server's own.
+
+Prompts are rendered here by the study's template. They go to ``/completions`` as token ids, as text if the server takes
+no ids, or to ``/chat/completions`` as messages if it has no completions; then the server's own template renders them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import httpx
+
+from autolambda.engines.base import Fingerprint, Progress, Prompt, Sampling, Watch
+from autolambda.engines.chat import ChatFormat
+from autolambda.engines.decoder import Decoder
+from autolambda.engines.served.client import CONNECT_SECONDS, Refused, Server, headers, post
+from autolambda.errors import EngineError
+from autolambda.merging.method import Method
+from autolambda.responses import FinishReason, Response
+
+Form = Literal["tokens", "text", "messages"]
+FORMS: tuple[Form, ...] = ("tokens", "text", "messages")
+SEEDS = 1 << 31  # servers take seeds of 32 bits
+TELL_SECONDS = 1.0
+_MISSING = (404, 405, 501)
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How a server is asked: the ``form`` of prompts, and the parameters that it refuses, which are left out."""
+
+    form: Form
+    left_out: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Tokens of all responses of an engine: as the server counts them, and as the tokenizer does."""
+
+    num_responses: int = 0
+    server: int = 0
+    tokenizer: int = 0
+
+
+class ServedEngine:
+    """Implements ``base.Engine`` for one model of a server. ``found`` tells how it went."""
+
+    streams = True
+
+    def __init__(
+        self,
+        server: Server,
+        model: str,
+        chat: ChatFormat,
+        *,
+        messages: Mapping[str, Sequence[Mapping[str, str]]],
+        concurrency: int,
+        timeout: float,
+        on_note: Callable[[str], None],
+    ) -> None:
+        """``messages`` are those of each rendered prompt. At most ``concurrency`` requests run at a time.
+
+        A request may take ``timeout`` seconds. ``on_note`` is told what the server refuses.
+        """
+        self.in_words = f"{model} on {server.software}"
+        self.counted, self.dialect = Counted(), Dialect("tokens")
+        self._server, self._model, self._chat, self._messages = server, model, chat, messages
+        self._concurrency, self._timeout, self._on_note = concurrency, timeout, on_note
+        self._is_known = False
+
+    def found(self) -> dict[str, Any]:
+        """Returns how the server was asked, and the mean tokens of a response by both counts."""
+        num = self.counted.num_responses
+        counts = {name: getattr(self.counted, name) / num if num else None for name in ("server", "tokenizer")}
+        tokens = {f"{name}_tokens": count for name, count in counts.items()}
+        left_out = tuple(name for name in self.dialect.left_out if name in DRAWN)
+        return {"form": self.dialect.form, "left_out": left_out, **tokens}
+
+    def set_merge(self, method: Method) -> None:
+        """Does nothing: the server holds its own weights."""
+
+    def fingerprint(self) -> Fingerprint:
+        """Returns no hash, because a server does not tell its weights."""
+        return Fingerprint("", whole=False)
+
+    def close(self) -> None:
+        """Does nothing: the server is the user's."""
+
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling, *, watch: Watch | None = None) -> list[Response]:
+        """Returns one response per prompt, in order. Raises ``ConfigError`` and ``EngineError``."""
+        return asyncio.run(self._generate(prompts, sampling, watch))
+
+    async def _generate(self, prompts: Sequence[Prompt], sampling: Sampling, watch: Watch | None) -> list[Response]:
+        times = httpx.Timeout(self._timeout, connect=CONNECT_SECONDS, pool=None)
+        limits = httpx.Limits(max_connections=self._concurrency, max_keepalive_connections=self._concurrency)
+        async with httpx.AsyncClient(timeout=times, limits=limits, headers=headers()) as http:
+            if not self._is_known:
+                self.dialect, self._is_known = await self._agree(http, prompts[0], sampling), True
+            tasks = [asyncio.create_task(self._respond(http, prompt, sampling)) for prompt in prompts]
+            running = {task: index for index, task in enumerate(tasks)}
+            try:
+                return await self._collect(running, watch)
+            finally:
+                for task in running:
+                    task.cancel()
+                await asyncio.gather(*running, return_exceptions=True)
+
+    async def _collect(self, running: Mapping[asyncio.Task[Response], int], watch: Watch | None) -> list[Response]:
+        responses: list[Response | None] = [None] * len(running)
+        pending = set(running)
+        while pending:
+            done, pending = await asyncio.wait(pending, timeout=TELL_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            failures = [error for task in done if (error := task.exception())]
+            for task in done:
+                if not task.exception():
+                    responses[running[task]] = task.result()
+            lengths = [each.num_tokens if each else 0 for each in responses]
+            if watch is not None and not watch(Progress(lengths, responses)):
+                break
+            if failures:
+                raise failures[0]
+        return [each or Response("", 0, "aborted") for each in responses]
+
+    async def _agree(self, http: httpx.AsyncClient, prompt: Prompt, sampling: Sampling) -> Dialect:
+        """Returns how the server is asked, found with one token. Raises ``EngineError`` if it takes no form."""
+        problem = ""
+        for form in FORMS:
+            dialect = Dialect(form)
+            while True:
+                try:
+                    await self._ask(http, prompt, replace(sampling, max_tokens=1), dialect)
+                except Refused as error:
+                    problem = str(error)
+                    extras = [name for name in self._extras(sampling) if name not in dialect.left_out]
+                    if error.status in _MISSING or not extras:
+                        break
+                    refused = [name for name in extras if name in error.message] or extras
+                    dialect = Dialect(form, (*dialect.left_out, *refused))
+                    continue
+                self._tell(dialect)
+                return dialect
+        raise EngineError(f"the server at '{self._server.url}' takes no request for {self._model} ({problem})")
+
+    def _tell(self, dialect: Dialect) -> None:
+        drawn = [name for name in dialect.left_out if name in DRAWN]
+        if drawn:
+            self._on_note(f"the server refuses {', '.join(drawn)}: its responses are drawn without")
+        if dialect.form == "messages":
+            self._on_note("the server has no completions: its own chat template renders the prompts, not the study's")
+
+    def _extras(self, sampling: Sampling) -> dict[str, Any]:
+        """The parameters beyond OpenAI's. llama.cpp has its own name for the repetition penalty."""
+        penalty = sampling.repetition_penalty
+        drawn = {"top_k": sampling.top_k, "min_p": sampling.min_p, "repetition_penalty": penalty}
+        return {**drawn, "repeat_penalty": penalty, **WHOLE}
+
+    async def _ask(
+        self, http: httpx.AsyncClient, prompt: Prompt, sampling: Sampling, dialect: Dialect
+    ) -> dict[str, Any]:
+        extras = {name: value for name, value in self._extras(sampling).items() if name not in dialect.left_out}
+        body: dict[str, Any] = {
+            "model": self._model,
+            "max_tokens": sampling.max_tokens,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "presence_penalty": sampling.presence_penalty,
+            "frequency_penalty": sampling.frequency_penalty,
+            "seed": prompt.seed % SEEDS,
+            **({"stop": list(sampling.stop)} if sampling.stop else {}),
+            **extras,
+        }
+        if dialect.form == "messages":
+            body["messages"] = [dict(each) for each in self._messages[prompt.text]]
+            return await post(http, f"{self._server.url}/chat/completions", body)
+        body["prompt"] = prompt.text if dialect.form == "text" else self._ids(prompt.text)
+        return await post(http, f"{self._server.url}/completions", body)
+
+    async def _respond(self, http: httpx.AsyncClient, prompt: Prompt, sampling: Sampling) -> Response:
+        try:
+            return self._read(await self._ask(http, prompt, sampling, self.dialect), sampling)
+        except Refused as error:
+            raise EngineError(f"the server at '{self._server.url}' refuses a request ({error})") from error
+
+    def _read(self, answer: Mapping[str, Any], sampling: Sampling) -> Response:
+        """Returns the response in a server's answer. Raises ``EngineError`` if it holds none."""
+        try:
+            choice = answer["choices"][0]
+            usage = (answer.get("usage") or {}).get("completion_tokens")
+            finish: FinishReason = "length" if choice.get("finish_reason") == "length" else "stop"
+            text = _text(choice, self._chat.think_end)
+        except (KeyError, IndexError, TypeError, AttributeError) as error:
+            raise EngineError(f"the server at '{self._server.url}' answers without a text") from error
+        ids = choice.get("token_ids")
+        if isinstance(ids, list) and ids:
+            decoder = Decoder(self._chat.tokenizer, frozenset(sampling.end_ids or ()), sampling.stop)
+            text = decoder.response(ids, finish).text
+        for end in sampling.end_ids or ():
+            text = text.removesuffix(str(self._chat.tokenizer.decode([end])))
+        counted = len(ids) if isinstance(ids, list) and ids else len(self._ids(text)) + (finish == "stop")
+        num_tokens = usage if type(usage) is int and usage > 0 else counted
+        of = self.counted
+        self.counted = Counted(of.num_responses + 1, of.server + num_tokens, of.tokenizer + counted)
+        return Response(text, num_tokens, finish)
+
+    def _ids(self, text: str) -> list[int]:
+        ids: list[int] = self._chat.tokenizer(text, add_special_tokens=False).input_ids
+        return ids
+
+
+DRAWN = frozenset({"top_k", "min_p", "repetition_penalty"})
+WHOLE = {"skip_special_tokens": False, "return_token_ids": True}
+"""Asks vLLM for the whole response, because ``</think>`` is a special token of some tokenizers."""
+
+
+def _text(choice: Mapping[str, Any], think_end: str) -> str:
+    """Returns the text of a choice; thinking that a reasoning parser took out is put back before its closing tag."""
+    if "message" not in choice:
+        return str(choice["text"])
+    message = choice["message"]
+    thinking = message.get("reasoning_content") or message.get("reasoning")
+    content = message.get("content") or ""
+    return f"{thinking}{think_end}{content}" if thinking else str(content)

@@ -1,0 +1,90 @@
+"""What a server is, and requests that meet a busy one or one that is away."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import httpx
+import pytest
+from local_server import Handler, served
+
+from autolambda.engines.served import client
+from autolambda.engines.served.client import Refused, Server, look, post
+from autolambda.errors import ConfigError, EngineError
+
+
+@dataclass
+class Told:
+    """What each path answers: a status and its content, the last one again and again."""
+
+    answers: dict[str, list[tuple[int, object]]] = field(default_factory=dict)
+    url: str = ""
+    num_asked: int = 0
+
+
+class ToldHandler(Handler):
+    hub: Told
+
+    def answer(self, body: bytes) -> None:
+        answers = self.hub.answers.get(self.path, [(404, {"detail": "Not Found"})])
+        self.hub.num_asked += 1
+        self.send(*(answers.pop(0) if len(answers) > 1 else answers[0]))
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> Iterator[Told]:
+    monkeypatch.setattr(client, "FIRST_PAUSE", 0.001)
+    monkeypatch.delenv(client.KEY, raising=False)
+    with served(Told(), ToldHandler) as found:
+        yield found
+
+
+def asked(told: Told) -> dict[str, object]:
+    async def ask() -> dict[str, object]:
+        async with httpx.AsyncClient(timeout=5) as http:
+            return await post(http, f"{told.url}/v1/completions", {"model": "m"})
+
+    return asyncio.run(ask())
+
+
+@pytest.mark.parametrize(
+    ("answers", "software"),
+    [
+        ({"/v1/models": {"data": [{"id": "a", "owned_by": "vllm"}]}, "/version": {"version": "0.32.0"}}, "vLLM 0.32.0"),
+        ({"/v1/models": {"data": [{"id": "a"}]}, "/props": {"build_info": "b6500-abc"}}, "llama.cpp b6500-abc"),
+        ({"/v1/models": {"data": [{"id": "a", "owned_by": "me"}]}}, "me"),
+    ],
+)
+def test_a_server_tells_its_software_and_its_models(told: Told, answers: dict[str, object], software: str) -> None:
+    told.answers = {path: [(200, content)] for path, content in answers.items()}
+    assert look(told.url) == Server(f"{told.url}/v1", software, ("a",))
+    assert look(f"{told.url}/v1/").model(None) == "a"
+    assert look(told.url.removeprefix("http://")).model("a") == "a"
+
+
+def test_a_server_that_lists_no_models_takes_any_name(told: Told) -> None:
+    found = look(told.url)
+    assert found.models is None and found.model("mine") == "mine"
+    with pytest.raises(ConfigError, match="--model: name the model; the server lists none"):
+        found.model(None)
+
+
+def test_a_busy_server_is_asked_again(told: Told) -> None:
+    told.answers["/v1/completions"] = [(503, {}), (429, {"error": {"message": "slow down"}}), (200, {"ok": 1})]
+    assert asked(told) == {"ok": 1} and told.num_asked == 3
+
+
+def test_a_server_that_stays_busy_is_an_error_that_says_why(told: Told) -> None:
+    told.answers["/v1/completions"] = [(429, {"error": {"message": "slow\ndown"}})]
+    with pytest.raises(EngineError, match=r"\(429: slow down\); every stored response is kept"):
+        asked(told)
+    assert told.num_asked == client.ATTEMPTS
+
+
+def test_a_request_that_is_refused_is_not_sent_again(told: Told) -> None:
+    told.answers["/v1/completions"] = [(400, {"error": {"message": "top_k: extra inputs"}})]
+    with pytest.raises(Refused, match="400: top_k: extra inputs"):
+        asked(told)
+    assert told.num_asked == 1
