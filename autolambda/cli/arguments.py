@@ -32,6 +32,8 @@ KEYS: Mapping[str, tuple[str, ...]] = {
     "rounding": ("merge.rounding",),
     "rounding_seed": ("merge.seed",),
     "vision": ("models.vision",),
+    "base": ("models.base",),
+    "third": ("models.third",),
 }
 """The config keys that each option sets."""
 
@@ -119,12 +121,20 @@ def with_workers(config: Config, workers: int | None) -> Config:
     return parse_config({**plain, "engine": {**plain["engine"], "workers": workers}})
 
 
-def method_of(name: str, lam: float | None, path: Path | None, base: str | None) -> Method:
+def method_of(name: str, lam: float | None, path: Path | None, base: str | None, third: str | None) -> Method:
     """Returns the merge method of ``--method``. Raises ``ConfigError`` if options are missing or do not fit it."""
     from autolambda.merging.method import AROUND_BASE, Method
 
     takes_lambda = name not in AROUND_BASE or lam is not None or path is not None
-    return Method(cast("MethodName", name), schedule_of(lam, path) if takes_lambda else None, base)
+    schedule = schedule_of(lam, path) if takes_lambda else None
+    read = schedule.further if schedule and name == "linear" else ()
+    method = Method(cast("MethodName", name), schedule, None if "base" in read else base)
+    for role, source in (("base", base), ("third", third)):
+        if role in read and source is None:
+            raise ConfigError(f"schedule: '{schedule}' reads a {role} model; give it with --{role} MODEL")
+    if third is not None and "third" not in read:
+        raise ConfigError(f"third: {method} takes no third model, seen {third!r}; give --schedule FILE with its weight")
+    return method
 
 
 def schedule_of(lam: float | None, path: Path | None) -> Schedule:
