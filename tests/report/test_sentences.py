@@ -67,15 +67,17 @@ def test_it_says_whether_a_schedule_beyond_the_line_is_shown_to_beat_it(is_shown
     report = finished()
     line = report.confirmed[0]
     far = replace(line, trial=99, schedule=line.schedule.beyond(scale=1.3))
-    beyond = Beyond(far, line, Difference(0.05, 0.01 if is_shown else -0.02, 0.09), is_shown)
+    low = -0.001 if is_shown else -0.02  # the one-sided bound decides
+    change = Difference(0.05, 0.02, low, 0.09, low + 0.01, 0.08, 32)
+    beyond = Beyond(far, line, change, is_shown)
     lines = said(replace(report, beyond=beyond)).splitlines()
     [found] = [each for each in lines if "on the line between the parents" in each]
     if is_shown:
         assert found.startswith("Shown to be better than the best merge on the line between the parents, lambda ")
-        assert found.endswith(": 5.0 points more accurate (1.0 to 9.0).")
+        assert found.endswith(": 5.0 points more accurate (at least 0.9 points with 95 % confidence).")
     else:
-        assert f"scale 1.3 (trial {far.trial}) answers" in found and "but it is not shown to be better" in found
-        assert found.endswith("so the answer stays on the line.")
+        assert found.startswith("Trial 99 (lambda ") and ", scale 1.3) answers " in found
+        assert found.endswith("so the answer stays on the line.") and "as accurate within the error" in found
     assert beyond.to_dict()["is_shown"] is is_shown and beyond.to_dict()["line_trial"] == line.trial
 
 
