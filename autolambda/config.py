@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 from pydantic import ConfigDict, Field, JsonValue, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from autolambda.coefficients import LIMITS
 from autolambda.config_base import Name, Positive, Repeats, Strict, explain
 from autolambda.config_models import CapConfig, MergeConfig, ModelsConfig, SamplingConfig
 from autolambda.errors import ConfigError
@@ -29,6 +30,7 @@ AblationName = Literal["uniform", "layers", "modules", "decoding", "backbones", 
 ABLATIONS: tuple[AblationName, ...] = get_args(AblationName)
 
 Lam = Annotated[float, Field(ge=0, le=1)]
+Lambda = Annotated[float, Field(ge=LIMITS["lambda"][0], le=LIMITS["lambda"][1])]
 Lams = Annotated[tuple[Lam, ...], Field(min_length=1)]
 
 RUNGS = (64, 256, 1024)  # responses; the whole slice is always the last rung
@@ -97,12 +99,15 @@ class SearchConfig(Strict):
     is in the first of the ``spaces``; the others take turns. ``rungs`` are the numbers of responses after which a trial
     may stop; ``None`` is 64, 256, 1,024 and the whole slice. With ``grow_rungs`` the first rung grows if the engine
     would mostly wait for its last responses; ``None`` grows it with vLLM on a GPU, unless ``rungs`` are given.
+    ``range`` is that of every lambda after the ladder; outside [0, 1] it extrapolates. The space ``scale`` needs
+    ``models.base``, and ``third`` needs ``models.third``.
     ``max_tokens_generated`` limits search and confirmation together; ``None`` is the tokens of both parents on the
     slice, with at least 2,048 responses each. Unless a merge leads the parents, the search ends when one more finalist
     should gain less than ``min_gain`` (share of 1). The trackers in ``callbacks`` log every evaluation and the answer.
     """
 
     spaces: Annotated[tuple[Space, ...], Field(min_length=1)] = ("uniform", "module", "both")
+    range: tuple[Lambda, Lambda] = (0.0, 1.0)
     trials: Annotated[int, Field(ge=2, le=10**6)] = 18
     ladder: Annotated[int, Field(ge=2, le=10**6)] = 9
     knots: Annotated[int, Field(ge=2, le=6)] = 3
@@ -114,6 +119,12 @@ class SearchConfig(Strict):
     baselines: tuple[BaselineName, ...] = ()
     callbacks: tuple[TrackerName, ...] = ()
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+
+    @model_validator(mode="after")
+    def _whole_range(self) -> SearchConfig:
+        if self.range[0] > 0 or self.range[1] < 1:
+            raise ValueError(f"range: must hold 0 and 1, which are the parents, seen {[*self.range]}")
+        return self
 
     def rungs_of(self, num_responses: int) -> tuple[int, ...]:
         """Returns the rungs of a slice of ``num_responses``: the rungs below this size, then the size."""
@@ -168,6 +179,12 @@ class Config(Strict):
     budget: Annotated[float, Field(gt=0)] | None = None
 
     @property
+    def further(self) -> tuple[str, ...]:
+        """The roles of the models beside both parents that the search's schedules read."""
+        needs = {"scale": "base", "third": "third"}
+        return tuple(role for space, role in needs.items() if space in self.search.spaces)
+
+    @property
     def weights(self) -> dict[str, float]:
         """Each task's weight in the average over tasks; a guard has weight 0."""
         shares = {task.label: 0.0 if task.guard else task.weight for task in self.tasks}
@@ -202,7 +219,16 @@ class Config(Strict):
             seed=search.seed,
             finalists=confirm.finalists,
             margin=confirm.margin,
+            range=search.range,
         )
+
+    @model_validator(mode="after")
+    def _models_of_the_spaces(self) -> Config:
+        for space, source in (("scale", self.models.base or self.models.bundled), ("third", self.models.third)):
+            if space in self.search.spaces and not source:
+                role = "base" if space == "scale" else "third"
+                raise ValueError(f"search.spaces: {space} needs models.{role}; set it, or leave the space out")
+        return self
 
     @model_validator(mode="after")
     def _distinct_tasks(self) -> Config:

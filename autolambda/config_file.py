@@ -149,7 +149,7 @@ def _each_path(plain: dict[str, Any], change: Callable[[str], str]) -> None:
                     section[key] = change(text)
 
     if isinstance(models := plain.get("models"), dict):
-        changed(models, "instruct", "thinking", "base")
+        changed(models, "instruct", "thinking", "base", "third")
         if models.get("chat_template") not in ("instruct", "thinking"):
             changed(models, "chat_template")
     if isinstance(tasks := plain.get("tasks"), list):
@@ -177,7 +177,7 @@ def _absolute(config: Config) -> Config:
     def absolute(source: str | None) -> str | None:
         return str(Path(source).resolve()) if source and os.path.exists(source) else source
 
-    names = ["instruct", "thinking", "base"]
+    names = ["instruct", "thinking", "base", "third"]
     if config.models.chat_template not in ("instruct", "thinking"):
         names.append("chat_template")
     models = config.models.model_copy(update={name: absolute(getattr(config.models, name)) for name in names})

@@ -13,7 +13,9 @@ from autolambda.merging.method import Role, RoundingName
 
 
 class ModelsConfig(Strict):
-    """The parents: folders or hub ids. Without them the bundled pair is used.
+    """The models: folders or hub ids. Without the parents the bundled pair is used, with its base model.
+
+    ``base`` is the base model of both parents, and ``third`` a third parent, for schedules and methods that read them.
 
     ``think_end`` is the tag that closes thinking. ``None`` is the one of the Thinking parent's template and tokens.
     ``vision`` is the parent whose tensors outside the language model every merge has. A search stops if the parents
@@ -23,6 +25,7 @@ class ModelsConfig(Strict):
     instruct: Name | None = None
     thinking: Name | None = None
     base: Name | None = None
+    third: Name | None = None
     chat_template: Name = "thinking"
     chat_template_kwargs: dict[str, JsonValue] = Field(default_factory=dict)
     tokenizer: Literal["thinking", "instruct"] = "thinking"

@@ -1,9 +1,13 @@
-"""Schedules: the weight ``lam`` of the Thinking model for each parameter.
+"""Schedules: the weight ``lam`` of the Thinking model for each parameter, and what goes beyond two models.
 
-A schedule maps a parameter's location to ``lam`` in [0, 1]: 0 is Instruct, 1 is Thinking. It holds one profile over
-depth for the *attention* modules and one for the *ffn* modules. A number covers the *other* parameters (embeddings,
-head, final norm). A uniform lambda, one lambda per module and a curve over depth are special cases.
-merging/modules.py finds the locations.
+A schedule maps a parameter's location to ``lam``: 0 is Instruct, 1 is Thinking. It holds one profile over depth for the
+*attention* modules and one for the *ffn* modules. A number covers the *other* parameters (embeddings, head, final
+norm). A uniform lambda, one lambda per module and a curve over depth are special cases; merging/modules.py finds the
+locations. ``scale`` and ``third`` are numbers by module:
+
+    W = B + scale ((1 - lam - third) (I - B) + lam (T - B) + third (C - B))
+
+with the base model B and a third parent C. At scale 1 and third 0, a schedule is on the *line* between both parents.
 """
 
 from __future__ import annotations
@@ -11,16 +15,16 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import yaml
 
+from autolambda.coefficients import NONE, ONE, ByModule, Coefficients, Module, check, number
 from autolambda.errors import ScheduleError, in_short, one_line
 from autolambda.files import load_yaml, read_text
 
-Module = Literal["attention", "ffn", "other"]
 Kind = Literal["knots", "bands"]
 
 
@@ -46,7 +50,7 @@ class Profile:
         if not self.values:
             raise ScheduleError(f"a profile of {self.kind} needs at least one value")
         for value in self.values:
-            _check_lam(value)
+            check(value, "lambda")
         if len(set(self.values)) == 1:
             object.__setattr__(self, "values", self.values[:1])
             object.__setattr__(self, "kind", "knots")
@@ -89,9 +93,14 @@ class Schedule:
     attention: Profile
     ffn: Profile
     other: float
+    scale: ByModule = ONE
+    third: ByModule = NONE
 
     def __post_init__(self) -> None:
-        _check_lam(self.other)
+        check(self.other, "lambda")
+        for name in ("scale", "third"):
+            for value in asdict(getattr(self, name)).values():
+                check(value, name)
 
     @classmethod
     def uniform(cls, lam: float) -> Schedule:
@@ -113,32 +122,63 @@ class Schedule:
         """Returns a schedule with a profile for each module; ``other`` defaults to the mean of their means."""
         return cls(attention, ffn, (attention.mean() + ffn.mean()) / 2 if other is None else other)
 
+    def beyond(self, *, scale: float | ByModule = ONE, third: float | ByModule = NONE) -> Schedule:
+        """Returns the schedule with a scale and a weight of the third parent, for all modules or by module."""
+        scale, third = (each if isinstance(each, ByModule) else ByModule.all(each) for each in (scale, third))
+        return replace(self, scale=scale, third=third)
+
+    @property
+    def is_on_line(self) -> bool:
+        """Whether it reads the two parents alone: scale 1 and third 0."""
+        return not self.further
+
+    @property
+    def further(self) -> tuple[str, ...]:
+        """The roles of the models that it reads beside the two parents."""
+        return tuple(
+            role for role, unread in (("base", self.scale == ONE), ("third", self.third == NONE)) if not unread
+        )
+
+    @property
+    def coefficients(self) -> Coefficients | None:
+        """The coefficients of every parameter; ``None`` if they differ."""
+        lams = {*self.attention.values, *self.ffn.values, self.other}
+        scale, third = self.scale.value, self.third.value
+        return None if len(lams) > 1 or scale is None or third is None else Coefficients(self.other, scale, third)
+
     @property
     def lam(self) -> float | None:
-        """The lam of a uniform schedule; ``None`` for any other."""
-        values = {*self.attention.values, *self.ffn.values, self.other}
-        return values.pop() if len(values) == 1 else None
+        """The lam of a uniform schedule on the line; ``None`` for any other."""
+        return self.coefficients.lam if self.coefficients is not None and self.is_on_line else None
 
-    def lam_at(self, location: Location, *, num_layers: int) -> float:
-        """Returns lam of the parameters at a location. Raises ``ScheduleError`` for a layer that the model lacks."""
+    @property
+    def extrapolates(self) -> bool:
+        """Whether it gives a parent a weight below 0 or above 1."""
+        sides = ((self.attention, "attention"), (self.ffn, "ffn"), (Profile((self.other,)), "other"))
+        shares = [(lam, getattr(self.third, module)) for side, module in sides for lam in side.values]
+        return any(min(lam, third, 1 - lam - third) < -1e-9 for lam, third in shares)
+
+    def at(self, location: Location, *, num_layers: int) -> Coefficients:
+        """Returns the coefficients at a location. Raises ``ScheduleError`` for a layer that the model lacks."""
+        module = location.module if location.layer is not None else "other"
+        scale, third = getattr(self.scale, module), getattr(self.third, module)
         if location.layer is None:
-            return self.other
+            return Coefficients(self.other, scale, third)
         if location.layer >= num_layers:
             raise ScheduleError(f"layer {location.layer} of a model with {num_layers}")
-        profile = self.attention if location.module == "attention" else self.ffn
-        return profile.at(location.layer, num_layers)
+        profile = self.attention if module == "attention" else self.ffn
+        return Coefficients(profile.at(location.layer, num_layers), scale, third)
 
     def to_dict(self) -> dict[str, object]:
-        """Returns the plain form for YAML and JSON, without ``other`` if it has its default value."""
-        if self.lam is not None:
-            return {"lambda": self.lam}
+        """Returns the plain form for YAML and JSON, without what has its default value."""
         if self.attention == self.ffn:
             plain: dict[str, object] = {"lambda": self.attention.to_plain()}
         else:
             plain = {"attention": self.attention.to_plain(), "ffn": self.ffn.to_plain()}
-        if self != Schedule.by_depth_and_module(self.attention, self.ffn):
+        if self.other != Schedule.by_depth_and_module(self.attention, self.ffn).other:
             plain["other"] = self.other
-        return plain
+        beyond = {"scale": (self.scale, ONE), "third": (self.third, NONE)}
+        return plain | {key: each.to_plain() for key, (each, usual) in beyond.items() if each != usual}
 
     @property
     def key(self) -> str:
@@ -149,20 +189,22 @@ class Schedule:
     def from_dict(cls, plain: Mapping[str, object]) -> Schedule:
         """Reads ``{lambda: 0.6}``, ``{attention: 0.7, ffn: 0.5}``, ``{lambda: {knots: [...]}}`` and their mixtures.
 
-        Each value is a number, ``{knots: [...]}`` or ``{bands: [...]}``; ``other`` is optional. Raises
-        ``ScheduleError`` for anything else.
+        Each value is a number, ``{knots: [...]}`` or ``{bands: [...]}``; ``other`` is optional. So are ``scale`` and
+        ``third``: a number, or one for each module. Raises ``ScheduleError`` for anything else.
         """
-        keys = set(plain)
-        if keys not in ({"lambda"}, {"lambda", "other"}, {"attention", "ffn"}, {"attention", "ffn", "other"}):
+        keys = set(plain) - {"other", "scale", "third"}
+        if keys not in ({"lambda"}, {"attention", "ffn"}):
             raise ScheduleError(
-                f"a schedule has the keys 'lambda', or 'attention' and 'ffn', and optionally 'other'; "
-                f"seen: {', '.join(map(repr, sorted(map(str, keys)))) or 'none'}"
+                f"a schedule has the keys 'lambda', or 'attention' and 'ffn', and optionally 'other', 'scale' and "
+                f"'third'; seen: {', '.join(map(repr, sorted(map(str, plain)))) or 'none'}"
             )
-        other = _number(plain["other"], "other") if "other" in keys else None
+        other = number(plain["other"], "other") if "other" in plain else None
         if "lambda" in keys:
-            return cls.by_depth(_profile(plain["lambda"], "lambda"), other=other)
-        attention, ffn = _profile(plain["attention"], "attention"), _profile(plain["ffn"], "ffn")
-        return cls.by_depth_and_module(attention, ffn, other=other)
+            line = cls.by_depth(_profile(plain["lambda"], "lambda"), other=other)
+        else:
+            profiles = _profile(plain["attention"], "attention"), _profile(plain["ffn"], "ffn")
+            line = cls.by_depth_and_module(*profiles, other=other)
+        return line.beyond(**{key: ByModule.from_plain(plain[key], key) for key in ("scale", "third") if key in plain})
 
     def __str__(self) -> str:
         """The schedule in short, such as ``attention 0.46→0.33→0.48, feed-forward 0.64``."""
@@ -174,7 +216,9 @@ class Schedule:
             parts = [f"lambda {self.attention}"]
         else:
             parts = [f"attention {self.attention}", f"{ffn} {self.ffn}"]
-        return [*parts, f"{other} {self.other:.4g}"] if "other" in self.to_dict() else parts
+        parts += [f"{other} {self.other:.4g}"] if "other" in self.to_dict() else []
+        parts += [f"scale {self.scale.in_short(ffn, other)}"] if self.scale != ONE else []
+        return [*parts, f"third {self.third.in_short(ffn, other)}"] if self.third != NONE else parts
 
     @property
     def in_words(self) -> str:
@@ -197,20 +241,8 @@ def read_schedule(path: Path) -> Schedule:
 def _profile(plain: object, key: str) -> Profile:
     if isinstance(plain, Mapping):
         if len(plain) == 1 and (kind := next(iter(plain))) in ("knots", "bands") and isinstance(plain[kind], list):
-            return Profile(tuple(_number(value, key) for value in plain[kind]), kind)
+            return Profile(tuple(number(value, key) for value in plain[kind]), kind)
         raise ScheduleError(
             f"{key}: expected a number, {{knots: [...]}} or {{bands: [...]}}, seen {in_short(dict(plain))}"
         )
-    return Profile((_number(plain, key),))
-
-
-def _number(value: object, key: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ScheduleError(f"{key}: expected a number between 0 and 1, seen {in_short(value)}")
-    _check_lam(value)  # before the conversion, which fails for a huge integer
-    return float(value)
-
-
-def _check_lam(value: float) -> None:
-    if not 0.0 <= value <= 1.0:
-        raise ScheduleError(f"lambda must lie between 0 (Instruct) and 1 (Thinking), seen {value!r:.40}")
+    return Profile((number(plain, key),))

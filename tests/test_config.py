@@ -96,6 +96,30 @@ def test_bad_values(plain, message):
     assert re.search(message, refused(parse_config, plain))
 
 
+@pytest.mark.parametrize(
+    ("plain", "message"),
+    [
+        (
+            {"models": PARENTS, "search": {"spaces": ["scale"]}},
+            "search.spaces: scale needs models.base; set it, or leave",
+        ),
+        ({"models": PARENTS, "search": {"spaces": ["third"]}}, "search.spaces: third needs models.third"),
+        ({"search": {"range": [0.1, 1]}}, "range: must hold 0 and 1, which are the parents, seen [0.1, 1.0]"),
+        ({"search": {"range": [-1.5, 1]}}, "search.range.0"),
+    ],
+)
+def test_what_lies_beyond_the_line_needs_its_model_and_bounds(plain, message):
+    assert message in refused(parse_config, plain)
+
+
+def test_the_spaces_say_which_models_are_read():
+    further = {"base": "a/base", "third": "a/third"}
+    config = parse_config({"models": PARENTS | further, "search": {"spaces": ["uniform", "third", "scale"]}})
+    assert config.further == ("base", "third") and config.search_settings.ranges.keys() >= {"stretch", "third"}
+    assert parse_config({"models": PARENTS | further}).further == ()  # nothing reads them
+    assert parse_config({"search": {"spaces": ["scale"]}}).further == ("base",)  # the bundled pair has one
+
+
 def test_the_layers_of_a_config(tmp_path):
     text = "budget: 10\nsearch: {trials: 20, seed: 3}\ntasks: [{path: x.csv, limit: 5}, {path: y.csv}]\n"
     overrides = {"search.trials": 30, "models.instruct": "i", "models.thinking": "t"}

@@ -8,6 +8,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from autolambda.coefficients import ByModule, Coefficients
 from autolambda.errors import ScheduleError
 from autolambda.schedule import Location, Profile, Schedule, read_schedule
 
@@ -84,12 +85,12 @@ def test_each_location_gets_the_lam_of_its_module_and_layer():
         Location(2, "ffn"): 0.4,
         Location(None, "other"): 0.9,
     }
-    assert {location: schedule.lam_at(location, num_layers=3) for location in lams} == lams
+    assert {location: schedule.at(location, num_layers=3).lam for location in lams} == lams
 
 
 def test_a_layer_beyond_the_model_is_refused():
     with pytest.raises(ScheduleError, match="layer 3 of a model with 3"):
-        Schedule.uniform(0.5).lam_at(Location(3, "ffn"), num_layers=3)
+        Schedule.uniform(0.5).at(Location(3, "ffn"), num_layers=3)
 
 
 @given(schedules)
@@ -125,12 +126,68 @@ def test_the_plain_form_and_the_words(schedule, plain, shown):
     assert str(schedule) == shown
 
 
-BAD_LAMS = [1.1, -0.1, math.nan, math.inf, 10**400]
+BY_MODULE = ByModule(1.2, 1.0, 1.1)
+BEYOND = [
+    (Schedule.uniform(0.5).beyond(scale=1.2), {"lambda": 0.5, "scale": 1.2}, "lambda 0.5, scale 1.2", ("base",)),
+    (Schedule.uniform(0.5).beyond(third=0.2), {"lambda": 0.5, "third": 0.2}, "lambda 0.5, third 0.2", ("third",)),
+    (
+        Schedule.by_module(attention=0.7, ffn=0.5).beyond(scale=BY_MODULE, third=0.1),
+        {"attention": 0.7, "ffn": 0.5, "scale": {"attention": 1.2, "ffn": 1.0, "other": 1.1}, "third": 0.1},
+        "attention 0.7, feed-forward 0.5, scale (attention 1.2, feed-forward 1, embeddings and head 1.1), third 0.1",
+        ("base", "third"),
+    ),
+]
+
+
+@pytest.mark.parametrize(("schedule", "plain", "shown", "further"), BEYOND)
+def test_a_scale_and_a_third_parent_are_numbers_of_a_schedule(schedule, plain, shown, further):
+    assert schedule.to_dict() == plain and Schedule.from_dict(json.loads(json.dumps(plain))) == schedule
+    assert (str(schedule), schedule.further, schedule.is_on_line, schedule.lam) == (shown, further, False, None)
+    assert schedule.at(Location(0, "attention"), num_layers=2) == Coefficients(
+        schedule.attention.values[0], schedule.scale.attention, schedule.third.attention
+    )
+    assert schedule.at(Location(None, "other"), num_layers=2) == Coefficients(
+        schedule.other, schedule.scale.other, schedule.third.other
+    )
+
+
+@given(schedules)
+def test_at_their_defaults_they_change_nothing(schedule):
+    """Stored studies know a schedule by its key."""
+    assert schedule.beyond(scale=1.0, third=0.0) == schedule and schedule.is_on_line and not schedule.further
+    assert schedule.to_dict().keys() <= {"lambda", "attention", "ffn", "other"}
+
+
+@pytest.mark.parametrize(
+    ("schedule", "extrapolates"),
+    [
+        (Schedule.uniform(1.0), False),
+        (Schedule.uniform(1.2), True),
+        (Schedule.by_module(attention=-0.1, ffn=0.5), True),
+        (Schedule.uniform(0.5).beyond(scale=1.5), False),
+        (Schedule.uniform(0.9).beyond(third=0.1), False),
+        (Schedule.uniform(0.9).beyond(third=0.2), True),
+        (Schedule.uniform(0.9).beyond(third=-0.1), True),
+    ],
+    ids=str,
+)
+def test_weights_outside_the_parents_extrapolate(schedule, extrapolates):
+    assert schedule.extrapolates is extrapolates
+
+
+@pytest.mark.parametrize("value", [True, "1", None, [1.0], -0.1, 3.1, math.nan, {"attention": 1.0}, {"knots": [1.0]}])
+def test_a_bad_scale_is_refused_in_one_line(value):
+    with pytest.raises(ScheduleError, match="scale") as caught:
+        Schedule.from_dict({"lambda": 0.5, "scale": value})
+    assert "\n" not in str(caught.value)
+
+
+BAD_LAMS = [2.1, -1.1, math.nan, math.inf, 10**400]
 
 
 @pytest.mark.parametrize("value", [*BAD_LAMS, True, "0.5", None, [0.5], {}, {"knots": []}, {"knots": 0.5},
                                    {"knots": [0.5], "bands": [0.5]}, {"steps": [0.5]}, {"knots": [True]},
-                                   {"bands": ["x"]}, {"knots": [0.1, 1.1]}])  # fmt: skip
+                                   {"bands": ["x"]}, {"knots": [0.1, 2.1]}])  # fmt: skip
 def test_a_bad_value_is_refused_in_one_line(value):
     for plain in ({"lambda": value}, {"attention": 0.5, "ffn": value}):
         with pytest.raises(ScheduleError) as caught:
@@ -141,7 +198,7 @@ def test_a_bad_value_is_refused_in_one_line(value):
 
 @pytest.mark.parametrize("value", BAD_LAMS[:-1])
 def test_a_bad_other_is_refused(value):
-    with pytest.raises(ScheduleError, match="must lie between 0"):
+    with pytest.raises(ScheduleError, match="must lie between -1"):
         Schedule.uniform(0.5).by_module(attention=0.5, ffn=0.5, other=value)
 
 

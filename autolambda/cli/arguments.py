@@ -33,6 +33,8 @@ KEYS: Mapping[str, tuple[str, ...]] = {
     "rounding": ("merge.rounding",),
     "rounding_seed": ("merge.seed",),
     "vision": ("models.vision",),
+    "base": ("models.base",),
+    "third": ("models.third",),
 }
 """The config keys that each option sets."""
 
@@ -143,12 +145,20 @@ def other_tasks(tasks: Sequence[str], grader: str | None) -> tuple[TaskConfig, .
     return load_config(None, overrides=overrides_of({"tasks": tasks, "grader": grader})).tasks
 
 
-def method_of(name: str, lam: float | None, path: Path | None, base: str | None) -> Method:
+def method_of(name: str, lam: float | None, path: Path | None, base: str | None, third: str | None) -> Method:
     """Returns the merge method of ``--method``. Raises ``ConfigError`` if options are missing or do not fit it."""
     from autolambda.merging.method import AROUND_BASE, Method
 
     takes_lambda = name not in AROUND_BASE or lam is not None or path is not None
-    return Method(cast("MethodName", name), schedule_of(lam, path) if takes_lambda else None, base)
+    schedule = schedule_of(lam, path) if takes_lambda else None
+    read = schedule.further if schedule and name == "linear" else ()
+    method = Method(cast("MethodName", name), schedule, None if "base" in read else base)
+    for role, source in (("base", base), ("third", third)):
+        if role in read and source is None:
+            raise ConfigError(f"schedule: '{schedule}' reads a {role} model; give it with --{role} MODEL")
+    if third is not None and "third" not in read:
+        raise ConfigError(f"third: {method} takes no third model, seen {third!r}; give --schedule FILE with its weight")
+    return method
 
 
 def schedule_of(lam: float | None, path: Path | None) -> Schedule:

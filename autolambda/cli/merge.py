@@ -61,7 +61,8 @@ def export(
         check_repository(push_to_hub)
     found = read_report(name, storage, budget)
     measurement = Provenance.of(found, trial=trial)
-    entry, models = measurement.entry, open_models(found.config)
+    entry = measurement.entry
+    models = open_models(found.config, schedule=entry.schedule)
     with writing(open_console(), total=models.pair.num_bytes) as on_bytes:
         notes = write(
             models, entry.schedule, out, max_shard_size=shard_size, measurement=measurement, on_bytes=on_bytes
@@ -85,7 +86,8 @@ def export(
     show_default=True,
     help="linear and slerp take --lambda or --schedule, the others --base.",
 )
-@click.option("--base", metavar="MODEL", help="The base model of both, for task_arithmetic and ties.")
+@click.option("--base", metavar="MODEL", help="The base model of both: for task_arithmetic, ties, and a scale.")
+@click.option("--third", metavar="MODEL", help="The third parent of a schedule with one.")
 @rounding_option
 @click.option(
     "--vision",
@@ -102,6 +104,7 @@ def merge(
     schedule: Path | None,
     method: str,
     base: str | None,
+    third: str | None,
     rounding: str | None,
     rounding_seed: int | None,
     vision: str | None,
@@ -112,15 +115,17 @@ def merge(
     \b
     autolambda merge INSTRUCT THINKING OUT --lambda 0.6
     autolambda merge INSTRUCT THINKING OUT --method ties --base BASE
+    autolambda merge INSTRUCT THINKING OUT --schedule FILE --base BASE --third CODER
     """
     from autolambda.driver.models import open_models
     from autolambda.export.export import export as write
     from autolambda.merging.shards import parse_size
 
-    chosen, shard_size = method_of(method, lam, schedule, base), parse_size(max_shard_size)
-    parents = {"instruct": instruct, "thinking": thinking, "vision": vision}
+    chosen, shard_size = method_of(method, lam, schedule, base, third), parse_size(max_shard_size)
+    further = {"base": base if chosen.base is None else None, "third": third}  # a method opens its own base
+    parents = {"instruct": instruct, "thinking": thinking, **further, "vision": vision}
     settings = {**parents, "rounding": rounding, "rounding_seed": rounding_seed}
-    models = open_models(config_of(settings))
+    models = open_models(config_of(settings), schedule=chosen.schedule)
     with writing(open_console(), total=models.pair.num_bytes) as on_bytes:
         notes = write(models, chosen, out, max_shard_size=shard_size, on_bytes=on_bytes)
     _say(notes)

@@ -79,7 +79,9 @@ study_option = click.option("--study", metavar="NAME", help="The study's name.  
 out_option = click.option(
     "--out", type=UserPath(dir_okay=False), metavar="FILE", help="Writes to a file instead of the terminal."
 )
-lambda_option = click.option("--lambda", "lam", type=float, metavar="X", help="One lambda for all parameters, 0 to 1.")
+lambda_option = click.option(
+    "--lambda", "lam", type=float, metavar="X", help="One lambda for all parameters: 0 is Instruct, 1 Thinking."
+)
 schedule_option = click.option("--schedule", type=UserPath(), metavar="FILE", help="A schedule in a YAML file.")
 rounding_option = click.option(
     "--rounding",

@@ -86,6 +86,7 @@ def identity_of(
     return {
         "models.instruct": models.pair.instruct.digest(),
         "models.thinking": models.pair.thinking.digest(),
+        **{f"models.{role}": model.digest() for role, model in models.pair.further.items()},
         "models.prompt": _first_prompts(models, slices),
         **({"models.clock": models.moment.isoformat()} if models.reads_clock else {}),
         **{f"merge.{key}": value for key, value in models.pair.rounding.to_dict().items()},

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
+from autolambda.coefficients import RANGE_EXTRAPOLATES
 from autolambda.config import Config, EngineConfig, EngineName
 from autolambda.config_models import ModelsConfig
 from autolambda.driver.identity import BATCH_SIZE, identity_of, sizes_of
@@ -22,7 +23,7 @@ from autolambda.graders.grading import find_grader
 from autolambda.merging.pair import Pair
 from autolambda.optimizer.aims import Aims
 from autolambda.optimizer.settings import SearchSettings
-from autolambda.optimizer.space import Space
+from autolambda.optimizer.space import LINE, UNIFORM, Space
 from autolambda.tasks.base import Slice
 from autolambda.tasks.slices import Slices, open_slices
 
@@ -113,9 +114,11 @@ class Job:
 
     @property
     def search_settings(self) -> SearchSettings:
-        """The settings of the search; uniform lambdas only, if the modules of the parents are not known."""
+        """The settings of the search; uniform numbers only, if the modules of the parents are not known."""
         settings = self.config.search_settings
-        return settings if self.models.pair.modules.locations else replace(settings, spaces=("uniform",))
+        if self.models.pair.modules.locations:
+            return settings
+        return replace(settings, spaces=tuple(space for space in settings.spaces if space in UNIFORM))
 
     @property
     def engine_in_words(self) -> str:
@@ -160,12 +163,14 @@ def _job_of(config: Config, models: Models, engine: EngineName, tasks: Slices) -
     if too_long := [*search.too_long, *confirm.too_long]:
         identity["tasks.too_long"] = too_long
     notes = (*tasks.notes, *search.notes, *confirm.notes, *_space_notes(config.search.spaces, models.pair))
+    if config.search.range != LINE:
+        notes = (*notes, f"search.range: {RANGE_EXTRAPOLATES}")
     return Job(config, models, *slices, engine, context, identity, tasks, notes)
 
 
 def _space_notes(spaces: Sequence[Space], pair: Pair) -> list[str]:
     """Returns what to say if some spaces cannot be searched. Raises ``ConfigError`` if none is left."""
-    if not (others := [space for space in spaces if space != "uniform"]) or pair.modules.locations:
+    if not (others := [space for space in spaces if space not in UNIFORM]) or pair.modules.locations:
         return []
     text = f"the layers and modules of these models are not known: {pair.modules.reason}"
     if "uniform" not in spaces:

@@ -24,6 +24,7 @@ from autolambda.merging.difference.measure import hold_one_model
 from autolambda.merging.pair import Pair, open_pair
 from autolambda.merging.rounding import Rounding
 from autolambda.merging.tokenizer import template_in
+from autolambda.schedule import Schedule
 
 if TYPE_CHECKING:  # it loads transformers, which errors in the config do not need
     from transformers import PreTrainedTokenizerBase
@@ -148,10 +149,22 @@ class Models:
         )
 
 
-def open_models(config: Config) -> Models:
-    """Opens and checks the parents. Raises ``InputError`` if they or their settings are wrong."""
+def open_models(config: Config, *, schedule: Schedule | None = None) -> Models:
+    """Opens and checks the parents, and the further models that the search's spaces or the ``schedule`` read.
+
+    Raises ``InputError`` if they or their settings are wrong.
+    """
     rounding = Rounding(config.merge.rounding, config.merge.seed)
-    pair = open_pair(*parent_folders(config.models), rounding=rounding, vision=config.models.vision)
+    read = {*config.further, *(schedule.further if schedule else ())}
+    instruct, thinking = parent_folders(config.models)
+    pair = open_pair(
+        instruct,
+        thinking,
+        base=base_folder(config.models) if "base" in read else None,
+        third=config.models.third if "third" in read else None,
+        rounding=rounding,
+        vision=config.models.vision,
+    )
     folders = {"instruct": pair.instruct.folder, "thinking": pair.thinking.folder}
     if hold_one_model(pair):
         raise PairError(

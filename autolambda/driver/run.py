@@ -74,7 +74,7 @@ class Run:
             self.on_event(Noted(stop_sentence(answer, settings, self.allowance())))
             return None
         self.study.stopped_for = None
-        return self.study.start(answer, num_knots=settings.knots)
+        return self.study.start(answer, ranges=settings.ranges)
 
     def race(self, trial: Trial) -> None:
         """Measures a trial rung by rung until it is complete or has lost, and stores the outcome.

@@ -16,6 +16,7 @@ from huggingface_hub import ModelCardData
 from autolambda import __version__
 from autolambda.driver.models import Models
 from autolambda.export.cap import cap_section
+from autolambda.export.mergekit import mergekit_recipe
 from autolambda.export.notes import notes_section, sampling_section
 from autolambda.export.parents import parents_section
 from autolambda.export.provenance import Provenance
@@ -23,7 +24,7 @@ from autolambda.export.served import served_section
 from autolambda.merging.checkpoint import Checkpoint
 from autolambda.merging.difference.values import ParentDifference
 from autolambda.merging.merge import Merge
-from autolambda.merging.method import METHODS_IN_WORDS
+from autolambda.merging.method import ROLES
 from autolambda.merging.source import find_file
 from autolambda.merging.writing.write import Written
 from autolambda.statistics.metrics import Measured
@@ -61,7 +62,7 @@ def write_card(
         "",
         f"# {thinking} merged by {merge.method.name.replace('_', ' ')}",
         "",
-        f"{METHODS_IN_WORDS[merge.method.name]}, made with autolambda {__version__}.",
+        f"{merge.method.in_words}, made with autolambda {__version__}.",
         "",
         *_made_of(merge, written, measurement),
         *(_measured(measurement) if measurement else ()),
@@ -224,7 +225,8 @@ def _again(merge: Merge, measurement: Provenance | None, beside_mergekit: str) -
     rounding = merge.pair.rounding
     method += " --rounding nearest" if rounding.name == "nearest" else ""
     method += f" --rounding-seed {rounding.seed}" if rounding.name == "dithered" and rounding.seed else ""
-    how = " --schedule schedule.yaml" if merge.method.schedule else f" --base {names.get('base')}"
+    how = " --schedule schedule.yaml" if merge.method.schedule else ""
+    how += "".join(f" --{role} {name}" for role, name in names.items() if role not in ROLES)
     yield "## Make it again"
     yield ""
     yield "```bash"
@@ -234,10 +236,8 @@ def _again(merge: Merge, measurement: Provenance | None, beside_mergekit: str) -
     yield "autolambda validate OUT"
     yield "```"
     yield ""
-    yield (
-        "`autolambda.json` holds the SHA-256 of every tensor and every other file. `mergekit.yml` describes this merge "
-        f"for mergekit. {beside_mergekit}"
-    )
+    recipe = "`mergekit.yml` describes this merge for mergekit. " if mergekit_recipe(merge) else ""
+    yield f"`autolambda.json` holds the SHA-256 of every tensor and every other file. {recipe}{beside_mergekit}"
     yield ""
 
 

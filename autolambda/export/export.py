@@ -28,7 +28,7 @@ from autolambda.merging.checkpoint import open_checkpoint
 from autolambda.merging.difference.measure import measure_difference
 from autolambda.merging.fingerprint import hash_files
 from autolambda.merging.merge import Merge, open_merge
-from autolambda.merging.method import Method
+from autolambda.merging.method import AROUND_BASE, Method
 from autolambda.merging.source import read_json
 from autolambda.merging.tokenizer import copy_tokenizer
 from autolambda.merging.writing.atomic_folder import atomic_folder, output_errors
@@ -58,14 +58,14 @@ def export(
     settings = generation_settings(models)  # loads the tokenizer
     if measurement:
         _check_unchanged(settings, measurement)
-    notes = export_notes(models, measurement)
     merge = open_merge(models.pair, method)
+    notes = export_notes(models, merge.method.schedule, measurement)
     with atomic_folder(out) as folder:
         written = write_weights(
             folder, merge, max_shard_size=max_shard_size, identify=measurement is not None, on_bytes=on_bytes
         )
         if measurement:
-            _check_unchanged({f"models.{role}": written.models[role] for role in ("instruct", "thinking")}, measurement)
+            _check_unchanged({f"models.{role}": digest for role, digest in written.models.items()}, measurement)
             if measurement.weights not in (None, written.digest):
                 raise StudyError(
                     f"study '{measurement.study}' confirmed other weights for {method} than these; it ran with other "
@@ -98,7 +98,7 @@ def check_export(folder: Path) -> str:
         raise OutputError(f"'{folder}' holds no {PROVENANCE}; only folders exported by autolambda can be validated")
     match provenance := read_json(folder, PROVENANCE):
         case {"method": str(), "files": dict(files), "tensors": dict(tensors)} if files:
-            method = Method.from_dict(provenance, base="base" if "base" in provenance else None)
+            method = Method.from_dict(provenance, base="base" if provenance["method"] in AROUND_BASE else None)
         case _:
             raise OutputError(f"'{folder / PROVENANCE}' was changed after the export; export it again")
     changed = [name for name in sorted(files) if Path(name).name != name or _sha256(folder / name) != files[name]]
@@ -119,7 +119,7 @@ def _changed_tensors(folder: Path, before: Mapping[str, Any]) -> list[str]:
 def _write_settings(folder: Path, models: Models, merge: Merge, beside_mergekit: str) -> None:
     """Writes the tokenizer, configs, and recipes that make the merge again.
 
-    ``beside_mergekit`` is a comment in mergekit's recipe.
+    ``beside_mergekit`` is a comment in mergekit's recipe, if it can make this merge.
     """
     _write_json(folder / "config.json", merge.config)
     copy_tokenizer(models.tokenizer_folder, folder, template=models.templates["study"])
@@ -130,7 +130,8 @@ def _write_settings(folder: Path, models: Models, merge: Merge, beside_mergekit:
         )
     config = exported(models.sampling, models.pair.thinking.folder, tokenizer)
     _write_json(folder / "generation_config.json", config)
-    _write_yaml(folder / "mergekit.yml", mergekit_recipe(merge), comment=beside_mergekit)
+    if recipe := mergekit_recipe(merge):
+        _write_yaml(folder / "mergekit.yml", recipe, comment=beside_mergekit)
     if merge.method.schedule:
         _write_yaml(folder / "schedule.yaml", merge.method.schedule.to_dict())
 

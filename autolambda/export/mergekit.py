@@ -1,7 +1,8 @@
 """Describes a merge as a recipe for mergekit 0.1.5 (``mergekit-yaml mergekit.yml OUT``).
 
-A uniform lambda becomes one weight per model. Any other schedule becomes one slice per layer, with filters for the
-modules. A filter is a substring of a parameter name; mergekit uses the first match.
+A uniform lambda becomes one weight per model, also with a scale (mergekit's task arithmetic) or a third parent. Any
+other schedule on the line becomes one slice per layer, with filters for the modules. A filter is a substring of a
+parameter name; mergekit uses the first match. A scale or third parent that varies by module or depth has no recipe.
 
 Values can differ in their last bit. mergekit rounds to nearest (``mergekit_sentence`` says what this changes), and its
 linear merge multiplies and adds in two steps, not one fused step. Its TIES keeps ``int(density * n)`` values and breaks
@@ -12,9 +13,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from autolambda.merging.arithmetic import SCALE_TASK_ARITHMETIC, SCALE_TIES, TIES_DENSITY
+from autolambda.merging.arithmetic import SCALE_TASK_ARITHMETIC, SCALE_TIES
 from autolambda.merging.difference.measure import share_beside_nearest
 from autolambda.merging.difference.values import percent
+from autolambda.merging.kernels.sums import TIES_DENSITY
 from autolambda.merging.merge import Merge
 from autolambda.merging.pair import Pair
 from autolambda.merging.rounding import DITHERED
@@ -23,8 +25,8 @@ from autolambda.schedule import Location, Schedule
 Setting = float | list[dict[str, Any]]
 
 
-def mergekit_recipe(merge: Merge) -> dict[str, Any]:
-    """Returns the recipe as plain values for YAML. A local model is named ``./NAME``."""
+def mergekit_recipe(merge: Merge) -> dict[str, Any] | None:
+    """Returns the recipe as plain values for YAML, or ``None`` if there is none. A local model is named ``./NAME``."""
     names = {role: model.model_id or f"./{model.name}" for role, model in merge.models.items()}
     method, schedule = merge.method.name, merge.method.schedule
     dtype = str(merge.pair.dtype).removeprefix("torch.")
@@ -35,6 +37,8 @@ def mergekit_recipe(merge: Merge) -> dict[str, Any]:
         each = ties if method == "ties" else {"weight": SCALE_TASK_ARITHMETIC}
         scale = {"parameters": {"normalize": True, "lambda": SCALE_TIES}} if method == "ties" else {}
         return found | {"base_model": names["base"], "models": [_input(name, **each) for name in both]} | scale
+    if schedule.further:
+        return _beyond(names, schedule, found)
     if method == "slerp":
         found["base_model"] = names["instruct"]
     else:
@@ -50,7 +54,12 @@ def mergekit_recipe(merge: Merge) -> dict[str, Any]:
 
 
 def mergekit_sentence(merge: Merge) -> str:
-    """Returns how far mergekit's merge differs from this one by its rounding, measured as in ``measure.py``."""
+    """Returns how far mergekit's merge differs from this one by its rounding, measured as in ``measure.py``.
+
+    If there is no recipe, returns why.
+    """
+    if mergekit_recipe(merge) is None:
+        return "There is no recipe for mergekit: with a scale or a third parent it needs uniform numbers."
     dtypes = sorted({str(info.dtype).removeprefix("torch.") for info in merge.infos.values() if info.dtype in DITHERED})
     if not dtypes:
         return "Neither autolambda nor mergekit rounds this merge, because it is float32."
@@ -63,6 +72,17 @@ def mergekit_sentence(merge: Merge) -> str:
         f"mergekit rounds to nearest: its merge differs from this one in {percent(share)} of the weights, by one step "
         f"of {' or '.join(dtypes)}."
     )
+
+
+def _beyond(names: dict[str, str], schedule: Schedule, found: dict[str, Any]) -> dict[str, Any] | None:
+    """Returns the recipe of a schedule with a scale or a third parent: task arithmetic around the base, or linear."""
+    at = schedule.coefficients
+    if at is None:
+        return None
+    shares = {"instruct": 1.0 - at.lam - at.third, "thinking": at.lam, "third": at.third}
+    models = [_input(names[role], weight=at.scale * share) for role, share in shares.items() if role in names]
+    around = {"merge_method": "task_arithmetic", "base_model": names["base"]} if "base" in names else {}
+    return found | around | {"parameters": {"normalize": False}, "models": models}
 
 
 def _setting(pair: Pair, schedule: Schedule, layer: int) -> list[dict[str, Any]]:

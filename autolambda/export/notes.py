@@ -5,17 +5,23 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
+from autolambda.coefficients import EXTRAPOLATES
 from autolambda.driver.models import Models
 from autolambda.engines.generation_config import to_send
 from autolambda.engines.vllm.arguments import rope_factors
 from autolambda.export.provenance import Provenance
 from autolambda.merging.modules import why_unloadable
+from autolambda.schedule import Schedule
 
 
-def export_notes(models: Models, measurement: Provenance | None) -> tuple[str, ...]:
-    """Returns what the user of an export should know: notes on the pair, what no file holds, what was not checked."""
+def export_notes(models: Models, schedule: Schedule | None, measurement: Provenance | None) -> tuple[str, ...]:
+    """Returns what the user of an export should know.
+
+    These are notes on the pair and on a schedule that extrapolates, what no file holds, and what was not checked.
+    """
     measured = (*_greedy(models), *_about_measured(measurement)) if measurement else _unloadable(models)
-    return (*models.warnings, *_requests(models), *_clock(models, measurement), *_rope(models), *measured)
+    beyond = (EXTRAPOLATES,) if schedule and schedule.extrapolates else ()
+    return (*models.warnings, *beyond, *_requests(models), *_clock(models, measurement), *_rope(models), *measured)
 
 
 def sampling_section(models: Models, measurement: Provenance | None) -> Iterator[str]:

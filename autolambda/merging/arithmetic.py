@@ -1,52 +1,55 @@
 """The arithmetic on tensors: computes a merged tensor from the models' tensors, on any device.
 
-``interpolate`` computes ``W = (1 - lam) * Instruct + lam * Thinking`` in float32, with one rounding to the checkpoint's
-dtype (``rounding.py``). It uses ``torch.lerp``: ``fma(lam, T - I, I)`` for lam below 0.5, else
-``fma(lam - 1, T - I, T)``, with lam and the difference rounded to float32. At 0 and 1 it returns the parents bit for
-bit, -0.0 included. Every linear merge calls it, so engines, exports and later runs hold equal bits. The baselines (task
-arithmetic, TIES, SLERP) also compute in float32 and round once, by the same rules.
+``combine`` computes the formula of ``kernels/formula.py`` in float32, with one rounding to the checkpoint's dtype
+(``rounding.py``); ``interpolate`` is its line, ``W = (1 - lam) * Instruct + lam * Thinking``. Where the coefficients
+name one model, it returns this model bit for bit, -0.0 included. Every linear merge calls it, so engines, exports and
+later runs hold equal bits. The baselines (task arithmetic, TIES, SLERP) also compute in float32 and round once, by the
+same rules.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from autolambda.errors import PairError, ScheduleError
-from autolambda.merging.kernels.lerp import lerp_dithered
-from autolambda.merging.rounding import Draws, matrix_shape, rounded
+from autolambda.coefficients import Coefficients
+from autolambda.errors import PairError
+from autolambda.merging.kernels.formula import roles_of
+from autolambda.merging.kernels.lerp import combine_in_pieces
+from autolambda.merging.rounding import Draws, rounded
 
 MERGEABLE = (torch.bfloat16, torch.float16, torch.float32)
-COLLINEAR = 0.9995  # the |cosine| above which slerp interpolates linearly; mergekit's value
-SCALE_TASK_ARITHMETIC, SCALE_TIES, TIES_DENSITY = 0.7, 0.5, 0.2  # from arXiv 2510.10977
-PIECE = 1 << 18  # values; sums are taken piece by piece, so files and tensors give equal sums
-Region = tuple[slice, slice]
-"""Rows and columns of a tensor with flattened leading dimensions (``matrix_shape``)."""
-
-Pieces = Callable[[], Iterator[tuple[Tensor, ...]]]
-"""Iterates over several tensors at once: yields tuples of equal ``regions_of`` them, as matrices."""
-
-_CHUNK = {"cpu": 1 << 20, "cuda": 1 << 26}  # values per step when a buffer is needed
+SCALE_TASK_ARITHMETIC, SCALE_TIES = 0.7, 0.5  # from arXiv 2510.10977
 
 
-@torch.no_grad()
 def interpolate(
     instruct: Tensor, thinking: Tensor, lam: float, *, out: Tensor | None = None, draws: Draws | None = None
 ) -> Tensor:
-    """Returns the linear merge of two tensors of equal shape and dtype, in their dtype and on their device.
+    """Returns the merge on the line between two tensors: ``combine`` of both parents alone."""
+    return combine({"instruct": instruct, "thinking": thinking}, Coefficients(lam), out=out, draws=draws)
 
-    ``draws`` are the tensor's for dithered rounding; without them the merge is rounded to nearest.
 
-    If ``out`` is given, the merge is written there and ``out`` is returned. ``out`` has the parents' shape, their dtype
-    or a wider one, and any strides and device. The value is rounded to the parents' dtype first. Integer and boolean
-    tensors must be equal and are copied. Raises ``PairError`` when the parents differ in shape, dtype or integer
-    values. Raises ``ScheduleError`` when lam is outside [0, 1], and ``ValueError`` when ``out`` does not fit.
+@torch.no_grad()
+def combine(
+    models: Mapping[str, Tensor], at: Coefficients, *, out: Tensor | None = None, draws: Draws | None = None
+) -> Tensor:
+    """Returns the linear merge of tensors of equal shape and dtype, in their dtype and on Instruct's device.
+
+    ``models`` are by role: instruct, thinking, base and third; only those of ``roles_of`` are read. ``draws`` are the
+    tensor's for dithered rounding; without them the merge is rounded to nearest.
+
+    If ``out`` is given, the merge is written there and ``out`` is returned. ``out`` has the models' shape, their dtype
+    or a wider one, and any strides and device. The value is rounded to the models' dtype first. Integer and boolean
+    tensors must be equal and are copied. Raises ``PairError`` when the models differ in shape, dtype or integer values,
+    and ``ValueError`` when a model is missing or ``out`` does not fit.
     """
-    _check(instruct, thinking, lam)
+    if missing := [role for role in roles_of(at) if role not in models]:
+        raise ValueError(f"{at} reads {missing[0]}, which is not among the models: {', '.join(models)}")
+    models = {role: models[role] for role in roles_of(at)}
+    _check_alike(models)
+    instruct, thinking = models["instruct"], models["thinking"]
     if out is None:
         out = torch.empty_like(instruct, memory_format=torch.contiguous_format)
     elif out.shape != instruct.shape or torch.promote_types(out.dtype, instruct.dtype) != out.dtype:
@@ -54,19 +57,12 @@ def interpolate(
             f"out is {_form(out)}, but the parents are {_form(instruct)}; "
             "give an out of the parents' shape, in their dtype or a wider one"
         )
-    if lam == 0.0 or not instruct.is_floating_point():
-        return out.copy_(instruct)
-    if lam == 1.0:
-        return out.copy_(thinking)
-    if draws is not None:
-        return lerp_dithered(instruct, thinking, lam, draws=draws, out=out)
-    if out.dtype == instruct.dtype and instruct.device == thinking.device == out.device:
-        return torch.lerp(instruct, thinking, lam, out=out)
-    for part in _parts(out):
-        # Copies to a CUDA device run in the order of its stream; copies to the CPU must be waited for.
-        start, end = (parent[part].to(out.device, non_blocking=out.is_cuda) for parent in (instruct, thinking))
-        out[part].copy_(torch.lerp(start, end, lam))
-    return out
+    if at.copied is not None or not instruct.is_floating_point():
+        return out.copy_(models[at.copied or "instruct"])
+    on_line = out.dtype == instruct.dtype and at == Coefficients(at.lam)
+    if draws is None and on_line and instruct.device == thinking.device == out.device:
+        return torch.lerp(instruct, thinking, at.lam, out=out)
+    return combine_in_pieces(models, at, draws=draws, out=out)
 
 
 @torch.no_grad()
@@ -123,19 +119,6 @@ def ties(
 
 
 @torch.no_grad()
-def ties_limits(pieces: Pieces, *, num_values: int, density: float = TIES_DENSITY) -> tuple[Tensor, Tensor]:
-    """Returns the smallest magnitude that ``ties`` keeps, for each of the two task vectors (float32 []).
-
-    ``pieces`` yields pieces of base, instruct and thinking. The limit is the magnitude of rank ``round(density * n)``,
-    at least 1, so all values that equal it are kept. Raises ``ValueError`` for a density outside (0, 1].
-    """
-    if not 0.0 < density <= 1.0:
-        raise ValueError(f"density is a share above 0 and at most 1, seen {density!r}")
-    rank = max(1, round(density * num_values))
-    return _magnitude(pieces, 1, rank=rank), _magnitude(pieces, 2, rank=rank)
-
-
-@torch.no_grad()
 def slerp(
     instruct: Tensor,
     thinking: Tensor,
@@ -149,84 +132,10 @@ def slerp(
     ``weights`` come from ``slerp_weights``. If they are ``None``, if lam is 0 or 1, and for integers, it returns
     ``interpolate``. Raises the errors of ``interpolate``.
     """
-    _check(instruct, thinking, lam)
+    _check_alike({"instruct": instruct, "thinking": thinking})
     if weights is None or lam in (0.0, 1.0) or not instruct.is_floating_point():
         return interpolate(instruct, thinking, lam, draws=draws)
     return rounded(weights[0] * instruct.contiguous().float() + weights[1] * thinking.float(), instruct.dtype, draws)
-
-
-@torch.no_grad()
-def slerp_weights(pieces: Pieces, lam: float) -> tuple[float, float] | None:
-    """Returns the weights of spherical interpolation (Shoemake 1985) between two flattened tensors, given in pieces.
-
-    They are ``sin((1 - lam) a) / sin(a)`` and ``sin(lam a) / sin(a)``, with ``a`` the angle between the tensors. The
-    tensors are not normalised, as in mergekit. Returns ``None`` if the |cosine| is above ``COLLINEAR`` or a tensor
-    is zero.
-    """
-    dots = [[_dot(one, one), _dot(one, other), _dot(other, other)] for one, other in pieces()]
-    squares, product, others = (math.fsum(column) for column in zip(*dots, strict=True)) if dots else (0.0, 0.0, 0.0)
-    length = math.sqrt(squares) * math.sqrt(others)
-    cosine = product / length if length else 1.0
-    if abs(cosine) > COLLINEAR:
-        return None
-    angle = math.acos(cosine)
-    return math.sin((1 - lam) * angle) / math.sin(angle), math.sin(lam * angle) / math.sin(angle)
-
-
-def regions_of(shape: Sequence[int]) -> Iterator[Region]:
-    """Yields regions of at most ``PIECE`` values that cover a tensor in the order of its memory."""
-    num_rows, num_columns = matrix_shape(shape)
-    step, width = max(1, PIECE // max(1, num_columns)), min(PIECE, num_columns)
-    for row in range(0, num_rows, step):
-        for column in range(0, num_columns, max(1, width)):
-            yield slice(row, min(row + step, num_rows)), slice(column, min(column + width, num_columns))
-
-
-def pieces_of(*tensors: Tensor) -> Pieces:
-    """Returns the pieces of whole tensors of equal shape."""
-    matrices = [tensor.reshape(matrix_shape(tensor.shape)) for tensor in tensors]
-    return lambda: (tuple(matrix[region] for matrix in matrices) for region in regions_of(tensors[0].shape))
-
-
-def _dot(one: Tensor, other: Tensor) -> float:
-    """Returns the dot product, in float64 and by one thread, so that every machine computes equal bits."""
-    return float(np.add.reduce(one.cpu().double().numpy().ravel() * other.cpu().double().numpy().ravel()))
-
-
-def _magnitude(pieces: Pieces, model: int, *, rank: int) -> Tensor:
-    """Returns the ``rank``-th largest ``|model - base|`` (from 1), float32 [], exact, with memory for a few pieces.
-
-    Non-negative floats are ordered like their bits, so two counting passes suffice. The first finds the upper 16 bits
-    of the value, the second finds the lower 16 bits among the values with these upper bits.
-    """
-    value_bits = 0
-    for shift in (16, 0):
-        counts = torch.zeros(1 << 16, dtype=torch.int64)
-        for piece in pieces():
-            bits = (piece[model].float() - piece[0].float()).abs().view(torch.int32).view(-1)
-            if shift == 0:
-                bits = bits[bits >> 16 == value_bits]
-            counts += torch.bincount(bits >> shift & 0xFFFF, minlength=1 << 16).cpu()
-        from_top = counts.flip(0).cumsum(0)
-        index = int(torch.searchsorted(from_top, rank))
-        rank -= int(from_top[index - 1]) if index else 0
-        value_bits = value_bits << 16 | 0xFFFF - index
-    return torch.tensor(value_bits, dtype=torch.int32).view(torch.float32)
-
-
-def _parts(out: Tensor) -> list[slice | tuple[()]]:
-    """Returns slices of rows, of about ``_CHUNK`` values each, that cover ``out``."""
-    if out.dim() == 0 or out.numel() == 0:
-        return [()]
-    limit = _CHUNK.get(out.device.type, _CHUNK["cuda"])
-    rows = max(1, limit * out.shape[0] // out.numel())
-    return [slice(start, start + rows) for start in range(0, out.shape[0], rows)]
-
-
-def _check(instruct: Tensor, thinking: Tensor, lam: float) -> None:
-    if not 0.0 <= lam <= 1.0:
-        raise ScheduleError(f"lambda must lie between 0 (Instruct) and 1 (Thinking), seen {lam!r}")
-    _check_alike({"instruct": instruct, "thinking": thinking})
 
 
 def _check_alike(tensors: Mapping[str, Tensor]) -> None:

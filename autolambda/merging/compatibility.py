@@ -47,29 +47,29 @@ class Mismatch:
     one_end: bool = False
 
 
-def compare_configs(instruct: Checkpoint, *, thinking: Checkpoint) -> Iterator[Mismatch]:
-    """Yields the differences of the two configs; of nested ones, of their language models.
+def compare_configs(first: Checkpoint, *, thinking: Checkpoint, first_name: str = "instruct") -> Iterator[Mismatch]:
+    """Yields the differences of two configs; of nested ones, of their language models.
 
     A key that one config leaves out has transformers' default.
     """
-    configs = instruct.text_config, thinking.text_config
+    configs = first.text_config, thinking.text_config
     differing = _differing(*map(_settings, configs))
     if any(_ABSENT in values for values in differing.values()):
-        filled = [_with_defaults(each) for each in (instruct, thinking)]
+        filled = [_with_defaults(each) for each in (first, thinking)]
         differing = _differing(*map(_settings, filled))
     for key, (one, other) in differing.items():
         one_end = key.startswith("rope settings") or key in _ONE_END
-        yield Mismatch(f"config '{key}': instruct {one!r}, thinking {other!r}", one_end=one_end)
-    for name, parent in (("instruct", instruct), ("thinking", thinking)):
+        yield Mismatch(f"config '{key}': {first_name} {one!r}, thinking {other!r}", one_end=one_end)
+    for name, parent in ((first_name, first), ("thinking", thinking)):
         if "auto_map" in parent.config:
             yield Mismatch(f"{name} brings its own code (auto_map), which is never run", fatal=False)
     compared = {*_EXACT, *_ROPE, *_DERIVED, *BOOKKEEPING, "vocab_size"}
-    pairs = [configs] if configs[0] is instruct.config else [(instruct.config, thinking.config), configs]
+    pairs = [configs] if configs[0] is first.config else [(first.config, thinking.config), configs]
     for one_config, other_config in pairs:
         for key in sorted((one_config.keys() & other_config.keys()) - compared):
             one, other = one_config[key], other_config[key]
             if one != other and one is not configs[0]:
-                yield Mismatch(f"config '{key}': instruct {one!r:.200}, thinking {other!r:.200}", fatal=False)
+                yield Mismatch(f"config '{key}': {first_name} {one!r:.200}, thinking {other!r:.200}", fatal=False)
 
 
 def _differing(one: Mapping[str, object], other: Mapping[str, object]) -> dict[str, tuple[object, object]]:
@@ -135,7 +135,7 @@ def compare_tensors(
     """Yields the differences of the tensors by name, and the dtypes that cannot be merged.
 
     Another dtype is a warning, because the merge converts to Thinking's. The names in ``padded`` may differ in their
-    number of rows. ``first_name`` is the first model's name in the messages: ``instruct`` or ``base``.
+    number of rows. ``first_name`` is the first model's role in the messages.
     """
     lacking, extra = sorted(first.keys() - thinking.keys()), sorted(thinking.keys() - first.keys())
     if renamed := _renamed({name: first[name] for name in lacking}, {name: thinking[name] for name in extra}):

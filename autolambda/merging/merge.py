@@ -14,25 +14,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from autolambda.errors import ConfigError, PairError
-from autolambda.merging.arithmetic import (
-    Pieces,
-    interpolate,
-    pieces_of,
-    regions_of,
-    slerp,
-    slerp_weights,
-    task_arithmetic,
-    ties,
-    ties_limits,
-)
+from autolambda.coefficients import Coefficients
+from autolambda.errors import ConfigError, PairError, ScheduleError
+from autolambda.merging.arithmetic import combine, slerp, task_arithmetic, ties
 from autolambda.merging.checkpoint import Checkpoint, open_checkpoint
-from autolambda.merging.compatibility import compare_tensors
-from autolambda.merging.method import Method, Role
-from autolambda.merging.pair import Pair, Region, fitted, read_tensor, stored_name, untied_tensors, with_tied_flag
+from autolambda.merging.kernels.sums import Pieces, pieces_of, regions_of, slerp_weights, ties_limits
+from autolambda.merging.method import Method
+from autolambda.merging.pair import Pair, compare_weights, with_tied_flag
+from autolambda.merging.reading import Region, fitted, read_tensor, stored_name, untied_tensors
 from autolambda.merging.rounding import Draws, matrix_shape
 from autolambda.merging.shards import TensorInfo
-from autolambda.merging.tokenizer import compare_tokenizers
 from autolambda.schedule import Schedule
 
 Arithmetic = Callable[..., Tensor]
@@ -40,6 +31,9 @@ Arithmetic = Callable[..., Tensor]
 
 It may return one of its arguments unchanged.
 """
+
+
+_IN_WORDS = {"base": "the base model of both parents", "third": "a third parent"}
 
 
 @dataclass(frozen=True)
@@ -55,18 +49,21 @@ class Merge:
     @property
     def models(self) -> dict[str, Checkpoint]:
         """The models by role, in the order in which ``arithmetic`` takes their pieces."""
-        around = {"base": self.base} if self.base else {}
-        return {**around, "instruct": self.pair.instruct, "thinking": self.pair.thinking}
+        parents = {"instruct": self.pair.instruct, "thinking": self.pair.thinking}
+        if self.method.name != "linear":
+            return ({"base": self.base} if self.base else {}) | parents
+        assert self.method.schedule is not None
+        return parents | {role: self.pair.further[role] for role in self.method.schedule.further}
 
     @property
     def config(self) -> dict[str, Any]:
         """The Thinking parent's config with the merge's tied flag."""
         return with_tied_flag(self.pair.config, self.tied)
 
-    def lam_of(self, name: str) -> float:
-        """Returns lam of a parameter, for ``linear`` and ``slerp``."""
+    def coefficients_of(self, name: str) -> Coefficients:
+        """Returns the coefficients of a parameter, for ``linear`` and ``slerp``."""
         assert self.method.schedule is not None
-        return self.pair.lam_of(name, self.method.schedule)
+        return self.pair.coefficients_of(name, self.method.schedule)
 
     def read(self, role: str, name: str, index: Region = ()) -> Tensor:
         """Returns a model's tensor, or a region of it, in the merge's dtype and shape.
@@ -93,10 +90,10 @@ class Merge:
             if not info.dtype.is_floating_point or info.num_values == 0:
                 return partial(ties, limits=(torch.zeros(()), torch.zeros(())))
             return partial(ties, limits=ties_limits(pieces, num_values=info.num_values))
-        lam = self.lam_of(name)
+        at = self.coefficients_of(name)
         if self.method.name == "slerp":
-            return partial(slerp, lam=lam, weights=slerp_weights(pieces, lam))
-        return partial(interpolate, lam=lam)
+            return partial(slerp, lam=at.lam, weights=slerp_weights(pieces, at.lam))
+        return partial(_combine, roles=tuple(self.models), at=at)
 
     def draws(self, name: str) -> Draws | None:
         """Returns the draws that round a tensor, or ``None`` if it is copied or rounded to nearest."""
@@ -108,25 +105,25 @@ class Merge:
         """Returns whether a NaN or an infinity in any model also shows in the merge, so only the merge is checked."""
         return self.method.name == "linear" and self._copied(name) is None
 
-    def _copied(self, name: str) -> Role | None:
-        """The parent whose tensor the merge has, if it is one's.
+    def _copied(self, name: str) -> str | None:
+        """The role of the model whose tensor the merge has, if it is one's.
 
-        That is so outside the language model, and by ``linear`` and ``slerp`` at both ends and for integers.
+        That is so outside the language model, and by ``linear`` and ``slerp`` at the ends and for integers.
         """
         if name in self.pair.outside:
             return self.pair.vision
         if self.method.schedule is None:
             return None
-        lam = self.lam_of(name)
-        if lam in (0.0, 1.0) or not self.infos[name].dtype.is_floating_point:
-            return "thinking" if lam == 1.0 else "instruct"
-        return None
+        copied = self.coefficients_of(name).copied
+        return copied or (None if self.infos[name].dtype.is_floating_point else "instruct")
 
     def tensor(self, name: str) -> Tensor:
         """Returns a tensor of the merge, in the checkpoint's dtype on the CPU. Do not write into it."""
         models = [self.read(role, name) for role in self.models]
         if self.method.name == "linear":
-            return interpolate(models[0], models[1], self.lam_of(name), draws=self.draws(name))
+            return combine(
+                dict(zip(self.models, models, strict=True)), self.coefficients_of(name), draws=self.draws(name)
+            )
         pieces, draws = pieces_of(*models), self.draws(name)  # float32 copies of whole tensors would take more memory
         make = self.arithmetic(name, pieces)
         merged = torch.empty(models[0].shape, dtype=models[0].dtype)
@@ -141,6 +138,10 @@ class Merge:
             yield name, self.tensor(name)
 
 
+def _combine(*models: Tensor, roles: tuple[str, ...], at: Coefficients, draws: Draws | None) -> Tensor:
+    return combine(dict(zip(roles, models, strict=True)), at, draws=draws)
+
+
 def _copy(*models: Tensor, index: int, draws: Draws | None) -> Tensor:
     return models[index]
 
@@ -149,10 +150,14 @@ def open_merge(pair: Pair, method: Method | Schedule) -> Merge:
     """Returns the merge of a pair by a method; a schedule stands for the linear method.
 
     The base model needs the pair's tensors and vocabulary, but its config may differ. Raises ``CheckpointError`` when
-    the base cannot be opened, and ``PairError`` when it does not fit the pair.
+    the base cannot be opened, ``PairError`` when it does not fit the pair, and ``ScheduleError`` when a schedule reads
+    a model that the pair does not have.
     """
     if isinstance(method, Schedule):
         method = Method.linear(method)
+    for role in method.schedule.further if method.schedule else ():
+        if role not in pair.further:
+            raise ScheduleError(f"the schedule '{method.schedule}' needs {_IN_WORDS[role]}; set models.{role}")
     if method.base is None:
         return Merge(pair, method, None, pair.tensors, pair.tied)
     base = open_checkpoint(method.base)
@@ -175,11 +180,8 @@ def check_in_place(merge: Merge) -> None:
 def _check_base(base: Checkpoint, pair: Pair) -> None:
     """Raises ``PairError`` with every mismatch of the base and the pair."""
     tied = pair.tied and base.tied
-    tensors = (base.tensors, pair.tensors) if tied else (untied_tensors(base), untied_tensors(pair.thinking))
-    findings = [
-        *compare_tensors(tensors[0], thinking=tensors[1], first_name="base"),
-        *compare_tokenizers(base, thinking=pair.thinking, first_name="base"),
-    ]
+    tensors = pair.tensors if tied else untied_tensors(pair.thinking)
+    findings = compare_weights(base, pair.thinking, tensors, tied=tied, role="base")
     if errors := [finding.text for finding in findings if finding.fatal]:
         lines = "\n".join(f"  - {text}" for text in errors)
         raise PairError(f"models.base: '{base.source}' is not the parents' base; choose one that agrees in:\n{lines}")

@@ -37,6 +37,12 @@ METHODS_IN_WORDS: Mapping[MethodName, str] = {
 }
 
 
+BEYOND_IN_WORDS = (
+    "A linear merge `Base + scale * ((1 - lambda - third) * (Instruct - Base) + lambda * (Thinking - Base) "
+    "+ third * (Third - Base))`"
+)
+
+
 @dataclass(frozen=True)
 class Method:
     """A method with its arguments: a ``schedule``, or the folder or hub id of a ``base`` model.
@@ -55,11 +61,18 @@ class Method:
         if (self.name in AROUND_BASE) == (self.schedule is not None):
             needs = "needs a" if self.schedule is None else "takes no"
             raise ConfigError(f"schedule: {self.name} {needs} lambda, seen {self.schedule}")
+        if self.name == "slerp" and self.schedule and self.schedule.further:
+            raise ConfigError(f"schedule: slerp takes no scale and no third parent, seen {self.schedule}")
 
     @classmethod
     def linear(cls, schedule: Schedule) -> Method:
         """Returns the linear method with a schedule."""
         return cls("linear", schedule)
+
+    @property
+    def in_words(self) -> str:
+        """The method and its formula, for a model card."""
+        return BEYOND_IN_WORDS if self.schedule and self.schedule.further else METHODS_IN_WORDS[self.name]
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain values for JSON and for other processes. Leaves out ``base``, a path of this machine."""

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from autolambda.coefficients import Module
 from autolambda.merging.checkpoint import Checkpoint
-from autolambda.schedule import Module
 
 # A submodule whose forward takes one of these reads other positions.
 _OF_OTHER_POSITIONS = frozenset(

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from autolambda.coefficients import Module
 from autolambda.errors import one_line
 from autolambda.merging.checkpoint import Checkpoint
 from autolambda.merging.model_tree import (
@@ -26,7 +27,7 @@ from autolambda.merging.model_tree import (
     names_in,
     outside_language,
 )
-from autolambda.schedule import Location, Module
+from autolambda.schedule import Location
 
 _OUTSIDE = Location(None, "other")
 _LLAMA_LAYER = re.compile(r"model\.layers\.(\d{1,6})\.(self_attn|input_layernorm|post_attention_layernorm|mlp)\.(.+)")

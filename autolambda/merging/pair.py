@@ -1,4 +1,4 @@
-"""The two parents, checked against each other and read tensor by tensor.
+"""The two parents, checked against each other, and what a merge may read beside them: a base model, a third parent.
 
 ``Pair.tensors`` describes the tensors of the merge. The merge ties lm_head to the embedding if both parents do. If only
 one parent does, the merge is untied, and the embedding serves as that parent's lm_head.
@@ -15,21 +15,18 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from autolambda.errors import CheckpointError, PairError, ScheduleError
+from autolambda.coefficients import Coefficients
+from autolambda.errors import PairError, ScheduleError
 from autolambda.merging.checkpoint import TEXT_CONFIGS, Checkpoint, open_checkpoint
 from autolambda.merging.compatibility import Mismatch, compare_configs, compare_tensors, without_lone_drafts
-from autolambda.merging.fingerprint import is_finite
 from autolambda.merging.method import Role
 from autolambda.merging.modules import ModuleMap, module_map
+from autolambda.merging.reading import read_tensor, untied_tensors
 from autolambda.merging.rounding import Rounding
 from autolambda.merging.shards import TensorInfo
 from autolambda.merging.tokenizer import compare_tokenizers, num_tokens
 from autolambda.schedule import Location, Schedule
-
-Region = tuple[slice, ...]
-"""The slices of a tensor's first dimensions; empty for the whole tensor."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +34,8 @@ class Pair:
     """Two checkpoints that fit together, and how their merges are rounded.
 
     ``tensors`` describes the tensors of a merge, sorted by name. ``vision`` is the parent whose tensors outside the
-    language model every merge has.
+    language model every merge has. ``base`` is the base model of the parents and ``third`` a third parent, for
+    schedules that read them.
     """
 
     instruct: Checkpoint
@@ -47,6 +45,13 @@ class Pair:
     warnings: tuple[str, ...]
     rounding: Rounding = field(default_factory=Rounding)
     vision: Role = "thinking"
+    base: Checkpoint | None = None
+    third: Checkpoint | None = None
+
+    @property
+    def further(self) -> dict[str, Checkpoint]:
+        """The base model and the third parent by role, as far as they are given."""
+        return {role: model for role, model in (("base", self.base), ("third", self.third)) if model is not None}
 
     @cached_property
     def modules(self) -> ModuleMap:
@@ -70,21 +75,21 @@ class Pair:
             )
         return outside
 
-    def lam_of(self, name: str, schedule: Schedule) -> float:
-        """Returns lam of a tensor: the schedule's, or the end at which a tensor outside the language model stays.
+    def coefficients_of(self, name: str, schedule: Schedule) -> Coefficients:
+        """Returns the coefficients of a tensor: the schedule's, or those of the parent whose other parts are kept.
 
         Raises ``ScheduleError`` for a schedule that is not uniform, if the modules of this model are not known.
         """
         if name in self.outside:
-            return 1.0 if self.vision == "thinking" else 0.0
-        if schedule.lam is not None:
-            return schedule.lam
+            return Coefficients(1.0 if self.vision == "thinking" else 0.0)
+        if schedule.coefficients is not None:
+            return schedule.coefficients
         if self.modules.locations is None:
             raise ScheduleError(
                 f"the layers and modules of '{self.thinking.source}' are not known: {self.modules.reason}; "
                 "use a uniform lambda"
             )
-        return schedule.lam_at(self.modules.locations[name], num_layers=self.num_layers)
+        return schedule.at(self.modules.locations[name], num_layers=self.num_layers)
 
     @property
     def num_layers(self) -> int:
@@ -124,51 +129,76 @@ def with_tied_flag(config: Mapping[str, Any], tied: bool) -> dict[str, Any]:
     return {**config, **nested, "tie_word_embeddings": tied}
 
 
+_COUNT = ("two", "three", "four")
+
+
 def open_pair(
     instruct: str | Checkpoint,
     thinking: str | Checkpoint,
     *,
+    base: str | None = None,
+    third: str | None = None,
     across_configs: bool = False,
     rounding: Rounding = Rounding(),  # noqa: B008  # frozen
     vision: Role = "thinking",
 ) -> Pair:
-    """Opens both parents and checks that they can be merged.
+    """Opens both parents, and the base model and the third parent if given, and checks that they can be merged.
 
     ``vision`` is the parent whose tensors outside the language model every merge has. If ``across_configs`` is true,
     settings such as rope's may differ. The merge then uses the Thinking parent's, and a warning says that at lambda 0
     it does not behave like the Instruct parent.
 
-    Raises ``CheckpointError`` when a parent cannot be opened, and ``PairError`` with every mismatch, one per line.
+    Raises ``CheckpointError`` when a model cannot be opened, and ``PairError`` with every mismatch, one per line.
     """
     one = open_checkpoint(instruct) if isinstance(instruct, str) else instruct
     other = open_checkpoint(thinking) if isinstance(thinking, str) else thinking
+    further = {role: open_checkpoint(source) for role, source in (("base", base), ("third", third)) if source}
     (one, lone), (other, lone_too) = (
         without_lone_drafts(one, other, role="instruct"),
         without_lone_drafts(other, one, role="thinking"),
     )
     tied = one.tied and other.tied
-    tensors, others = (untied_tensors(one), untied_tensors(other)) if not tied else (one.tensors, other.tensors)
-    padded, padding = _padded(one, other, tensors, others)
+    others = other.tensors if tied else untied_tensors(other)
     findings = [
         *compare_configs(one, thinking=other),
-        *padding,
         *lone,
         *lone_too,
-        *compare_tensors(tensors, thinking=others, padded=padded),
-        *compare_tokenizers(one, thinking=other),
+        *compare_weights(one, other, others, tied=tied, role="instruct"),
     ]
     if one.tied != other.tied:
         owner = "instruct" if one.tied else "thinking"
         findings.append(Mismatch(f"only {owner} ties lm_head to its embedding; the merge is untied", fatal=False))
+    for role, model in further.items():
+        further[role], lone = without_lone_drafts(model, other, role=role)
+        configs = compare_configs(model, thinking=other, first_name=role) if role == "third" else ()
+        findings += [*lone, *configs, *compare_weights(further[role], other, others, tied=tied, role=role)]
+        if tied and not model.tied:
+            findings.append(Mismatch(f"{role} has an lm_head of its own, but the parents tie theirs to the embedding"))
     if across_configs:
         findings = [_as_warning(finding) if finding.one_end else finding for finding in findings]
     warnings = tuple(finding.text for finding in findings if not finding.fatal)
-    pair = Pair(one, other, dict(sorted(others.items())), tied, warnings, rounding, vision)
+    pair = Pair(one, other, dict(sorted(others.items())), tied, warnings, rounding, vision, **further)
     errors = [finding.text for finding in findings if finding.fatal] or _unequal_integers(pair)
     if errors:
         lines = "\n".join(f"  - {text}" for text in errors)
-        raise PairError(f"'{one.source}' and '{other.source}' cannot be merged; choose two that agree in:\n{lines}")
+        seen = ", ".join(f"'{model.source}'" for model in (one, *further.values()))
+        raise PairError(
+            f"{seen} and '{other.source}' cannot be merged; choose {_COUNT[len(further)]} that agree in:\n{lines}"
+        )
     return pair
+
+
+def compare_weights(
+    model: Checkpoint, thinking: Checkpoint, tensors: Mapping[str, TensorInfo], *, tied: bool, role: str
+) -> list[Mismatch]:
+    """Returns the differences of a model's tensors and vocabulary from Thinking's, whose ``tensors`` the merge has."""
+    own = model.tensors if tied else untied_tensors(model)
+    padded, padding = _padded(model, thinking, own, tensors, role=role)
+    return [
+        *padding,
+        *compare_tensors(own, thinking=tensors, padded=padded, first_name=role),
+        *compare_tokenizers(model, thinking=thinking, first_name=role),
+    ]
 
 
 def _as_warning(finding: Mismatch) -> Mismatch:
@@ -177,7 +207,12 @@ def _as_warning(finding: Mismatch) -> Mismatch:
 
 
 def _padded(
-    one: Checkpoint, other: Checkpoint, tensors: Mapping[str, TensorInfo], others: Mapping[str, TensorInfo]
+    one: Checkpoint,
+    other: Checkpoint,
+    tensors: Mapping[str, TensorInfo],
+    others: Mapping[str, TensorInfo],
+    *,
+    role: str,
 ) -> tuple[frozenset[str], list[Mismatch]]:
     """Returns the tensors with a row for each token that differ in their padding rows only, and what to say of it.
 
@@ -186,7 +221,7 @@ def _padded(
     sizes = [int(checkpoint.text_config.get("vocab_size") or 0) for checkpoint in (one, other)]
     if sizes[0] == sizes[1]:
         return frozenset(), []
-    text = f"config 'vocab_size': instruct {sizes[0]}, thinking {sizes[1]}"
+    text = f"config 'vocab_size': {role} {sizes[0]}, thinking {sizes[1]}"
     needed = [num_tokens(checkpoint.folder) for checkpoint in (one, other)]
     rows = {
         name for name in tensors.keys() & others.keys() if [*tensors[name].shape[:1], *others[name].shape[:1]] == sizes
@@ -196,52 +231,11 @@ def _padded(
     return frozenset(rows), [Mismatch(f"{text}; only padding rows differ, the merge has thinking's", fatal=False)]
 
 
-def untied_tensors(checkpoint: Checkpoint) -> Mapping[str, TensorInfo]:
-    """Returns the checkpoint's tensors with an lm_head; if lm_head is tied, its entry is the embedding's."""
-    if not checkpoint.tied or checkpoint.embedding is None:
-        return checkpoint.tensors
-    return {**checkpoint.tensors, _head_of(checkpoint.embedding): checkpoint.tensors[checkpoint.embedding]}
-
-
-def _head_of(embedding: str) -> str:
-    """Returns the name of the lm_head that belongs to an embedding; it has no ``model.`` prefix."""
-    prefix = embedding.rpartition(".")[0].rpartition(".")[0]
-    prefix = "" if prefix.startswith("model") or not prefix else prefix.removesuffix("model").rstrip(".") + "."
-    return prefix + "lm_head.weight"
-
-
-def stored_name(checkpoint: Checkpoint, name: str) -> str:
-    """Returns the name under which a tensor of ``untied_tensors`` is stored; for a tied lm_head, the embedding's."""
-    if checkpoint.tied and checkpoint.embedding is not None and name == _head_of(checkpoint.embedding):
-        return checkpoint.embedding
-    return name
-
-
-def read_tensor(checkpoint: Checkpoint, name: str) -> Tensor:
-    """Reads a tensor of ``untied_tensors``, memory-mapped. Raises ``CheckpointError`` when the file fails."""
-    return checkpoint.read(stored_name(checkpoint, name))
-
-
-def fitted(tensor: Tensor, thinking: Tensor, index: Region = ()) -> Tensor:
-    """Returns a region of a model's tensor, in the dtype and with the rows of Thinking's, which the merge has too.
-
-    Rows that the model lacks are Thinking's. Raises ``CheckpointError`` for a value that the dtype cannot hold.
-    """
-    own, wanted = tensor[index], thinking[index]
-    own = own[: len(wanted)] if wanted.dim() else own
-    converted = own.to(wanted.dtype)
-    if not is_finite(converted) and is_finite(own):
-        dtype = str(wanted.dtype).removeprefix("torch.")
-        raise CheckpointError(f"a parent holds values that {dtype}, Thinking's dtype, cannot hold; convert Thinking")
-    if wanted.dim() and len(converted) < len(wanted):
-        converted = torch.cat([converted, wanted[len(converted) :]])
-    return converted
-
-
 def _unequal_integers(pair: Pair) -> list[str]:
     integers = {name: info for name, info in pair.tensors.items() if not info.dtype.is_floating_point}
     return [
         f"{name}: {info} holds different integers in the parents, and integers cannot be merged"
         for name, info in integers.items()
-        if not torch.equal(read_tensor(pair.instruct, name), read_tensor(pair.thinking, name))
+        for model in (pair.instruct, *pair.further.values())
+        if not torch.equal(read_tensor(model, name), read_tensor(pair.thinking, name))
     ]

@@ -123,19 +123,20 @@ def candidates(
     rest = [name for name in ranges if name != "lam"]
     zero = dict.fromkeys(rest, 0.0)
     points = [
-        {"lam": round(float(lam), DECIMALS), **zero} for lam in np.linspace(0, 1, 401 if free == ["lam"] else 101)
+        {"lam": round(float(lam), DECIMALS), **zero}
+        for lam in np.linspace(*ranges["lam"], 401 if free == ["lam"] else 101)
     ]
     if free == ["lam"]:
         return points
     for _ in range(_NUM_FAR):
-        far = {"lam": float(rng.uniform(0.0, 1.0)), **zero}
+        far = {"lam": float(rng.uniform(*ranges["lam"])), **zero}
         for name in free[1:]:
             far[name] = float(rng.uniform(*ranges[name])) / 2
         points.append(_rounded(far, ranges))
     for centre in centres:
         for reach in _REACHES:
             for normal in rng.standard_normal((_NUM_STEPS, len(free))).tolist():
-                step = dict(centre)
+                step = {**zero, **centre}
                 for name, value in zip(free, normal, strict=True):
                     step[name] += reach * (ranges[name][1] - ranges[name][0]) * value
                 points.append(_rounded(step, ranges))

@@ -76,7 +76,7 @@ def plan(observations: Observations, settings: SearchSettings, aims: Aims, *, mo
         size = aims.num_confirm
         return Plan(tuple(range(len(measured)))[: settings.finalists], size, (size, size))
     schedules = [each.schedule for each in measured]
-    model = model or fit(observations, settings.knots, guards=aims.guards, cap=aims.max_tokens)
+    model = model or fit(observations, settings, guards=aims.guards, cap=aims.max_tokens)
     draw = model.draw(schedules, num_draws=NUM_DRAWS, seed=settings.seed)
     predicted = draw.tokens.mean(axis=0).tolist()
     chance: Floats = draw.allowed.mean(axis=0)
@@ -117,17 +117,23 @@ def _for_budget(
     chance: Floats,
     settings: SearchSettings,
 ) -> list[int]:
-    """Returns the most valuable set of merges, with the best uniform lambda beside any other schedule."""
+    """Returns the most valuable set of merges.
+
+    The best schedule on the line between the parents stands beside any beyond it, and the best uniform lambda beside
+    any other.
+    """
     merges = [index for index, schedule in enumerate(schedules) if schedule not in ENDS]
     if not merges:
         return list(range(len(schedules)))[: settings.finalists]
     chosen, _ = portfolio.best(merges, settings.finalists)
     if max(chance[chosen]) < HOPELESS:
         chosen = [min(merges, key=lambda index: portfolio.mean_tokens[index])]
-    uniform = [index for index in merges if schedules[index].lam is not None]
-    if uniform and settings.finalists > 1 and not set(uniform) & set(chosen):
-        beside = max(uniform, key=lambda index: (portfolio.value([*chosen, index]), chance[index]))
-        chosen = [*chosen[: settings.finalists - 1], beside]
+    on_line = [index for index in merges if schedules[index].is_on_line]
+    uniform = [index for index in on_line if schedules[index].lam is not None]
+    for rivals in (on_line, uniform):
+        if rivals and settings.finalists > 1 and not set(rivals) & set(chosen):
+            beside = max(rivals, key=lambda index: (portfolio.value([*chosen, index]), chance[index]))
+            chosen = [*chosen[: settings.finalists - 1], beside]
     return chosen
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -13,15 +13,15 @@ from optuna.samplers import BaseSampler, GPSampler, PartialFixedSampler, RandomS
 
 from autolambda.optimizer.observations import ACCURACY, TOKENS, Observation, Observations, is_tried
 from autolambda.optimizer.settings import SearchSettings
-from autolambda.optimizer.space import DECIMALS, ranges
+from autolambda.optimizer.space import DECIMALS, Range
 
 DIRECTIONS: tuple[Literal["maximize", "minimize"], ...] = ("maximize", "minimize")  # accuracy, mean_tokens
 MOST_TRIES = 64
 
 
-def distributions(num_knots: int) -> dict[str, FloatDistribution]:
+def distributions(ranges: Mapping[str, Range]) -> dict[str, FloatDistribution]:
     """Returns the search space as Optuna's distributions."""
-    return {name: FloatDistribution(low, high) for name, (low, high) in ranges(num_knots).items()}
+    return {name: FloatDistribution(low, high) for name, (low, high) in ranges.items()}
 
 
 def ask_optuna(
@@ -58,12 +58,12 @@ def _ask(
     """
     directions = list(DIRECTIONS[:1] if budget is not None else DIRECTIONS)
     replay = optuna.create_study(directions=directions, sampler=RandomSampler(seed=0))
-    space = distributions(settings.knots)
+    space = distributions(settings.ranges)
     fixed = {name: 0.0 for name in space if name not in free}
     for each in measured:
         accuracy, mean_tokens = each.values[ACCURACY], each.values[TOKENS]
         trial = optuna.trial.create_trial(
-            params={**dict.fromkeys(space, 0.0), **each.params},
+            params={name: each.params.get(name, 0.0) for name in space},
             distributions=dict(space),
             values=(accuracy, mean_tokens)[: len(directions)],
             constraints=None if budget is None else {"budget": mean_tokens / budget - 1},

@@ -20,7 +20,7 @@ from autolambda.optimizer.ladder import LADDER_SHARE, is_known, next_lambda
 from autolambda.optimizer.observations import THINK, Observation, Observations, cost_at, is_new, leading
 from autolambda.optimizer.optuna_samplers import ask_optuna
 from autolambda.optimizer.settings import SearchSettings
-from autolambda.optimizer.space import ENDS, Space, free_params, ranges, to_schedule, uniform_lam, uniform_params
+from autolambda.optimizer.space import ENDS, Space, free_params, to_schedule, uniform_lam, uniform_params
 from autolambda.optimizer.surrogate import Surrogate, fit
 from autolambda.optimizer.token_allowance import TokenAllowance
 from autolambda.statistics.curve import CurvePoint
@@ -101,7 +101,7 @@ def _look_ahead(
     answer by ``min_gain``.
     """
     step = observations.num_trials
-    model = fit(observations, settings.knots, guards=aims.guards, cap=aims.max_tokens)
+    model = fit(observations, settings, guards=aims.guards, cap=aims.max_tokens)
     measured = leading(observations.measured, num_knots=settings.knots)
     turn = _turn(settings, step)
     best = Stop("spaces")
@@ -151,7 +151,7 @@ class _Look:
         step, params_of = observations.num_trials, [each.params for each in measured]
         known = model.draw([each.schedule for each in measured], num_draws=NUM_DRAWS, seed=step)
         centres = acquisition.centres(known, params_of, self.targets)
-        points = acquisition.candidates(free_params(space, settings.knots), ranges(settings.knots), centres, rng)
+        points = acquisition.candidates(free_params(space, settings.knots), settings.ranges, centres, rng)
         new = [params for params in points if is_new(params, observations)]
         self._schedules = [*(each.schedule for each in measured), *map(to_schedule, new)]
         draw = model.draw(self._schedules, num_draws=NUM_DRAWS, seed=step)

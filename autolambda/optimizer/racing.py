@@ -129,7 +129,7 @@ def stopped_for(schedule: Schedule, observations: Observations, settings: Search
     """
     measured = leading(observations.measured, num_knots=settings.knots, about=schedule)
     schedules = [each.schedule for each in measured]
-    draw = fit(replace(observations, measured=measured), settings.knots, guards=aims.guards, cap=aims.max_tokens).draw(
+    draw = fit(replace(observations, measured=measured), settings, guards=aims.guards, cap=aims.max_tokens).draw(
         schedules, num_draws=NUM_DRAWS, seed=len(observations.costs)
     )
     index = schedules.index(schedule)

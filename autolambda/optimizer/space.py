@@ -1,14 +1,15 @@
 """The search space: every schedule as a point with named parameters.
 
 ``lam`` is the mean lambda. ``split`` is lambda of attention minus lambda of ffn; each is moved by half of it.
-``tilt_i`` is added to both at depth knot i, and ``twist_i`` to the split there. A space frees some of these parameters
-and holds the others at 0. So each space can use the measurements of all spaces.
+``tilt_i`` is added to both at depth knot i, and ``twist_i`` to the split there. ``stretch`` is the scale minus 1, and
+``third`` the weight of the third parent, which leaves 1 - third for the other two. A space frees some of these
+parameters and holds the others at 0. So each space can use the measurements of all spaces.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Literal
 
 import numpy as np
@@ -16,11 +17,16 @@ import numpy as np
 from autolambda.schedule import Profile, Schedule
 from autolambda.statistics.estimates import Floats
 
-Space = Literal["uniform", "module", "depth", "both"]
+Space = Literal["uniform", "module", "depth", "both", "scale", "third"]
 Params = Mapping[str, float]
 Range = tuple[float, float]
 
 MAX_TILT = 0.4
+LINE = (0.0, 1.0)  # the lambdas between the parents
+BEYOND: Mapping[str, tuple[str, Range]] = {"scale": ("stretch", (-0.5, 0.6)), "third": ("third", (0.0, 1.0))}
+"""The spaces that read a further model, each with its parameter. The paper's task arithmetic has a scale of 1.4."""
+
+UNIFORM = ("uniform", *BEYOND)  # the spaces whose schedules have the same numbers for all modules and layers
 MIN_DISTANCE = 0.01  # two points that are closer in every parameter do not differ in a measurement
 DECIMALS = 4
 ENDS = (Schedule.uniform(0.0), Schedule.uniform(1.0))  # the parents, in a search
@@ -32,10 +38,11 @@ def parent_of(schedule: Schedule) -> str | None:
     return next((name for name, end in PARENTS.items() if end == schedule), None)
 
 
-def ranges(num_knots: int) -> dict[str, Range]:
-    """Returns the range of each parameter of the whole space."""
+def ranges(num_knots: int, *, lam: Range = LINE, spaces: Collection[str] = ()) -> dict[str, Range]:
+    """Returns the range of each parameter of the whole space. ``spaces`` are those that may read a further model."""
     bends = dict.fromkeys((*_tilts(num_knots), *_twists(num_knots)), (-MAX_TILT, MAX_TILT))
-    return {"lam": (0.0, 1.0), "split": (-1.0, 1.0), **bends}
+    beyond = dict(found for space, found in BEYOND.items() if space in spaces)
+    return {"lam": lam, "split": (-1.0, 1.0), **bends, **beyond}
 
 
 def uniform_params(lam: float, *, num_knots: int) -> dict[str, float]:
@@ -44,19 +51,24 @@ def uniform_params(lam: float, *, num_knots: int) -> dict[str, float]:
 
 
 def to_schedule(params: Params) -> Schedule:
-    """Returns the schedule at a point. Lambdas outside [0, 1] are cut off."""
+    """Returns the schedule at a point. Lambdas outside [0, 1] are cut off, unless the mean lambda is outside."""
+    stretch, third = params.get("stretch", 0.0), params.get("third", 0.0)
+    low, high = min(LINE[0], params["lam"]), max(LINE[1], params["lam"])
     tilts, twists = ([params[name] for name in sorted(params) if name.startswith(kind)] for kind in ("tilt_", "twist_"))
     knots = list(zip(tilts, twists, strict=True)) if any([*tilts, *twists]) else [(0.0, 0.0)]
     attention, ffn = (
         Profile(
             tuple(
-                round(min(1.0, max(0.0, params["lam"] + side * (params["split"] + twist) / 2 + tilt)), DECIMALS)
+                round(
+                    (1 - third) * min(high, max(low, params["lam"] + side * (params["split"] + twist) / 2 + tilt)),
+                    DECIMALS,
+                )
                 for tilt, twist in knots
             )
         )
         for side in (1, -1)
     )
-    return Schedule.by_depth_and_module(attention, ffn)
+    return Schedule.by_depth_and_module(attention, ffn).beyond(scale=round(1 + stretch, DECIMALS), third=third)
 
 
 def free_params(space: Space, num_knots: int) -> list[str]:
@@ -66,32 +78,36 @@ def free_params(space: Space, num_knots: int) -> list[str]:
         *(["split"] if space in ("module", "both") else []),
         *(_tilts(num_knots) if space in ("depth", "both") else []),
         *(_twists(num_knots) if space == "both" else []),
+        *([BEYOND[space][0]] if space in BEYOND else []),
     ]
 
 
 def uniform_lam(params: Params) -> float | None:
-    """Returns lambda if the schedule at the point is uniform, else ``None``."""
+    """Returns lambda if the schedule at the point is uniform and on the line, else ``None``."""
     return None if any(value for name, value in params.items() if name != "lam") else params["lam"]
 
 
 def is_near(one: Params, other: Params) -> bool:
     """Returns whether two points are too close to differ in a measurement."""
-    return all(abs(one[name] - other[name]) < MIN_DISTANCE for name in other)
+    return all(abs(one.get(name, 0.0) - other.get(name, 0.0)) < MIN_DISTANCE for name in {*one, *other})
 
 
 @functools.lru_cache(maxsize=1 << 16)  # more than a study's schedules, all of which each proposal needs again
-def features(schedule: Schedule, *, num_knots: int) -> Floats:
-    """Returns the features of a schedule for the surrogate, float64 [2 + 2 num_knots].
+def features(schedule: Schedule, *, num_knots: int, beyond: bool = False) -> Floats:
+    """Returns the features of a schedule for the surrogate, float64 [2 + 2 num_knots (+ 2)].
 
     The first two are the mean lambda, and the mean difference of attention and ffn. Then come the deviations of lambda
-    from its mean at each knot, and the deviations of the difference from its mean at each knot.
+    from its mean at each knot, and the deviations of the difference from its mean at each knot. ``beyond`` adds the
+    means over the modules of the scale, less 1, and of the weight of the third parent.
     """
     attention, ffn = (
         np.array([profile.at(knot, num_knots) for knot in range(num_knots)])
         for profile in (schedule.attention, schedule.ffn)
     )
     middle, split = (attention + ffn) / 2, attention - ffn
-    values: Floats = np.array([middle.mean(), split.mean(), *(middle - middle.mean()), *(split - split.mean())])
+    further = [(each.attention + each.ffn) / 2 for each in (schedule.scale, schedule.third)]
+    own = [further[0] - 1, further[1]] if beyond else []
+    values: Floats = np.array([middle.mean(), split.mean(), *(middle - middle.mean()), *(split - split.mean()), *own])
     return np.where(np.abs(values) < 1e-12, 0.0, values)
 
 

@@ -31,6 +31,7 @@ from autolambda.optimizer.observations import (
     PartObservation,
     leading,
 )
+from autolambda.optimizer.settings import SearchSettings
 from autolambda.optimizer.space import ENDS, features
 from autolambda.schedule import Schedule
 from autolambda.statistics.estimates import Z_95, Floats
@@ -92,12 +93,13 @@ class Surrogate:
         observations: Sequence[Observation],
         *,
         num_knots: int,
+        beyond: bool = False,
         censored: Sequence[CensoredTrial] = (),
         guards: Guards = (),
         cap: float = math.inf,
     ) -> None:
         """Fits the hyper-parameters. No predicted response is longer than ``cap`` tokens."""
-        self._num_knots, self._cap = num_knots, cap
+        self._num_knots, self._beyond, self._cap = num_knots, beyond, cap
         self._think = self._process(THINK, [_Seen.of(each, each, THINK) for each in observations])
         modes = [[(each, side) for each in observations if (side := getattr(each, name))] for name in MODES]
         if not all(modes):  # all responses are of one mode
@@ -172,14 +174,18 @@ class Surrogate:
         return allowed
 
     def _features(self, schedules: Sequence[Schedule]) -> Floats:
-        return np.array([features(schedule, num_knots=self._num_knots) for schedule in schedules])
+        return np.array([features(schedule, num_knots=self._num_knots, beyond=self._beyond) for schedule in schedules])
 
 
-def fit(observations: Observations, num_knots: int, *, guards: Guards = (), cap: float = math.inf) -> Surrogate:
+def fit(
+    observations: Observations, settings: SearchSettings, *, guards: Guards = (), cap: float = math.inf
+) -> Surrogate:
     """Fits a surrogate to the leading observations and the latest censored trials."""
     censored = observations.censored[-MOST_POINTS // 2 :]
-    measured = leading(observations.measured, num_knots=num_knots)
-    return Surrogate(measured, num_knots=num_knots, censored=censored, guards=guards, cap=cap)
+    measured = leading(observations.measured, num_knots=settings.knots)
+    return Surrogate(
+        measured, num_knots=settings.knots, beyond=settings.beyond, censored=censored, guards=guards, cap=cap
+    )
 
 
 def _scaled(output: int, values: Floats, errors: Floats, sizes: Floats) -> tuple[Floats, Floats]:

@@ -32,7 +32,7 @@ def input_problems(config: Config) -> Iterator[InputError]:
         for source in filter(None, (task, task.confirm_on)):
             if source.path is not None and not os.path.exists(source.path):
                 yield TaskError(f"task file '{source.path}' does not exist")
-    for name in ("instruct", "thinking", "base"):
+    for name in ("instruct", "thinking", "base", "third"):
         source_ = getattr(config.models, name)
         if source_ is not None and (problem := _model_problem(source_)):
             yield CheckpointError(problem)

@@ -99,6 +99,7 @@ def _plain_report(report: Report) -> dict[str, Any]:
         ],
         "uniform": _plain(report.uniform),
         "preferred_over": _plain(report.preferred_over),
+        "beyond": report.beyond.to_dict() if report.beyond else None,
         "against_thinking": _plain_comparison(report),
         "front": [result.to_dict() for result in report.front],
         "fronts": {

@@ -14,7 +14,7 @@ from autolambda.report.answer.stages import stages_of, with_stages
 from autolambda.report.cap.results import Caps, CapsBeside, with_cut_baseline
 from autolambda.report.followup.read import read_followups
 from autolambda.report.insights import insights_of
-from autolambda.report.report import UNFINISHED, Alike, Answer, Likely, Open, Report
+from autolambda.report.report import UNFINISHED, Alike, Answer, Beyond, Likely, Open, Report, unconfirmed
 from autolambda.report.results import (
     ScheduleResult,
     baseline_results,
@@ -70,7 +70,7 @@ def build_report(store: Store, study: Study, *, budget: float | None) -> Report:
     if not measured.all:
         raise StudyError(f"study '{study.name}' has no complete trial yet; go on with 'autolambda resume {study.name}'")
     aims = _aims(stored, config, budget)
-    model = fit(measured.observations, config.search.knots, guards=aims.guards, cap=aims.max_tokens)
+    model = fit(measured.observations, config.search_settings, guards=aims.guards, cap=aims.max_tokens)
     trials = measured_results(measured.all, model, config)
     smoothed = smoothed_results(trials, model)
     agreed = plan(measured.observations, config.search_settings, aims, model=model)
@@ -92,7 +92,7 @@ def build_report(store: Store, study: Study, *, budget: float | None) -> Report:
         reader = Caps(store, study, config, tuple(confirmed.values()), responses, own)
         caps = reader.beside(answer.best, answer.nearest, budget=budget)
     return Report(
-        **vars(answer or Answer(best=_unconfirmed(smoothed, budget))),
+        **vars(answer or Answer(best=unconfirmed(smoothed, budget))),
         study=study.name,
         budget=budget,
         trials=trials,
@@ -166,6 +166,7 @@ class _Confirmation:
             parents=self._parents,
             combined=self._agreed.combined,
             uniform=[index for index, each in enumerate(chosen) if each.schedule.lam is not None],
+            beyond=[index for index, each in enumerate(chosen) if each.schedule.further],
         )
         return self._told(decision, chosen, parents)
 
@@ -196,8 +197,17 @@ class _Confirmation:
             likely=Likely(likely, self._numbers(likely).chance) if likely else None,
             uniform=uniform if best is not None and best.schedule.lam is None else None,
             preferred_over=passed_over if decision.parent is None else None,
+            beyond=self._beyond(decision, chosen),
             open=Open(chosen[place], self._enough(chosen[place])) if place < len(chosen) else None,
         )
+
+    def _beyond(self, decision: Decision, chosen: Sequence[ScheduleResult]) -> Beyond | None:
+        if decision.beyond is None or decision.line is None:
+            return None
+        far, line = chosen[decision.beyond], chosen[decision.line]
+        one, other = self._responses[far.trial], self._responses[line.trial]
+        change = difference(one, other, weights=self._config.weights)
+        return Beyond(far, line, change, is_shown=decision.best == decision.beyond)
 
     def _parent(self, name: str, own: Mapping[str, Sequence[Graded]]) -> Confirmed:
         """Returns a parent's numbers. On guards it is compared with the other parent."""
@@ -240,10 +250,3 @@ def _alike(
         if index != decision.pick
     }
     return tuple(Alike(results[index], change) for index, change in changes.items() if change.low <= 0 <= change.high)
-
-
-def _unconfirmed(smoothed: Sequence[ScheduleResult], budget: float | None) -> ScheduleResult | None:
-    """Returns the most accurate smoothed result that keeps its guards and whose upper bound is within the budget."""
-    within = [e for e in smoothed if budget is not None and e.measured.mean_tokens.high <= budget]
-    kept = [e for e in within if e.guards in (None, "kept")]
-    return max(kept, key=lambda e: (e.score.accuracy, -e.score.mean_tokens), default=None)

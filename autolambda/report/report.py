@@ -46,6 +46,32 @@ class Likely:
 
 
 @dataclass(frozen=True)
+class Beyond:
+    """The most accurate finalist with a scale or a third parent, beside the best one on the line between the parents.
+
+    ``difference`` is its accuracy minus that of ``line``, paired by prompt. If it is not shown to be better
+    (``is_shown``), the answer stays on the line.
+    """
+
+    result: ScheduleResult
+    line: ScheduleResult
+    difference: Difference
+    is_shown: bool
+
+    def to_dict(self) -> dict[str, object]:
+        """Returns plain values for JSON."""
+        change = self.difference
+        return {
+            "trial": self.result.trial,
+            "line_trial": self.line.trial,
+            "accuracy_difference": change.value,
+            "accuracy_difference_low": change.low,
+            "accuracy_difference_high": change.high,
+            "is_shown": self.is_shown,
+        }
+
+
+@dataclass(frozen=True)
 class Open:
     """The first finalist that is not shown to be within the budget.
 
@@ -65,6 +91,7 @@ class Answer:
     the budget that are as accurate as the pick within the error. ``beaten`` is the best merge within the budget if the
     pick is a parent. ``uniform`` is the confirmed best uniform lambda within the budget, if it is not the pick itself.
     ``preferred_over`` was passed over for the uniform pick: its expected advantage is below ``confirm.margin``.
+    ``beyond`` compares the best schedule beyond the line between the parents with the best one on it.
     """
 
     verdict: Verdict | None = None
@@ -77,6 +104,7 @@ class Answer:
     open: Open | None = None
     uniform: ScheduleResult | None = None
     preferred_over: ScheduleResult | None = None
+    beyond: Beyond | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,3 +224,10 @@ def too_few(num_prompts: int, tasks: Sequence[TaskConfig]) -> str | None:
     sources = " or ".join(dict.fromkeys(Path(task.path).name if task.path else task.label for task in counted))
     prompts = "1 prompt was" if num_prompts == 1 else f"{num_prompts} prompts were"
     return f"Only {prompts} left to check with: add rows to {sources} (an answer takes at least {LEAST_PROMPTS})."
+
+
+def unconfirmed(smoothed: Sequence[ScheduleResult], budget: float | None) -> ScheduleResult | None:
+    """Returns the most accurate smoothed result that keeps its guards and whose upper bound is within the budget."""
+    within = [e for e in smoothed if budget is not None and e.measured.mean_tokens.high <= budget]
+    kept = [e for e in within if e.guards in (None, "kept")]
+    return max(kept, key=lambda e: (e.score.accuracy, -e.score.mean_tokens), default=None)

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 
 from autolambda.errors import printable
 from autolambda.report.answer.baselines import baseline_sentences
+from autolambda.report.answer.beyond import beyond_sentences
 from autolambda.report.answer.caps import cap_sentences
 from autolambda.report.answer.phrases import (
     FOUND,
@@ -162,6 +163,7 @@ def _about_pick(report: Report, budget: float, best: ScheduleResult) -> Iterator
         end = f". The pick is cheaper, and shown to lose less than {margin}."
         yield Sentence((titled(report.cheaper_than), f" {answers(report.cheaper_than)}", end))
     yield from _about_uniform(report, best)
+    yield from beyond_sentences(report)
     cheaper = [each for each in report.alike if each.result.score.mean_tokens < best.score.mean_tokens]
     cheaper = [each for each in cheaper if each.result not in (report.uniform, report.preferred_over)]
     for each in sorted(cheaper, key=lambda each: each.result.score.mean_tokens)[:1]:

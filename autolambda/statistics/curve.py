@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from autolambda.coefficients import check
 from autolambda.errors import InputError, in_short, one_line
 from autolambda.files import open_text
 
@@ -38,8 +39,7 @@ class CurvePoint:
     mean_tokens: float | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.lam <= 1:
-            raise InputError(f"lambda must lie between 0 (Instruct) and 1 (Thinking), seen {self.lam!r}")
+        check(self.lam, "lambda")
         for what, share in (("a Think ratio", self.think_ratio), ("an accuracy", self.accuracy)):
             if share is not None and not 0 <= share <= 1:
                 hint = "; it looks like percentages: divide by 100" if 1 < share <= 100 else ""

@@ -69,7 +69,8 @@ class Decision:
     ``passed`` are the finalists shown to be within the budget and to keep every guard. ``best`` is the most accurate of
     them and ``pick`` is the answer; both are ``None`` unless a finalist passed. ``uniform`` is the most accurate of
     them with one lambda for all weights. It replaces ``passed_over`` as ``best`` if that is expected to lead by less
-    than the margin. ``parent`` names the parent that is the answer instead, because no merge is more accurate.
+    than the margin. ``beyond`` is the most accurate of them if it reads a further model, and ``line`` the most accurate
+    of the others. ``parent`` names the parent that is the answer instead, because no merge is more accurate.
     ``nearest`` has the smallest mean tokens, if possible among the finalists that are not shown to break a guard.
     ``likely`` is more accurate than the answer and within the budget with a chance of at least ``LIKELY``, but not
     proven.
@@ -84,6 +85,8 @@ class Decision:
     likely: int | None = None
     uniform: int | None = None
     passed_over: int | None = None
+    beyond: int | None = None
+    line: int | None = None
 
 
 def confirmation_order(predicted_tokens: Sequence[float]) -> tuple[int, ...]:
@@ -106,17 +109,19 @@ def decide(
     scores: Sequence[float] | None = None,
     parents: Mapping[str, Confirmed] = MappingProxyType({}),
     uniform: Collection[int] = (),
+    beyond: Collection[int] = (),
 ) -> Decision:
     """Returns the verdict and the pick. ``finalists`` are in testing order, at least up to the first failure.
 
     ``difference_lower(i, j)`` is the one-sided 95 % lower bound of the paired difference accuracy i minus accuracy j.
     The best is the finalist that passed with the highest of the ``scores`` (by default the confirmed accuracies).
     ``uniform`` are the finalists with one lambda for all weights. The best of these is preferred to another best whose
-    score is less than ``margin`` higher, because it is simpler. The pick is the best, or the cheapest finalist that is
-    shown to lose less than ``margin`` against the highest score. A parent that is shown within the budget is the answer
-    instead if its accuracy is at least the best's score. A false ``infeasible`` requires that a bound of a truly
-    feasible finalist fails. For a finalist at the limit of a constraint (tokens or a guard) the chance is at most 5 %
-    per constraint. With fewer than ``LEAST_PROMPTS`` prompts the verdict is ``uncertain``. Raises ``InputError``
+    score is less than ``margin`` higher, because it is simpler. Those ``beyond`` the line between the parents must be
+    shown to be better than the best on it: by ``margin``, and with a lower bound above 0. The pick is the best, or the
+    cheapest finalist shown to lose less than ``margin``. A parent that is shown within the budget is the answer instead
+    if its accuracy is at least the best's score. A false ``infeasible`` requires that a bound of a truly feasible
+    finalist fails. For a finalist at the limit of a constraint (tokens or a guard) the chance is at most 5 % per
+    constraint. With fewer than ``LEAST_PROMPTS`` prompts the verdict is ``uncertain``. Raises ``InputError``
     without finalists.
     """
     if not finalists:
@@ -130,9 +135,15 @@ def decide(
     parent = max(within, key=lambda name: (within[name].accuracy, -within[name].mean_tokens), default=None)
     most = max(passed, key=lambda i: (scores[i], -tokens[i]), default=None)
     plain = max(set(passed) & set(uniform), key=lambda i: (scores[i], -tokens[i]), default=None)
+    straight = tuple(i for i in passed if i not in beyond)
+    line = max(straight, key=lambda i: (scores[i], -tokens[i]), default=None)
+    far = None if line is None or most not in beyond else most
+    eligible = passed
+    if far is not None and line is not None:
+        is_better = scores[far] - scores[line] >= margin and difference_lower(far, line) > 0
+        most, eligible = (far, passed) if is_better else (line, straight)
     best, pick, reached = most, None, -1.0
     if most is not None and best is not None:
-        eligible = passed
         if plain is not None and scores[most] - scores[plain] < margin:
             best, eligible = plain, tuple(i for i in passed if i in uniform)
         cheaper = [i for i in eligible if tokens[i] < tokens[best] and difference_lower(i, most) > -margin]
@@ -149,7 +160,8 @@ def decide(
         fails = all(finalist.fails(budget) for finalist in finalists)
         return Decision(Verdict.INFEASIBLE if fails else Verdict.UNCERTAIN, None, None, nearest, passed, likely=likely)
     passed_over = most if best != most else None
-    return Decision(Verdict.FEASIBLE, pick, best, nearest, passed, parent, likely, plain, passed_over)
+    beside = (None, None) if far is None else (far, line)
+    return Decision(Verdict.FEASIBLE, pick, best, nearest, passed, parent, likely, plain, passed_over, *beside)
 
 
 def confirmed_of(
@@ -180,12 +192,13 @@ def verdict(
     parents: Mapping[str, Confirmed] = MappingProxyType({}),
     combined: Callable[[Sequence[float]], Sequence[float]] = list,
     uniform: Collection[int] = (),
+    beyond: Collection[int] = (),
 ) -> Decision:
     """Returns the decision for a budget from the confirmed responses of the finalists, in testing order.
 
     ``drops`` holds the result of ``drops_of`` for each finalist; it is empty without guards. ``parents`` are Instruct
     and Thinking under their own templates. ``combined`` turns confirmed accuracies into the scores of ``decide``, and
-    ``uniform`` is passed to it.
+    ``uniform`` and ``beyond`` are passed to it.
     """
     finalists = [
         confirmed_of(responses, budget=budget, weights=weights, drops=lost)
@@ -203,6 +216,7 @@ def verdict(
         scores=combined([finalist.accuracy for finalist in finalists]),
         parents=parents,
         uniform=uniform,
+        beyond=beyond,
     )
 
 

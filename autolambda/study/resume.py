@@ -27,6 +27,10 @@ SIZES = ("tasks", "tasks.too_long", "search.rungs", "confirm.responses", "confir
 """The keys of an identity that follow from the number of prompts and repeats."""
 
 
+GROWN = ("models.base", "models.third")
+"""Keys that a study has from the moment its spaces read these models: no earlier schedule does."""
+
+
 LATER = ("sampling.end_ids", "models.prompt", "models.clock", "engine.rope")
 """Keys that a study of an earlier release lacks, and whose values follow from its other keys."""
 
@@ -34,6 +38,8 @@ LATER = ("sampling.end_ids", "models.prompt", "models.clock", "engine.rope")
 DIGESTS = {
     "models.instruct": "other weights than then",
     "models.thinking": "other weights than then",
+    "models.base": "other weights than then",
+    "models.third": "other weights than then",
     "models.chat_template": "another template than then",
     "models.vocabulary": "another vocabulary than then",
     "models.prompt": "the same prompts are rendered to other texts or tokens than then",
@@ -43,7 +49,7 @@ DIGESTS = {
 
 def comparable(stored: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Returns a stored and a present identity with the keys that an earlier release did not write."""
-    later = {key: now[key] for key in LATER if key in now}
+    later = {key: now[key] for key in (*LATER, *GROWN) if key in now}
     return {**EARLIER, **later, **stored}, {**EARLIER, **now}
 
 

@@ -19,7 +19,7 @@ from autolambda.errors import StorageError, StudyError, one_line
 from autolambda.merging.difference.values import ParentDifference
 from autolambda.optimizer.optuna_samplers import DIRECTIONS, distributions
 from autolambda.optimizer.propose import Proposal, StopReason
-from autolambda.optimizer.space import to_schedule
+from autolambda.optimizer.space import Range, to_schedule
 from autolambda.schedule import Schedule
 from autolambda.statistics.metrics import Measured
 from autolambda.study.databases.connection import failure, storage_errors
@@ -138,12 +138,12 @@ class Study:
         """Returns the trial that a crash left running."""
         return next(map(_trial, self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))), None)
 
-    def start(self, proposal: Proposal, *, num_knots: int) -> Trial:
+    def start(self, proposal: Proposal, *, ranges: Mapping[str, Range]) -> Trial:
         """Adds a trial for the proposal, with all its parameters in one transaction."""
         trial = optuna.trial.create_trial(
             state=TrialState.RUNNING,
             params=proposal.params,
-            distributions=dict(distributions(num_knots)),
+            distributions={name: each for name, each in distributions(ranges).items() if name in proposal.params},
             user_attrs={"start": proposal.start, "stop": proposal.stop},
         )
         self._study.add_trial(trial)

@@ -54,10 +54,11 @@ def tracked(event: EvaluationEnded, number: int) -> Tracked | None:
 
 
 def numbers_of(schedule: Schedule) -> dict[str, float]:
-    """Returns the lambdas of a schedule by name, such as ``lambda`` or ``attention.0``."""
-    if schedule.lam is not None:
-        return {"lambda": schedule.lam}
-    numbers = {"other": schedule.other}
+    """Returns the numbers of a schedule by name, such as ``lambda``, ``attention.0`` or ``scale.ffn``."""
+    beyond = {**schedule.scale.named("scale"), **schedule.third.named("third")} if schedule.further else {}
+    if (lam := schedule.beyond().lam) is not None:
+        return {"lambda": lam, **beyond}
+    numbers = {"other": schedule.other, **beyond}
     for name, profile in (("attention", schedule.attention), ("ffn", schedule.ffn)):
         values = profile.values
         numbers |= {f"{name}.{i}" if len(values) > 1 else name: value for i, value in enumerate(values)}

@@ -1,8 +1,8 @@
 """How fast a merge in place is, against this machine's own memory copy measured in the same run.
 
 Merges, dithered and rounded to nearest, and copies alternate; medians are compared. Bytes of a bfloat16 parameter: 6
-for a merge (read 2 + 2, write 2), 4 for a copy. With the parents in host memory the link counts instead: 4 bytes for a
-merge, 2 for each parent's copy.
+for a merge (read 2 + 2, write 2), 8 with a scale (and 2 of the base), 4 for a copy. With the parents in host memory the
+link counts instead: 4 or 6 bytes for a merge, 2 for each model's copy.
 """
 
 from __future__ import annotations
@@ -17,9 +17,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from autolambda.merging.arithmetic import interpolate
+from autolambda.coefficients import Coefficients
+from autolambda.merging.arithmetic import combine
+from autolambda.merging.kernels.formula import roles_of
 from autolambda.merging.method import ROUNDINGS, RoundingName
-from autolambda.merging.pair import open_pair, read_tensor
+from autolambda.merging.pair import open_pair
+from autolambda.merging.reading import read_tensor
 from autolambda.merging.rounding import Draws, Rounding
 
 LAM = 0.55
@@ -64,11 +67,11 @@ SIZES = {
 
 @dataclass(frozen=True)
 class Weights:
-    """Both parents and the live weights, tensor by tensor."""
+    """The models by role and the live weights, tensor by tensor, and the coefficients of their merge."""
 
-    instruct: list[Tensor]
-    thinking: list[Tensor]
+    models: dict[str, list[Tensor]]
     live: list[Tensor]
+    at: Coefficients
 
     @property
     def num_parameters(self) -> int:
@@ -76,15 +79,17 @@ class Weights:
 
     def draws(self, rounding: RoundingName) -> list[Draws | None]:
         """The draws of every tensor, where its live weights lie, as an engine keeps them."""
-        kinds = [Rounding(rounding).draws(str(i), one.shape, one.dtype) for i, one in enumerate(self.instruct)]
+        kinds = [
+            Rounding(rounding).draws(str(i), one.shape, one.dtype) for i, one in enumerate(self.models["instruct"])
+        ]
         return [draws and draws.to(live.device) for draws, live in zip(kinds, self.live, strict=True)]
 
     def merge(self, draws: Sequence[Draws | None]) -> None:
-        for instruct, thinking, live, drawn in zip(self.instruct, self.thinking, self.live, draws, strict=True):
-            interpolate(instruct, thinking, LAM, out=live, draws=drawn)
+        for tensors, live, drawn in zip(zip(*self.models.values(), strict=True), self.live, draws, strict=True):
+            combine(dict(zip(self.models, tensors, strict=True)), self.at, out=live, draws=drawn)
 
     def copy(self) -> None:
-        for instruct, live in zip(self.instruct, self.live, strict=True):
+        for instruct, live in zip(self.models["instruct"], self.live, strict=True):
             live.copy_(instruct, non_blocking=live.is_cuda)
 
 
@@ -98,13 +103,14 @@ def random_tensor(shape: tuple[int, ...], *, device: str, pinned: bool, seed: in
     return tensor
 
 
-def synthetic(shape: Shape, *, device: str, parents: str) -> Weights:
+def synthetic(shape: Shape, at: Coefficients, *, device: str, parents: str) -> Weights:
     place, pinned = ("cpu", True) if parents == "host" else (device, False)
-    instruct, thinking = (
-        [random_tensor(s, device=place, pinned=pinned, seed=seed) for s in shape.tensors()] for seed in (0, 1)
-    )
+    models = {
+        role: [random_tensor(s, device=place, pinned=pinned, seed=seed) for s in shape.tensors()]
+        for seed, role in enumerate(roles_of(at))
+    }
     live = [torch.zeros(s, dtype=torch.bfloat16, device=device) for s in shape.tensors()]
-    return Weights(instruct, thinking, live)
+    return Weights(models, live, at)
 
 
 def seconds(function: Callable[[], None], *, device: str) -> float:
@@ -120,9 +126,9 @@ def seconds(function: Callable[[], None], *, device: str) -> float:
 
 
 def bench_bandwidth(
-    size: str, *, device: str, parents: str, repeats: int, roundings: Sequence[RoundingName]
+    size: str, at: Coefficients, *, device: str, parents: str, repeats: int, roundings: Sequence[RoundingName]
 ) -> list[dict[str, object]]:
-    weights = synthetic(SIZES[size], device=device, parents=parents)
+    weights = synthetic(SIZES[size], at, device=device, parents=parents)
     draws = {rounding: weights.draws(rounding) for rounding in roundings}
     merges: dict[RoundingName, list[float]] = {rounding: [] for rounding in roundings}
     copies = []
@@ -134,12 +140,14 @@ def bench_bandwidth(
                 merges[rounding].append(merge)
         if repeat:
             copies.append(copy)
-    merge_bytes, copy_bytes = (4, 2) if parents == "host" else (6, 4)
+    read = 2 * len(weights.models)
+    merge_bytes, copy_bytes = (read, 2) if parents == "host" else (read + 2, 4)
     copy_rate = copy_bytes * weights.num_parameters / statistics.median(copies) / 1e9
     rates = {name: merge_bytes * weights.num_parameters / statistics.median(merges[name]) / 1e9 for name in roundings}
     return [
         {
-            "size": size, "parents": parents, "rounding": name, "num_parameters": weights.num_parameters,
+            "size": size, "parents": parents, "rounding": name, "scale": at.scale,
+            "num_parameters": weights.num_parameters,
             "merge_seconds": round(statistics.median(merges[name]), 5), "merge_gb_per_s": round(rates[name], 2),
             "copy_gb_per_s": round(copy_rate, 2), "ratio": round(rates[name] / copy_rate, 3),
             "merge_seconds_all": [round(value, 5) for value in merges[name]],
@@ -157,7 +165,8 @@ def bench_pair(
         [read_tensor(model, name).clone().to(device) for name in pair.tensors]
         for model in (pair.instruct, pair.thinking)
     )
-    weights = Weights(one, other, [torch.zeros(tensor.shape, device=device) for tensor in one])
+    live = [torch.zeros(tensor.shape, device=device) for tensor in one]
+    weights = Weights({"instruct": one, "thinking": other}, live, Coefficients(LAM))
     results: list[dict[str, object]] = []
     for rounding in roundings:
         draws = weights.draws(rounding)
@@ -176,6 +185,7 @@ def main() -> None:
     parser.add_argument("--parents", choices=("gpu", "host"), default="gpu", help="with cuda: where the parents lie")
     parser.add_argument("--threads", type=int, default=None, help="torch threads; default all")
     parser.add_argument("--rounding", choices=(*ROUNDINGS, "both"), default="both")
+    parser.add_argument("--scale", type=float, default=1.0, help="other than 1: around a base model, too")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--pair", nargs=2, metavar=("INSTRUCT", "THINKING"), help="time this pair's merge instead")
     arguments = parser.parse_args()
@@ -190,7 +200,14 @@ def main() -> None:
         results = bench_pair(*arguments.pair, device=device, repeats=repeats, roundings=roundings)
     else:
         parents = arguments.parents if device == "cuda" else "cpu"
-        results = bench_bandwidth(arguments.size, device=device, parents=parents, repeats=repeats, roundings=roundings)
+        results = bench_bandwidth(
+            arguments.size,
+            Coefficients(LAM, arguments.scale),
+            device=device,
+            parents=parents,
+            repeats=repeats,
+            roundings=roundings,
+        )
     for result in results:
         print(json.dumps({"device": name, "torch": torch.__version__, **result}))
     for result in results:

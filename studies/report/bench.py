@@ -130,7 +130,7 @@ def is_lost(number: int) -> bool:
 
 def _trial(store: Store, study: Study, params: dict[str, float], job: Job, rng: np.random.Generator) -> None:
     (part,) = job.search
-    trial = study.start(Proposal(params, 0, part.num_responses), num_knots=job.config.search.knots)
+    trial = study.start(Proposal(params, 0, part.num_responses), ranges=job.search_settings.ranges)
     assert trial is not None
     lost = is_lost(trial.number)
     ids = [sample.id for sample in part.samples][: part.num_responses // 4 if lost else None]

@@ -24,6 +24,7 @@ from autolambda.config import parse_config
 from autolambda.optimizer.aims import Aims
 from autolambda.optimizer.propose import Stop, propose
 from autolambda.optimizer.racing import stopped_for
+from autolambda.optimizer.space import ranges
 from autolambda.responses import Grade, Graded, Response
 from autolambda.schedule import Schedule
 from autolambda.study.measured import MeasuredSchedules
@@ -68,7 +69,7 @@ def main() -> None:
                     proposal = _timed(parts, "propose", propose, record.observations, config, AIMS)
                     if isinstance(proposal, Stop):
                         break
-                    trial = _timed(parts, "ask", study.start, proposal, num_knots=args.knots)
+                    trial = _timed(parts, "ask", study.start, proposal, ranges=ranges(args.knots))
                     graded = respond(trial.schedule, rng)
                     evaluation = store.evaluation(
                         "loop", kind="trial", key=str(trial.number), schedule=trial.schedule, num_responses=len(graded)

@@ -189,7 +189,7 @@ def conclude(
 ) -> Outcome:
     """Confirms the finalists of any observations, with both parents, and decides."""
     rules, search_tokens, started = _Rules(world, setup), world.num_tokens, time.perf_counter()
-    model = fit(observations, NUM_KNOTS, cap=world.cap)
+    model = fit(observations, rules.settings, cap=world.cap)
     agreed = plan(observations, rules.settings, rules.aims, model=model)
     points = [each.params for each in observations.measured]
     schedules = [each.schedule for each in observations.measured]

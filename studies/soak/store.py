@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from autolambda.optimizer.propose import Proposal
-from autolambda.optimizer.space import uniform_params
+from autolambda.optimizer.space import ranges, uniform_params
 from autolambda.responses import Grade, Graded, Response
 from autolambda.statistics.estimates import Estimate
 from autolambda.statistics.metrics import Measured
@@ -64,7 +64,7 @@ def grow(storage: str, *, sizes: list[int], num_words: int) -> None:
 def one_trial(store: Store, study: Study, texts: list[str], clock: Clock) -> None:
     """What a search writes and reads for one trial."""
     proposal = Proposal(uniform_params(random.random(), num_knots=3), 0, BATCH * NUM_BATCHES)
-    trial = clock.timed("ask", lambda: study.start(proposal, num_knots=3))
+    trial = clock.timed("ask", lambda: study.start(proposal, ranges=ranges(3)))
     assert trial is not None
     evaluation = clock.timed(
         "evaluation",

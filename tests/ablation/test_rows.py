@@ -7,10 +7,11 @@ import json
 import pytest
 
 from autolambda.ablation.rows import AblationRow, references_of, rows_of, uniform_row
+from autolambda.coefficients import Module
 from autolambda.config import ABLATIONS, AblationConfig, AblationName, parse_config
 from autolambda.engines.base import Sampling
 from autolambda.errors import ConfigError
-from autolambda.schedule import Location, Module, Schedule
+from autolambda.schedule import Location, Schedule
 
 BACKBONES = ["/models/a-base", "owner/hybrid"]
 MODULES: tuple[Module, ...] = ("attention", "ffn")
@@ -25,7 +26,7 @@ def everything() -> list[AblationRow]:
 
 
 def lams(schedule: Schedule, module: Module, num_layers: int) -> list[float]:
-    return [schedule.lam_at(Location(layer, module), num_layers=num_layers) for layer in range(num_layers)]
+    return [schedule.at(Location(layer, module), num_layers=num_layers).lam for layer in range(num_layers)]
 
 
 @pytest.mark.parametrize(

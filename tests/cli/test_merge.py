@@ -23,7 +23,7 @@ from torch import Tensor
 from transformers import AutoModelForImageTextToText
 
 from autolambda.merging import arithmetic
-from autolambda.merging.arithmetic import pieces_of, slerp_weights, ties_limits
+from autolambda.merging.kernels.sums import pieces_of, slerp_weights, ties_limits
 from autolambda.merging.rounding import Draws, Rounding, rounded
 
 SINGLE = "model.safetensors"
@@ -102,6 +102,35 @@ def test_every_method_writes_what_its_arithmetic_gives(
     assert f"{again} --" in Path("out/README.md").read_text()  # the command that makes it again
 
 
+def test_a_schedule_beyond_the_line_is_written_checked_and_made_again(run: Run, family: Path) -> None:
+    for name in MODELS:
+        Path(name).symlink_to(family / name)
+    Path("s.yaml").write_text("{lambda: 0.5, scale: {attention: 1.2, ffn: 1.0, other: 1.1}, third: 0.2}")
+    options = ("--schedule", "s.yaml", "--base", "base", "--third", "base")
+    ran = run("merge", "instruct", "thinking", "out", *options)
+    words = "lambda 0.5, scale (attention 1.2, feed-forward 1, embeddings and head 1.1), third 0.2"
+    assert (ran.code, ran.out, ran.err) == (0, f"out: {words}\n", "")
+    assert run("validate", "out").out == f"out: intact, {words}\n"
+    assert not Path("out/mergekit.yml").exists()
+    card = Path("out/README.md").read_text()
+    assert "| Third |" in card and "OUT --schedule schedule.yaml --base ./base --third ./base" in card
+    assert "There is no recipe for mergekit" in card and "scale * (" in card
+    again = run("merge", "instruct", "thinking", "again", "--schedule", "out/schedule.yaml", *options[2:])
+    assert again.code == 0
+    one, other = (Path(name, SINGLE).read_bytes() for name in ("out", "again"))
+    assert one == other
+
+
+def test_an_extrapolation_is_made_and_its_danger_said(run: Run, family: Path) -> None:
+    for name in MODELS:
+        Path(name).symlink_to(family / name)
+    ran = run("merge", "instruct", "thinking", "out", "--lambda", "1.2")
+    assert (ran.code, ran.out) == (0, "out: lambda 1.2\n")
+    assert ran.err == (
+        "note: the schedule extrapolates: its weights are no average of trained ones, so check the model's outputs\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("options", "parts"),
     [
@@ -109,6 +138,7 @@ def test_every_method_writes_what_its_arithmetic_gives(
         (["--method", "task_arithmetic"], ["base: task_arithmetic needs a base model"]),
         (["--method", "slerp", "--lambda", "0.3", "--base", "base"], ["base: slerp takes no base model, seen 'base'"]),
         (["--lambda", "0.3", "--base", "base"], ["base: linear takes no base model"]),
+        (["--lambda", "0.3", "--third", "base"], ["third: lambda 0.3 takes no third model, seen 'base'"]),
         (
             ["--method", "ties", "--base", "base", "--lambda", "0.3"],
             ["schedule: ties takes no lambda, seen lambda 0.3"],

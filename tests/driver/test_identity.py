@@ -55,6 +55,13 @@ def test_the_identity_is_the_same_for_the_same_job(path):
         ({"search": {"trials": 50, "spaces": ["uniform"], "sampler": "gp"}}, set()),
         ({"search": {"max_tokens_generated": 9, "min_gain": 0.1, "baselines": ["ties"]}}, set()),
         ({"confirm": {"finalists": 2, "margin": 0.1}, "engine": {"threads": 1}}, set()),
+        ({"search": {"range": [-0.2, 1.2]}}, set()),
+        ({"search": {"spaces": ["uniform", "scale"]}}, {"models.base"}),
+        ({"models": {"third": str(FOLDER / "base")}}, set()),
+        (
+            {"models": {"third": str(FOLDER / "base")}, "search": {"spaces": ["uniform", "third"]}},
+            {"models.third"},
+        ),
     ],
 )
 def test_what_results_depend_on_changes_the_identity_by_name(path, change, keys):

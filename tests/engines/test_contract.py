@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 from vllm_engines import Fresh, fresh_vllm, live_weights, needs_vllm, open_vllm
 
+from autolambda.coefficients import ByModule
 from autolambda.engines.base import Engine, Prompt, Sampling
 from autolambda.engines.chat import load_tokenizer
 from autolambda.engines.transformers.engine import TransformersEngine
@@ -33,6 +34,17 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 GREEDY = Sampling(temperature=0.0, top_p=1.0, top_k=0, min_p=0.0, presence_penalty=0.0, stop=(), max_tokens=40)
 VARIED = replace(GREEDY, presence_penalty=2.0)  # without it, tiny random models repeat themselves
 WARM = replace(GREEDY, temperature=1.5, top_k=50, top_p=0.95)
+SCALED = Schedule.uniform(0.5).beyond(scale=1.4)
+BEYOND = {
+    "scale": SCALED,
+    "outside": Schedule.uniform(1.2),
+    "third": Schedule.uniform(0.3).beyond(third=0.2),
+    "by module": Schedule.by_depth_and_module(Profile((0.2, 0.9)), Profile((0.7, 0.4))).beyond(
+        scale=ByModule(1.2, 1.0, 0.8), third=ByModule(0.1, 0.3, 0.0)
+    ),
+    "the base": Schedule.uniform(0.5).beyond(scale=0.0),
+    "the third parent": Schedule.uniform(0.0).beyond(third=1.0),
+}
 MIXED = Schedule.by_depth_and_module(Profile((0.2, 0.9)), Profile((0.7, 0.4)))
 
 
@@ -43,14 +55,15 @@ class Kind:
     ``weights`` are by their names on disk; where not ``signed``, reading them back loses the sign of 0.
     """
 
-    open: Callable[[Path, Path], Engine]
+    open: Callable[..., Engine]
     fresh: Callable[..., Fresh]
     weights: Callable[[Engine], dict[str, Tensor]]
     signed: bool = True
 
 
-def open_transformers(instruct: Path, thinking: Path) -> Engine:
-    return TransformersEngine(open_pair(str(instruct), str(thinking)), tokenizer=load_tokenizer(thinking), device="cpu")
+def open_transformers(instruct: Path, thinking: Path, **further: str) -> Engine:
+    pair = open_pair(str(instruct), str(thinking), **further)
+    return TransformersEngine(pair, tokenizer=load_tokenizer(thinking), device="cpu")
 
 
 def fresh_transformers(instruct, thinking, *, schedule, prompts, sampling):
@@ -92,8 +105,14 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def engine(kind: Kind, parents: tuple[Path, Path]) -> Iterator[Engine]:
-    engine = kind.open(*parents)
+def further(base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    third = tiny_checkpoint(tmp_path_factory.mktemp("third"), seed=3, tie=False)
+    return {"base": str(base), "third": str(third)}
+
+
+@pytest.fixture(scope="module")
+def engine(kind: Kind, parents: tuple[Path, Path], further: dict[str, str]) -> Iterator[Engine]:
+    engine = kind.open(*parents, **further)
     yield engine
     engine.close()
 
@@ -137,6 +156,21 @@ def test_a_schedule_set_in_place_equals_the_merge_loaded_from_disk(kind, engine,
     assert bits(kind.weights(engine), signed=kind.signed) == bits(stored, signed=kind.signed)
     assert engine.fingerprint() == fresh.fingerprint
     assert engine.generate(prompts(20), GREEDY) == fresh.responses
+
+
+@pytest.mark.parametrize("name", BEYOND)
+def test_a_schedule_beyond_the_line_equals_the_merge_on_disk(kind, engine, parents, further, tmp_path, name):
+    schedule = BEYOND[name]
+    engine.set_merge(Method.linear(SCALED if name != "scale" else MIXED))
+    engine.set_merge(Method.linear(schedule))
+    hashes = write_merge(tmp_path, open_merge(open_pair(*map(str, parents), **further), schedule))
+    stored = load_file(tmp_path / "model.safetensors")
+    assert bits(kind.weights(engine), signed=kind.signed) == bits(stored, signed=kind.signed)
+    found = engine.fingerprint()
+    assert found.whole is kind.signed and (found.digest == digest_of_hashes(hashes)) is found.whole
+    responses = engine.generate(prompts(20), GREEDY)
+    engine.set_merge(Method.linear(MIXED))
+    assert engine.generate(prompts(20), GREEDY) != responses
 
 
 def test_the_fingerprint_is_that_of_the_files(kind, engine, parents, tmp_path):

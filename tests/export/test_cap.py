@@ -39,6 +39,6 @@ def test_a_cap_that_is_better_is_told_with_the_settings_of_a_server() -> None:
     (command,) = (line for line in text.splitlines() if line.startswith("vllm serve"))
     settings = json.loads(command.split("'")[1])
     assert settings["reasoning_end_str"] == "\n</think>\n\n" and settings["reasoning_start_str"] == "<think>"
-    assert any("cap of" in note for note in export_notes(models, measurement))
+    assert any("cap of" in note for note in export_notes(models, None, measurement))
     worse = Provenance.of(replace(report, capped_merge=replace(cap, is_better=False)))
     assert worse.cap is None and "Use this merge" not in "\n".join(cap_section(models, worse))

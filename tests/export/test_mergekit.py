@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from autolambda.export.mergekit import mergekit_recipe, mergekit_sentence
-from autolambda.merging.arithmetic import pieces_of, ties_limits
+from autolambda.merging.kernels.sums import pieces_of, ties_limits
 from autolambda.merging.merge import Merge, open_merge
 from autolambda.merging.method import Method
 from autolambda.merging.pair import open_pair
@@ -76,7 +76,7 @@ def test_the_weights_are_those_of_the_schedule(folders: list[Path], name: str) -
         sources, _ = sources_of(recipe, tensor, 3)
         assert [source["model"] for source in sources] == ["./instruct", "./thinking"]
         weights = [setting_of(source["parameters"]["weight"], tensor) for source in sources]
-        lam = merge.lam_of(tensor)
+        lam = merge.coefficients_of(tensor).lam
         assert weights == [1 - lam, lam], tensor
 
 
@@ -87,7 +87,7 @@ def test_slerp_has_one_t_for_both(folders: list[Path], name: str) -> None:
     assert recipe["merge_method"] == "slerp" and recipe["base_model"] == "./instruct"
     for tensor in merge.infos:
         _, holder = sources_of(recipe, tensor, 3)
-        assert setting_of(holder["parameters"]["t"], tensor) == merge.lam_of(tensor)
+        assert setting_of(holder["parameters"]["t"], tensor) == merge.coefficients_of(tensor).lam
 
 
 def test_methods_around_a_base(folders: list[Path]) -> None:
@@ -97,6 +97,31 @@ def test_methods_around_a_base(folders: list[Path]) -> None:
     recipe = mergekit_recipe(merge_of(folders, Method("ties", base=str(folders[0]))))
     assert [each["parameters"] for each in recipe["models"]] == [{"weight": 1.0, "density": 0.2}] * 2
     assert recipe["parameters"] == {"normalize": True, "lambda": 0.5}
+
+
+def test_a_scale_is_task_arithmetic_and_a_third_parent_is_a_third_model(folders: list[Path]) -> None:
+    base, instruct, thinking = map(str, folders)
+    pair = open_pair(instruct, thinking, base=base, third=base, rounding=Rounding("nearest"))
+    recipe = mergekit_recipe(open_merge(pair, Schedule.uniform(0.25).beyond(scale=1.2)))
+    assert recipe is not None and (recipe["merge_method"], recipe["base_model"]) == ("task_arithmetic", "./base")
+    weights = [each["parameters"]["weight"] for each in recipe["models"]]
+    assert weights == pytest.approx([0.9, 0.3]) and recipe["parameters"] == {"normalize": False}
+    recipe = mergekit_recipe(open_merge(pair, Schedule.uniform(0.25).beyond(third=0.1)))
+    assert recipe is not None and recipe["merge_method"] == "linear" and "base_model" not in recipe
+    assert [each["parameters"]["weight"] for each in recipe["models"]] == pytest.approx([0.65, 0.25, 0.1])
+    by_module = open_merge(pair, SCHEDULES["module"].beyond(scale=1.2))
+    assert mergekit_recipe(by_module) is None
+    assert mergekit_sentence(by_module).startswith("There is no recipe for mergekit: with a scale")
+
+
+def test_mergekits_task_arithmetic_is_a_scaled_schedule() -> None:
+    """To within one bfloat16 step, for mergekit's own result with the weights 0.7 and 0.7."""
+    pair = open_pair(*(str(MERGEKIT / model) for model in ("instruct", "thinking")), base=str(MERGEKIT / "base"))
+    merge = open_merge(replace(pair, rounding=Rounding("nearest")), Schedule.uniform(0.5).beyond(scale=1.4))
+    theirs = load_file(MERGEKIT / "task_arithmetic.safetensors")
+    for tensor, values in theirs.items():
+        ours = merge.tensor(tensor)
+        assert ((steps_apart(ours, values) <= 1) | ((ours.float() - values.float()).abs() < 1e-6)).all(), tensor
 
 
 def test_how_far_mergekits_rounding_is_apart_is_said_for_each_rounding() -> None:

@@ -44,9 +44,11 @@ class Fresh:
     responses: list[Response]
 
 
-def open_vllm(instruct: Path, thinking: Path, **options: Any) -> VllmEngine:
+def open_vllm(
+    instruct: Path, thinking: Path, *, base: str | None = None, third: str | None = None, **options: Any
+) -> VllmEngine:
     """An engine in float32, with the options of ``open_vllm_pair``."""
-    return open_vllm_pair(open_pair(str(instruct), str(thinking)), **options)
+    return open_vllm_pair(open_pair(str(instruct), str(thinking), base=base, third=third), **options)
 
 
 def open_vllm_pair(

@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from autolambda.merging.arithmetic import PIECE, interpolate, regions_of
-from autolambda.merging.kernels.lerp import _triton_works, lerp_dithered
+from autolambda.merging.arithmetic import interpolate
+from autolambda.merging.kernels.lerp import _triton_works
+from autolambda.merging.kernels.sums import PIECE, regions_of
 from autolambda.merging.rounding import Draws, Rounding, matrix_shape, rounded
 
 HALVES = (torch.bfloat16, torch.float16)
@@ -46,7 +47,7 @@ def parents(*shape: int, dtype: torch.dtype = torch.bfloat16) -> tuple[Tensor, T
 
 def merged(instruct: Tensor, thinking: Tensor, lam: float, draws: Draws, dtype: torch.dtype | None = None) -> Tensor:
     out = torch.full(instruct.shape, torch.nan, dtype=dtype or instruct.dtype)
-    assert lerp_dithered(instruct, thinking, lam, draws=draws, out=out) is out
+    assert interpolate(instruct, thinking, lam, draws=draws, out=out) is out
     return out
 
 
@@ -96,13 +97,13 @@ def test_targets_and_parents_of_any_strides(dtype: torch.dtype, out_dtype: torch
     draws, kind = draws_of(640, 330), out_dtype or dtype
     expected = merged(instruct, thinking, 0.7, draws, kind)
     fused = torch.zeros(1000, 330, dtype=kind)  # rows of a fused weight
-    lerp_dithered(instruct, thinking, 0.7, draws=draws, out=fused[200:840])
+    interpolate(instruct, thinking, 0.7, draws=draws, out=fused[200:840])
     assert same(fused[200:840], expected) and not fused[:200].any() and not fused[840:].any()
     turned = torch.zeros(330, 640, dtype=kind)
-    lerp_dithered(instruct, thinking, 0.7, draws=draws, out=turned.t())
+    interpolate(instruct, thinking, 0.7, draws=draws, out=turned.t())
     assert same(turned.t(), expected)
     wide = torch.zeros(640, 660, dtype=kind)
-    lerp_dithered(instruct, thinking, 0.7, draws=draws, out=wide[:, ::2])
+    interpolate(instruct, thinking, 0.7, draws=draws, out=wide[:, ::2])
     assert same(wide[:, ::2], expected) and not wide[:, 1::2].any()
     assert same(merged(instruct.t().contiguous().t(), thinking.t().contiguous().t(), 0.7, draws, kind), expected)
 
@@ -222,7 +223,7 @@ def test_cuda_gives_the_bits_of_the_cpu(dtype: torch.dtype, shape: tuple[int, ..
         for source in ((instruct.cuda(), thinking.cuda()), (instruct.pin_memory(), thinking.pin_memory())):
             for kind in (dtype, torch.float32):
                 out = torch.empty(shape, dtype=kind, device="cuda")
-                lerp_dithered(*source, lam, draws=draws, out=out)
+                interpolate(*source, lam, draws=draws, out=out)
                 assert same(out.cpu(), expected.to(kind))
     assert _triton_works(torch.device("cuda", torch.cuda.current_device()), dtype)
 

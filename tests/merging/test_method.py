@@ -17,6 +17,7 @@ HALF = Schedule.uniform(0.5)
     ("method", "words"),
     [
         (Method.linear(HALF), "lambda 0.5"),
+        (Method.linear(HALF.beyond(scale=1.2, third=0.1)), "lambda 0.5, scale 1.2, third 0.1"),
         (Method("slerp", HALF), "slerp, lambda 0.5"),
         (Method("ties", base="b"), "ties"),
         (Method("task_arithmetic", base="b"), "task_arithmetic"),
@@ -34,6 +35,7 @@ def test_there_and_back(method: Method, words: str) -> None:
         (("ties", HALF, "b"), "ties takes no lambda"),
         (("slerp", HALF, "b"), "slerp takes no base model"),
         (("linear", None, None), "linear needs a lambda"),
+        (("slerp", HALF.beyond(scale=1.2), None), "slerp takes no scale and no third parent"),
     ],
 )
 def test_what_is_missing_or_too_much_is_named(settings: Any, message: str) -> None:

@@ -93,7 +93,7 @@ def test_unknown_modules_allow_uniform_merges_only(tmp_path: Path) -> None:
     assert pair.modules.locations is None and "is a layer within a layer" in pair.modules.reason
     assert len(dict(open_merge(pair, Schedule.uniform(0.5)).tensors())) == len(pair.tensors)
     with pytest.raises(ScheduleError, match=r"are not known: .* a layer within a layer.*; use a uniform lambda"):
-        pair.lam_of(next(iter(pair.tensors)), Schedule.by_module(attention=0.2, ffn=0.4))
+        pair.coefficients_of(next(iter(pair.tensors)), Schedule.by_module(attention=0.2, ffn=0.4))
 
 
 def test_a_config_that_transformers_does_not_know(tmp_path: Path) -> None:

@@ -14,11 +14,12 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
 from autolambda.engines.transformers.layout import live_tensors
-from autolambda.errors import CheckpointError, PairError
+from autolambda.errors import CheckpointError, PairError, ScheduleError
 from autolambda.merging.arithmetic import interpolate
 from autolambda.merging.merge import open_merge
 from autolambda.merging.method import Method, Role
-from autolambda.merging.pair import Pair, open_pair, read_tensor
+from autolambda.merging.pair import Pair, open_pair
+from autolambda.merging.reading import read_tensor
 from autolambda.schedule import Schedule
 
 SINGLE = "model.safetensors"
@@ -248,3 +249,20 @@ def test_other_methods_keep_the_vision_part_too(tmp_path: Path) -> None:
     for name in pair.outside:
         assert torch.equal(merge.tensor(name), read_tensor(pair.thinking, name))
         assert merge.draws(name) is None
+
+
+def test_a_base_and_a_third_parent_are_checked_with_the_parents_and_all_is_said_at_once(tmp_path: Path) -> None:
+    shapes = {"base": {"num_hidden_layers": 1}, "third": {"num_hidden_layers": 3}, "thinking": {}, "instruct": {}}
+    folders = {
+        role: str(tiny_checkpoint(tmp_path / role, seed=seed, **shape))
+        for seed, (role, shape) in enumerate(shapes.items())
+    }
+    with pytest.raises(PairError) as caught:
+        open_pair(**folders)
+    said = str(caught.value)
+    assert "choose four that agree in" in said and "tensors that base does not have" in said
+    assert "config 'num_hidden_layers': third 3, thinking 2" in said
+    fitting = open_pair(folders["instruct"], folders["thinking"], third=folders["instruct"])
+    assert fitting.further.keys() == {"third"}
+    with pytest.raises(ScheduleError, match="needs the base model of both parents; set models"):
+        open_merge(fitting, Schedule.uniform(0.5).beyond(scale=1.2))

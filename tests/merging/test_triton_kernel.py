@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from autolambda.merging.arithmetic import interpolate
 from autolambda.merging.kernels import lerp as kernels
 from autolambda.merging.rounding import Draws, Rounding
 
@@ -63,16 +64,16 @@ def by_triton(instruct: Tensor, thinking: Tensor, lam: float, draws: Draws, out:
 @pytest.mark.parametrize("out_dtype", [None, torch.float32], ids=["own dtype", "float32"])
 def test_gives_the_bits_of_the_cpu(dtype: torch.dtype, shape: tuple[int, ...], out_dtype: torch.dtype | None) -> None:
     instruct, thinking, draws = case(*shape, dtype=dtype)
-    for lam in (0.05, 0.3, 0.5, 0.55, 0.93):
+    for lam in (-0.8, 0.05, 0.3, 0.5, 0.55, 0.93, 1.4):
         expected, out = (torch.empty(shape, dtype=out_dtype or dtype) for _ in range(2))
-        kernels.lerp_dithered(instruct, thinking, lam, draws=draws, out=expected)
+        interpolate(instruct, thinking, lam, draws=draws, out=expected)
         assert same(by_triton(instruct, thinking, lam, draws, out), expected)
 
 
 @pytest.mark.parametrize("dtype", HALVES)
 def test_matrices_of_any_strides(dtype: torch.dtype) -> None:
     instruct, thinking, draws = case(20, 300, dtype=dtype)
-    expected = kernels.lerp_dithered(instruct, thinking, 0.3, draws=draws, out=torch.empty(20, 300, dtype=dtype))
+    expected = interpolate(instruct, thinking, 0.3, draws=draws, out=torch.empty(20, 300, dtype=dtype))
     outs = torch.zeros(300, 20, dtype=dtype), torch.zeros(40, 700, dtype=dtype)
     assert same(by_triton(instruct, thinking.t().contiguous().t(), 0.3, draws, outs[0].t()), expected)
     assert same(by_triton(instruct, thinking, 0.3, draws, outs[1][5:25, 100:400]), expected)

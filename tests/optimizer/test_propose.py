@@ -11,7 +11,7 @@ from autolambda.optimizer.aims import allowance_of, targets_of
 from autolambda.optimizer.ladder import next_lambda
 from autolambda.optimizer.observations import THINK, TOKENS, CensoredTrial, Observations, cost_at
 from autolambda.optimizer.propose import MOST_LOOK, NOTHING, Proposal, Stop, _next_cost, on_the_ladder, propose
-from autolambda.optimizer.space import MAX_TILT, ranges, to_schedule, uniform_params
+from autolambda.optimizer.space import MAX_TILT, features, is_near, ranges, to_schedule, uniform_lam, uniform_params
 from autolambda.schedule import Profile, Schedule
 
 SAMPLERS = ["surrogate", "tpe", "gp"]
@@ -269,6 +269,57 @@ def test_the_box_holds_all_tilts_and_twists():
         "split": (-1.0, 1.0),
         **bends,
     }
+
+
+def peak(params):
+    """As the truth, and more accurate where the scale is 1.3 or the third parent has a fifth."""
+    accuracy, tokens, ratio = truth({"split": 0.0, **params})
+    off = (params.get("stretch", 0.0) - 0.3) ** 2 + (params.get("third", 0.0) - 0.2) ** 2
+    return accuracy + 0.15 - off, tokens, ratio
+
+
+BEYOND_SETTINGS = settings_of(min_gain=0.0, max_tokens_generated=10**9, ladder=5, trials=14)
+
+
+@pytest.mark.parametrize(("space", "name", "best"), [("scale", "stretch", 0.3), ("third", "third", 0.2)])
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_space_beyond_the_line_is_searched_after_the_ladder(sampler, space, name, best):
+    config = replace(BEYOND_SETTINGS, spaces=("uniform", space), sampler=sampler)
+    known, proposals, _ = searched(config, budget=200.0, of=peak)
+    assert all(not proposal.params.get(name) for proposal in proposals[:5])
+    free = [proposal.params.get(name, 0.0) for proposal in proposals[5:]]
+    assert moved(proposals) == {"lam", name} and len({*free}) > 3
+    assert all(config.ranges[name][0] <= value <= config.ranges[name][1] for value in free)
+    if sampler == "surrogate":
+        found = max(known.measured, key=lambda each: each.values[0]).schedule
+        value = found.scale.other - 1 if space == "scale" else found.third.other
+        assert value == pytest.approx(best, abs=0.15)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_lambda_is_searched_in_its_range(sampler):
+    config = replace(BEYOND_SETTINGS, spaces=("uniform",), sampler=sampler, range=(-0.2, 1.2))
+    _, proposals, _ = searched(config, budget=200.0, of=lambda params: (0.5 + 0.2 * params["lam"], 20.0, 0.5))
+    found = lams(proposals)
+    assert all(0 <= lam <= 1 for lam in found[:5]) and max(found) > 1 and all(-0.2 <= lam <= 1.2 for lam in found)
+
+
+def test_points_beyond_the_line_are_schedules():
+    line = uniform_params(0.5, num_knots=3)
+    assert to_schedule(line) == to_schedule({**line, "stretch": 0.0, "third": 0.0}) == Schedule.uniform(0.5)
+    assert to_schedule({**line, "stretch": 0.4}) == Schedule.uniform(0.5).beyond(scale=1.4)
+    assert to_schedule({**line, "third": 0.2}) == Schedule.uniform(0.4).beyond(third=0.2)  # of what is left
+    assert not to_schedule({**line, "lam": 1.0, "third": 0.3}).extrapolates
+    outside = {**line, "lam": 1.2, "split": 0.4}
+    assert to_schedule(outside) == Schedule.by_module(attention=1.2, ffn=1.0)
+    assert uniform_lam({**line, "stretch": 0.4}) is None and uniform_lam(line) == 0.5
+    assert is_near(line, {**line, "stretch": 0.005}) and not is_near(line, {**line, "stretch": 0.1})
+
+
+def test_the_features_of_a_schedule_on_the_line_stay_as_they_are():
+    schedule = Schedule.by_module(attention=0.2, ffn=0.6).beyond(scale=1.4, third=0.1)
+    on_line, wide = features(schedule, num_knots=3), features(schedule, num_knots=3, beyond=True)
+    assert len(on_line) == 8 and np.array_equal(wide[:8], on_line) and wide[8:].tolist() == pytest.approx([0.4, 0.1])
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)

@@ -22,7 +22,7 @@ from autolambda.statistics.token_value import CurveInsights
 
 KEYS = {"study", "budget", "verdict", "best", "nearest", "front", "fronts", "parents", "baselines", "stop_reason"}
 KEYS |= {"stages", "worth", "tokens_generated", "trials", "alike", "parents_differ", "likely"}
-KEYS |= {"uniform", "preferred_over", "against_thinking", "cap", "capped_merge"}
+KEYS |= {"uniform", "preferred_over", "beyond", "against_thinking", "cap", "capped_merge"}
 SHARES = {"accuracy", "accuracy_low", "accuracy_high", "think_ratio", "think_ratio_low", "think_ratio_high"}
 NUMBERS = SHARES | {"truncated_ratio", "unparsed_ratio", "mean_tokens", "mean_tokens_low", "mean_tokens_high"}
 RESULT_KEYS = NUMBERS | {

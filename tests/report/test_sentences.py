@@ -8,9 +8,10 @@ from dataclasses import replace
 import pytest
 from small_search import BUDGET, finished, with_parent
 
-from autolambda.report.report import Alike, Likely, Open, Report
+from autolambda.report.report import Alike, Beyond, Likely, Open, Report
 from autolambda.report.results import ScheduleResult
 from autolambda.report.sentences import slack_of, slack_sentence, verdict_sentences
+from autolambda.schedule import Schedule
 from autolambda.statistics.estimates import Difference
 from autolambda.statistics.guards import Drop
 from autolambda.statistics.verdict import Verdict
@@ -59,6 +60,33 @@ def test_the_command_that_serves_it_warns_of_reasoning_parsers_as_long_as_it_nee
         measured = replace(best.measured, think_ratio=replace(best.measured.think_ratio, value=ratio))
         last = said(replace(report, best=replace(best, measured=measured))).splitlines()[-1]
         assert last.startswith(words) and last.endswith("vllm serve OUT")
+
+
+@pytest.mark.parametrize("is_shown", [True, False])
+def test_it_says_whether_a_schedule_beyond_the_line_is_shown_to_beat_it(is_shown: bool) -> None:
+    report = finished()
+    line = report.confirmed[0]
+    far = replace(line, trial=99, schedule=line.schedule.beyond(scale=1.3))
+    low = -0.001 if is_shown else -0.02  # the one-sided bound decides
+    change = Difference(0.05, 0.02, low, 0.09, low + 0.01, 0.08, 32)
+    beyond = Beyond(far, line, change, is_shown)
+    lines = said(replace(report, beyond=beyond)).splitlines()
+    [found] = [each for each in lines if "on the line between the parents" in each]
+    if is_shown:
+        assert found.startswith("Shown to be better than the best merge on the line between the parents, lambda ")
+        assert found.endswith(": 5.0 points more accurate (at least 0.9 points with 95 % confidence).")
+    else:
+        assert found.startswith("Trial 99 (lambda ") and ", scale 1.3) answers " in found
+        assert found.endswith("so the answer stays on the line.") and "as accurate within the error" in found
+    assert beyond.to_dict()["is_shown"] is is_shown and beyond.to_dict()["line_trial"] == line.trial
+
+
+def test_a_pick_that_extrapolates_is_said() -> None:
+    report = finished()
+    assert report.best is not None
+    best = replace(report.best, schedule=Schedule.uniform(1.2))
+    assert "The schedule extrapolates: its weights are no average" in said(replace(report, best=best))
+    assert "extrapolates" not in said(report)
 
 
 def test_the_best_single_lambda_stands_beside_the_pick() -> None:

@@ -20,7 +20,7 @@ from autolambda.driver.job import open_job
 from autolambda.driver.search import enter, search
 from autolambda.errors import StudyError
 from autolambda.optimizer.propose import Proposal
-from autolambda.optimizer.space import uniform_params
+from autolambda.optimizer.space import ranges, uniform_params
 from autolambda.report import status
 from autolambda.report.read import build_report
 from autolambda.report.status import show_status, status_json
@@ -72,7 +72,7 @@ def test_a_trial_under_way_is_told_from_one_that_was_interrupted(tmp_path: Path)
     storage = copy_finished(storage_in(tmp_path))
     go_on(storage, 9)
     with closing(Store(storage)) as store, closing(Study(store, name=NAME)) as study:
-        study.start(Proposal(uniform_params(0.3, num_knots=3), 0, 16), num_knots=3)
+        study.start(Proposal(uniform_params(0.3, num_knots=3), 0, 16), ranges=ranges(3))
     assert shown(NAME, storage).startswith("small: 6 of at most 9 trials are done, one was interrupted; ")
     with driver_lock(storage, NAME):
         text = shown(NAME, storage)
@@ -110,7 +110,7 @@ def test_watching_reads_responses_only_where_something_has_ended(
     with closing(Store(storage)) as store, closing(Study(store, name=NAME)) as study:
         confirmed = store.evaluations(NAME, kind="confirm")[0]
         graded = store.graded(confirmed)
-        asked = study.start(Proposal(uniform_params(0.3, num_knots=3), 0, 16), num_knots=3)
+        asked = study.start(Proposal(uniform_params(0.3, num_knots=3), 0, 16), ranges=ranges(3))
         assert asked is not None
 
         def add(kind: Kind, graded: list[Graded]) -> None:

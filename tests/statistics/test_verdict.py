@@ -103,6 +103,35 @@ def test_what_is_cheaper_than_a_preferred_uniform_lambda_is_uniform_and_keeps_up
     assert decided(finalists, lower={1: -0.011}, uniform={1, 2}).pick == 2
 
 
+FAR = {  # accuracy and tokens, the paired bound of the second, and what is picked, beyond the line, and its rival
+    "shown to be better": ([(0.70, 50), (0.74, 60)], 0.01, (1, 1, 0)),
+    "not shown": ([(0.70, 50), (0.74, 60)], -0.001, (0, 1, 0)),
+    "by less than the margin": ([(0.70, 50), (0.705, 60)], 0.001, (0, 1, 0)),
+    "less accurate": ([(0.70, 50), (0.60, 60)], -0.1, (0, None, None)),
+    "the only one within the budget": ([(0.70, 150), (0.60, 60)], -0.1, (None, None, None)),
+    "the cheaper and better one": ([(0.70, 50), (0.74, 40)], 0.01, (1, 1, 0)),
+    "a cheaper one that is as good": ([(0.70, 50), (0.701, 40)], -0.005, (0, 1, 0)),
+}
+
+
+@pytest.mark.parametrize("name", FAR)
+def test_a_schedule_beyond_the_line_must_be_shown_to_beat_the_best_on_it(name):
+    numbers, bound, (pick, beyond, line) = FAR[name]
+    decision = decided([confirmed(*each) for each in numbers], lower={1: bound}, uniform={0}, beyond={1})
+    assert (decision.pick, decision.beyond, decision.line) == (pick, beyond, line)
+
+
+def test_without_a_rival_on_the_line_a_schedule_beyond_it_is_picked():
+    decision = decided([confirmed(0.6, 60), confirmed(0.7, 150)], beyond={0}, uniform={1})
+    assert (decision.pick, decision.beyond, decision.line) == (0, None, None)
+
+
+def test_on_the_line_a_uniform_lambda_is_preferred_as_before():
+    finalists = [confirmed(0.700, 50), confirmed(0.705, 60), confirmed(0.72, 70)]
+    decision = decided(finalists, uniform={0}, beyond={2})
+    assert (decision.pick, decision.passed_over, decision.beyond, decision.line) == (0, 1, 2, 1)
+
+
 def test_a_parent_needs_only_reach_the_uniform_lambda_that_would_be_picked():
     finalists, parents = [confirmed(0.70, 50), confirmed(0.705, 60)], {"instruct": confirmed(0.702, 30)}
     assert decided(finalists, uniform={0}, parents=parents).parent == "instruct"

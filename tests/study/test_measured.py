@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from autolambda.optimizer.observations import TOKENS
 from autolambda.optimizer.propose import Proposal
 from autolambda.optimizer.racing import exceeded
-from autolambda.optimizer.space import to_schedule, uniform_params
+from autolambda.optimizer.space import ranges, to_schedule, uniform_params
 from autolambda.optimizer.surrogate import prompt_correlation
 from autolambda.responses import Grade, Graded, Response
 from autolambda.statistics.metrics import measure
@@ -176,7 +176,7 @@ def test_the_database_gives_the_record_that_was_kept_live(tmp_path):
         with closing(Study(store, name="s")) as study:
             for lam, start, stop, aborted in steps:
                 proposal = Proposal(uniform_params(lam, num_knots=3), start, stop)
-                asked = study.start(proposal, num_knots=3)
+                asked = study.start(proposal, ranges=ranges(3))
                 if aborted == "fails":
                     study.fail(asked, "no")
                     live.fail(asked)
@@ -191,7 +191,7 @@ def test_the_database_gives_the_record_that_was_kept_live(tmp_path):
                     study.prune(asked, stopped)
                 else:
                     study.tell(asked, live.of(asked.schedule).measured)
-            study.start(Proposal(uniform_params(0.1, num_knots=3), 0, 8), num_knots=3)  # still runs: not counted
+            study.start(Proposal(uniform_params(0.1, num_knots=3), 0, 8), ranges=ranges(3))  # still runs: not counted
             loaded = load_measured(store, study, weights=WEIGHTS)
     same(loaded.observations, live.observations)
     assert [seen.trial for seen in loaded.all] == [seen.trial for seen in live.all] == [0, 1]

@@ -15,7 +15,7 @@ from autolambda.driver.events import Noted
 from autolambda.driver.search import search
 from autolambda.errors import StudyError
 from autolambda.responses import Sample
-from autolambda.study.resume import check_identity, growth_sentence, has_grown, moment_of
+from autolambda.study.resume import check_identity, comparable, growth_sentence, has_grown, moment_of
 from autolambda.study.store import StoredStudy
 from autolambda.tasks.base import Slice
 from autolambda.tasks.digest import prompts_key
@@ -27,6 +27,17 @@ IDENTITY = {
     "tasks": prompts_key(([], [])),
     "seed": None,
 }
+
+
+@pytest.mark.parametrize("role", ["base", "third"])
+def test_a_study_may_grow_into_a_space_that_reads_a_further_model(role):
+    """No earlier schedule reads it. From then on its weights may not change, and it may not be left out."""
+    before, now = {"models.thinking": "t"}, {"models.thinking": "t", f"models.{role}": "b"}
+    old, new = comparable(before, now)
+    assert old == new
+    for changed in (before, now | {f"models.{role}": "other"}):
+        old, new = comparable(now, changed)
+        assert old != new
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 
 from autolambda.errors import StorageError, StudyError
 from autolambda.optimizer.propose import Proposal, Stop, propose
-from autolambda.optimizer.space import uniform_params
+from autolambda.optimizer.space import ranges, uniform_params
 from autolambda.schedule import Schedule
 from autolambda.statistics.estimates import Estimate
 from autolambda.statistics.metrics import Measured
@@ -72,7 +72,7 @@ def ask(study, config=CONFIG):
     if (interrupted := study.interrupted()) is not None:
         return interrupted
     proposal = proposal_of(study, config)
-    return None if isinstance(proposal, Stop) else study.start(proposal, num_knots=NUM_KNOTS)
+    return None if isinstance(proposal, Stop) else study.start(proposal, ranges=ranges(NUM_KNOTS))
 
 
 def drive(store, url, *, name="one", config=CONFIG, num_trials=None):
@@ -216,7 +216,7 @@ def test_a_trial_holds_what_was_told_to_the_bit(store, url):
 
 def test_a_trial_knows_its_responses_again_after_a_crash(store, url):
     proposal = Proposal(uniform_params(0.25, num_knots=3), 128, 512)
-    first = open_study(store, url).start(proposal, num_knots=3)
+    first = open_study(store, url).start(proposal, ranges=ranges(3))
     again = open_study(store, url)
     second = again.interrupted()
     assert first == second and (second.start, second.stop) == (128, 512) and second.schedule == Schedule.uniform(0.25)

@@ -29,8 +29,9 @@ from autolambda.engines.transformers.loading import (
 from autolambda.engines.transformers.packed import PackedLinears
 from autolambda.engines.uncomputed import check_unplaced, in_words
 from autolambda.errors import AutolambdaError, EngineError, one_line
-from autolambda.merging.arithmetic import interpolate
+from autolambda.merging.arithmetic import combine
 from autolambda.merging.fingerprint import digest_of_tensors
+from autolambda.merging.kernels.formula import roles_of
 from autolambda.merging.merge import Merge, check_in_place, open_merge
 from autolambda.merging.method import Method
 from autolambda.merging.pair import Pair
@@ -126,18 +127,20 @@ class TransformersEngine:
             ) from error
 
     def set_merge(self, method: Method) -> None:
-        """Merges in place: the linear method from the parents in memory, others from the files."""
+        """Merges in place: the linear method from the parents in memory, other models and methods from the files."""
         merge = open_merge(self._pair, method)
         check_in_place(merge)
         with self._computing():
             # of all names first: a schedule that does not know one of them changes nothing
-            lams = {name: merge.lam_of(name) for name in self._live} if method.name == "linear" else {}
+            points = {name: merge.coefficients_of(name) for name in self._live} if method.name == "linear" else {}
             for name, live in self._live.items():
-                if not lams:
+                if not points:
                     live.copy_(merge.tensor(name).view(live.shape))
                     continue
-                instruct, thinking = (parent[name].view(live.shape) for parent in (self._instruct, self._thinking))
-                interpolate(instruct, thinking, lams[name], out=live, draws=self._draws.get(name))
+                models = {"instruct": self._instruct[name], "thinking": self._thinking[name]}
+                models |= {role: merge.read(role, name) for role in roles_of(points[name]) if role not in models}
+                models = {role: model.view(live.shape) for role, model in models.items()}
+                combine(models, points[name], out=live, draws=self._draws.get(name))
             self._packed.renew()
         self._merge: Merge = merge
 

@@ -7,17 +7,18 @@ import math
 import os
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import fields
 from difflib import get_close_matches
+from functools import partial
 from importlib import metadata
 from typing import Any
 
 from packaging.version import Version
 
 from autolambda.engines.vllm.failures import HIDDEN
-from autolambda.engines.vllm.memory import Need, choose_memory, measure_free_memory
-from autolambda.engines.vllm.snapshot import ParentMemory
-from autolambda.errors import ConfigError, reason
+from autolambda.engines.vllm.memory import Need, Placement, choose_memory, measure_free_memory
+from autolambda.errors import ConfigError, EngineError, reason
 from autolambda.merging.pair import Pair
 
 OLDEST, NEWER = Version("0.26"), Version("0.34")  # tested: 0.26 and 0.32
@@ -120,23 +121,32 @@ def check_architecture(pair: Pair) -> None:
 
 def memory_for_parents(
     pair: Pair, arguments: Mapping[str, Any], *, asked: str, context: int, itemsize: int, sharing: int = 1
-) -> ParentMemory:
-    """Chooses the memory for the parents of one of ``sharing`` engines on this host. Raises like ``choose_memory``."""
+) -> Placement:
+    """Chooses the memory for the parents of one of ``sharing`` engines on this host. Raises like ``choose_memory``.
+
+    The base model and the third parent go there too if there is room for all.
+    """
     num_gpus = _num_gpus(arguments)
     need = Need(pair.num_parameters * itemsize // num_gpus, _cache_bytes(pair, context, itemsize) // num_gpus)
     total = _gpu_bytes()
     gpu_bytes = None if total is None else int(total * _utilization(arguments))
     free = measure_free_memory(gpu_bytes=gpu_bytes, sharing=sharing)
-    return choose_memory(need, free, asked=asked, num_gpus=num_gpus, fixed_cache=_fixes_cache(arguments))
+    fixed = _fixes_cache(arguments)
+    choose = partial(choose_memory, need, free, asked=asked, num_gpus=num_gpus, fixed_cache=fixed)
+    memory, num_models = choose(), 2 + len(pair.further)
+    with suppress(EngineError):
+        if num_models > 2 and choose(num_models=num_models) == memory:
+            return Placement(memory, num_models)
+    return Placement(memory)
 
 
 def engine_arguments(
-    pair: Pair, arguments: Mapping[str, Any], *, tokenizer: str, dtype: str, context: int, memory: ParentMemory | None
+    pair: Pair, arguments: Mapping[str, Any], *, tokenizer: str, dtype: str, context: int, placed: Placement | None
 ) -> dict[str, Any]:
     """Returns all arguments of ``vllm.LLM``: defaults, then the user's, then those that must not change.
 
-    If ``memory`` is "gpu", vLLM gets less memory for its KV cache, by the size of both parents. Raises ``ConfigError``
-    for a ``max_model_len`` below ``context``.
+    If the models are ``placed`` on the GPU, vLLM gets less memory for its KV cache, by their size. Raises
+    ``ConfigError`` for a ``max_model_len`` below ``context``.
     """
     longest = arguments.get("max_model_len")
     if isinstance(longest, int) and longest < context:
@@ -168,8 +178,8 @@ def engine_arguments(
     }
     if pair.thinking.is_nested:
         own["language_model_only"] = True
-    if total is not None and memory == "gpu":
-        parents = 2 * pair.num_bytes / _num_gpus(arguments) / total
+    if total is not None and placed and placed.memory == "gpu":
+        parents = placed.num_models * pair.num_bytes / _num_gpus(arguments) / total
         own["gpu_memory_utilization"] = _utilization(arguments) - parents
     if pair.config["tie_word_embeddings"] != pair.thinking.config.get("tie_word_embeddings", pair.tied):
         own["hf_overrides"] = {**arguments.get("hf_overrides", {}), "tie_word_embeddings": pair.tied}

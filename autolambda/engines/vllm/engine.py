@@ -33,10 +33,10 @@ from autolambda.engines.vllm.arguments import (
 )
 from autolambda.engines.vllm.failures import ProcessStderr, vllm_errors, with_advice
 from autolambda.engines.vllm.internals import check_internals
+from autolambda.engines.vllm.memory import Placement
 from autolambda.engines.vllm.process import await_end, runs_in_process, wake_when_dead
 from autolambda.engines.vllm.requests import Call, PromptIds, sampling_params
 from autolambda.engines.vllm.seeds import Seeds, arguments_for, seed_of_call
-from autolambda.engines.vllm.snapshot import ParentMemory
 from autolambda.errors import ConfigError, EngineError
 from autolambda.merging.fingerprint import digest_of_hashes
 from autolambda.merging.merge import check_in_place, open_merge
@@ -69,7 +69,7 @@ class VllmEngine:
         arguments: Mapping[str, Any] | None = None,
         sharing: int = 1,
     ) -> None:
-        """Starts vLLM and loads both parents.
+        """Starts vLLM and loads the models.
 
         ``context`` is the number of tokens of the longest prompt plus its response. With ``seeds`` "request", a
         response depends on its own prompt and seed only. ``arguments`` are vLLM's engine arguments. ``sharing`` is the
@@ -98,19 +98,19 @@ class VllmEngine:
         self._num_threads = torch.get_num_threads()
         self._set_num_threads = torch.set_num_threads
         compute = resolve_dtype(dtype, pair, vllm_device())
-        memory: ParentMemory | None = None  # a stream reads the files
+        placed: Placement | None = None  # a stream reads the files
         if merge != "stream":
-            memory = memory_for_parents(
+            placed = memory_for_parents(
                 pair, arguments, asked=parents, context=context, itemsize=compute.itemsize, sharing=sharing
             )
         dtype_name = str(compute).removeprefix("torch.")
         self._start(
             engine_arguments(
-                pair, arguments, tokenizer=tokenizer.name_or_path, dtype=dtype_name, context=context, memory=memory
+                pair, arguments, tokenizer=tokenizer.name_or_path, dtype=dtype_name, context=context, placed=placed
             )
         )
         try:
-            merged = self._open_parents(pair, merge, memory or "files")
+            merged = self._open_parents(pair, merge, placed or Placement("files"))
             self.set_merge(Method.linear(Schedule.uniform(1.0)))
         except BaseException:
             self.close()
@@ -193,17 +193,22 @@ class VllmEngine:
             VllmEngine._in_process = False
             raise
 
-    def _open_parents(self, pair: Pair, merge: str, memory: ParentMemory) -> str:
-        """Loads both parents in every worker. Describes how they are merged and what cannot be compared."""
-        folders = str(pair.instruct.folder), str(pair.thinking.folder)
-        reports = self._ask("autolambda_open", folders, asdict(pair.rounding), pair.vision, merge, memory)
+    def _open_parents(self, pair: Pair, merge: str, placed: Placement) -> str:
+        """Loads the models in every worker. Describes how they are merged and what cannot be compared."""
+        models = {"instruct": pair.instruct, "thinking": pair.thinking, **pair.further}
+        folders = {role: str(model.folder) for role, model in models.items()}
+        holds_further = placed.num_models == len(models)
+        settings = asdict(pair.rounding), pair.vision, merge, placed.memory, holds_further
+        reports = self._ask("autolambda_open", folders, *settings)
         unplaced = set.intersection(*(set(report["missing"]) for report in reports))
         computed = (
             unplaced - pair.outside if pair.outside <= unplaced else unplaced
         )  # vLLM may leave the vision part out
         check_unplaced([*computed], num_layers=pair.num_layers, model=f"vLLM's {reports[0]['model']}")
         path, num_quantised = reports[0]["path"], reports[0]["num_quantised"]
-        where = _MEMORY_IN_WORDS[memory] if path == "direct" else "in their files"
+        where = _MEMORY_IN_WORDS[placed.memory] if path == "direct" else "in their files"
+        if pair.further and path == "direct":
+            where += f", {' and '.join(pair.further)} {'too' if holds_further else 'in the files'}"
         unseen = f"; {num_quantised} tensors are quantised and cannot be compared with the files"
         return f"merged by {path}, parents {where}{unseen if num_quantised else ''}{in_words([*unplaced])}"
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from autolambda.engines.vllm.layout import Part
-from autolambda.merging.arithmetic import pieces_of
+from autolambda.merging.kernels.sums import pieces_of
 from autolambda.merging.merge import Arithmetic, Merge
-from autolambda.merging.pair import Region
+from autolambda.merging.reading import Region
 from autolambda.merging.shards import TensorInfo
 
 PIECE = 1 << 25  # values that are compared at once

@@ -40,16 +40,27 @@ class FreeMemory:
     disk: int
 
 
+@dataclass(frozen=True)
+class Placement:
+    """The ``memory`` that holds models in the engine's layout, and of how many.
+
+    The two parents come first, then the base model and a third parent; the rest are read from their files.
+    """
+
+    memory: ParentMemory
+    num_models: int = 2
+
+
 def choose_memory(
-    need: Need, free: FreeMemory, *, asked: str, num_gpus: int = 1, fixed_cache: bool = False
+    need: Need, free: FreeMemory, *, asked: str, num_gpus: int = 1, fixed_cache: bool = False, num_models: int = 2
 ) -> ParentMemory:
-    """Returns the memory for the two parents: ``asked``, or with "auto" the fastest that is large enough.
+    """Returns the memory for both parents, or more models: ``asked``, or with "auto" the fastest that is large enough.
 
     Prefers the GPU if the parents take little from the KV cache, then pinned host memory, then memory-mapped files.
     With a ``fixed_cache``, vLLM leaves no room for parents on the GPU. Raises ``ConfigError`` if the GPU is asked for
     and missing or without room, ``EngineError`` if memory is short.
     """
-    both = 2 * need.weights
+    both = num_models * need.weights
     if free.gpu is None and asked == "gpu":
         raise ConfigError("engine.parents: gpu, but vLLM runs on the CPU; use auto, host or files")
     if fixed_cache and asked == "gpu":

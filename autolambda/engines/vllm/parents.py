@@ -1,6 +1,6 @@
-"""Both parents in one vLLM worker, and their merge in its live parameters, by one of two paths.
+"""The parents in one vLLM worker, and their merge in its live parameters, by one of two paths.
 
-*direct*: vLLM's loader loads both parents once, and copies keep the engine's layout. A merge writes into the live
+*direct*: vLLM's loader loads each model once, and copies keep the engine's layout. A merge writes into the live
 parameters in place, so CUDA graphs stay valid.
 
 *stream*: vLLM's loader loads each merge as checkpoint tensors, and repacks and quantises them. It works for every
@@ -20,16 +20,24 @@ from autolambda.engines.dtype import check_dtypes
 from autolambda.engines.vllm.expected import arithmetic_of, expected, of_matrix, rows_of
 from autolambda.engines.vllm.layout import LiveParameter, Part
 from autolambda.engines.vllm.snapshot import ParentMemory, allocate
-from autolambda.merging.arithmetic import interpolate
+from autolambda.merging.arithmetic import combine
 from autolambda.merging.fingerprint import digest_of_shares, digest_of_tensors, same_bits
+from autolambda.merging.kernels.formula import roles_of
 from autolambda.merging.merge import Merge, open_merge
-from autolambda.merging.method import Method
 from autolambda.merging.pair import Pair
 from autolambda.merging.rounding import Draws, matrix_shape
 from autolambda.schedule import Schedule
 
 MergePath = Literal["direct", "stream"]
 Load = Callable[[Iterator[tuple[str, Tensor]]], None]
+
+_ALONE = {
+    "instruct": Schedule.uniform(0.0),
+    "thinking": Schedule.uniform(1.0),
+    "base": Schedule.uniform(0.0).beyond(scale=0.0),
+    "third": Schedule.uniform(0.0).beyond(third=1.0),
+}
+"""The schedules whose merge is one of the models."""
 
 NUM_PICKS = 4  # rows of each tensor that are compared after a merge
 NUM_EXPERTS = 8  # experts of each layer that are compared after a merge, drawn anew each time
@@ -39,43 +47,51 @@ class LiveParents:
     """Merges a pair into the live parameters of one worker and compares them with the files."""
 
     def __init__(
-        self, pair: Pair, parameters: Mapping[str, LiveParameter], *, load: Load, path: MergePath, memory: ParentMemory
+        self,
+        pair: Pair,
+        parameters: Mapping[str, LiveParameter],
+        *,
+        load: Load,
+        path: MergePath,
+        memory: ParentMemory,
+        holds_further: bool = True,
     ) -> None:
-        """Copies both parents into ``memory`` for the direct path.
+        """Copies both parents into ``memory`` for the direct path, and if ``holds_further`` the further models too.
 
         Raises ``EngineError`` if vLLM holds a tensor in a narrower dtype than the merge's files.
         """
         check_dtypes(_dtypes(parameters), pair)
         self.pair = pair
         self._parameters, self._load = parameters, load
-        self._snapshots: tuple[dict[str, Tensor], ...] = ()
+        self._snapshots: dict[str, dict[str, Tensor]] = {}
         self._draws: dict[str, Draws] = {}
         self._generator = torch.Generator().manual_seed(0)
         self._merge: Merge | None = None
         if path == "direct":
-            ends = (open_merge(pair, Method.linear(Schedule.uniform(lam))) for lam in (0.0, 1.0))
-            self._snapshots = tuple(self._snapshot(end, memory) for end in ends)
+            roles = ("instruct", "thinking", *(pair.further if holds_further else ()))
+            self._snapshots = {role: self._snapshot(open_merge(pair, _ALONE[role]), memory) for role in roles}
             self._draws = {name: found for name, each in parameters.items() if (found := _draws_of(each, pair))}
 
     @torch.no_grad()
     def merge(self, merge: Merge) -> None:
         """Sets every live parameter to the merge: float32 arithmetic, rounded once by the pair's rounding.
 
-        The linear merge uses the parents in memory. Other methods read the files. So do parameters of tensors with
-        several lambdas, parameters that are a function of a tensor, and a CPU kernel that orders experts anew.
+        The linear merge uses the models in memory. Other methods and models read the files. So do parameters of tensors
+        with several lambdas, parameters that are a function of a tensor, and a CPU kernel that orders experts anew.
         """
         self._merge = merge
         if not self._snapshots:
             self._stream(merge)
             return
-        instruct, thinking = self._snapshots
+        is_linear = merge.method.name == "linear"
         for name, parameter in self._parameters.items():
-            lams = {merge.lam_of(part.tensor) for part in parameter.parts} if merge.method.name == "linear" else set()
-            if len(lams) != 1 or parameter.reordered or parameter.derived:
+            points = {merge.coefficients_of(part.tensor) for part in parameter.parts} if is_linear else set()
+            held = all(role in self._snapshots for point in points for role in roles_of(point))
+            if len(points) != 1 or not held or parameter.reordered or parameter.derived:
                 self._write(parameter, merge)
                 continue
-            draws = self._draws.get(name)
-            interpolate(instruct[name], thinking[name], lams.pop(), out=parameter.live.data, draws=draws)
+            models = {role: snapshot[name] for role, snapshot in self._snapshots.items()}
+            combine(models, points.pop(), out=parameter.live.data, draws=self._draws.get(name))
 
     @torch.no_grad()
     def compare(self, merge: Merge, *, whole: bool) -> list[str]:
@@ -157,7 +173,7 @@ class LiveParents:
             parameter.write(part, part.in_engine(values))
 
     def _snapshot(self, parent: Merge, memory: ParentMemory) -> dict[str, Tensor]:
-        """Loads a parent and copies it, in the engine's layout and the checkpoint's dtypes."""
+        """Loads a model and copies it, in the engine's layout and the checkpoint's dtypes."""
         self._stream(parent)
         live = {name: parameter.live.data for name, parameter in self._parameters.items()}
         dtypes = {name: self.pair.tensors[param.parts[0].tensor].dtype for name, param in self._parameters.items()}

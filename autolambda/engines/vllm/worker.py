@@ -33,18 +33,25 @@ class MergingWorker:
     vllm_config: Any
 
     def autolambda_open(
-        self, folders: tuple[str, str], rounding: Mapping[str, Any], vision: Role, path: str, memory: str
+        self,
+        folders: Mapping[str, str],
+        rounding: Mapping[str, Any],
+        vision: Role,
+        path: str,
+        memory: str,
+        holds_further: bool,
     ) -> dict[str, Any]:
-        """Loads both parents. ``path`` "auto" becomes "direct" if no parameter is packed or quantised, else "stream".
+        """Loads the models in ``folders`` by role.
 
-        ``rounding`` holds the fields of ``Rounding``, and ``vision`` is the parent whose vision part is kept. Returns
-        ``path``, ``model`` (its class), ``missing`` (checkpoint tensors that are not on this rank) and
-        ``num_quantised`` (a number of tensors), or ``error``.
+        ``path`` "auto" becomes "direct" if no parameter is packed or quantised, else "stream". ``rounding`` holds the
+        fields of ``Rounding``, and ``vision`` is the parent whose vision part is kept. With ``holds_further``,
+        ``memory`` holds the base model and the third parent too. Returns ``path``, ``model`` (its class), ``missing``
+        (checkpoint tensors that are not on this rank) and ``num_quantised`` (a number of tensors), or ``error``.
         """
         from vllm.distributed import get_tp_group
 
         try:
-            pair = open_pair(*folders, across_configs=True, rounding=Rounding(**rounding), vision=vision)
+            pair = open_pair(**folders, across_configs=True, rounding=Rounding(**rounding), vision=vision)
             model = self.model_runner.get_model()
             group = get_tp_group()
             shapes = {name: info.shape for name, info in pair.tensors.items()}
@@ -55,7 +62,14 @@ class MergingWorker:
             chosen: MergePath = "stream" if path == "stream" or (path == "auto" and changed) else "direct"
             kind: ParentMemory = memory  # type: ignore[assignment]  # from the config, where it is a Literal
             with _all_cores():
-                self._autolambda = LiveParents(pair, parameters, load=self._autolambda_load, path=chosen, memory=kind)
+                self._autolambda = LiveParents(
+                    pair,
+                    parameters,
+                    load=self._autolambda_load,
+                    path=chosen,
+                    memory=kind,
+                    holds_further=holds_further,
+                )
         except Exception as error:
             return {"error": f"{type(error).__name__}: {error}"}
         live = self._autolambda

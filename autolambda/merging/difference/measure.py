@@ -17,7 +17,8 @@ from autolambda.merging.arithmetic import interpolate
 from autolambda.merging.checkpoint import Checkpoint
 from autolambda.merging.difference.values import PARTS, STEPS, WHOLE, ParentDifference
 from autolambda.merging.merge import Merge
-from autolambda.merging.pair import Pair, fitted, read_tensor, stored_name
+from autolambda.merging.pair import Pair
+from autolambda.merging.reading import fitted, read_tensor, stored_name
 from autolambda.merging.rounding import DITHERED, Draws, matrix_shape
 from autolambda.merging.shards import TensorInfo
 from autolambda.merging.writing.write import one_thread_each

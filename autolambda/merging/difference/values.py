@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from autolambda.schedule import Module
+from autolambda.coefficients import Module
 
 WHOLE = "whole"
 PARTS: tuple[str, ...] = (WHOLE, *get_args(Module))

@@ -1,4 +1,4 @@
-"""Interpolates and dithers in one pass over the memory: both parents are read once, and the merge is written once.
+"""Merges and rounds in one pass over the memory: each model is read once, and the merge is written once.
 
 On a CPU the work is done in pieces that stay in the cache, with PyTorch's own operations. On a GPU one Triton kernel
 does all of it (``triton_kernel.py``), once it has given the same bits as PyTorch's operations on that GPU.
@@ -9,25 +9,29 @@ from __future__ import annotations
 import functools
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
 
+from autolambda.coefficients import Coefficients
+from autolambda.merging.kernels.formula import blend, roles_of
 from autolambda.merging.rounding import Draws, Rounding, dither, matrix_shape
 
+LINE = roles_of(Coefficients(0.5))
 _PIECES = {"cpu": 1 << 19, "cuda": 1 << 24}  # values; a CPU takes one piece for each thread
 _logger = logging.getLogger(__name__)
 _scratch = threading.local()
 
 
-def lerp_dithered(instruct: Tensor, thinking: Tensor, lam: float, *, draws: Draws, out: Tensor) -> Tensor:
-    """Writes ``torch.lerp`` of two equal-shaped tensors in float32, dithered to their dtype, into ``out``.
+def combine_in_pieces(models: Mapping[str, Tensor], at: Coefficients, *, draws: Draws | None, out: Tensor) -> Tensor:
+    """Writes the merge (``formula.py``) of equal-shaped ``models`` by role, rounded to their dtype, into ``out``.
 
-    ``out`` has their shape, their dtype or a wider one, and any strides and device. ``draws`` covers the whole tensor.
+    ``out`` has their shape, their dtype or a wider one, and any strides and device. ``draws`` covers the whole tensor;
+    without it the merge is rounded to nearest.
     """
     shape = matrix_shape(out.shape)
-    if shape != (len(draws.rows), len(draws.columns)):
+    if draws is not None and shape != (len(draws.rows), len(draws.columns)):
         raise ValueError(
             f"draws of {len(draws.rows)} rows and {len(draws.columns)} columns do not fit {list(out.shape)}"
         )
@@ -35,56 +39,67 @@ def lerp_dithered(instruct: Tensor, thinking: Tensor, lam: float, *, draws: Draw
         return out
     fits = out.dim() == 2 or out.is_contiguous()
     target = out if fits else torch.empty_like(out, memory_format=torch.contiguous_format)
-    matrices = (instruct.reshape(shape), thinking.reshape(shape), target.view(shape))
-    merge = _merge_on_gpu if out.is_cuda else _merge_in_pieces
-    merge(*matrices, lam, draws.to(out.device))
+    matrices = {role: models[role].reshape(shape) for role in roles_of(at)}
+    if draws is None:
+        _merge_in_pieces(matrices, at, target.view(shape), None)
+    else:
+        merge = _merge_on_gpu if out.is_cuda else _merge_in_pieces
+        merge(matrices, at, target.view(shape), draws.to(out.device))
     return out if target is out else out.copy_(target)
 
 
-def _merge_on_gpu(instruct: Tensor, thinking: Tensor, out: Tensor, lam: float, draws: Draws) -> None:
-    """Merges matrices by the Triton kernel where it works. Parents in host memory are copied piece by piece."""
+def _merge_on_gpu(models: Mapping[str, Tensor], at: Coefficients, out: Tensor, draws: Draws) -> None:
+    """Merges matrices by the Triton kernel where it works, and on the line between the parents only.
+
+    Parents in host memory are copied piece by piece.
+    """
+    dtype = models["instruct"].dtype
     with torch.cuda.device(out.device):
-        if not _triton_works(out.device, instruct.dtype):
-            return _merge_in_pieces(instruct, thinking, out, lam, draws)
+        if len(models) > len(LINE) or not _triton_works(out.device, dtype):
+            return _merge_in_pieces(models, at, out, draws)
         from autolambda.merging.kernels.triton_kernel import lerp_dithered_matrix
 
-        on_device = instruct.device == thinking.device == out.device
+        on_device = all(parent.device == out.device for parent in models.values())
         step = len(out) if on_device else max(1, _PIECES["cuda"] // out.shape[1])
-        for one, other, target, rows in _pieces(instruct, thinking, out, draws, step=step):
-            start, end = (parent.to(out.device, non_blocking=True) for parent in (one, other))  # in the stream's order
-            lerp_dithered_matrix(start, end, lam, draws=Draws(rows, draws.columns), out=target)
+        for parents, target, keys in _pieces(models, out, draws, step=step):
+            assert keys is not None
+            start, end = (parents[role].to(out.device, non_blocking=True) for role in LINE)  # in the stream's order
+            lerp_dithered_matrix(start, end, at.lam, draws=keys, out=target)
     return None
 
 
-def _merge_in_pieces(instruct: Tensor, thinking: Tensor, out: Tensor, lam: float, draws: Draws) -> None:
+def _merge_in_pieces(models: Mapping[str, Tensor], at: Coefficients, out: Tensor, draws: Draws | None) -> None:
     """Merges matrices by whole rows, in buffers that are used again by the next tensor of this thread."""
     num_rows, num_columns = out.shape
     size = _PIECES["cuda"] if out.is_cuda else _PIECES["cpu"] * torch.get_num_threads()
     step = min(max(1, size // num_columns), num_rows)
+    dtype = models["instruct"].dtype
     kept = _buffers(step * num_columns, out.device)
-    start, end = (buffer[: step * num_columns].view(step, num_columns) for buffer in kept)
-    bits, drawn = start.view(torch.int32), end.view(torch.int32)  # the draws take the place of the Thinking values
-    columns = draws.columns[None, :]
-    for one, other, target, rows in _pieces(instruct, thinking, out, draws, step=step):
-        if len(one) < step:
-            start, end, bits, drawn = (buffer[: len(one)] for buffer in (start, end, bits, drawn))
-        start.copy_(one.to(out.device, non_blocking=out.is_cuda))  # in the order of the stream on a GPU
-        end.copy_(other.to(out.device, non_blocking=out.is_cuda))
-        torch.lerp(start, end, lam, out=start)
-        torch.mul(rows[:, None], columns, out=drawn)
+    values, spare = (buffer[: step * num_columns].view(step, num_columns) for buffer in kept)
+    bits, drawn = values.view(torch.int32), spare.view(torch.int32)  # the draws take the place of a model's values
+    for parents, target, keys in _pieces(models, out, draws, step=step):
+        if len(target) < step:
+            values, spare, bits, drawn = (buffer[: len(target)] for buffer in (values, spare, bits, drawn))
+        blend(parents, at, result=values, spare=spare)
+        if keys is None:
+            target.copy_(values.to(dtype))
+            continue
+        torch.mul(keys.rows[:, None], keys.columns[None, :], out=drawn)
         drawn.bitwise_right_shift_(16).bitwise_and_(0xFFFF)
         if target.dtype == torch.bfloat16:  # what ``dither`` does, in fewer passes
             target.view(torch.int16).copy_(drawn.add_(bits).bitwise_right_shift_(16))
         else:
-            target.copy_(dither(start, instruct.dtype, drawn))
+            target.copy_(dither(values, dtype, drawn))
 
 
 def _pieces(
-    instruct: Tensor, thinking: Tensor, out: Tensor, draws: Draws, *, step: int
-) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """Yields ``step`` rows of both parents and of the target, and the keys of these rows."""
-    parts = (torch.split(tensor, step) for tensor in (instruct, thinking, out, draws.rows))
-    return zip(*parts, strict=True)
+    models: Mapping[str, Tensor], out: Tensor, draws: Draws | None, *, step: int
+) -> Iterator[tuple[dict[str, Tensor], Tensor, Draws | None]]:
+    """Yields ``step`` rows of the models by role and of the target, and the draws of these rows."""
+    parts = (torch.split(tensor, step) for tensor in (out, *models.values()))
+    for index, (target, *pieces) in enumerate(zip(*parts, strict=True)):
+        rows = slice(index * step, (index + 1) * step)
+        yield dict(zip(models, pieces, strict=True)), target, draws and draws.part(rows)
 
 
 def _buffers(size: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -120,7 +135,8 @@ def _check_triton(shape: tuple[int, int], device: torch.device, dtype: torch.dty
     instruct = torch.randn(shape, generator=generator) * 10 ** (-6 * torch.rand(shape, generator=generator))
     thinking = instruct * (1 + 0.5 * torch.randn(shape, generator=generator))
     parents = instruct.to(device, dtype), thinking.to(device, dtype)
-    for lam in (0.05, 0.3, 0.5, 0.55, 0.9):
+    models = dict(zip(LINE, parents, strict=True))
+    for lam in (-0.7, 0.05, 0.3, 0.5, 0.55, 0.9, 1.2):
         draws = Rounding().draws("", shape, dtype)
         assert draws is not None
         if shape[1] == 1:
@@ -128,7 +144,7 @@ def _check_triton(shape: tuple[int, int], device: torch.device, dtype: torch.dty
             draws = _edge_draws(torch.lerp(one, other, lam), dtype)
         for out_dtype in (dtype, torch.float32):
             expected, found = (torch.zeros(shape, dtype=out_dtype, device=device) for _ in range(2))
-            _merge_in_pieces(*parents, expected, lam, draws.to(device))
+            _merge_in_pieces(models, Coefficients(lam), expected, draws.to(device))
             lerp_dithered_matrix(*parents, lam, draws=draws.to(device), out=found)
             if not torch.equal(found.view(torch.uint8), expected.view(torch.uint8)):
                 raise ArithmeticError(f"the kernel's bits differ for {dtype} at lambda {lam}")

@@ -26,11 +26,12 @@ def lerp_dithered_matrix(instruct: Tensor, thinking: Tensor, lam: float, *, draw
     rows, columns = _WIDE if num_columns >= 64 else _NARROW
     tiles = triton.cdiv(num_rows, rows) * triton.cdiv(num_columns, columns)
     weight = float(np.float32(lam))
+    from_thinking = abs(weight) >= 0.5
     _kernel[(tiles,)](
         instruct, thinking, out, draws.rows.contiguous(), draws.columns.contiguous(),
-        weight if weight < 0.5 else weight - 1.0, num_rows, num_columns,
+        weight - 1.0 if from_thinking else weight, num_rows, num_columns,
         *instruct.stride(), *thinking.stride(), *out.stride(),
-        FROM_THINKING=weight >= 0.5, HALF=instruct.dtype == torch.float16, ROWS=rows, COLUMNS=columns,
+        FROM_THINKING=from_thinking, HALF=instruct.dtype == torch.float16, ROWS=rows, COLUMNS=columns,
         enable_fp_fusion=False,
     )  # fmt: skip
 

@@ -16,11 +16,11 @@ from threading import Event
 import torch
 from torch import Tensor
 
-from autolambda.merging.arithmetic import PIECE, regions_of
 from autolambda.merging.checkpoint import Checkpoint
 from autolambda.merging.fingerprint import NUM_THREADS, TensorHash, digest_of_hashes, hash_files, is_finite
+from autolambda.merging.kernels.sums import PIECE, regions_of
 from autolambda.merging.merge import Merge
-from autolambda.merging.pair import fitted, read_tensor, stored_name
+from autolambda.merging.reading import fitted, read_tensor, stored_name
 from autolambda.merging.rounding import matrix_shape
 from autolambda.merging.shards import ShardReader
 from autolambda.merging.writing.shard_writer import ShardWriter

@@ -35,7 +35,8 @@ def draw(snapshot: StudySnapshot) -> go.Figure:
             rows.append(values)
             labels.append(f"{title}, {module}")
             where = "layer" if snapshot.num_layers else f"part of {depth}:"
-            hovers.append([f"{title}<br>{module}, {where} {i}<br>lambda {v:.4g}" for i, v in enumerate(values)])
+            beyond = _beyond(result.schedule, module)
+            hovers.append([f"{title}<br>{module}, {where} {i}<br>lambda {v:.4g}{beyond}" for i, v in enumerate(values)])
     x = "layer" if snapshot.num_layers else "depth, from the first layer to the last"
     drawn = figure(height=90 + 36 * len(rows), x=x)
     drawn.add_trace(_heatmap(rows, hovers))
@@ -97,6 +98,14 @@ def _heatmap(rows: list[list[float]], hovers: list[list[str]]) -> go.Heatmap:
 def _values(schedule: Schedule, module: str, depth: int) -> list[float]:
     profile = schedule.attention if module == "attention" else schedule.ffn
     return [profile.at(layer, depth) for layer in range(depth)]
+
+
+def _beyond(schedule: Schedule, module: str) -> str:
+    """Returns the scale and the weight of the third parent of a module, for a schedule that is not on the line."""
+    if schedule.is_on_line:
+        return ""
+    scale, third = (getattr(each, module) for each in (schedule.scale, schedule.third))
+    return f", scale {scale:.4g}, third {third:.4g}"
 
 
 def _few(results: list[ScheduleResult], best: ScheduleResult | None) -> list[ScheduleResult]:

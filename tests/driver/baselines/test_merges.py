@@ -22,8 +22,9 @@ from autolambda.engines.base import Prompt
 from autolambda.engines.chat import ChatFormat
 from autolambda.errors import CheckpointError, ConfigError, PairError
 from autolambda.merging import arithmetic
-from autolambda.merging.arithmetic import pieces_of, slerp_weights, task_arithmetic, ties_limits
+from autolambda.merging.arithmetic import task_arithmetic
 from autolambda.merging.checkpoint import open_checkpoint
+from autolambda.merging.kernels.sums import pieces_of, slerp_weights, ties_limits
 from autolambda.merging.merge import open_merge
 from autolambda.merging.method import ROUNDINGS, Method, RoundingName
 from autolambda.merging.rounding import Draws

@@ -8,12 +8,14 @@ from vllm_engines import needs_vllm
 
 from autolambda.engines.vllm import arguments as vllm_arguments
 from autolambda.engines.vllm.arguments import (
+    _cache_bytes,
     check_arguments,
     engine_arguments,
     installed_version,
     memory_for_parents,
     rope_factors,
 )
+from autolambda.engines.vllm.memory import FreeMemory, Placement
 from autolambda.errors import ConfigError
 from autolambda.merging.pair import open_pair
 
@@ -62,7 +64,8 @@ def pair(tmp_path):
 
 def started(pair, arguments=(), *, memory=None, gpu=None, monkeypatch=None, context=300):
     monkeypatch.setattr(vllm_arguments, "_gpu_bytes", lambda: gpu)
-    return engine_arguments(pair, dict(arguments), tokenizer="there", dtype="float32", context=context, memory=memory)
+    placed = memory and Placement(memory)
+    return engine_arguments(pair, dict(arguments), tokenizer="there", dtype="float32", context=context, placed=placed)
 
 
 def test_the_users_arguments_go_over_what_follows_from_the_study(pair, monkeypatch):
@@ -136,7 +139,7 @@ def test_a_cache_of_a_fixed_size_leaves_no_room_for_parents(pair, monkeypatch, a
     monkeypatch.setenv("VLLM_ENABLE_STARTUP_PLAN", plan)
     monkeypatch.setattr(vllm_arguments, "_gpu_bytes", lambda: 80 << 30)
     chosen = memory_for_parents(pair(), arguments, asked="auto", context=100, itemsize=2)
-    assert (chosen == "gpu") is not fixed
+    assert (chosen.memory == "gpu") is not fixed
 
 
 @needs_vllm
@@ -176,6 +179,19 @@ def test_parents_are_placed_by_what_a_gpu_holds_of_them(tmp_path, monkeypatch):
     assert need.weights == opened.num_parameters * 4 // 2
     assert need.cache == 2 * 2 * 32 * 4 * 100 // 2  # keys and values of two layers
     assert rest == {"asked": "auto", "num_gpus": 2, "fixed_cache": False}
+
+
+@pytest.mark.parametrize(("host", "num_models"), [(10, 4), (1.01, 2)])
+def test_further_models_are_held_where_there_is_room_for_all(tmp_path, monkeypatch, host, num_models):
+    """Else they are read from their files."""
+    folders = [str(tiny_checkpoint(tmp_path / f"{seed}", seed=seed)) for seed in range(4)]
+    opened = open_pair(*folders[:2], base=folders[2], third=folders[3])
+    copies = 3 * opened.num_parameters * 4 + _cache_bytes(opened, 100, 4)
+    free = FreeMemory(None, int(host * copies), 1 << 40)
+    monkeypatch.setattr(vllm_arguments, "_gpu_bytes", lambda: None)
+    monkeypatch.setattr(vllm_arguments, "measure_free_memory", lambda **_: free)
+    placed = memory_for_parents(opened, {}, asked="auto", context=100, itemsize=4)
+    assert placed == Placement("host", num_models)
 
 
 @pytest.mark.parametrize("value", ["two", None, 0, True])

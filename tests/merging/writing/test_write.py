@@ -23,9 +23,9 @@ from autolambda.engines.base import Fingerprint
 from autolambda.engines.chat import load_tokenizer
 from autolambda.engines.transformers.engine import TransformersEngine
 from autolambda.errors import CheckpointError, OutputError
-from autolambda.merging.arithmetic import PIECE
 from autolambda.merging.checkpoint import open_checkpoint
 from autolambda.merging.fingerprint import TensorHash, digest_of_hashes, hash_files
+from autolambda.merging.kernels.sums import PIECE
 from autolambda.merging.merge import Merge, open_merge
 from autolambda.merging.method import METHODS, Method
 from autolambda.merging.pair import open_pair
