@@ -3,8 +3,8 @@
     python studies/real_pair/searches.py FOLDER STUDIES studies/real_pair/searches.jsonl mixed:float32:dithered:30 ...
 
 Each name is PAIR:DTYPE:ROUNDING:BUDGET, of the parents in FOLDER (``make.py``). STUDIES gets the studies' databases.
-Each line of the file is one search: its report as JSON, what it printed, and its seconds. A search that has a line is
-not run again; one that was killed goes on. ``--set`` goes to every search.
+Each line of the file is one search: its seconds, and what its report says of the fronts, stages and rivals. A search
+that has a line is not run again; one that was killed goes on. ``--set`` goes to every search.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ import subprocess
 import time
 from pathlib import Path
 from typing import Any
+
+KEPT = ("verdict", "best", "nearest", "parents", "cap", "stages", "stop_reason", "tokens_generated")  # of the report
+DROPPED = ("tasks", "guards")  # of a result: there is one task and no guard
 
 
 def main() -> None:
@@ -34,7 +37,7 @@ def main() -> None:
         line = search(arguments.folder.resolve(), arguments.studies, name, arguments.set)
         with out.open("a") as file:
             file.write(json.dumps(line) + "\n")
-        print(line["said"], flush=True)
+        print(name, line["report"]["verdict"], f"{line['seconds'] / 60:.1f} minutes", flush=True)
 
 
 def search(folder: Path, studies: Path, name: str, settings: list[str]) -> dict[str, Any]:
@@ -44,10 +47,22 @@ def search(folder: Path, studies: Path, name: str, settings: list[str]) -> dict[
     study = name.replace(":", "-")
     options = [f"--set={each}" for each in (f"merge.rounding={rounding}", "engine.threads=1", *settings)]
     begun = time.time()
-    said = run(studies, "search", f"--config={config}", f"--budget={budget}", f"--study={study}", *options)
+    run(studies, "search", f"--config={config}", f"--budget={budget}", f"--study={study}", *options)
     seconds = round(time.time() - begun)
     report = json.loads(run(studies, "report", study, "--format=json"))
-    return {"name": name, "settings": settings, "seconds": seconds, "said": said.splitlines(), "report": report}
+    return {"name": name, "settings": settings, "seconds": seconds, "report": shortened(report)}
+
+
+def shortened(report: dict[str, Any]) -> dict[str, Any]:
+    """Leaves out what the tables and the picture do not show."""
+    fronts = {name: report["fronts"][name] for name in ("smoothed", "confirmed")}
+    return plain({name: report[name] for name in KEPT} | {"fronts": fronts})
+
+
+def plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: plain(each) for name, each in value.items() if name not in DROPPED}
+    return [plain(each) for each in value] if isinstance(value, list) else value
 
 
 def run(folder: Path, *arguments: str) -> str:
