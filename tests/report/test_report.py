@@ -17,8 +17,9 @@ from autolambda.driver.job import open_job
 from autolambda.driver.search import confirm, enter, search
 from autolambda.errors import StudyError
 from autolambda.graders import ifeval
-from autolambda.report.read import _alike, _unconfirmed, build_report
+from autolambda.report.read import _alike, build_report
 from autolambda.report.report import Report
+from autolambda.report.report import unconfirmed as best_unconfirmed
 from autolambda.report.results import confirmed_result
 from autolambda.responses import Grade, Graded, Response
 from autolambda.schedule import Schedule
@@ -226,7 +227,7 @@ def test_a_pick_by_the_model_must_rather_surely_break_no_guard(searched: str) ->
             replace(result, allowed=allowed if result.trial == report.best.trial else 0.99)
             for result in report.smoothed
         )
-        found = _unconfirmed(results, BUDGET)
+        found = best_unconfirmed(results, BUDGET)
         assert (found is not None and found.trial == report.best.trial) == (word == "kept")
 
 
