@@ -37,7 +37,7 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("family")
     for seed, name in enumerate(MODELS):
         tiny_checkpoint(folder / name, seed=seed)
-    tiny_checkpoint(folder / "larger", vocab_size=270)
+    tiny_checkpoint(folder / "larger", intermediate_size=96)
     return folder
 
 
