@@ -122,7 +122,7 @@ def test_arguments_mean_what_the_options_mean(
         (lambda: autolambda.evaluate(lam=0.5, schedule="s.yaml"), "lam, schedule: give one of the two, seen both"),
         (
             lambda: autolambda.evaluate(lam=2.5),
-            "lambda must lie between -1 and 2 (0 is Instruct, 1 is Thinking), seen 2.5",
+            "lambda must lie between -1 and 2 (0 is Instruct, 1 is Thinking)",
         ),
         (lambda: autolambda.evaluate(schedule="s.yaml"), "schedule file 's.yaml' cannot be read"),
         (lambda: autolambda.evaluate(schedule={"lam": 1}), "a schedule has the keys 'lambda'"),
