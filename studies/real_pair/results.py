@@ -99,7 +99,7 @@ def judged(banks: Mapping[str, Bank], searches: list[dict[str, Any]]) -> Iterato
         pair, dtype, rounding, budget = line["name"].split(":")
         report = line["report"]
         bank, best = banks[pair], report["best"] or report["nearest"]
-        there = bank.truth(params_of(best["schedule"]))
+        there = truth_of(bank, best["schedule"])
         within = [(truth, lam) for lam, truth, _ in dense(bank) if truth.mean_tokens <= float(budget)]
         top, lam = max(within, key=lambda each: each[0].accuracy)
         interval = (
@@ -109,21 +109,24 @@ def judged(banks: Mapping[str, Bank], searches: list[dict[str, Any]]) -> Iterato
         yield (
             f"| {pair}, {dtype}, {rounding} | {budget} | {report['verdict']}: {Schedule.from_dict(best['schedule'])}: "
             f"{100 * best['accuracy']:.1f} % at {best['mean_tokens']:.1f} | {interval} | "
-            f"{100 * there.accuracy:.1f} % at {there.mean_tokens:.1f} | "
-            f"lambda {lam:g}: {100 * top.accuracy:.1f} % at {top.mean_tokens:.1f} | {line['seconds'] / 60:.1f} |"
+            f"{in_short(there)} | "
+            f"lambda {lam:g}: {in_short(top)} | {line['seconds'] / 60:.1f} |"
         )
 
 
 def held(banks: Mapping[str, Bank], searches: list[dict[str, Any]]) -> Iterator[str]:
-    """Yields how many of the fronts' 95 % intervals hold the bank's value, whose own error is left out."""
+    """Yields how many of the fronts' 95 % intervals hold the bank's value, whose own error is left out.
+
+    Merges that the bank does not know, such as those by module without a grid, are left out.
+    """
     yield ""
     yield "| search | front | merges | accuracy held | tokens held | Think ratio held |"
     yield "|---|---|---|---|---|---|"
     for line in searches:
         bank = banks[line["name"].split(":")[0]]
         for name in ("smoothed", "confirmed"):
-            front = line["report"]["fronts"][name]
-            truths = [bank.truth(params_of(each["schedule"])) for each in front]
+            front = [each for each in line["report"]["fronts"][name] if truth_of(bank, each["schedule"])]
+            truths = [truth_of(bank, each["schedule"]) for each in front]
             counts = [
                 sum(
                     each[f"{key}_low"] <= getattr(truth, key) <= each[f"{key}_high"]
@@ -141,11 +144,20 @@ def dense(bank: Bank) -> list[tuple[float, Truth, int]]:
     ]
 
 
-def params_of(plain: Mapping[str, Any]) -> dict[str, float]:
-    """The place of a schedule among attention x ffn; a curve over depth counts by its means."""
+def truth_of(bank: Bank, plain: Mapping[str, Any]) -> Truth | None:
+    """The bank's numbers of a schedule; ``None`` if it holds uniform lambdas alone and the schedule is none.
+
+    A curve over depth counts by its means.
+    """
     schedule = Schedule.from_dict(plain)
+    if schedule.lam is None and not bank.has_module:
+        return None
     attention, ffn = schedule.attention.mean(), schedule.ffn.mean()
-    return {"lam": (attention + ffn) / 2, "split": attention - ffn}
+    return bank.truth({"lam": (attention + ffn) / 2, "split": attention - ffn})
+
+
+def in_short(truth: Truth | None) -> str:
+    return f"{100 * truth.accuracy:.1f} % at {truth.mean_tokens:.1f}" if truth else ""
 
 
 def draw(banks: Mapping[str, Bank], searches: list[dict[str, Any]], path: Path) -> None:
@@ -159,7 +171,7 @@ def draw(banks: Mapping[str, Bank], searches: list[dict[str, Any]], path: Path) 
             **points(merges),
             mode="markers+text",
             text=[f"{lam:g}" if lam * 10 % 1 < 1e-9 else "" for lam, _, _ in merges],
-            textposition="bottom right",
+            textposition="top left",
             marker={"color": MERGE, "size": 8},
             name="merge, with its lambda",
             **shown,
@@ -169,7 +181,7 @@ def draw(banks: Mapping[str, Bank], searches: list[dict[str, Any]], path: Path) 
             **points(ends),
             mode="markers+text",
             text=["Instruct", "Thinking"],
-            textposition=["top center", "bottom center"],
+            textposition=["bottom center", "top left"],
             marker={"color": PARENT, "size": 10, "symbol": "diamond"},
             name="the two models",
             **shown,
@@ -191,8 +203,10 @@ def draw(banks: Mapping[str, Bank], searches: list[dict[str, Any]], path: Path) 
             **shown,
             **where,
         )
-        figure.update_yaxes(ticksuffix=" %", rangemode="tozero", **where)
-        figure.update_xaxes(title="mean tokens", rangemode="tozero", **where)
+        shares = [100 * truth.accuracy for _, truth, _ in rows]
+        lengths = [truth.mean_tokens for _, truth, _ in rows]
+        figure.update_yaxes(ticksuffix=" %", range=[min(shares) - 15, max(shares) + 8], **where)
+        figure.update_xaxes(title="mean tokens", range=[min(lengths) - 3, max(lengths) + 2], **where)
     figure.update_layout(margin={"l": 45, "r": 10, "t": 70, "b": 45}, legend={"orientation": "h", "y": 1.27, "x": 0})
     save_png(figure, path, width=WIDTH, height=HEIGHT)
 
