@@ -102,7 +102,7 @@ def _look_ahead(
     """
     step = observations.num_trials
     model = fit(observations, settings, guards=aims.guards, cap=aims.max_tokens)
-    measured = leading(observations.measured, num_knots=settings.knots)
+    measured = leading(observations.measured, num_knots=settings.knots, beyond=settings.beyond)
     turn = _turn(settings, step)
     best = Stop("spaces")
     for space in dict.fromkeys([turn, *settings.spaces]):
