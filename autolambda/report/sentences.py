@@ -203,8 +203,10 @@ def _about_parent(report: Report, best: ScheduleResult) -> Iterator[Sentence]:
     """Yields that a parent is the answer, why, and what could show that a merge helps."""
     name, beaten, budget = str(best.parent), report.beaten, report.budget or 0.0
     model = (f"the {name.capitalize()} model itself", "bold")
-    yield Sentence((FOUND, ": ", model, f" {answers(best)}; no merge is better within {limit(budget)}."))
+    better = "shown to be better" if report.beyond and not report.beyond.is_shown else "better"
+    yield Sentence((FOUND, ": ", model, f" {answers(best)}; no merge is {better} within {limit(budget)}."))
     yield from _compared(report, best)
+    yield from beyond_sentences(report)
     if beaten:
         gain = report.insights.gain_over(name, beaten)
         change = lead(beaten.score.accuracy - best.score.accuracy, gain)

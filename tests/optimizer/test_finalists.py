@@ -11,7 +11,8 @@ from autolambda.optimizer.finalists import Plan, _even, plan
 from autolambda.optimizer.observations import TOKENS
 from autolambda.optimizer.space import uniform_params
 from autolambda.responses import Grade, Graded, Response
-from autolambda.statistics.verdict import Verdict, difference, drops_of, verdict
+from autolambda.statistics.metrics import difference
+from autolambda.statistics.verdict import Verdict, drops_of, verdict
 
 
 def responses(*, num_correct, tokens, count=40, spread=0, repeats=1):

@@ -17,7 +17,16 @@ def beyond_sentences(report: Report) -> Iterator[Sentence]:
             least = f"at least {points(found.difference.lower_bound)} with 95 % confidence"
             change = f"{lead(found.difference.value, None)} ({least})"
             line = f"{who(found.line)} {answers(found.line)}"
-            said = f"Shown to be better than the best merge on the line between the parents, {line}: {change}."
+            said = (
+                f"{titled(found.result)} is shown to be better than the best merge on the line between the parents, "
+                f"{line}: {change}."
+            )
+        elif found.line.parent:
+            change = lead(found.difference.value, found.difference)
+            said = (
+                f"{titled(found.result)} {answers(found.result)}, but it must be shown to be better than "
+                f"{who(found.line)} too. It is {change}, so the answer stays on the line."
+            )
         else:
             needed = f"lead the best merge on the line between the parents by {points(report.config.confirm.margin)}"
             change = lead(found.difference.value, found.difference)
