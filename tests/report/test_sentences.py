@@ -98,6 +98,14 @@ def test_it_says_that_a_schedule_beyond_the_line_is_not_shown_to_beat_a_parent()
     assert beyond.to_dict()["line_parent"] == "instruct" and beyond.to_dict()["line_trial"] is None
 
 
+def test_a_pick_beyond_the_line_without_a_rival_is_said_not_to_be_compared() -> None:
+    report = finished()
+    assert report.best is not None
+    far = replace(report.best, schedule=report.best.schedule.beyond(scale=1.3))
+    assert "It was not compared with a merge on the line: none was confirmed" in said(replace(report, best=far))
+    assert "not compared" not in said(report)
+
+
 def test_a_pick_that_extrapolates_is_said() -> None:
     report = finished()
     assert report.best is not None

@@ -35,5 +35,7 @@ def beyond_sentences(report: Report) -> Iterator[Sentence]:
                 f"It is {change}, so the answer stays on the line."
             )
         yield Sentence((said,))
+    elif report.best and report.best.schedule.further:
+        yield Sentence(("It was not compared with a merge on the line: none was confirmed within the budget.",))
     if report.best and report.best.schedule.extrapolates:
         yield Sentence((f"{EXTRAPOLATES[0].upper()}{EXTRAPOLATES[1:]}.",))
