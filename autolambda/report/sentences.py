@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 
 from autolambda.errors import printable
 from autolambda.report.answer.baselines import baseline_sentences
-from autolambda.report.answer.beyond import beyond_sentences
+from autolambda.report.answer.beyond import beyond_sentences, front_sentences
 from autolambda.report.answer.caps import cap_sentences
 from autolambda.report.answer.phrases import (
     FOUND,
@@ -148,6 +148,7 @@ def _about_front(report: Report) -> Iterator[Sentence]:
     if best is not cheap:
         span += f" to {percent(best.score.accuracy)} with {tokens(best.score.mean_tokens)}"
     yield Sentence((("The front is the answer", "bold"), f", since no budget was given: {span} ({checked})."))
+    yield from front_sentences(report)
     yield from filter(None, [without_budget(report)])
 
 

@@ -106,6 +106,13 @@ def test_a_pick_beyond_the_line_without_a_rival_is_said_not_to_be_compared() -> 
     assert "not compared" not in said(report)
 
 
+def test_without_a_budget_it_says_that_what_is_beyond_the_line_is_not_tested() -> None:
+    report = replace(finished(), budget=None, verdict=None)
+    assert "beyond the line" not in said(report)
+    far = tuple(replace(each, schedule=each.schedule.beyond(scale=1.3)) for each in report.confirmed)
+    assert "Without a budget, none is tested against the best merge on it." in said(replace(report, confirmed=far))
+
+
 def test_a_pick_that_extrapolates_is_said() -> None:
     report = finished()
     assert report.best is not None

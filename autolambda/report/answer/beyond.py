@@ -39,3 +39,14 @@ def beyond_sentences(report: Report) -> Iterator[Sentence]:
         yield Sentence(("It was not compared with a merge on the line: none was confirmed within the budget.",))
     if report.best and report.best.schedule.extrapolates:
         yield Sentence((f"{EXTRAPOLATES[0].upper()}{EXTRAPOLATES[1:]}.",))
+
+
+def front_sentences(report: Report) -> Iterator[Sentence]:
+    """Yields that the merges beyond the line are not tested if no budget was given."""
+    if any(each.schedule.further for each in report.front):
+        yield Sentence(
+            (
+                "The front holds merges beyond the line between the parents. "
+                "Without a budget, none is tested against the best merge on it.",
+            )
+        )
