@@ -165,7 +165,8 @@ class _ParentCosts:
         allowance: TokenAllowance,
     ) -> _ParentCosts:
         costs, in_play = [], []
-        uniform = [index for index, each in enumerate(observations.measured) if each.lam is not None]
+        measured = observations.measured
+        uniform = [i for i, each in enumerate(measured) if each.lam is not None and 0 <= each.lam <= 1]
         for end, outermost in zip(ENDS, (min, max), strict=True):
             index = (
                 schedules.index(end)

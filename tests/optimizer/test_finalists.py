@@ -350,6 +350,12 @@ def test_a_false_feasible_stays_at_five_percent_with_a_guard(parents_differ):
     assert 0 < num_false / draws <= 0.05
 
 
+def test_a_lambda_outside_the_parents_costs_nothing_of_theirs():
+    far = point(uniform_params(1.3, num_knots=3), 4096, values=(0.7, 900.0, 1.0))
+    one, other = (allowance_of(points, config(), aims(75.0)) for points in (KNOWN.measured, [*KNOWN.measured, far]))
+    assert one == other
+
+
 LINE = [  # accuracy and tokens of line schedules by module, and of three with a scale that lead them
     ({"lam": 0.5}, (0.50, 50.0, 0.5)),
     ({"lam": 0.5, "split": 0.2}, (0.60, 52.0, 0.5)),
