@@ -17,8 +17,7 @@ from autolambda.report.results import stage
 from autolambda.report.snapshot import num_layers_of
 from autolambda.responses import Graded
 from autolambda.statistics.estimates import Difference
-from autolambda.statistics.metrics import Measured, measure
-from autolambda.statistics.verdict import difference
+from autolambda.statistics.metrics import Measured, difference, measure
 from autolambda.study.reader import StudyReader
 
 TITLES: dict[AblationName, str] = {

@@ -39,8 +39,11 @@ class Aims:
 
 
 def allowance_of(measured: Sequence[Observation], settings: SearchSettings, aims: Aims) -> TokenAllowance | None:
-    """Returns the allowance, ``None`` before two uniform lambdas are measured. The outermost represent the parents."""
-    costs = {each.lam: each.cost for each in measured if each.lam is not None}
+    """Returns the allowance, ``None`` before two uniform lambdas from 0 to 1 are measured.
+
+    The outermost of these represent the parents.
+    """
+    costs = {each.lam: each.cost for each in measured if each.lam is not None and 0 <= each.lam <= 1}
     if len(costs) < 2:
         return None
     ends = costs[min(costs)] + costs[max(costs)]

@@ -119,22 +119,29 @@ def _for_budget(
 ) -> list[int]:
     """Returns the most valuable set of merges.
 
-    The best schedule on the line between the parents stands beside any beyond it, and the best uniform lambda beside
-    any other.
+    The best uniform lambda stands beside any other schedule. Beside any beyond the line between the parents stand the
+    best on the line and the best uniform lambda, as far as there is room. A single finalist is on the line.
     """
     merges = [index for index, schedule in enumerate(schedules) if schedule not in ENDS]
     if not merges:
         return list(range(len(schedules)))[: settings.finalists]
+    on_line = [index for index in merges if schedules[index].is_on_line]
+    uniform = [index for index in on_line if schedules[index].lam is not None]
+    if settings.finalists == 1:
+        merges = on_line or merges
     chosen, _ = portfolio.best(merges, settings.finalists)
     if max(chance[chosen]) < HOPELESS:
         chosen = [min(merges, key=lambda index: portfolio.mean_tokens[index])]
-    on_line = [index for index in merges if schedules[index].is_on_line]
-    uniform = [index for index in on_line if schedules[index].lam is not None]
-    for rivals in (on_line, uniform):
-        if rivals and settings.finalists > 1 and not set(rivals) & set(chosen):
-            beside = max(rivals, key=lambda index: (portfolio.value([*chosen, index]), chance[index]))
+    if set(chosen) <= set(on_line):
+        if uniform and settings.finalists > 1 and not set(uniform) & set(chosen):
+            beside = max(uniform, key=lambda index: (portfolio.value([*chosen, index]), chance[index]))
             chosen = [*chosen[: settings.finalists - 1], beside]
-    return chosen
+        return chosen
+    # each by itself: beside a schedule that leads them all, they would add nothing to the value
+    best = [portfolio.best(places, 1)[0][0] for places in (on_line, uniform) if places]
+    rivals = list(dict.fromkeys(best))[: settings.finalists - 1]
+    others = sorted(set(chosen) - set(rivals), key=lambda index: (index in on_line, chosen.index(index)))
+    return [*others[: settings.finalists - len(rivals)], *rivals]
 
 
 @dataclass(frozen=True)
@@ -158,7 +165,8 @@ class _ParentCosts:
         allowance: TokenAllowance,
     ) -> _ParentCosts:
         costs, in_play = [], []
-        uniform = [index for index, each in enumerate(observations.measured) if each.lam is not None]
+        measured = observations.measured
+        uniform = [i for i, each in enumerate(measured) if each.lam is not None and 0 <= each.lam <= 1]
         for end, outermost in zip(ENDS, (min, max), strict=True):
             index = (
                 schedules.index(end)

@@ -137,20 +137,26 @@ class Observations:
 
 
 def leading(
-    measured: Sequence[Observation], *, num_knots: int, about: Schedule | None = None, most: int = MOST_POINTS
+    measured: Sequence[Observation],
+    *,
+    num_knots: int,
+    beyond: bool = False,
+    about: Schedule | None = None,
+    most: int = MOST_POINTS,
 ) -> list[Observation]:
     """Returns the observations that the surrogate is fitted to, in their order: all, if there are at most ``most``.
 
     Otherwise it keeps the uniform schedules and the schedule ``about``. Half of the remaining places go to schedules
     near the measured front. They are chosen by distance and not by result, to avoid selection bias. The other half is
-    spread evenly over all trials, so that early observations stay known.
+    spread evenly over all trials, so that early observations stay known. ``beyond`` is as in ``features``.
     """
     if len(measured) <= most:
         return list(measured)
     kept = {index for index, each in enumerate(measured) if each.lam is not None or each.schedule == about}
     others = [index for index in range(len(measured)) if index not in kept]
     num_near = max(most - len(kept), 0) // 2
-    distances = dict(zip(others, _distances_to_front(measured, others, num_knots), strict=True))
+    places = [features(each.schedule, num_knots=num_knots, beyond=beyond) for each in measured]
+    distances = dict(zip(others, _distances_to_front(measured, others, places), strict=True))
     by_distance = sorted(others, key=distances.__getitem__)
     rest = sorted(by_distance[num_near:])
     num_rest = max(most - len(kept) - num_near, 0)
@@ -158,14 +164,13 @@ def leading(
     return [measured[index] for index in sorted(kept)]
 
 
-def _distances_to_front(measured: Sequence[Observation], others: Sequence[int], num_knots: int) -> list[float]:
+def _distances_to_front(
+    measured: Sequence[Observation], others: Sequence[int], places: Sequence[Floats]
+) -> list[float]:
     """Returns the squared distance from each of the ``others`` to the nearest schedule of the measured front."""
-    best = front(measured, key=lambda each: Objectives(each.values[ACCURACY], each.values[TOKENS]))
-    targets = np.array([features(each.schedule, num_knots=num_knots) for each in best])
-    return [
-        float(np.square(targets - features(measured[index].schedule, num_knots=num_knots)).sum(axis=1).min())
-        for index in others
-    ]
+    scores = [Objectives(each.values[ACCURACY], each.values[TOKENS]) for each in measured]
+    targets = np.array([places[index] for index in front(range(len(measured)), key=scores.__getitem__)])
+    return [float(np.square(targets - places[index]).sum(axis=1).min()) for index in others]
 
 
 def near(measured: Sequence[Observation], tokens: float) -> list[Observation]:

@@ -76,7 +76,7 @@ def _is_on_ladder(observations: Observations, settings: SearchSettings, allowanc
     over = allowance is not None and observations.num_tokens > LADDER_SHARE * allowance.search
     if over or observations.num_trials >= settings.ladder:
         return False
-    return not is_known([_curve_point(each) for each in observations.measured if each.lam is not None])
+    return not is_known([_curve_point(each) for each in _between(observations)])
 
 
 def _optuna_proposal(observations: Observations, settings: SearchSettings, aims: Aims) -> Proposal | Stop:
@@ -102,7 +102,7 @@ def _look_ahead(
     """
     step = observations.num_trials
     model = fit(observations, settings, guards=aims.guards, cap=aims.max_tokens)
-    measured = leading(observations.measured, num_knots=settings.knots)
+    measured = leading(observations.measured, num_knots=settings.knots, beyond=settings.beyond)
     turn = _turn(settings, step)
     best = Stop("spaces")
     for space in dict.fromkeys([turn, *settings.spaces]):
@@ -230,10 +230,15 @@ def _next_cost(each: Observation, aims: Aims) -> float:
 
 def _ladder_proposal(observations: Observations, settings: SearchSettings, aims: Aims) -> Proposal:
     """Proposes the next uniform lambda, up to the first rung for the surrogate, else at full size."""
-    curve = [(each.lam, each.values[THINK]) for each in observations.measured if each.lam is not None]
+    curve = [(point.lam, point.think_ratio) for point in map(_curve_point, _between(observations))]
     failed_lams = {lam for params in observations.failed if (lam := uniform_lam(params)) is not None}
     size = aims.rungs[0] if settings.sampler == "surrogate" else aims.rungs[-1]
     return Proposal(uniform_params(next_lambda(curve, failed_lams), num_knots=settings.knots), 0, size)
+
+
+def _between(observations: Observations) -> list[Observation]:
+    """Returns the uniform schedules from one parent to the other, which the ladder is about."""
+    return [each for each in observations.measured if each.lam is not None and 0 <= each.lam <= 1]
 
 
 def _curve_point(each: Observation) -> CurvePoint:

@@ -127,7 +127,7 @@ def stopped_for(schedule: Schedule, observations: Observations, settings: Search
 
     Lambda 0 and 1 are never stopped for a guard, because all others are compared with the better of them.
     """
-    measured = leading(observations.measured, num_knots=settings.knots, about=schedule)
+    measured = leading(observations.measured, num_knots=settings.knots, beyond=settings.beyond, about=schedule)
     schedules = [each.schedule for each in measured]
     draw = fit(replace(observations, measured=measured), settings, guards=aims.guards, cap=aims.max_tokens).draw(
         schedules, num_draws=NUM_DRAWS, seed=len(observations.costs)

@@ -182,7 +182,7 @@ def fit(
 ) -> Surrogate:
     """Fits a surrogate to the leading observations and the latest censored trials."""
     censored = observations.censored[-MOST_POINTS // 2 :]
-    measured = leading(observations.measured, num_knots=settings.knots)
+    measured = leading(observations.measured, num_knots=settings.knots, beyond=settings.beyond)
     return Surrogate(
         measured, num_knots=settings.knots, beyond=settings.beyond, censored=censored, guards=guards, cap=cap
     )

@@ -13,6 +13,7 @@ from typing import Any
 from autolambda.report.results import ScheduleResult, stage
 from autolambda.responses import Graded
 from autolambda.statistics.estimates import Difference, student
+from autolambda.statistics.metrics import difference
 from autolambda.statistics.token_value import (
     Length,
     Slope,
@@ -22,7 +23,6 @@ from autolambda.statistics.token_value import (
     slope_sentences,
     sweet_spot,
 )
-from autolambda.statistics.verdict import difference
 from autolambda.statistics.words import points_of
 from autolambda.study.measured import MeasuredSchedule
 

@@ -26,15 +26,8 @@ from autolambda.report.results import (
     smoothed_results,
 )
 from autolambda.responses import Graded
-from autolambda.statistics.verdict import (
-    LEAST_PROMPTS,
-    Confirmed,
-    Decision,
-    confirmed_of,
-    difference,
-    drops_of,
-    verdict,
-)
+from autolambda.statistics.metrics import difference
+from autolambda.statistics.verdict import LEAST_PROMPTS, Confirmed, Decision, confirmed_of, drops_of, verdict
 from autolambda.study.measured import load_measured
 from autolambda.study.reader import open_for_reading
 from autolambda.study.store import Store, StoredStudy
@@ -139,7 +132,7 @@ class _Confirmation:
         own: Mapping[str, Sequence[Graded]],
     ) -> None:
         """``responses`` are those of the trials, ``own`` those of the parents under their own templates."""
-        self._config, self._budget, self._agreed, self._responses = config, budget, agreed, responses
+        self._config, self._budget, self._agreed, self._responses, self._own = config, budget, agreed, responses, own
         self._parents = {name: self._parent(name, own) for name in own if len(own) == 2 or not config.guards}
 
     def answer(
@@ -164,6 +157,7 @@ class _Confirmation:
             weights=self._config.weights,
             drops=[each.drops for each in chosen],
             parents=self._parents,
+            own=self._own,
             combined=self._agreed.combined,
             uniform=[index for index, each in enumerate(chosen) if each.schedule.lam is not None],
             beyond=[index for index, each in enumerate(chosen) if each.schedule.further],
@@ -197,16 +191,19 @@ class _Confirmation:
             likely=Likely(likely, self._numbers(likely).chance) if likely else None,
             uniform=uniform if best is not None and best.schedule.lam is None else None,
             preferred_over=passed_over if decision.parent is None else None,
-            beyond=self._beyond(decision, chosen),
+            beyond=self._beyond(decision, chosen, parents),
             open=Open(chosen[place], self._enough(chosen[place])) if place < len(chosen) else None,
         )
 
-    def _beyond(self, decision: Decision, chosen: Sequence[ScheduleResult]) -> Beyond | None:
-        if decision.beyond is None or decision.line is None:
+    def _beyond(
+        self, decision: Decision, chosen: Sequence[ScheduleResult], parents: Mapping[str, ScheduleResult | None]
+    ) -> Beyond | None:
+        name = decision.rival
+        line = parents[name] if name else None if decision.line is None else chosen[decision.line]
+        if decision.beyond is None or line is None:
             return None
-        far, line = chosen[decision.beyond], chosen[decision.line]
-        one, other = self._responses[far.trial], self._responses[line.trial]
-        change = difference(one, other, weights=self._config.weights)
+        far, other = chosen[decision.beyond], self._own[name] if name else self._responses[line.trial]
+        change = difference(self._responses[far.trial], other, weights=self._config.weights)
         return Beyond(far, line, change, is_shown=decision.best == decision.beyond)
 
     def _parent(self, name: str, own: Mapping[str, Sequence[Graded]]) -> Confirmed:

@@ -50,7 +50,7 @@ class Beyond:
     """The most accurate finalist with a scale or a third parent, beside the best one on the line between the parents.
 
     ``difference`` is its accuracy minus that of ``line``, paired by prompt. If it is not shown to be better
-    (``is_shown``), the answer stays on the line.
+    (``is_shown``), the answer stays on the line. ``line`` is a parent if that alone is not shown to be beaten.
     """
 
     result: ScheduleResult
@@ -64,6 +64,7 @@ class Beyond:
         return {
             "trial": self.result.trial,
             "line_trial": self.line.trial,
+            "line_parent": self.line.parent,
             "accuracy_difference": change.value,
             "accuracy_difference_low": change.low,
             "accuracy_difference_high": change.high,

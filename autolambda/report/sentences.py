@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 
 from autolambda.errors import printable
 from autolambda.report.answer.baselines import baseline_sentences
-from autolambda.report.answer.beyond import beyond_sentences
+from autolambda.report.answer.beyond import beyond_sentences, front_sentences
 from autolambda.report.answer.caps import cap_sentences
 from autolambda.report.answer.phrases import (
     FOUND,
@@ -148,6 +148,7 @@ def _about_front(report: Report) -> Iterator[Sentence]:
     if best is not cheap:
         span += f" to {percent(best.score.accuracy)} with {tokens(best.score.mean_tokens)}"
     yield Sentence((("The front is the answer", "bold"), f", since no budget was given: {span} ({checked})."))
+    yield from front_sentences(report)
     yield from filter(None, [without_budget(report)])
 
 
@@ -203,8 +204,10 @@ def _about_parent(report: Report, best: ScheduleResult) -> Iterator[Sentence]:
     """Yields that a parent is the answer, why, and what could show that a merge helps."""
     name, beaten, budget = str(best.parent), report.beaten, report.budget or 0.0
     model = (f"the {name.capitalize()} model itself", "bold")
-    yield Sentence((FOUND, ": ", model, f" {answers(best)}; no merge is better within {limit(budget)}."))
+    better = "shown to be better" if report.beyond and not report.beyond.is_shown else "better"
+    yield Sentence((FOUND, ": ", model, f" {answers(best)}; no merge is {better} within {limit(budget)}."))
     yield from _compared(report, best)
+    yield from beyond_sentences(report)
     if beaten:
         gain = report.insights.gain_over(name, beaten)
         change = lead(beaten.score.accuracy - best.score.accuracy, gain)

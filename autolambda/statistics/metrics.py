@@ -76,6 +76,16 @@ def paired_difference(left: Sequence[Graded], right: Sequence[Graded], *, weight
     return estimates.paired(changes, weights=weights)
 
 
+def difference(left: Sequence[Graded], right: Sequence[Graded], *, weights: Mapping[str, float]) -> Difference:
+    """Returns accuracy of ``left`` minus accuracy of ``right`` over the responses that both have.
+
+    Confirmations for different budgets may have different numbers of responses.
+    """
+    shared = {each.key for each in left} & {each.key for each in right}
+    one, other = ([each for each in side if each.key in shared] for side in (left, right))
+    return paired_difference(one, other, weights=weights)
+
+
 def measure(graded: Sequence[Graded], *, weights: Weights | None = None) -> Measured:
     """Returns all metrics of one schedule's responses, for each task and over the tasks.
 

@@ -43,8 +43,8 @@ class Stages:
     """Emergence ends stage 1, saturation starts stage 3. ``notes`` say what was assumed, left out or not observed.
 
     A boundary is ``None`` if the data exclude a crossing of its level within the measured lambdas. If only the estimate
-    lies outside them, ``lam`` is the outermost measured lambda and the interval extends to 0 or 1. If ``falls``, the
-    curve fits a falling one better (1 in 1,000), so the boundaries mean nothing.
+    lies outside them, ``lam`` is the outermost measured lambda and the interval extends to it, or to 0 or 1 if that
+    is farther out. If ``falls``, the curve fits a falling one better (1 in 1,000), so the boundaries mean nothing.
     """
 
     emergence: Boundary | None
@@ -171,9 +171,9 @@ def _boundary(curve: _Curve, level: float, notes: list[str]) -> Boundary | None:
     low = min([lams[max(right - 1, 0)], *inside])
     high = max([lams[min(right, last)], *inside])
     if _log_likelihood(curve, np.maximum(fit, level)) >= least:  # passed before the first point
-        low = 0.0
+        low = min(0.0, lams[0])
     if _log_likelihood(curve, np.minimum(fit, level)) >= least:  # not passed up to the last
-        high = 1.0
+        high = max(1.0, lams[-1])
     if 0 < right <= last:
         return Boundary(_crossing(curve, fit, right, level), float(low), float(high))
     end, where = (0, "over") if right == 0 else (last, "under")

@@ -187,8 +187,11 @@ def measured_points(points: Sequence[CurvePoint]) -> list[CurvePoint]:
 
 
 def runaway(lengths: Sequence[Length]) -> Length | None:
-    """Returns the longest inner length with a lower limit above ``RUNAWAY`` times the upper limits of both ends."""
-    ordered = sorted(lengths, key=lambda each: each.lam)
+    """Returns the longest inner length with a lower limit above ``RUNAWAY`` times the upper limits of both ends.
+
+    Lengths outside 0 to 1 do not count: the ends stand for the parents.
+    """
+    ordered = _between(lengths)
     if len(ordered) < 3:
         return None
     limit = RUNAWAY * max(ordered[0].high, ordered[-1].high)
@@ -206,9 +209,14 @@ def slope_sentences(slope: Slope | None) -> Iterator[str]:
 
 def runaway_sentence(found: Length, lengths: Sequence[Length]) -> str:
     """Returns a sentence about runaway lengths."""
-    first, *_, last = sorted(lengths, key=lambda each: each.lam)
+    first, *_, last = _between(lengths)
     longest = max(first, last, key=lambda each: each.mean_tokens)
     return (
         f"Responses are longest in the middle: {number(found.mean_tokens)} tokens at lambda {found.lam:g}, "
         f"{found.mean_tokens / longest.mean_tokens:.1f} times those at lambda {longest.lam:g}."
     )
+
+
+def _between(lengths: Sequence[Length]) -> list[Length]:
+    """Returns the lengths from one parent to the other, by lambda."""
+    return sorted((each for each in lengths if 0 <= each.lam <= 1), key=lambda each: each.lam)

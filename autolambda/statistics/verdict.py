@@ -16,9 +16,9 @@ from types import MappingProxyType
 
 from autolambda.errors import InputError
 from autolambda.responses import Graded
-from autolambda.statistics.estimates import Difference, chance_within
+from autolambda.statistics.estimates import chance_within
 from autolambda.statistics.guards import Drop, drop_of, keeps_guards
-from autolambda.statistics.metrics import accuracy, mean_tokens, paired_difference, token_bounds
+from autolambda.statistics.metrics import accuracy, difference, mean_tokens, token_bounds
 
 LIKELY = 0.8  # chance to be within the budget at which an unproven pick is named
 LEAST_PROMPTS = 20  # in the confirmation, for any claim
@@ -70,10 +70,11 @@ class Decision:
     them and ``pick`` is the answer; both are ``None`` unless a finalist passed. ``uniform`` is the most accurate of
     them with one lambda for all weights. It replaces ``passed_over`` as ``best`` if that is expected to lead by less
     than the margin. ``beyond`` is the most accurate of them if it reads a further model, and ``line`` the most accurate
-    of the others. ``parent`` names the parent that is the answer instead, because no merge is more accurate.
-    ``nearest`` has the smallest mean tokens, if possible among the finalists that are not shown to break a guard.
-    ``likely`` is more accurate than the answer and within the budget with a chance of at least ``LIKELY``, but not
-    proven.
+    of the others. ``rival`` is the parent that alone keeps ``beyond`` from being ``best``. All three are ``None``
+    unless ``beyond`` has a line or a rival beside it. ``parent`` names the parent that is the answer instead, because
+    no merge is more accurate. ``nearest`` has the smallest mean tokens, if possible among the finalists that are not
+    shown to break a guard. ``likely`` is more accurate than the answer and within the budget with a chance of at least
+    ``LIKELY``, but not proven.
     """
 
     verdict: Verdict
@@ -87,6 +88,7 @@ class Decision:
     passed_over: int | None = None
     beyond: int | None = None
     line: int | None = None
+    rival: str | None = None
 
 
 def confirmation_order(predicted_tokens: Sequence[float]) -> tuple[int, ...]:
@@ -104,7 +106,7 @@ def decide(
     finalists: Sequence[Confirmed],
     *,
     budget: float,
-    difference_lower: Callable[[int, int], float],
+    difference_lower: Callable[[int, int | str], float],
     margin: float = 0.01,
     scores: Sequence[float] | None = None,
     parents: Mapping[str, Confirmed] = MappingProxyType({}),
@@ -113,11 +115,12 @@ def decide(
 ) -> Decision:
     """Returns the verdict and the pick. ``finalists`` are in testing order, at least up to the first failure.
 
-    ``difference_lower(i, j)`` is the one-sided 95 % lower bound of the paired difference accuracy i minus accuracy j.
-    The best is the finalist that passed with the highest of the ``scores`` (by default the confirmed accuracies).
-    ``uniform`` are the finalists with one lambda for all weights. The best of these is preferred to another best whose
-    score is less than ``margin`` higher, because it is simpler. Those ``beyond`` the line between the parents must be
-    shown to be better than the best on it: by ``margin``, and with a lower bound above 0. The pick is the best, or the
+    ``difference_lower(i, j)`` is the one-sided 95 % lower bound of the paired difference accuracy i minus accuracy j;
+    j may name a parent. The best is the finalist that passed with the highest of the ``scores`` (by default the
+    confirmed accuracies). ``uniform`` are the finalists with one lambda for all weights. The best of these is preferred
+    to another best whose score is less than ``margin`` higher, because it is simpler. Those ``beyond`` the line between
+    the parents must be shown to be better, with a lower bound above 0, than each parent that is shown within the
+    budget, and than the best merge on the line, which they must lead by ``margin``. The pick is the best, or the
     cheapest finalist shown to lose less than ``margin``. A parent that is shown within the budget is the answer instead
     if its accuracy is at least the best's score. A false ``infeasible`` requires that a bound of a truly feasible
     finalist fails. For a finalist at the limit of a constraint (tokens or a guard) the chance is at most 5 % per
@@ -137,11 +140,14 @@ def decide(
     plain = max(set(passed) & set(uniform), key=lambda i: (scores[i], -tokens[i]), default=None)
     straight = tuple(i for i in passed if i not in beyond)
     line = max(straight, key=lambda i: (scores[i], -tokens[i]), default=None)
-    far = None if line is None or most not in beyond else most
-    eligible = passed
-    if far is not None and line is not None:
-        is_better = scores[far] - scores[line] >= margin and difference_lower(far, line) > 0
-        most, eligible = (far, passed) if is_better else (line, straight)
+    far, eligible, rival = most if most in beyond else None, passed, None
+    if far is not None:
+        margins = {i: math.inf if line is None else scores[i] - scores[line] for i in passed if i in beyond}
+        leads = [i for i in margins if margins[i] >= margin and (line is None or difference_lower(i, line) > 0)]
+        unbeaten = {i: [name for name in within if difference_lower(i, name) <= 0] for i in leads}
+        shown = tuple(i for i in leads if not unbeaten[i])
+        most, eligible = (far, shown) if far in shown else (line, straight)
+        rival = next(iter(unbeaten.get(far, ())), None)
     best, pick, reached = most, None, -1.0
     if most is not None and best is not None:
         if plain is not None and scores[most] - scores[plain] < margin:
@@ -160,7 +166,7 @@ def decide(
         fails = all(finalist.fails(budget) for finalist in finalists)
         return Decision(Verdict.INFEASIBLE if fails else Verdict.UNCERTAIN, None, None, nearest, passed, likely=likely)
     passed_over = most if best != most else None
-    beside = (None, None) if far is None else (far, line)
+    beside = (far, line, rival) if far is not None and (line, rival) != (None, None) else (None, None, None)
     return Decision(Verdict.FEASIBLE, pick, best, nearest, passed, parent, likely, plain, passed_over, *beside)
 
 
@@ -190,6 +196,7 @@ def verdict(
     weights: Mapping[str, float],
     drops: Sequence[Mapping[str, Drop]] = (),
     parents: Mapping[str, Confirmed] = MappingProxyType({}),
+    own: Mapping[str, Sequence[Graded]] = MappingProxyType({}),
     combined: Callable[[Sequence[float]], Sequence[float]] = list,
     uniform: Collection[int] = (),
     beyond: Collection[int] = (),
@@ -197,16 +204,17 @@ def verdict(
     """Returns the decision for a budget from the confirmed responses of the finalists, in testing order.
 
     ``drops`` holds the result of ``drops_of`` for each finalist; it is empty without guards. ``parents`` are Instruct
-    and Thinking under their own templates. ``combined`` turns confirmed accuracies into the scores of ``decide``, and
-    ``uniform`` and ``beyond`` are passed to it.
+    and Thinking under their own templates, and ``own`` their responses. ``combined`` turns confirmed accuracies into
+    the scores of ``decide``, and ``uniform`` and ``beyond`` are passed to it.
     """
     finalists = [
         confirmed_of(responses, budget=budget, weights=weights, drops=lost)
         for responses, lost in zip(graded, drops or [NO_DROPS for _ in graded], strict=True)
     ]
 
-    def difference_lower(left: int, right: int) -> float:
-        return difference(graded[left], graded[right], weights=weights).lower_bound
+    def difference_lower(left: int, right: int | str) -> float:
+        other = own[right] if isinstance(right, str) else graded[right]
+        return difference(graded[left], other, weights=weights).lower_bound
 
     return decide(
         finalists,
@@ -238,13 +246,3 @@ def drops_of(
         else:
             drops[task] = Drop(0.0, -1.0, 1.0, max_drop, None)
     return drops
-
-
-def difference(left: Sequence[Graded], right: Sequence[Graded], *, weights: Mapping[str, float]) -> Difference:
-    """Returns accuracy of ``left`` minus accuracy of ``right`` over the responses that both have.
-
-    Confirmations for different budgets may have different numbers of responses.
-    """
-    shared = {each.key for each in left} & {each.key for each in right}
-    one, other = ([each for each in side if each.key in shared] for side in (left, right))
-    return paired_difference(one, other, weights=weights)

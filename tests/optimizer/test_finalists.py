@@ -11,7 +11,8 @@ from autolambda.optimizer.finalists import Plan, _even, plan
 from autolambda.optimizer.observations import TOKENS
 from autolambda.optimizer.space import uniform_params
 from autolambda.responses import Grade, Graded, Response
-from autolambda.statistics.verdict import Verdict, difference, drops_of, verdict
+from autolambda.statistics.metrics import difference
+from autolambda.statistics.verdict import Verdict, drops_of, verdict
 
 
 def responses(*, num_correct, tokens, count=40, spread=0, repeats=1):
@@ -347,3 +348,42 @@ def test_a_false_feasible_stays_at_five_percent_with_a_guard(parents_differ):
         decision = verdict(finalists, budget=1000, margin=0.01, weights={"t": 1.0, "rules": 0.0}, drops=drops)
         num_false += decision.verdict is Verdict.FEASIBLE
     assert 0 < num_false / draws <= 0.05
+
+
+def test_a_lambda_outside_the_parents_costs_nothing_of_theirs():
+    far = point(uniform_params(1.3, num_knots=3), 4096, values=(0.7, 900.0, 1.0))
+    one, other = (allowance_of(points, config(), aims(75.0)) for points in (KNOWN.measured, [*KNOWN.measured, far]))
+    assert one == other
+
+
+LINE = [  # accuracy and tokens of line schedules by module, and of three with a scale that lead them
+    ({"lam": 0.5}, (0.50, 50.0, 0.5)),
+    ({"lam": 0.5, "split": 0.2}, (0.60, 52.0, 0.5)),
+    ({"lam": 0.5, "split": 0.4}, (0.70, 54.0, 0.5)),
+]
+SCALED = [({"lam": 0.5, "stretch": 0.1 * i}, (0.86 + 0.02 * i, 56.0 + 2 * i, 0.5)) for i in range(1, 4)]
+
+
+def beside_the_line(finalists):
+    """The finalists of a search of which the schedules with a scale lead all on the line."""
+    ends = [point(uniform_params(0.0, num_knots=3), 4096), point(uniform_params(1.0, num_knots=3), 4096)]
+    own = [
+        point({**uniform_params(0.5, num_knots=3), **params}, 4096, values=seen) for params, seen in (*LINE, *SCALED)
+    ]
+    known = evidence([*ends, *own])
+    settings = replace(config(finalists=finalists), spaces=("uniform", "module", "scale"))
+    return [known.measured[index].params for index in plan(known, settings, aims(75.0)).finalists]
+
+
+def test_the_best_on_the_line_and_the_best_uniform_lambda_stand_beside_any_beyond_it():
+    """They displace other schedules beyond the line, never each other."""
+    found = beside_the_line(3)
+    assert [each["split"] for each in found if not each.get("stretch")] == [0.0, 0.4]
+    assert len(found) == 3
+    found = beside_the_line(2)
+    assert [bool(each.get("stretch")) for each in found] == [False, True] and found[0]["split"] == 0.4
+
+
+def test_a_single_finalist_is_on_the_line():
+    [found] = beside_the_line(1)
+    assert not found.get("stretch") and found["split"] == 0.4

@@ -73,6 +73,20 @@ def test_of_many_points_the_model_keeps_the_uniform_those_near_the_front_and_som
     assert all(any(low <= place < low + 50 for place in places) for low in range(0, 300, 50))
 
 
+def test_what_leads_is_near_the_front_in_scale_too():
+    """The front has a scale of 1.4; half of the others have it too, the other half are on the line below them."""
+    splits = np.linspace(-0.5, 0.5, 40).round(3).tolist()
+    pairs = [
+        point({**uniform_params(0.5, num_knots=3), "split": split, "stretch": stretch}, 64, values=(0.6, 60.0, 0.5))
+        for split in splits
+        for stretch in (0.0, 0.4)
+    ]
+    best = point({**uniform_params(0.5, num_knots=3), "stretch": 0.4}, 64, values=(0.9, 20.0, 0.5))
+    kept = leading([best, *pairs], num_knots=3, beyond=True, most=20)
+    scaled = [each for each in pairs if each.params["stretch"] and abs(each.params["split"]) < 0.1]
+    assert len(scaled) == 8 and all(each in kept for each in scaled)
+
+
 def test_what_leads_predicts_nearly_as_well_as_all():
     """Against the truth, and without believing luck: the intervals hold it as often as those of all points."""
     points = many(300)

@@ -64,6 +64,15 @@ def test_the_ladder_ends_early_where_the_stages_are_known():
     assert 5 <= rungs < 25 and moved(proposals[:rungs]) == {"lam"} and not on_the_ladder(known, config, aims())
 
 
+def test_the_ladder_goes_by_what_is_between_the_parents():
+    config = endless(ladder=40, trials=41, range=[-0.2, 1.2])
+    known = evidence([point(uniform_params(lam, num_knots=3)) for lam in (0.0, 1.0, 0.5)])
+    far = [
+        point(uniform_params(lam, num_knots=3), values=(0.5, 50.0, ratio)) for lam, ratio in ((-0.2, 1.0), (1.2, 0.0))
+    ]
+    assert propose(evidence([*known.measured, *far]), config, aims()) == propose(known, config, aims())
+
+
 def test_fewer_trials_than_the_ladder_are_rungs():
     few, more = endless(trials=4, ladder=9), endless(trials=20, ladder=9)
     assert searched(few)[1] == searched(more, num_trials=4)[1]

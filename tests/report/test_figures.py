@@ -194,6 +194,17 @@ def test_the_colours_of_schedules_span_the_values_that_occur() -> None:
     assert heat.zmin >= 0 and heat.zmax <= 1 and heat.zmax - heat.zmin == pytest.approx(0.3)
 
 
+def test_schedules_outside_the_parents_are_drawn_whole() -> None:
+    first, *others = finished().trials
+    axis = drawn("curve").layout.xaxis.range
+    assert axis == (-0.02, 1.02)
+    low, high = (replace(first, schedule=Schedule.uniform(lam)) for lam in (-0.2, 1.3))
+    assert drawn("curve", changed(trials=(low, high, *others))).layout.xaxis.range == pytest.approx((-0.22, 1.32))
+    best = replace(finished().confirmed[0], schedule=Schedule.uniform(1.3))
+    heat = next(t for t in drawn("schedules", changed(confirmed=(best,), best=best)).data if t.type == "heatmap")
+    assert (heat.zmin, heat.zmax) == pytest.approx((1.0, 1.3))
+
+
 def test_the_legend_of_the_front_is_short() -> None:
     assert [trace.name for trace in drawn("front").data if trace.showlegend is not False] == [
         "measured in the search",

@@ -45,13 +45,13 @@ def graded(num_correct: int, tokens: float, *, task: str = "t") -> list[Graded]:
 
 
 def answered(
-    finalists: Mapping[float, tuple[int, float] | None],
+    finalists: Mapping[float | Schedule, tuple[int, float] | None],
     parents: Mapping[str, tuple[int, float]],
     *,
     budget: float = 100.0,
     guard: int | None = None,
 ) -> Answer | None:
-    """The answer if these lambdas are the finalists, each with its correct responses and mean tokens."""
+    """The answer if these lambdas or schedules are the finalists, each with its correct responses and mean tokens."""
     config = CONFIG if guard is None else GUARDED
     extra = [] if guard is None else graded(guard, 10, task="g")
     own = {name: graded(*numbers) + (extra and graded(NUM, 10, task="g")) for name, numbers in parents.items()}
@@ -62,7 +62,7 @@ def answered(
         confirmed_result(i, schedule, responses[i], config, parents=own, parent=parent_of(schedule))
         if i in responses
         else None
-        for i, schedule in enumerate(map(Schedule.uniform, finalists))
+        for i, schedule in enumerate(e if isinstance(e, Schedule) else Schedule.uniform(e) for e in finalists)
     ]
     known = {
         name: confirmed_result(None, Schedule.uniform(lam), own[name], config, parents={}, parent=name)
@@ -85,6 +85,18 @@ def test_a_better_merge_is_the_answer_whatever_the_parents_do() -> None:
     found = answered({0.3: (30, 50), 0.5: (45, 60)}, {"instruct": (40, 40), "thinking": (58, 400)})
     assert found is not None and found.best is not None and found.best.schedule.lam == 0.5
     assert found.best.parent is None and found.beaten is None
+
+
+def test_a_schedule_beyond_the_line_is_compared_with_a_parent_within_the_budget() -> None:
+    far = Schedule.uniform(0.5).beyond(scale=1.4)
+    parents = {"instruct": (44, 40), "thinking": (58, 400)}
+    found = answered({0.3: (30, 50), far: (45, 60)}, parents)
+    assert found is not None and found.best is not None and found.best.parent == "instruct"
+    assert found.beyond is not None and not found.beyond.is_shown and found.beyond.result.schedule == far
+    assert found.beyond.line.parent == "instruct" and found.beyond.difference.value == pytest.approx(1 / 60)
+    found = answered({0.3: (30, 50), far: (55, 60)}, parents)
+    assert found is not None and found.best is not None and found.best.schedule == far
+    assert found.beyond is not None and found.beyond.is_shown and found.beyond.line.schedule.lam == 0.3
 
 
 def test_a_lambda_that_is_a_parent_is_reported_as_the_parent() -> None:

@@ -17,6 +17,7 @@ from autolambda.driver.job import open_job
 from autolambda.driver.search import confirm, enter, search
 from autolambda.errors import StudyError
 from autolambda.graders import ifeval
+from autolambda.report.answer.stages import stages_of
 from autolambda.report.read import _alike, build_report
 from autolambda.report.report import Report
 from autolambda.report.report import unconfirmed as best_unconfirmed
@@ -149,6 +150,12 @@ def test_the_stages_come_from_the_uniform_lambdas() -> None:
     stages = finished().stages
     assert stages.emergence is not None and 0 < stages.emergence.lam < 1
     assert stages.emergence.low <= stages.emergence.lam <= stages.emergence.high
+
+
+def test_the_stages_go_from_one_parent_to_the_other() -> None:
+    report = finished()
+    far = [replace(report.trials[0], schedule=Schedule.uniform(lam)) for lam in (-0.2, 1.2)]
+    assert stages_of([*report.trials, *far]) == report.stages
 
 
 def test_a_parent_is_its_end_of_the_ladder_until_it_was_measured_as_is() -> None:

@@ -73,12 +73,44 @@ def test_it_says_whether_a_schedule_beyond_the_line_is_shown_to_beat_it(is_shown
     lines = said(replace(report, beyond=beyond)).splitlines()
     [found] = [each for each in lines if "on the line between the parents" in each]
     if is_shown:
-        assert found.startswith("Shown to be better than the best merge on the line between the parents, lambda ")
+        assert found.startswith("Trial 99 (lambda ")
+        assert " is shown to be better than the best merge on the line between the parents, lambda " in found
         assert found.endswith(": 5.0 points more accurate (at least 0.9 points with 95 % confidence).")
     else:
         assert found.startswith("Trial 99 (lambda ") and ", scale 1.3) answers " in found
         assert found.endswith("so the answer stays on the line.") and "as accurate within the error" in found
     assert beyond.to_dict()["is_shown"] is is_shown and beyond.to_dict()["line_trial"] == line.trial
+
+
+def test_it_says_that_a_schedule_beyond_the_line_is_not_shown_to_beat_a_parent() -> None:
+    report = finished()
+    instruct = report.parents["instruct"]
+    assert instruct is not None
+    far = replace(report.confirmed[0], trial=99, schedule=report.confirmed[0].schedule.beyond(scale=1.3))
+    beyond = Beyond(far, instruct, Difference(0.01, 0.02, -0.03, 0.05, -0.02, 0.04, 32), is_shown=False)
+    for answer in (report.best, instruct):
+        text = said(replace(report, best=answer, beyond=beyond))
+        assert (
+            "but it must be shown to be better than the Instruct model itself too. It is as accurate within the error"
+            in text
+        )
+    assert "no merge is shown to be better within 30 tokens." in text
+    assert beyond.to_dict()["line_parent"] == "instruct" and beyond.to_dict()["line_trial"] is None
+
+
+def test_a_pick_beyond_the_line_without_a_rival_is_said_not_to_be_compared() -> None:
+    report = finished()
+    assert report.best is not None
+    far = replace(report.best, schedule=report.best.schedule.beyond(scale=1.3))
+    assert "It was not compared with a merge on the line: none was confirmed" in said(replace(report, best=far))
+    assert "not compared" not in said(report)
+
+
+def test_without_a_budget_it_says_that_what_is_beyond_the_line_is_not_tested() -> None:
+    report = replace(finished(), budget=None, verdict=None)
+    assert "beyond the line" not in said(report)
+    far = tuple(replace(each, schedule=each.schedule.beyond(scale=1.3)) for each in report.confirmed)
+    assert "Without a budget, none is tested against the best merge on it." in said(replace(report, confirmed=far))
 
 
 def test_a_pick_that_extrapolates_is_said() -> None:

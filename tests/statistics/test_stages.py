@@ -182,3 +182,12 @@ def test_the_sentence_states_both_boundaries():
 def test_bad_values_are_input_errors(call):
     with pytest.raises(InputError, match="seen"):
         call()
+
+
+def test_an_interval_reaches_the_outermost_lambda_or_the_parent_beyond_it():
+    below = detect_stages(curve([0.04, 0.06, 0.2, 0.9, 1.0], 64, [-0.2, 0.1, 0.5, 0.9, 1.2])).emergence
+    assert below.low == -0.2 <= below.lam <= below.high
+    above = detect_stages(curve([0.0, 0.5, 0.93, 0.94], 64, [0.0, 0.5, 1.0, 1.3])).saturation
+    assert above.low <= above.lam <= above.high == 1.3
+    inner = detect_stages(curve([0.04, 0.5, 0.96], 64, [0.2, 0.5, 0.8]))
+    assert (inner.emergence.low, inner.saturation.high) == (0.0, 1.0)

@@ -154,6 +154,8 @@ def test_the_slope_of_a_curve_is_the_weighted_line():
         ([(0.0, 10, 9, 11), (0.5, 30, 14, 60), (1.0, 12, 11, 13)], None),  # may be chance
         ([(0.0, 10, 9, 11), (0.5, 15, 15, 15), (1.0, 12, 11, 13)], None),  # longer, but not by far
         ([(0.0, 10, 9, 11), (1.0, 90, 80, 99)], None),
+        ([(-0.2, 90, 80, 99), (0.0, 10, 9, 11), (0.5, 30, 25, 40), (1.0, 12, 11, 13), (1.2, 90, 80, 99)], 0.5),
+        ([(-0.2, 9, 8, 10), (0.0, 10, 9, 11), (1.0, 90, 80, 99), (1.2, 8, 7, 9)], None),  # a parent is no middle
     ],
 )
 def test_lengths_that_run_away(lengths, expected):

@@ -126,6 +126,36 @@ def test_without_a_rival_on_the_line_a_schedule_beyond_it_is_picked():
     assert (decision.pick, decision.beyond, decision.line) == (0, None, None)
 
 
+def by_pair(finalists, lower, **more):
+    """The decision if these pairs of finalists, or of a finalist and a parent, have these lower bounds."""
+    return decide(finalists, budget=BUDGET, difference_lower=lambda i, j: lower.get((i, j), -1.0), **more)
+
+
+def test_a_cheaper_pick_beyond_the_line_must_be_shown_to_beat_it_too():
+    finalists = [confirmed(0.70, 40), confirmed(0.739, 50), confirmed(0.74, 60)]
+    lower = {(2, 0): 0.01, (0, 2): -0.005, (1, 2): -0.005}
+    assert by_pair(finalists, lower, beyond={1, 2}, uniform={0}).pick == 2
+    decision = by_pair(finalists, lower | {(1, 0): 0.01}, beyond={1, 2}, uniform={0})
+    assert (decision.pick, decision.best, decision.beyond, decision.line) == (1, 2, 2, 0)
+    decision = by_pair(finalists, lower | {(1, 0): 0.01}, beyond={1, 2}, uniform={0}, margin=0.0395)
+    assert decision.pick == 2  # the cheaper one leads by less than the margin
+
+
+def test_a_schedule_beyond_the_line_must_be_shown_to_beat_a_parent_within_the_budget():
+    finalists, parents = [confirmed(0.70, 50), confirmed(0.74, 60)], {"instruct": confirmed(0.69, 30)}
+    lower, given = {(1, 0): 0.01}, {"beyond": {1}, "uniform": {0}}
+    decision = by_pair(finalists, lower, parents=parents, **given)
+    assert (decision.pick, decision.parent, decision.beyond, decision.rival) == (0, None, 1, "instruct")
+    decision = by_pair(finalists, lower | {(1, "instruct"): 0.01}, parents=parents, **given)
+    assert (decision.pick, decision.parent, decision.beyond, decision.rival) == (1, None, 1, None)
+    too_long = {"instruct": confirmed(0.69, 130)}
+    assert by_pair(finalists, lower, parents=too_long, **given).pick == 1
+    alone = by_pair(finalists[1:], {}, parents=parents, beyond={0})
+    assert (alone.pick, alone.parent, alone.beyond, alone.line, alone.rival) == (None, "instruct", 0, None, "instruct")
+    shown = by_pair(finalists[1:], {(0, "instruct"): 0.01}, parents=parents, beyond={0})
+    assert (shown.pick, shown.parent, shown.beyond) == (0, None, None)
+
+
 def test_on_the_line_a_uniform_lambda_is_preferred_as_before():
     finalists = [confirmed(0.700, 50), confirmed(0.705, 60), confirmed(0.72, 70)]
     decision = decided(finalists, uniform={0}, beyond={2})

@@ -17,7 +17,16 @@ def beyond_sentences(report: Report) -> Iterator[Sentence]:
             least = f"at least {points(found.difference.lower_bound)} with 95 % confidence"
             change = f"{lead(found.difference.value, None)} ({least})"
             line = f"{who(found.line)} {answers(found.line)}"
-            said = f"Shown to be better than the best merge on the line between the parents, {line}: {change}."
+            said = (
+                f"{titled(found.result)} is shown to be better than the best merge on the line between the parents, "
+                f"{line}: {change}."
+            )
+        elif found.line.parent:
+            change = lead(found.difference.value, found.difference)
+            said = (
+                f"{titled(found.result)} {answers(found.result)}, but it must be shown to be better than "
+                f"{who(found.line)} too. It is {change}, so the answer stays on the line."
+            )
         else:
             needed = f"lead the best merge on the line between the parents by {points(report.config.confirm.margin)}"
             change = lead(found.difference.value, found.difference)
@@ -26,5 +35,18 @@ def beyond_sentences(report: Report) -> Iterator[Sentence]:
                 f"It is {change}, so the answer stays on the line."
             )
         yield Sentence((said,))
+    elif report.best and report.best.schedule.further:
+        yield Sentence(("It was not compared with a merge on the line: none was confirmed within the budget.",))
     if report.best and report.best.schedule.extrapolates:
         yield Sentence((f"{EXTRAPOLATES[0].upper()}{EXTRAPOLATES[1:]}.",))
+
+
+def front_sentences(report: Report) -> Iterator[Sentence]:
+    """Yields that the merges beyond the line are not tested if no budget was given."""
+    if any(each.schedule.further for each in report.front):
+        yield Sentence(
+            (
+                "The front holds merges beyond the line between the parents. "
+                "Without a budget, none is tested against the best merge on it.",
+            )
+        )

@@ -19,11 +19,14 @@ def with_stages(
 
 
 def stages_of(trials: Sequence[ScheduleResult]) -> Stages:
-    """Returns the stages by Think ratios of uniform schedules. The independent unit is a prompt, not a response."""
+    """Returns the stages by Think ratios of uniform schedules from one parent to the other.
+
+    The independent unit is a prompt, not a response.
+    """
     points = [
         CurvePoint(e.schedule.lam, e.measured.think_ratio.value, e.measured.think_ratio.num_prompts)
         for e in trials
-        if e.schedule.lam is not None
+        if e.schedule.lam is not None and 0 <= e.schedule.lam <= 1
     ]
     if len({point.lam for point in points}) < 2:
         return Stages(None, None, ("fewer than two uniform lambdas are measured",))

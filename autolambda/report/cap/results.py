@@ -10,7 +10,8 @@ from autolambda.config import Config
 from autolambda.report.results import ScheduleResult, confirmed_result
 from autolambda.responses import Capped, Graded, with_cut
 from autolambda.statistics.estimates import Difference
-from autolambda.statistics.verdict import confirmed_of, difference
+from autolambda.statistics.metrics import difference
+from autolambda.statistics.verdict import confirmed_of
 from autolambda.study.store import Store
 from autolambda.study.trials import Study
 from autolambda.tasks.digest import digest

@@ -36,7 +36,8 @@ def draw(snapshot: StudySnapshot) -> go.Figure:
         drawn.update_yaxes(title_text=title, row=row, col=1)
     style(drawn, height=620)
     drawn.update_xaxes(title_text="lambda (0 is Instruct, 1 is Thinking)", row=3, col=1)
-    drawn.update_xaxes(range=[-0.02, 1.02])
+    lams = [0.0, 1.0, *(result.schedule.other for result in report.trials)]
+    drawn.update_xaxes(range=[min(lams) - 0.02, max(lams) + 0.02])
     _stages(drawn, report.stages)
     return drawn
 
@@ -62,7 +63,10 @@ def _points(
 
 
 def _stages(drawn: go.Figure, stages: Stages) -> None:
-    """Draws the three stages as bands over all rows, and the interval of each boundary as a darker band."""
+    """Draws the three stages as bands over all rows, and the interval of each boundary as a darker band.
+
+    They go from one parent to the other, as the stages are read from there.
+    """
     first, last = stages.emergence, stages.saturation
     if first is None and last is None:
         return

@@ -63,8 +63,9 @@ def _range(rows: list[list[float]]) -> tuple[float, float]:
     """Returns the range of the colours: that of the values, at least ``LEAST_RANGE`` wide."""
     low, high = min(map(min, rows)), max(map(max, rows))
     missing = max(LEAST_RANGE - (high - low), 0.0) / 2
-    low = min(max(low - missing, 0.0), 1 - LEAST_RANGE)
-    return low, min(max(high + missing, low + LEAST_RANGE), 1.0)
+    bottom, top = min(low, 0.0), max(high, 1.0)
+    low = min(max(low - missing, bottom), top - LEAST_RANGE)
+    return low, min(max(high + missing, low + LEAST_RANGE), top)
 
 
 def _heatmap(rows: list[list[float]], hovers: list[list[str]]) -> go.Heatmap:
