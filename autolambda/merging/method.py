@@ -61,7 +61,7 @@ class Method:
         if (self.name in AROUND_BASE) == (self.schedule is not None):
             needs = "needs a" if self.schedule is None else "takes no"
             raise ConfigError(f"schedule: {self.name} {needs} lambda, seen {self.schedule}")
-        if self.name == "slerp" and self.schedule and self.schedule.further:
+        if self.name == "slerp" and self.further:
             raise ConfigError(f"schedule: slerp takes no scale and no third parent, seen {self.schedule}")
 
     @classmethod
@@ -70,9 +70,14 @@ class Method:
         return cls("linear", schedule)
 
     @property
+    def further(self) -> tuple[str, ...]:
+        """The roles of the models beside both parents that the schedule reads."""
+        return self.schedule.further if self.schedule else ()
+
+    @property
     def in_words(self) -> str:
         """The method and its formula, for a model card."""
-        return BEYOND_IN_WORDS if self.schedule and self.schedule.further else METHODS_IN_WORDS[self.name]
+        return BEYOND_IN_WORDS if self.further else METHODS_IN_WORDS[self.name]
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain values for JSON and for other processes. Leaves out ``base``, a path of this machine."""

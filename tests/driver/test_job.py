@@ -20,7 +20,9 @@ from autolambda.driver.job import open_job, resolve_engine
 from autolambda.engines.transformers.engine import TransformersEngine
 from autolambda.engines.workers.cluster import Share
 from autolambda.errors import CheckpointError, ConfigError, TaskError
+from autolambda.merging.method import Method
 from autolambda.report.prompts import load_prompts
+from autolambda.schedule import Schedule
 
 
 @pytest.fixture
@@ -289,11 +291,18 @@ def test_other_weights_on_another_machine_are_refused(path, monkeypatch):
     job = open_job(config(path, engine={"workers": 2, "device": "cpu"}))
     plain = job_engine._config_there(job, share_of(job))
     identity = dict(job.identity)
-    open_there = functools.partial(job_engine._open_there, plain, job.engine, job.context, sharing=2)
+    open_there = functools.partial(job_engine._open_there, plain, job.engine, job.context, further=(), sharing=2)
     assert isinstance(open_there(identity, home="elsewhere"), TransformersEngine)
     identity["models.thinking"] = "0" * 64
     with pytest.raises(CheckpointError, match=r"models.thinking: .* holds other weights on .* the same files"):
         open_there(identity, home="elsewhere")
+
+
+def test_a_worker_opens_the_further_models_of_a_job(path, monkeypatch):
+    job = open_job(config(path, engine={"workers": 2, "device": "cpu"}), further=("base",))
+    monkeypatch.setattr(job_engine, "WorkersEngine", lambda opener, **_: opener())
+    engine = open_engine(job)
+    engine.set_merge(Method.linear(Schedule.uniform(0.5).beyond(scale=1.2)))
 
 
 def test_without_ray_several_workers_are_refused_at_once(path, monkeypatch):
