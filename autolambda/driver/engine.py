@@ -146,10 +146,11 @@ def _open_there(
     """
     config = parse_config(plain)
     models = open_models(config, further=further)
-    for name, parent in (("instruct", models.pair.instruct), ("thinking", models.pair.thinking)):
-        if socket.gethostname() != home and parent.digest() != identity[f"models.{name}"]:
+    pair = models.pair
+    for role, model in {"instruct": pair.instruct, "thinking": pair.thinking, **pair.further}.items():
+        if socket.gethostname() != home and model.digest() != identity[f"models.{role}"]:
             raise CheckpointError(
-                f"models.{name}: '{parent.source}' holds other weights on {socket.gethostname()} than where the search "
+                f"models.{role}: '{model.source}' holds other weights on {socket.gethostname()} than where the search "
                 "runs; give each machine the same files"
             )
     return _open_here(Job(config, models, (), (), engine, context, identity), sharing=sharing)

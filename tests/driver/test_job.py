@@ -287,15 +287,16 @@ def test_a_gpu_by_name_goes_with_one_worker(path, monkeypatch):
         share_of(job)
 
 
-def test_other_weights_on_another_machine_are_refused(path, monkeypatch):
-    job = open_job(config(path, engine={"workers": 2, "device": "cpu"}))
+@pytest.mark.parametrize("role", ["thinking", "base"])
+def test_other_weights_on_another_machine_are_refused(path, role):
+    job = open_job(config(path, engine={"workers": 2, "device": "cpu"}), further=("base",))
     plain = job_engine._config_there(job, share_of(job))
     identity = dict(job.identity)
-    open_there = functools.partial(job_engine._open_there, plain, job.engine, job.context, further=(), sharing=2)
-    assert isinstance(open_there(identity, home="elsewhere"), TransformersEngine)
-    identity["models.thinking"] = "0" * 64
-    with pytest.raises(CheckpointError, match=r"models.thinking: .* holds other weights on .* the same files"):
-        open_there(identity, home="elsewhere")
+    there = functools.partial(job_engine._open_there, plain, job.engine, job.context, further=("base",), sharing=2)
+    assert isinstance(there(identity, home="elsewhere"), TransformersEngine)
+    identity[f"models.{role}"] = "0" * 64
+    with pytest.raises(CheckpointError, match=rf"models.{role}: .* holds other weights on .* the same files"):
+        there(identity, home="elsewhere")
 
 
 def test_a_worker_opens_the_further_models_of_a_job(path, monkeypatch):
