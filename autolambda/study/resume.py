@@ -65,6 +65,7 @@ def check_identity(
 ) -> None:
     """Raises ``StudyError`` with every changed key if new results would not be comparable with the stored ones.
 
+    A narrower ``search.range`` is refused too, because stored trials may lie outside it.
     ``slices`` are the current slices of the search and of the confirmation. With the current ``config``, another task
     or other models are told by their names, with a name for a study of their own.
     """
@@ -75,6 +76,7 @@ def check_identity(
     if len(changed) > 1 and "models.prompt" in changed:
         changed.remove("models.prompt")  # the others changed it
     if not changed:
+        _check_range(stored, config)
         return
     others, follows, name = _others(stored, config, changed) if config else ([], frozenset[str](), "")
     listed = "; ".join(_change(key, before.get(key), now.get(key)) for key in changed if key not in follows)
@@ -85,6 +87,17 @@ def check_identity(
         f"study '{stored.name}' was made with another config ({listed}); new results would not be comparable. "
         "Take the old values, or give another study name (--study, or study= in Python)"
     )
+
+
+def _check_range(stored: StoredStudy, config: Config | None) -> None:
+    if config is None:
+        return
+    then, now = parse_config(stored.settings).search.range, config.search.range
+    if now[0] > then[0] or now[1] < then[1]:
+        raise StudyError(
+            f"study '{stored.name}' has searched lambdas in {[*then]}, and search.range {[*now]} is narrower; "
+            "take a range that holds the old one, or give another study name (--study, or study= in Python)"
+        )
 
 
 def _others(stored: StoredStudy, config: Config, changed: Sequence[str]) -> tuple[list[str], frozenset[str], str]:
