@@ -84,6 +84,23 @@ class Method:
         return {"method": self.name} | ({"schedule": self.schedule.to_dict()} if self.schedule else {})
 
     @classmethod
+    def of(cls, name: MethodName, schedule: Schedule | None, *, base: str | None, third: str | None) -> Method:
+        """Returns the method for the models that a user gives; the pair has the ``base`` that a linear schedule reads.
+
+        Raises ``ConfigError`` if a model is missing or not read.
+        """
+        read = schedule.further if schedule and name == "linear" else ()
+        method = cls(name, schedule, None if "base" in read else base)
+        for role, source in (("base", base), ("third", third)):
+            if role in read and source is None:
+                raise ConfigError(
+                    f"schedule: '{schedule}' reads a {role} model; give it with --{role} MODEL ({role}= in Python)"
+                )
+        if third is not None and "third" not in read:
+            raise ConfigError(f"third: {method} takes no third model, seen {third!r}; give a schedule with its weight")
+        return method
+
+    @classmethod
     def from_dict(cls, plain: Mapping[str, Any], *, base: str | None = None) -> Method:
         """Returns the method that ``to_dict`` wrote. Raises ``ConfigError`` or ``ScheduleError`` for other values."""
         from autolambda.schedule import Schedule
