@@ -184,9 +184,9 @@ def merge(
     sources = {role: None if each is None else os.path.expanduser(each) for role, each in given.items()}
     chosen = Method.of(method, scheduled, base=sources["base"], third=sources["third"])
     shard_size = parse_size(max_shard_size)
-    settings = {"merge.rounding": rounding, "merge.seed": rounding_seed, "models.vision": vision}
-    further = {f"models.{role}": sources[role] for role in chosen.further}
-    models = open_models(_config(instruct, thinking, settings=settings | further), further=chosen.further)
+    settings: dict[str, object] = {f"models.{role}": sources[role] for role in chosen.further}
+    settings |= {"merge.rounding": rounding, "merge.seed": rounding_seed, "models.vision": vision}
+    models = open_models(_config(instruct, thinking, settings=settings), further=chosen.further)
     for note in export(models, chosen, Path(out), max_shard_size=shard_size):
         logger.warning("%s", note)
     return Path(out)
