@@ -176,9 +176,10 @@ def _space_notes(spaces: Sequence[Space], pair: Pair) -> list[str]:
     if not (others := [space for space in spaces if space not in UNIFORM]) or pair.modules.locations:
         return []
     text = f"the layers and modules of these models are not known: {pair.modules.reason}"
-    if "uniform" not in spaces:
+    if len(others) == len(spaces):
         raise ConfigError(f"search.spaces: {', '.join(spaces)}; {text}; use uniform")
-    return [f"{text}; uniform lambdas are searched, and {' and '.join(others)} left out"]
+    left = [space for space in spaces if space in UNIFORM]
+    return [f"{text}; of search.spaces, {' and '.join(others)} left out, and {' and '.join(left)} searched"]
 
 
 def _check_graders(config: Config) -> None:

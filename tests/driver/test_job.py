@@ -6,6 +6,7 @@ import shutil
 import sys
 from datetime import datetime
 from importlib import metadata
+from types import SimpleNamespace
 
 import mirrors
 import pytest
@@ -16,7 +17,7 @@ from autolambda.bundled import FOLDER
 from autolambda.config import Config, parse_config
 from autolambda.driver import engine as job_engine
 from autolambda.driver.engine import open_engine, share_of
-from autolambda.driver.job import open_job, resolve_engine
+from autolambda.driver.job import _space_notes, open_job, resolve_engine
 from autolambda.engines.transformers.engine import TransformersEngine
 from autolambda.engines.workers.cluster import Share
 from autolambda.errors import CheckpointError, ConfigError, TaskError
@@ -285,6 +286,15 @@ def test_a_gpu_by_name_goes_with_one_worker(path, monkeypatch):
     monkeypatch.setattr(job_engine, "resolve_device", lambda name: torch.device("cuda:1"))
     with pytest.raises(ConfigError, match="names one GPU, and each worker gets its own; set it to cuda"):
         share_of(job)
+
+
+@pytest.mark.parametrize("spaces", [("scale", "module"), ("uniform", "module")])
+def test_without_known_modules_the_other_spaces_are_searched(spaces):
+    pair = SimpleNamespace(modules=SimpleNamespace(locations=None, reason="no names"))
+    (note,) = _space_notes(spaces, pair)
+    assert note.endswith(f"no names; of search.spaces, module left out, and {spaces[0]} searched")
+    with pytest.raises(ConfigError, match=r"search\.spaces: module; .* no names; use uniform"):
+        _space_notes(("module",), pair)
 
 
 @pytest.mark.parametrize("role", ["thinking", "base"])
