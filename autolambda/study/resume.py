@@ -26,14 +26,11 @@ Slices = tuple[Sequence[Slice], Sequence[Slice]]
 SIZES = ("tasks", "tasks.too_long", "search.rungs", "confirm.responses", "confirm.prompts")
 """The keys of an identity that follow from the number of prompts and repeats."""
 
-
 GROWN = ("models.base", "models.third")
 """Keys that a study has from the moment its spaces read these models: no earlier schedule does."""
 
-
 LATER = ("sampling.end_ids", "models.prompt", "models.clock", "engine.rope")
 """Keys that a study of an earlier release lacks, and whose values follow from its other keys."""
-
 
 DIGESTS = {
     "models.instruct": "other weights than then",
@@ -139,6 +136,9 @@ def _change(key: str, before: object, now: object) -> str:
     if key in DIGESTS and before is not None and now is not None:
         return f"{key}: {DIGESTS[key]}"
     then, current = _in_words(key, before), _in_words(key, now)
+    if key in GROWN and now is None:
+        space = "scale" if key == "models.base" else "third"
+        return f"search.spaces: with {space} then, without it now"
     return (
         f"{key}: other prompts, {then}" if key == "tasks" and then == current else f"{key}: {then} then, {current} now"
     )

@@ -71,6 +71,13 @@ def test_the_same_identity_passes():
     check_identity(StoredStudy("one", {}, IDENTITY, ""), dict(reversed(IDENTITY.items())), slices=([], []))
 
 
+@pytest.mark.parametrize(("role", "space"), [("base", "scale"), ("third", "third")])
+def test_a_space_that_is_left_out_is_named(role, space):
+    stored = StoredStudy("one", {}, IDENTITY | {f"models.{role}": "b"}, "")
+    with pytest.raises(StudyError, match=rf"search\.spaces: with {space} then, without it now"):
+        check_identity(stored, IDENTITY, slices=([], []))
+
+
 def test_a_narrower_range_is_refused_and_a_wider_one_goes_on():
     """Samplers fail at measured points outside the range."""
     stored = StoredStudy("one", {"search": {"range": [-0.1, 1.2]}}, IDENTITY, "")
