@@ -28,7 +28,7 @@ from autolambda.errors import ConfigError, StudyError
 if TYPE_CHECKING:  # see above
     from autolambda.config import Config
     from autolambda.driver.events import OnEvent
-    from autolambda.merging.method import Method, MethodName, Role, RoundingName
+    from autolambda.merging.method import MethodName, Role, RoundingName
     from autolambda.schedule import Schedule
     from autolambda.statistics.metrics import Measured
     from autolambda.study_view import StudyView
@@ -126,7 +126,7 @@ def evaluate(
         measured.accuracy.value, measured.mean_tokens.value
 
     Args:
-        lam: One lambda for all parameters, 0 (Instruct) to 1 (Thinking).
+        lam: One lambda for all parameters: 0 is Instruct, 1 is Thinking; outside [0, 1] it extrapolates.
         schedule: Instead of ``lam``: a ``Schedule``, its keys and values, or a YAML file with them.
 
     The other arguments and the errors are as in ``search``.
@@ -148,6 +148,7 @@ def merge(
     schedule: Schedule | Mapping[str, object] | PathLike | None = None,
     method: MethodName = "linear",
     base: PathLike | None = None,
+    third: PathLike | None = None,
     rounding: RoundingName = "dithered",
     rounding_seed: int = 0,
     vision: Role = "thinking",
@@ -161,7 +162,8 @@ def merge(
         out: The new folder. It is complete or missing, never half written.
         lam, schedule: As in ``evaluate``, for the methods ``linear`` and ``slerp``.
         method: ``linear``, ``slerp``, ``task_arithmetic`` or ``ties``.
-        base: The base model of both parents, for ``task_arithmetic`` and ``ties``.
+        base: The base model of both parents, for ``task_arithmetic``, ``ties``, and a schedule with a scale.
+        third: The third parent of a schedule with its weight.
         rounding, rounding_seed: ``dithered`` or ``nearest``, for weights in bf16 and fp16; the seed of the draws.
         vision: The parent whose vision part is kept, of models that have one.
         max_shard_size: Size of a weight file, a number with KB, MB or GB.
@@ -171,11 +173,20 @@ def merge(
     """
     from autolambda.driver.models import open_models
     from autolambda.export.export import export
+    from autolambda.merging.method import AROUND_BASE, METHODS, Method
     from autolambda.merging.shards import parse_size
 
-    chosen, shard_size = _method(method, lam, schedule, base), parse_size(max_shard_size)
-    settings = {"merge.rounding": rounding, "merge.seed": rounding_seed, "models.vision": vision}
-    models = open_models(_config(instruct, thinking, settings=settings))
+    if method not in METHODS:
+        raise ConfigError(f"method: one of {', '.join(METHODS)}, seen {method!r}")
+    takes_lambda = method not in AROUND_BASE or lam is not None or schedule is not None
+    scheduled = _schedule(lam, schedule) if takes_lambda else None
+    given = {"base": base, "third": third}
+    sources = {role: None if each is None else os.path.expanduser(each) for role, each in given.items()}
+    chosen = Method.of(method, scheduled, base=sources["base"], third=sources["third"])
+    shard_size = parse_size(max_shard_size)
+    settings: dict[str, object] = {f"models.{role}": sources[role] for role in chosen.further}
+    settings |= {"merge.rounding": rounding, "merge.seed": rounding_seed, "models.vision": vision}
+    models = open_models(_config(instruct, thinking, settings=settings), further=chosen.further)
     for note in export(models, chosen, Path(out), max_shard_size=shard_size):
         logger.warning("%s", note)
     return Path(out)
@@ -234,17 +245,3 @@ def _schedule(lam: float | None, schedule: Schedule | Mapping[str, object] | Pat
     if isinstance(schedule, Schedule):
         return schedule
     return Schedule.from_dict(schedule) if isinstance(schedule, Mapping) else read_schedule(Path(schedule or ""))
-
-
-def _method(
-    name: MethodName,
-    lam: float | None,
-    schedule: Schedule | Mapping[str, object] | PathLike | None,
-    base: PathLike | None,
-) -> Method:
-    from autolambda.merging.method import AROUND_BASE, METHODS, Method
-
-    if name not in METHODS:
-        raise ConfigError(f"method: one of {', '.join(METHODS)}, seen {name!r}")
-    takes_lambda = name not in AROUND_BASE or lam is not None or schedule is not None
-    return Method(name, _schedule(lam, schedule) if takes_lambda else None, None if base is None else os.fspath(base))

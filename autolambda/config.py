@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, JsonValue, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from autolambda.coefficients import LIMITS
@@ -17,7 +17,7 @@ from autolambda.config_models import CapConfig, MergeConfig, ModelsConfig, Sampl
 from autolambda.errors import ConfigError
 from autolambda.merging.method import BaselineMethod
 from autolambda.optimizer.settings import SamplerName, SearchSettings
-from autolambda.optimizer.space import Space
+from autolambda.optimizer.space import DECIMALS, Space
 from autolambda.tasks.config import SourceConfig, TaskConfig
 from autolambda.tasks.slices import ConfirmSize
 
@@ -30,11 +30,11 @@ AblationName = Literal["uniform", "layers", "modules", "decoding", "backbones", 
 ABLATIONS: tuple[AblationName, ...] = get_args(AblationName)
 
 Lam = Annotated[float, Field(ge=0, le=1)]
-Lambda = Annotated[float, Field(ge=LIMITS["lambda"][0], le=LIMITS["lambda"][1])]
+_LOW, _HIGH = LIMITS["lambda"]
+Lambda = Annotated[float, Field(ge=_LOW, le=_HIGH), AfterValidator(lambda value: round(value, DECIMALS))]
 Lams = Annotated[tuple[Lam, ...], Field(min_length=1)]
 
 RUNGS = (64, 256, 1024)  # responses; the whole slice is always the last rung
-
 
 _REFUSED = {
     "vllm": {
@@ -99,11 +99,11 @@ class SearchConfig(Strict):
     is in the first of the ``spaces``; the others take turns. ``rungs`` are the numbers of responses after which a trial
     may stop; ``None`` is 64, 256, 1,024 and the whole slice. With ``grow_rungs`` the first rung grows if the engine
     would mostly wait for its last responses; ``None`` grows it with vLLM on a GPU, unless ``rungs`` are given.
-    ``range`` is that of every lambda after the ladder; outside [0, 1] it extrapolates. The space ``scale`` needs
-    ``models.base``, and ``third`` needs ``models.third``.
-    ``max_tokens_generated`` limits search and confirmation together; ``None`` is the tokens of both parents on the
-    slice, with at least 2,048 responses each. Unless a merge leads the parents, the search ends when one more finalist
-    should gain less than ``min_gain`` (share of 1). The trackers in ``callbacks`` log every evaluation and the answer.
+    ``range``, to four decimals, is that of every lambda after the ladder; outside [0, 1] it extrapolates. The space
+    ``scale`` needs ``models.base``, and ``third`` needs ``models.third``. ``max_tokens_generated`` limits search and
+    confirmation together; ``None`` is the tokens of both parents on the slice, with at least 2,048 responses each.
+    Unless a merge leads the parents, the search ends when one more finalist should gain less than ``min_gain`` (share
+    of 1). The trackers in ``callbacks`` log every evaluation and the answer.
     """
 
     spaces: Annotated[tuple[Space, ...], Field(min_length=1)] = ("uniform", "module", "both")

@@ -78,6 +78,14 @@ def test_each_function_runs_twice_under_its_name(tmp_path: Path, monkeypatch: py
     assert (Path("a") / "model.safetensors").read_bytes() == (Path("b") / "model.safetensors").read_bytes()
 
 
+def test_merge_takes_the_base_and_the_third_parent_that_a_schedule_reads(tmp_path: Path) -> None:
+    scaled, base = {"lambda": 0.5, "scale": 1.2, "third": 0.2}, FOLDER / "base"
+    out = autolambda.merge(*PAIR, tmp_path / "out", schedule=scaled, base=base, third=base)
+    assert Schedule.from_dict(scaled).to_dict() == json.loads((out / "autolambda.json").read_text())["schedule"]
+    with pytest.raises(ConfigError, match="reads a third model; give it with --third MODEL"):
+        autolambda.merge(*PAIR, tmp_path / "other", schedule=scaled, base=base)
+
+
 @pytest.mark.parametrize(
     ("options", "arguments"),
     [

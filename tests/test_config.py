@@ -112,6 +112,11 @@ def test_what_lies_beyond_the_line_needs_its_model_and_bounds(plain, message):
     assert message in refused(parse_config, plain)
 
 
+def test_a_range_has_the_decimals_of_the_points_in_it():
+    """A point is rounded, and may not then lie outside."""
+    assert parse_config({"search": {"range": [-0.123456, 1.00009]}}).search.range == (-0.1235, 1.0001)
+
+
 def test_the_spaces_say_which_models_are_read():
     further = {"base": "a/base", "third": "a/third"}
     config = parse_config({"models": PARENTS | further, "search": {"spaces": ["uniform", "third", "scale"]}})

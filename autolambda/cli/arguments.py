@@ -151,14 +151,7 @@ def method_of(name: str, lam: float | None, path: Path | None, base: str | None,
 
     takes_lambda = name not in AROUND_BASE or lam is not None or path is not None
     schedule = schedule_of(lam, path) if takes_lambda else None
-    read = schedule.further if schedule and name == "linear" else ()
-    method = Method(cast("MethodName", name), schedule, None if "base" in read else base)
-    for role, source in (("base", base), ("third", third)):
-        if role in read and source is None:
-            raise ConfigError(f"schedule: '{schedule}' reads a {role} model; give it with --{role} MODEL")
-    if third is not None and "third" not in read:
-        raise ConfigError(f"third: {method} takes no third model, seen {third!r}; give --schedule FILE with its weight")
-    return method
+    return Method.of(cast("MethodName", name), schedule, base=base, third=third)
 
 
 def schedule_of(lam: float | None, path: Path | None) -> Schedule:

@@ -62,7 +62,7 @@ def export(
     found = read_report(name, storage, budget)
     measurement = Provenance.of(found, trial=trial)
     entry = measurement.entry
-    models = open_models(found.config, schedule=entry.schedule)
+    models = open_models(found.config, further=entry.schedule.further)
     with writing(open_console(), total=models.pair.num_bytes) as on_bytes:
         notes = write(
             models, entry.schedule, out, max_shard_size=shard_size, measurement=measurement, on_bytes=on_bytes
@@ -125,7 +125,7 @@ def merge(
     further = {"base": base if chosen.base is None else None, "third": third}  # a method opens its own base
     parents = {"instruct": instruct, "thinking": thinking, **further, "vision": vision}
     settings = {**parents, "rounding": rounding, "rounding_seed": rounding_seed}
-    models = open_models(config_of(settings), schedule=chosen.schedule)
+    models = open_models(config_of(settings), further=chosen.further)
     with writing(open_console(), total=models.pair.num_bytes) as on_bytes:
         notes = write(models, chosen, out, max_shard_size=shard_size, on_bytes=on_bytes)
     _say(notes)

@@ -10,7 +10,7 @@ import functools
 import math
 import os
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -91,6 +91,7 @@ def open_engine(job: Job, *, on_note: Callable[[str], None] = lambda note: None)
             job.engine,
             job.context,
             dict(job.identity),
+            further=tuple(job.models.pair.further),
             home=socket.gethostname(),
             sharing=job.config.engine.workers,
         ),
@@ -135,6 +136,7 @@ def _open_there(
     context: int,
     identity: Mapping[str, Any],
     *,
+    further: Sequence[str],
     home: str,
     sharing: int,
 ) -> Engine:
@@ -143,11 +145,12 @@ def _open_there(
     Raises ``InputError`` if they do not, and otherwise like ``open_engine``.
     """
     config = parse_config(plain)
-    models = open_models(config)
-    for name, parent in (("instruct", models.pair.instruct), ("thinking", models.pair.thinking)):
-        if socket.gethostname() != home and parent.digest() != identity[f"models.{name}"]:
+    models = open_models(config, further=further)
+    pair = models.pair
+    for role, model in {"instruct": pair.instruct, "thinking": pair.thinking, **pair.further}.items():
+        if socket.gethostname() != home and model.digest() != identity[f"models.{role}"]:
             raise CheckpointError(
-                f"models.{name}: '{parent.source}' holds other weights on {socket.gethostname()} than where the search "
+                f"models.{role}: '{model.source}' holds other weights on {socket.gethostname()} than where the search "
                 "runs; give each machine the same files"
             )
     return _open_here(Job(config, models, (), (), engine, context, identity), sharing=sharing)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -128,8 +128,11 @@ class Job:
         return f"transformers on {resolve_device(self.config.engine.device)}, {self.identity['engine.dtype']}"
 
 
-def open_job(config: Config) -> Job:
-    """Opens the models and tasks of a config. Raises ``InputError`` for a mistake in either."""
+def open_job(config: Config, *, further: Collection[str] = ()) -> Job:
+    """Opens the models and tasks of a config, and the models of ``further`` roles beside those that its spaces read.
+
+    Raises ``InputError`` for a mistake in either.
+    """
     if not config.tasks:
         raise ConfigError(
             "no task: give a benchmark's name, or a JSONL, CSV or Parquet file with 'question' and 'answer'"
@@ -143,7 +146,7 @@ def open_job(config: Config) -> Job:
         check_ray()
     _check_graders(config)
     tasks = open_slices(config.tasks, config.confirm_size, seed=config.search.seed)
-    return _job_of(config, open_models(config), engine, tasks)
+    return _job_of(config, open_models(config, further=further), engine, tasks)
 
 
 def swapped_error(models: ModelsConfig, said: str) -> SwappedError:
@@ -173,9 +176,10 @@ def _space_notes(spaces: Sequence[Space], pair: Pair) -> list[str]:
     if not (others := [space for space in spaces if space not in UNIFORM]) or pair.modules.locations:
         return []
     text = f"the layers and modules of these models are not known: {pair.modules.reason}"
-    if "uniform" not in spaces:
+    if len(others) == len(spaces):
         raise ConfigError(f"search.spaces: {', '.join(spaces)}; {text}; use uniform")
-    return [f"{text}; uniform lambdas are searched, and {' and '.join(others)} left out"]
+    left = [space for space in spaces if space in UNIFORM]
+    return [f"{text}; of search.spaces, {' and '.join(others)} left out, and {' and '.join(left)} searched"]
 
 
 def _check_graders(config: Config) -> None:

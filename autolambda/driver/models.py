@@ -5,7 +5,7 @@ A chat template may ask for the date. All prompts of a study are rendered for on
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
@@ -24,7 +24,6 @@ from autolambda.merging.difference.measure import hold_one_model
 from autolambda.merging.pair import Pair, open_pair
 from autolambda.merging.rounding import Rounding
 from autolambda.merging.tokenizer import template_in
-from autolambda.schedule import Schedule
 
 if TYPE_CHECKING:  # it loads transformers, which errors in the config do not need
     from transformers import PreTrainedTokenizerBase
@@ -149,13 +148,13 @@ class Models:
         )
 
 
-def open_models(config: Config, *, schedule: Schedule | None = None) -> Models:
-    """Opens and checks the parents, and the further models that the search's spaces or the ``schedule`` read.
+def open_models(config: Config, *, further: Collection[str] = ()) -> Models:
+    """Opens and checks the parents, the further models that the search's spaces read, and those of ``further`` roles.
 
     Raises ``InputError`` if they or their settings are wrong.
     """
     rounding = Rounding(config.merge.rounding, config.merge.seed)
-    read = {*config.further, *(schedule.further if schedule else ())}
+    read = {*config.further, *further}
     instruct, thinking = parent_folders(config.models)
     pair = open_pair(
         instruct,

@@ -172,12 +172,14 @@ def _memory(job: Job, ends: float) -> str:
     heads, hidden = text.get("num_attention_heads"), text.get("hidden_size")
     size = text.get("head_dim") or (hidden // heads if type(hidden) is type(heads) is int and heads else None)
     groups, width = text.get("num_key_value_heads") or heads, DTYPE_BYTES.get(job.identity.get("engine.dtype", ""))
-    cache, said = 0.0, f"{in_bytes(pair.num_bytes)} of weights for the merge, as much for each of the two models"
+    num_models = 2 + len(pair.further)
+    number = {2: "two", 3: "three", 4: "four"}[num_models]
+    cache, said = 0.0, f"{in_bytes(pair.num_bytes)} of weights for the merge, as much for each of the {number} models"
     if type(size) is type(groups) is int and width and not text.get("kv_lora_rank"):
         rows = min(job.batch_size or BATCH_SIZE, sum(part.num_responses for part in job.search))
         cache = 2.0 * pair.num_layers * groups * size * width * ends * rows
         said = f"{said}, and about {in_bytes(cache)} of cache for {rows} responses at a time"
-    return f"; memory: {said}" if 3 * pair.num_bytes + cache >= LITTLE_BYTES else ""
+    return f"; memory: {said}" if (1 + num_models) * pair.num_bytes + cache >= LITTLE_BYTES else ""
 
 
 def _sizes(slices: Sequence[Slice], *, new: bool = False) -> str:

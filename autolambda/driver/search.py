@@ -5,7 +5,7 @@ Everything measured is in the database before the next step begins, so the same 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager
 from tempfile import TemporaryDirectory
 
@@ -74,16 +74,27 @@ def evaluate(
     """Measures one schedule on the search slice, in a temporary study. Raises like ``search``."""
     with TemporaryDirectory() as folder:
         storage = f"sqlite:///{folder}/study.db"
-        with running(config, name="evaluate", storage=storage, engine=engine, on_event=on_event) as run:
+        further = schedule.further
+        with running(
+            config, name="evaluate", storage=storage, engine=engine, on_event=on_event, further=further
+        ) as run:
             return measure(
                 run.evaluator.run(EvaluationRequest("evaluate", "trial", "0", schedule)), weights=config.weights
             )
 
 
 @contextmanager
-def running(config: Config, *, name: str, storage: str, engine: Engine | None, on_event: OnEvent) -> Iterator[Run]:
-    """Opens the job, locks the study and yields a run; closes all of them at the end."""
-    job, num_trials = open_job(config), 0
+def running(
+    config: Config,
+    *,
+    name: str,
+    storage: str,
+    engine: Engine | None,
+    on_event: OnEvent,
+    further: Collection[str] = (),
+) -> Iterator[Run]:
+    """Opens the job, with models of ``further`` roles, locks the study and yields a run; closes all at the end."""
+    job, num_trials = open_job(config, further=further), 0
     try:
         with (
             driver_errors(),

@@ -155,7 +155,7 @@ def open_merge(pair: Pair, method: Method | Schedule) -> Merge:
     """
     if isinstance(method, Schedule):
         method = Method.linear(method)
-    for role in method.schedule.further if method.schedule else ():
+    for role in method.further:
         if role not in pair.further:
             raise ScheduleError(f"the schedule '{method.schedule}' needs {_IN_WORDS[role]}; set models.{role}")
     if method.base is None:

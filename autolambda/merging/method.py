@@ -61,7 +61,7 @@ class Method:
         if (self.name in AROUND_BASE) == (self.schedule is not None):
             needs = "needs a" if self.schedule is None else "takes no"
             raise ConfigError(f"schedule: {self.name} {needs} lambda, seen {self.schedule}")
-        if self.name == "slerp" and self.schedule and self.schedule.further:
+        if self.name == "slerp" and self.further:
             raise ConfigError(f"schedule: slerp takes no scale and no third parent, seen {self.schedule}")
 
     @classmethod
@@ -70,13 +70,35 @@ class Method:
         return cls("linear", schedule)
 
     @property
+    def further(self) -> tuple[str, ...]:
+        """The roles of the models beside both parents that the schedule reads."""
+        return self.schedule.further if self.schedule else ()
+
+    @property
     def in_words(self) -> str:
         """The method and its formula, for a model card."""
-        return BEYOND_IN_WORDS if self.schedule and self.schedule.further else METHODS_IN_WORDS[self.name]
+        return BEYOND_IN_WORDS if self.further else METHODS_IN_WORDS[self.name]
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain values for JSON and for other processes. Leaves out ``base``, a path of this machine."""
         return {"method": self.name} | ({"schedule": self.schedule.to_dict()} if self.schedule else {})
+
+    @classmethod
+    def of(cls, name: MethodName, schedule: Schedule | None, *, base: str | None, third: str | None) -> Method:
+        """Returns the method for the models that a user gives; the pair has the ``base`` that a linear schedule reads.
+
+        Raises ``ConfigError`` if a model is missing or not read.
+        """
+        read = schedule.further if schedule and name == "linear" else ()
+        method = cls(name, schedule, None if "base" in read else base)
+        for role, source in (("base", base), ("third", third)):
+            if role in read and source is None:
+                raise ConfigError(
+                    f"schedule: '{schedule}' reads a {role} model; give it with --{role} MODEL ({role}= in Python)"
+                )
+        if third is not None and "third" not in read:
+            raise ConfigError(f"third: {method} takes no third model, seen {third!r}; give a schedule with its weight")
+        return method
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any], *, base: str | None = None) -> Method:

@@ -193,7 +193,11 @@ def compare_weights(
 ) -> list[Mismatch]:
     """Returns the differences of a model's tensors and vocabulary from Thinking's, whose ``tensors`` the merge has."""
     own = model.tensors if tied else untied_tensors(model)
-    padded, padding = _padded(model, thinking, own, tensors, role=role)
+    alike = all(own[name].shape == tensors[name].shape for name in own.keys() & tensors.keys())
+    if role == "base" and alike:  # its config may differ
+        padded, padding = frozenset[str](), list[Mismatch]()
+    else:
+        padded, padding = _padded(model, thinking, own, tensors, role=role)
     return [
         *padding,
         *compare_tensors(own, thinking=tensors, padded=padded, first_name=role),

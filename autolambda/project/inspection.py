@@ -212,8 +212,9 @@ def _most_tokens(config: Config, cap: int) -> str:
 
 def memory_lines(models: Models) -> Iterator[str]:
     """Yields the memory that the weights of a search take."""
-    weights = models.pair.num_bytes
+    weights, num_models = models.pair.num_bytes, 2 + len(models.pair.further)
+    held = {2: "both parents", 3: "three models", 4: "four models"}[num_models]
     yield (
-        f"memory: {in_bytes(weights)} of weights a model; the merge and both parents take {in_bytes(3 * weights)}, and "
-        "the parents may lie in host memory (engine.parents: host)"
+        f"memory: {in_bytes(weights)} of weights a model; the merge and {held} take "
+        f"{in_bytes((1 + num_models) * weights)}, and the parents may lie in host memory (engine.parents: host)"
     )

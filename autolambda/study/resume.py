@@ -26,14 +26,11 @@ Slices = tuple[Sequence[Slice], Sequence[Slice]]
 SIZES = ("tasks", "tasks.too_long", "search.rungs", "confirm.responses", "confirm.prompts")
 """The keys of an identity that follow from the number of prompts and repeats."""
 
-
 GROWN = ("models.base", "models.third")
 """Keys that a study has from the moment its spaces read these models: no earlier schedule does."""
 
-
 LATER = ("sampling.end_ids", "models.prompt", "models.clock", "engine.rope")
 """Keys that a study of an earlier release lacks, and whose values follow from its other keys."""
-
 
 DIGESTS = {
     "models.instruct": "other weights than then",
@@ -65,6 +62,7 @@ def check_identity(
 ) -> None:
     """Raises ``StudyError`` with every changed key if new results would not be comparable with the stored ones.
 
+    A narrower ``search.range`` is refused too, because stored trials may lie outside it.
     ``slices`` are the current slices of the search and of the confirmation. With the current ``config``, another task
     or other models are told by their names, with a name for a study of their own.
     """
@@ -75,6 +73,7 @@ def check_identity(
     if len(changed) > 1 and "models.prompt" in changed:
         changed.remove("models.prompt")  # the others changed it
     if not changed:
+        _check_range(stored, config)
         return
     others, follows, name = _others(stored, config, changed) if config else ([], frozenset[str](), "")
     listed = "; ".join(_change(key, before.get(key), now.get(key)) for key in changed if key not in follows)
@@ -85,6 +84,17 @@ def check_identity(
         f"study '{stored.name}' was made with another config ({listed}); new results would not be comparable. "
         "Take the old values, or give another study name (--study, or study= in Python)"
     )
+
+
+def _check_range(stored: StoredStudy, config: Config | None) -> None:
+    if config is None:
+        return
+    then, now = parse_config(stored.settings).search.range, config.search.range
+    if now[0] > then[0] or now[1] < then[1]:
+        raise StudyError(
+            f"study '{stored.name}' has searched lambdas in {[*then]}, and search.range {[*now]} is narrower; "
+            "take a range that holds the old one, or give another study name (--study, or study= in Python)"
+        )
 
 
 def _others(stored: StoredStudy, config: Config, changed: Sequence[str]) -> tuple[list[str], frozenset[str], str]:
@@ -126,6 +136,9 @@ def _change(key: str, before: object, now: object) -> str:
     if key in DIGESTS and before is not None and now is not None:
         return f"{key}: {DIGESTS[key]}"
     then, current = _in_words(key, before), _in_words(key, now)
+    if key in GROWN and now is None:
+        space = "scale" if key == "models.base" else "third"
+        return f"search.spaces: with {space} then, without it now"
     return (
         f"{key}: other prompts, {then}" if key == "tasks" and then == current else f"{key}: {then} then, {current} now"
     )

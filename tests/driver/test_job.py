@@ -6,6 +6,7 @@ import shutil
 import sys
 from datetime import datetime
 from importlib import metadata
+from types import SimpleNamespace
 
 import mirrors
 import pytest
@@ -16,11 +17,13 @@ from autolambda.bundled import FOLDER
 from autolambda.config import Config, parse_config
 from autolambda.driver import engine as job_engine
 from autolambda.driver.engine import open_engine, share_of
-from autolambda.driver.job import open_job, resolve_engine
+from autolambda.driver.job import _space_notes, open_job, resolve_engine
 from autolambda.engines.transformers.engine import TransformersEngine
 from autolambda.engines.workers.cluster import Share
 from autolambda.errors import CheckpointError, ConfigError, TaskError
+from autolambda.merging.method import Method
 from autolambda.report.prompts import load_prompts
+from autolambda.schedule import Schedule
 
 
 @pytest.fixture
@@ -285,15 +288,32 @@ def test_a_gpu_by_name_goes_with_one_worker(path, monkeypatch):
         share_of(job)
 
 
-def test_other_weights_on_another_machine_are_refused(path, monkeypatch):
-    job = open_job(config(path, engine={"workers": 2, "device": "cpu"}))
+@pytest.mark.parametrize("spaces", [("scale", "module"), ("uniform", "module")])
+def test_without_known_modules_the_other_spaces_are_searched(spaces):
+    pair = SimpleNamespace(modules=SimpleNamespace(locations=None, reason="no names"))
+    (note,) = _space_notes(spaces, pair)
+    assert note.endswith(f"no names; of search.spaces, module left out, and {spaces[0]} searched")
+    with pytest.raises(ConfigError, match=r"search\.spaces: module; .* no names; use uniform"):
+        _space_notes(("module",), pair)
+
+
+@pytest.mark.parametrize("role", ["thinking", "base"])
+def test_other_weights_on_another_machine_are_refused(path, role):
+    job = open_job(config(path, engine={"workers": 2, "device": "cpu"}), further=("base",))
     plain = job_engine._config_there(job, share_of(job))
     identity = dict(job.identity)
-    open_there = functools.partial(job_engine._open_there, plain, job.engine, job.context, sharing=2)
-    assert isinstance(open_there(identity, home="elsewhere"), TransformersEngine)
-    identity["models.thinking"] = "0" * 64
-    with pytest.raises(CheckpointError, match=r"models.thinking: .* holds other weights on .* the same files"):
-        open_there(identity, home="elsewhere")
+    there = functools.partial(job_engine._open_there, plain, job.engine, job.context, further=("base",), sharing=2)
+    assert isinstance(there(identity, home="elsewhere"), TransformersEngine)
+    identity[f"models.{role}"] = "0" * 64
+    with pytest.raises(CheckpointError, match=rf"models.{role}: .* holds other weights on .* the same files"):
+        there(identity, home="elsewhere")
+
+
+def test_a_worker_opens_the_further_models_of_a_job(path, monkeypatch):
+    job = open_job(config(path, engine={"workers": 2, "device": "cpu"}), further=("base",))
+    monkeypatch.setattr(job_engine, "WorkersEngine", lambda opener, **_: opener())
+    engine = open_engine(job)
+    engine.set_merge(Method.linear(Schedule.uniform(0.5).beyond(scale=1.2)))
 
 
 def test_without_ray_several_workers_are_refused_at_once(path, monkeypatch):

@@ -10,11 +10,15 @@ from engine import FakeEngine
 from small_search import NAME, small_config, storage_in, texts
 
 from autolambda.driver import notes
+from autolambda.driver.cost import in_bytes
 from autolambda.driver.events import Began, Event, Opened
+from autolambda.driver.job import open_job
+from autolambda.driver.models import open_models
 from autolambda.driver.notes import stop_sentence
 from autolambda.driver.search import search
 from autolambda.optimizer.propose import Stop
 from autolambda.optimizer.token_allowance import TokenAllowance
+from autolambda.project.inspection import memory_lines
 
 SETTINGS = small_config().search_settings
 ALLOWANCE = TokenAllowance(200_000.0, 100.0, 1024, 1024)
@@ -80,3 +84,17 @@ def test_too_few_rows_are_told_before_the_search(tmp_path: Path) -> None:
     events = watched(tmp_path, tasks=[{"path": str(file), "repeats": 1}], search__trials=2)
     few = "Only 7 prompts were left to check with: add rows to ten.jsonl (an answer takes at least 20)."
     assert f"{few} At least 30 rows are wanted in all, better 200." in texts(events)
+
+
+def test_the_memory_counts_the_further_models() -> None:
+    models = open_models(small_config(), further=("base",))
+    (line,) = memory_lines(models)
+    assert "the merge and three models take" in line and in_bytes(4 * models.pair.num_bytes) in line
+    (line,) = memory_lines(open_models(small_config()))
+    assert "the merge and both parents take" in line and in_bytes(3 * models.pair.num_bytes) in line
+
+
+def test_the_forecast_counts_the_further_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(notes, "LITTLE_BYTES", 0.0)
+    job = open_job(small_config(), further=("base",))
+    assert "as much for each of the three models" in notes._memory(job, 100.0)

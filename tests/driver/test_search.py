@@ -218,6 +218,13 @@ def test_evaluate_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Monk
     assert measured == finished().trials[0].measured
 
 
+def test_evaluate_opens_the_models_that_its_schedule_reads() -> None:
+    """No space of the search reads them."""
+    tiny = {"tasks": [{"name": "arithmetic", "limit": 2, "repeats": 1}], "sampling__max_tokens": 4}
+    scaled = Schedule.uniform(0.5).beyond(scale=1.2, third=0.1)
+    assert evaluate(small_config(**tiny, models__third=str(FOLDER / "base")), scaled).num_responses == 2
+
+
 def test_bad_input_makes_no_database(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="max_tokens"):
         search(small_config(sampling__max_tokens=4096), name=NAME, storage=storage_in(tmp_path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -266,3 +267,11 @@ def test_a_base_and_a_third_parent_are_checked_with_the_parents_and_all_is_said_
     assert fitting.further.keys() == {"third"}
     with pytest.raises(ScheduleError, match="needs the base model of both parents; set models"):
         open_merge(fitting, Schedule.uniform(0.5).beyond(scale=1.2))
+
+
+def test_a_base_with_another_vocab_size_in_its_config_alone_fits(tmp_path: Path) -> None:
+    """Its config may differ, and its tensors do not."""
+    folders = [tiny_checkpoint(tmp_path / name, tie=False, seed=i) for i, name in enumerate(("i", "t", "b"))]
+    size = json.loads((folders[2] / "config.json").read_text())["vocab_size"]
+    edit_json(folders[2] / "config.json", vocab_size=size + 8)
+    assert open_pair(str(folders[0]), str(folders[1]), base=str(folders[2])).base is not None

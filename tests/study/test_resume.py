@@ -71,6 +71,22 @@ def test_the_same_identity_passes():
     check_identity(StoredStudy("one", {}, IDENTITY, ""), dict(reversed(IDENTITY.items())), slices=([], []))
 
 
+@pytest.mark.parametrize(("role", "space"), [("base", "scale"), ("third", "third")])
+def test_a_space_that_is_left_out_is_named(role, space):
+    stored = StoredStudy("one", {}, IDENTITY | {f"models.{role}": "b"}, "")
+    with pytest.raises(StudyError, match=rf"search\.spaces: with {space} then, without it now"):
+        check_identity(stored, IDENTITY, slices=([], []))
+
+
+def test_a_narrower_range_is_refused_and_a_wider_one_goes_on():
+    """Samplers fail at measured points outside the range."""
+    stored = StoredStudy("one", {"search": {"range": [-0.1, 1.2]}}, IDENTITY, "")
+    check_identity(stored, IDENTITY, slices=([], []), config=parse_config({"search": {"range": [-0.1, 1.3]}}))
+    for narrower in ([-0.05, 1.3], [-0.1, 1.1]):
+        with pytest.raises(StudyError, match=r"in \[-0.1, 1.2\], and search.range .* is narrower; take a range that"):
+            check_identity(stored, IDENTITY, slices=([], []), config=parse_config({"search": {"range": narrower}}))
+
+
 def part(task="a", prompts=4, repeats=2, **more):
     samples = tuple(Sample(str(n), ({"role": "user", "content": f"{task}{n}"},), "1") for n in range(prompts))
     return Slice(task, "exact", samples, repeats, **more)

@@ -94,6 +94,7 @@ class VllmEngine:
         self._seeds = seeds
         self._calls = itertools.count()
         self._whole_ends: set[float] = set()
+        self._whole_further: set[str] = set()
         self._llm: Any = None
         self._num_threads = torch.get_num_threads()
         self._set_num_threads = torch.set_num_threads
@@ -120,13 +121,14 @@ class VllmEngine:
     def set_merge(self, method: Method) -> None:
         """Merges in place on all ranks, compares the live weights with the files, and resets the prefix cache.
 
-        Compares all values for non-linear methods and at the first merge of each endpoint, otherwise a sample of rows.
+        Compares all values for non-linear methods, and at the first merge of each endpoint and of each further model,
+        otherwise a sample of rows.
         Raises ``EngineError`` if live weights differ from the merge of the files.
         """
         check_in_place(open_merge(self._pair, method))
         lam = method.schedule.lam if method.name == "linear" and method.schedule else None
         is_new_end = lam in _ENDS - self._whole_ends
-        whole = is_new_end or method.name != "linear"
+        whole = is_new_end or method.name != "linear" or not self._whole_further.issuperset(method.further)
         for rank, report in enumerate(self._ask("autolambda_merge", method.to_dict(), method.base, whole)):
             if differing := report["differing"]:
                 raise EngineError(
@@ -135,6 +137,7 @@ class VllmEngine:
                 )
         if is_new_end and lam is not None:
             self._whole_ends.add(lam)
+        self._whole_further.update(method.further)
         self._reset_prefix_cache()
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, *, watch: Watch | None = None) -> list[Response]:

@@ -44,7 +44,8 @@ class FreeMemory:
 class Placement:
     """The ``memory`` that holds models in the engine's layout, and of how many.
 
-    The two parents come first, then the base model and a third parent; the rest are read from their files.
+    The two parents come first, then the base model and a third parent. Without room for all, a merge that reads a
+    further model reads all of its models from their files.
     """
 
     memory: ParentMemory

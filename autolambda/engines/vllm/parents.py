@@ -167,10 +167,14 @@ class LiveParents:
             parameter.repack()
 
     def _write(self, parameter: LiveParameter, merge: Merge) -> None:
-        """Sets a parameter to the merge of the files, part by part."""
+        """Sets a parameter to the merge of the files, piece by piece."""
         for part in parameter.parts:
-            values = expected(merge, part, arithmetic_of(merge, part.tensor), device=parameter.live.device)
-            parameter.write(part, part.in_engine(values))
+            if any(span.stop == span.start for span in part.source):  # this rank holds nothing but padding
+                continue
+            arithmetic = arithmetic_of(merge, part.tensor)
+            for piece in [part] if parameter.reordered else rows_of(part):
+                values = expected(merge, piece, arithmetic, device=parameter.live.device)
+                parameter.write(piece, part.in_engine(values))
 
     def _snapshot(self, parent: Merge, memory: ParentMemory) -> dict[str, Tensor]:
         """Loads a model and copies it, in the engine's layout and the checkpoint's dtypes."""
