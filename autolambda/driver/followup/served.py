@@ -26,7 +26,7 @@ from autolambda.report.read import build_report
 from autolambda.report.results import ScheduleResult
 from autolambda.responses import Graded
 from autolambda.statistics.metrics import mean_tokens, measure
-from autolambda.tasks.requests import requests_on
+from autolambda.tasks.requests import Request, requests_on
 
 CONCURRENCY = 32  # requests at a time by default
 TIMEOUT = 3600.0  # seconds of a request by default
@@ -73,6 +73,8 @@ def check(
                     f"budget: autolambda confirm {name} --budget TOKENS"
                 )
         on_event(Noted(f"server: {server.software}; a response may take {timeout:g} s"))
+        for responses in own.values():
+            check_limit(limit, requests_on(run.job.confirm)[: len(responses)], run.job.config.weights)
         checker = _Checker(run, server, limit, concurrency, timeout, on_event)
         on_event(Noted(checker.forecast(checks, own)))
         with closing(GradingService()) as grading:
@@ -81,6 +83,16 @@ def check(
                 checker.measure(each, own[each.role], grading, (number / len(checks), 1 / len(checks)))
                 for number, each in enumerate(checks)
             )
+
+
+def check_limit(limit: int | None, requests: Sequence[Request], weights: Mapping[str, float]) -> None:
+    """Raises ``ConfigError`` if the first ``limit`` requests lack a task with a weight, which the numbers need."""
+    firsts: dict[str, int] = {}
+    for number, request in enumerate(requests, start=1):
+        firsts.setdefault(request.task, number)
+    least = max((first for task, first in firsts.items() if weights.get(task)), default=1)
+    if limit is not None and limit < least:
+        raise ConfigError(f"--limit: at least {least}, so that every task has a response, seen {limit}")
 
 
 def _check(role: str, served: str, pick: ScheduleResult, server: Server, label: str | None) -> Check:
