@@ -70,8 +70,13 @@ def look(endpoint: str) -> Server:
 
 
 def headers() -> dict[str, str]:
-    """Returns the headers of every request, with the key of the environment, if there is one."""
-    key = os.environ.get(KEY)
+    """Returns the headers of every request, with the key of the environment, if there is one.
+
+    Raises ``ConfigError`` for a key that no header can hold; it is not shown.
+    """
+    key = os.environ.get(KEY, "").strip()
+    if not (key.isascii() and key.isprintable()):
+        raise ConfigError(f"{KEY}: the key must be printable ASCII on one line; its value is not shown")
     return {"Authorization": f"Bearer {key}"} if key else {}
 
 
@@ -150,7 +155,7 @@ def _object(answer: httpx.Response) -> dict[str, Any]:
 
 def _check_key(answer: httpx.Response, url: str) -> None:
     if answer.status_code in (401, 403):
-        does = "refuses the API key in" if os.environ.get(KEY) else "wants an API key; set"
+        does = "refuses the API key in" if headers() else "wants an API key; set"
         raise ConfigError(f"--endpoint: the server at '{url}' {does} {KEY} ({answer.status_code})")
 
 

@@ -88,3 +88,20 @@ def test_a_request_that_is_refused_is_not_sent_again(told: Told) -> None:
     with pytest.raises(Refused, match="400: top_k: extra inputs"):
         asked(told)
     assert told.num_asked == 1
+
+
+def test_white_space_around_the_key_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(client.KEY, " sk-secret\n")
+    assert client.headers() == {"Authorization": "Bearer sk-secret"}
+    monkeypatch.setenv(client.KEY, "\n")
+    assert client.headers() == {}
+
+
+@pytest.mark.parametrize("key", ["sk-secret\nsk-secret", "sk-sécret", "sk-secret\x07."])
+def test_a_key_that_no_header_holds_is_refused_and_not_shown(
+    told: Told, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(client.KEY, key)
+    with pytest.raises(ConfigError, match="OPENAI_API_KEY: the key must be printable ASCII") as refused:
+        look(told.url)
+    assert "sk-" not in str(refused.value) and not told.num_asked
