@@ -1,6 +1,7 @@
 """Checks a study's pick, and its parents, where they are served: on the confirmation's prompts, beside the study.
 
-The server is an engine of the evaluation, so every response is graded and stored in the study as it arrives.
+The server is an engine of the evaluation: responses are graded and stored in the order of the prompts, and a failure
+loses at most those of the batch that runs.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from autolambda.tasks.requests import Request, requests_on
 
 CONCURRENCY = 32  # requests at a time by default
 TIMEOUT = 3600.0  # seconds of a request by default
+ROUNDS = 4  # responses of a batch for each request at a time: few are lost, and the server is seldom idle
 
 
 def check(
@@ -155,10 +157,10 @@ class _Checker:
         return found
 
     def _evaluator(self, grading: GradingService) -> Evaluator:
-        """Returns an evaluator that sends all missing responses in one call, so that the server is never idle."""
+        """Returns an evaluator whose batches are of a size for the server, not for the study's own engine."""
         job, run = self._run.job, self._run
-        most = len(requests_on(job.confirm))
-        config = job.config.model_copy(update={"engine": job.config.engine.model_copy(update={"batch_size": most})})
+        size = ROUNDS * self._concurrency
+        config = job.config.model_copy(update={"engine": job.config.engine.model_copy(update={"batch_size": size})})
         return Evaluator(
             replace(job, config=config),
             run.engine,
