@@ -25,6 +25,7 @@ Form = Literal["tokens", "text", "messages"]
 FORMS: tuple[Form, ...] = ("tokens", "text", "messages")
 SEEDS = 1 << 31  # servers take seeds of 32 bits
 TELL_SECONDS = 1.0
+PROBE_SECONDS = 120.0  # of the first request, which asks for one token
 _MISSING = (404, 405, 501)
 
 
@@ -141,7 +142,8 @@ class ServedEngine:
             dialect = Dialect(form)
             while True:
                 try:
-                    await self._ask(http, prompt, replace(sampling, max_tokens=1), dialect)
+                    probe = replace(sampling, max_tokens=1)
+                    await self._ask(http, prompt, probe, dialect, timeout=min(self._timeout, PROBE_SECONDS))
                 except Refused as error:
                     problem = str(error)
                     extras = [name for name in self._extras(sampling) if name not in dialect.left_out]
@@ -168,7 +170,13 @@ class ServedEngine:
         return {**drawn, "repeat_penalty": penalty, **WHOLE}
 
     async def _ask(
-        self, http: httpx.AsyncClient, prompt: Prompt, sampling: Sampling, dialect: Dialect
+        self,
+        http: httpx.AsyncClient,
+        prompt: Prompt,
+        sampling: Sampling,
+        dialect: Dialect,
+        *,
+        timeout: float | None = None,
     ) -> dict[str, Any]:
         extras = {name: value for name, value in self._extras(sampling).items() if name not in dialect.left_out}
         body: dict[str, Any] = {
@@ -184,9 +192,9 @@ class ServedEngine:
         }
         if dialect.form == "messages":
             body["messages"] = [dict(each) for each in self._messages[prompt.text]]
-            return await post(http, f"{self._server.url}/chat/completions", body)
+            return await post(http, f"{self._server.url}/chat/completions", body, timeout=timeout)
         body["prompt"] = prompt.text if dialect.form == "text" else self._ids(prompt.text)
-        return await post(http, f"{self._server.url}/completions", body)
+        return await post(http, f"{self._server.url}/completions", body, timeout=timeout)
 
     async def _respond(
         self, http: httpx.AsyncClient, prompt: Prompt, sampling: Sampling, sending: _Sending
