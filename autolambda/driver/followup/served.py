@@ -23,7 +23,7 @@ from autolambda.errors import ConfigError, StudyError
 from autolambda.graders.service import GradingService
 from autolambda.optimizer.space import PARENTS
 from autolambda.report.followup.served import Check, Served, keep_check, known_check, own_responses, served_of
-from autolambda.report.read import build_report
+from autolambda.report.read import build_report, positive_budget
 from autolambda.report.results import ScheduleResult
 from autolambda.responses import Graded
 from autolambda.statistics.metrics import mean_tokens, measure
@@ -56,6 +56,8 @@ def check(
     Thinking. ``label`` tells one way of serving a model from another. Raises ``ConfigError`` for a wrong address, model
     or key, ``StudyError`` without a confirmed pick, and ``EngineError`` if the server ends; a later call goes on.
     """
+    if budget is not None:
+        positive_budget(budget)
     for option, value in (("--limit", limit), ("--concurrency", concurrency), ("--timeout", timeout)):
         if value is not None and not value > 0:
             raise ConfigError(f"{option}: a number above 0, seen {value:g}")

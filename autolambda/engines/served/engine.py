@@ -170,14 +170,9 @@ class ServedEngine:
         return {**drawn, "repeat_penalty": penalty, **WHOLE}
 
     async def _ask(
-        self,
-        http: httpx.AsyncClient,
-        prompt: Prompt,
-        sampling: Sampling,
-        dialect: Dialect,
-        *,
-        timeout: float | None = None,
+        self, http: httpx.AsyncClient, prompt: Prompt, of: Sampling, dialect: Dialect, *, timeout: float | None = None
     ) -> dict[str, Any]:
+        sampling = of
         extras = {name: value for name, value in self._extras(sampling).items() if name not in dialect.left_out}
         body: dict[str, Any] = {
             "model": self._model,

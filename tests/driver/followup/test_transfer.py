@@ -27,6 +27,7 @@ from autolambda.bundled import FOLDER
 from autolambda.config_file import load_config
 from autolambda.driver.events import Event, Generated
 from autolambda.driver.followup.other_tasks import open_other_tasks
+from autolambda.driver.followup.served import check
 from autolambda.driver.followup.transfer import LADDER, MOST_REFINED, neighbour, refined, transfer
 from autolambda.driver.job import open_job
 from autolambda.errors import ConfigError, InputError, StudyError, TaskError
@@ -140,6 +141,14 @@ def written(path: Path, *questions: str) -> Path:
     rows = [{"id": str(number), "question": each, "answer": "4"} for number, each in enumerate(questions)]
     path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     return path
+
+
+@pytest.mark.parametrize("budget", [0.0, float("nan")])
+def test_a_budget_that_is_no_number_above_0_is_refused(budget: float) -> None:
+    with pytest.raises(ConfigError, match="budget: a positive number of tokens"):
+        transfer(small_config(), (), name=NAME, storage="sqlite://", budget=budget)
+    with pytest.raises(ConfigError, match="budget: a positive number of tokens"):
+        check(small_config(), "http://127.0.0.1:9", name=NAME, storage="sqlite://", budget=budget)
 
 
 def test_tasks_may_share_a_prompt(tmp_path: Path) -> None:
