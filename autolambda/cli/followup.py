@@ -160,7 +160,7 @@ def check(
                 on_event=on_event,
             )
     except KeyboardInterrupt:
-        click.echo("interrupted; nothing is lost. Go on with: the same command", err=True)
+        click.echo("interrupted; stored responses are kept. Go on with: the same command", err=True)
         raise SystemExit(INTERRUPTED) from None
     if as_json:
         click.echo(served_json(found), nl=False)

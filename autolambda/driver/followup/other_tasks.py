@@ -1,4 +1,4 @@
-"""Other tasks as a job of a study: its models and its sampling, with prompts that its search never saw."""
+"""Other tasks as a job of a study: its models and its sampling, with prompts that it never used."""
 
 from __future__ import annotations
 
@@ -28,23 +28,27 @@ class OtherTasks:
 
 
 def open_other_tasks(job: Job, tasks: Sequence[TaskConfig], *, limit: int) -> OtherTasks:
-    """Opens at most ``limit`` prompts a task, those of its confirmation first, without any that the study searched on.
+    """Opens at most ``limit`` prompts a task, those of its confirmation first, without any that the study used.
 
     Raises ``TaskError`` for a task that cannot be used, and ``ConfigError`` for a limit below 1.
     """
     if limit < 1:
         raise ConfigError(f"--limit: at least 1 prompt a task, seen {limit}")
-    whole = [task.model_copy(update={"limit": None}) for task in tasks]
-    opened = open_slices(whole, ConfirmSize(None, None, job.config.confirm.share), seed=job.config.search.seed)
-    searched = {_text(sample) for part in job.search for sample in part.samples}
-    notes, parts = list(opened.notes), list[Slice]()
-    for task, searchable, held_back in zip(tasks, opened.search, opened.confirm, strict=True):
-        samples = (*held_back.samples, *searchable.samples)
-        unseen = tuple(each for each in samples if _text(each) not in searched)
+    size = ConfirmSize(None, None, job.config.confirm.share)
+    seen = {_text(sample) for part in (*job.search, *job.confirm) for sample in part.samples}
+    notes, parts = list[str](), list[Slice]()
+    for task in tasks:
+        opened = open_slices([task.model_copy(update={"limit": None})], size, seed=job.config.search.seed)
+        notes += [note for note in opened.notes if note not in task.test_set_notes()]  # nothing is searched on here
+        held_back, searchable = opened.confirm[0], opened.search[0]
+        samples = _joined(held_back.samples, searchable.samples)
+        unseen = tuple(each for each in samples if _text(each) not in seen)
         if lost := len(samples) - len(unseen):
-            notes.append(f"{task.label}: {lost} prompts are left out, because the study searched on them")
+            notes.append(f"{task.label}: {lost} prompts are left out, because the study searched or confirmed on them")
         if not unseen:
-            raise TaskError(f"task '{task.label}': the study searched on all of its prompts; name another task")
+            raise TaskError(
+                f"task '{task.label}': the study searched or confirmed on all of its prompts; name another task"
+            )
         repeats = task.repeats or task.own_repeats
         parts.append(replace(held_back, samples=unseen, repeats=repeats, weight=1.0, max_drop=None))
     chats = [job.models.chat, *job.models.own_chats.values()]
@@ -55,6 +59,14 @@ def open_other_tasks(job: Job, tasks: Sequence[TaskConfig], *, limit: int) -> Ot
     return OtherTasks(
         replace(job, confirm=fitted.slices, context=context), digests, (*dict.fromkeys(notes), *fitted.notes)
     )
+
+
+def _joined(first: Sequence[Sample], second: Sequence[Sample]) -> tuple[Sample, ...]:
+    """Returns both parts of a task. Ids that repeat, as those of two splits may, get a prefix in the second."""
+    known = {each.id for each in first}
+    if known.isdisjoint(each.id for each in second):
+        return (*first, *second)
+    return (*first, *(replace(each, id=f"search-{each.id}") for each in second))
 
 
 def _text(sample: Sample) -> str:

@@ -1,6 +1,7 @@
 """Checks a study's pick, and its parents, where they are served: on the confirmation's prompts, beside the study.
 
-The server is an engine of the evaluation, so every response is graded and stored in the study as it arrives.
+The server is an engine of the evaluation: responses are graded and stored in the order of the prompts, and a failure
+loses at most those of the batch that runs.
 """
 
 from __future__ import annotations
@@ -22,14 +23,15 @@ from autolambda.errors import ConfigError, StudyError
 from autolambda.graders.service import GradingService
 from autolambda.optimizer.space import PARENTS
 from autolambda.report.followup.served import Check, Served, keep_check, known_check, own_responses, served_of
-from autolambda.report.read import build_report
+from autolambda.report.read import build_report, positive_budget
 from autolambda.report.results import ScheduleResult
 from autolambda.responses import Graded
 from autolambda.statistics.metrics import mean_tokens, measure
-from autolambda.tasks.requests import requests_on
+from autolambda.tasks.requests import Request, requests_on
 
 CONCURRENCY = 32  # requests at a time by default
 TIMEOUT = 3600.0  # seconds of a request by default
+ROUNDS = 4  # responses of a batch for each request at a time: few are lost, and the server is seldom idle
 
 
 def check(
@@ -54,6 +56,8 @@ def check(
     Thinking. ``label`` tells one way of serving a model from another. Raises ``ConfigError`` for a wrong address, model
     or key, ``StudyError`` without a confirmed pick, and ``EngineError`` if the server ends; a later call goes on.
     """
+    if budget is not None:
+        positive_budget(budget)
     for option, value in (("--limit", limit), ("--concurrency", concurrency), ("--timeout", timeout)):
         if value is not None and not value > 0:
             raise ConfigError(f"{option}: a number above 0, seen {value:g}")
@@ -73,6 +77,8 @@ def check(
                     f"budget: autolambda confirm {name} --budget TOKENS"
                 )
         on_event(Noted(f"server: {server.software}; a response may take {timeout:g} s"))
+        for responses in own.values():
+            check_limit(limit, requests_on(run.job.confirm)[: len(responses)], run.job.config.weights)
         checker = _Checker(run, server, limit, concurrency, timeout, on_event)
         on_event(Noted(checker.forecast(checks, own)))
         with closing(GradingService()) as grading:
@@ -81,6 +87,16 @@ def check(
                 checker.measure(each, own[each.role], grading, (number / len(checks), 1 / len(checks)))
                 for number, each in enumerate(checks)
             )
+
+
+def check_limit(limit: int | None, requests: Sequence[Request], weights: Mapping[str, float]) -> None:
+    """Raises ``ConfigError`` if the first ``limit`` requests lack a task with a weight, which the numbers need."""
+    firsts: dict[str, int] = {}
+    for number, request in enumerate(requests, start=1):
+        firsts.setdefault(request.task, number)
+    least = max((first for task, first in firsts.items() if weights.get(task)), default=1)
+    if limit is not None and limit < least:
+        raise ConfigError(f"--limit: at least {least}, so that every task has a response, seen {limit}")
 
 
 def _check(role: str, served: str, pick: ScheduleResult, server: Server, label: str | None) -> Check:
@@ -143,10 +159,10 @@ class _Checker:
         return found
 
     def _evaluator(self, grading: GradingService) -> Evaluator:
-        """Returns an evaluator that sends all missing responses in one call, so that the server is never idle."""
+        """Returns an evaluator whose batches are of a size for the server, not for the study's own engine."""
         job, run = self._run.job, self._run
-        most = len(requests_on(job.confirm))
-        config = job.config.model_copy(update={"engine": job.config.engine.model_copy(update={"batch_size": most})})
+        size = ROUNDS * self._concurrency
+        config = job.config.model_copy(update={"engine": job.config.engine.model_copy(update={"batch_size": size})})
         return Evaluator(
             replace(job, config=config),
             run.engine,

@@ -24,7 +24,7 @@ from autolambda.engines.base import Engine
 from autolambda.graders.service import GradingService
 from autolambda.optimizer.space import PARENTS
 from autolambda.report.followup.transfer import Compared, Transfer, emergence_of, keep_compared, transfer_of
-from autolambda.report.read import build_report
+from autolambda.report.read import build_report, positive_budget
 from autolambda.report.report import Report
 from autolambda.report.results import ScheduleResult
 from autolambda.responses import Graded
@@ -65,6 +65,8 @@ def transfer(
 
     Raises ``StudyError`` if the study has no such pick, and otherwise like ``open_other_tasks`` and ``search``.
     """
+    if budget is not None:
+        positive_budget(budget)
     with running(config, name=name, storage=storage, engine=engine, on_event=on_event) as run:
         report = build_report(run.store, run.study, budget=budget)
         pick = report.result(trial)

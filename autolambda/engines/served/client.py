@@ -18,8 +18,11 @@ from autolambda.errors import ConfigError, EngineError, in_short, one_line
 KEY = "OPENAI_API_KEY"
 CONNECT_SECONDS = 10.0
 ATTEMPTS = 5  # of a request; the pauses between them double
+BUSY_ATTEMPTS = 8  # if the server says that it is busy: about a minute
 FIRST_PAUSE = 0.5  # seconds
-_BUSY = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
+LONGEST_PAUSE = 60.0  # seconds, if the server asks for a pause
+_BUSY = frozenset({429, 503, 529})
+_AWAY = _BUSY | {408, 409, 425, 500, 502, 504}
 
 
 class Refused(Exception):
@@ -70,39 +73,58 @@ def look(endpoint: str) -> Server:
 
 
 def headers() -> dict[str, str]:
-    """Returns the headers of every request, with the key of the environment, if there is one."""
-    key = os.environ.get(KEY)
+    """Returns the headers of every request, with the key of the environment, if there is one.
+
+    Raises ``ConfigError`` for a key that no header can hold; it is not shown.
+    """
+    key = os.environ.get(KEY, "").strip()
+    if not (key.isascii() and key.isprintable()):
+        raise ConfigError(f"{KEY}: the key must be printable ASCII on one line; its value is not shown")
     return {"Authorization": f"Bearer {key}"} if key else {}
 
 
-async def post(http: httpx.AsyncClient, url: str, body: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the server's answer. Tries again while it is busy or away.
+async def post(
+    http: httpx.AsyncClient, url: str, body: Mapping[str, Any], *, timeout: float | None = None
+) -> dict[str, Any]:
+    """Returns the server's answer, within ``timeout`` seconds if they are given. Tries again if it is busy or away.
 
     Raises ``Refused`` for a request that it does not take, ``ConfigError`` for a refused key, and ``EngineError`` if it
-    stays busy or away.
+    stays busy or away, or does not answer in time.
     """
-    problem = ""
-    for attempt in range(ATTEMPTS):
-        if attempt:
-            await asyncio.sleep(FIRST_PAUSE * 2 ** (attempt - 1))
+    times = httpx.USE_CLIENT_DEFAULT if timeout is None else httpx.Timeout(timeout, connect=CONNECT_SECONDS, pool=None)
+    attempt = 0
+    while True:
+        attempt, wait, most = attempt + 1, FIRST_PAUSE * 2**attempt, ATTEMPTS
         try:
-            answer = await http.post(url, json=body)
-        except httpx.TimeoutException as error:
-            problem = f"no answer in time ({type(error).__name__})"
-            continue
+            answer = await http.post(url, json=body, timeout=times)
+        except (httpx.ReadTimeout, httpx.WriteTimeout) as error:
+            raise EngineError(
+                f"the server at '{url}' takes too long for a response; every stored response is kept: run the same "
+                "command again with fewer requests at a time (--concurrency) or a longer --timeout"
+            ) from error
         except httpx.HTTPError as error:
             problem = one_line(error) or type(error).__name__
-            continue
-        if answer.is_success:
-            return _object(answer)
-        _check_key(answer, url)
-        if answer.status_code not in _BUSY:
-            raise Refused(answer.status_code, _message(answer))
-        problem = f"{answer.status_code}: {_message(answer)}"
-    raise EngineError(
-        f"the server at '{url}' does not answer any more ({problem}); every stored response is kept, so start it and "
-        "run the same command again"
-    )
+        else:
+            if answer.is_success:
+                return _object(answer)
+            _check_key(answer, url)
+            if answer.status_code not in _AWAY:
+                raise Refused(answer.status_code, _message(answer))
+            problem = f"{answer.status_code}: {_message(answer)}"
+            if answer.status_code in _BUSY:
+                wait, most = _asked_to_wait(answer) or wait, BUSY_ATTEMPTS
+        if attempt >= most:
+            raise EngineError(
+                f"the server at '{url}' does not answer any more ({problem}); every stored response is kept, so start "
+                "it and run the same command again"
+            )
+        await asyncio.sleep(wait)
+
+
+def _asked_to_wait(answer: httpx.Response) -> float | None:
+    """Returns the seconds that a busy server asks for, at most ``LONGEST_PAUSE``; ``None`` if it gives none."""
+    asked = answer.headers.get("retry-after", "")
+    return min(float(asked), LONGEST_PAUSE) if asked.isascii() and asked.isdecimal() else None
 
 
 def _base(endpoint: str) -> str:
@@ -150,7 +172,7 @@ def _object(answer: httpx.Response) -> dict[str, Any]:
 
 def _check_key(answer: httpx.Response, url: str) -> None:
     if answer.status_code in (401, 403):
-        does = "refuses the API key in" if os.environ.get(KEY) else "wants an API key; set"
+        does = "refuses the API key in" if headers() else "wants an API key; set"
         raise ConfigError(f"--endpoint: the server at '{url}' {does} {KEY} ({answer.status_code})")
 
 

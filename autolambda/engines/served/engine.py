@@ -17,7 +17,7 @@ from autolambda.engines.base import Fingerprint, Progress, Prompt, Sampling, Wat
 from autolambda.engines.chat import ChatFormat
 from autolambda.engines.decoder import Decoder
 from autolambda.engines.served.client import CONNECT_SECONDS, Refused, Server, headers, post
-from autolambda.errors import EngineError
+from autolambda.errors import AutolambdaError, EngineError
 from autolambda.merging.method import Method
 from autolambda.responses import FinishReason, Response
 
@@ -25,6 +25,7 @@ Form = Literal["tokens", "text", "messages"]
 FORMS: tuple[Form, ...] = ("tokens", "text", "messages")
 SEEDS = 1 << 31  # servers take seeds of 32 bits
 TELL_SECONDS = 1.0
+PROBE_SECONDS = 120.0  # of the first request, which asks for one token
 _MISSING = (404, 405, 501)
 
 
@@ -43,6 +44,14 @@ class Counted:
     num_responses: int = 0
     server: int = 0
     tokenizer: int = 0
+
+
+@dataclass
+class _Sending:
+    """The requests of one call: ``slots`` for those that run at a time, and the first failure, which sends no more."""
+
+    slots: asyncio.Semaphore
+    failure: AutolambdaError | None = None
 
 
 class ServedEngine:
@@ -99,29 +108,31 @@ class ServedEngine:
         async with httpx.AsyncClient(timeout=times, limits=limits, headers=headers()) as http:
             if not self._is_known:
                 self.dialect, self._is_known = await self._agree(http, prompts[0], sampling), True
-            tasks = [asyncio.create_task(self._respond(http, prompt, sampling)) for prompt in prompts]
+            sending = _Sending(asyncio.Semaphore(self._concurrency))
+            tasks = [asyncio.create_task(self._respond(http, prompt, sampling, sending)) for prompt in prompts]
             running = {task: index for index, task in enumerate(tasks)}
             try:
-                return await self._collect(running, watch)
+                responses = await self._collect(running, watch)
             finally:
                 for task in running:
                     task.cancel()
                 await asyncio.gather(*running, return_exceptions=True)
+            if sending.failure is not None:
+                raise sending.failure
+            return responses
 
-    async def _collect(self, running: Mapping[asyncio.Task[Response], int], watch: Watch | None) -> list[Response]:
+    async def _collect(
+        self, running: Mapping[asyncio.Task[Response | None], int], watch: Watch | None
+    ) -> list[Response]:
         responses: list[Response | None] = [None] * len(running)
         pending = set(running)
         while pending:
             done, pending = await asyncio.wait(pending, timeout=TELL_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-            failures = [error for task in done if (error := task.exception())]
             for task in done:
-                if not task.exception():
-                    responses[running[task]] = task.result()
+                responses[running[task]] = task.result()
             lengths = [each.num_tokens if each else 0 for each in responses]
             if watch is not None and not watch(Progress(lengths, responses)):
                 break
-            if failures:
-                raise failures[0]
         return [each or Response("", 0, "aborted") for each in responses]
 
     async def _agree(self, http: httpx.AsyncClient, prompt: Prompt, sampling: Sampling) -> Dialect:
@@ -131,7 +142,8 @@ class ServedEngine:
             dialect = Dialect(form)
             while True:
                 try:
-                    await self._ask(http, prompt, replace(sampling, max_tokens=1), dialect)
+                    probe = replace(sampling, max_tokens=1)
+                    await self._ask(http, prompt, probe, dialect, timeout=min(self._timeout, PROBE_SECONDS))
                 except Refused as error:
                     problem = str(error)
                     extras = [name for name in self._extras(sampling) if name not in dialect.left_out]
@@ -158,8 +170,9 @@ class ServedEngine:
         return {**drawn, "repeat_penalty": penalty, **WHOLE}
 
     async def _ask(
-        self, http: httpx.AsyncClient, prompt: Prompt, sampling: Sampling, dialect: Dialect
+        self, http: httpx.AsyncClient, prompt: Prompt, of: Sampling, dialect: Dialect, *, timeout: float | None = None
     ) -> dict[str, Any]:
+        sampling = of
         extras = {name: value for name, value in self._extras(sampling).items() if name not in dialect.left_out}
         body: dict[str, Any] = {
             "model": self._model,
@@ -174,15 +187,27 @@ class ServedEngine:
         }
         if dialect.form == "messages":
             body["messages"] = [dict(each) for each in self._messages[prompt.text]]
-            return await post(http, f"{self._server.url}/chat/completions", body)
+            return await post(http, f"{self._server.url}/chat/completions", body, timeout=timeout)
         body["prompt"] = prompt.text if dialect.form == "text" else self._ids(prompt.text)
-        return await post(http, f"{self._server.url}/completions", body)
+        return await post(http, f"{self._server.url}/completions", body, timeout=timeout)
 
-    async def _respond(self, http: httpx.AsyncClient, prompt: Prompt, sampling: Sampling) -> Response:
-        try:
-            return self._read(await self._ask(http, prompt, sampling, self.dialect), sampling)
-        except Refused as error:
-            raise EngineError(f"the server at '{self._server.url}' refuses a request ({error})") from error
+    async def _respond(
+        self, http: httpx.AsyncClient, prompt: Prompt, sampling: Sampling, sending: _Sending
+    ) -> Response | None:
+        """Returns a response, or ``None`` after a failure, which is noted; requests that run then are awaited."""
+        async with sending.slots:
+            if sending.failure is not None:
+                return None
+            try:
+                return self._read(await self._ask(http, prompt, sampling, self.dialect), sampling)
+            except Refused as error:
+                failure: AutolambdaError = EngineError(
+                    f"the server at '{self._server.url}' refuses a request ({error})"
+                )
+            except AutolambdaError as error:
+                failure = error
+            sending.failure = sending.failure or failure
+            return None
 
     def _read(self, answer: Mapping[str, Any], sampling: Sampling) -> Response:
         """Returns the response in a server's answer. Raises ``EngineError`` if it holds none."""

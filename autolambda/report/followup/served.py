@@ -163,14 +163,19 @@ def own_responses(store: Store, study: Study, check: Check) -> list[Graded]:
 
 
 def read_served(store: Store, study: Study, *, weights: Mapping[str, float]) -> tuple[Served, ...]:
-    """Returns the complete checks of a study; ``weights`` are those of its tasks."""
+    """Returns the complete checks of a study that share a response of every task with it.
+
+    ``weights`` are those of the study's tasks; one without a weight may be missing.
+    """
     stored = {each.key: each for each in store.evaluations(study.name, kind="served")}
     found = []
     for check in checks_of(study):
         evaluation = stored.get(check.key)
         graded = store.graded(evaluation, with_texts=False) if evaluation else []
         own = own_responses(store, study, check)
-        if evaluation and own and len(graded) >= evaluation.num_responses:
+        shared = {each.key for each in graded} & {each.key for each in own}
+        has_all = {task for task, weight in weights.items() if weight} <= {task for task, _, _ in shared}
+        if evaluation and shared and has_all and len(graded) >= evaluation.num_responses:
             found.append(served_of(check, graded, own, weights=weights))
     return tuple(found)
 

@@ -6,7 +6,7 @@ import functools
 import json
 import re
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from small_search import NAME, answer, database, small_config, storage_in, texts
 
 from autolambda.config import Config
 from autolambda.driver.events import Event, Generated
-from autolambda.driver.followup.served import check
+from autolambda.driver.followup.served import ROUNDS, check, check_limit
 from autolambda.driver.job import open_job
 from autolambda.driver.search import search
 from autolambda.engines.base import Prompt, Sampling
@@ -31,13 +31,17 @@ from autolambda.export.provenance import Provenance
 from autolambda.export.served import served_section
 from autolambda.merging.method import Method
 from autolambda.optimizer.space import PARENTS
-from autolambda.report.followup.served import Served
+from autolambda.report.followup.served import Served, read_served
 from autolambda.report.read import read_report
 from autolambda.report.report import Report
-from autolambda.responses import Response
+from autolambda.responses import Response, Sample
 from autolambda.schedule import Schedule
 from autolambda.statistics.paired import Kept
+from autolambda.study.store import Store
+from autolambda.study.trials import Study
 from autolambda.study_view import StudyView
+from autolambda.tasks.base import Slice
+from autolambda.tasks.requests import requests_on
 
 BUDGET = 22.0
 
@@ -144,6 +148,7 @@ def test_a_server_that_ends_loses_no_stored_response(storage: str, server: Compl
         run(storage, server, events, concurrency=1)
     assert not read_report(NAME, storage, BUDGET).served
     kept = sum(event.num_responses for event in events if isinstance(event, Generated))
+    assert kept >= 40 - ROUNDS - 1  # the first request was the probe
     server.dies_after, server.bodies[:] = None, []
     (found,) = run(storage, server)
     assert found.kept is Kept.KEPT and len(server.bodies) == found.measured.num_responses - kept + 1
@@ -173,6 +178,24 @@ def test_a_server_that_counts_other_tokens_is_told(storage: str, server: Complet
     server.counts_end = False
     (found,) = run(storage, server, limit=20)
     assert found.miscounts and any("do not compare" in sentence for sentence in found.sentences())
+
+
+def test_a_limit_that_leaves_out_a_task_is_refused() -> None:
+    samples = [Sample(str(number), ({"role": "user", "content": f"{number}?"},), "1", {}) for number in range(12)]
+    parts = [Slice("large", "math", tuple(samples), 1), Slice("small", "math", tuple(samples[:2]), 1)]
+    requests = requests_on([*parts, Slice("guard", "math", tuple(samples[:1]), 1, max_drop=0.1)])
+    weights = {"large": 0.5, "small": 0.5, "guard": 0.0}
+    with pytest.raises(ConfigError, match="--limit: at least 4, so that every task has a response, seen 3"):
+        check_limit(3, requests, weights)
+    check_limit(4, requests, weights)
+    check_limit(None, requests, weights)
+
+
+def test_a_check_that_lacks_a_task_leaves_the_study_readable(storage: str, server: Completions) -> None:
+    (found,) = run(storage, server, limit=20)
+    with closing(Store(storage)) as store, closing(Study(store, name=NAME)) as study:
+        assert read_served(store, study, weights={"arithmetic": 1.0, "guard": 0.0}) == (found,)
+        assert not read_served(store, study, weights={"arithmetic": 0.5, "other": 0.5})
 
 
 def test_errors_name_what_is_wrong(storage: str, server: Completions, monkeypatch: pytest.MonkeyPatch) -> None:

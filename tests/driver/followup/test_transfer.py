@@ -26,7 +26,10 @@ from small_search import (
 from autolambda.bundled import FOLDER
 from autolambda.config_file import load_config
 from autolambda.driver.events import Event, Generated
+from autolambda.driver.followup.other_tasks import open_other_tasks
+from autolambda.driver.followup.served import check
 from autolambda.driver.followup.transfer import LADDER, MOST_REFINED, neighbour, refined, transfer
+from autolambda.driver.job import open_job
 from autolambda.errors import ConfigError, InputError, StudyError, TaskError
 from autolambda.optimizer.space import PARENTS
 from autolambda.report.followup.transfer import Transfer
@@ -128,10 +131,55 @@ def test_prompts_of_the_search_are_left_out(copied: str, tmp_path: Path, other: 
     path.write_text("\n".join([*rows, *other.read_text(encoding="utf-8").splitlines()]), encoding="utf-8")
     (found,) = run(copied, tasks_of(path), FakeEngine(), events)
     assert found.sides["pick"].num_responses == NUM_ROWS
-    assert f"mixed: {len(rows)} prompts are left out, because the study searched on them" in texts(events)
+    assert f"mixed: {len(rows)} prompts are left out, because the study searched or confirmed on them" in texts(events)
     path.write_text("\n".join(rows), encoding="utf-8")
-    with pytest.raises(TaskError, match="the study searched on all of its prompts"):
+    with pytest.raises(TaskError, match="the study searched or confirmed on all of its prompts"):
         run(copied, tasks_of(path), no_engine())
+
+
+def written(path: Path, *questions: str) -> Path:
+    rows = [{"id": str(number), "question": each, "answer": "4"} for number, each in enumerate(questions)]
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("budget", [0.0, float("nan")])
+def test_a_budget_that_is_no_number_above_0_is_refused(budget: float) -> None:
+    with pytest.raises(ConfigError, match="budget: a positive number of tokens"):
+        transfer(small_config(), (), name=NAME, storage="sqlite://", budget=budget)
+    with pytest.raises(ConfigError, match="budget: a positive number of tokens"):
+        check(small_config(), "http://127.0.0.1:9", name=NAME, storage="sqlite://", budget=budget)
+
+
+def test_tasks_may_share_a_prompt(tmp_path: Path) -> None:
+    questions = [f"{number}+0=" for number in range(100, 104)]
+    tasks = tasks_of(written(tmp_path / "one.jsonl", *questions), written(tmp_path / "two.jsonl", *questions[::-1]))
+    found = open_other_tasks(open_job(small_config()), tasks, limit=4)
+    assert [len(part.samples) for part in found.job.confirm] == [4, 4]
+
+
+def test_ids_that_repeat_in_the_two_parts_of_a_task_are_told_apart(tmp_path: Path) -> None:
+    one, two = written(tmp_path / "one.jsonl", "100+0=", "101+0="), written(tmp_path / "two.jsonl", "102+0=", "103+0=")
+    task = {"path": str(one), "id": "id", "confirm_on": {"path": str(two), "id": "id"}}
+    tasks = load_config(None, overrides={"tasks": [task]}).tasks
+    (part,) = open_other_tasks(open_job(small_config()), tasks, limit=4).job.confirm
+    assert sorted(each.id for each in part.samples) == ["0", "1", "search-0", "search-1"]
+
+
+def test_the_studys_own_task_is_refused() -> None:
+    job = open_job(small_config(confirm__limit=None))
+    whole = replace(job, search=open_job(small_config(tasks=[{"name": "arithmetic"}])).search)
+    with pytest.raises(TaskError, match="searched or confirmed on all of its prompts"):
+        open_other_tasks(whole, job.config.tasks, limit=4)
+
+
+def test_a_test_set_is_no_warning_because_nothing_is_searched(tmp_path: Path) -> None:
+    rows = [{"problem": f"{number}+0=", "answer": "4", "unique_id": f"{number}"} for number in range(100, 104)]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    tasks = load_config(None, overrides={"tasks": [{"name": "math500", "path": str(path)}]}).tasks
+    assert tasks[0].test_set_notes()
+    assert not any("searching on" in note for note in open_other_tasks(open_job(small_config()), tasks, limit=4).notes)
 
 
 def test_what_cannot_be_compared_is_refused_before_an_engine_opens(copied: str, other: Path) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import httpx
 import pytest
@@ -17,11 +19,12 @@ from autolambda.errors import ConfigError, EngineError
 
 @dataclass
 class Told:
-    """What each path answers: a status and its content, the last one again and again."""
+    """What each path answers after some seconds: a status, its content and headers, the last one again and again."""
 
-    answers: dict[str, list[tuple[int, object]]] = field(default_factory=dict)
+    answers: dict[str, list[tuple[Any, ...]]] = field(default_factory=dict)
     url: str = ""
     num_asked: int = 0
+    seconds: float = 0.0
 
 
 class ToldHandler(Handler):
@@ -30,6 +33,7 @@ class ToldHandler(Handler):
     def answer(self, body: bytes) -> None:
         answers = self.hub.answers.get(self.path, [(404, {"detail": "Not Found"})])
         self.hub.num_asked += 1
+        time.sleep(self.hub.seconds)
         self.send(*(answers.pop(0) if len(answers) > 1 else answers[0]))
 
 
@@ -41,10 +45,10 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Iterator[Told]:
         yield found
 
 
-def asked(told: Told) -> dict[str, object]:
+def asked(told: Told, timeout: float | None = None) -> dict[str, object]:
     async def ask() -> dict[str, object]:
         async with httpx.AsyncClient(timeout=5) as http:
-            return await post(http, f"{told.url}/v1/completions", {"model": "m"})
+            return await post(http, f"{told.url}/v1/completions", {"model": "m"}, timeout=timeout)
 
     return asyncio.run(ask())
 
@@ -80,7 +84,27 @@ def test_a_server_that_stays_busy_is_an_error_that_says_why(told: Told) -> None:
     told.answers["/v1/completions"] = [(429, {"error": {"message": "slow\ndown"}})]
     with pytest.raises(EngineError, match=r"\(429: slow down\); every stored response is kept"):
         asked(told)
+    assert told.num_asked == client.BUSY_ATTEMPTS
+
+
+def test_a_server_that_fails_is_asked_less_often_than_a_busy_one(told: Told) -> None:
+    told.answers["/v1/completions"] = [(500, {})]
+    with pytest.raises(EngineError, match=r"\(500: "):
+        asked(told)
     assert told.num_asked == client.ATTEMPTS
+
+
+def test_a_server_that_hangs_is_an_error_at_once(told: Told) -> None:
+    told.seconds = 0.5
+    with pytest.raises(EngineError, match="takes too long for a response; every stored response is kept"):
+        asked(told, timeout=0.1)
+    assert told.num_asked == 1
+
+
+def test_a_busy_server_is_left_alone_as_long_as_it_asks(told: Told) -> None:
+    told.answers["/v1/completions"] = [(429, {}, {"Retry-After": "1"}), (200, {"ok": 1})]
+    since = time.monotonic()
+    assert asked(told) == {"ok": 1} and time.monotonic() - since >= 1
 
 
 def test_a_request_that_is_refused_is_not_sent_again(told: Told) -> None:
@@ -88,3 +112,20 @@ def test_a_request_that_is_refused_is_not_sent_again(told: Told) -> None:
     with pytest.raises(Refused, match="400: top_k: extra inputs"):
         asked(told)
     assert told.num_asked == 1
+
+
+def test_white_space_around_the_key_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(client.KEY, " sk-secret\n")
+    assert client.headers() == {"Authorization": "Bearer sk-secret"}
+    monkeypatch.setenv(client.KEY, "\n")
+    assert client.headers() == {}
+
+
+@pytest.mark.parametrize("key", ["sk-secret\nsk-secret", "sk-sécret", "sk-secret\x07."])
+def test_a_key_that_no_header_holds_is_refused_and_not_shown(
+    told: Told, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(client.KEY, key)
+    with pytest.raises(ConfigError, match="OPENAI_API_KEY: the key must be printable ASCII") as refused:
+        look(told.url)
+    assert "sk-" not in str(refused.value) and not told.num_asked
