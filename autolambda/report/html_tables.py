@@ -90,7 +90,7 @@ def about(snapshot: StudySnapshot) -> Iterator[tuple[str, str]]:
     report, spent = snapshot.report, int(snapshot.trials.tokens.sum())
     yield from facts(report)
     checks = report.tokens_generated - spent
-    yield "tokens generated", f"{spent:,} by the search" + (f", {checks:,} by the check of the best" if checks else "")
+    yield "tokens generated", f"{spent:,} by the search" + (f", {checks:,} after it" if checks else "")
     if time := snapshot.engine_time.seconds:
         idle = percent(snapshot.engine_time.idle_seconds / time)
         yield "engine time", f"{duration(time)}; {idle} of it waited for the last responses of a call"

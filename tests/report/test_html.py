@@ -140,7 +140,7 @@ def test_the_top_says_what_was_searched_how_and_when(parsed: Parsed) -> None:
         assert part in top
     assert snapshot.measured_at is not None and f"{snapshot.measured_at:%Y-%m-%d}" in top
     spent = int(snapshot.trials.tokens.sum())
-    assert f"{spent:,} by the search, {snapshot.report.tokens_generated - spent:,} by the check of the best" in top
+    assert f"{spent:,} by the search, {snapshot.report.tokens_generated - spent:,} after it" in top
     assert snapshot.seconds.keys() == {
         "Instruct",
         "Thinking",

@@ -62,7 +62,7 @@ def look(endpoint: str) -> Server:
             _check_key(answer, url)
             listed = _object(answer).get("data") if answer.is_success else None
             software = _software(http, url, answer, listed)
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, UnicodeError) as error:  # UnicodeError: a name that is no host
         why = one_line(error) or type(error).__name__
         said = f"--endpoint: no server answers at '{url}' ({why}); start it, or correct the address"
         raise ConfigError(said) from error
@@ -132,12 +132,12 @@ def _base(endpoint: str) -> str:
     wanted = f"--endpoint: an address such as http://localhost:8000/v1, seen {in_short(endpoint)}"
     try:
         url = httpx.URL(endpoint if "://" in endpoint else f"http://{endpoint}")
-    except httpx.InvalidURL as error:
+        if url.userinfo or url.query:
+            raise ConfigError(f"--endpoint: an address without a password and without a query; set {KEY} for a key")
+        if url.scheme not in ("http", "https") or not url.host:
+            raise ConfigError(wanted)
+    except (httpx.InvalidURL, UnicodeError) as error:
         raise ConfigError(wanted) from error
-    if url.scheme not in ("http", "https") or not url.host:
-        raise ConfigError(wanted)
-    if url.userinfo or url.query:
-        raise ConfigError(f"--endpoint: an address without a password and without a query; set {KEY} for a key")
     path = url.path.rstrip("/")
     return str(url.copy_with(path=path or "/v1")).rstrip("/")
 
@@ -157,8 +157,15 @@ def _software(http: httpx.Client, url: str, listing: httpx.Response, listed: obj
 
 
 def _optional(http: httpx.Client, url: str) -> dict[str, Any]:
-    answer = http.get(url)
-    return _object(answer) if answer.is_success else {}
+    """Returns what a page says that not every server has; tries twice, because it is part of the server's name."""
+    for _ in range(2):
+        try:
+            answer = http.get(url)
+        except httpx.HTTPError:
+            continue
+        if answer.status_code not in _AWAY:
+            return _object(answer) if answer.is_success else {}
+    return {}
 
 
 def _object(answer: httpx.Response) -> dict[str, Any]:

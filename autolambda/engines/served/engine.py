@@ -16,10 +16,11 @@ import httpx
 from autolambda.engines.base import Fingerprint, Progress, Prompt, Sampling, Watch
 from autolambda.engines.chat import ChatFormat
 from autolambda.engines.decoder import Decoder
+from autolambda.engines.served.choice import finish_of, text_of
 from autolambda.engines.served.client import CONNECT_SECONDS, Refused, Server, headers, post
 from autolambda.errors import AutolambdaError, EngineError
 from autolambda.merging.method import Method
-from autolambda.responses import FinishReason, Response
+from autolambda.responses import Response
 
 Form = Literal["tokens", "text", "messages"]
 FORMS: tuple[Form, ...] = ("tokens", "text", "messages")
@@ -170,9 +171,14 @@ class ServedEngine:
         return {**drawn, "repeat_penalty": penalty, **WHOLE}
 
     async def _ask(
-        self, http: httpx.AsyncClient, prompt: Prompt, of: Sampling, dialect: Dialect, *, timeout: float | None = None
+        self,
+        http: httpx.AsyncClient,
+        prompt: Prompt,
+        sampling: Sampling,
+        dialect: Dialect,
+        *,
+        timeout: float | None = None,
     ) -> dict[str, Any]:
-        sampling = of
         extras = {name: value for name, value in self._extras(sampling).items() if name not in dialect.left_out}
         body: dict[str, Any] = {
             "model": self._model,
@@ -214,8 +220,8 @@ class ServedEngine:
         try:
             choice = answer["choices"][0]
             usage = (answer.get("usage") or {}).get("completion_tokens")
-            finish: FinishReason = "length" if choice.get("finish_reason") == "length" else "stop"
-            text = _text(choice, self._chat.think_end)
+            finish = finish_of(choice)
+            text = text_of(choice, self._chat.think_end)
         except (KeyError, IndexError, TypeError, AttributeError) as error:
             raise EngineError(f"the server at '{self._server.url}' answers without a text") from error
         ids = choice.get("token_ids")
@@ -238,13 +244,3 @@ class ServedEngine:
 DRAWN = frozenset({"top_k", "min_p", "repetition_penalty"})
 WHOLE = {"skip_special_tokens": False, "return_token_ids": True}
 """Asks vLLM for the whole response, because ``</think>`` is a special token of some tokenizers."""
-
-
-def _text(choice: Mapping[str, Any], think_end: str) -> str:
-    """Returns the text of a choice; thinking that a reasoning parser took out is put back before its closing tag."""
-    if "message" not in choice:
-        return str(choice["text"])
-    message = choice["message"]
-    thinking = message.get("reasoning_content") or message.get("reasoning")
-    content = message.get("content") or ""
-    return f"{thinking}{think_end}{content}" if thinking else str(content)

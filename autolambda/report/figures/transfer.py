@@ -63,7 +63,8 @@ def draw(report: Report) -> go.Figure:
             drawn.add_trace(_pick(each, name, scale), row, 1)
     for row, (_, title, _) in enumerate(ROWS, start=1):
         drawn.update_yaxes(title_text=title, row=row, col=1)
-    drawn.update_xaxes(range=[-0.02, 1.02])
+    lams = [0.0, 1.0, *own, *(lam for each in report.transfers for lam in each.curve)]
+    drawn.update_xaxes(range=[min(lams) - 0.02, max(lams) + 0.02])
     drawn.update_xaxes(title_text="lambda (0 is Instruct, 1 is Thinking)", row=2, col=1)
     return drawn
 

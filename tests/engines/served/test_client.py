@@ -129,3 +129,23 @@ def test_a_key_that_no_header_holds_is_refused_and_not_shown(
     with pytest.raises(ConfigError, match="OPENAI_API_KEY: the key must be printable ASCII") as refused:
         look(told.url)
     assert "sk-" not in str(refused.value) and not told.num_asked
+
+
+@pytest.mark.parametrize("endpoint", ["http://a..b/v1", f"http://{'a' * 70}/v1", "http://xn--/v1"])
+def test_a_name_that_is_no_host_is_one_line(endpoint: str) -> None:
+    with pytest.raises(ConfigError, match="--endpoint: "):
+        look(endpoint)
+
+
+def test_a_password_in_an_address_is_not_shown() -> None:
+    with pytest.raises(ConfigError, match="without a password") as refused:
+        look("ftp://user:secret@host")
+    assert "secret" not in str(refused.value)
+
+
+def test_a_page_that_is_away_for_a_moment_does_not_change_the_name(told: Told) -> None:
+    told.answers = {
+        "/v1/models": [(200, {"data": [{"id": "a", "owned_by": "vllm"}]})],
+        "/version": [(503, {}), (200, {"version": "0.32.0"})],
+    }
+    assert look(told.url).software == "vLLM 0.32.0"
