@@ -516,7 +516,7 @@ def test_an_interrupt_before_the_study_begins_is_one_line(run: Run, monkeypatch:
 
     monkeypatch.setattr("autolambda.driver.search.search", interrupted)
     ran = run("search", "--budget=40", *small_settings())
-    assert ran.code == 130 and ran.err == "interrupted; stored responses are kept. Go on with: the same command\n"
+    assert ran.code == 130 and ran.err == "interrupted; nothing is lost. Go on with: the same command\n"
     monkeypatch.setattr("autolambda.export.export.check_export", interrupted)
     ran = run("validate", ".")
     assert ran.code == 130 and ran.err.strip() == "interrupted"

@@ -117,14 +117,16 @@ def test_what_no_file_can_hold_is_said_with_the_notes_on_the_pair(
 
 def test_the_kwargs_of_the_template_are_to_be_sent() -> None:
     models = open_models(small_config(models__chat_template_kwargs={"enable_thinking": False}))
-    assert any(note.endswith('chat_template_kwargs {"enable_thinking": false}') for note in export_notes(models, None))
+    assert any(
+        note.endswith('chat_template_kwargs {"enable_thinking": false}') for note in export_notes(models, None, None)
+    )
 
 
 @pytest.mark.parametrize(("confirmed", "why"), [(True, "it holds them in another layout"), (False, "only finalists")])
 def test_weights_that_cannot_be_compared_are_said_at_the_export(tmp_path: Path, confirmed: bool, why: str) -> None:
     measurement = Provenance.of(finished())
     models = open_models(small_config())
-    assert not any("compared" in note for note in export_notes(models, measurement))
+    assert not any("compared" in note for note in export_notes(models, None, measurement))
     assert measurement.entry.confirmed
     other = replace(measurement, weights=None, entry=replace(measurement.entry, confirmed=confirmed))
     (said,) = [note for note in export(models, HALF, tmp_path / "out", measurement=other) if "compared" in note]
@@ -141,7 +143,7 @@ def test_the_date_of_the_measured_prompts_is_on_the_card(tmp_path: Path) -> None
     models = open_models(small_config(models__chat_template=str(file)))
     measurement = Provenance.of(finished())
     identity = {**measurement.identity, "models.clock": "2026-01-02T03:04:05"}
-    (said,) = [note for note in export_notes(models, replace(measurement, identity=identity)) if " date" in note]
+    (said,) = [note for note in export_notes(models, None, replace(measurement, identity=identity)) if " date" in note]
     assert said.endswith("the measured prompts were rendered for 2026-01-02 03:04:05")
     export(models, HALF, tmp_path / "out")
     assert "strftime_now" in (tmp_path / "out" / "chat_template.jinja").read_text()
@@ -170,24 +172,26 @@ def test_a_template_or_a_tokenizer_that_is_no_longer_the_measured_one_is_refused
 
 def test_longrope_is_said_because_servers_differ(make: Callable[[Odd], Models], tmp_path: Path) -> None:
     models = make(Odd(3, {}))
-    assert not any("longrope" in note for note in export_notes(models, None))
+    assert not any("longrope" in note for note in export_notes(models, None, None))
     rope = {"rope_type": "longrope", "rope_theta": 1e4, "original_max_position_embeddings": 64, "factor": 8.0}
     rope |= {"short_factor": [1.0] * 16, "long_factor": [2.0] * 16}
     for name in ("instruct", "thinking"):
         edit_json(tmp_path / name / "config.json", rope_parameters=rope)
     parents = {name: str(tmp_path / name) for name in ("instruct", "thinking")}
-    assert any("use_cache=False" in note for note in export_notes(open_models(parse_config({"models": parents})), None))
+    assert any(
+        "use_cache=False" in note for note in export_notes(open_models(parse_config({"models": parents})), None, None)
+    )
 
 
 def test_a_merge_that_transformers_cannot_load_says_so_without_a_path(tmp_path: Path) -> None:
     folders = {name: tiny_checkpoint(tmp_path / name, seed=seed) for seed, name in enumerate(("instruct", "thinking"))}
     models = parse_config({"models": {name: str(folder) for name, folder in folders.items()}})
-    assert export_notes(open_models(models), None) == ()
+    assert export_notes(open_models(models), None, None) == ()
     for folder in folders.values():
         edit_tensors(folder / "model.safetensors", lambda tensors: tensors.pop("model.norm.weight"))
-    (note,) = export_notes(open_models(models), None)
+    (note,) = export_notes(open_models(models), None, None)
     assert note.endswith("its files lack 1 tensors of transformers' Qwen3ForCausalLM, such as 'model.norm.weight'")
     for folder in folders.values():
         edit_json(folder / "config.json", model_type=None)
-    (note,) = export_notes(open_models(models), None)
+    (note,) = export_notes(open_models(models), None, None)
     assert "'thinking': transformers cannot make a model of its config.json" in note and str(tmp_path) not in note

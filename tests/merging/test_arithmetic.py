@@ -16,6 +16,7 @@ from torch import Tensor
 from autolambda.errors import PairError, ScheduleError
 from autolambda.merging import arithmetic as merge
 from autolambda.merging.arithmetic import interpolate, task_arithmetic
+from autolambda.merging.kernels import sums
 from autolambda.merging.kernels.sums import pieces_of, slerp_weights, ties_limits
 
 TIES_LIMITS = (torch.zeros(()), torch.zeros(()))
@@ -233,7 +234,7 @@ def ties_reference(base: Tensor, instruct: Tensor, thinking: Tensor, density: fl
 def parts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tensors as they are read in one part, and in parts of 64 values."""
     if request.param:
-        monkeypatch.setattr(merge, "PIECE", request.param)
+        monkeypatch.setattr(sums, "PIECE", request.param)
 
 
 @pytest.mark.usefixtures("parts")

@@ -10,7 +10,16 @@ from autolambda.statistics.curve import CurvePoint, read_curve
 
 @pytest.mark.parametrize(
     "values",
-    [(1.1, 0.5), (math.nan, 0.5), (0.5, -0.1), (0.5, math.nan), (0.5, 0.5, 0), (0, 0, math.inf), (0, 0, math.nan)],
+    [
+        (2.1, 0.5),
+        (-1.1, 0.5),
+        (math.nan, 0.5),
+        (0.5, -0.1),
+        (0.5, math.nan),
+        (0.5, 0.5, 0),
+        (0, 0, math.inf),
+        (0, 0, math.nan),
+    ],
 )
 def test_a_point_out_of_range(values):
     with pytest.raises(InputError, match="seen"):
@@ -34,7 +43,7 @@ def test_read_curve(tmp_path):
         (b"lambda,think_ratio\n0\n", "line 2: think_ratio must be a number"),
         (b"lambda,think_ratio\n0,0\n0.5,43.0\n", "line 3.*looks like percentages"),
         (b"lambda,think_ratio\n0,nan\n", "line 2.*between 0 and 1"),
-        (b"lambda,think_ratio\n2,0\n", "line 2.*lambda"),
+        (b"lambda,think_ratio\n3,0\n", "line 2.*lambda"),
         (b"lambda,think_ratio\n0,5,0\n", "line 2: more cells than columns"),
         (b"lambda,think_ratio,num_responses\n0,0,-3\n", "line 2.*above 0"),
         (b"lambda,think_ratio\n0,0\xff\n", "UTF-8"),

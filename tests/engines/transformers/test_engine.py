@@ -278,8 +278,10 @@ def test_bfloat16_is_computed_with_when_asked_for(parents):
 
 
 @pytest.mark.parametrize(("threads", "used"), [(None, 1), (2, 2)])
-def test_small_models_get_one_thread_and_threads_can_be_set(parents, threads, used):
+def test_small_models_get_one_thread_and_threads_can_be_set(parents, threads, used, monkeypatch):
     """While the engine works; the process has its own number before and after."""
+    # vLLM on a CPU, if another test has started it in this process, has replaced it by a function that does nothing
+    monkeypatch.setattr(torch, "set_num_threads", torch._C.set_num_threads)
     before, seen = torch.get_num_threads(), set()
     torch.set_num_threads(3)
     engine = open_engine(*parents, threads=threads)

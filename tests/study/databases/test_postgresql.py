@@ -154,9 +154,9 @@ def test_a_driver_that_was_cut_off_never_writes_again(server: Server, url: str) 
 
 def drive_one(study: Study) -> None:
     from autolambda.optimizer.propose import Proposal
-    from autolambda.optimizer.space import uniform_params
+    from autolambda.optimizer.space import ranges, uniform_params
 
-    study.start(Proposal(uniform_params(0.5, num_knots=3), 0, 8), num_knots=3)
+    study.start(Proposal(uniform_params(0.5, num_knots=3), 0, 8), ranges=ranges(3))
 
 
 def test_readers_need_no_lock_are_not_kept_waiting_and_change_nothing(server: Server, url: str) -> None:
