@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from autolambda.bundled import FOLDER
 from autolambda.config import parse_config
@@ -42,6 +43,18 @@ def schedules(lambdas: list[float], *, partial: bool) -> Iterator[tuple[str, Sch
         yield f"0.8 in {name} only", Schedule.by_depth(Profile(bands, "bands"))
 
 
+def on_test_rows(pair: Path | None, *, limit: int) -> dict[str, Any]:
+    """The settings of a pair, by default the bundled one, on its test rows. Nearly all of them go to the evaluation."""
+    plain = read_settings(pair / "config.yaml") if pair else bundled_defaults(with_task=True)
+    path = (pair or FOLDER) / "test.jsonl"
+    grader = plain["tasks"][0].get("grader", "number")
+    return {
+        **plain,
+        "tasks": [{"path": str(path), "limit": limit, "grader": grader}],
+        "confirm": {"share": 1.5 / len(path.read_text(encoding="utf-8").splitlines())},
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pair", type=Path)
@@ -49,16 +62,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=1024)
     parser.add_argument("--threads", type=int, default=None)
     args = parser.parse_args()
-    plain = read_settings(args.pair / "config.yaml") if args.pair else bundled_defaults(with_task=True)
-    path = (args.pair or FOLDER) / "test.jsonl"
-    grader = plain["tasks"][0].get("grader", "number")
-    plain |= {
-        "tasks": [{"path": str(path), "limit": args.limit, "grader": grader}],
-        # nearly all of the test split goes to the evaluation
-        "confirm": {"share": 1.5 / len(path.read_text(encoding="utf-8").splitlines())},
-        "engine": {"threads": args.threads},
-    }
-    config = parse_config(plain)
+    config = parse_config({**on_test_rows(args.pair, limit=args.limit), "engine": {"threads": args.threads}})
     engine = open_engine(open_job(config))
     print("| lambda | accuracy | mean tokens | Think ratio | cut |\n|---|---|---|---|---|")
     for name, schedule in schedules(list(map(float, args.lambdas.split(","))), partial=args.pair is None):

@@ -51,13 +51,10 @@ def main() -> None:
     draw(banks, searches, arguments.picture)
 
 
-def uniform(bank: Bank) -> list[tuple[float, Truth, int]]:
-    """Lambda, the recorded means and the number of responses of every uniform merge, ascending."""
+def uniform(bank: Bank) -> list[tuple[float, Truth]]:
+    """Lambda and the recorded means of every uniform merge, ascending."""
     nodes = [i for i in np.argsort(bank.params[:, 0]) if not bank.params[i, 1:].any()]
-    return [
-        (float(bank.params[i, 0]), Truth(*map(float, bank.means[i])), bank.num_prompts * int(bank.num_repeats[i]))
-        for i in nodes
-    ]
+    return [(float(bank.params[i, 0]), Truth(*map(float, bank.means[i]))) for i in nodes]
 
 
 def curve(bank: Bank) -> Iterator[str]:
@@ -65,11 +62,11 @@ def curve(bank: Bank) -> Iterator[str]:
     yield "| lambda | accuracy | mean tokens | Think ratio |"
     yield "|---|---|---|---|"
     rows = uniform(bank)
-    for lam, truth, _ in rows:
+    for lam, truth in rows:
         yield f"| {lam:g} | {truth.accuracy:.3f} | {truth.mean_tokens:.1f} | {truth.think_ratio:.3f} |"
     yield ""
     # clusters by prompt: the repeats of a prompt are no new prompts
-    yield sentence(detect_stages([CurvePoint(lam, truth.think_ratio, bank.num_prompts) for lam, truth, _ in rows]))
+    yield sentence(detect_stages([CurvePoint(lam, truth.think_ratio, bank.num_prompts) for lam, truth in rows]))
 
 
 def modules(bank: Bank) -> Iterator[str]:
@@ -100,7 +97,7 @@ def judged(banks: Mapping[str, Bank], searches: list[dict[str, Any]]) -> Iterato
         report = line["report"]
         bank, best = banks[pair], report["best"] or report["nearest"]
         there = truth_of(bank, best["schedule"])
-        within = [(truth, lam) for lam, truth, _ in dense(bank) if truth.mean_tokens <= float(budget)]
+        within = [(truth, lam) for lam, truth in dense(bank) if truth.mean_tokens <= float(budget)]
         top, lam = max(within, key=lambda each: each[0].accuracy)
         interval = (
             f"{100 * best['accuracy_low']:.1f} to {100 * best['accuracy_high']:.1f} %, "
@@ -137,11 +134,9 @@ def held(banks: Mapping[str, Bank], searches: list[dict[str, Any]]) -> Iterator[
             yield f"| {line['name']} | {name} | {len(front)} | {' | '.join(map(str, counts))} |"
 
 
-def dense(bank: Bank) -> list[tuple[float, Truth, int]]:
+def dense(bank: Bank) -> list[tuple[float, Truth]]:
     """Uniform merges in steps of .005, between the recorded ones by straight lines."""
-    return [
-        (lam, bank.truth({"lam": lam, "split": 0.0}), 0) for lam in (round(float(x), 3) for x in np.arange(201) / 200)
-    ]
+    return [(lam, bank.truth({"lam": lam, "split": 0.0})) for lam in np.linspace(0, 1, 201).round(3).tolist()]
 
 
 def truth_of(bank: Bank, plain: Mapping[str, Any]) -> Truth | None:
@@ -170,7 +165,7 @@ def draw(banks: Mapping[str, Bank], searches: list[dict[str, Any]], path: Path) 
         figure.add_scatter(
             **points(merges),
             mode="markers+text",
-            text=[f"{lam:g}" if lam * 10 % 1 < 1e-9 else "" for lam, _, _ in merges],
+            text=[f"{lam:g}" if lam * 10 % 1 < 1e-9 else "" for lam, _ in merges],
             textposition="top left",
             marker={"color": MERGE, "size": 8},
             name="merge, with its lambda",
@@ -203,16 +198,16 @@ def draw(banks: Mapping[str, Bank], searches: list[dict[str, Any]], path: Path) 
             **shown,
             **where,
         )
-        shares = [100 * truth.accuracy for _, truth, _ in rows]
-        lengths = [truth.mean_tokens for _, truth, _ in rows]
+        shares = [100 * truth.accuracy for _, truth in rows]
+        lengths = [truth.mean_tokens for _, truth in rows]
         figure.update_yaxes(ticksuffix=" %", range=[min(shares) - 15, max(shares) + 8], **where)
         figure.update_xaxes(title="mean tokens", range=[min(lengths) - 3, max(lengths) + 2], **where)
     figure.update_layout(margin={"l": 45, "r": 10, "t": 70, "b": 45}, legend={"orientation": "h", "y": 1.27, "x": 0})
     save_png(figure, path, width=WIDTH, height=HEIGHT)
 
 
-def points(rows: list[tuple[float, Truth, int]]) -> dict[str, list[float]]:
-    return {"x": [truth.mean_tokens for _, truth, _ in rows], "y": [100 * truth.accuracy for _, truth, _ in rows]}
+def points(rows: list[tuple[float, Truth]]) -> dict[str, list[float]]:
+    return {"x": [truth.mean_tokens for _, truth in rows], "y": [100 * truth.accuracy for _, truth in rows]}
 
 
 def errors(picks: list[dict[str, Any]], key: str, factor: float) -> dict[str, object]:

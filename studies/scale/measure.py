@@ -16,16 +16,16 @@ import json
 import sys
 from pathlib import Path
 
-from autolambda.bundled import FOLDER
 from autolambda.coefficients import ByModule
 from autolambda.config import Config, parse_config
-from autolambda.config_file import bundled_defaults, read_settings
 from autolambda.driver.engine import open_engine
 from autolambda.driver.job import open_job
 from autolambda.driver.search import evaluate
 from autolambda.schedule import Schedule
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "search_cost"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "bundled_pair"))
+from curve import on_test_rows
 from record import places
 
 
@@ -59,16 +59,11 @@ def main() -> None:
 
 def config_of(pair: str, base: str | None, limit: int) -> Config:
     """The pair on its test rows, of which nearly all go to the evaluation."""
-    folder = FOLDER if pair == "bundled" else Path(pair)
-    plain = bundled_defaults(with_task=True) if pair == "bundled" else read_settings(folder / "config.yaml")
+    plain = on_test_rows(None if pair == "bundled" else Path(pair), limit=limit)
     if base:
         plain["models"]["base"] = base
-    path = folder / "test.jsonl"
-    num_rows = len(path.read_text(encoding="utf-8").splitlines())
-    grader = plain["tasks"][0].get("grader", "number")
-    plain["tasks"] = [{"path": str(path), "limit": limit, "grader": grader, "repeats": 1}]
-    needed = {"search": {"spaces": ["uniform", "scale"]}, "engine": {"threads": 1}}
-    return parse_config({**plain, **needed, "confirm": {"share": 1.5 / num_rows}})
+    plain["tasks"][0]["repeats"] = 1
+    return parse_config({**plain, "search": {"spaces": ["uniform", "scale"]}, "engine": {"threads": 1}})
 
 
 def schedules(lambdas: list[float], scales: list[float], modules: str) -> list[Schedule]:
