@@ -122,9 +122,9 @@ def merge(
     from autolambda.merging.shards import parse_size
 
     chosen, shard_size = method_of(method, lam, schedule, base, third), parse_size(max_shard_size)
-    further = {"base": base if chosen.base is None else None, "third": third}  # a method opens its own base
-    parents = {"instruct": instruct, "thinking": thinking, **further, "vision": vision}
-    settings = {**parents, "rounding": rounding, "rounding_seed": rounding_seed}
+    sources = {"instruct": instruct, "thinking": thinking, "base": base, "third": third}
+    read = {role: sources[role] for role in ("instruct", "thinking", *chosen.further)}  # a method opens its own base
+    settings = {**read, "vision": vision, "rounding": rounding, "rounding_seed": rounding_seed}
     models = open_models(config_of(settings), further=chosen.further)
     with writing(open_console(), total=models.pair.num_bytes) as on_bytes:
         notes = write(models, chosen, out, max_shard_size=shard_size, on_bytes=on_bytes)

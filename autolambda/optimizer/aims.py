@@ -11,6 +11,7 @@ import numpy as np
 from autolambda.optimizer.acquisition import Target
 from autolambda.optimizer.observations import TOKENS, Observation, cost_at, near
 from autolambda.optimizer.settings import SearchSettings
+from autolambda.optimizer.space import is_between
 from autolambda.optimizer.surrogate import Guards, prompt_correlation
 from autolambda.optimizer.token_allowance import TokenAllowance
 from autolambda.statistics.estimates import Z_95_ONE_SIDED
@@ -43,7 +44,7 @@ def allowance_of(measured: Sequence[Observation], settings: SearchSettings, aims
 
     The outermost of these represent the parents.
     """
-    costs = {each.lam: each.cost for each in measured if each.lam is not None and 0 <= each.lam <= 1}
+    costs = {each.lam: each.cost for each in measured if is_between(each.lam)}
     if len(costs) < 2:
         return None
     ends = costs[min(costs)] + costs[max(costs)]

@@ -18,7 +18,7 @@ from autolambda.optimizer.aims import Aims, allowance_of, reach_at, spread_at, t
 from autolambda.optimizer.observations import ACCURACY, Observations, cost_at
 from autolambda.optimizer.portfolio import Portfolio, Precision
 from autolambda.optimizer.settings import SearchSettings
-from autolambda.optimizer.space import ENDS
+from autolambda.optimizer.space import ENDS, is_between
 from autolambda.optimizer.surrogate import PosteriorSamples, Surrogate, fit, prompt_correlation
 from autolambda.optimizer.token_allowance import TokenAllowance
 from autolambda.schedule import Schedule
@@ -166,7 +166,7 @@ class _ParentCosts:
     ) -> _ParentCosts:
         costs, in_play = [], []
         measured = observations.measured
-        uniform = [i for i, each in enumerate(measured) if each.lam is not None and 0 <= each.lam <= 1]
+        uniform = [i for i, each in enumerate(measured) if is_between(each.lam)]
         for end, outermost in zip(ENDS, (min, max), strict=True):
             index = (
                 schedules.index(end)

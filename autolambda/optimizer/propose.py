@@ -20,7 +20,7 @@ from autolambda.optimizer.ladder import LADDER_SHARE, is_known, next_lambda
 from autolambda.optimizer.observations import THINK, Observation, Observations, cost_at, is_new, leading
 from autolambda.optimizer.optuna_samplers import ask_optuna
 from autolambda.optimizer.settings import SearchSettings
-from autolambda.optimizer.space import ENDS, Space, free_params, to_schedule, uniform_lam, uniform_params
+from autolambda.optimizer.space import ENDS, Space, free_params, is_between, to_schedule, uniform_lam, uniform_params
 from autolambda.optimizer.surrogate import Surrogate, fit
 from autolambda.optimizer.token_allowance import TokenAllowance
 from autolambda.statistics.curve import CurvePoint
@@ -238,7 +238,7 @@ def _ladder_proposal(observations: Observations, settings: SearchSettings, aims:
 
 def _between(observations: Observations) -> list[Observation]:
     """Returns the uniform schedules from one parent to the other, which the ladder is about."""
-    return [each for each in observations.measured if each.lam is not None and 0 <= each.lam <= 1]
+    return [each for each in observations.measured if is_between(each.lam)]
 
 
 def _curve_point(each: Observation) -> CurvePoint:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Collection, Mapping
-from typing import Literal
+from typing import Literal, TypeGuard
 
 import numpy as np
 
@@ -85,6 +85,11 @@ def free_params(space: Space, num_knots: int) -> list[str]:
 def uniform_lam(params: Params) -> float | None:
     """Returns lambda if the schedule at the point is uniform and on the line, else ``None``."""
     return None if any(value for name, value in params.items() if name != "lam") else params["lam"]
+
+
+def is_between(lam: float | None) -> TypeGuard[float]:
+    """Returns whether a uniform lambda lies from one parent to the other, where stages and costs are read."""
+    return lam is not None and LINE[0] <= lam <= LINE[1]
 
 
 def is_near(one: Params, other: Params) -> bool:

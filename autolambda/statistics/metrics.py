@@ -81,9 +81,14 @@ def difference(left: Sequence[Graded], right: Sequence[Graded], *, weights: Mapp
 
     Confirmations for different budgets may have different numbers of responses.
     """
+    return paired_difference(*in_both(left, right), weights=weights)
+
+
+def in_both(left: Sequence[Graded], right: Sequence[Graded]) -> tuple[list[Graded], list[Graded]]:
+    """Returns the responses of each side to the prompts and repeats that both answered."""
     shared = {each.key for each in left} & {each.key for each in right}
     one, other = ([each for each in side if each.key in shared] for side in (left, right))
-    return paired_difference(one, other, weights=weights)
+    return one, other
 
 
 def measure(graded: Sequence[Graded], *, weights: Weights | None = None) -> Measured:

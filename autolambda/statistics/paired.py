@@ -17,7 +17,7 @@ import numpy as np
 
 from autolambda.responses import Graded
 from autolambda.statistics.estimates import Difference, Floats, Weights, student, task_weights
-from autolambda.statistics.metrics import paired_difference
+from autolambda.statistics.metrics import in_both, paired_difference
 from autolambda.statistics.words import points
 
 ACCURACY_MARGIN = 0.05  # share of 1
@@ -96,8 +96,7 @@ class Change:
 
 def compare(left: Sequence[Graded], right: Sequence[Graded], *, weights: Weights | None = None) -> Change:
     """Compares ``left`` with ``right`` over the responses that both have. Raises ``InputError`` if they share none."""
-    shared = {each.key for each in left} & {each.key for each in right}
-    one, other = ([each for each in side if each.key in shared] for side in (left, right))
+    one, other = in_both(left, right)
     return Change(paired_difference(one, other, weights=weights), token_ratio(one, other, weights=weights))
 
 

@@ -21,18 +21,14 @@ def beyond_sentences(report: Report) -> Iterator[Sentence]:
                 f"{titled(found.result)} is shown to be better than the best merge on the line between the parents, "
                 f"{line}: {change}."
             )
-        elif found.line.parent:
-            change = lead(found.difference.value, found.difference)
-            said = (
-                f"{titled(found.result)} {answers(found.result)}, but it must be shown to be better than "
-                f"{who(found.line)} too. It is {change}, so the answer stays on the line."
-            )
         else:
-            needed = f"lead the best merge on the line between the parents by {points(report.config.confirm.margin)}"
+            margin = f"lead the best merge on the line between the parents by {points(report.config.confirm.margin)}"
+            by_parent = f"be shown to be better than {who(found.line)} too"
+            needed = by_parent if found.line.parent else f"{margin} and be shown to be better"
             change = lead(found.difference.value, found.difference)
             said = (
-                f"{titled(found.result)} {answers(found.result)}, but it must {needed} and be shown to be better. "
-                f"It is {change}, so the answer stays on the line."
+                f"{titled(found.result)} {answers(found.result)}, but it must {needed}. It is {change}, so the answer "
+                "stays on the line."
             )
         yield Sentence((said,))
     elif report.best and report.best.schedule.further:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from autolambda.optimizer.space import is_between
 from autolambda.report.results import ScheduleResult, stage
 from autolambda.statistics.curve import CurvePoint
 from autolambda.statistics.stages import Stages, detect_stages
@@ -26,7 +27,7 @@ def stages_of(trials: Sequence[ScheduleResult]) -> Stages:
     points = [
         CurvePoint(e.schedule.lam, e.measured.think_ratio.value, e.measured.think_ratio.num_prompts)
         for e in trials
-        if e.schedule.lam is not None and 0 <= e.schedule.lam <= 1
+        if is_between(e.schedule.lam)
     ]
     if len({point.lam for point in points}) < 2:
         return Stages(None, None, ("fewer than two uniform lambdas are measured",))
