@@ -15,8 +15,8 @@ from autolambda.errors import EngineError, StudyError
 from autolambda.graders.service import GradingService
 from autolambda.merging.difference.measure import measure_difference
 from autolambda.optimizer.aims import Aims, allowance_of
-from autolambda.optimizer.ladder import paced
-from autolambda.optimizer.propose import Stop, on_the_ladder, propose
+from autolambda.optimizer.ladder import on_the_ladder, paced
+from autolambda.optimizer.propose import Stop, propose
 from autolambda.optimizer.racing import OVER_BUDGET, Race, Rung, RungOutcome
 from autolambda.optimizer.space import PARENTS
 from autolambda.optimizer.token_allowance import CONFIRM_SHARE, SEARCH_SHARE, TokenAllowance

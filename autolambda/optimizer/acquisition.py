@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtr  # type: ignore[import-untyped]  # scipy ships no annotations
 
-from autolambda.optimizer.space import DECIMALS, Params, Range
+from autolambda.optimizer.space import BEYOND, DECIMALS, Params, Range
 from autolambda.optimizer.surrogate import PosteriorSamples
 from autolambda.statistics.estimates import SURE, Floats
 
@@ -22,6 +22,7 @@ _REACHES = (0.02, 0.06, 0.15)  # sizes of the steps around a good schedule, as s
 _NUM_STEPS = 25  # at each reach
 _NUM_CENTRES = 2  # schedules around which new ones are proposed
 _NUM_FAR = 150
+_WHOLE = {each.param for each in BEYOND.values()}  # random points take the whole range of these, half of the others
 _SAME_ACCURACY, _SAME_TOKENS = 0.01, 0.03  # predicted differences (share of 1; relative) of schedules that are alike
 
 
@@ -131,7 +132,7 @@ def candidates(
     for _ in range(_NUM_FAR):
         far = {"lam": float(rng.uniform(*ranges["lam"])), **zero}
         for name in free[1:]:
-            far[name] = float(rng.uniform(*ranges[name])) / 2
+            far[name] = float(rng.uniform(*ranges[name])) * (1.0 if name in _WHOLE else 0.5)
         points.append(_rounded(far, ranges))
     for centre in centres:
         for reach in _REACHES:

@@ -10,7 +10,10 @@ import itertools
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from autolambda.optimizer.aims import Aims
+from autolambda.optimizer.aims import Aims, allowance_of
+from autolambda.optimizer.observations import THINK, Observations, Proposal
+from autolambda.optimizer.settings import SearchSettings
+from autolambda.optimizer.space import is_between, uniform_lam, uniform_params
 from autolambda.optimizer.token_allowance import TokenAllowance
 from autolambda.statistics.curve import CurvePoint
 from autolambda.statistics.pace import Pace
@@ -30,6 +33,30 @@ def paced(aims: Aims, pace: Pace, allowance: TokenAllowance) -> Aims:
     first = min(max(aims.rungs[0], int(min(pace.enough, affordable))), aims.rungs[-1])
     later = [rung for rung in aims.rungs[:-1] if rung >= 2 * first]
     return replace(aims, rungs=tuple(dict.fromkeys([first, *later, aims.rungs[-1]])))
+
+
+def on_the_ladder(observations: Observations, settings: SearchSettings, aims: Aims) -> bool:
+    """Returns whether the next trial belongs to the ladder: until the stages are known, or trials or tokens spent."""
+    allowance = allowance_of(observations.measured, settings, aims)
+    over = allowance is not None and observations.num_tokens > LADDER_SHARE * allowance.search
+    return not over and observations.num_trials < settings.ladder and not is_known(think_curve(observations))
+
+
+def ladder_proposal(observations: Observations, settings: SearchSettings, aims: Aims) -> Proposal:
+    """Proposes the next uniform lambda, up to the first rung for the surrogate, else at full size."""
+    curve = [(point.lam, point.think_ratio) for point in think_curve(observations)]
+    failed_lams = {lam for params in observations.failed if (lam := uniform_lam(params)) is not None}
+    size = aims.rungs[0] if settings.sampler == "surrogate" else aims.rungs[-1]
+    return Proposal(uniform_params(next_lambda(curve, failed_lams), num_knots=settings.knots), 0, size)
+
+
+def think_curve(observations: Observations) -> list[CurvePoint]:
+    """Returns the Think ratios of the uniform lambdas from one parent to the other, which the ladder is about."""
+    return [
+        CurvePoint(each.lam, each.values[THINK], len(each.prompts))
+        for each in observations.measured
+        if is_between(each.lam)
+    ]
 
 
 def is_known(curve: Sequence[CurvePoint]) -> bool:

@@ -1,4 +1,4 @@
-"""The observations of a search: measured schedules with their numbers, and the aborted and failed trials.
+"""The observations of a search: measured schedules with their numbers, aborted and failed trials; and proposed ones.
 
 An aborted trial is right-censored: it was stopped because it took too many tokens. Only a lower bound on its mean
 tokens is kept. The mean of its finished responses would mislead, because short responses end first and are often right.
@@ -93,6 +93,15 @@ class CensoredTrial:
 
     schedule: Schedule
     tokens: float
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """The params of a schedule, and which of its responses to measure: ``start`` to ``stop`` (exclusive)."""
+
+    params: dict[str, float]
+    start: int
+    stop: int
 
 
 @dataclass(frozen=True)

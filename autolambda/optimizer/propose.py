@@ -2,7 +2,8 @@
 
 The ladder comes first: uniform lambdas that find the stages. Then the surrogate proposes, or one of Optuna's samplers.
 These take every measurement as exact, so they get it at full size. The surrogate spreads its tokens evenly over the
-trials that are left, and may ask for more responses of a measured schedule.
+trials that are left, and may ask for more responses of a measured schedule. It begins with looks far beyond the line,
+if a space is there: a surrogate that knows the line alone would stay beside it.
 """
 
 from __future__ import annotations
@@ -16,14 +17,21 @@ import numpy as np
 from autolambda.optimizer import acquisition
 from autolambda.optimizer.aims import Aims, allowance_of, targets_of
 from autolambda.optimizer.finalists import portfolio_of
-from autolambda.optimizer.ladder import LADDER_SHARE, is_known, next_lambda
-from autolambda.optimizer.observations import THINK, Observation, Observations, cost_at, is_new, leading
+from autolambda.optimizer.ladder import ladder_proposal, on_the_ladder
+from autolambda.optimizer.observations import Observation, Observations, Proposal, cost_at, is_new, leading
 from autolambda.optimizer.optuna_samplers import ask_optuna
 from autolambda.optimizer.settings import SearchSettings
-from autolambda.optimizer.space import ENDS, Space, free_params, is_between, to_schedule, uniform_lam, uniform_params
+from autolambda.optimizer.space import (
+    ENDS,
+    Params,
+    Space,
+    free_params,
+    next_far,
+    to_schedule,
+    uniform_params,
+)
 from autolambda.optimizer.surrogate import Surrogate, fit
 from autolambda.optimizer.token_allowance import TokenAllowance
-from autolambda.statistics.curve import CurvePoint
 
 NUM_DRAWS = 256
 LEAD = 0.01  # accuracy over the parents, from which a search uses all its trials
@@ -33,15 +41,6 @@ MOST_LOOK = 512  # responses of one trial after the ladder
 NUM_HOPES = 30  # new points that are tried as finalists, by their hope; as many again at random
 
 StopReason = Literal["trials", "tokens", "gain", "spaces"]
-
-
-@dataclass(frozen=True)
-class Proposal:
-    """The params of a schedule, and which of its responses to measure: ``start`` to ``stop`` (exclusive)."""
-
-    params: dict[str, float]
-    start: int
-    stop: int
 
 
 @dataclass(frozen=True)
@@ -56,27 +55,14 @@ def propose(observations: Observations, settings: SearchSettings, aims: Aims) ->
     """Returns the next measurement, or why the search is over. Equal arguments give equal results."""
     if observations.num_trials >= settings.trials:
         return Stop("trials")
+    if on_the_ladder(observations, settings, aims):
+        return ladder_proposal(observations, settings, aims)
     allowance = allowance_of(observations.measured, settings, aims)
-    if _is_on_ladder(observations, settings, allowance):
-        return _ladder_proposal(observations, settings, aims)
     if settings.sampler != "surrogate":
         over = allowance is not None and observations.num_tokens >= allowance.search
         return Stop("tokens") if over else _optuna_proposal(observations, settings, aims)
     assert allowance is not None
-    return _look_ahead(observations, settings, aims, allowance)
-
-
-def on_the_ladder(observations: Observations, settings: SearchSettings, aims: Aims) -> bool:
-    """Returns whether the next trial belongs to the ladder."""
-    return _is_on_ladder(observations, settings, allowance_of(observations.measured, settings, aims))
-
-
-def _is_on_ladder(observations: Observations, settings: SearchSettings, allowance: TokenAllowance | None) -> bool:
-    """The ladder ends when the stages are known, or when its trials or its tokens are spent."""
-    over = allowance is not None and observations.num_tokens > LADDER_SHARE * allowance.search
-    if over or observations.num_trials >= settings.ladder:
-        return False
-    return not is_known([_curve_point(each) for each in _between(observations)])
+    return _look_ahead(_Search(observations, settings, aims, allowance))
 
 
 def _optuna_proposal(observations: Observations, settings: SearchSettings, aims: Aims) -> Proposal | Stop:
@@ -92,22 +78,51 @@ def _optuna_proposal(observations: Observations, settings: SearchSettings, aims:
     return Stop("spaces")
 
 
-def _look_ahead(
-    observations: Observations, settings: SearchSettings, aims: Aims, allowance: TokenAllowance
-) -> Proposal | Stop:
+@dataclass(frozen=True)
+class _Search:
+    """What a proposal of the surrogate depends on."""
+
+    observations: Observations
+    settings: SearchSettings
+    aims: Aims
+    allowance: TokenAllowance
+
+    @property
+    def tokens_left(self) -> float:
+        return self.allowance.search - self.observations.num_tokens
+
+    def measurement(
+        self, params: Params, *, tokens: float, start: int = 0, gain: float | None = None
+    ) -> Proposal | Stop:
+        """Returns a measurement of a point with an even part of the tokens, unless too few are left.
+
+        ``tokens`` are its predicted mean tokens, ``start`` are its responses so far.
+        """
+        cost = cost_at(self.observations.measured, tokens)
+        even = self.tokens_left / cost / (self.settings.trials - self.observations.num_trials)  # all looks cost alike
+        size = min(max(int(even), self.aims.rungs[0]), MOST_LOOK)
+        stop = min(start + size, self.aims.rungs[-1])
+        if (stop - start) * cost > self.tokens_left:
+            return Stop("tokens", gain)
+        return Proposal(dict(params), start, stop)
+
+
+def _look_ahead(search: _Search) -> Proposal | Stop:
     """Proposes by the surrogate: the finalist that is lacking most, or a Thompson sample, in turn.
 
     If no merge leads the parents, the search ends when no further finalist is expected to raise the accuracy of the
     answer by ``min_gain``.
     """
+    observations, settings, aims = search.observations, search.settings, search.aims
     step = observations.num_trials
     model = fit(observations, settings, guards=aims.guards, cap=aims.max_tokens)
     measured = leading(observations.measured, num_knots=settings.knots, beyond=settings.beyond)
-    turn = _turn(settings, step)
-    best = Stop("spaces")
+    if far := _far_look(search, model, measured):
+        return far
+    turn, best = _turn(settings, step), Stop("spaces")
     for space in dict.fromkeys([turn, *settings.spaces]):
         rng = np.random.default_rng([settings.seed, step, len(observations.failed), len(observations.censored)])
-        look = _Look(space, model, measured, observations, settings, aims, allowance, rng)
+        look = _Look(space, model, measured, search, rng)
         if look.pool:
             lack = look.lacking()
             goes_on = lack.lead >= max(LEAD, settings.min_gain) or (step < FEW_TRIALS and lack.gain > NOTHING)
@@ -116,6 +131,24 @@ def _look_ahead(
                 return look.proposal(lack.index if is_filling else look.thompson(), lack.gain)
             best = Stop("gain", max(lack.gain, best.gain or 0.0))
     return best
+
+
+def _far_look(search: _Search, model: Surrogate, measured: Sequence[Observation]) -> Proposal | Stop | None:
+    """Proposes the next look far beyond the line, from the surest merge on it; ``None`` after the last.
+
+    A surrogate that knows the line alone predicts the same beyond it, and would stay beside the line.
+    """
+    known, settings = search.observations, search.settings
+    tried = [each.schedule for some in (known.measured, known.censored) for each in some]
+    if (far := next_far([*tried, *map(to_schedule, known.failed)], settings.spaces)) is None:
+        return None
+    line = [each.params for each in measured if each.schedule.is_on_line and each.schedule not in ENDS]
+    line = line or [uniform_params(0.5, num_knots=settings.knots)]
+    target = targets_of(known.measured, search.allowance, search.aims.budget)[0]
+    surest = acquisition.surest(model.draw([*map(to_schedule, line)], num_draws=NUM_DRAWS, seed=0), target)
+    params = {**line[surest], **far}
+    tokens = float(model.draw([to_schedule(params)], num_draws=NUM_DRAWS, seed=0).tokens.mean())
+    return search.measurement(params, tokens=tokens)
 
 
 @dataclass(frozen=True)
@@ -139,15 +172,12 @@ class _Look:
         space: Space,
         model: Surrogate,
         measured: Sequence[Observation],
-        observations: Observations,
-        settings: SearchSettings,
-        aims: Aims,
-        allowance: TokenAllowance,
+        search: _Search,
         rng: np.random.Generator,
     ) -> None:
-        self._measured, self._observations, self._settings = measured, observations, settings
-        self._aims, self._allowance, self._rng = aims, allowance, rng
-        self.targets = targets_of(observations.measured, allowance, aims.budget)
+        self._measured, self._search, self._rng = measured, search, rng
+        observations, settings, aims = search.observations, search.settings, search.aims
+        self.targets = targets_of(observations.measured, search.allowance, aims.budget)
         step, params_of = observations.num_trials, [each.params for each in measured]
         known = model.draw([each.schedule for each in measured], num_draws=NUM_DRAWS, seed=step)
         centres = acquisition.centres(known, params_of, self.targets)
@@ -159,16 +189,14 @@ class _Look:
         self._draw = draw.at(kept)
         self._schedules = [self._schedules[index] for index in kept]
         self._params = [*params_of, *(new[index - len(measured)] for index in kept[len(measured) :])]
-        left = allowance.search - observations.num_tokens
         stopped = {each.schedule for each in observations.censored}
-        self.pool = [
-            *(i for i, each in enumerate(measured) if _next_cost(each, aims) <= left and each.schedule not in stopped),
-            *range(len(measured), len(kept)),
-        ]
+        going = [each.schedule not in stopped and _next_cost(each, aims) <= search.tokens_left for each in measured]
+        self.pool = [*np.flatnonzero(going).tolist(), *range(len(measured), len(kept))]
 
     def lacking(self) -> _Lack:
         """Returns the new point that the finalists lack most; without a budget, the one with the largest gain."""
-        if self._aims.budget is None:
+        search = self._search
+        if search.aims.budget is None:
             gains = np.mean([acquisition.expected_gains(self._draw, target) for target in self.targets], axis=0)
             best = max(self.pool, key=lambda index: gains[index])
             return _Lack(best, float(gains[best]), 1.0)
@@ -176,20 +204,20 @@ class _Look:
         portfolio = portfolio_of(
             self._draw,
             self._schedules,
-            self._observations,
-            self._settings,
-            self._aims,
-            self._allowance,
-            spent=max(self._allowance.search, float(self._observations.num_tokens)),
+            search.observations,
+            search.settings,
+            search.aims,
+            search.allowance,
+            spent=max(search.allowance.search, float(search.observations.num_tokens)),
         )
         merges = [index for index in range(size) if self._schedules[index] not in ENDS]
-        chosen, worth = portfolio.best(merges, self._settings.finalists)
+        chosen, worth = portfolio.best(merges, search.settings.finalists)
         lead = worth - portfolio.parents
         hopes = acquisition.chances(self._draw, self.targets[0]) * self._draw.accuracy.mean(axis=0)
         new = sorted((index for index in self.pool if index >= size), key=lambda index: -hopes[index])
         # the most hopeful, and some of the rest, whose hope lies in their uncertainty
         tried = [*new[:NUM_HOPES], *self._rng.permutation(new[NUM_HOPES:])[:NUM_HOPES].tolist()]
-        chosen = chosen[: self._settings.finalists - 1]
+        chosen = chosen[: search.settings.finalists - 1]
         gains = {index: portfolio.value([*chosen, index]) - worth for index in tried}
         if not gains:
             return _Lack(self.pool[0], 0.0, lead)
@@ -204,16 +232,10 @@ class _Look:
         return index
 
     def proposal(self, index: int, gain: float) -> Proposal | Stop:
-        """Returns a measurement of a point with an even part of the tokens, unless too few are left."""
+        """Returns a measurement of a point, or of more responses of a measured one."""
         start = self._measured[index].num_responses if index < len(self._measured) else 0
-        left = self._allowance.search - self._observations.num_tokens
-        cost = cost_at(self._observations.measured, float(self._draw.tokens[:, index].mean()))
-        even = left / cost / (self._settings.trials - self._observations.num_trials)  # all looks cost alike
-        size = min(max(int(even), self._aims.rungs[0]), MOST_LOOK)
-        stop = min(start + size, self._aims.rungs[-1])
-        if (stop - start) * cost > left:
-            return Stop("tokens", gain)
-        return Proposal(dict(self._params[index]), start, stop)
+        tokens = float(self._draw.tokens[:, index].mean())
+        return self._search.measurement(self._params[index], tokens=tokens, start=start, gain=gain)
 
 
 def _turn(settings: SearchSettings, step: int) -> Space:
@@ -226,21 +248,3 @@ def _next_cost(each: Observation, aims: Aims) -> float:
     """Returns the tokens of the next rung of a schedule; infinite if it is measured at full size."""
     stop = next((rung for rung in aims.rungs if rung > each.num_responses), None)
     return np.inf if stop is None else (stop - each.num_responses) * each.cost
-
-
-def _ladder_proposal(observations: Observations, settings: SearchSettings, aims: Aims) -> Proposal:
-    """Proposes the next uniform lambda, up to the first rung for the surrogate, else at full size."""
-    curve = [(point.lam, point.think_ratio) for point in map(_curve_point, _between(observations))]
-    failed_lams = {lam for params in observations.failed if (lam := uniform_lam(params)) is not None}
-    size = aims.rungs[0] if settings.sampler == "surrogate" else aims.rungs[-1]
-    return Proposal(uniform_params(next_lambda(curve, failed_lams), num_knots=settings.knots), 0, size)
-
-
-def _between(observations: Observations) -> list[Observation]:
-    """Returns the uniform schedules from one parent to the other, which the ladder is about."""
-    return [each for each in observations.measured if is_between(each.lam)]
-
-
-def _curve_point(each: Observation) -> CurvePoint:
-    assert each.lam is not None
-    return CurvePoint(each.lam, each.values[THINK], len(each.prompts))

@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 
 from autolambda.optimizer.acquisition import is_dominated
 from autolambda.optimizer.aims import Aims
+from autolambda.optimizer.ladder import on_the_ladder
 from autolambda.optimizer.observations import CensoredTrial, Observation, Observations, leading
-from autolambda.optimizer.propose import on_the_ladder
 from autolambda.optimizer.settings import SearchSettings
 from autolambda.optimizer.space import ENDS
 from autolambda.optimizer.surrogate import fit

@@ -9,7 +9,8 @@ parameters and holds the others at 0. So each space can use the measurements of 
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal, TypeGuard
 
 import numpy as np
@@ -23,8 +24,22 @@ Range = tuple[float, float]
 
 MAX_TILT = 0.4
 LINE = (0.0, 1.0)  # the lambdas between the parents
-BEYOND: Mapping[str, tuple[str, Range]] = {"scale": ("stretch", (-0.5, 0.6)), "third": ("third", (0.0, 1.0))}
-"""The spaces that read a further model, each with its parameter. The paper's task arithmetic has a scale of 1.4."""
+
+
+@dataclass(frozen=True)
+class Beyond:
+    """A space that reads a further model: its parameter, the range, and the values that are looked at first."""
+
+    param: str
+    range: Range
+    far: tuple[float, ...]
+
+
+BEYOND: Mapping[str, Beyond] = {
+    # the paper's task arithmetic has a scale of 1.4, which at lambda 0.5 gives two orthogonal changes their length back
+    "scale": Beyond("stretch", (-0.5, 0.6), (0.4, -0.3)),
+    "third": Beyond("third", (0.0, 1.0), (0.3, 0.6)),
+}
 
 UNIFORM = ("uniform", *BEYOND)  # the spaces whose schedules have the same numbers for all modules and layers
 MIN_DISTANCE = 0.01  # two points that are closer in every parameter do not differ in a measurement
@@ -41,7 +56,7 @@ def parent_of(schedule: Schedule) -> str | None:
 def ranges(num_knots: int, *, lam: Range = LINE, spaces: Collection[str] = ()) -> dict[str, Range]:
     """Returns the range of each parameter of the whole space. ``spaces`` are those that may read a further model."""
     bends = dict.fromkeys((*_tilts(num_knots), *_twists(num_knots)), (-MAX_TILT, MAX_TILT))
-    beyond = dict(found for space, found in BEYOND.items() if space in spaces)
+    beyond = {each.param: each.range for space, each in BEYOND.items() if space in spaces}
     return {"lam": lam, "split": (-1.0, 1.0), **bends, **beyond}
 
 
@@ -78,7 +93,7 @@ def free_params(space: Space, num_knots: int) -> list[str]:
         *(["split"] if space in ("module", "both") else []),
         *(_tilts(num_knots) if space in ("depth", "both") else []),
         *(_twists(num_knots) if space == "both" else []),
-        *([BEYOND[space][0]] if space in BEYOND else []),
+        *([BEYOND[space].param] if space in BEYOND else []),
     ]
 
 
@@ -97,6 +112,24 @@ def is_near(one: Params, other: Params) -> bool:
     return all(abs(one.get(name, 0.0) - other.get(name, 0.0)) < MIN_DISTANCE for name in {*one, *other})
 
 
+def beyond_params(schedule: Schedule) -> dict[str, float]:
+    """Returns the parameters of the spaces beyond the line: means over the modules, 0 on the line."""
+    scale, third = ((each.attention + each.ffn) / 2 for each in (schedule.scale, schedule.third))
+    return {"stretch": scale - 1, "third": third}
+
+
+def next_far(tried: Sequence[Schedule], spaces: Collection[str]) -> dict[str, float] | None:
+    """Returns the parameter and value of the next far look: the first space's values first; ``None`` after the last.
+
+    Every schedule that was ``tried`` beyond the line counts as a look of its spaces.
+    """
+    for each in (BEYOND[space] for space in spaces if space in BEYOND):
+        num_looks = sum(bool(beyond_params(schedule)[each.param]) for schedule in tried)
+        if num_looks < len(each.far):
+            return {each.param: each.far[num_looks]}
+    return None
+
+
 @functools.lru_cache(maxsize=1 << 16)  # more than a study's schedules, all of which each proposal needs again
 def features(schedule: Schedule, *, num_knots: int, beyond: bool = False) -> Floats:
     """Returns the features of a schedule for the surrogate, float64 [2 + 2 num_knots (+ 2)].
@@ -110,8 +143,7 @@ def features(schedule: Schedule, *, num_knots: int, beyond: bool = False) -> Flo
         for profile in (schedule.attention, schedule.ffn)
     )
     middle, split = (attention + ffn) / 2, attention - ffn
-    further = [(each.attention + each.ffn) / 2 for each in (schedule.scale, schedule.third)]
-    own = [further[0] - 1, further[1]] if beyond else []
+    own = beyond_params(schedule).values() if beyond else []
     values: Floats = np.array([middle.mean(), split.mean(), *(middle - middle.mean()), *(split - split.mean()), *own])
     return np.where(np.abs(values) < 1e-12, 0.0, values)
 

@@ -17,8 +17,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from autolambda.errors import StorageError, StudyError, one_line
 from autolambda.merging.difference.values import ParentDifference
+from autolambda.optimizer.observations import Proposal
 from autolambda.optimizer.optuna_samplers import DIRECTIONS, distributions
-from autolambda.optimizer.propose import Proposal, StopReason
+from autolambda.optimizer.propose import StopReason
 from autolambda.optimizer.space import Range, to_schedule
 from autolambda.schedule import Schedule
 from autolambda.statistics.metrics import Measured

@@ -23,7 +23,7 @@ from autolambda.config import Config
 from autolambda.config_file import load_config
 from autolambda.driver.job import Job, open_job
 from autolambda.driver.search import enter
-from autolambda.optimizer.propose import Proposal
+from autolambda.optimizer.observations import Proposal
 from autolambda.optimizer.space import PARENTS, ranges, uniform_params
 from autolambda.responses import Grade, Graded, Response
 from autolambda.schedule import Schedule

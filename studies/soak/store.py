@@ -16,7 +16,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TypeVar
 
-from autolambda.optimizer.propose import Proposal
+from autolambda.optimizer.observations import Proposal
 from autolambda.optimizer.space import ranges, uniform_params
 from autolambda.responses import Grade, Graded, Response
 from autolambda.statistics.estimates import Estimate

@@ -15,8 +15,8 @@ from autolambda.driver.events import EvaluationEnded, Event
 from autolambda.driver.search import search
 from autolambda.optimizer import racing
 from autolambda.optimizer.aims import Aims
-from autolambda.optimizer.observations import Observations
-from autolambda.optimizer.propose import Proposal, Stop
+from autolambda.optimizer.observations import Observations, Proposal
+from autolambda.optimizer.propose import Stop
 from autolambda.optimizer.space import uniform_params
 from autolambda.report.json_csv import report_json
 from autolambda.schedule import Schedule

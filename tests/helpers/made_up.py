@@ -9,8 +9,8 @@ import numpy as np
 
 from autolambda.config import parse_config
 from autolambda.optimizer.aims import Aims
-from autolambda.optimizer.observations import TOKENS, Observation, Observations, PartObservation
-from autolambda.optimizer.propose import Proposal, Stop, propose
+from autolambda.optimizer.observations import TOKENS, Observation, Observations, PartObservation, Proposal
+from autolambda.optimizer.propose import Stop, propose
 from autolambda.optimizer.settings import SearchSettings
 from autolambda.optimizer.space import to_schedule
 from autolambda.optimizer.surrogate import Guards

@@ -8,10 +8,19 @@ import pytest
 from made_up import GUARD, RUNGS, aims, evidence, guarded_truth, measured, point, searched, settings_of, truth
 
 from autolambda.optimizer.aims import allowance_of, targets_of
-from autolambda.optimizer.ladder import next_lambda
-from autolambda.optimizer.observations import THINK, TOKENS, CensoredTrial, Observations, cost_at
-from autolambda.optimizer.propose import MOST_LOOK, NOTHING, Proposal, Stop, _next_cost, on_the_ladder, propose
-from autolambda.optimizer.space import MAX_TILT, features, is_near, ranges, to_schedule, uniform_lam, uniform_params
+from autolambda.optimizer.ladder import next_lambda, on_the_ladder
+from autolambda.optimizer.observations import THINK, TOKENS, CensoredTrial, Observations, Proposal, cost_at
+from autolambda.optimizer.propose import MOST_LOOK, NOTHING, Stop, _next_cost, propose
+from autolambda.optimizer.space import (
+    MAX_TILT,
+    features,
+    is_near,
+    next_far,
+    ranges,
+    to_schedule,
+    uniform_lam,
+    uniform_params,
+)
 from autolambda.schedule import Profile, Schedule
 
 SAMPLERS = ["surrogate", "tpe", "gp"]
@@ -303,6 +312,23 @@ def test_a_space_beyond_the_line_is_searched_after_the_ladder(sampler, space, na
         found = max(known.measured, key=lambda each: each.values[0]).schedule
         value = found.scale.other - 1 if space == "scale" else found.third.other
         assert value == pytest.approx(best, abs=0.15)
+
+
+def test_a_search_first_looks_far_beyond_the_line():
+    """Where the accuracy tells nothing beyond the line, a surrogate of the line alone would stay beside it."""
+    config = replace(BEYOND_SETTINGS, spaces=("uniform", "third", "scale"))
+    _, proposals, _ = searched(config, budget=200.0, of=truth)
+    far = [(each.params.get("third", 0.0), each.params.get("stretch", 0.0)) for each in proposals[5:9]]
+    assert far == [(0.3, 0.0), (0.6, 0.0), (0.0, 0.4), (0.0, -0.3)]
+    assert all(0 < each.params["lam"] < 1 and not each.params["split"] for each in proposals[5:9])
+
+
+def test_a_far_look_that_failed_or_was_aborted_is_not_taken_again():
+    line, far = Schedule.uniform(0.5), Schedule.uniform(0.5).beyond(scale=1.4)
+    assert next_far([line], ["uniform", "scale"]) == {"stretch": 0.4}
+    assert next_far([line, far], ["uniform", "scale"]) == {"stretch": -0.3}
+    assert next_far([far, far.beyond(scale=1.1)], ["uniform", "scale"]) is None is next_far([line], ["uniform"])
+    assert next_far([far, far.beyond(scale=1.1)], ["scale", "third"]) == {"third": 0.3}
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)

@@ -19,7 +19,7 @@ from small_search import NAME, copy_finished, finished, finished_storage, go_on,
 from autolambda.driver.job import open_job
 from autolambda.driver.search import enter, search
 from autolambda.errors import StudyError
-from autolambda.optimizer.propose import Proposal
+from autolambda.optimizer.observations import Proposal
 from autolambda.optimizer.space import ranges, uniform_params
 from autolambda.report import status
 from autolambda.report.read import build_report

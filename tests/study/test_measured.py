@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autolambda.optimizer.observations import TOKENS
-from autolambda.optimizer.propose import Proposal
+from autolambda.optimizer.observations import TOKENS, Proposal
 from autolambda.optimizer.racing import exceeded
 from autolambda.optimizer.space import ranges, to_schedule, uniform_params
 from autolambda.optimizer.surrogate import prompt_correlation

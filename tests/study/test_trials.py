@@ -12,7 +12,8 @@ from made_up import aims, evidence, point, settings_of
 from optuna.trial import TrialState
 
 from autolambda.errors import StorageError, StudyError
-from autolambda.optimizer.propose import Proposal, Stop, propose
+from autolambda.optimizer.observations import Proposal
+from autolambda.optimizer.propose import Stop, propose
 from autolambda.optimizer.space import ranges, uniform_params
 from autolambda.schedule import Schedule
 from autolambda.statistics.estimates import Estimate

@@ -153,7 +153,7 @@ def test_a_driver_that_was_cut_off_never_writes_again(server: Server, url: str) 
 
 
 def drive_one(study: Study) -> None:
-    from autolambda.optimizer.propose import Proposal
+    from autolambda.optimizer.observations import Proposal
     from autolambda.optimizer.space import ranges, uniform_params
 
     study.start(Proposal(uniform_params(0.5, num_knots=3), 0, 8), ranges=ranges(3))
