@@ -1,7 +1,8 @@
-"""A Gaussian process over schedules with known noise: ``y = g(lam) + h(x) + e``, where e has a given covariance.
+"""A Gaussian process over schedules with known noise: ``y = g(lam) + h(x) + u + e``, where e has a given covariance.
 
-g and h have Matern 5/2 kernels; h has one length scale for each dimension. The hyper-parameters are the most probable
-ones under log-normal priors (Rasmussen & Williams 2006, chapters 2, 4 and 5).
+g and h have Matern 5/2 kernels; h has one length scale for each dimension. u is each schedule's own deviation from the
+smooth curves, as on a cliff that is steeper than these can be. The hyper-parameters are the most probable ones under
+log-normal priors (Rasmussen & Williams 2006, chapters 2, 4 and 5).
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from autolambda.statistics.estimates import Floats
 
 _JITTER = 1e-8
 _CONSTANT = 4.0  # prior variance of the mean level, on standardised outputs
-# Normal priors (mean, deviation) of the logs of the hyper-parameters: scale and length scale of g, then of h.
-_PRIORS = ((0.0, 0.7), (math.log(0.4), 0.5), (math.log(0.3), 0.7), (math.log(0.6), 0.6))
+# Normal priors (mean, deviation) of the logs of the hyper-parameters: scale of u, scale and length scale of g, then h.
+_PRIORS = ((math.log(0.15), 0.7), (0.0, 0.7), (math.log(0.4), 0.5), (math.log(0.3), 0.7), (math.log(0.6), 0.6))
+_OWN, _SCALE_LAM, _REACH_LAM, _SCALE_ALL, _REACH_ALL = range(5)
 _MOST_STEPS = 40  # of the optimiser
 
 
@@ -29,8 +31,8 @@ class GaussianProcess:
         """Fits the hyper-parameters to ``points`` float64 [n, d], ``y`` [n] and their ``noise`` covariance [n, n]."""
         self._level, self._unit = float(y.mean()), max(float(y.std()), least_unit)
         self._points, self._y, self._noise = points, (y - self._level) / self._unit, noise / self._unit**2
-        prior = np.array([*_PRIORS[:3], *([_PRIORS[3]] * points.shape[1])])
-        active = np.array([True, True, True, *(np.ptp(points, axis=0) > 0)])
+        prior = np.array([*_PRIORS[:_REACH_ALL], *([_PRIORS[_REACH_ALL]] * points.shape[1])])
+        active = np.array([*([True] * _REACH_ALL), *(np.ptp(points, axis=0) > 0)])
         squares = (points[:, None, :] - points[None, :, :]) ** 2
 
         def loss(free: Floats) -> tuple[float, Floats]:
@@ -83,7 +85,7 @@ class GaussianProcess:
     def _moments(self, points: Floats) -> tuple[Floats, Floats]:
         cross = self._kernel(points, self._points)
         half = solve_triangular(self._factor, cross.T, lower=True)
-        scales = np.exp(2 * self._logs[[0, 2]]).sum() + _CONSTANT
+        scales = np.exp(2 * self._logs[[_OWN, _SCALE_LAM, _SCALE_ALL]]).sum() + _CONSTANT
         return cross @ self._weights, np.maximum(scales - np.einsum("ij,ij->j", half, half), 1e-12)
 
     def _condition(self) -> None:
@@ -95,32 +97,41 @@ class GaussianProcess:
     def _kernel(self, left: Floats, right: Floats) -> Floats:
         squares = (left[:, None, :] - right[None, :, :]) ** 2
         lam, rest = _distances(self._logs, squares)
-        scales = np.exp(2 * self._logs[[0, 2]])
-        kernel: Floats = _CONSTANT + scales[0] * _matern(lam)[0] + scales[1] * _matern(rest)[0]
+        own, *scales = np.exp(2 * self._logs[[_OWN, _SCALE_LAM, _SCALE_ALL]])
+        kernel: Floats = _CONSTANT + scales[0] * _matern(lam)[0] + scales[1] * _matern(rest)[0] + own * _same(squares)
         return kernel
 
     def _loss(self, logs: Floats, squares: Floats) -> tuple[float, Floats]:
         """Returns the negative log likelihood and its gradient; ``squares`` [n, n, d] are squared distances."""
-        scales, reaches = np.exp(2 * logs[[0, 2]]), np.exp(-2 * np.append(logs[1], logs[3:]))
+        own, *scales = np.exp(2 * logs[[_OWN, _SCALE_LAM, _SCALE_ALL]])
+        reaches = np.exp(-2 * np.append(logs[_REACH_LAM], logs[_REACH_ALL:]))
         lam, rest = _distances(logs, squares)
         (near_lam, fall_lam), (near_rest, fall_rest) = _matern(lam), _matern(rest)
-        covariance = _CONSTANT + scales[0] * near_lam + scales[1] * near_rest + self._noise
+        same = _same(squares)
+        covariance = _CONSTANT + scales[0] * near_lam + scales[1] * near_rest + own * same + self._noise
         covariance[np.diag_indices_from(covariance)] += _JITTER
         factor = cholesky(covariance, lower=True)
         weights = cho_solve((factor, True), self._y)
         value = float(self._y @ weights) / 2 + float(np.log(np.diag(factor)).sum())
         pull = cho_solve((factor, True), np.eye(len(self._y))) - np.outer(weights, weights)
         gradient = np.empty(len(logs))
-        gradient[0] = scales[0] * float((pull * near_lam).sum())
-        gradient[1] = scales[0] * reaches[0] * float((pull * fall_lam * squares[:, :, 0]).sum()) / 2
-        gradient[2] = scales[1] * float((pull * near_rest).sum())
-        gradient[3:] = scales[1] * reaches[1:] * np.einsum("ij,ijk->k", pull * fall_rest, squares) / 2
+        gradient[_OWN] = own * float((pull * same).sum())
+        gradient[_SCALE_LAM] = scales[0] * float((pull * near_lam).sum())
+        gradient[_REACH_LAM] = scales[0] * reaches[0] * float((pull * fall_lam * squares[:, :, 0]).sum()) / 2
+        gradient[_SCALE_ALL] = scales[1] * float((pull * near_rest).sum())
+        gradient[_REACH_ALL:] = scales[1] * reaches[1:] * np.einsum("ij,ijk->k", pull * fall_rest, squares) / 2
         return value, gradient
 
 
 def _distances(logs: Floats, squares: Floats) -> tuple[Floats, Floats]:
     """Returns squared distances in units of the length scales: of lam for g, of all features for h."""
-    return squares[:, :, 0] * math.exp(-2 * logs[1]), squares @ np.exp(-2 * logs[3:])
+    return squares[:, :, 0] * math.exp(-2 * logs[_REACH_LAM]), squares @ np.exp(-2 * logs[_REACH_ALL:])
+
+
+def _same(squares: Floats) -> Floats:
+    """Returns 1 where two points are equal, else 0."""
+    same: Floats = (squares.sum(axis=-1) == 0).astype(np.float64)
+    return same
 
 
 def _matern(squares: Floats) -> tuple[Floats, Floats]:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from autolambda.config import Config
 from autolambda.graders import ifeval
 from autolambda.optimizer.finalists import NUM_DRAWS
-from autolambda.optimizer.observations import ACCURACY, THINK, TOKENS
+from autolambda.optimizer.observations import ACCURACY, TOKENS
 from autolambda.optimizer.space import PARENTS, parent_of
 from autolambda.optimizer.surrogate import Surrogate
 from autolambda.responses import Graded
@@ -166,8 +166,8 @@ def confirmed_result(
 
 
 def smoothed_results(trials: Sequence[ScheduleResult], model: Surrogate) -> tuple[ScheduleResult, ...]:
-    """Returns the trials with the surrogate's estimates; truncated and unparsed shares stay measured."""
-    bands = [model.predict([result.schedule for result in trials], output) for output in (ACCURACY, TOKENS, THINK)]
+    """Returns the trials with the surrogate's estimates of accuracy and mean tokens; other numbers stay measured."""
+    bands = [model.predict([result.schedule for result in trials], output) for output in (ACCURACY, TOKENS)]
     results = []
     for index, result in enumerate(trials):
         estimates = [
@@ -181,13 +181,7 @@ def smoothed_results(trials: Sequence[ScheduleResult], model: Surrogate) -> tupl
             )
             for band in bands
         ]
-        measured = replace(
-            result.measured,
-            accuracy=estimates[ACCURACY],
-            mean_tokens=estimates[TOKENS],
-            think_ratio=estimates[THINK],
-            tasks={},
-        )
+        measured = replace(result.measured, accuracy=estimates[ACCURACY], mean_tokens=estimates[TOKENS], tasks={})
         results.append(replace(result, measured=measured, scores={}))
     return tuple(results)
 

@@ -137,7 +137,22 @@ class _Rules:
 
 
 def search(world: Replay, setup: Setup, *, pace_of: Callable[[], Pace | None] = lambda: None) -> Outcome:
-    """Runs the package's search but for engine and database, and concludes it.
+    """Runs the package's search but for engine and database, and concludes it. ``pace_of`` is as in ``explore``."""
+    explored = explore(world, setup, pace_of=pace_of)
+    return conclude(world, setup, explored.observations, explored.stop_reason, seconds=explored.seconds)
+
+
+@dataclass(frozen=True)
+class Explored:
+    """The observations of a search, why it ended, and the seconds of its decisions."""
+
+    observations: Observations
+    stop_reason: str
+    seconds: float
+
+
+def explore(world: Replay, setup: Setup, *, pace_of: Callable[[], Pace | None] = lambda: None) -> Explored:
+    """Runs the trials of the package's search.
 
     ``pace_of`` returns the engine's pace once it is known; the first rung then grows as in the package.
     """
@@ -149,7 +164,7 @@ def search(world: Replay, setup: Setup, *, pace_of: Callable[[], Pace | None] = 
         aims = paced(rules.aims, pace, allowed) if pace and allowed else rules.aims
         answer = propose(observations, rules.settings, aims)
         if isinstance(answer, Stop):
-            return conclude(world, setup, observations, answer.reason, seconds=seconds + time.perf_counter() - started)
+            return Explored(observations, answer.reason, seconds + time.perf_counter() - started)
         schedule, measuring = to_schedule(answer.params), 0.0
         race = Race(schedule, answer.start, answer.stop, observations, rules.settings, aims)
         for rung in race:
