@@ -3,7 +3,7 @@
     python studies/search_cost/smoothed.py [--worlds given] [--seeds 0:5]
 
 Each search's measured merges get the surrogate's intervals, as in the report. A merge is *on the cliff* if its true
-Think ratio is from 2 to 98 %. *measured* are the intervals of each merge's own responses: value and two standard errors.
+Think ratio is from 2 to 98 %. *measured* are intervals of each merge's own responses: value and two standard errors.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def rows(case: Case, budget: float, seed: int) -> Iterator[tuple[str, str, bool, bool, float]]:
-    """Yields where each merge lies, an output, whether both intervals hold it, and the smoothed one's relative width."""
+    """Yields where each merge lies, an output, whether both intervals hold it, and the width of the smoothed one."""
     setup = ours.setup_of(
         num_prompts=case.num_prompts,
         repeats=case.repeats,
