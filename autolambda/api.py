@@ -173,13 +173,13 @@ def merge(
     """
     from autolambda.driver.models import open_models
     from autolambda.export.export import export
-    from autolambda.merging.method import AROUND_BASE, METHODS, Method
+    from autolambda.merging.method import METHODS, Method, reads_schedule
     from autolambda.merging.shards import parse_size
 
     if method not in METHODS:
         raise ConfigError(f"method: one of {', '.join(METHODS)}, seen {method!r}")
-    takes_lambda = method not in AROUND_BASE or lam is not None or schedule is not None
-    scheduled = _schedule(lam, schedule) if takes_lambda else None
+    is_given = lam is not None or schedule is not None
+    scheduled = _schedule(lam, schedule) if reads_schedule(method, given=is_given) else None
     given = {"base": base, "third": third}
     sources = {role: None if each is None else os.path.expanduser(each) for role, each in given.items()}
     chosen = Method.of(method, scheduled, base=sources["base"], third=sources["third"])

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import html
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import cached_property
 from pathlib import Path
@@ -112,19 +112,20 @@ class StudyView:
     @property
     def front_frame(self) -> pandas.DataFrame:
         """``front`` as a frame, one row per result, with the columns of ``report.dataframes.results_frame``."""
-        return results_frame(self.front)
+        return self._frame(self.front)
 
     @property
     def confirmed(self) -> pandas.DataFrame:
         """All confirmed merges and parents, whatever the budget, with the columns of ``front_frame``."""
         report = self.findings.report
-        return results_frame(
-            [*report.confirmed, *(each for each in report.parents.values() if each and each.confirmed)]
-        )
+        return self._frame([*report.confirmed, *(each for each in report.parents.values() if each and each.confirmed)])
+
+    def _frame(self, results: Sequence[ScheduleResult]) -> pandas.DataFrame:
+        return results_frame(results, spaces=self.findings.report.config.search.spaces)
 
     @property
     def trials(self) -> pandas.DataFrame:
-        """One row per finished trial, with the columns of ``report.dataframes.HISTORY``."""
+        """One row per finished trial, with the columns of ``report.dataframes.history``."""
         return self.findings.trials
 
     @cached_property

@@ -27,6 +27,7 @@ from autolambda.merging.method import AROUND_BASE, METHOD_TITLES
 from autolambda.merging.pair import Pair, open_pair
 from autolambda.statistics.metrics import measure
 from autolambda.study.reader import open_for_reading
+from autolambda.tasks.requests import requests_on
 
 OpenEngine = Callable[[], Engine]
 
@@ -62,8 +63,9 @@ def measure_ablations(run: Run, only: Sequence[AblationName], on_event: OnEvent)
     """Measures the rows of these studies that are not complete in the database. Raises as ``Evaluator.run`` does."""
     planned, pairs = _plan(run.job, only, on_event)
     size = _size(run.job)
-    stored = {each.key: run.store.num_stored(each) for each in run.store.evaluations(run.study.name, kind="ablation")}
-    missing = [row for row in planned if stored.get(row.key, 0) < size]
+    wanted = requests_on(run.job.confirm)[:size]
+    num_missing = run.num_missing("ablation", {row.key: wanted for row in planned})
+    missing = [row for row in planned if num_missing[row.key]]
     if missing:
         on_event(Noted(f"ablations: {len(missing)} of {len(planned)} rows to measure, {size:,} responses each"))
     number = 0

@@ -147,10 +147,10 @@ def other_tasks(tasks: Sequence[str], grader: str | None) -> tuple[TaskConfig, .
 
 def method_of(name: str, lam: float | None, path: Path | None, base: str | None, third: str | None) -> Method:
     """Returns the merge method of ``--method``. Raises ``ConfigError`` if options are missing or do not fit it."""
-    from autolambda.merging.method import AROUND_BASE, Method
+    from autolambda.merging.method import Method, reads_schedule
 
-    takes_lambda = name not in AROUND_BASE or lam is not None or path is not None
-    schedule = schedule_of(lam, path) if takes_lambda else None
+    is_given = lam is not None or path is not None
+    schedule = schedule_of(lam, path) if reads_schedule(name, given=is_given) else None
     return Method.of(cast("MethodName", name), schedule, base=base, third=third)
 
 

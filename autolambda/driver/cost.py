@@ -8,10 +8,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
 
 from autolambda.config import Config
+from autolambda.driver.job import Job
 from autolambda.driver.models import Models
 from autolambda.engines.device import vllm_device
+from autolambda.engines.transformers.loading import resolve_device
+from autolambda.engines.transformers.packed import packed_bytes
+from autolambda.merging.pair import Pair
 from autolambda.optimizer.aims import TYPICAL_FINALISTS, reach_at
 from autolambda.optimizer.token_allowance import CONFIRM_SHARE, LEAST_FULL, RESERVED, TokenAllowance
 from autolambda.statistics.estimates import Z_95_ONE_SIDED, wilson
@@ -96,6 +103,34 @@ def cost_lines(config: Config, models: Models, search: Sequence[Slice], confirm:
         f"disk: at most {in_bytes(BYTES_PER_TOKEN * total)} for the study, "
         f"{in_bytes(models.pair.num_bytes)} for an export",
     ]
+
+
+@dataclass(frozen=True)
+class WeightMemory:
+    """The bytes of a search's weights: the live merge, each of the ``num_models`` it reads, and the packed copies.
+
+    Packed copies are those of the transformers engine on a CPU.
+    """
+
+    merge: int
+    model: int
+    num_models: int
+    packed: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.merge + self.num_models * self.model + self.packed
+
+
+def weight_memory(pair: Pair, job: Job | None) -> WeightMemory:
+    """Returns the memory of the weights of a pair. Without a job, the merge has the dtype of the files."""
+    num_models = 2 + len(pair.further)
+    if job is None:
+        return WeightMemory(pair.num_bytes, pair.num_bytes, num_models)
+    dtype: torch.dtype = getattr(torch, job.identity["engine.dtype"])
+    is_packed = job.engine == "transformers" and resolve_device(job.config.engine.device).type == "cpu"
+    packed = packed_bytes(pair, dtype=dtype) if is_packed else 0
+    return WeightMemory(pair.num_parameters * dtype.itemsize, pair.num_bytes, num_models, packed)
 
 
 def _by_rows(config: Config, search: Sequence[Slice], confirm: Sequence[Slice]) -> int:

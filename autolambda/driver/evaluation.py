@@ -97,7 +97,7 @@ class Evaluator:
         *,
         study: str,
         on_event: OnEvent,
-        on_merge: OnMerge,
+        on_merge: OnMerge = lambda schedule, engine: None,
         on_seconds: OnSeconds = lambda kind, key, seconds: None,
         on_call: OnCall = lambda kind, key, call: None,
     ) -> None:

@@ -23,7 +23,7 @@ from autolambda.graders.grading import find_grader
 from autolambda.merging.pair import Pair
 from autolambda.optimizer.aims import Aims
 from autolambda.optimizer.settings import SearchSettings
-from autolambda.optimizer.space import LINE, UNIFORM, Space
+from autolambda.optimizer.space import BEYOND, LINE, UNIFORM, Space
 from autolambda.tasks.base import Slice
 from autolambda.tasks.slices import Slices, open_slices
 
@@ -168,6 +168,12 @@ def _job_of(config: Config, models: Models, engine: EngineName, tasks: Slices) -
     notes = (*tasks.notes, *search.notes, *confirm.notes, *_space_notes(config.search.spaces, models.pair))
     if config.search.range != LINE:
         notes = (*notes, f"search.range: {RANGE_EXTRAPOLATES}")
+    if config.confirm.finalists == 1 and (beyond := [space for space in config.search.spaces if space in BEYOND]):
+        notes = (
+            *notes,
+            "confirm.finalists: with 1, the finalist for a budget is a merge of the two parents alone, so "
+            f"{' and '.join(beyond)} of search.spaces cannot be the answer; set it to 2 or more",
+        )
     return Job(config, models, *slices, engine, context, identity, tasks, notes)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from autolambda.driver.cost import FEW_ROWS, in_bytes, proof_sentence, rounded
+from autolambda.driver.cost import FEW_ROWS, in_bytes, proof_sentence, rounded, weight_memory
 from autolambda.driver.events import Noted, OnEvent
 from autolambda.driver.identity import BATCH_SIZE
 from autolambda.driver.job import Job
@@ -172,14 +172,17 @@ def _memory(job: Job, ends: float) -> str:
     heads, hidden = text.get("num_attention_heads"), text.get("hidden_size")
     size = text.get("head_dim") or (hidden // heads if type(hidden) is type(heads) is int and heads else None)
     groups, width = text.get("num_key_value_heads") or heads, DTYPE_BYTES.get(job.identity.get("engine.dtype", ""))
-    num_models = 2 + len(pair.further)
-    number = {2: "two", 3: "three", 4: "four"}[num_models]
-    cache, said = 0.0, f"{in_bytes(pair.num_bytes)} of weights for the merge, as much for each of the {number} models"
+    weights, cache = weight_memory(pair, job), 0.0
+    number = {2: "two", 3: "three", 4: "four"}[weights.num_models]
+    own = "as much" if weights.model == weights.merge else in_bytes(weights.model)
+    said = f"{in_bytes(weights.merge)} of weights for the merge, {own} for each of the {number} models"
+    if weights.packed:
+        said = f"{said}, {in_bytes(weights.packed)} of the merge's weights packed for the CPU"
     if type(size) is type(groups) is int and width and not text.get("kv_lora_rank"):
         rows = min(job.batch_size or BATCH_SIZE, sum(part.num_responses for part in job.search))
         cache = 2.0 * pair.num_layers * groups * size * width * ends * rows
         said = f"{said}, and about {in_bytes(cache)} of cache for {rows} responses at a time"
-    return f"; memory: {said}" if (1 + num_models) * pair.num_bytes + cache >= LITTLE_BYTES else ""
+    return f"; memory: {said}" if weights.total + cache >= LITTLE_BYTES else ""
 
 
 def _sizes(slices: Sequence[Slice], *, new: bool = False) -> str:

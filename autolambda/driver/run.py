@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from autolambda.driver.engine import EngineSupervisor, FailedTwice
@@ -25,9 +26,10 @@ from autolambda.schedule import Schedule
 from autolambda.statistics.estimates import number
 from autolambda.statistics.swapped import are_swapped
 from autolambda.study.measured import MeasuredSchedule, load_measured
-from autolambda.study.store import Store
+from autolambda.study.store import Kind, Store
 from autolambda.study.timing import add_call, pace_of
 from autolambda.study.trials import Study, Trial
+from autolambda.tasks.requests import Request
 
 MAX_FAILURES = 2  # failed trials in a row that stop the search: the schedules are hardly the cause
 SEARCH_PART = SEARCH_SHARE / (SEARCH_SHARE + CONFIRM_SHARE)  # of the progress; the rest is the confirmation's
@@ -58,6 +60,29 @@ class Run:
             on_seconds=study.add_seconds,
             on_call=functools.partial(add_call, study),
         )
+
+    def evaluator_on(self, job: Job, engine: EngineSupervisor | None = None) -> Evaluator:
+        """Returns an evaluator of another job's slices and settings, by default with the engine of the run.
+
+        It stores responses and seconds in the study, but neither weights nor the pace of the engine.
+        """
+        self._grading.start({part.grader for part in (*job.search, *job.confirm)})
+        return Evaluator(
+            job,
+            engine or self.engine,
+            self.store,
+            self._grading,
+            study=self.study.name,
+            on_event=self.on_event,
+            on_seconds=self.study.add_seconds,
+        )
+
+    def num_missing(self, kind: Kind, wanted: Mapping[str, Sequence[Request]]) -> dict[str, int]:
+        """Returns by key how many of the responses that evaluations of a kind want are not stored yet."""
+        stored = self.store.keys_stored(self.study.name, kind=kind)
+        return {
+            key: sum(request.key not in stored.get(key, ()) for request in requests) for key, requests in wanted.items()
+        }
 
     def next_trial(self) -> Trial | None:
         """Returns the trial that a crash interrupted, or a new one. ``None`` means that the search is over.

@@ -30,7 +30,7 @@ TEXT_CONFIGS = ("text_config", "llm_config", "language_config")
 _OTHER_CONFIGS = ("vision_config", "audio_config")
 _DEPTHS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 _LAYER = re.compile(r"(?:.*\.)?(?:layers|h|blocks)\.(\d{1,6})\..+")
-_HEAD = re.compile(r"(?:[a-z_]+\.){0,2}(?:lm_head|embed_out|output|output_layer)\.weight|head\.weight")
+HEAD = re.compile(r"(?:[a-z_]+\.){0,2}(?:lm_head|embed_out|output|output_layer)\.weight|head\.weight")
 _EMBEDDING = re.compile(
     r"(?:[a-z_]+\.){0,3}(?:embed_tokens|wte|word_embeddings|embed_in|embeddings|embedding|tok_embeddings)\.weight"
 )
@@ -193,7 +193,7 @@ def _indexed(folder: Path) -> dict[str, TensorInfo]:
 def _tie(checkpoint: Checkpoint) -> Checkpoint:
     """Returns the checkpoint with its tied flag set and without a second copy of a tied lm_head."""
     flags, tensors = _tied_flags(checkpoint), dict(checkpoint.tensors)
-    head = next((name for name in tensors if _HEAD.fullmatch(name)), None)
+    head = next((name for name in tensors if HEAD.fullmatch(name)), None)
     if flags == {False} and head is None:
         raise CheckpointError(
             f"'{checkpoint.source}' has no lm_head.weight, but its config says tie_word_embeddings false; correct one"

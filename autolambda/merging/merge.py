@@ -102,7 +102,10 @@ class Merge:
         return self.pair.rounding.draws(name, self.infos[name].shape, self.infos[name].dtype)
 
     def shows_broken(self, name: str) -> bool:
-        """Returns whether a NaN or an infinity in any model also shows in the merge, so only the merge is checked."""
+        """Returns whether the merge is NaN or infinite wherever a model that it reads is, so only the merge is checked.
+
+        That is true of the sums by ``linear``. It is false for a copy, which reads one model, and for other methods.
+        """
         return self.method.name == "linear" and self._copied(name) is None
 
     def _copied(self, name: str) -> str | None:

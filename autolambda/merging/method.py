@@ -43,6 +43,14 @@ BEYOND_IN_WORDS = (
 )
 
 
+def reads_schedule(name: str, *, given: bool) -> bool:
+    """Returns whether a user's lambda or schedule is to be read: the method needs one, or one is ``given``.
+
+    ``Method`` refuses a schedule that it does not take.
+    """
+    return given or name not in AROUND_BASE
+
+
 @dataclass(frozen=True)
 class Method:
     """A method with its arguments: a ``schedule``, or the folder or hub id of a ``base`` model.

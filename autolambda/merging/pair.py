@@ -22,7 +22,7 @@ from autolambda.merging.checkpoint import TEXT_CONFIGS, Checkpoint, open_checkpo
 from autolambda.merging.compatibility import Mismatch, compare_configs, compare_tensors, without_lone_drafts
 from autolambda.merging.method import Role
 from autolambda.merging.modules import ModuleMap, module_map
-from autolambda.merging.reading import read_tensor, untied_tensors
+from autolambda.merging.reading import read_tensor, tied_tensors, untied_tensors
 from autolambda.merging.rounding import Rounding
 from autolambda.merging.shards import TensorInfo
 from autolambda.merging.tokenizer import compare_tokenizers, num_tokens
@@ -192,7 +192,7 @@ def compare_weights(
     model: Checkpoint, thinking: Checkpoint, tensors: Mapping[str, TensorInfo], *, tied: bool, role: str
 ) -> list[Mismatch]:
     """Returns the differences of a model's tensors and vocabulary from Thinking's, whose ``tensors`` the merge has."""
-    own = model.tensors if tied else untied_tensors(model)
+    own = tied_tensors(model) if tied else untied_tensors(model)
     alike = all(own[name].shape == tensors[name].shape for name in own.keys() & tensors.keys())
     if role == "base" and alike:  # its config may differ
         padded, padding = frozenset[str](), list[Mismatch]()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from autolambda.errors import CheckpointError
-from autolambda.merging.checkpoint import Checkpoint
+from autolambda.merging.checkpoint import HEAD, Checkpoint
 from autolambda.merging.fingerprint import is_finite
 from autolambda.merging.shards import TensorInfo
 
@@ -21,6 +21,11 @@ def untied_tensors(checkpoint: Checkpoint) -> Mapping[str, TensorInfo]:
     if not checkpoint.tied or checkpoint.embedding is None:
         return checkpoint.tensors
     return {**checkpoint.tensors, _head_of(checkpoint.embedding): checkpoint.tensors[checkpoint.embedding]}
+
+
+def tied_tensors(checkpoint: Checkpoint) -> Mapping[str, TensorInfo]:
+    """Returns the checkpoint's tensors without an lm_head."""
+    return {name: info for name, info in checkpoint.tensors.items() if not HEAD.fullmatch(name)}
 
 
 def _head_of(embedding: str) -> str:

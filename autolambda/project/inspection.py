@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from autolambda.config import Config, EngineConfig
-from autolambda.driver.cost import cost_lines, in_bytes, proof_sentence, slice_lines
+from autolambda.driver.cost import cost_lines, in_bytes, proof_sentence, slice_lines, weight_memory
 from autolambda.driver.job import Job, open_job, resolve_engine
 from autolambda.driver.models import Models, open_models
 from autolambda.engines.vllm.arguments import check_arguments, installed_version
@@ -189,7 +189,7 @@ def _lines(config: Config, slices: Slices | None, models: Models | None, job: Jo
     elif config.sampling.max_tokens and config.tasks:
         yield _most_tokens(config, config.sampling.max_tokens)
     if models is not None:
-        yield from memory_lines(models)
+        yield from memory_lines(models, job)
         yield f"sampling: {models.sampling.in_words}"
     if job is not None:
         yield f"engine: {job.engine_in_words}"
@@ -210,11 +210,12 @@ def _most_tokens(config: Config, cap: int) -> str:
     return f"tokens: at most {millions} by the config alone, if every response ran to the cap of {cap:,}"
 
 
-def memory_lines(models: Models) -> Iterator[str]:
-    """Yields the memory that the weights of a search take."""
-    weights, num_models = models.pair.num_bytes, 2 + len(models.pair.further)
-    held = {2: "both parents", 3: "three models", 4: "four models"}[num_models]
+def memory_lines(models: Models, job: Job | None) -> Iterator[str]:
+    """Yields the memory that the weights of a search take; without a job, the engine's part is left out."""
+    weights = weight_memory(models.pair, job)
+    held = {2: "both parents", 3: "three models", 4: "four models"}[weights.num_models]
+    packed = f", of which {in_bytes(weights.packed)} are packed for the CPU" if weights.packed else ""
     yield (
-        f"memory: {in_bytes(weights)} of weights a model; the merge and {held} take "
-        f"{in_bytes((1 + num_models) * weights)}, and the parents may lie in host memory (engine.parents: host)"
+        f"memory: {in_bytes(weights.model)} of weights a model; the merge and {held} take "
+        f"{in_bytes(weights.total)}{packed}, and the parents may lie in host memory (engine.parents: host)"
     )

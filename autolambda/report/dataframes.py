@@ -6,13 +6,14 @@ hypervolume is the area under the raw front so far: the accuracy averaged over a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas
 
+from autolambda.optimizer.space import BEYOND
 from autolambda.report.results import ScheduleResult
 from autolambda.schedule import Schedule
 from autolambda.statistics.estimates import Floats
@@ -51,7 +52,7 @@ HISTORY: dict[str, Any] = {
     "stage": "Int64",
     "hypervolume": "float64",
 }
-"""The columns of ``history`` and their types."""
+"""The columns of ``history`` and their types; further ones are ``scale`` and ``third``, if they were searched."""
 
 
 def outcomes_frame(rows: Sequence[tuple[Any, ...]]) -> pandas.DataFrame:
@@ -60,12 +61,18 @@ def outcomes_frame(rows: Sequence[tuple[Any, ...]]) -> pandas.DataFrame:
 
 
 def history(
-    ended: Sequence[EndedTrial], outcomes: pandas.DataFrame, *, weights: Mapping[str, float], reference_tokens: float
+    ended: Sequence[EndedTrial],
+    outcomes: pandas.DataFrame,
+    *,
+    weights: Mapping[str, float],
+    reference_tokens: float,
+    spaces: Collection[str] = (),
 ) -> pandas.DataFrame:
     """Returns one row per ended trial, in order; ``outcome`` is ``complete``, ``pruned`` or ``failed``.
 
     ``reference_tokens`` is the largest budget of the hypervolume, in mean tokens. ``lambda`` is missing if a schedule
-    is not uniform, and ``reason`` if a trial is complete.
+    is not uniform, and ``reason`` if a trial is complete. ``spaces`` are those of the search: ``scale`` and ``third``
+    are columns too, missing if they differ between modules.
     """
     tally = _Tally(outcomes[outcomes.kind == "trial"], weights)
     scores: dict[Schedule, Objectives] = {}
@@ -88,9 +95,21 @@ def history(
                 "tokens_so_far": spent,
                 "hypervolume": hypervolume(scores.values(), reference_tokens=reference_tokens) / reference_tokens,
                 **own.numbers,
+                **_beyond(schedule, spaces),
             }
         )
-    return pandas.DataFrame(rows, columns=[*HISTORY]).astype(HISTORY)
+    columns = HISTORY | _beyond_types(spaces)
+    return pandas.DataFrame(rows, columns=[*columns]).astype(columns)
+
+
+def _beyond(schedule: Schedule, spaces: Collection[str]) -> dict[str, float | None]:
+    """Returns the scale and the weight of the third parent, as far as they were searched; ``None`` if by module."""
+    numbers = {"scale": schedule.scale.value, "third": schedule.third.value}
+    return {name: numbers[name] for name in _beyond_types(spaces)}
+
+
+def _beyond_types(spaces: Collection[str]) -> dict[str, Any]:
+    return {space: "float64" for space in BEYOND if space in spaces}
 
 
 @dataclass(frozen=True)
@@ -143,14 +162,20 @@ class _Tally:
         return {"accuracy": accuracy, "mean_tokens": tokens, "think_ratio": ratio, "stage": stage_of(ratio)}
 
 
-def results_frame(results: Sequence[ScheduleResult]) -> pandas.DataFrame:
+def results_frame(results: Sequence[ScheduleResult], *, spaces: Collection[str] = ()) -> pandas.DataFrame:
     """Returns one row per result: the keys of its JSON without ``tasks``, and ``lambda``, missing if not uniform.
 
-    ``schedule`` is in words.
+    ``schedule`` is in words. ``spaces`` are those of the search: ``scale`` and ``third`` are columns too, as in
+    ``history``.
     """
-    rows = [{**each.to_dict(), "schedule": str(each.schedule), "lambda": each.schedule.lam} for each in results]
-    columns = [*RESULTS] if not rows else [key for key in rows[0] if key != "tasks"]
-    return pandas.DataFrame(rows, columns=columns).astype({"trial": "Int64", "lambda": "float64"})
+    rows = [
+        {**each.to_dict(), "schedule": str(at), "lambda": at.lam, **_beyond(at, spaces)}
+        for each in results
+        for at in [each.schedule]
+    ]
+    types = {"trial": "Int64", "lambda": "float64"} | _beyond_types(spaces)
+    columns = [*RESULTS, *_beyond_types(spaces)] if not rows else [key for key in rows[0] if key != "tasks"]
+    return pandas.DataFrame(rows, columns=columns).astype(types)
 
 
 RESULTS = ("trial", "parent", "schedule", "accuracy", "mean_tokens", "think_ratio", "stage", "confirmed", "lambda")

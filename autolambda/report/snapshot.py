@@ -29,7 +29,7 @@ from autolambda.study.trials import Study
 class StudySnapshot:
     """A study at one moment.
 
-    ``trials`` has the columns of ``dataframes.HISTORY``, ``outcomes`` the columns of ``dataframes.OUTCOMES``.
+    ``trials`` has the columns of ``dataframes.history``, ``outcomes`` the columns of ``dataframes.OUTCOMES``.
     ``num_layers`` is ``None`` if the models are not on this machine. ``measured_at`` is when the last trial ended.
     ``seconds`` are engine seconds a response, where known: of the pick (its name) and of both parents. ``engine_time``
     is that of all calls.
@@ -59,9 +59,10 @@ def load_snapshot(store: Store, study: Study, *, budget: float | None) -> StudyS
     ended = study.ended()  # read first: in a running study, the later reads cover these trials
     report = build_report(store, study, budget=budget)
     outcomes = outcomes_frame(store.outcomes(study.name))
-    trials = history(ended, outcomes, weights=report.config.weights, reference_tokens=_reference(report))
+    config, reference = report.config, _reference(report)
+    trials = history(ended, outcomes, weights=config.weights, reference_tokens=reference, spaces=config.search.spaces)
     measured_at = max((each.at for each in ended if each.at), default=None)
-    layers = num_layers_of(report.config)
+    layers = num_layers_of(config)
     return StudySnapshot(report, trials, outcomes, layers, measured_at, _seconds(study, report), engine_time(study))
 
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
-from autolambda.responses import Capped, Graded
+from autolambda.responses import Capped, Graded, Key
 from autolambda.schedule import Schedule
 from autolambda.study.database import open_database
 from autolambda.study.databases.connection import Database, unopened
@@ -38,7 +38,6 @@ from autolambda.study.schema import (
 # that name, in the search. A cap holds what it changes (``responses.Capped``). A transfer is on other tasks, and served
 # through a server.
 Kind = Literal["trial", "confirm", "parent", "baseline", "ablation", "cap", "sweep", "transfer", "served"]
-
 
 EARLIER: Mapping[str, Any] = {
     "merge.rounding": "nearest",
@@ -223,11 +222,14 @@ class Store:
             rows = connection.execute(query.where(of.study == study).order_by(RESPONSES.c.id))
             return [tuple(row) for row in rows]
 
-    def num_stored(self, evaluation: StoredEvaluation) -> int:
-        """Counts the stored responses of an evaluation."""
-        query = sa.select(sa.func.count()).where(RESPONSES.c.evaluation == evaluation.id)
+    def keys_stored(self, study: str, *, kind: Kind) -> dict[str, set[Key]]:
+        """Returns which responses are stored of each evaluation of a kind, by the evaluation's key."""
+        of, each, found = EVALUATIONS.c, RESPONSES.c, dict[str, set[Key]]()
+        query = sa.select(of.key, each.task, each.sample_id, each.repeat).select_from(RESPONSES.join(EVALUATIONS))
         with self._engine.connect() as connection:
-            return int(connection.scalar(query) or 0)
+            for key, *response in connection.execute(query.where(of.study == study, of.kind == kind)):
+                found.setdefault(key, set()).add((response[0], response[1], response[2]))
+        return found
 
     def num_complete(self, study: str) -> int:
         """Counts the complete evaluations of the confirmation and of ablations."""

@@ -1,6 +1,6 @@
 """Kills a real search again and again, and compares what it ends with to a search that nobody disturbed.
 
-    python studies/kills/kills.py [KILLS] [SEED] [--engine vllm]
+    python studies/kills/kills.py [KILLS] [SEED] [--engine vllm] [--set KEY=VALUE ...]
 
 Each run is a process of its own, forked from this one so that it need not import everything again, and killed by
 SIGKILL: half of them by the clock, the others at a random step of storing, telling, confirming or exporting (a
@@ -32,6 +32,7 @@ from typing import Any
 from runs import adopt_orphans, run
 
 from autolambda.engines.vllm.arguments import import_vllm
+from autolambda.schedule import Schedule
 
 SEARCH = [
     *("search", "--study=killed", "--budget=30", "--trials=6", "--set=search.ladder=4", "--set=confirm.limit=32"),
@@ -80,6 +81,11 @@ def check(before: dict[str, list[Any]], after: dict[str, list[Any]]) -> None:
         assert sum(state == "RUNNING" for _, _, state in after["trials"]) <= 1, "an orphaned trial"
 
 
+def is_beyond(schedule: str) -> bool:
+    """Whether a stored schedule reads the base model or a third parent."""
+    return not Schedule.from_dict(json.loads(schedule)).is_on_line
+
+
 def report(folder: Path) -> dict[str, Any]:
     """The report as JSON."""
     plain: dict[str, Any] = json.loads(run(folder, "report", "killed", "--format=json").said)
@@ -125,10 +131,10 @@ def disturbed(
     return killed
 
 
-def main(kills: int, seed: int, engine: str) -> None:
-    """Searches are disturbed until there were so many kills."""
+def main(kills: int, seed: int, engine: str, settings: list[str]) -> None:
+    """Searches are disturbed until there were so many kills. ``settings`` are further ``--set`` of the search."""
     adopt_orphans()
-    rng, search = random.Random(seed), [*SEARCH, *ENGINES[engine]]
+    rng, search = random.Random(seed), [*SEARCH, *ENGINES[engine], *(f"--set={each}" for each in settings)]
     with tempfile.TemporaryDirectory() as name:
         calm = made(Path(name) / "calm")
         began = time.monotonic()
@@ -136,6 +142,7 @@ def main(kills: int, seed: int, engine: str) -> None:
         seconds = time.monotonic() - began
         expected, answer = contents(calm), report(calm)
         print(f"undisturbed: {seconds:.1f} s, {num_steps} steps, {len(expected['responses'])} responses", flush=True)
+        print(f"evaluations beyond the line: {sum(is_beyond(row[3]) for row in expected['evaluations'])}", flush=True)
         killed: Counter[str] = Counter()
         for number in itertools.count(1):
             folder = made(Path(name) / "disturbed")
@@ -162,8 +169,9 @@ if __name__ == "__main__":
     parser.add_argument("kills", type=int, nargs="?", default=100)
     parser.add_argument("seed", type=int, nargs="?", default=0)
     parser.add_argument("--engine", choices=tuple(ENGINES), default="transformers")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as of the command")
     given = parser.parse_args()
     if given.engine == "vllm":
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "1"
         import_vllm()  # once, and not in each of the forked processes
-    main(given.kills, given.seed, given.engine)
+    main(given.kills, given.seed, given.engine, given.set)

@@ -49,7 +49,7 @@ class Ended:
         return lines[-1][:24] if lines else "(nothing said)"
 
 
-def run(folder: Path, *arguments: str, step: int = 0, seconds: float = 600.0) -> Ended:
+def run(folder: Path, *arguments: str, step: int = 0, seconds: float = 3600.0) -> Ended:
     """Runs the command in a process of its own until its end, its death at ``step``, or ``seconds`` have passed."""
     paths = [folder / f"{name}.txt" for name in ("said", "errors", "steps")]
     began = time.monotonic()

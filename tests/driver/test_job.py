@@ -297,6 +297,15 @@ def test_without_known_modules_the_other_spaces_are_searched(spaces):
         _space_notes(("module",), pair)
 
 
+@pytest.mark.parametrize(
+    ("finalists", "space", "is_said"), [(1, "scale", True), (2, "scale", False), (1, "module", False)]
+)
+def test_a_single_finalist_is_said_to_leave_spaces_without_an_answer(path, finalists, space, is_said):
+    job = open_job(config(path, confirm={"finalists": finalists}, search={"spaces": ["uniform", space]}))
+    said = [note for note in job.notes if note.startswith("confirm.finalists: ")]
+    assert len(said) == is_said and all(f"so {space} of search.spaces cannot be the answer" in note for note in said)
+
+
 @pytest.mark.parametrize("role", ["thinking", "base"])
 def test_other_weights_on_another_machine_are_refused(path, role):
     job = open_job(config(path, engine={"workers": 2, "device": "cpu"}), further=("base",))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from engine import FakeEngine
 from small_search import NAME, small_config, storage_in, texts
 
@@ -16,6 +18,7 @@ from autolambda.driver.job import open_job
 from autolambda.driver.models import open_models
 from autolambda.driver.notes import stop_sentence
 from autolambda.driver.search import search
+from autolambda.engines.transformers import packed
 from autolambda.optimizer.propose import Stop
 from autolambda.optimizer.token_allowance import TokenAllowance
 from autolambda.project.inspection import memory_lines
@@ -60,7 +63,7 @@ def test_plan_and_forecast_come_once_and_again_on_a_resume(tmp_path: Path, monke
     again = watched(tmp_path, search__trials=7)
     assert f"{plan.replace('most 6', 'most 7')} 6 merges are done already." in texts(again)
     [forecast] = [text for text in texts(again) if text.startswith("Forecast")]
-    assert "; memory: 1.38 MB of weights for the merge, as much for each of the two models, and about " in forecast
+    assert "; memory: 2.76 MB of weights for the merge, 1.38 MB for each of the two models, and about " in forecast
 
 
 def test_events_tell_the_stage_the_allowance_and_what_is_left_to_check(tmp_path: Path) -> None:
@@ -88,13 +91,28 @@ def test_too_few_rows_are_told_before_the_search(tmp_path: Path) -> None:
 
 def test_the_memory_counts_the_further_models() -> None:
     models = open_models(small_config(), further=("base",))
-    (line,) = memory_lines(models)
+    (line,) = memory_lines(models, None)
     assert "the merge and three models take" in line and in_bytes(4 * models.pair.num_bytes) in line
-    (line,) = memory_lines(open_models(small_config()))
+    (line,) = memory_lines(open_models(small_config()), None)
     assert "the merge and both parents take" in line and in_bytes(3 * models.pair.num_bytes) in line
 
 
 def test_the_forecast_counts_the_further_models(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(notes, "LITTLE_BYTES", 0.0)
     job = open_job(small_config(), further=("base",))
-    assert "as much for each of the three models" in notes._memory(job, 100.0)
+    assert "for each of the three models" in notes._memory(job, 100.0)
+
+
+def test_the_memory_counts_the_packed_weights_of_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(notes, "LITTLE_BYTES", 0.0)
+    monkeypatch.setattr(packed, "SMALLEST", 1)
+    job = open_job(small_config())
+    pair = job.models.pair
+    num_bytes = packed.packed_bytes(pair, dtype=torch.float32)
+    assert num_bytes > pair.num_bytes
+    assert f"{in_bytes(num_bytes)} of the merge's weights packed for the CPU" in notes._memory(job, 100.0)
+    (line,) = memory_lines(job.models, job)
+    total = in_bytes(4 * pair.num_bytes + num_bytes)  # the merge in float32, both parents in bfloat16
+    assert f"take {total}, of which {in_bytes(num_bytes)} are packed for the CPU" in line
+    on_vllm = replace(job, engine="vllm")
+    assert "packed" not in notes._memory(on_vllm, 100.0) + "".join(memory_lines(job.models, on_vllm))

@@ -269,6 +269,22 @@ def test_a_base_and_a_third_parent_are_checked_with_the_parents_and_all_is_said_
         open_merge(fitting, Schedule.uniform(0.5).beyond(scale=1.2))
 
 
+@pytest.mark.parametrize("role", ["base", "third"])
+def test_a_head_that_the_tied_parents_lack_is_said_once(originals: Path, role: str) -> None:
+    parents = [str(originals / f"qwen3-{name}-tied") for name in ("instruct", "thinking")]
+    with pytest.raises(PairError) as caught:
+        open_pair(*parents, **{role: str(originals / "qwen3-instruct-untied")})
+    (line,) = str(caught.value).splitlines()[1:]
+    assert line == f"  - {role} has an lm_head of its own, but the parents tie theirs to the embedding"
+
+
+@pytest.mark.parametrize("role", ["base", "third"])
+def test_a_tied_head_beside_untied_parents_is_no_mismatch(originals: Path, role: str) -> None:
+    parents = [str(originals / f"qwen3-{name}-untied") for name in ("instruct", "thinking")]
+    pair = open_pair(*parents, **{role: str(originals / "qwen3-instruct-tied")})
+    assert pair.warnings == () and torch.equal(*(read_tensor(pair.further[role], name) for name in (HEAD, EMBEDDING)))
+
+
 def test_a_base_with_another_vocab_size_in_its_config_alone_fits(tmp_path: Path) -> None:
     """Its config may differ, and its tensors do not."""
     folders = [tiny_checkpoint(tmp_path / name, tie=False, seed=i) for i, name in enumerate(("i", "t", "b"))]

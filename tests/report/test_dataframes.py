@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from contextlib import closing
 
 import numpy as np
 import pandas
@@ -10,9 +12,19 @@ import pytest
 from small_search import NAME, finished, finished_storage, small_snapshot, storage_in
 
 from autolambda.errors import StudyError
-from autolambda.report.dataframes import COLUMNS, HISTORY, history, outcomes_frame, responses
+from autolambda.report.dataframes import (
+    COLUMNS,
+    HISTORY,
+    RESULTS,
+    history,
+    outcomes_frame,
+    responses,
+    results_frame,
+)
 from autolambda.statistics.pareto import hypervolume
+from autolambda.study.store import Store
 from autolambda.study.trials import EndedTrial, Trial
+from autolambda.study_view import StudyView
 
 UNIFORM = {"split": 0.0, "tilt_0": 0.0, "tilt_1": 0.0, "tilt_2": 0.0, "twist_0": 0.0, "twist_1": 0.0, "twist_2": 0.0}
 
@@ -83,6 +95,29 @@ def test_a_study_ends_with_the_numbers_of_its_report() -> None:
     whole = hypervolume([result.score for result in report.trials], reference_tokens=reference) / reference
     assert frame.hypervolume.iloc[-1] == pytest.approx(whole)
     assert np.array_equal(frame.tokens.cumsum(), frame.tokens_so_far) and finished_storage()
+
+
+def test_searched_numbers_beyond_the_line_are_columns() -> None:
+    trial = Trial(1, UNIFORM | {"lam": 0.5, "stretch": 0.4, "third": 0.0}, 0, 4)
+    trials, outcomes = [ended(0, 0.5), EndedTrial(trial, False, None, None)], outcomes_frame([])
+    more = history(trials, outcomes, weights={"a": 1.0}, reference_tokens=100.0, spaces=("uniform", "scale", "third"))
+    assert list(more.columns) == [*HISTORY, "scale", "third"] and list(more["third"]) == [0.0, 0.0]
+    assert list(more["scale"]) == [1.0, 1.4] and more["scale"].dtype == more["third"].dtype == "float64"
+
+
+def test_the_frames_of_a_study_have_the_numbers_that_it_searched(tmp_path) -> None:
+    storage = shutil.copy(finished_storage().removeprefix("sqlite:///"), tmp_path / "study.db")
+    view = StudyView(NAME, f"sqlite:///{storage}", None)
+    usual = [list(each.columns) for each in (view.front_frame, view.confirmed, view.trials)]
+    with closing(Store(view.storage)) as store:
+        stored = store.study(NAME)
+        config = {**stored.config, "search": {**stored.config["search"], "spaces": ["uniform", "scale"]}}
+        store.update_study(NAME, config=config, identity=stored.identity)
+    view = StudyView(NAME, view.storage, None)
+    frames = [view.front_frame, view.confirmed, view.trials]
+    assert [list(each.columns) for each in frames] == [[*columns, "scale"] for columns in usual]
+    assert all((each["scale"] == 1.0).all() for each in frames)
+    assert list(results_frame([], spaces=("third",)).columns) == [*RESULTS, "third"]
 
 
 @pytest.fixture(scope="module")

@@ -268,6 +268,14 @@ def test_evaluations_beside_the_trials_are_counted_once_they_are_complete(store)
     assert counts == [0, 0, 0, 1, 1, 2, 2, 2] and store.num_complete("other") == 0
 
 
+def test_the_stored_responses_are_known_by_the_key_of_their_evaluation(store):
+    store.add(begin(store, "0"), [graded("2", 1), graded("1")])
+    store.add(begin(store, "1"), [graded("1")])
+    begin(store, "2")
+    store.add(begin(store, "0", kind="confirm"), [graded("9")])
+    assert store.keys_stored("one", kind="trial") == {"0": {("t", "2", 1), ("t", "1", 0)}, "1": {("t", "1", 0)}}
+
+
 def test_a_store_without_texts_gives_everything_else(store, url):
     evaluation = begin(store)
     store.add(evaluation, [graded("1", text="long", answer="7"), graded("2", 3, text="other", answer=None)])

@@ -7,20 +7,18 @@ loses at most those of the batch that runs.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 
 from autolambda.config import Config
 from autolambda.driver.cost import rounded
-from autolambda.driver.evaluation import EvaluationRequest, Evaluator
+from autolambda.driver.evaluation import EvaluationRequest
 from autolambda.driver.events import EvaluationEnded, Noted, OnEvent, ignore
 from autolambda.driver.run import Run
 from autolambda.driver.search import running
 from autolambda.engines.served.client import Server, look
 from autolambda.engines.served.engine import ServedEngine
 from autolambda.errors import ConfigError, StudyError
-from autolambda.graders.service import GradingService
 from autolambda.optimizer.space import PARENTS
 from autolambda.report.followup.served import Check, Served, keep_check, known_check, own_responses, served_of
 from autolambda.report.read import build_report, positive_budget
@@ -81,12 +79,10 @@ def check(
             check_limit(limit, requests_on(run.job.confirm)[: len(responses)], run.job.config.weights)
         checker = _Checker(run, server, limit, concurrency, timeout, on_event)
         on_event(Noted(checker.forecast(checks, own)))
-        with closing(GradingService()) as grading:
-            grading.start({part.grader for part in run.job.confirm})
-            return tuple(
-                checker.measure(each, own[each.role], grading, (number / len(checks), 1 / len(checks)))
-                for number, each in enumerate(checks)
-            )
+        return tuple(
+            checker.measure(each, own[each.role], (number / len(checks), 1 / len(checks)))
+            for number, each in enumerate(checks)
+        )
 
 
 def check_limit(limit: int | None, requests: Sequence[Request], weights: Mapping[str, float]) -> None:
@@ -112,24 +108,31 @@ class _Checker:
     ) -> None:
         self._run, self._server, self._limit = run, server, limit
         self._concurrency, self._timeout, self._on_event = concurrency, timeout, on_event
+        size = ROUNDS * concurrency  # for the server, not for the study's own engine
+        engine = run.job.config.engine.model_copy(update={"batch_size": size})
+        job = replace(run.job, config=run.job.config.model_copy(update={"engine": engine}))
+        self._evaluator = run.evaluator_on(job)
 
     def forecast(self, checks: Sequence[Check], own: Mapping[str, Sequence[Graded]]) -> str:
-        """Returns the responses that are missing, and their tokens if the server keeps the study's lengths."""
-        study = self._run.study.name
-        stored = {
-            each.key: self._run.store.num_stored(each) for each in self._run.store.evaluations(study, kind="served")
-        }
-        missing = {each.role: max(self._size(own[each.role]) - stored.get(each.key, 0), 0) for each in checks}
+        """Returns the responses that are missing, and their tokens if the server keeps the study's lengths.
+
+        Says how many are stored already: the server may be another one by now.
+        """
+        sizes = {each.role: self._size(own[each.role]) for each in checks}
+        wanted = {each.key: requests_on(self._run.job.confirm)[: sizes[each.role]] for each in checks}
+        num_missing = self._run.num_missing("served", wanted)
+        missing = {each.role: num_missing[each.key] for each in checks}
         weights = self._run.job.config.weights
         tokens = sum(num * mean_tokens(own[role], weights=weights).value for role, num in missing.items())
         total = sum(missing.values())
         if not total:
             return "every response is stored already; to measure another way of serving, name it with --label"
-        return f"Forecast: {total:,} responses are missing, about {rounded(tokens)} tokens"
+        said = f"Forecast: {total:,} responses are missing, about {rounded(tokens)} tokens"
+        if stored := sum(sizes.values()) - total:
+            said += f"; {stored:,} are stored from this address; name another way of serving with --label"
+        return said
 
-    def measure(
-        self, check: Check, own: list[Graded], grading: GradingService, progress: tuple[float, float]
-    ) -> Served:
+    def measure(self, check: Check, own: list[Graded], progress: tuple[float, float]) -> Served:
         """Returns a check, with responses that were stored and new ones. Raises like ``Evaluator.run``."""
         run, check, size = self._run, known_check(self._run.study, check), self._size(own)
         chat = run.job.models.own_chats[check.role] if check.role in PARENTS else run.job.models.chat
@@ -148,31 +151,16 @@ class _Checker:
         request = EvaluationRequest(title, "served", check.key, check.schedule, "confirm", stop=size, chat=chat)
         done, share = progress
         request = replace(request, done=done, share=share, engine=lambda: engine)
-        graded = self._evaluator(grading).run(request)
+        graded = self._evaluator.run(request)
         if engine.counted.num_responses:
             check = replace(check, **engine.found(), date=datetime.now(UTC).date().isoformat())
-            keep_check(run.study, check)
+        check = replace(check, compared=tuple(each.key for each in graded))
+        keep_check(run.study, check)
         found = served_of(check, graded, own, weights=run.job.config.weights)
         self._on_event(
             EvaluationEnded(title, "served", check.schedule, measure(graded, weights=run.job.config.weights))
         )
         return found
-
-    def _evaluator(self, grading: GradingService) -> Evaluator:
-        """Returns an evaluator whose batches are of a size for the server, not for the study's own engine."""
-        job, run = self._run.job, self._run
-        size = ROUNDS * self._concurrency
-        config = job.config.model_copy(update={"engine": job.config.engine.model_copy(update={"batch_size": size})})
-        return Evaluator(
-            replace(job, config=config),
-            run.engine,
-            run.store,
-            grading,
-            study=run.study.name,
-            on_event=self._on_event,
-            on_merge=lambda schedule, engine: None,
-            on_seconds=run.study.add_seconds,
-        )
 
     def _size(self, own: Sequence[Graded]) -> int:
         return len(own) if self._limit is None else min(len(own), self._limit)

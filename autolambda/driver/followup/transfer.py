@@ -21,7 +21,6 @@ from autolambda.driver.followup.other_tasks import OtherTasks, open_other_tasks
 from autolambda.driver.run import Run
 from autolambda.driver.search import running
 from autolambda.engines.base import Engine
-from autolambda.graders.service import GradingService
 from autolambda.optimizer.space import PARENTS
 from autolambda.report.followup.transfer import Compared, Transfer, emergence_of, keep_compared, transfer_of
 from autolambda.report.read import build_report, positive_budget
@@ -32,6 +31,7 @@ from autolambda.schedule import Schedule
 from autolambda.statistics.metrics import Measured, measure
 from autolambda.statistics.stages import Boundary
 from autolambda.tasks.config import TaskConfig
+from autolambda.tasks.requests import requests_on
 
 LIMIT = 200  # prompts a task by default
 LADDER = (0.0, 0.25, 0.5, 0.75, 1.0)  # uniform lambdas that every task is measured at
@@ -76,22 +76,11 @@ def transfer(
         compared = _compared(other, report, pick)
         on_event(Noted(_forecast(other, compared, report, run)))
         supervisor = EngineSupervisor(other.job, engine, lambda note: on_event(Noted(note)))
-        with closing(supervisor), closing(GradingService()) as grading:
-            grading.start({part.grader for part in other.job.confirm})
+        with closing(supervisor):
             found = []
             for number, (part, each) in enumerate(zip(other.job.confirm, compared, strict=True)):
                 keep_compared(run.study, each)
-                job = replace(other.job, confirm=(part,))
-                evaluator = Evaluator(
-                    job,
-                    supervisor,
-                    run.store,
-                    grading,
-                    study=name,
-                    on_event=on_event,
-                    on_merge=lambda schedule, engine: None,
-                    on_seconds=run.study.add_seconds,
-                )
+                evaluator = run.evaluator_on(replace(other.job, confirm=(part,)), supervisor)
                 progress = number / len(compared), 1 / len(compared)
                 found.append(_OneTask(run, evaluator, each, progress, on_event).measure(own=report.stages.emergence))
             return tuple(found)
@@ -141,11 +130,12 @@ def _forecast(other: OtherTasks, compared: Sequence[Compared], report: Report, r
     """Returns the tokens to expect, at the lengths of the study's own prompts, and the most that are possible."""
     lengths = {each.schedule: each.score.mean_tokens for each in (*report.smoothed, *report.confirmed)}
     curve = sorted((lam, tokens) for each, tokens in lengths.items() if (lam := each.lam) is not None)
-    stored = {each.key: run.store.num_stored(each) for each in run.store.evaluations(run.study.name, kind="transfer")}
     expected = num_missing = 0.0
     for part, each in zip(other.job.confirm, compared, strict=True):
-        for planned in _plan(each):
-            missing = max(part.num_responses - stored.get(planned.key, 0), 0)
+        plan, wanted = _plan(each), requests_on([part])
+        missing_of = run.num_missing("transfer", {planned.key: wanted for planned in plan})
+        for planned in plan:
+            missing = missing_of[planned.key]
             mean = lengths.get(planned.schedule)
             if mean is None and curve:
                 mean = float(np.interp(planned.schedule.other, *np.array(curve).T))

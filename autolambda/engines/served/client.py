@@ -9,6 +9,8 @@ import asyncio
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx
@@ -54,11 +56,15 @@ class Server:
 
 
 def look(endpoint: str) -> Server:
-    """Returns what serves at an endpoint. Raises ``ConfigError`` if nothing does, or if it wants another key."""
+    """Returns what serves at an endpoint.
+
+    Raises ``ConfigError`` if nothing does, if it redirects to another address, or if it wants another key.
+    """
     url = _base(endpoint)
     try:
         with httpx.Client(timeout=CONNECT_SECONDS, headers=headers(), follow_redirects=True) as http:
             answer = http.get(f"{url}/models")
+            _check_not_moved(answer, url)
             _check_key(answer, url)
             listed = _object(answer).get("data") if answer.is_success else None
             software = _software(http, url, answer, listed)
@@ -122,9 +128,25 @@ async def post(
 
 
 def _asked_to_wait(answer: httpx.Response) -> float | None:
-    """Returns the seconds that a busy server asks for, at most ``LONGEST_PAUSE``; ``None`` if it gives none."""
+    """Returns the seconds that a busy server asks for, at most ``LONGEST_PAUSE``; ``None`` if it asks for none.
+
+    It gives a number of seconds or a date, which is compared with the date of its own answer.
+    """
     asked = answer.headers.get("retry-after", "")
-    return min(float(asked), LONGEST_PAUSE) if asked.isascii() and asked.isdecimal() else None
+    if asked.isascii() and asked.isdecimal():
+        return min(float(asked), LONGEST_PAUSE)
+    until, now = _date_in(asked), _date_in(answer.headers.get("date", "")) or datetime.now(UTC)
+    seconds = (until - now).total_seconds() if until else 0.0
+    return min(seconds, LONGEST_PAUSE) if seconds > 0 else None
+
+
+def _date_in(header: str) -> datetime | None:
+    """Returns the date of an HTTP header, in UTC if it names no zone; ``None`` if it holds none."""
+    try:
+        found = parsedate_to_datetime(header)
+    except (ValueError, OverflowError):
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def _base(endpoint: str) -> str:
@@ -175,6 +197,16 @@ def _object(answer: httpx.Response) -> dict[str, Any]:
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _check_not_moved(answer: httpx.Response, url: str) -> None:
+    """Raises ``ConfigError`` if the list of models came from another address, which requests with a body do not reach.
+
+    A redirect to the same address, such as one that adds a slash, is followed.
+    """
+    found = str(answer.url.copy_with(username=None, password=None, query=None, fragment=None))
+    if (found := found.rstrip("/").removesuffix("/models")) != url:
+        raise ConfigError(f"--endpoint: '{url}' redirects to '{found}'; give that address, if it is your server")
 
 
 def _check_key(answer: httpx.Response, url: str) -> None:

@@ -14,6 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn import Linear
 
+from autolambda.merging.model_tree import model_without_weights
+from autolambda.merging.pair import Pair
+
 SMALLEST = 1 << 18  # values of a weight; for smaller ones the call takes longer than packing saves
 MOST_BYTES = 4 << 30  # of all copies, which are memory on top of the live weights
 
@@ -23,9 +26,7 @@ class PackedLinears:
 
     def __init__(self, model: Any) -> None:
         """``model`` is a transformers model. Packs nothing before ``renew``."""
-        large = [each for each in model.modules() if type(each) is Linear and _is_packable(each.weight)]
-        num_bytes = sum(each.weight.nbytes for each in large)
-        self._linears: list[Any] = large if _has_onednn() and num_bytes <= MOST_BYTES else []
+        self._linears = _to_pack(model)
 
     def renew(self) -> None:
         """Packs the live weights; drops the copies of former ones."""
@@ -38,8 +39,28 @@ class PackedLinears:
         self._linears = []
 
 
+def packed_bytes(pair: Pair, *, dtype: torch.dtype) -> int:
+    """Returns the bytes of the packed copies on a CPU, before the model is loaded; ``dtype`` is the compute dtype.
+
+    The result is 0 for a model that transformers cannot make: opening the engine says why.
+    """
+    try:
+        model = model_without_weights(pair.thinking).to(dtype)
+    except Exception:  # an unknown or wrong config can raise anything
+        return 0
+    return sum(each.weight.nbytes for each in _to_pack(model))
+
+
+def _to_pack(model: Any) -> list[Any]:
+    """Returns the linear layers to pack; none where that does not pay or takes too much memory."""
+    large = [each for each in model.modules() if type(each) is Linear and _is_packable(each.weight)]
+    num_bytes = sum(each.weight.nbytes for each in large)
+    return large if _has_onednn() and num_bytes <= MOST_BYTES else []
+
+
 def _is_packable(weight: Tensor) -> bool:
-    return weight.device.type == "cpu" and weight.dtype == torch.float32 and weight.numel() >= SMALLEST
+    """Returns whether a weight gets a packed copy; one without values (on the meta device) counts as on a CPU."""
+    return weight.device.type in ("cpu", "meta") and weight.dtype == torch.float32 and weight.numel() >= SMALLEST
 
 
 def _has_onednn() -> bool:

@@ -18,7 +18,7 @@ from autolambda.coefficients import Coefficients
 from autolambda.merging.kernels.formula import blend, roles_of
 from autolambda.merging.rounding import Draws, Rounding, dither, matrix_shape
 
-LINE = roles_of(Coefficients(0.5))
+ON_LINE = roles_of(Coefficients(0.5))
 _PIECES = {"cpu": 1 << 19, "cuda": 1 << 24}  # values; a CPU takes one piece for each thread
 _logger = logging.getLogger(__name__)
 _scratch = threading.local()
@@ -55,7 +55,7 @@ def _merge_on_gpu(models: Mapping[str, Tensor], at: Coefficients, out: Tensor, d
     """
     dtype = models["instruct"].dtype
     with torch.cuda.device(out.device):
-        if len(models) > len(LINE) or not _triton_works(out.device, dtype):
+        if len(models) > len(ON_LINE) or not _triton_works(out.device, dtype):
             return _merge_in_pieces(models, at, out, draws)
         from autolambda.merging.kernels.triton_kernel import lerp_dithered_matrix
 
@@ -63,7 +63,7 @@ def _merge_on_gpu(models: Mapping[str, Tensor], at: Coefficients, out: Tensor, d
         step = len(out) if on_device else max(1, _PIECES["cuda"] // out.shape[1])
         for parents, target, keys in _pieces(models, out, draws, step=step):
             assert keys is not None
-            start, end = (parents[role].to(out.device, non_blocking=True) for role in LINE)  # in the stream's order
+            start, end = (parents[role].to(out.device, non_blocking=True) for role in ON_LINE)  # in the stream's order
             lerp_dithered_matrix(start, end, at.lam, draws=keys, out=target)
     return None
 
@@ -135,7 +135,7 @@ def _check_triton(shape: tuple[int, int], device: torch.device, dtype: torch.dty
     instruct = torch.randn(shape, generator=generator) * 10 ** (-6 * torch.rand(shape, generator=generator))
     thinking = instruct * (1 + 0.5 * torch.randn(shape, generator=generator))
     parents = instruct.to(device, dtype), thinking.to(device, dtype)
-    models = dict(zip(LINE, parents, strict=True))
+    models = dict(zip(ON_LINE, parents, strict=True))
     for lam in (-0.7, 0.05, 0.3, 0.5, 0.55, 0.9, 1.2):
         draws = Rounding().draws("", shape, dtype)
         assert draws is not None

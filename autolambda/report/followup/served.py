@@ -13,12 +13,12 @@ from typing import Any
 
 from autolambda.optimizer.space import PARENTS
 from autolambda.report.followup.transfer import change_dict, change_words, numbers
-from autolambda.responses import Graded
+from autolambda.responses import Graded, Key
 from autolambda.schedule import Schedule
 from autolambda.statistics.metrics import Measured, measure
 from autolambda.statistics.paired import Change, Kept, compare
 from autolambda.statistics.words import percent, percent_of, tokens_of
-from autolambda.study.store import Store
+from autolambda.study.store import Store, StoredEvaluation
 from autolambda.study.trials import Study
 
 KEPT_AS = "served"  # the name of the list of checks among a study's attributes
@@ -32,6 +32,7 @@ class Check:
     the model is served. ``date`` is the day of the last response, in UTC. ``form`` is how prompts were sent: as
     ``tokens``, ``text`` or ``messages``. ``left_out`` are parameters of the sampling that the server refused.
     ``server_tokens`` and ``tokenizer_tokens`` are the mean tokens by both counts, of the responses of the last run.
+    ``compared`` are the responses that the last complete run asked for; ``None`` before one, and in older studies.
     """
 
     role: str
@@ -46,6 +47,7 @@ class Check:
     left_out: tuple[str, ...] = ()
     server_tokens: float | None = None
     tokenizer_tokens: float | None = None
+    compared: tuple[Key, ...] | None = None
 
     @property
     def key(self) -> str:
@@ -61,8 +63,10 @@ class Check:
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> Check:
         """Returns what ``to_dict`` made plain."""
+        keys = plain.get("compared")
         own = {"schedule": Schedule.from_dict(plain["schedule"]), "left_out": tuple(plain["left_out"])}
-        return cls(**{**plain, **own})
+        compared = None if keys is None else tuple((task, sample, repeat) for task, sample, repeat in keys)
+        return cls(**{**plain, **own, "compared": compared})
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,7 @@ class Served:
     def to_dict(self) -> dict[str, Any]:
         """Returns the JSON object of the report. Shares are 0 to 1, intervals 95 %."""
         return {
-            **self.check.to_dict(),
+            **{name: value for name, value in self.check.to_dict().items() if name != "compared"},
             "kept": self.kept,
             "accuracy_kept": self.change.accuracy_kept,
             "tokens_kept": self.change.tokens_kept,
@@ -171,13 +175,22 @@ def read_served(store: Store, study: Study, *, weights: Mapping[str, float]) -> 
     found = []
     for check in checks_of(study):
         evaluation = stored.get(check.key)
-        graded = store.graded(evaluation, with_texts=False) if evaluation else []
+        graded = _compared(check, store, evaluation) if evaluation else []
         own = own_responses(store, study, check)
         shared = {each.key for each in graded} & {each.key for each in own}
         has_all = {task for task, weight in weights.items() if weight} <= {task for task, _, _ in shared}
-        if evaluation and shared and has_all and len(graded) >= evaluation.num_responses:
+        if shared and has_all:
             found.append(served_of(check, graded, own, weights=weights))
     return tuple(found)
+
+
+def _compared(check: Check, store: Store, evaluation: StoredEvaluation) -> list[Graded]:
+    """Returns the responses of the last complete run, without those of a larger one that did not end; none before."""
+    graded = store.graded(evaluation, with_texts=False)
+    if check.compared is None:
+        return graded if len(graded) >= evaluation.num_responses else []
+    compared = {*check.compared}
+    return [each for each in graded if each.key in compared]
 
 
 def served_of(check: Check, graded: list[Graded], own: list[Graded], *, weights: Mapping[str, float]) -> Served:

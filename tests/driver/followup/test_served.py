@@ -150,8 +150,28 @@ def test_a_server_that_ends_loses_no_stored_response(storage: str, server: Compl
     kept = sum(event.num_responses for event in events if isinstance(event, Generated))
     assert kept >= 40 - ROUNDS - 1  # the first request was the probe
     server.dies_after, server.bodies[:] = None, []
-    (found,) = run(storage, server)
+    events.clear()
+    (found,) = run(storage, server, events)
     assert found.kept is Kept.KEPT and len(server.bodies) == found.measured.num_responses - kept + 1
+    (forecast,) = [text for text in texts(events) if text.startswith("Forecast: ")]
+    assert f"; {kept} are stored from this address; name another way of serving with --label" in forecast
+
+
+def test_a_smaller_limit_after_a_check_that_ended_compares_no_more_than_it(storage: str, server: Completions) -> None:
+    server.dies_after = 40
+    with pytest.raises(EngineError):
+        run(storage, server, concurrency=1)
+    server.dies_after, server.bodies[:] = None, []
+    (few,) = run(storage, server, limit=20)
+    assert not server.bodies and few.measured.num_responses == few.own.num_responses == 20
+    assert read_report(NAME, storage, BUDGET).served == (few,) and "compared" not in few.to_dict()
+    server.dies_after = 20  # a larger one ends too, and the smaller one is still the last whole one
+    with pytest.raises(EngineError):
+        run(storage, server, concurrency=1)
+    assert read_report(NAME, storage, BUDGET).served == (few,)
+    server.dies_after = None
+    (whole,) = run(storage, server)
+    assert whole.measured.num_responses > 60 and read_report(NAME, storage, BUDGET).served == (whole,)
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,37 @@ def test_a_busy_server_is_left_alone_as_long_as_it_asks(told: Told) -> None:
     assert asked(told) == {"ok": 1} and time.monotonic() - since >= 1
 
 
+@pytest.mark.parametrize(
+    ("asked", "seconds"),
+    [
+        ("7", 7.0),
+        ("600", client.LONGEST_PAUSE),
+        ("Tue, 01 Dec 2026 00:00:09 GMT", 9.0),
+        ("Tue, 01 Dec 2026 00:00:09 -0000", 9.0),
+        ("Fri, 01 Jan 2100 00:00:00 GMT", client.LONGEST_PAUSE),
+        ("Mon, 30 Nov 2026 00:00:00 GMT", None),
+        ("Tue, 01 Dec 2026 00:00:09 +99999999999999", None),
+        ("soon", None),
+    ],
+)
+def test_a_pause_is_asked_for_in_seconds_or_by_the_servers_clock(asked: str, seconds: float | None) -> None:
+    answer = httpx.Response(429, headers={"Date": "Tue, 01 Dec 2026 00:00:00 GMT", "Retry-After": asked})
+    assert client._asked_to_wait(answer) == seconds
+
+
+def test_an_address_that_redirects_is_told_with_the_one_to_give(told: Told) -> None:
+    told.answers = {
+        "/old/v1/models": [(308, {}, {"Location": f"{told.url}/v1/models?from=old"})],
+        "/v1/models": [(307, {}, {"Location": "/v1/models/"})],
+        "/v1/models/": [(200, {"data": [{"id": "a"}]})],
+    }
+    with pytest.raises(ConfigError) as moved:
+        look(f"{told.url}/old/v1")
+    new = f"{told.url}/v1"
+    assert str(moved.value).endswith(f"/old/v1' redirects to '{new}'; give that address, if it is your server")
+    assert look(new).models == ("a",) and look(new).url == new
+
+
 def test_a_request_that_is_refused_is_not_sent_again(told: Told) -> None:
     told.answers["/v1/completions"] = [(400, {"error": {"message": "top_k: extra inputs"}})]
     with pytest.raises(Refused, match="400: top_k: extra inputs"):

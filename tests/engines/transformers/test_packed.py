@@ -12,7 +12,7 @@ from autolambda.engines.base import Prompt, Sampling
 from autolambda.engines.chat import load_tokenizer
 from autolambda.engines.transformers import packed
 from autolambda.engines.transformers.engine import TransformersEngine
-from autolambda.engines.transformers.packed import PackedLinears
+from autolambda.engines.transformers.packed import PackedLinears, packed_bytes
 from autolambda.merging.method import Method
 from autolambda.merging.pair import open_pair
 from autolambda.schedule import Schedule
@@ -35,6 +35,17 @@ def num_packed(engine: TransformersEngine) -> int:
 
 def test_small_weights_are_not_packed(open_engine):
     assert num_packed(open_engine()) == 0
+
+
+def test_the_memory_of_the_copies_is_known_before_the_model_is_loaded(open_engine, parents, monkeypatch):
+    pair = open_pair(*map(str, parents))
+    assert packed_bytes(pair, dtype=torch.float32) == 0  # every weight is small
+    monkeypatch.setattr(packed, "SMALLEST", 1)
+    linears = [each for each in open_engine()._model.modules() if "forward" in vars(each)]
+    assert packed_bytes(pair, dtype=torch.float32) == sum(each.weight.nbytes for each in linears) > 0
+    assert packed_bytes(pair, dtype=torch.bfloat16) == 0
+    monkeypatch.setattr(packed, "MOST_BYTES", 1000)
+    assert packed_bytes(pair, dtype=torch.float32) == 0
 
 
 def test_nothing_packed_survives_a_switch(open_engine, monkeypatch):
