@@ -16,6 +16,7 @@ from checkpoints import tiny_checkpoint, write_merge
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
+from transformers.core_model_loading import revert_weight_conversion
 from vllm_engines import Fresh, fresh_vllm, live_weights, needs_vllm, open_vllm
 
 from autolambda.coefficients import ByModule
@@ -46,6 +47,12 @@ BEYOND = {
     "the third parent": Schedule.uniform(0.0).beyond(third=1.0),
 }
 MIXED = Schedule.by_depth_and_module(Profile((0.2, 0.9)), Profile((0.7, 0.4)))
+THREE = {
+    "uniform": Schedule.from_dict({"lambda": 0.5, "scale": 1.4, "third": 0.2}),
+    "by module": Schedule.by_module(attention=0.3, ffn=0.6).beyond(
+        scale=ByModule(1.2, 1.4, 0.8), third=ByModule(0.1, 0.2, 0.3)
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -77,7 +84,8 @@ def fresh_transformers(instruct, thinking, *, schedule, prompts, sampling):
 
 def transformers_weights(engine: Engine) -> dict[str, Tensor]:
     assert isinstance(engine, TransformersEngine)
-    return {name: live.detach().bfloat16() for name, live in engine._model.named_parameters()}
+    files = revert_weight_conversion(engine._model, engine._model.state_dict())  # as transformers would save them
+    return {name: live.bfloat16() for name, live in files.items()}
 
 
 def vllm_kind(path):
@@ -129,6 +137,28 @@ def bits(tensors: dict[str, Tensor], *, signed: bool = True) -> dict[str, str]:
     values = tensors if signed else {name: tensor + 0.0 for name, tensor in tensors.items()}
     raw = {name: tensor.contiguous().view(torch.int16) for name, tensor in values.items()}
     return {name: hashlib.sha256(tensor.numpy().tobytes()).hexdigest() for name, tensor in raw.items()}
+
+
+def test_a_mixture_of_experts_of_three_parents_and_a_base_merges_as_on_disk_in_every_run(kind, tmp_path):
+    """The first test of a kind: a process holds one vLLM engine at a time, and all other tests share one."""
+    roles = ("base", "instruct", "thinking", "third")
+    base, instruct, thinking, third = (
+        tiny_checkpoint(tmp_path / role, family="qwen3_moe", tie=False, seed=seed) for seed, role in enumerate(roles)
+    )
+    further, runs = {"base": str(base), "third": str(third)}, []
+    for run in ("first", "second"):
+        engine = kind.open(instruct, thinking, **further)
+        for name, schedule in THREE.items():
+            (folder := tmp_path / f"{run} {name}").mkdir()
+            hashes = write_merge(folder, open_merge(open_pair(str(instruct), str(thinking), **further), schedule))
+            engine.set_merge(Method.linear(schedule))
+            stored, found = load_file(folder / "model.safetensors"), engine.fingerprint()
+            assert sum("experts" in name for name in stored) == 2 * 4 * 3  # layers, experts, matrices
+            assert bits(kind.weights(engine), signed=kind.signed) == bits(stored, signed=kind.signed)
+            assert found.whole is kind.signed and (found.digest == digest_of_hashes(hashes)) is found.whole
+            runs.append((hashes, found, engine.generate(prompts(8), GREEDY)))
+        engine.close()
+    assert runs[:2] == runs[2:] and runs[0] != runs[1]
 
 
 @pytest.mark.parametrize(("lam", "parent"), [(0.0, 0), (1.0, 1)])

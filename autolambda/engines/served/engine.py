@@ -147,7 +147,7 @@ class ServedEngine:
                     await self._ask(http, prompt, probe, dialect, timeout=min(self._timeout, PROBE_SECONDS))
                 except Refused as error:
                     problem = str(error)
-                    extras = [name for name in self._extras(sampling) if name not in dialect.left_out]
+                    extras = [name for name in self._extras(prompt, sampling) if name not in dialect.left_out]
                     if error.status in _MISSING or not extras:
                         break
                     refused = [name for name in extras if name in error.message] or extras
@@ -164,11 +164,11 @@ class ServedEngine:
         if dialect.form == "messages":
             self._on_note("the server has no completions: its own chat template renders the prompts, not the study's")
 
-    def _extras(self, sampling: Sampling) -> dict[str, Any]:
-        """The parameters beyond OpenAI's. llama.cpp has its own name for the repetition penalty."""
-        penalty = sampling.repetition_penalty
+    def _extras(self, prompt: Prompt, sampling: Sampling) -> dict[str, Any]:
+        """The parameters beyond OpenAI's. llama.cpp names the repetition penalty, and limits penalties to 64 tokens."""
+        penalty, window = sampling.repetition_penalty, len(self._ids(prompt.text)) + sampling.max_tokens
         drawn = {"top_k": sampling.top_k, "min_p": sampling.min_p, "repetition_penalty": penalty}
-        return {**drawn, "repeat_penalty": penalty, **WHOLE}
+        return {**drawn, "repeat_penalty": penalty, "repeat_last_n": window, **WHOLE}
 
     async def _ask(
         self,
@@ -179,7 +179,7 @@ class ServedEngine:
         *,
         timeout: float | None = None,
     ) -> dict[str, Any]:
-        extras = {name: value for name, value in self._extras(sampling).items() if name not in dialect.left_out}
+        extras = {name: value for name, value in self._extras(prompt, sampling).items() if name not in dialect.left_out}
         body: dict[str, Any] = {
             "model": self._model,
             "max_tokens": sampling.max_tokens,

@@ -82,7 +82,7 @@ def _merge_in_pieces(models: Mapping[str, Tensor], at: Coefficients, out: Tensor
             values, spare, bits, drawn = (buffer[: len(target)] for buffer in (values, spare, bits, drawn))
         blend(parents, at, result=values, spare=spare)
         if keys is None:
-            target.copy_(values.to(dtype))
+            target.copy_(values if target.dtype == dtype else values.to(dtype))
             continue
         torch.mul(keys.rows[:, None], keys.columns[None, :], out=drawn)
         drawn.bitwise_right_shift_(16).bitwise_and_(0xFFFF)

@@ -34,6 +34,7 @@ class BySeed:
     refuses: Sequence[str] = ()
     url: str = ""
     asked: list[int] = field(default_factory=list)
+    bodies: list[dict[str, Any]] = field(default_factory=list)
 
 
 class BySeedHandler(Handler):
@@ -48,6 +49,7 @@ class BySeedHandler(Handler):
         if asked["max_tokens"] == 1:
             return self.send(200, WHOLE)
         self.hub.asked.append(asked["seed"])
+        self.hub.bodies.append(asked)
         seconds, status, content = self.hub.answers.get(asked["seed"], (0.0, 200, WHOLE))
         time.sleep(seconds)
         return self.send(status, content)
@@ -99,3 +101,11 @@ def test_after_a_failure_no_request_starts_and_those_that_run_are_taken(hub: ByS
     with pytest.raises(EngineError, match=r"refuses a request \(400: too long"):
         made.generate(hub, num_prompts=6)
     assert sorted(hub.asked) == [0, 1] and [each is not None for each in made.seen] == [True, *(5 * [False])]
+
+
+def test_penalties_count_all_tokens_on_llama_cpp_too(hub: BySeed) -> None:
+    """Its server counts the last 64 tokens unless it is told, and takes no -1."""
+    Made().generate(hub, repetition_penalty=1.3, presence_penalty=0.5, max_tokens=100)
+    [body] = hub.bodies
+    assert (body["repeat_penalty"], body["presence_penalty"]) == (1.3, 0.5)
+    assert body["repeat_last_n"] == len(body["prompt"]) + 100
