@@ -11,6 +11,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,6 +94,9 @@ class CensoredTrial:
 
     schedule: Schedule
     tokens: float
+
+
+StopReason = Literal["trials", "tokens", "gain", "spaces"]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
@@ -18,7 +17,7 @@ from autolambda.optimizer import acquisition
 from autolambda.optimizer.aims import Aims, allowance_of, targets_of
 from autolambda.optimizer.finalists import portfolio_of
 from autolambda.optimizer.ladder import ladder_proposal, on_the_ladder
-from autolambda.optimizer.observations import Observation, Observations, Proposal, cost_at, is_new, leading
+from autolambda.optimizer.observations import Observation, Observations, Proposal, StopReason, cost_at, is_new, leading
 from autolambda.optimizer.optuna_samplers import ask_optuna
 from autolambda.optimizer.settings import SearchSettings
 from autolambda.optimizer.space import (
@@ -39,8 +38,6 @@ FEW_TRIALS = 10  # at least, if anything at all may be gained
 NOTHING = 1e-4  # of accuracy
 MOST_LOOK = 512  # responses of one trial after the ladder
 NUM_HOPES = 30  # new points that are tried as finalists, by their hope; as many again at random
-
-StopReason = Literal["trials", "tokens", "gain", "spaces"]
 
 
 @dataclass(frozen=True)

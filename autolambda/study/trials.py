@@ -17,9 +17,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from autolambda.errors import StorageError, StudyError, one_line
 from autolambda.merging.difference.values import ParentDifference
-from autolambda.optimizer.observations import Proposal
+from autolambda.optimizer.observations import Proposal, StopReason
 from autolambda.optimizer.optuna_samplers import DIRECTIONS, distributions
-from autolambda.optimizer.propose import StopReason
 from autolambda.optimizer.space import Range, to_schedule
 from autolambda.schedule import Schedule
 from autolambda.statistics.metrics import Measured

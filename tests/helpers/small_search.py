@@ -37,7 +37,7 @@ SETTINGS: dict[str, object] = {
     "confirm.finalists": 3,
     "search.trials": 6,
     "search.ladder": 4,
-    "search.seed": 3,  # its answer is a merge, and nothing bolder is likely
+    "search.seed": 5,  # its answer is a merge, and nothing bolder is likely
     "sampling.max_tokens": 64,
     "engine.threads": 1,
     "engine.batch_size": 32,

@@ -174,7 +174,7 @@ def test_looks_are_as_large_as_the_tokens_left_allow_for_all_trials_left(total):
 
 
 def test_with_half_of_the_trials_left_a_look_is_twice_as_large():
-    config = endless(trials=20, ladder=4, max_tokens_generated=400_000)
+    config = endless(trials=20, ladder=4, max_tokens_generated=380_000)
     start, goal = searched(config, budget=60.0, num_trials=4)[0], aims(60.0, rungs=(64, 4096))
     many, few = (propose(start, replace(config, trials=trials), goal) for trials in (20, 12))
     assert few.params == many.params and few.stop == pytest.approx(2 * many.stop, abs=1) and many.stop > 64

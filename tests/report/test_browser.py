@@ -173,7 +173,7 @@ def test_the_page_prints_in_light_colours(started: Any, file: Path) -> None:
         assert not found.page.locator("nav").is_visible() and found.messages == []
 
 
-@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("width", [1280, pytest.param(390, marks=pytest.mark.slow)])
 def test_hostile_text_is_inert(started: Any, tmp_path: Path, width: int) -> None:
     hostile()
     open_study(HOSTILE, storage=hostile_storage()).save(tmp_path / "report.html")

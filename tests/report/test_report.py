@@ -111,7 +111,8 @@ def test_the_smoothed_front_draws_all_trials_together() -> None:
     for smoothed, raw in zip(report.smoothed, report.trials, strict=True):
         assert smoothed.schedule == raw.schedule and smoothed.measured.num_responses == raw.measured.num_responses
         assert smoothed.measured.truncated_ratio == raw.measured.truncated_ratio
-        for name in ("accuracy", "mean_tokens", "think_ratio"):
+        assert smoothed.measured.think_ratio == raw.measured.think_ratio
+        for name in ("accuracy", "mean_tokens"):
             one, other = getattr(smoothed.measured, name), getattr(raw.measured, name)
             assert one.low < one.value < one.high and one != other
             assert one.low < other.high and other.low < one.high  # they tell of the same

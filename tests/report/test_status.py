@@ -144,8 +144,9 @@ def test_watching_reads_responses_only_where_something_has_ended(
 
 
 def test_watching_for_another_budget_ends_with_the_study(tmp_path: Path) -> None:
+    finished()
     text = shown(NAME, finished_storage(), watch=True, budget=1e6)
-    assert "Not confirmed yet" in text or " within 1e+06 tokens" in text
+    assert "Not confirmed yet" in text or " within 1,000,000 tokens" in text
     assert "within 30 tokens" not in text
 
 
