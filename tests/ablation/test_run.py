@@ -171,7 +171,7 @@ def test_one_process_at_a_time_and_one_identity(tmp_path: Path) -> None:
     with driver_lock(storage, NAME), pytest.raises(StudyError, match="is being run by process"):
         ablate(ablation_config(), name=NAME, storage=storage)
     copied = copy_finished(storage_in(tmp_path, "other"))
-    with pytest.raises(StudyError, match=r"made with another config \(search\.seed: 3 then, 1 now\)"):
+    with pytest.raises(StudyError, match=r"made with another config \(search\.seed: 9 then, 1 now\)"):
         ablate(ablation_config(search__seed=1), name=NAME, storage=copied)
 
 

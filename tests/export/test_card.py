@@ -82,7 +82,7 @@ def test_the_study_is_told_with_curve_parents_data_and_seed(tmp_path: Path) -> N
         row = f"| lambda {entry.schedule.lam:.4g} | {percent_of(entry.measured.accuracy)} |"
         assert row in card
     assert "| Instruct, unmerged, its own template |" in card and "| Thinking, unmerged, its own template |" in card
-    assert "Data: `arithmetic`; prompts 16x1 to search, 32x1 to confirm" in card and "Seed 3." in card
+    assert "Data: `arithmetic`; prompts 16x1 to search, 32x1 to confirm" in card and "Seed 9." in card
     assert "Task: arithmetic, on prompts that the search never saw, with 95 % intervals; its mean tokens are " in card
     assert (
         "shown to be within 30 tokens." in card

@@ -29,8 +29,8 @@ def test_baselines_are_measured_beside_the_finalists_and_kept(copied: str) -> No
     names = list(report.baselines)
     assert names[0] == "task_arithmetic" and names[1].startswith("slerp at lambda ") and len(names) >= 2
     assert all(entry.confirmed and entry.trial is None for entry in report.baselines.values())
-    accuracies = {entry.score.accuracy for entry in report.baselines.values()}
-    assert len(accuracies) == len(names)  # each has weights or a cut of its own
+    scores = {(entry.score.accuracy, entry.score.mean_tokens) for entry in report.baselines.values()}
+    assert len(scores) == len(names)  # each has weights or a cut of its own
     plain = json.loads(report_json(report))
     assert [each["method"] for each in plain["baselines"]] == names
     after = database(copied)

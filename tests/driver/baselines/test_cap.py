@@ -152,7 +152,7 @@ def test_without_the_key_nothing_is_cut_and_the_old_baseline_asks_for_it(
 
 def test_another_budget_gets_a_cap_of_its_own(report: Report, storage: str, tmp_path: Path) -> None:
     where = without_caps(storage_in(tmp_path))
-    found = confirm(capped_config(), name=NAME, storage=where, budget=60.0)
+    found = confirm(capped_config(), name=NAME, storage=where, budget=80.0)
     assert found.cap is not None and report.cap is not None and found.cap.capped.tokens > report.cap.capped.tokens
 
 
