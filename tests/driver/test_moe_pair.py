@@ -54,6 +54,7 @@ def test_a_search_finds_the_stages_of_a_mixture_of_experts(tmp_path: Path) -> No
 
 
 @needs_vllm
+@pytest.mark.slow  # the contract suite has a mixture of experts in vLLM
 @pytest.mark.usefixtures("one_thread")
 def test_vllm_measures_what_transformers_measures() -> None:
     schedule = Schedule.by_module(attention=0.9, ffn=0.4)
