@@ -20,15 +20,7 @@ from autolambda.optimizer.ladder import ladder_proposal, on_the_ladder
 from autolambda.optimizer.observations import Observation, Observations, Proposal, StopReason, cost_at, is_new, leading
 from autolambda.optimizer.optuna_samplers import ask_optuna
 from autolambda.optimizer.settings import SearchSettings
-from autolambda.optimizer.space import (
-    ENDS,
-    Params,
-    Space,
-    free_params,
-    next_far,
-    to_schedule,
-    uniform_params,
-)
+from autolambda.optimizer.space import ENDS, Params, Space, free_params, next_far, to_schedule, uniform_params
 from autolambda.optimizer.surrogate import Surrogate, fit
 from autolambda.optimizer.token_allowance import TokenAllowance
 

@@ -147,7 +147,7 @@ class ServedEngine:
                     await self._ask(http, prompt, probe, dialect, timeout=min(self._timeout, PROBE_SECONDS))
                 except Refused as error:
                     problem = str(error)
-                    extras = [name for name in self._extras(prompt, sampling) if name not in dialect.left_out]
+                    extras = [name for name in self._extras(sampling) if name not in dialect.left_out]
                     if error.status in _MISSING or not extras:
                         break
                     refused = [name for name in extras if name in error.message] or extras
@@ -164,9 +164,9 @@ class ServedEngine:
         if dialect.form == "messages":
             self._on_note("the server has no completions: its own chat template renders the prompts, not the study's")
 
-    def _extras(self, prompt: Prompt, sampling: Sampling) -> dict[str, Any]:
+    def _extras(self, sampling: Sampling, *, num_prompt_tokens: int = 0) -> dict[str, Any]:
         """The parameters beyond OpenAI's. llama.cpp names the repetition penalty, and limits penalties to 64 tokens."""
-        penalty, window = sampling.repetition_penalty, len(self._ids(prompt.text)) + sampling.max_tokens
+        penalty, window = sampling.repetition_penalty, num_prompt_tokens + sampling.max_tokens
         drawn = {"top_k": sampling.top_k, "min_p": sampling.min_p, "repetition_penalty": penalty}
         return {**drawn, "repeat_penalty": penalty, "repeat_last_n": window, **WHOLE}
 
@@ -179,7 +179,8 @@ class ServedEngine:
         *,
         timeout: float | None = None,
     ) -> dict[str, Any]:
-        extras = {name: value for name, value in self._extras(prompt, sampling).items() if name not in dialect.left_out}
+        ids = self._ids(prompt.text)
+        extras = self._extras(sampling, num_prompt_tokens=len(ids))
         body: dict[str, Any] = {
             "model": self._model,
             "max_tokens": sampling.max_tokens,
@@ -189,12 +190,12 @@ class ServedEngine:
             "frequency_penalty": sampling.frequency_penalty,
             "seed": prompt.seed % SEEDS,
             **({"stop": list(sampling.stop)} if sampling.stop else {}),
-            **extras,
+            **{name: value for name, value in extras.items() if name not in dialect.left_out},
         }
         if dialect.form == "messages":
             body["messages"] = [dict(each) for each in self._messages[prompt.text]]
             return await post(http, f"{self._server.url}/chat/completions", body, timeout=timeout)
-        body["prompt"] = prompt.text if dialect.form == "text" else self._ids(prompt.text)
+        body["prompt"] = prompt.text if dialect.form == "text" else ids
         return await post(http, f"{self._server.url}/completions", body, timeout=timeout)
 
     async def _respond(
