@@ -22,7 +22,7 @@ from autolambda.responses import FinishReason, Response
 
 # Finished rows are dropped when at most this share of the rows would be kept, because each drop copies the cache.
 KEEP_SHARE = 0.8
-PREFILL = 1024  # positions that a prefill reads at once, at least: below, a matrix product is less efficient
+PREFILL = 512  # positions that a prefill reads at once, at least: below, a matrix product is less efficient
 
 
 class Batch:
