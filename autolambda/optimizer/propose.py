@@ -2,8 +2,8 @@
 
 The ladder comes first: uniform lambdas that find the stages. Then the surrogate proposes, or one of Optuna's samplers.
 These take every measurement as exact, so they get it at full size. The surrogate spreads its tokens evenly over the
-trials that are left, and may ask for more responses of a measured schedule. It begins with looks far beyond the line,
-if a space is there: a surrogate that knows the line alone would stay beside it.
+trials that are left, and may ask for more responses of a measured schedule. It begins with looks far from the uniform
+lambdas: a surrogate that knows these alone would stay beside them.
 """
 
 from __future__ import annotations
@@ -123,9 +123,9 @@ def _look_ahead(search: _Search) -> Proposal | Stop:
 
 
 def _far_look(search: _Search, model: Surrogate, measured: Sequence[Observation]) -> Proposal | Stop | None:
-    """Proposes the next look far beyond the line, from the surest merge on it; ``None`` after the last.
+    """Proposes the next look far from the uniform lambdas, from the surest merge on the line; ``None`` after the last.
 
-    A surrogate that knows the line alone predicts the same beyond it, and would stay beside the line.
+    A surrogate that knows uniform lambdas alone predicts the same far from them, and would stay beside them.
     """
     known, settings = search.observations, search.settings
     tried = [each.schedule for some in (known.measured, known.censored) for each in some]

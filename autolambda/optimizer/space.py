@@ -41,6 +41,8 @@ BEYOND: Mapping[str, Beyond] = {
     "third": Beyond("third", (0.0, 1.0), (0.3, 0.6)),
 }
 
+FAR_SPLITS = (0.5, -0.5)  # the differences of attention and ffn that are looked at first
+
 UNIFORM = ("uniform", *BEYOND)  # the spaces whose schedules have the same numbers for all modules and layers
 MIN_DISTANCE = 0.01  # two points that are closer in every parameter do not differ in a measurement
 DECIMALS = 4
@@ -119,14 +121,17 @@ def beyond_params(schedule: Schedule) -> dict[str, float]:
 
 
 def next_far(tried: Sequence[Schedule], spaces: Collection[str]) -> dict[str, float] | None:
-    """Returns the parameter and value of the next far look: the first space's values first; ``None`` after the last.
+    """Returns the parameter and value of the next far look, those of attention and ffn first; ``None`` after the last.
 
-    Every schedule that was ``tried`` beyond the line counts as a look of its spaces.
+    Every schedule that was ``tried`` away from 0 counts as a look of its parameters.
     """
-    for each in (BEYOND[space] for space in spaces if space in BEYOND):
-        num_looks = sum(bool(beyond_params(schedule)[each.param]) for schedule in tried)
-        if num_looks < len(each.far):
-            return {each.param: each.far[num_looks]}
+    looks = {"split": FAR_SPLITS} if {"module", "both"} & set(spaces) else {}
+    looks |= {each.param: each.far for each in (BEYOND[space] for space in spaces if space in BEYOND)}
+    known = [{"split": each.attention.mean() - each.ffn.mean(), **beyond_params(each)} for each in tried]
+    for param, values in looks.items():
+        num_looks = sum(bool(each[param]) for each in known)
+        if num_looks < len(values):
+            return {param: values[num_looks]}
     return None
 
 
