@@ -15,7 +15,7 @@ import numpy as np
 
 from autolambda.optimizer import acquisition
 from autolambda.optimizer.aims import Aims, allowance_of, targets_of
-from autolambda.optimizer.finalists import portfolio_of
+from autolambda.optimizer.finalists import HOPELESS, portfolio_of
 from autolambda.optimizer.ladder import ladder_proposal, on_the_ladder
 from autolambda.optimizer.observations import Observation, Observations, Proposal, StopReason, cost_at, is_new, leading
 from autolambda.optimizer.optuna_samplers import ask_optuna
@@ -126,16 +126,20 @@ def _far_look(search: _Search, model: Surrogate, measured: Sequence[Observation]
     """Proposes the next look far from the uniform lambdas, from the surest merge on the line; ``None`` after the last.
 
     A surrogate that knows uniform lambdas alone predicts the same far from them, and would stay beside them.
+    Where nothing measured may be within the budget, there are no such looks.
     """
     known, settings = search.observations, search.settings
     tried = [each.schedule for some in (known.measured, known.censored) for each in some]
     if (far := next_far([*tried, *map(to_schedule, known.failed)], settings.spaces)) is None:
         return None
-    line = [each.params for each in measured if each.schedule.is_on_line and each.schedule not in ENDS]
-    line = line or [uniform_params(0.5, num_knots=settings.knots)]
+    line = [each for each in measured if each.schedule.is_on_line]
+    draw = model.draw([each.schedule for each in line], num_draws=NUM_DRAWS, seed=0)
     target = targets_of(known.measured, search.allowance, search.aims.budget)[0]
-    surest = acquisition.surest(model.draw([*map(to_schedule, line)], num_draws=NUM_DRAWS, seed=0), target)
-    params = {**line[surest], **far}
+    if acquisition.chances(draw, target).max() < HOPELESS:
+        return None
+    merges = [index for index, each in enumerate(line) if each.schedule not in ENDS]
+    surest = line[merges[acquisition.surest(draw.at(merges), target)]].params if merges else None
+    params = {**(surest or uniform_params(0.5, num_knots=settings.knots)), **far}
     tokens = float(model.draw([to_schedule(params)], num_draws=NUM_DRAWS, seed=0).tokens.mean())
     return search.measurement(params, tokens=tokens)
 

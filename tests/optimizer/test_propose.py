@@ -141,7 +141,7 @@ def test_the_trials_after_the_ladder_are_shared_out():
 
 
 def test_the_surrogate_proposes_in_the_spaces_in_turn():
-    """Every second trial is in the first space, the others in the rest by turns.
+    """After the far looks, every second trial is in the first space, the others in the rest by turns.
 
     What a space holds is 0, or as in a measured schedule.
     """
@@ -150,7 +150,7 @@ def test_the_surrogate_proposes_in_the_spaces_in_turn():
     known, turns = Observations(), set()
     while not isinstance(answer := propose(known, config, aims(60.0)), Stop):
         step = known.num_trials
-        if step >= 4 and answer.start == 0:
+        if step >= 6 and answer.start == 0:
             held = [name for name in answer.params if name not in free[step % 4]]
             assert any(all(answer.params[name] == each.params[name] for name in held) for each in known.measured)
             turns |= {step % 4} if moved([answer]) >= free[step % 4] else set()
@@ -220,7 +220,7 @@ def test_a_resumed_search_proposes_the_same_to_the_bit(sampler, budget):
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_the_seed_changes_what_follows_the_ladder(sampler):
-    first, second = (searched(endless(trials=7, ladder=4, sampler=sampler, seed=seed))[1] for seed in (0, 1))
+    first, second = (searched(endless(trials=9, ladder=4, sampler=sampler, seed=seed))[1] for seed in (0, 1))
     assert first[:4] == second[:4]
     assert first[4:] != second[4:]
 
@@ -314,6 +314,15 @@ def test_a_space_beyond_the_line_is_searched_after_the_ladder(sampler, space, na
         assert value == pytest.approx(best, abs=0.15)
 
 
+def test_a_search_first_moves_attention_and_ffn_far_apart():
+    """Where the ladder tells nothing of it, a surrogate of uniform lambdas alone would stay beside them."""
+    config = replace(BEYOND_SETTINGS, spaces=("uniform", "both"))
+    _, proposals, _ = searched(config, budget=200.0, of=truth)
+    lam = proposals[5].params["lam"]
+    assert 0 < lam < 1 and [each.params["split"] for each in proposals[5:7]] == [0.5, -0.5]
+    assert next_far([to_schedule(each.params) for each in proposals[:7]], config.spaces) is None
+
+
 def test_a_search_first_looks_far_beyond_the_line():
     """Where the accuracy tells nothing beyond the line, a surrogate of the line alone would stay beside it."""
     config = replace(BEYOND_SETTINGS, spaces=("uniform", "third", "scale"))
@@ -329,6 +338,9 @@ def test_a_far_look_that_failed_or_was_aborted_is_not_taken_again():
     assert next_far([line, far], ["uniform", "scale"]) == {"stretch": -0.3}
     assert next_far([far, far.beyond(scale=1.1)], ["uniform", "scale"]) is None is next_far([line], ["uniform"])
     assert next_far([far, far.beyond(scale=1.1)], ["scale", "third"]) == {"third": 0.3}
+    apart = to_schedule({**uniform_params(0.5, num_knots=3), "split": 0.5})
+    assert next_far([line], ["scale", "module"]) == {"split": 0.5}
+    assert next_far([line, apart], ["scale", "module"]) == {"split": -0.5}
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
