@@ -120,7 +120,8 @@ def _for_budget(
     """Returns the most valuable set of merges.
 
     The best uniform lambda stands beside any other schedule. Beside any beyond the line between the parents stand the
-    best on the line and the best uniform lambda, as far as there is room. A single finalist is on the line.
+    best on the line and the best uniform lambda, as far as there is room. A single finalist is on the line. The best
+    are chosen each by itself: beside a schedule that leads them all, they would add nothing to the value.
     """
     merges = [index for index, schedule in enumerate(schedules) if schedule not in ENDS]
     if not merges:
@@ -132,13 +133,10 @@ def _for_budget(
     chosen, _ = portfolio.best(merges, settings.finalists)
     if max(chance[chosen]) < HOPELESS:
         chosen = [min(merges, key=lambda index: portfolio.mean_tokens[index])]
-    if set(chosen) <= set(on_line):
-        if uniform and settings.finalists > 1 and not set(uniform) & set(chosen):
-            beside = max(uniform, key=lambda index: (portfolio.value([*chosen, index]), chance[index]))
-            chosen = [*chosen[: settings.finalists - 1], beside]
+    if set(chosen) <= set(uniform):
         return chosen
-    # each by itself: beside a schedule that leads them all, they would add nothing to the value
-    best = [portfolio.best(places, 1)[0][0] for places in (on_line, uniform) if places]
+    kinds = (uniform,) if set(chosen) <= set(on_line) else (on_line, uniform)
+    best = [portfolio.best(places, 1)[0][0] for places in kinds if places]
     rivals = list(dict.fromkeys(best))[: settings.finalists - 1]
     others = sorted(set(chosen) - set(rivals), key=lambda index: (index in on_line, chosen.index(index)))
     return [*others[: settings.finalists - len(rivals)], *rivals]

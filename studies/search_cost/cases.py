@@ -1,7 +1,8 @@
 """The cases of the benchmark: worlds whose truth is known, each with its size and its budgets, found by their names.
 
-A name is that of a group (``GROUPS``), of one case in a group (``dip``, ``bank100``, ``paper:ifeval``) or of a file of
-pairs (``FILE.json``). ``@`` and a budget behind it keep that budget only: ``bank@40``.
+A name is that of a group (``GROUPS``), of one case in a group (``dip``, ``bank100``, ``paper:ifeval``), of a file of
+pairs (``FILE.json``) or of a recorded bank (``FILE.npz``). ``@`` and a budget behind it keep that budget only:
+``bank@40``.
 """
 
 from __future__ import annotations
@@ -76,7 +77,8 @@ def _cases_of(name: str) -> list[Case]:
         raise InputError(f"no recorded bank in {RECORDED}")
     if not cases:
         raise InputError(
-            f"no world {base!r}: give a file of pairs that ends in .json, one of {', '.join(GROUPS)}, or one in them"
+            f"no world {base!r}: give a file of pairs that ends in .json, a bank that ends in .npz, "
+            f"one of {', '.join(GROUPS)}, or one in them"
         )
     if not budget:
         return cases
@@ -90,6 +92,8 @@ def _cases_of(name: str) -> list[Case]:
 def _group(base: str) -> list[Case]:
     if base.endswith(".json"):
         return [_pair_case(pair) for pair in load_pairs(Path(base))]
+    if base.endswith(".npz"):
+        return [_recorded_case(Path(base))]
     if base in GROUPS:
         return GROUPS[base]()
     return next(filter(None, ([case for case in group() if case.name == base] for group in _SINGLE)), [])

@@ -85,7 +85,7 @@ def test_a_uniform_lambda_stands_beside_other_schedules(finalists):
     found = plan(known, config(finalists=finalists), aims(75.0)).finalists
     uniform = [index for index in found if known.measured[index].lam is not None]
     assert len(uniform) == 1 and len(found) <= finalists and len(found) > 1
-    assert LAMS[uniform[0]] == 0.5  # the best of them within the budget
+    assert LAMS[uniform[0]] == 0.5  # the best of them within the budget, and not the cheapest
 
 
 @pytest.mark.parametrize("budget", [None, 1e6, 61.0, 2.0])
