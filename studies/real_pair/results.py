@@ -57,6 +57,12 @@ def uniform(bank: Bank) -> list[tuple[float, Truth]]:
     return [(float(bank.params[i, 0]), Truth(*map(float, bank.means[i]))) for i in nodes]
 
 
+def apart(bank: Bank) -> list[tuple[float, Truth]]:
+    """Returns the mean lambda and the recorded means of the merges whose attention and ffn differ."""
+    nodes = [i for i, params in enumerate(bank.params) if params[1]]
+    return [(float(bank.params[i, 0]), Truth(*map(float, bank.means[i]))) for i in nodes]
+
+
 def curve(bank: Bank) -> Iterator[str]:
     """Yields the uniform merges as Markdown, and the stages."""
     yield "| lambda | accuracy | mean tokens | Think ratio |"
@@ -168,7 +174,15 @@ def draw(banks: Mapping[str, Bank], searches: list[dict[str, Any]], path: Path) 
             text=[f"{lam:g}" if lam * 10 % 1 < 1e-9 else "" for lam, _ in merges],
             textposition="top left",
             marker={"color": MERGE, "size": 8},
-            name="merge, with its lambda",
+            name="merge with one lambda",
+            **shown,
+            **where,
+        )
+        figure.add_scatter(
+            **points(apart(bank)),
+            mode="markers",
+            marker={"color": MERGE, "size": 8, "symbol": "circle-open"},
+            name="attention and feed-forward apart",
             **shown,
             **where,
         )
@@ -194,7 +208,7 @@ def draw(banks: Mapping[str, Bank], searches: list[dict[str, Any]], path: Path) 
             error_y=errors(picks, "accuracy", 100.0),
             mode="markers",
             marker={"color": PICK, "size": 9, "symbol": "star"},
-            name="found by autolambda, on other prompts, with 95 % intervals",
+            name="found by autolambda on other prompts, 95 % intervals",
             **shown,
             **where,
         )
