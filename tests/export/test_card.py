@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 from checkpoints import tiny_checkpoint
-from small_search import NAME, close_pair, finished, small_config, storage_in, unconfirmed
+from small_search import NAME, SETTINGS, close_pair, finished, small_config, storage_in, unconfirmed
 
 from autolambda import open_study
 from autolambda.bundled import FOLDER
@@ -82,7 +82,8 @@ def test_the_study_is_told_with_curve_parents_data_and_seed(tmp_path: Path) -> N
         row = f"| lambda {entry.schedule.lam:.4g} | {percent_of(entry.measured.accuracy)} |"
         assert row in card
     assert "| Instruct, unmerged, its own template |" in card and "| Thinking, unmerged, its own template |" in card
-    assert "Data: `arithmetic`; prompts 16x1 to search, 32x1 to confirm" in card and "Seed 9." in card
+    assert "Data: `arithmetic`; prompts 16x1 to search, 32x1 to confirm" in card
+    assert f"Seed {SETTINGS['search.seed']}." in card
     assert "Task: arithmetic, on prompts that the search never saw, with 95 % intervals; its mean tokens are " in card
     assert (
         "shown to be within 30 tokens." in card
