@@ -41,7 +41,7 @@ BEYOND: Mapping[str, Beyond] = {
     "third": Beyond("third", (0.0, 1.0), (0.3, 0.6)),
 }
 
-FAR_SPLITS = (0.5, -0.5)  # the differences of attention and ffn that are looked at first
+FAR_SPLITS: tuple[float, ...] = (0.5, -0.5)  # the differences of attention and ffn that are looked at first
 
 UNIFORM = ("uniform", *BEYOND)  # the spaces whose schedules have the same numbers for all modules and layers
 MIN_DISTANCE = 0.01  # two points that are closer in every parameter do not differ in a measurement
