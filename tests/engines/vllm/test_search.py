@@ -63,7 +63,7 @@ def test_a_search_says_what_runs_and_ends_in_a_verdict(tmp_path):
     assert report.verdict is not None
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # the contract suite compares the engines' weights
 def test_both_engines_measure_the_same():
     """Of 256 prompts, by intervals that overlap; equal weights are shown elsewhere."""
     measured = []
