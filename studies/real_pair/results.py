@@ -51,16 +51,19 @@ def main() -> None:
     draw(banks, searches, arguments.picture)
 
 
+def node(bank: Bank, index: int) -> tuple[float, Truth]:
+    """Returns the mean lambda and the recorded means of one merge."""
+    return float(bank.params[index, 0]), Truth(*map(float, bank.means[index]))
+
+
 def uniform(bank: Bank) -> list[tuple[float, Truth]]:
     """Lambda and the recorded means of every uniform merge, ascending."""
-    nodes = [i for i in np.argsort(bank.params[:, 0]) if not bank.params[i, 1:].any()]
-    return [(float(bank.params[i, 0]), Truth(*map(float, bank.means[i]))) for i in nodes]
+    return [node(bank, i) for i in np.argsort(bank.params[:, 0]) if not bank.params[i, 1:].any()]
 
 
 def apart(bank: Bank) -> list[tuple[float, Truth]]:
     """Returns the mean lambda and the recorded means of the merges whose attention and ffn differ."""
-    nodes = [i for i, params in enumerate(bank.params) if params[1]]
-    return [(float(bank.params[i, 0]), Truth(*map(float, bank.means[i]))) for i in nodes]
+    return [node(bank, i) for i, params in enumerate(bank.params) if params[1]]
 
 
 def curve(bank: Bank) -> Iterator[str]:
