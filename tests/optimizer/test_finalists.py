@@ -85,7 +85,18 @@ def test_a_uniform_lambda_stands_beside_other_schedules(finalists):
     found = plan(known, config(finalists=finalists), aims(75.0)).finalists
     uniform = [index for index in found if known.measured[index].lam is not None]
     assert len(uniform) == 1 and len(found) <= finalists and len(found) > 1
-    assert LAMS[uniform[0]] == 0.5  # the best of them within the budget, and not the cheapest
+    assert LAMS[uniform[0]] == 0.5  # the best of them within the budget
+
+
+@pytest.mark.parametrize("share", [0.8, 0.9])
+def test_the_uniform_lambda_beside_other_schedules_is_the_best_and_not_the_surest(share):
+    """Beside schedules that lead every uniform lambda, even where a cheaper one stands by as a fallback."""
+    splits = [{**uniform_params(0.5, num_knots=3), "split": 0.1 * i} for i in range(1, 6)]
+    better = [point(params, 256, values=(0.8 + 0.01 * i, share * 45, 0.5)) for i, params in enumerate(splits)]
+    known = evidence([*(point(uniform_params(lam, num_knots=3), 256) for lam in LAMS), *better])
+    found = plan(known, config(finalists=3), aims(45.0)).finalists
+    assert 0.46 in [known.measured[index].lam for index in found]
+    assert any(known.measured[index].lam is None for index in found)
 
 
 @pytest.mark.parametrize("budget", [None, 1e6, 61.0, 2.0])
