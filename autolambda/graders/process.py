@@ -65,7 +65,7 @@ def _load(grader: str, target: str | None) -> ParsedAnswer | None:
         find_grader(grader).preload(target)
     except AutolambdaError as error:
         return ParsedAnswer(None, failure=str(error), refused=True)
-    except Exception as error:
+    except Exception as error:  # a user's module may raise anything when it is imported
         failure = f"grader '{grader}' cannot be loaded ({reason(error, limit=300, with_type=True)})"
         return ParsedAnswer(None, failure=failure, refused=True)
     return None

@@ -70,7 +70,7 @@ class MergingWorker:
                     memory=kind,
                     holds_further=holds_further,
                 )
-        except Exception as error:
+        except Exception as error:  # raised here, it would end the engine's process
             return {"error": f"{type(error).__name__}: {error}"}
         live = self._autolambda
         missing, num_quantised = live.missing(), live.num_quantised()
@@ -91,7 +91,7 @@ class MergingWorker:
             seconds = time.perf_counter() - start
             with _all_cores():
                 return {"seconds": seconds, "differing": self._autolambda.compare(merge, whole=whole)}
-        except Exception as error:
+        except Exception as error:  # raised here, it would end the engine's process
             return {"error": f"{type(error).__name__}: {error}"}
 
     def autolambda_digest(self) -> tuple[str, bool]:
