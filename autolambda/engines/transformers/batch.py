@@ -1,7 +1,8 @@
 """A batch during generation: its running rows, and the tokens of all its prompts. Finished rows are dropped.
 
-With a dense model, a row's tokens depend only on its prompt and seed (see cache.py). With a mixture of experts, the
-batch decides how many rows an expert computes, and logits can differ in their last bit.
+With a dense model and prompts up to about 100 tokens, a row's tokens depend only on its prompt and seed (see cache.py).
+For longer ones PyTorch's attention chooses its blocks by the longest prompt that is prefilled beside, and with a mixture
+of experts the batch decides how many rows an expert computes: logits can then differ in their last bits.
 """
 
 from __future__ import annotations
@@ -98,11 +99,13 @@ class Batch:
     ) -> torch.Tensor:
         """Returns the last logits [B, V]; ``ids`` and ``positions`` are int64 [B, T], ``used`` is the visible width.
 
-        They belong to all rows, or to ``rows`` (int64 [B]). ``lengths`` are the tokens of these rows, with the newest.
+        They belong to all rows, or to ``rows`` (int64 [B]), which must have the same positions. ``lengths`` are the
+        tokens of these rows, with the newest.
         """
         width = round_up(used, WIDTH_STEP)
         self._cache.select(positions, width=width, rows=rows)
-        masks: Any = attention_masks(self._config, positions, width=width, dtype=self._module.dtype)
+        seen = positions if rows is None else positions[:1]  # one mask for all: with long prompts it takes gigabytes
+        masks: Any = attention_masks(self._config, seen, width=width, dtype=self._module.dtype)
         if self._recurs and isinstance(masks, dict):
             masks |= {"linear_attention": None, "conv": None}  # nothing is padded
         if lengths is None:

@@ -199,6 +199,6 @@ def _memory_errors() -> Iterator[None]:
         yield
     except RuntimeError as error:
         if is_out_of_memory(error):
-            advice = "lower engine.batch_size or sampling.max_tokens, or use smaller parents"
+            advice = "lower engine.batch_size or sampling.max_tokens, shorten the prompts, or use smaller parents"
             raise EngineError(f"out of memory: {str(error).splitlines()[0]}; {advice}") from error
         raise

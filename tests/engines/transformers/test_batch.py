@@ -44,10 +44,13 @@ def test_a_batch_is_prefilled_in_its_groups(parents, monkeypatch):
     sampling = Sampling(0.0, 1.0, 0, 0.0, 0.0, (), 3)
     prompts = [Prompt("a" * length, 0) for length in [21] * 16 + [101] * 16]
     together = engine.generate(prompts, sampling)
-    shapes, forward = [], Batch._forward
+    shapes, masks, forward, masks_of = [], [], Batch._forward, batch.attention_masks
     monkeypatch.setattr(
         Batch, "_forward", lambda self, ids, *a, **k: shapes.append(ids.shape) or forward(self, ids, *a, **k)
     )
+    monkeypatch.setattr(batch, "attention_masks", lambda *a, **k: masks.append(masks_of(*a, **k)) or masks[-1])
     monkeypatch.setattr(batch, "PREFILL", 1)
     assert engine.generate(prompts, sampling) == together
     assert shapes[:3] == [(16, 100), (16, 20), (32, 1)]
+    shapes_of_masks = [next(iter(each.values())).shape if isinstance(each, dict) else each.shape for each in masks[:3]]
+    assert shapes_of_masks == [(1, 1, 100, 128), (1, 1, 20, 32), (32, 1, 1, 128)]  # one for all rows of a prefill
