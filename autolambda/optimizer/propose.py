@@ -134,7 +134,8 @@ def _far_look(search: _Search, model: Surrogate, measured: Sequence[Observation]
         return None
     line = [each for each in measured if each.schedule.is_on_line]
     draw = model.draw([each.schedule for each in line], num_draws=NUM_DRAWS, seed=0)
-    target = targets_of(known.measured, search.allowance, search.aims.budget)[0]
+    targets = targets_of(known.measured, search.allowance, search.aims.budget)
+    target = targets[len(targets) // 2]  # without a budget, one from the middle of the front
     if acquisition.chances(draw, target).max() < HOPELESS:
         return None
     merges = [index for index, each in enumerate(line) if each.schedule not in ENDS]

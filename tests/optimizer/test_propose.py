@@ -323,6 +323,18 @@ def test_a_search_first_moves_attention_and_ffn_far_apart():
     assert next_far([to_schedule(each.params) for each in proposals[:7]], config.spaces) is None
 
 
+def test_without_a_budget_the_far_looks_begin_in_the_middle_of_the_front():
+    """At the cheapest of its levels they would begin beside Instruct, where a split is cut off."""
+    config = replace(BEYOND_SETTINGS, spaces=("uniform", "module"))
+
+    def steady(params):
+        return 0.4 + 0.4 * params["lam"], 500.0 * 16 ** params["lam"], params["lam"]
+
+    _, proposals, _ = searched(config, of=steady, num_trials=7)
+    assert [each.params["split"] for each in proposals[5:]] == [0.5, -0.5]
+    assert all(0.4 <= each.params["lam"] <= 0.75 for each in proposals[5:])
+
+
 def test_a_search_first_looks_far_beyond_the_line():
     """Where the accuracy tells nothing beyond the line, a surrogate of the line alone would stay beside it."""
     config = replace(BEYOND_SETTINGS, spaces=("uniform", "third", "scale"))
