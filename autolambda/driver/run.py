@@ -116,8 +116,10 @@ class Run:
             graded += fresh
             found = None if is_aborted(fresh) else self.measured.pooled(trial, graded)
             num_tokens = sum(each.response.num_tokens for each in fresh)
-            observation = found.observation if found else None
-            race.tell(RungOutcome(observation, num_tokens, self.measured.weighted_tokens(graded)))
+            if found:
+                race.tell(RungOutcome(found.observation, num_tokens))
+            else:
+                race.tell(RungOutcome(None, num_tokens, self.measured.floor(graded)))
         stopped = race.stopped
         self._num_failures = 0
         self.measured.keep(replace(found, stopped=stopped) if found else None, race.observations)

@@ -41,15 +41,15 @@ class Rung:
 
 @dataclass(frozen=True)
 class RungOutcome:
-    """The answer to a ``Rung``.
+    """The answer to a ``Rung``, which generated ``num_tokens`` tokens.
 
-    ``observation`` covers all responses of the schedule so far; ``None`` if the rung was aborted. The rung generated
-    ``num_tokens`` tokens. ``weighted_tokens`` are the tokens of all rungs of this race so far, weighted by task.
+    ``observation`` covers all responses of the schedule so far; ``None`` if the rung was aborted. ``floor`` is then a
+    lower bound on the mean tokens, by ``exceeded`` from all responses that this race began.
     """
 
     observation: Observation | None
     num_tokens: int
-    weighted_tokens: float
+    floor: float = 0.0
 
 
 class Race:
@@ -84,8 +84,8 @@ class Race:
         """Adds the outcome of the rung that was yielded last."""
         self._cost += outcome.num_tokens
         if outcome.observation is None:
-            floor = exceeded(outcome.weighted_tokens, self._bounds[-1] - self._bounds[0])
-            self.observations = self._before.with_censored(CensoredTrial(self._schedule, floor), cost=self._cost)
+            censored = CensoredTrial(self._schedule, outcome.floor)
+            self.observations = self._before.with_censored(censored, cost=self._cost)
             self.stopped = OVER_BUDGET
             return
         self.observations = self._before.with_measured(outcome.observation, cost=self._cost)

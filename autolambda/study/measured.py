@@ -74,8 +74,8 @@ class MeasuredSchedules:
         """Adds a finished trial. An aborted trial is right-censored: only a lower bound on its mean tokens is kept."""
         cost = sum(each.response.num_tokens for each in graded)
         if is_aborted(graded):
-            floor = exceeded(self.weighted_tokens(graded), trial.stop - trial.start)
-            self.keep(None, self.observations.with_censored(CensoredTrial(trial.schedule, floor), cost=cost))
+            censored = CensoredTrial(trial.schedule, self.floor(graded))
+            self.keep(None, self.observations.with_censored(censored, cost=cost))
             return
         pooled = self.pooled(trial, graded, stopped=stopped)
         self.keep(pooled, self.observations.with_measured(pooled.observation, cost=cost))
@@ -90,19 +90,21 @@ class MeasuredSchedules:
         """Adds a trial that could not be measured."""
         self.observations = self.observations.with_failed(trial.params)
 
-    def weighted_tokens(self, graded: Sequence[Graded]) -> float:
-        """Returns the weighted sum of tokens: the number of responses times the macro mean."""
+    def floor(self, graded: Sequence[Graded]) -> float:
+        """Returns a lower bound on the mean tokens, weighted by task, from all responses that an aborted trial began."""
         counts, sums = Counter[str](), Counter[str]()
         for each in graded:
             counts[each.task] += 1
             sums[each.task] += each.response.num_tokens
-        return sum(self._weights[task] * len(graded) / count * sums[task] for task, count in counts.items())
+        tokens = sum(self._weights[task] * len(graded) / count * sums[task] for task, count in counts.items())
+        return exceeded(tokens, len(graded))
 
     def _observation(
         self, params: Mapping[str, float], schedule: Schedule, graded: Sequence[Graded], measured: Measured
     ) -> Observation:
         estimates = (measured.accuracy, measured.mean_tokens, measured.think_ratio)
         values, errors = ([getattr(estimate, name) for estimate in estimates] for name in ("value", "standard_error"))
+        self._numbers(graded)  # in the order of the requests, however many of them come at once
         prompts, effects = self._prompt_effects([each for each in graded if self._weights[each.task]])
         guards = {name: task for name, task in measured.tasks.items() if not self._weights[name]}
         tasks = measured.tasks.values()

@@ -20,7 +20,7 @@ from autolambda.optimizer.finalists import plan
 from autolambda.optimizer.ladder import paced
 from autolambda.optimizer.observations import ACCURACY, THINK, TOKENS, Observation, Observations, part_of
 from autolambda.optimizer.propose import Stop, propose
-from autolambda.optimizer.racing import Race, Rung, RungOutcome
+from autolambda.optimizer.racing import Race, Rung, RungOutcome, exceeded
 from autolambda.optimizer.settings import SearchSettings
 from autolambda.optimizer.space import Params, Space, to_schedule, uniform_params
 from autolambda.optimizer.surrogate import fit
@@ -169,7 +169,7 @@ def explore(world: Replay, setup: Setup, *, pace_of: Callable[[], Pace | None] =
         race = Race(schedule, answer.start, answer.stop, observations, rules.settings, aims)
         for rung in race:
             began = time.perf_counter()
-            outcome = _measure(world, setup, answer.params, schedule, rung, known)
+            outcome = _measure(world, setup, answer.params, answer.start, rung, known)
             measuring += time.perf_counter() - began
             race.tell(outcome)
         observations = race.observations
@@ -186,17 +186,20 @@ def observe(
 
 
 def _measure(
-    world: Replay, setup: Setup, params: Params, schedule: Schedule, rung: Rung, known: dict[Schedule, Floats]
+    world: Replay, setup: Setup, params: Params, start: int, rung: Rung, known: dict[Schedule, Floats]
 ) -> RungOutcome:
-    """Takes a rung's responses. All run side by side: they are cut when their sum passes the limit."""
+    """Takes a rung's responses, in a race from ``start``. They are cut when their sum passes the limit."""
+    schedule = to_schedule(params)
+    before = known.get(schedule, np.zeros((0, 3)))
     outcomes = world.measure(params, "search", np.arange(rung.start, rung.stop))
     num_tokens = int(outcomes[:, TOKENS].sum())
     if num_tokens > rung.max_tokens:
         reached = int(rung.max_tokens)
         world.num_tokens -= num_tokens - reached
-        return RungOutcome(None, reached, reached)
-    known[schedule] = np.vstack([known.get(schedule, np.zeros((0, 3))), outcomes])
-    return RungOutcome(observation(params, schedule, known[schedule], setup.num_search), num_tokens, num_tokens)
+        floor = exceeded(before[start:, TOKENS].sum() + reached, rung.stop - start)
+        return RungOutcome(None, reached, floor)
+    known[schedule] = np.vstack([before, outcomes])
+    return RungOutcome(observation(params, schedule, known[schedule], setup.num_search), num_tokens)
 
 
 def conclude(

@@ -14,7 +14,6 @@ from autolambda.optimizer.racing import (
     Race,
     RungOutcome,
     bounds_of,
-    exceeded,
     most_tokens,
     stopped_for,
 )
@@ -116,9 +115,8 @@ def run_race(lam, measured, known, *, start=0, stop=RUNGS[-1], budget=BUDGET, ab
     asked, race = [], Race(to_schedule(at(lam)), start, stop, known, CONFIG, aims(budget))
     for number, rung in enumerate(race):
         asked.append(rung)
-        tokens = 10 * (rung.stop - rung.start)
-        so_far = 10.0 * (rung.stop - start)
-        race.tell(RungOutcome(None if number == aborted_at else measured[number], tokens, so_far))
+        is_aborted, num_tokens = number == aborted_at, 10 * (rung.stop - rung.start)
+        race.tell(RungOutcome(None, num_tokens, 7.0) if is_aborted else RungOutcome(measured[number], num_tokens))
     return asked, race
 
 
@@ -141,7 +139,7 @@ def test_an_aborted_rung_leaves_a_lower_bound_alone():
     asked, end = run_race(0.45, [point(at(0.45), 64)], known, aborted_at=1)
     assert len(asked) == 2 and end.stopped == OVER_BUDGET
     [censored] = end.observations.censored
-    assert censored.tokens == exceeded(10.0 * 256, 256) and end.observations.measured == known.measured
+    assert censored.tokens == 7.0 and end.observations.measured == known.measured
     assert end.observations.costs == (*known.costs, 10 * 256)
 
 

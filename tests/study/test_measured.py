@@ -68,7 +68,7 @@ def test_schedules_are_equal_by_what_they_are_not_by_their_params():
 
 def test_an_aborted_trial_is_an_excess_and_costs_its_tokens():
     cut = graded(0, 8, aborted_from=5)
-    record = recorded((trial(0, 0.5), graded(0, 8)), (trial(1, 0.9), cut))
+    record = recorded((trial(0, 0.5), graded(0, 8)), (trial(1, 0.9, 0, 512), cut))  # 504 were not begun
     total = sum(each.response.num_tokens for each in cut)
     known = record.observations
     assert record.of(to_schedule(trial(1, 0.9).params)) is None and len(known.measured) == 1
@@ -218,6 +218,16 @@ def test_a_guard_is_observed_apart_and_costs_all_the_same():
     assert point.cost == pytest.approx(sum(each.response.num_tokens for each in responses) / 16)
     assert own.cost == own.values[1] and own.counted == own.cost_ratio == 1.0 and not own.guards
     assert record.observations.num_tokens == sum(each.response.num_tokens for each in responses)
+
+
+def test_a_guard_seen_rung_by_rung_is_observed_to_the_bit_as_at_once():
+    """As in a race, and when the study is loaded again: prompts get the same numbers, so sums round alike."""
+    live, loaded = MeasuredSchedules(weights=GUARDED), MeasuredSchedules(weights=GUARDED)
+    for rung in (4, 8, 16):
+        live.pooled(trial(0, 0.5, 0, 16), graded(0, rung))
+    for record in (live, loaded):
+        record.add(trial(0, 0.5, 0, 16), graded(0, 16))
+    same(loaded.observations, live.observations)
 
 
 def test_one_task_costs_what_was_observed_whatever_its_repeats():
