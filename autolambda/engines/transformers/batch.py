@@ -1,7 +1,7 @@
 """A batch during generation: its running rows, and the tokens of all its prompts. Finished rows are dropped.
 
 With a dense model and prompts up to about 100 tokens, a row's tokens depend only on its prompt and seed (see cache.py).
-For longer ones PyTorch's attention chooses its blocks by the longest prompt that is prefilled beside, and with a mixture
+For longer ones PyTorch's attention chooses its blocks by the longest prompt prefilled beside them, and with a mixture
 of experts the batch decides how many rows an expert computes: logits can then differ in their last bits.
 """
 
