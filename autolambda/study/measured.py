@@ -91,7 +91,7 @@ class MeasuredSchedules:
         self.observations = self.observations.with_failed(trial.params)
 
     def floor(self, graded: Sequence[Graded]) -> float:
-        """Returns a lower bound on the mean tokens, weighted by task, from the responses that an aborted trial began."""
+        """Returns a lower bound on the mean tokens, weighted by task, by the responses that an aborted trial began."""
         counts, sums = Counter[str](), Counter[str]()
         for each in graded:
             counts[each.task] += 1
