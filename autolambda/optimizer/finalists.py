@@ -163,17 +163,11 @@ class _ParentCosts:
         allowance: TokenAllowance,
     ) -> _ParentCosts:
         costs, in_play = [], []
-        measured = observations.measured
-        uniform = [i for i, each in enumerate(measured) if is_between(each.lam)]
+        known = {each.schedule: each.cost for each in observations.measured}
+        uniform = {lam: i for i, each in enumerate(schedules) if each in known and is_between(lam := each.lam)}
         for end, outermost in zip(ENDS, (min, max), strict=True):
-            index = (
-                schedules.index(end)
-                if end in schedules
-                else outermost(uniform, key=lambda i: observations.measured[i].lam or 0.0)
-            )
-            costs.append(
-                observations.measured[index].cost if index < len(observations.measured) else allowance.ends / 2
-            )
+            index = schedules.index(end) if end in schedules else uniform[outermost(uniform)]
+            costs.append(known.get(schedules[index], allowance.ends / 2))
             within = aims.budget is not None and float((draw.tokens[:, index] <= aims.budget).mean()) >= IN_PLAY
             in_play.append(bool(aims.guards) or aims.budget is None or within)
         return cls((costs[0], costs[1]), (in_play[0], in_play[1]), allowance)

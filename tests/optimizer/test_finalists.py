@@ -7,10 +7,12 @@ import pytest
 from made_up import GUARD, aims, evidence, guarded_truth, point, searched, settings_of, truth
 
 from autolambda.optimizer.aims import allowance_of
-from autolambda.optimizer.finalists import Plan, _even, plan
+from autolambda.optimizer.finalists import Plan, _even, _ParentCosts, plan
 from autolambda.optimizer.observations import TOKENS
 from autolambda.optimizer.space import uniform_params
+from autolambda.optimizer.surrogate import fit
 from autolambda.responses import Grade, Graded, Response
+from autolambda.schedule import Schedule
 from autolambda.statistics.metrics import difference
 from autolambda.statistics.verdict import Verdict, drops_of, verdict
 
@@ -365,6 +367,18 @@ def test_a_lambda_outside_the_parents_costs_nothing_of_theirs():
     far = point(uniform_params(1.3, num_knots=3), 4096, values=(0.7, 900.0, 1.0))
     one, other = (allowance_of(points, config(), aims(75.0)) for points in (KNOWN.measured, [*KNOWN.measured, far]))
     assert one == other
+
+
+def test_a_parent_that_failed_costs_what_the_outermost_lambda_does_wherever_it_stands():
+    """A surrogate of many schedules knows some of the measured ones alone, at other places."""
+    near = point(uniform_params(0.9, num_knots=3), values=(0.8, 777.0, 1.0))
+    known = evidence([KNOWN.measured[0], KNOWN.measured[2], near])
+    granted = allowance_of(known.measured, config(), aims(75.0))
+    for schedules in ([0.0, 0.9, 0.7], [0.3, 0.9, 0.0], [0.0, 0.5, 0.9]):
+        asked = [Schedule.uniform(lam) for lam in schedules]
+        draw = fit(known, config()).draw(asked, num_draws=16, seed=0)
+        costs = _ParentCosts.of(draw, asked, known, aims(75.0), granted).costs
+        assert costs == (KNOWN.measured[0].cost, 777.0)
 
 
 LINE = [  # accuracy and tokens of line schedules by module, and of three with a scale that lead them
