@@ -199,7 +199,7 @@ def _sizes(slices: Sequence[Slice], *, new: bool = False) -> str:
 def stop_sentence(stop: Stop, settings: SearchSettings, allowance: TokenAllowance | None) -> str:
     """Returns why the search is over, and what comes next."""
     if stop.reason == "tokens" and allowance:
-        why = f"it used its half of the token allowance ({allowance.search:,.0f})"
+        why = f"too few of its {allowance.search:,.0f} tokens are left for another merge"
     elif stop.reason == "trials":
         why = f"{settings.trials} merges are tried (search.trials)"
     elif stop.reason == "gain" and stop.gain is not None:

@@ -30,7 +30,7 @@ ALLOWANCE = TokenAllowance(200_000.0, 100.0, 1024, 1024)
 @pytest.mark.parametrize(
     ("stop", "why"),
     [
-        (Stop("tokens"), "it used its half of the token allowance (90,000)"),
+        (Stop("tokens"), "too few of its 90,000 tokens are left for another merge"),
         (Stop("trials"), "6 merges are tried (search.trials)"),
         (Stop("spaces"), "every merge of search.spaces is tried"),
         (
