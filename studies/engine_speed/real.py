@@ -51,9 +51,10 @@ def read_prompts(task: Path, tokenizer: Any, num: int) -> list[Prompt]:
     return [Prompt(text, seed) for seed, text in enumerate(texts)]
 
 
-def ours(folder: str, tokenizer: Any, threads: int) -> Generate:
+def ours(folder: str, tokenizer: Any, threads: int, dtype: str) -> Generate:
     """The engine, which holds the folder as both parents."""
-    engine = TransformersEngine(open_pair(folder, folder), tokenizer=tokenizer, device="cpu", threads=threads)
+    pair = open_pair(folder, folder)
+    engine = TransformersEngine(pair, tokenizer=tokenizer, device="cpu", threads=threads, dtype=dtype)
     return lambda prompts, sampling: sum(each.num_tokens for each in engine.generate(prompts, sampling))
 
 
@@ -109,12 +110,13 @@ def main() -> None:
     parser.add_argument("--max-tokens", type=int, default=200)
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--beside", nargs="*", choices=[*CACHES, "vllm"], default=list(CACHES))
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"], help="of the engine")
     parser.add_argument("--vllm-dtype", default="float32", choices=["float32", "bfloat16"])
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
 
     tokenizer = load_tokenizer(Path(arguments.folder))
-    sides = {"autolambda": ours(arguments.folder, tokenizer, arguments.threads)}
+    sides = {"autolambda": ours(arguments.folder, tokenizer, arguments.threads, arguments.dtype)}
     if caches := [name for name in arguments.beside if name in CACHES]:
         model = AutoModelForCausalLM.from_pretrained(arguments.folder, dtype=torch.float32).eval()
         sides |= {name: plain_generate(model, tokenizer, CACHES[name]) for name in caches}

@@ -37,6 +37,7 @@ def overlap(one: Measured, other: Measured) -> bool:
     return all(left.low <= right.high and right.low <= left.high for left, right in pairs)
 
 
+@pytest.mark.slow  # the export below evaluates a mixture of experts, and other tests search
 def test_a_search_finds_the_stages_of_a_mixture_of_experts(tmp_path: Path) -> None:
     config = moe_config(
         tasks=[{"name": "arithmetic", "limit": 16, "repeats": 1}],

@@ -78,6 +78,7 @@ def test_both_engines_measure_the_same():
             assert left.low <= right.high and right.low <= left.high, name
 
 
+@pytest.mark.slow  # driver/test_kills kills a search by transformers; both engines store responses in one way
 def test_what_a_killed_search_had_finished_is_not_generated_again(tmp_path):
     """Within one trial: responses are stored while the others still run."""
     # few at a time, so that the first are finished long before the last
