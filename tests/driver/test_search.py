@@ -254,7 +254,11 @@ def test_a_finalist_is_not_gone_on_with_under_other_weights(copied: str) -> None
     ("settings", "reason", "words"),
     [
         ({"search__min_gain": 0.5, "search__trials": 20}, "gain", "less than 50 (search.min_gain)"),
-        ({"search__max_tokens_generated": 4000, "search__trials": 99}, "tokens", "half of the token allowance (1,800)"),
+        (
+            {"search__max_tokens_generated": 4000, "search__trials": 99},
+            "tokens",
+            "too few of its 1,800 tokens are left for another merge",
+        ),
         ({"search__trials": 2, "search__ladder": 2}, "trials", "2 merges are tried (search.trials)"),
     ],
 )
