@@ -26,11 +26,11 @@ from pictures import save_png
 
 HERE = Path(__file__).parent
 TITLES = {
-    "instruct": "Instruct answers at once",
     "mixed": "Instruct shows some steps",
+    "instruct": "Instruct answers at once",
     "verbose": "Instruct as it was published",
 }
-WIDTH, HEIGHT = 1000, 380  # pixels
+WIDTH, HEIGHT = 1200, 380  # pixels
 MERGE, PARENT, PICK = "#1f77b4", "#111111", "#c0392b"
 
 
@@ -168,7 +168,7 @@ def draw(banks: Mapping[str, Bank], searches: list[dict[str, Any]], path: Path) 
     """Draws accuracy against mean tokens, a panel for each pair, and the picks with their intervals."""
     figure = make_subplots(cols=len(banks), subplot_titles=[TITLES[name] for name in banks], horizontal_spacing=0.06)
     for column, (name, bank) in enumerate(banks.items(), start=1):
-        rows, where, shown = uniform(bank), {"row": 1, "col": column}, {"showlegend": column == 1}
+        rows, where, shown = uniform(bank), {"row": 1, "col": column}, {"showlegend": column == 1, "cliponaxis": False}
         ends, merges = [rows[0], rows[-1]], rows[1:-1]
         figure.add_scatter(**points(rows), mode="lines", line={"color": MERGE, "width": 1}, showlegend=False, **where)
         figure.add_scatter(
@@ -193,7 +193,7 @@ def draw(banks: Mapping[str, Bank], searches: list[dict[str, Any]], path: Path) 
             **points(ends),
             mode="markers+text",
             text=["Instruct", "Thinking"],
-            textposition=["bottom center", "top left"],
+            textposition=["bottom center", "top right"],
             marker={"color": PARENT, "size": 10, "symbol": "diamond"},
             name="the two models",
             **shown,
@@ -218,7 +218,8 @@ def draw(banks: Mapping[str, Bank], searches: list[dict[str, Any]], path: Path) 
         shares = [100 * truth.accuracy for _, truth in rows]
         lengths = [truth.mean_tokens for _, truth in rows]
         figure.update_yaxes(ticksuffix=" %", range=[min(shares) - 15, max(shares) + 8], **where)
-        figure.update_xaxes(title="mean tokens", range=[min(lengths) - 3, max(lengths) + 2], **where)
+        margin = 0.12 * (max(lengths) - min(lengths))
+        figure.update_xaxes(title="mean tokens", range=[min(lengths) - margin, max(lengths) + margin], **where)
     figure.update_layout(margin={"l": 45, "r": 10, "t": 70, "b": 45}, legend={"orientation": "h", "y": 1.27, "x": 0})
     save_png(figure, path, width=WIDTH, height=HEIGHT)
 
